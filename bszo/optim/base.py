@@ -1,0 +1,209 @@
+"""What every zeroth-order optimizer shares: one `step`, a private stream of seeds, and a complete state."""
+
+import copy
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal, get_args
+
+import torch
+from torch import Tensor, nn
+
+from bszo.errors import OptimError
+from bszo.perturb import (
+    Closure,
+    Copies,
+    DirectionFunction,
+    Directions,
+    Gaussian,
+    Injected,
+    Legs,
+    LossOracle,
+    Streaming,
+    Terms,
+    Walk,
+    mix64,
+)
+
+Params = Iterable[Tensor] | Iterable[dict[str, Any]]
+Perturbation = Literal["exact", "streaming", "copy", "two-leg", "three-leg", "in-place", "as-published"]
+Rounding = Literal["nearest", "stochastic"]
+
+
+@dataclass(frozen=True)
+class StepReport:
+    """What the last step saw.
+
+    Attributes:
+        loss: the loss of the batch at theta (central differences: the mean of both sides).
+        observations: directional derivatives, in the order measured.
+        mean: (k,) posterior mean; None where there is no belief.
+        cov: (k, k) posterior covariance.
+        noise_var: variance of an observation after the step.
+        gain: least-squares slope of the posterior mean over the observations; 1 is no shrinkage.
+    """
+
+    loss: float
+    observations: tuple[float, ...]
+    mean: Tensor | None = None
+    cov: Tensor | None = None
+    noise_var: float | None = None
+    gain: float | None = None
+
+
+class ZerothOrderOptimizer(torch.optim.Optimizer):
+    """theta <- theta - lr (sum_i g_i z_i + weight_decay theta), with g from loss values alone.
+
+    A method answers three questions: which random directions (`directions`), what is the gradient, as
+    {seed: coefficient} (`estimate`), what step along it (`apply_`).
+
+    Args:
+        params: as for any `torch.optim.Optimizer`; groups may set lr and weight_decay. Frozen ones are left alone.
+        lr: learning rate; a scheduler may change it.
+        eps: length of a perturbation.
+        weight_decay: coupled to lr, added to the gradient estimate.
+        seed: of the private stream of directions; global generators are neither read nor moved.
+        perturbation: exact (streaming where a module is given, else copy), streaming, copy, two-leg, three-leg,
+            in-place, or as-published (the walk of the method's authors).
+        module: the module that the closure runs; needed by streaming.
+        directions: any (params, seed) -> one tensor a parameter, in place of the method's own family.
+        rounding: of moves of bf16 parameters, nearest or stochastic.
+
+    Attributes:
+        num_forwards: loss evaluations so far.
+        num_backwards: backward passes so far (0 for every zeroth-order method).
+        num_steps: steps so far.
+        last: StepReport of the last step, None before the first.
+
+    Raises:
+        OptimError: an argument is out of range; `step` without a closure.
+        NonFiniteLoss: from `step`; the parameters are where they were before it.
+    """
+
+    published_walk: ClassVar[Legs] = "three-leg"
+
+    def __init__(self, params: Params, *, lr: float, eps: float, weight_decay: float, seed: int,
+                 perturbation: Perturbation, module: nn.Module | None, directions: DirectionFunction | None,
+                 rounding: Rounding) -> None:
+        require(lr >= 0, f"lr={lr}: a number of at least 0 is valid")
+        require(eps > 0, f"eps={eps}: a positive length is valid")
+        require(weight_decay >= 0, f"weight_decay={weight_decay}: a number of at least 0 is valid")
+        require(perturbation in get_args(Perturbation),
+                f"perturbation={perturbation!r}: one of {', '.join(get_args(Perturbation))} is valid")
+        require(rounding in get_args(Rounding), f"rounding={rounding!r}: nearest or stochastic is valid")
+        require(perturbation != "streaming" or module is not None,
+                "perturbation='streaming' needs module=, the module that the closure runs; without it 'copy' is exact")
+        self.eps, self.seed, self.rounding, self.module = eps, seed, rounding, module
+        self.perturbation: Perturbation = perturbation
+        self.injected = directions
+        self.num_forwards = self.num_backwards = self.num_steps = 0
+        self.last: StepReport | None = None
+        self._bound: tuple[int, ...] = ()
+        super().__init__(params, {"lr": lr, "weight_decay": weight_decay})
+        require(len(self.trainable()) > 0, "params: no parameter requires a gradient, so none would be trained")
+
+    def step(self, closure: Closure | None = None) -> float:  # type: ignore[override]
+        """One step on the closure's batch; returns the loss at theta.
+
+        Args:
+            closure: () -> the loss of the current batch, a number or a tensor of one element. It is called several
+                times a step, must do nothing else, and must be deterministic (evaluation mode, no dropout).
+        """
+        if closure is None:
+            raise OptimError("step() needs a closure: () -> the loss of the current batch")
+        self._bind()
+        family = self.directions()
+        rounding_seed = mix64(self.seed, self.num_steps, -1) if self.rounding == "stochastic" else None
+        oracle = LossOracle(self._params, closure, family, self._engine, self.num_steps, rounding_seed)
+        try:
+            gradient, report = self.estimate(oracle)
+            self.apply_(oracle, gradient)
+        finally:
+            self.num_forwards += oracle.num_forwards
+            family.release()
+        self.num_steps += 1
+        self.last = report
+        return report.loss
+
+    def directions(self) -> Directions:
+        """The family of this step's directions; Gaussian unless a method says otherwise."""
+        return self._family
+
+    def estimate(self, oracle: LossOracle) -> tuple[Terms, StepReport]:
+        """The gradient as {seed: coefficient}, and what was seen. Each method has its own."""
+        raise TypeError(f"{type(self).__name__} does not say how it estimates a gradient")
+
+    def apply_(self, oracle: LossOracle, gradient: Terms) -> None:
+        """theta <- theta - lr (sum_i g_i z_i + weight_decay theta)."""
+        oracle.move_(gradient, self.per_parameter("lr"), self.per_parameter("weight_decay"))
+
+    def direction_seeds(self, count: int) -> list[int]:
+        """The seeds of this step: a pure function of (seed, step), so that the stream's state is the step count."""
+        return [mix64(self.seed, self.num_steps, i) for i in range(count)]
+
+    def trainable(self) -> list[Tensor]:
+        """The parameters that move, in the order that numbers their noise."""
+        return [p for group in self.param_groups for p in group["params"] if p.requires_grad]
+
+    def per_parameter(self, name: str) -> list[float]:
+        """A group's value for each trainable parameter."""
+        return [float(g[name]) for g in self.param_groups for p in g["params"] if p.requires_grad]
+
+    def state_dict(self) -> dict[str, Any]:  # type: ignore[override]
+        """torch's state with one more entry: counters, seed and the method's scalars. Nothing else is needed."""
+        own = {"seed": self.seed, "num_steps": self.num_steps, "num_forwards": self.num_forwards,
+               "num_backwards": self.num_backwards, **self.scalar_state()}
+        return {**super().state_dict(), "zeroth_order": own}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Continue bit for bit from a `state_dict` of the same method."""
+        if "zeroth_order" not in state_dict:
+            raise OptimError("state_dict has no entry 'zeroth_order': it was not saved by one of these optimizers")
+        own = dict(state_dict["zeroth_order"])
+        if own.keys() != self.state_dict()["zeroth_order"].keys():
+            raise OptimError(f"state_dict holds {sorted(own)}; {type(self).__name__} keeps "
+                             f"{sorted(self.state_dict()['zeroth_order'])}")
+        super().load_state_dict({key: value for key, value in state_dict.items() if key != "zeroth_order"})
+        self._restore_types(state_dict)
+        for name, value in own.items():
+            setattr(self, name, value)
+
+    def scalar_state(self) -> dict[str, float]:
+        """Attributes of the method beside the counters that a later step depends on."""
+        return {}
+
+    def _restore_types(self, state_dict: dict[str, Any]) -> None:
+        """torch casts loaded state to the parameter's type, which would round fp32 moments of 16-bit parameters."""
+        params = [p for group in self.param_groups for p in group["params"]]
+        numbers = [i for group in state_dict["param_groups"] for i in group["params"]]
+        for number, p in zip(numbers, params, strict=True):
+            for name, value in state_dict["state"].get(number, {}).items():
+                self.state[p][name] = value.to(p.device).clone() if isinstance(value, Tensor) else copy.deepcopy(value)
+
+    def _bind(self) -> None:
+        """Build the family and the engine for the parameters that are trainable now."""
+        params = self.trainable()
+        bound = tuple(id(p) for p in params)
+        if bound != self._bound:
+            self._bound, self._params = bound, params
+            self._family = Injected(params, self.injected) if self.injected else self.make_family(params)
+            self._engine = self._make_engine(params)
+
+    def make_family(self, params: Sequence[Tensor]) -> Directions:
+        """The family that `directions` starts from."""
+        return Gaussian(params)
+
+    def _make_engine(self, params: list[Tensor]) -> Streaming | Copies | Walk:
+        how = self.published_walk if self.perturbation == "as-published" else self.perturbation
+        if how in get_args(Legs):
+            return Walk(params, how)
+        if self.module is not None and how != "copy":
+            return Streaming(params, self.module)
+        return Copies(params, list(range(len(params))))
+
+
+def require(condition: bool, message: str) -> None:
+    """Raise OptimError with the message unless the condition holds (NaN fails every comparison, so it is caught)."""
+    if not condition:
+        raise OptimError(message)
+
+

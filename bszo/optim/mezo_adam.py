@@ -1,0 +1,58 @@
+"""MeZO-Adam: Adam on the zeroth-order estimate, with dense moments."""
+
+from typing import Literal
+
+import torch
+from torch import nn
+
+from bszo.optim.base import Params, Perturbation, Rounding, require
+from bszo.optim.mezo import MeZO
+from bszo.perturb import DirectionFunction, LossOracle, Terms
+
+StateDtype = Literal["float32", "parameter"]
+
+
+class MeZOAdam(MeZO):
+    """m <- b1 m + (1 - b1) g z,  v <- b2 v + (1 - b2) (g z)^2,
+    theta <- theta - lr (m_hat / (sqrt(v_hat) + adam_eps) + weight_decay theta), with bias-corrected m_hat, v_hat.
+
+    g as in MeZO. Forward passes a step: 2 q. Extra memory: 2 n elements of `state_dtype`.
+
+    Args:
+        betas: b1, b2.
+        adam_eps: added to the root.
+        state_dtype: float32, or the parameter's own type (as run; in 16 bits small moments underflow).
+        params, lr, eps, num_directions, ...: see MeZO.
+
+    Source: Malladi et al. 2023, arXiv 2305.17333, appendix; Kingma and Ba 2015, arXiv 1412.6980.
+    """
+
+    def __init__(self, params: Params, *, lr: float = 1e-5, eps: float = 1e-4, num_directions: int = 1,
+                 betas: tuple[float, float] = (0.9, 0.999), adam_eps: float = 1e-8,
+                 state_dtype: StateDtype = "float32", weight_decay: float = 0.0, seed: int = 0,
+                 perturbation: Perturbation = "exact", module: nn.Module | None = None,
+                 directions: DirectionFunction | None = None, rounding: Rounding = "nearest") -> None:
+        betas = (float(betas[0]), float(betas[1]))
+        require(all(0 <= b < 1 for b in betas), f"betas={betas}: two numbers in [0, 1) are valid")
+        require(adam_eps > 0, f"adam_eps={adam_eps}: a positive number is valid")
+        require(state_dtype in ("float32", "parameter"), f"state_dtype={state_dtype!r}: float32 or parameter is valid")
+        super().__init__(params, lr=lr, eps=eps, num_directions=num_directions, weight_decay=weight_decay, seed=seed,
+                         perturbation=perturbation, module=module, directions=directions, rounding=rounding)
+        self.betas, self.adam_eps, self.state_dtype = betas, adam_eps, state_dtype
+
+    @torch.no_grad()
+    def apply_(self, oracle: LossOracle, gradient: Terms) -> None:
+        oracle.home()
+        b1, b2 = self.betas
+        t = self.num_steps + 1
+        rates = zip(oracle.params, self.per_parameter("lr"), self.per_parameter("weight_decay"), strict=True)
+        for i, (p, lr, weight_decay) in enumerate(rates):
+            state = self.state[p]
+            if not state:
+                dtype = torch.float32 if self.state_dtype == "float32" else p.dtype
+                state["m"], state["v"] = torch.zeros_like(p, dtype=dtype), torch.zeros_like(p, dtype=dtype)
+            g = oracle.dense(i, gradient)
+            m = state["m"].mul_(b1).add_(g.to(state["m"].dtype), alpha=1 - b1)
+            v = state["v"].mul_(b2).add_((g * g).to(state["v"].dtype), alpha=1 - b2)
+            m_hat, v_hat = m.to(g.dtype) / (1 - b1**t), v.to(g.dtype) / (1 - b2**t)
+            oracle.add_(i, -lr * m_hat / (v_hat.sqrt() + self.adam_eps), decay=1 - lr * weight_decay)

@@ -1,0 +1,150 @@
+"""Families of random directions: a seed names one tensor a parameter, and the same call perturbs and updates."""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from bszo.perturb import noise
+from bszo.perturb.noise import Distribution, Terms
+
+KEEP_BELOW = 4_000_000  # elements of a model so small that z kept for one step costs less than making it again
+
+
+class DirectionFunction(Protocol):
+    """Any rule from a seed to one tensor a parameter, deterministic in the seed."""
+
+    def __call__(self, params: Sequence[Tensor], seed: int) -> Sequence[Tensor]: ...
+
+
+class Directions:
+    """z = f(seed). A family says what `direction` is; how theta is shifted along it stands here, once.
+
+    Args:
+        params: the parameters, in the optimizer's order; an element's noise depends on its place in it.
+    """
+
+    def __init__(self, params: Sequence[Tensor]) -> None:
+        self.params = list(params)
+        self._kept: dict[int, list[Tensor]] = {}
+
+    def __call__(self, params: Sequence[Tensor], seed: int) -> list[Tensor]:
+        """One fp32 tensor a parameter, in its shape."""
+        return [self.direction(seed, i) for i in range(len(params))]
+
+    def direction(self, seed: int, index: int) -> Tensor:
+        """z of one parameter, fp32, in its shape and on its device."""
+        if seed not in self._kept:
+            self._kept[seed] = list(self.make(seed))
+        return self._kept[seed][index]
+
+    def make(self, seed: int) -> Sequence[Tensor]:
+        """All of z at once, kept until `release`; a family whose `direction` stands alone needs none."""
+        return [self.direction(seed, i) for i in range(len(self.params))]
+
+    def shift(self, theta: Tensor, index: int, terms: Terms, *, decay: float = 1.0, out: Tensor | None = None,
+              rounding_seed: int | None = None) -> Tensor:
+        """decay theta + sum_i c_i z_i, summed in fp32 and rounded once (arguments: `noise.shift`)."""
+        acc = theta.to(torch.promote_types(theta.dtype, torch.float32)) * decay
+        for seed, coefficient in terms.items():
+            acc = acc + coefficient * self.direction(seed, index).to(acc.dtype)
+        return noise.round_to(acc, index, rounding_seed, torch.empty_like(theta) if out is None else out)
+
+    def shift_rows(self, theta: Tensor, index: int, rows: Tensor, terms: Terms) -> Tensor:
+        """`shift` of the given rows of a matrix only: (r,) rows -> (r, columns)."""
+        return self.shift(theta, index, terms)[rows]
+
+    def release(self) -> None:
+        """Forget what was kept for this step."""
+        self._kept.clear()
+
+
+class Gaussian(Directions):
+    """z ~ N(0, I_n), or Rademacher: each element f(seed, parameter, element), made where it is used."""
+
+    def __init__(self, params: Sequence[Tensor], distribution: Distribution = "gaussian") -> None:
+        super().__init__(params)
+        self.distribution: Distribution = distribution
+        num_elements = sum(p.numel() for p in self.params)
+        self.small = num_elements <= KEEP_BELOW
+        on_gpu = any(p.device.type == "cuda" for p in self.params)
+        self.fused = not self.small and (on_gpu or num_elements >= noise.COMPILE_FROM)
+
+    def direction(self, seed: int, index: int) -> Tensor:
+        if self.small:
+            return super().direction(seed, index)
+        p = self.params[index]
+        return noise.values(p.shape, index, seed, device=p.device, distribution=self.distribution)
+
+    def make(self, seed: int) -> Sequence[Tensor]:
+        return noise.values_of_all(self.params, seed, distribution=self.distribution)
+
+    def shift(self, theta: Tensor, index: int, terms: Terms, *, decay: float = 1.0, out: Tensor | None = None,
+              rounding_seed: int | None = None) -> Tensor:
+        if self.small:
+            return super().shift(theta, index, terms, decay=decay, out=out, rounding_seed=rounding_seed)
+        return noise.shift(theta, index, terms, decay=decay, out=out, rounding_seed=rounding_seed,
+                           distribution=self.distribution, fused=self.fused)
+
+    def shift_rows(self, theta: Tensor, index: int, rows: Tensor, terms: Terms) -> Tensor:
+        columns = torch.arange(theta.shape[1], dtype=torch.int32, device=theta.device)
+        counter = rows.to(torch.int32)[:, None] * theta.shape[1] + columns  # (r, columns)
+        return noise.shift(theta[rows], index, terms, distribution=self.distribution, counter=counter)
+
+
+class Injected(Directions):
+    """z from any rule (params, seed) -> one tensor a parameter; it is called once a seed and step."""
+
+    def __init__(self, params: Sequence[Tensor], function: DirectionFunction) -> None:
+        super().__init__(params)
+        self.function = function
+
+    def make(self, seed: int) -> Sequence[Tensor]:
+        z = self.function(self.params, seed)
+        shapes, wanted = [tuple(t.shape) for t in z], [tuple(p.shape) for p in self.params]
+        if shapes != wanted:
+            raise ValueError(f"directions= returned tensors of shapes {shapes}, the parameters have {wanted}")
+        return z
+
+
+class LowRank(Directions):
+    """P = U V^T for a matrix: U (rows, rank) from the seed, V (columns, rank) from the basis seed; else Gaussian.
+
+    E[P] = 0 and E|P|^2 = rank * rows * columns: the factor 1/rank, where wanted, belongs to the step.
+
+    Args:
+        params: the parameters; those with two axes are matrices, more axes are folded into the columns.
+        rank: columns of U and V; at most the smaller side of a matrix is of use.
+        basis_seed: names V; it stays for many steps while the seed changes each step.
+        stream: another number draws another U from the same seed (the published code's redraw steps).
+
+    Source: Chen et al. 2024 (LOZO), arXiv 2410.07698.
+    """
+
+    def __init__(self, params: Sequence[Tensor], rank: int, basis_seed: int, stream: int = 0) -> None:
+        super().__init__(params)
+        self.rank, self.basis_seed, self.stream = rank, basis_seed, stream
+
+    def direction(self, seed: int, index: int) -> Tensor:
+        p = self.params[index]
+        if p.ndim < 2:
+            return noise.values(p.shape, index, noise.mix64(seed, self.stream), device=p.device)
+        rows, columns = p.shape[0], p.numel() // p.shape[0]
+        u = noise.values(torch.Size((rows, self.rank)), index, noise.mix64(seed, self.stream), device=p.device)
+        v = noise.values(torch.Size((columns, self.rank)), index, self.basis_seed, device=p.device)
+        return (u @ v.T).view(p.shape)
+
+
+class Scaled(Directions):
+    """z / sqrt(H), element by element, with the H that the optimizer keeps, as it stands at the call (HiZOO)."""
+
+    def __init__(self, base: Directions, curvature: Sequence[Tensor]) -> None:
+        super().__init__(base.params)
+        self.base, self.curvature = base, curvature
+
+    def direction(self, seed: int, index: int) -> Tensor:
+        return self.base.direction(seed, index) * self.curvature[index].to(torch.float32).rsqrt()
+
+    def release(self) -> None:
+        self.base.release()

@@ -1,0 +1,192 @@
+"""Counter-based noise: z = f(seed, parameter, element), made where it is used and never stored.
+
+An element's counter and the key of (seed, parameter) go through a 32-bit integer hash; its bits become a uniform
+number, and that a normal one through the inverse of the normal distribution. So a value depends on nothing else:
+not on device, chunk, shard, thread count, or on what was drawn before. One function serves eager PyTorch (in chunks
+that stay in the cache) and `torch.compile` (one fused pass, on a CPU or a GPU).
+"""
+
+import functools
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+Distribution = Literal["gaussian", "rademacher"]
+Terms = Mapping[int, float]  # {seed: coefficient}
+NOISE_VERSION = 1  # a stored seed means the same direction only under the same version
+
+_MASK64 = (1 << 64) - 1
+_GOLDEN = -1640531527  # 2^32 / golden ratio as int32: neighbouring counters land far apart
+_MIX_1, _MIX_2 = 0x7FEB352D, 0x846CA68B - (1 << 32)  # odd multipliers with good avalanche (Wellons 2018)
+_TO_UNIT = 2.0**-31 * (1.0 - 2.0**-24)  # the largest int32, a power of two in fp32, must stay below 1
+_CHUNK = 1 << 15  # 128 KB of fp32: the thirty passes of the eager form run in the second-level cache
+COMPILE_FROM = 16_000_000  # elements of a model from which one compilation (about 20 s) pays for itself
+
+# sqrt(2) erfinv(x) = x P(w) / Q(w), w = -log(1 - x^2); least relative error over |x| < 1 - 2^-32: 4.9e-5
+_P = (1.25337484, 4.36772270e-01, 7.79533166e-02, 6.88299233e-03)
+_Q = (1.0, 8.71268688e-02, 2.58497449e-02, 3.35164675e-04)
+
+log = logging.getLogger(__name__)
+
+
+def mix64(*words: int) -> int:
+    """A 64-bit hash of integers (SplitMix64's finalizer folded over them): the root of every seed and key."""
+    h = 0
+    for word in words:
+        h = (h + (word & _MASK64) + 0x9E3779B97F4A7C15) & _MASK64
+        h = ((h ^ (h >> 30)) * 0xBF58476D1CE4E5B9) & _MASK64
+        h = ((h ^ (h >> 27)) * 0x94D049BB133111EB) & _MASK64
+        h ^= h >> 31
+    return h
+
+
+@functools.lru_cache(maxsize=4096)
+def key(seed: int, parameter: int) -> tuple[int, int]:
+    """The two signed 32-bit words under which one parameter's elements are hashed."""
+    h = mix64(seed, parameter)
+    low, high = h & 0xFFFFFFFF, h >> 32
+    return low - ((low >> 31) << 32), high - ((high >> 31) << 32)
+
+
+def _hash(counter: Tensor, key_0: Tensor | int, key_1: Tensor | int) -> Tensor:
+    """int32 counters -> int32 bits. The second key enters between the rounds: 64 bits tell streams apart."""
+    h = counter * _GOLDEN + key_0
+    h = (h ^ ((h >> 16) & 0xFFFF)) * _MIX_1 + key_1  # the mask makes the shift a logical one
+    h = (h ^ ((h >> 15) & 0x1FFFF)) * _MIX_2
+    return h
+
+
+def _normal(bits: Tensor) -> Tensor:
+    """int32 bits -> N(0, 1) in fp32, |z| < 5.43, symmetric by construction."""
+    x = bits.to(torch.float32) * _TO_UNIT  # uniform on (-1, 1)
+    log_q = torch.log((1.0 - x) * (1.0 + x))  # = -w; the product keeps the tails exact where 1 - x^2 would not
+    p = ((-_P[3] * log_q + _P[2]) * log_q - _P[1]) * log_q + _P[0]
+    q = ((-_Q[3] * log_q + _Q[2]) * log_q - _Q[1]) * log_q + _Q[0]
+    return x * (p / q)
+
+
+def _values(counter: Tensor, key_0: Tensor | int, key_1: Tensor | int, distribution: Distribution) -> Tensor:
+    bits = _hash(counter, key_0, key_1)
+    if distribution == "rademacher":
+        return (bits >> 31).to(torch.float32) * 2.0 + 1.0
+    return _normal(bits)
+
+
+def _round_bf16(acc: Tensor, bits: Tensor) -> Tensor:
+    """Stochastic rounding to bf16: up with the probability of the dropped fraction, so that E[round(a)] = a."""
+    raw = acc.view(torch.int32) + (bits & 0xFFFF)
+    return (raw & -65536).view(torch.float32).to(torch.bfloat16)
+
+
+def _shift(theta: Tensor, counter: Tensor, keys: Tensor, coefficients: Tensor, decay: float,
+           round_key: Tensor | None, distribution: Distribution) -> Tensor:
+    acc = theta.to(torch.promote_types(theta.dtype, torch.float32)) * decay
+    for i in range(keys.shape[0]):
+        acc = acc + coefficients[i] * _values(counter, keys[i, 0], keys[i, 1], distribution).to(acc.dtype)
+    if round_key is not None:
+        return _round_bf16(acc, _hash(counter, round_key[0], round_key[1]))
+    return acc.to(theta.dtype)
+
+
+def _shift_whole(out: Tensor, theta: Tensor, keys: Tensor, coefficients: Tensor, decay: float,
+                 round_key: Tensor | None, distribution: Distribution) -> None:
+    counter = torch.arange(theta.numel(), dtype=torch.int32, device=theta.device)
+    out.copy_(_shift(theta, counter, keys, coefficients, decay, round_key, distribution))
+
+
+def _shift_chunks(out: Tensor, theta: Tensor, keys: Tensor, coefficients: Tensor, decay: float,
+                  round_key: Tensor | None, distribution: Distribution) -> None:
+    for start in range(0, theta.numel(), _CHUNK):
+        part = slice(start, min(start + _CHUNK, theta.numel()))
+        counter = torch.arange(part.start, part.stop, dtype=torch.int32, device=theta.device)
+        out[part] = _shift(theta[part], counter, keys, coefficients, decay, round_key, distribution)
+
+
+@functools.cache
+def _compiled() -> Callable[..., None]:
+    log.info("compiling the noise kernel (once, about 20 s; later processes find it in PyTorch's cache)")
+    return torch.compile(_shift_whole, dynamic=True)
+
+
+def shift(theta: Tensor, parameter: int, terms: Terms, *, decay: float = 1.0, out: Tensor | None = None,
+          rounding_seed: int | None = None, distribution: Distribution = "gaussian", fused: bool = False,
+          counter: Tensor | None = None) -> Tensor:
+    """decay theta + sum_i c_i z_i, accumulated in fp32 (fp64 for fp64 parameters) and rounded once.
+
+    Args:
+        theta: the parameter's values, any shape; not changed unless it is also `out`.
+        parameter: its number among the parameters.
+        terms: {seed: c}, in the order of summation.
+        decay: factor on theta.
+        out: where the result goes, a new tensor by default; contiguous.
+        rounding_seed: round a bf16 result stochastically, with this seed's bits; None rounds to nearest.
+        distribution: of the elements of z: N(0, 1), or +1 and -1 alike.
+        fused: one compiled pass instead of eager chunks; the same numbers to the last few ulps.
+        counter: int32, of theta's shape: the elements' numbers, where theta is a part (rows) of the parameter.
+
+    Raises:
+        ValueError: rounding_seed with a parameter that is not bf16, or a parameter of 2^31 elements or more.
+    """
+    _check_rounding(rounding_seed, theta.dtype)
+    if theta.numel() >= 1 << 31:
+        raise ValueError(f"parameter {parameter} has {theta.numel()} elements; the counter ends at 2^31")
+    out = torch.empty_like(theta, memory_format=torch.contiguous_format) if out is None else out
+    keys = torch.tensor([key(seed, parameter) for seed in terms], dtype=torch.int32).reshape(-1, 2)
+    coefficients = torch.tensor(list(terms.values()), dtype=torch.promote_types(theta.dtype, torch.float32))
+    round_key = None if rounding_seed is None else torch.tensor(key(rounding_seed, parameter), dtype=torch.int32)
+    if theta.device.type != "cpu":
+        keys, coefficients = keys.to(theta.device), coefficients.to(theta.device)
+        round_key = None if round_key is None else round_key.to(theta.device)
+    if not out.is_contiguous():
+        return out.copy_(shift(theta, parameter, terms, decay=decay, rounding_seed=rounding_seed,
+                               distribution=distribution, fused=fused, counter=counter))
+    flat, flat_out = theta.reshape(-1), out.view(-1)
+    if counter is not None:
+        shifted = _shift(flat, counter.reshape(-1), keys, coefficients, decay, round_key, distribution)
+        flat_out.copy_(shifted)
+    elif fused:
+        with torch._dynamo.config.patch(recompile_limit=64):  # one kernel a (dtype, number of terms)
+            _compiled()(flat_out, flat, keys, coefficients, decay, round_key, distribution)
+    else:
+        _shift_chunks(flat_out, flat, keys, coefficients, decay, round_key, distribution)
+    return out
+
+
+def values(shape: torch.Size, parameter: int, seed: int, *, device: torch.device | str = "cpu",
+           distribution: Distribution = "gaussian") -> Tensor:
+    """z itself, fp32."""
+    return shift(torch.zeros(shape, device=device), parameter, {seed: 1.0}, distribution=distribution)
+
+
+@functools.lru_cache(maxsize=4)
+def _counters(sizes: tuple[int, ...]) -> Tensor:
+    return torch.cat([torch.arange(size, dtype=torch.int32) for size in sizes])
+
+
+def values_of_all(params: Sequence[Tensor], seed: int, *, distribution: Distribution = "gaussian") -> list[Tensor]:
+    """z of every parameter in one sweep: for small models, where a call a parameter would cost more than its values."""
+    sizes = tuple(p.numel() for p in params)
+    keys = torch.tensor([key(seed, i) for i in range(len(params))], dtype=torch.int32)
+    key_0, key_1 = keys.repeat_interleave(torch.tensor(sizes), dim=0).T.contiguous()
+    flat = torch.empty(sum(sizes))
+    for start in range(0, flat.numel(), _CHUNK):
+        part = slice(start, start + _CHUNK)
+        flat[part] = _values(_counters(sizes)[part], key_0[part], key_1[part], distribution)
+    return [z.reshape(p.shape).to(p.device) for z, p in zip(flat.split(sizes), params, strict=True)]
+
+
+def round_to(acc: Tensor, parameter: int, rounding_seed: int | None, out: Tensor) -> Tensor:
+    """acc, fp32 or fp64, rounded into `out`: to nearest, or stochastically as `shift` does."""
+    _check_rounding(rounding_seed, out.dtype)
+    if rounding_seed is None:
+        return out.copy_(acc)
+    counter = torch.arange(acc.numel(), dtype=torch.int32, device=acc.device).view(acc.shape)
+    return out.copy_(_round_bf16(acc, _hash(counter, *key(rounding_seed, parameter))))
+
+
+def _check_rounding(rounding_seed: int | None, dtype: torch.dtype) -> None:
+    if rounding_seed is not None and dtype != torch.bfloat16:
+        raise ValueError(f"stochastic rounding is for bfloat16 parameters, not {dtype}")

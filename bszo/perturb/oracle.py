@@ -1,0 +1,111 @@
+"""The one thing that moves parameters: losses at theta + sum_i c_i z_i, and theta itself by sum_i c_i z_i."""
+
+import math
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from bszo.errors import NonFiniteLoss, OptimError
+from bszo.perturb.directions import Directions
+from bszo.perturb.noise import Terms, round_to
+from bszo.perturb.streaming import Streaming
+
+Closure = Callable[[], Any]
+
+
+class Engine(Protocol):
+    """A way to have the closure see theta + sum_i c_i z_i."""
+
+    def at(self, directions: Directions, terms: Terms) -> AbstractContextManager[None]: ...
+
+    def home(self, directions: Directions) -> None: ...
+
+
+class LossOracle:
+    """L(theta + sum_i c_i z_i) by forward passes alone, for one step of one optimizer.
+
+    Args:
+        params: the parameters, in the optimizer's order.
+        closure: the loss of the current batch; a number or a tensor of one element.
+        directions: the family that turns a seed into z.
+        engine: how the perturbed parameters come about.
+        step: steps completed, for error messages.
+        rounding_seed: rounds moves of bf16 parameters stochastically; None rounds to nearest.
+
+    Attributes:
+        num_forwards: losses taken so far.
+    """
+
+    def __init__(self, params: Sequence[Tensor], closure: Closure, directions: Directions, engine: Engine,
+                 step: int = 0, rounding_seed: int | None = None) -> None:
+        self.params, self.closure, self.directions, self.engine = list(params), closure, directions, engine
+        self.step, self.rounding_seed = step, rounding_seed
+        self.num_forwards = 0
+
+    @torch.no_grad()
+    def loss(self, terms: Terms | None = None) -> float:
+        """L(theta + sum_i c_i z_i) as a Python float.
+
+        Raises:
+            NonFiniteLoss: it is NaN or infinite; theta is back where it was (walks: up to their rounding).
+            OptimError: the closure returned something other than one number.
+        """
+        terms = terms or {}
+        try:
+            value = self._evaluate(terms)
+            if terms and isinstance(self.engine, Streaming) and not self.engine.watched:
+                value = self._evaluate(terms)  # the first pass found parameters that the hooks had missed
+        except BaseException:
+            self.home()
+            raise
+        if not math.isfinite(value):
+            self.home()
+            raise NonFiniteLoss(self.step, value)
+        return value
+
+    def _evaluate(self, terms: Terms) -> float:
+        self.num_forwards += 1
+        with self.engine.at(self.directions, terms):
+            result = self.closure()
+        if isinstance(result, Tensor) and result.numel() != 1:
+            raise OptimError(f"closure() returned a tensor of shape {tuple(result.shape)}; one number is valid")
+        return float(result)
+
+    @torch.no_grad()
+    def home(self) -> None:
+        """Have theta where the step began, before it is moved."""
+        self.engine.home(self.directions)
+
+    @torch.no_grad()
+    def move_(self, gradient: Terms, lr: Sequence[float], weight_decay: Sequence[float], *,
+              along: Directions | None = None) -> None:
+        """theta_p <- theta_p - lr_p (sum_i g_i z_i + weight_decay_p theta_p), one pass, one rounding.
+
+        Args:
+            gradient: {seed: g}.
+            lr: a rate for each parameter.
+            weight_decay: likewise.
+            along: other directions than those that were measured along.
+        """
+        self.home()
+        for i, p in enumerate(self.params):
+            terms = {seed: -lr[i] * g for seed, g in gradient.items()}
+            (along or self.directions).shift(p.data, i, terms, decay=1.0 - lr[i] * weight_decay[i],
+                                             out=p.data, rounding_seed=self.rounding_seed)
+
+    @torch.no_grad()
+    def dense(self, index: int, gradient: Terms) -> Tensor:
+        """sum_i g_i z_i of one parameter, fp32 (fp64 for fp64 parameters)."""
+        p = self.params[index]
+        zero = torch.zeros_like(p, dtype=torch.promote_types(p.dtype, torch.float32))
+        return self.directions.shift(zero, index, gradient)
+
+    @torch.no_grad()
+    def add_(self, index: int, delta: Tensor, decay: float = 1.0) -> None:
+        """theta_p <- decay theta_p + delta for one parameter and a dense delta, with one rounding."""
+        p = self.params[index]
+        acc = p.data.to(torch.promote_types(p.dtype, torch.float32)) * decay + delta
+        round_to(acc, index, self.rounding_seed, p.data)

@@ -1,0 +1,136 @@
+"""Streaming perturbation: a module's perturbed weights exist only while it runs, and theta is never written."""
+
+import logging
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from bszo.perturb.directions import Directions
+from bszo.perturb.inplace import Copies
+from bszo.perturb.noise import Terms
+
+log = logging.getLogger(__name__)
+
+
+class Streaming:
+    """Exact: hooks swap a parameter's data for theta + sum_i c_i z_i while a module that owns it runs.
+
+    Extra memory: the weights of the modules that run inside one another, which is one layer's in practice. Tied
+    weights are perturbed alike wherever they run. Parameters that are used while no owner of theirs runs (a
+    functional call in some other module) are found in the first perturbed pass; it is repeated with copies of them.
+    """
+
+    def __init__(self, params: list[Tensor], module: nn.Module) -> None:
+        self.params = params
+        self.index = {id(p): i for i, p in enumerate(params)}
+        self.owners: dict[nn.Module, list[int]] = {}
+        for owner in module.modules():
+            owned = [self.index[id(p)] for p in owner._parameters.values() if id(p) in self.index]
+            if owned:
+                self.owners[owner] = owned
+        reached = {i for owned in self.owners.values() for i in owned}
+        self.copies = Copies(params, [i for i in range(len(params)) if i not in reached])
+        self.watched = False  # has a perturbed pass been watched for uses that the hooks miss?
+        self.theta: dict[int, Tensor] = {}  # what the swapped parameters hold when nothing runs
+        self.running = [0] * len(params)  # owners of each parameter that run now
+
+    @contextmanager
+    def at(self, directions: Directions, terms: Terms) -> Iterator[None]:
+        if not terms:
+            yield
+            return
+        missed: set[int] = set()
+        with ExitStack() as stack:
+            stack.enter_context(self.copies.at(directions, terms))
+            stack.callback(self._restore_all)
+            for owner, owned in self.owners.items():
+                hook = self._hook_lookup if _is_lookup(owner) else self._hook_swap
+                hook(owner, owned, directions, terms, stack)
+            if not self.watched:
+                stack.enter_context(_Watch(self, missed))
+            yield
+        if missed:
+            log.info("%d parameters are used outside the modules that own them: perturbed as copies", len(missed))
+            owners = {m: [i for i in owned if i not in missed] for m, owned in self.owners.items()}
+            self.owners = {m: owned for m, owned in owners.items() if owned}
+            self.copies = Copies(self.params, sorted({*self.copies.indices, *missed}))
+        self.watched = not missed
+
+    def home(self, directions: Directions) -> None:
+        """Nothing to do: theta was never moved."""
+
+    def _hook_swap(self, owner: nn.Module, owned: list[int], directions: Directions, terms: Terms,
+                   stack: ExitStack) -> None:
+        def swap_in(module: nn.Module, args: Any) -> None:
+            for i in owned:
+                self.running[i] += 1
+                if self.running[i] == 1:  # an outer owner may have swapped it already
+                    self.theta[i] = self.params[i].data
+                    self.params[i].data = directions.shift(self.theta[i], i, terms)
+
+        def swap_out(module: nn.Module, args: Any, output: Any) -> None:
+            for i in owned:
+                if self.running[i] == 1:
+                    self.params[i].data = self.theta.pop(i)
+                self.running[i] -= 1
+
+        stack.callback(owner.register_forward_pre_hook(swap_in).remove)
+        stack.callback(owner.register_forward_hook(swap_out).remove)
+
+    def _hook_lookup(self, owner: nn.Module, owned: list[int], directions: Directions, terms: Terms,
+                     stack: ExitStack) -> None:
+        """A plain embedding reads few of its rows, so only those are perturbed: the same numbers, far fewer."""
+        (i,) = owned
+
+        def enter(module: nn.Module, args: Any) -> None:
+            self.running[i] += 1
+
+        def look_up(module: nn.Module, args: Any, kwargs: Any, output: Tensor) -> Tensor:
+            ids = args[0] if args else kwargs["input"]
+            rows, place = torch.unique(ids, return_inverse=True)
+            perturbed = directions.shift_rows(self.params[i].data, i, rows, terms)[place]
+            self.running[i] -= 1
+            return perturbed
+
+        stack.callback(owner.register_forward_pre_hook(enter).remove)
+        stack.callback(owner.register_forward_hook(look_up, with_kwargs=True).remove)
+
+    def _restore_all(self) -> None:
+        """After the closure, whether it returned or raised in the middle of a module."""
+        for i, theta in self.theta.items():
+            self.params[i].data = theta
+        self.theta.clear()
+        self.running = [0] * len(self.params)
+
+
+def _is_lookup(module: nn.Module) -> bool:
+    return type(module) is nn.Embedding and module.max_norm is None
+
+
+class _Watch(TorchFunctionMode):
+    """Notes the parameters that reach an operation while none of their owners runs."""
+
+    def __init__(self, engine: Streaming, missed: set[int]) -> None:
+        super().__init__()
+        self.engine, self.missed = engine, missed
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        if any(isinstance(value, Tensor) for value in _flat((result,))):  # reading .dtype or .shape uses no values
+            for value in _flat((*args, *(kwargs or {}).values())):
+                i = self.engine.index.get(id(value))
+                if i is not None and self.engine.running[i] == 0 and i not in self.engine.copies.indices:
+                    self.missed.add(i)
+        return result
+
+
+def _flat(values: Any) -> Iterator[Any]:
+    for value in values:
+        if isinstance(value, (tuple, list)):
+            yield from _flat(value)
+        else:
+            yield value

@@ -1,0 +1,18 @@
+"""Fixtures that every test may use."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+torch.set_num_threads(1)  # tests run beside each other; one thread each also makes sums reproducible
+
+SHARED = Path(__file__).resolve().parents[2] / "shared"
+
+
+@pytest.fixture
+def shared() -> Path:
+    """The folder of real rows and real small models beside the project; a user does not have it."""
+    if not (SHARED / "models").is_dir():
+        pytest.skip("needs the real rows and models in ../shared, which is not part of the project")
+    return SHARED
