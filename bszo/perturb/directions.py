@@ -130,7 +130,7 @@ class LowRank(Directions):
         p = self.params[index]
         if p.ndim < 2:
             return noise.values(p.shape, index, noise.mix64(seed, self.stream), device=p.device)
-        rows, columns = p.shape[0], p.numel() // p.shape[0]
+        rows, columns = p.shape[0], p.shape[1:].numel()
         u = noise.values(torch.Size((rows, self.rank)), index, noise.mix64(seed, self.stream), device=p.device)
         v = noise.values(torch.Size((columns, self.rank)), index, self.basis_seed, device=p.device)
         return (u @ v.T).view(p.shape)

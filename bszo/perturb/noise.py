@@ -143,7 +143,8 @@ def shift(theta: Tensor, parameter: int, terms: Terms, *, decay: float = 1.0, ou
     if not out.is_contiguous():
         return out.copy_(shift(theta, parameter, terms, decay=decay, rounding_seed=rounding_seed,
                                distribution=distribution, fused=fused, counter=counter))
-    flat, flat_out = theta.reshape(-1), out.view(-1)
+    flat = theta.reshape(-1)
+    flat_out = flat if out.data_ptr() == theta.data_ptr() else out.view(-1)  # in place: the compiler wants one tensor
     if counter is not None:
         shifted = _shift(flat, counter.reshape(-1), keys, coefficients, decay, round_key, distribution)
         flat_out.copy_(shifted)

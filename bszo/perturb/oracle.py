@@ -72,7 +72,10 @@ class LossOracle:
             result = self.closure()
         if isinstance(result, Tensor) and result.numel() != 1:
             raise OptimError(f"closure() returned a tensor of shape {tuple(result.shape)}; one number is valid")
-        return float(result)
+        try:
+            return float(result)
+        except (TypeError, ValueError) as error:
+            raise OptimError(f"closure() returned {type(result).__name__} {result!r}; one number is valid") from error
 
     @torch.no_grad()
     def home(self) -> None:

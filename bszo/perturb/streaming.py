@@ -35,6 +35,7 @@ class Streaming:
         reached = {i for owned in self.owners.values() for i in owned}
         self.copies = Copies(params, [i for i in range(len(params)) if i not in reached])
         self.watched = False  # has a perturbed pass been watched for uses that the hooks miss?
+        self.watch: _Watch | None = None  # while one is
         self.theta: dict[int, Tensor] = {}  # what the swapped parameters hold when nothing runs
         self.running = [0] * len(params)  # owners of each parameter that run now
 
@@ -51,7 +52,8 @@ class Streaming:
                 hook = self._hook_lookup if _is_lookup(owner) else self._hook_swap
                 hook(owner, owned, directions, terms, stack)
             if not self.watched:
-                stack.enter_context(_Watch(self, missed))
+                self.watch = stack.enter_context(_Watch(self, missed))
+                stack.callback(setattr, self, "watch", None)
             yield
         if missed:
             log.info("%d parameters are used outside the modules that own them: perturbed as copies", len(missed))
@@ -69,8 +71,9 @@ class Streaming:
             for i in owned:
                 self.running[i] += 1
                 if self.running[i] == 1:  # an outer owner may have swapped it already
-                    self.theta[i] = self.params[i].data
-                    self.params[i].data = directions.shift(self.theta[i], i, terms)
+                    with self._unwatched():
+                        self.theta[i] = self.params[i].data
+                        self.params[i].data = directions.shift(self.theta[i], i, terms)
 
         def swap_out(module: nn.Module, args: Any, output: Any) -> None:
             for i in owned:
@@ -78,7 +81,7 @@ class Streaming:
                     self.params[i].data = self.theta.pop(i)
                 self.running[i] -= 1
 
-        stack.callback(owner.register_forward_pre_hook(swap_in).remove)
+        stack.callback(owner.register_forward_pre_hook(swap_in, prepend=True).remove)  # others may read the weights
         stack.callback(owner.register_forward_hook(swap_out).remove)
 
     def _hook_lookup(self, owner: nn.Module, owned: list[int], directions: Directions, terms: Terms,
@@ -91,13 +94,28 @@ class Streaming:
 
         def look_up(module: nn.Module, args: Any, kwargs: Any, output: Tensor) -> Tensor:
             ids = args[0] if args else kwargs["input"]
-            rows, place = torch.unique(ids, return_inverse=True)
-            perturbed = directions.shift_rows(self.params[i].data, i, rows, terms)[place]
+            with self._unwatched():
+                rows, place = torch.unique(ids, return_inverse=True)
+                theta = self.theta.get(i, self.params[i].data)  # an outer owner of a tied weight may have swapped it
+                perturbed = directions.shift_rows(theta, i, rows, terms)[place]
             self.running[i] -= 1
             return perturbed
 
-        stack.callback(owner.register_forward_pre_hook(enter).remove)
-        stack.callback(owner.register_forward_hook(look_up, with_kwargs=True).remove)
+        stack.callback(owner.register_forward_pre_hook(enter, prepend=True).remove)
+        stack.callback(owner.register_forward_hook(look_up, prepend=True, with_kwargs=True).remove)
+
+    @contextmanager
+    def _unwatched(self) -> Iterator[None]:
+        """The engine's own work: a compiled kernel would be compiled again for a watch that is gone next time, and a
+        rule for directions may read the parameters."""
+        if self.watch is None:
+            yield
+            return
+        self.watch.__exit__(None, None, None)
+        try:
+            yield
+        finally:
+            self.watch.__enter__()
 
     def _restore_all(self) -> None:
         """After the closure, whether it returned or raised in the middle of a module."""
@@ -108,7 +126,8 @@ class Streaming:
 
 
 def _is_lookup(module: nn.Module) -> bool:
-    return type(module) is nn.Embedding and module.max_norm is None
+    plain = type(module) is nn.Embedding and "forward" not in vars(module)  # accelerate wraps forward
+    return plain and module.max_norm is None and len(module._parameters) == 1
 
 
 class _Watch(TorchFunctionMode):

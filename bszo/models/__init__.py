@@ -1,0 +1,29 @@
+"""Pretrained language models behind one interface: option scores of masked and causal LMs, and their loss."""
+
+from bszo.models.batch import Batch, buckets, collate
+from bszo.models.causal import CausalEncoder
+from bszo.models.encode import Encoded, OptionTokens
+from bszo.models.language_model import LanguageModel
+from bszo.models.load import load_model
+from bszo.models.masked import MaskedEncoder
+from bszo.models.parameters import parameter_groups, weights_fingerprint
+from bszo.models.scores import option_scores, position_logits
+from bszo.models.shapes import SHAPES, random_model
+
+__all__ = [
+    "SHAPES",
+    "Batch",
+    "CausalEncoder",
+    "Encoded",
+    "LanguageModel",
+    "MaskedEncoder",
+    "OptionTokens",
+    "buckets",
+    "collate",
+    "load_model",
+    "option_scores",
+    "parameter_groups",
+    "position_logits",
+    "random_model",
+    "weights_fingerprint",
+]

@@ -1,0 +1,88 @@
+"""Encoded examples as tensors: padded rows, and the indices that find each option's tokens in the logits."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from bszo.errors import ModelError
+from bszo.models.encode import Encoded
+
+
+@dataclass(frozen=True)
+class Batch:
+    """B examples with up to O options of up to L tokens, read at N positions of R rows padded to T.
+
+    Attributes:
+        input_ids: (R, T) token ids, padded on the right.
+        attention_mask: (R, T) 1 where a token stands, 0 where padding does.
+        rows, columns: (N,) each, the positions whose logits are needed, none twice.
+        position: (B, O, L) index into the N positions for each token of each option.
+        tokens: (B, O, L) the option's token ids.
+        present: (B, O, L) False where an option is shorter than L or an example has fewer options.
+        labels: (B,) index of the right option.
+    """
+
+    input_ids: Tensor
+    attention_mask: Tensor
+    rows: Tensor
+    columns: Tensor
+    position: Tensor
+    tokens: Tensor
+    present: Tensor
+    labels: Tensor
+
+
+def collate(encoded: Sequence[Encoded], *, pad_id: int, device: torch.device | str = "cpu") -> Batch:
+    """One Batch of the examples, in their order, on `device`; ModelError if there are none."""
+    if not encoded:
+        raise ModelError("a batch needs at least one example, got none")
+    width = max(example.length for example in encoded)
+    rows = [row for example in encoded for row in example.rows]
+    input_ids = torch.full((len(rows), width), pad_id, dtype=torch.long)
+    attention_mask = torch.zeros(len(rows), width, dtype=torch.long)
+    for r, row in enumerate(rows):
+        input_ids[r, : len(row)] = torch.tensor(row)
+        attention_mask[r, : len(row)] = 1
+
+    num_options = max(len(example.options) for example in encoded)
+    num_tokens = max(len(option.tokens) for example in encoded for option in example.options)
+    shape = (len(encoded), num_options, num_tokens)
+    position, tokens = torch.zeros(shape, dtype=torch.long), torch.zeros(shape, dtype=torch.long)
+    present = torch.zeros(shape, dtype=torch.bool)
+    places: dict[tuple[int, int], int] = {}
+    first_row = 0
+    for b, example in enumerate(encoded):
+        for o, option in enumerate(example.options):
+            used = [places.setdefault((first_row + option.row, c), len(places)) for c in option.columns]
+            position[b, o, : len(used)] = torch.tensor(used)
+            tokens[b, o, : len(used)] = torch.tensor(option.tokens)
+            present[b, o, : len(used)] = True
+        first_row += len(example.rows)
+    where = torch.tensor(list(places)).T.contiguous()  # (2, N)
+    labels = torch.tensor([example.label for example in encoded])
+    parts = (input_ids, attention_mask, where[0], where[1], position, tokens, present, labels)
+    return Batch(*(part.to(device) for part in parts))
+
+
+def buckets(encoded: Sequence[Encoded], max_tokens: int) -> Iterator[list[int]]:
+    """Indices of examples of like length: at most `max_tokens` padded positions, at least one example each.
+
+    Longest first: if memory does not suffice, that shows at once.
+    """
+    if max_tokens < 1:
+        raise ModelError(f"max_tokens={max_tokens}: must be at least 1")
+    order = sorted(range(len(encoded)), key=lambda i: encoded[i].length, reverse=True)
+    bucket: list[int] = []
+    num_rows = width = 0
+    for i in order:
+        if bucket and (num_rows + len(encoded[i].rows)) * width > max_tokens:
+            yield bucket
+            bucket, num_rows = [], 0
+        if not bucket:
+            width = encoded[i].length
+        bucket.append(i)
+        num_rows += len(encoded[i].rows)
+    if bucket:
+        yield bucket

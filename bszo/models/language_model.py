@@ -1,0 +1,125 @@
+"""One interface over masked and causal language models: examples in; option scores, losses, answers out."""
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from bszo.errors import ModelError
+from bszo.models.batch import Batch, buckets, collate
+from bszo.models.causal import CausalEncoder
+from bszo.models.encode import Encoded
+from bszo.models.masked import MaskedEncoder
+from bszo.models.scores import option_scores
+from bszo.tasks import Example
+
+
+def num_positions(module: nn.Module) -> int | None:
+    """Tokens that the model has positions for; None if its configuration sets no bound.
+
+    RoBERTa-like models count positions from the padding index up, so that 514 embeddings hold 512 tokens:
+    seen in the embedding itself, not in the model's name.
+    """
+    for name, part in module.named_modules():
+        if (
+            isinstance(part, nn.Embedding)
+            and name.endswith("position_embeddings")
+            and part.padding_idx is not None
+        ):
+            return part.num_embeddings - part.padding_idx - 1
+    return getattr(module.config, "max_position_embeddings", None)
+
+
+class LanguageModel:
+    """A pretrained module with its tokenizer, scoring the options of examples.
+
+    score(option) = mean log-probability of its tokens after the prompt (causal), or of its token at the mask
+    (masked); loss = mean softmax cross entropy over each example's scores.
+
+    Args:
+        module: an LM of `transformers`, plain or wrapped by adapters.
+        tokenizer: its fast tokenizer.
+        style: "masked" or "causal".
+        max_length: most tokens of a row; the model's own number of positions bounds it too.
+        name: a label for logs and records.
+
+    Attributes:
+        limit: the tokens a row may really have.
+
+    Raises:
+        ModelError: a slow tokenizer, one without a mask token for a masked model, or max_length below 2.
+    """
+
+    def __init__(
+        self,
+        module: nn.Module,
+        tokenizer: Any,
+        *,
+        style: Literal["causal", "masked"],
+        max_length: int,
+        name: str,
+    ) -> None:
+        if not tokenizer.is_fast:
+            raise ModelError(f"{name}: its tokenizer gives no character offsets; a tokenizer.json is needed")
+        if max_length < 2:
+            raise ModelError(f"model.max_length={max_length}: must be at least 2")
+        self.module = module
+        self.tokenizer = tokenizer
+        self.style: Literal["causal", "masked"] = style
+        self.name = name
+        self.limit = min(max_length, num_positions(module) or max_length)
+        self._encoder = (CausalEncoder if style == "causal" else MaskedEncoder)(tokenizer, self.limit)
+        ids = (tokenizer.pad_token_id, tokenizer.eos_token_id, 0)  # any id does where the model never looks
+        self.pad_id: int = next(i for i in ids if i is not None)
+
+    @property
+    def device(self) -> torch.device:
+        """Where inputs go: the device of the input embeddings."""
+        return next(self.module.parameters()).device
+
+    def encode(self, examples: Sequence[Example]) -> list[Encoded]:
+        """Tokenise examples, each prompt + option once; `Encoded.truncated` says which were cut.
+
+        Raises:
+            ModelError: an option without a token, a masked option of several, or no room for an option.
+        """
+        return self._encoder(examples)
+
+    def collate(self, encoded: Sequence[Encoded]) -> Batch:
+        """One padded batch on the model's device; ModelError if empty."""
+        return collate(encoded, pad_id=self.pad_id, device=self.device)
+
+    def scores(self, batch: Batch) -> Tensor:
+        """Mean log-probability of each option, (B, O) float32; -inf where an example has no such option."""
+        return option_scores(self.module, batch, causal=self.style == "causal")
+
+    def loss(self, batch: Batch) -> Tensor:
+        """Mean softmax cross entropy over the options' scores, a float32 scalar."""
+        return F.cross_entropy(self.scores(batch), batch.labels)
+
+    def score_all(self, encoded: Sequence[Encoded], *, max_tokens: int) -> Tensor:
+        """Scores of all examples, (len(encoded), O) float32 on the CPU, in input order, without gradients.
+
+        Examples of like length share a forward pass of at most `max_tokens` padded positions.
+
+        Raises:
+            ModelError: a score that is not finite, naming the example.
+        """
+        num_options = max((len(example.options) for example in encoded), default=0)
+        out = torch.full((len(encoded), num_options), -torch.inf)
+        with torch.no_grad():
+            for bucket in buckets(encoded, max_tokens):
+                scores = self.scores(self.collate([encoded[i] for i in bucket])).cpu()
+                out[bucket, : scores.shape[1]] = scores
+        for example, row in zip(encoded, out, strict=True):
+            if not row[: len(example.options)].isfinite().all():
+                raise ModelError(
+                    f"{self.name}: example {example.id} has option scores {row.tolist()}, not finite"
+                )
+        return out
+
+    def predict(self, encoded: Sequence[Encoded], *, max_tokens: int) -> list[int]:
+        """Index of each example's best option, in input order; the lowest of equals. Raises as score_all."""
+        return self.score_all(encoded, max_tokens=max_tokens).argmax(-1).tolist() if encoded else []

@@ -1,0 +1,49 @@
+"""What a model's path means (a folder, a model of this package, a hub name); is the folder complete."""
+
+import importlib.resources
+from pathlib import Path
+
+from bszo.errors import ModelError
+
+ASSET = "asset:"
+TOKENIZER_FILES = ("tokenizer.json", "vocab.json", "vocab.txt", "tokenizer.model", "spiece.model")
+
+
+def locate(path: str) -> Path | None:
+    """The model's folder, checked for its files; None for a hub name.
+
+    Raises:
+        ModelError: a path that is neither, or a folder without configuration, safetensors or tokenizer.
+    """
+    in_package = path.startswith(ASSET)
+    folder = _asset(path.removeprefix(ASSET)) if in_package else Path(path).expanduser()
+    if path and folder.is_dir():
+        _check_folder(folder, path)
+        return folder
+    if folder.is_file():
+        raise ModelError(
+            f"model.path={path}: is a file; give the folder with its config.json and safetensors"
+        )
+    if not path or path.startswith((".", "/", "~")) or path.count("/") > 1:  # no hub name looks like this
+        raise ModelError(f"model.path={path}: there is no such folder")
+    return None
+
+
+def _asset(name: str) -> Path:
+    assets = Path(str(importlib.resources.files("bszo.models"))) / "assets"
+    names = sorted(folder.name for folder in assets.iterdir() if folder.is_dir()) if assets.is_dir() else []
+    if name not in names:
+        raise ModelError(f"model.path={ASSET}{name}: not one of this package's: {', '.join(names) or 'none'}")
+    return assets / name
+
+
+def _check_folder(folder: Path, path: str) -> None:
+    """Refuse early, by file name, what transformers would report in many lines, or take."""
+    if not (folder / "config.json").is_file():
+        raise ModelError(f"model {path}: the folder has no config.json")
+    if not any(folder.glob("*.safetensors")):
+        pickled = sorted(file.name for end in ("bin", "pt", "pth") for file in folder.glob(f"*.{end}"))
+        found = f"{', '.join(pickled)} only, and a pickle can run code when read" if pickled else "no weights"
+        raise ModelError(f"model {path}: the folder has {found}; *.safetensors is needed")
+    if not any((folder / file).is_file() for file in TOKENIZER_FILES):
+        raise ModelError(f"model {path}: the folder has no tokenizer (none of {', '.join(TOKENIZER_FILES)})")

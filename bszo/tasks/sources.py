@@ -1,0 +1,94 @@
+"""Where rows come from: the hub, the user's own files, or the grammar. The same columns everywhere."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+from bszo.errors import ConfigError, DataError
+from bszo.tasks.rows import Row, read_jsonl
+from bszo.tasks.task import Task
+
+SplitName = Literal["train", "test"]
+# the hub keeps a plain-file copy of sets that are programs, which `datasets` 4 and later refuse to run
+PARQUET_REVISION = "refs/convert/parquet"
+
+
+class Source(Protocol):
+    """Gives a task's official rows, in their own order."""
+
+    @property
+    def seed(self) -> int:
+        """The data seed: of the split and of what is generated; not the run's."""
+        ...
+
+    def rows(self, task: Task, split: SplitName) -> Sequence[Row]:
+        """The official train split, or the one that we test on. DataError where there is none."""
+        ...
+
+
+@dataclass(frozen=True)
+class HubSource:
+    """Rows from the Hugging Face hub or its local cache (`data=hub`)."""
+
+    seed: int = 0
+
+    def rows(self, task: Task, split: SplitName) -> list[Row]:
+        from datasets.exceptions import DatasetsError
+
+        known = task.splits[split]
+        at = "/".join(part for part in (task.hub.path, task.hub.name, known) if part)
+        try:
+            table = self._load(task, known)
+        except (OSError, RuntimeError, ValueError, DatasetsError) as error:
+            reason = " ".join(str(error).split())[:200]
+            raise DataError(f"{at}: the hub gave no rows ({type(error).__name__}: {reason}); "
+                            "without a network use data=local data.root=DIR or data=mini") from error
+        return [Row(values, f"{at}:{number}") for number, values in enumerate(table.to_list(), start=1)]
+
+    def _load(self, task: Task, split: str) -> Any:
+        import datasets
+
+        hub = task.hub
+        try:
+            return datasets.load_dataset(hub.path, hub.name, split=split, revision=hub.revision)
+        except RuntimeError as error:
+            if "script" not in str(error).lower():
+                raise
+        # files are named one by one because the copy knows no configurations: its folders are their names
+        files = {split: f"{hub.name or 'default'}/{split}/*.parquet"}
+        return datasets.load_dataset(hub.path, split=split, revision=PARQUET_REVISION, data_files=files)
+
+
+@dataclass(frozen=True)
+class LocalSource:
+    """Rows from `<root>/<task>/<split>.jsonl`, UTF-8, a JSON object a line (`data=local data.root=DIR`)."""
+
+    root: str | None
+    seed: int = 0
+
+    def rows(self, task: Task, split: SplitName) -> list[Row]:
+        name = f"{task.name}/{task.splits[split]}.jsonl"
+        if not self.root:
+            raise ConfigError(f"data.root is not set: data=local needs data.root=DIR, a folder with {name}")
+        path = Path(self.root).expanduser() / name
+        rows = read_jsonl(path)
+        if not rows:
+            raise DataError(f"{path}: no rows; the {split} split of task {task.name} is empty")
+        return rows
+
+
+@dataclass(frozen=True)
+class MiniSource:
+    """`num_train` and `num_test` rows made by a small grammar, a function of `seed` (`data=mini`)."""
+
+    seed: int
+    num_train: int
+    num_test: int
+
+    def rows(self, task: Task, split: SplitName) -> list[Row]:
+        from bszo.tasks import mini
+
+        num_rows = self.num_train if split == "train" else self.num_test
+        values = mini.generate(task.name, split, num_rows, self.seed)
+        return [Row(row, f"mini/{task.name}/{split}:{number}") for number, row in enumerate(values, start=1)]

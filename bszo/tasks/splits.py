@@ -1,0 +1,102 @@
+"""Which rows train, select and test, and in what order training sees them."""
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+
+from bszo.errors import ConfigError, DataError
+from bszo.tasks.rows import Row
+from bszo.tasks.sources import Source
+from bszo.tasks.task import Task
+
+
+@dataclass(frozen=True)
+class Splits:
+    """Disjoint rows: `train` moves parameters, `validation` selects them, `test` scores the selected."""
+
+    train: tuple[Row, ...]
+    validation: tuple[Row, ...]
+    test: tuple[Row, ...]
+
+
+def make_splits(task: Task, source: Source, *, order: Literal["permuted", "first"], seed: int) -> Splits:
+    """n_1 + n_2 official train rows, the last n_2 of them for validation; test is the whole official split.
+
+    Every row of both official splits is checked, taken or not.
+
+    Args:
+        order: "permuted": the first n_1 + n_2 of one permutation of the train split (as the authors' code
+            does). "first": of the split as it lies (as the paper says).
+        seed: of the permutation; the data seed, not the run's.
+
+    Raises:
+        DataError: a row that the task cannot use, an empty split, fewer than n_1 + n_2 train rows.
+    """
+    if order not in ("permuted", "first"):
+        raise ConfigError(f"row order {order!r}: not one of permuted, first")
+    rows, test = source.rows(task, "train"), source.rows(task, "test")
+    for split, found in (("train", rows), ("test", test)):
+        if not found:
+            raise DataError(f"task {task.name}: the {split} split is empty")
+        for row in found:
+            task.check(row.values, row.where)
+    taken = task.num_train + task.num_validation
+    if len(rows) < taken:
+        raise DataError(
+            f"task {task.name}: the train split ({rows[0].where.rpartition(':')[0]}) has {len(rows)} rows; "
+            f"task.num_train={task.num_train} and task.num_validation={task.num_validation} take {taken}; "
+            f"set them to {len(rows)} or less together, e.g. {_that_fits(task, len(rows))}")
+    indices = list(range(taken)) if order == "first" else _permutation(len(rows), seed)[:taken]
+    chosen = tuple(rows[index] for index in indices)
+    return Splits(chosen[: task.num_train], chosen[task.num_train :], tuple(test))
+
+
+def batches(num_examples: int, batch_size: int, seed: int, start_step: int = 0) -> Iterator[list[int]]:
+    """Endless batches of example indices, of which step t's is a function of (seed, t) alone.
+
+    Epoch e is a permutation of all examples by a generator of its own, seeded from (seed, e); batches run on
+    over the border of two epochs, so that each is full.
+
+    Args:
+        start_step: the step of the first batch; starting at t gives what a run from 0 sees from t on.
+
+    Raises:
+        DataError: batch_size is below 1 or above num_examples; start_step is negative.
+    """
+    if not 1 <= batch_size <= num_examples:
+        raise DataError(f"batch size {batch_size}: must be 1 to {num_examples}, the number of training rows")
+    if start_step < 0:
+        raise DataError(f"start step {start_step}: must be 0 or more")
+    return _batches(num_examples, batch_size, seed, start_step)
+
+
+def _batches(num_examples: int, batch_size: int, seed: int, step: int) -> Iterator[list[int]]:
+    epoch, offset = divmod(step * batch_size, num_examples)
+    order = _permutation(num_examples, _epoch_seed(seed, epoch))
+    while True:
+        batch = order[offset : offset + batch_size]
+        offset += batch_size
+        if offset >= num_examples:
+            epoch, offset = epoch + 1, offset - num_examples
+            order = _permutation(num_examples, _epoch_seed(seed, epoch))
+            batch += order[: batch_size - len(batch)]
+        yield batch
+
+
+def _epoch_seed(seed: int, epoch: int) -> int:
+    # a hash, not a sum: (seed 0, epoch 1) and (seed 1, epoch 0) must not share an order
+    digest = hashlib.sha256(f"batches:{seed}:{epoch}".encode()).digest()
+    return int.from_bytes(digest[:8], "big") >> 1
+
+
+def _permutation(length: int, seed: int) -> list[int]:
+    return torch.randperm(length, generator=torch.Generator().manual_seed(seed)).tolist()
+
+
+def _that_fits(task: Task, num_rows: int) -> str:
+    if num_rows > task.num_validation:
+        return f"task.num_train={num_rows - task.num_validation}"
+    return f"task.num_train={max(1, num_rows // 2)} task.num_validation={max(1, num_rows - num_rows // 2)}"

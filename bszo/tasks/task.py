@@ -1,0 +1,161 @@
+"""A task: what a data set's rows ask, as text with the answers that a language model may give."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, get_args
+
+from bszo.errors import ConfigError, DataError
+from bszo.tasks import arguments
+from bszo.tasks.arguments import Hub
+from bszo.tasks.fields import label_field, lookup_field, shorten, text_field
+from bszo.tasks.template import MASK, Style, Template, Words, render
+
+_PLAIN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
+
+
+@dataclass(frozen=True)
+class Example:
+    """One question with its possible answers, as text.
+
+    Attributes:
+        id: "<split>:<idx>", or "<split>:<row number>" where the row has no integer idx.
+        prompt: causal: the text before the option. Masked: a text that holds `<mask>` once.
+        options: in label order, leading blank included where there is one.
+        label: index of the right one.
+    """
+
+    id: str
+    prompt: str
+    options: tuple[str, ...]
+    label: int
+
+
+@dataclass(frozen=True)
+class Task:
+    """Rows -> examples, for one data set. conf/task/<name>.yaml holds exactly these arguments.
+
+    Args:
+        name: also the folder's name under a local root.
+        version: raised whenever the text of any example would change.
+        hub: path, name and revision on the hub, as `Hub` or a mapping.
+        splits: the set's own names of our `train` and `test`.
+        columns: text columns that a row must have.
+        label: the label's column; its value is an index, or one of `label_names`.
+        label_names: in label order.
+        num_train: rows that train (paper, Table 6).
+        num_validation: rows that select.
+        causal: prompt and options for causal models, as `Template` or a mapping.
+        masked: the same for masked models.
+        lookup: {column: {value: text}}, replaces a column's value before templates see it.
+
+    Raises:
+        ConfigError: arguments that contradict each other, or a name that is no plain file name.
+    """
+
+    name: str
+    version: int
+    hub: Hub
+    splits: Mapping[str, str]
+    columns: tuple[str, ...]
+    label: str
+    label_names: tuple[str, ...]
+    num_train: int
+    num_validation: int
+    causal: Template
+    masked: Template
+    lookup: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        normal = {
+            "hub": arguments.hub(self.hub, "task.hub"),
+            "splits": arguments.text_map(self.splits, "task.splits"),
+            "columns": arguments.texts(self.columns, "task.columns"),
+            "label": arguments.texts([self.label], "task.label")[0],
+            "label_names": arguments.texts(self.label_names, "task.label_names"),
+            "causal": arguments.template(self.causal, "task.causal"),
+            "masked": arguments.template(self.masked, "task.masked"),
+            "lookup": {column: arguments.text_map(words, f"task.lookup.{column}")
+                       for column, words in arguments.mapping(self.lookup, "task.lookup").items()},
+        }
+        for key, value in normal.items():
+            object.__setattr__(self, key, value)
+        self._check_names_and_counts()
+        for style in get_args(Style):
+            self._check_template(style, getattr(self, style))
+
+    @property
+    def num_labels(self) -> int:
+        return len(self.label_names)
+
+    def example(self, row: Mapping[str, Any], style: Style, words: Words = "corrected", *,
+                where: str = "") -> Example:
+        """The row as a question for a causal or a masked model.
+
+        Args:
+            row: column -> value.
+            style: which of the task's two templates.
+            words: label words as the method needs them, or as the published code ran (masked only).
+            where: "path/<split>.jsonl:<row number>", for messages and the example's id.
+
+        Raises:
+            DataError: a column is missing, no text, empty or holds the mask; the label is out of range.
+            ConfigError: unknown style or words.
+        """
+        if style not in get_args(Style):
+            raise ConfigError(f"style {style!r}: not one of {', '.join(get_args(Style))}")
+        values, label = self.check(row, where)
+        template: Template = getattr(self, style)
+        prompt = render(template.prompt, values).strip(" ")
+        if style == "masked" and prompt.count(MASK) != 1:
+            held = ", ".join(column for column in self.columns if MASK in values[column].lower())
+            raise DataError(f"{where or self.name}: field {held!r} holds {MASK}, which only the prompt may")
+        options = tuple(render(option, values) for option in template.words(words))
+        return Example(_example_id(row, where), prompt, options, label)
+
+    def check(self, row: Mapping[str, Any], where: str = "") -> tuple[dict[str, str], int]:
+        """The row's text columns (outer blanks cut, lookups done) and its label. DataError as `example`."""
+        where = where or f"task {self.name}, a row"
+        for column in (*self.columns, self.label):
+            if column not in row:
+                needs = ", ".join((*self.columns, self.label))
+                raise DataError(f"{where}: no field {column!r}; task {self.name} needs {needs}; the row has "
+                                f"{shorten(', '.join(map(str, row)) or 'none', 120)}")
+        values = {column: text_field(row[column], f"{where}: field {column!r}") for column in self.columns}
+        for column, texts in self.lookup.items():
+            values[column] = lookup_field(values[column], texts, f"{where}: field {column!r}")
+        return values, label_field(row[self.label], self.label_names, f"{where}: field {self.label!r}")
+
+    def _check_names_and_counts(self) -> None:
+        if set(self.splits) != {"train", "test"}:
+            raise ConfigError(f"task.splits names {', '.join(self.splits)}; valid: train and test, both")
+        names = {"name": self.name} | {f"splits.{key}": name for key, name in self.splits.items()}
+        for key, name in names.items():
+            if not isinstance(name, str) or not _PLAIN_NAME.fullmatch(name):
+                raise ConfigError(f"task.{key}={name!r}: not a plain name (letters, digits, . _ -, no path)")
+        for key in ("version", "num_train", "num_validation"):
+            count = getattr(self, key)
+            if not isinstance(count, int) or isinstance(count, bool) or count < 1:
+                raise ConfigError(f"task.{key}={count!r}: must be a whole number, 1 or more")
+        if self.num_labels < 2 or len(set(self.label_names)) < self.num_labels:
+            raise ConfigError(f"task.label_names={list(self.label_names)}: two or more, all different")
+
+    def _check_template(self, style: str, template: Template) -> None:
+        at = f"task.{style}"
+        if strange := (template.columns | set(self.lookup)) - set(self.columns):
+            has = ", ".join(self.columns)
+            raise ConfigError(f"{at} uses {', '.join(sorted(strange))}; task.columns has {has}")
+        for options in (template.options, template.options_as_run or template.options):
+            if len(options) != self.num_labels or len(set(options)) < len(options):
+                raise ConfigError(f"{at} has options {list(options)}; {self.num_labels} different ones are "
+                                  f"needed, one a label ({', '.join(self.label_names)})")
+        if template.prompt.count(MASK) != (style == "masked"):
+            raise ConfigError(f"{at}.prompt must hold {MASK} {'once' if style == 'masked' else 'nowhere'}")
+
+
+def _example_id(row: Mapping[str, Any], where: str) -> str:
+    split, _, number = where.rsplit("/", 1)[-1].rpartition(":")
+    index = row.get("idx")
+    if isinstance(index, int) and not isinstance(index, bool):
+        number = str(index)
+    return f"{split.removesuffix('.jsonl') or 'row'}:{number or 0}"

@@ -1,0 +1,1 @@
+"""One run, and what becomes of it: compose, build, train, evaluate, record."""

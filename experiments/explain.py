@@ -1,0 +1,65 @@
+"""Hydra's many-line errors as one line: the key, its value and the valid choices."""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.errors import HydraException, OverrideParseException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from experiments.hints import did_you_mean
+
+_NOT_A_KEY = re.compile(r"Could not override '([^']+)'")
+_NOT_AN_OPTION = re.compile(r"(?:Could not find|Could not load) '([^']+)'")
+
+
+def explain(error: Exception, conf: Path, arguments: Sequence[str]) -> str:
+    """One line about an error of composing the configuration.
+
+    Args:
+        error: from Hydra or OmegaConf.
+        conf: the folder of configuration groups.
+        arguments: of the command line.
+    """
+    text = str(error)
+    cause = error if isinstance(error, OmegaConfBaseException) else error.__cause__
+    if found := _NOT_AN_OPTION.search(text):
+        group, _, option = found[1].rpartition("/")
+        folder = conf / group
+        if folder.is_dir() and group:
+            choices = (file.stem for file in folder.glob("*.yaml"))
+            return f"{group}={option}: no such choice{did_you_mean(option, choices)}"
+    if found := _NOT_A_KEY.search(text):
+        key = found[1]
+        parent, _, name = key.rpartition(".")
+        return f"{key}: no such key{did_you_mean(name, _siblings(parent, key, conf, arguments))}"
+    if isinstance(error, OverrideParseException):
+        why = " ".join(text.splitlines()[1:2]) or "cannot be read"
+        return f"{error.override}: not of the form key=value ({why})"
+    if isinstance(cause, OmegaConfBaseException) and cause.full_key:
+        return f"{cause.full_key}: {_first_line(str(cause))}"
+    return _first_line(text)
+
+
+def _first_line(text: str) -> str:
+    lines = (line.strip() for line in text.splitlines())
+    return next(filter(None, lines), "the configuration cannot be composed")
+
+
+def _siblings(parent: str, key: str, conf: Path, arguments: Sequence[str]) -> list[str]:
+    """The keys beside a misspelt one, in the configuration without it; the groups where that fails too."""
+    overrides = (argument for argument in arguments if "=" in argument and not argument.startswith("-"))
+    rest = [override for override in overrides if override.lstrip("+~").split("=")[0] != key]
+    groups = sorted(folder.name for folder in conf.iterdir() if folder.is_dir())
+    GlobalHydra.instance().clear()
+    try:
+        with initialize_config_dir(str(conf), version_base="1.3"):
+            config: Any = compose("config", overrides=rest)
+    except (HydraException, OmegaConfBaseException):
+        return groups if not parent else []
+    node = OmegaConf.select(config, parent) if parent else config
+    return [str(name) for name in node if name != "tuned"] if isinstance(node, DictConfig) else []

@@ -1,0 +1,94 @@
+"""What a run costs: seconds, milliseconds a step, peak memory. Training and evaluation have a clock each."""
+
+import os
+import re
+import resource
+import statistics
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+
+_STATUS = Path("/proc/self/status")
+_CLEAR_REFS = Path("/proc/self/clear_refs")
+
+
+class Meters:
+    """Clocks and peak memory of one run.
+
+    Peak memory is that of training alone. On a GPU: the most bytes that CUDA's allocator had handed out. On a
+    CPU: the highest resident set of the whole process, libraries included (on Linux reset whenever training
+    begins or goes on, so that earlier runs in the process do not count; elsewhere since the process began).
+
+    Attributes:
+        train_seconds, evaluation_seconds: summed over all parts; a resumed run starts from its old values.
+        step_ms: milliseconds of every training step.
+        peak_memory_bytes: None before training has run.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self.train_seconds = 0.0
+        self.evaluation_seconds = 0.0
+        self.step_ms: list[float] = []
+        self.peak_memory_bytes: int | None = None
+
+    @property
+    def peak_memory_kind(self) -> str:
+        return "cuda_allocated" if self.device.type == "cuda" else "resident_set"
+
+    @property
+    def median_step_ms(self) -> float | None:
+        """Median over all steps, which leaves the slow first one out; None before the first step."""
+        return statistics.median(self.step_ms) if self.step_ms else None
+
+    @contextmanager
+    def training(self) -> Iterator[None]:
+        """Time and memory inside count as training; also when an error ends it."""
+        self._reset_peak()
+        start = self._now()
+        try:
+            yield
+        finally:
+            self.train_seconds += self._now() - start
+            self.peak_memory_bytes = max(self.peak_memory_bytes or 0, self._peak())
+
+    @contextmanager
+    def evaluation(self) -> Iterator[None]:
+        """Time inside counts as evaluation; also when an error ends it."""
+        start = self._now()
+        try:
+            yield
+        finally:
+            self.evaluation_seconds += self._now() - start
+
+    @contextmanager
+    def step(self) -> Iterator[None]:
+        """One training step; the loss that it returns as a float has waited for the device."""
+        start = time.perf_counter()
+        yield
+        self.step_ms.append(1000 * (time.perf_counter() - start))
+
+    def _now(self) -> float:
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)  # kernels still in flight belong to the part that began them
+        return time.perf_counter()
+
+    def _reset_peak(self) -> None:
+        if self.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(self.device)
+        elif os.access(_CLEAR_REFS, os.W_OK):
+            _CLEAR_REFS.write_text("5")  # proc(5): sets VmHWM back to the present resident set
+
+    def _peak(self) -> int:
+        if self.device.type == "cuda":
+            return torch.cuda.max_memory_allocated(self.device)
+        if _STATUS.is_file():
+            found = re.search(r"^VmHWM:\s*(\d+) kB", _STATUS.read_text(), re.MULTILINE)
+            if found:
+                return 1024 * int(found[1])
+        unit = 1 if sys.platform == "darwin" else 1024
+        return unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -1,0 +1,141 @@
+"""Where a number comes from: commit, command, versions, hardware. No host, no user, no absolute path."""
+
+import hashlib
+import os
+import platform
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from bszo import __version__
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGES = ("torch", "transformers", "safetensors", "datasets", "hydra-core")
+
+_PART = r"[^\s'\",;:=()\[\]{}/\\]"
+_ABSOLUTE = re.compile(rf"(?<![\w.~/:-])(?:~[^\s/\\]*|[A-Za-z]:(?=\\))?(?:[/\\]+{_PART}*)*[/\\]+({_PART}+)")
+_WHOLE_FILE_BYTES = 64 << 20
+_ENDS_BYTES = 1 << 20
+
+
+def scrub(text: str) -> str:
+    """The text with every absolute path cut to its last name: `/home/me/x.json` becomes `.../x.json`."""
+    return _ABSOLUTE.sub(r".../\1", text)
+
+
+def scrub_all(value: Any) -> Any:
+    """`scrub` on every string inside a plain structure."""
+    if isinstance(value, str):
+        return scrub(value)
+    if isinstance(value, Mapping):
+        return {key: scrub_all(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [scrub_all(item) for item in value]
+    return value
+
+
+def content_id(path: Path) -> str:
+    """`<name>@<12 hex>`: a folder or file by what it holds, the same wherever it lies.
+
+    Files of 64 MiB or more count with their size and their first and last MiB: reading 26 GB to name a model
+    would take longer than loading it.
+    """
+    digest = hashlib.sha256()
+    files = [path] if path.is_file() else sorted(file for file in path.rglob("*") if file.is_file())
+    for file in files:
+        size = file.stat().st_size
+        digest.update(f"{file.relative_to(path).as_posix()}\0{size}\0".encode())
+        with file.open("rb") as stream:
+            if size < _WHOLE_FILE_BYTES:
+                digest.update(stream.read())
+            else:
+                digest.update(stream.read(_ENDS_BYTES))
+                stream.seek(-_ENDS_BYTES, os.SEEK_END)
+                digest.update(stream.read())
+    return f"{path.resolve().name}@{digest.hexdigest()[:12]}"
+
+
+def fingerprint_rows(rows: Iterable[Mapping[str, Any]]) -> str:
+    """16 hex digits of the rows' values in their order."""
+    digest = hashlib.sha256()
+    for row in rows:
+        digest.update(repr(sorted(row.items())).encode() + b"\n")
+    return digest.hexdigest()[:16]
+
+
+def fingerprint_tensors(tensors: Iterable[tuple[str, torch.Tensor]]) -> str:
+    """16 hex digits of names, types, shapes and bits; one tensor at a time leaves the device."""
+    digest = hashlib.sha256()
+    for name, tensor in tensors:
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()[:16]
+
+
+def _git(*arguments: str) -> str | None:
+    try:
+        command = ["git", "-C", str(ROOT), *arguments]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=20)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None
+
+
+def _versions() -> dict[str, str | None]:
+    # bszo is its own word for it: a checkout that runs without being installed has no metadata
+    found: dict[str, str | None] = {"python": platform.python_version(), "bszo": __version__}
+    for package in PACKAGES:
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            found[package] = None
+    return found
+
+
+def _cpu_name() -> str:
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.is_file():
+        names = re.findall(r"^model name\s*:\s*(.+)$", cpuinfo.read_text(errors="replace"), re.MULTILINE)
+        if names:
+            return names[0].strip()
+    return platform.processor() or platform.machine()
+
+
+def _hardware(device: str) -> dict[str, Any]:
+    hardware: dict[str, Any] = {
+        "device": device,
+        "cpu": _cpu_name(),
+        "cores": os.cpu_count(),
+        "torch_threads": torch.get_num_threads(),
+        "system": f"{platform.system()} {platform.machine()}",
+    }
+    if device.startswith("cuda"):
+        properties = torch.cuda.get_device_properties(torch.device(device))
+        hardware |= {"gpu": properties.name, "gpu_memory_bytes": properties.total_memory}
+        hardware |= {"cuda": torch.version.cuda}
+    return hardware
+
+
+def provenance(overrides: Sequence[str], device: str) -> dict[str, Any]:
+    """Everything that says how to get this number again, as plain JSON values.
+
+    Args:
+        overrides: the run's Hydra overrides; absolute paths in them are cut to their last name.
+        device: "cpu" or "cuda".
+    """
+    changes = _git("status", "--porcelain", "--", ".", ":!results")  # records change no code
+    return {
+        "commit": _git("rev-parse", "HEAD"),
+        "dirty": None if changes is None else bool(changes),
+        "command": scrub(f"python -m experiments.run {shlex.join(overrides)}".strip()),
+        "versions": _versions(),
+        "hardware": _hardware(device),
+        "byte_order": sys.byteorder,
+    }

@@ -1,0 +1,120 @@
+"""`python -m experiments.run`: compose, sign, build, run, record.
+
+Exit codes: 0 ok (or an ok record with this signature is there), 1 a wrong configuration, input or a crash,
+3 diverged, 4 out of memory, 130 interrupted. A sweep goes on past a failed run and ends with its code.
+"""
+
+import logging
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from bszo.errors import BszoError, ConfigError
+from experiments.explain import explain
+
+CONF = Path(__file__).resolve().parents[1] / "conf"
+EXIT_CODES = {"ok": 0, "crashed": 1, "diverged": 3, "out_of_memory": 4, "interrupted": 130}
+
+log = logging.getLogger("experiments")
+
+
+class RunFailed(Exception):
+    """One run of a sweep did not end well; the others go on.
+
+    Args:
+        line: what happened.
+        code: the exit code for it.
+    """
+
+    def __init__(self, line: str, code: int) -> None:
+        super().__init__(line, code)  # both, so that a worker process can send it
+        self.line, self.code = line, code
+
+
+def execute(config: dict[str, Any], choices: dict[str, str], overrides: Sequence[str]) -> dict[str, Any]:
+    """Check, run and record one resolved configuration; return its record.
+
+    An ok record with the same signature is returned as it is and nothing runs.
+
+    Args:
+        config: the resolved configuration as a plain dictionary.
+        choices: the Hydra group choices.
+        overrides: as typed, for the record's command.
+
+    Raises:
+        BszoError: what is wrong with the configuration, a data file or the model; no record is written.
+    """
+    # imported here: torch and transformers load only for a configuration that composes
+    from experiments.session import Session
+
+    return Session(config, choices, overrides).run()
+
+
+def resolve(config: DictConfig) -> dict[str, Any]:
+    """The configuration as a plain dictionary, interpolations resolved.
+
+    Raises:
+        ConfigError: a key that needs a value has none, or refers to one that does not exist.
+    """
+    if missing := sorted(OmegaConf.missing_keys(config)):
+        raise ConfigError(f"{missing[0]}: needs a value ({missing[0]}=...)")
+    try:
+        plain = OmegaConf.to_container(config, resolve=True)
+    except OmegaConfBaseException as error:
+        raise ConfigError(explain(error, CONF, ())) from error
+    assert isinstance(plain, dict)
+    return {str(key): value for key, value in plain.items()}
+
+
+def job(config: DictConfig) -> None:
+    """One Hydra job. A single run ends the process with its exit code, a run of a sweep raises RunFailed."""
+    settings = HydraConfig.get()
+    made = settings.runtime.choices.items()
+    choices = {key: str(value) for key, value in made if not key.startswith("hydra")}
+    try:
+        record = execute(resolve(config), choices, list(settings.overrides.task))
+        line, code = f"{record['status']}: {record['reason']}", EXIT_CODES[record["status"]]
+    except BszoError as error:
+        if full_errors():
+            raise
+        line, code = str(error), 1
+    if code == 0:
+        return
+    print(line, file=sys.stderr)
+    if settings.mode == RunMode.MULTIRUN and code != EXIT_CODES["interrupted"]:
+        raise RunFailed(line, code)
+    sys.exit(code)
+
+
+def full_errors() -> bool:
+    """True where the user asked for tracebacks."""
+    return os.environ.get("BSZO_FULL_ERROR", os.environ.get("HYDRA_FULL_ERROR", "0")) not in ("", "0")
+
+
+def main() -> None:
+    """The command line; every error that a user can cause is one line."""
+    wants_traceback = full_errors()
+    os.environ["BSZO_FULL_ERROR"] = "1" if wants_traceback else "0"
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then lets its errors pass, to be said in one line here
+    try:
+        hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(job)()
+    except RunFailed as failed:
+        sys.exit(failed.code)
+    except (HydraException, OmegaConfBaseException) as error:
+        if wants_traceback:
+            raise
+        print(explain(error, CONF, sys.argv[1:]), file=sys.stderr)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,136 @@
+"""The fixed parts of a run's configuration, typed; nothing here has a default, the files under conf/ have."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from pydantic import ConfigDict, with_config
+
+from bszo.errors import ConfigError
+from experiments.typed import check_arguments, check_finite, check_targets, typed
+
+_FORBID = ConfigDict(extra="forbid")
+
+
+@with_config(_FORBID)
+@dataclass(frozen=True)
+class Tuning:
+    """Which parameters train."""
+
+    method: Literal["full"]
+
+
+@with_config(_FORBID)
+@dataclass(frozen=True)
+class Precision:
+    """The type the parameters are stored and computed in; losses leave the model in float32."""
+
+    dtype: Literal["float32", "float16", "bfloat16"]
+
+
+@with_config(_FORBID)
+@dataclass(frozen=True)
+class Protocol:
+    """How long to train and how to select; conf/protocol says what each is for."""
+
+    num_steps: int
+    max_forwards: int | None
+    batch_size: int
+    eval_every: int
+    patience: int | None
+    lr_schedule: Literal["constant", "linear"]
+    max_eval_examples: int | None
+    eval_max_tokens: int
+
+    def __post_init__(self) -> None:
+        low = {"num_steps": 0, "max_forwards": 0, "batch_size": 1, "eval_every": 1, "patience": 1}
+        low |= {"max_eval_examples": 1, "eval_max_tokens": 1}
+        for name, least in low.items():
+            value = getattr(self, name)
+            if value is not None and value < least:
+                raise ConfigError(f"protocol.{name}={value}: must be at least {least}")
+
+
+@with_config(_FORBID)
+@dataclass(frozen=True)
+class Fidelity:
+    """Where the paper, its code and good practice differ; conf/fidelity says where each acts."""
+
+    perturbation: Literal["exact", "streaming", "copy", "two-leg", "three-leg", "in-place", "as-published"]
+    noise_adaptation: Literal["always", "beyond-k", "never"]
+    noise_adaptation_b: Literal["always", "beyond-k", "never"]
+    noise_floor: float
+    lozo_redraw: Literal["same", "as-run"]
+    lozo_scale: Literal["1/r", "none"]
+    hizoo_smoothing: float
+    state_dtype: Literal["float32", "parameter"]
+    label_words: Literal["corrected", "as-run"]
+    train_rows: Literal["permuted", "first"]
+
+
+@with_config(_FORBID)
+@dataclass(frozen=True)
+class Tracker:
+    """Where a copy of the numbers goes while they appear."""
+
+    kind: Literal["none", "wandb"]
+    mode: Literal["auto", "offline", "online"]
+    project: str
+    log_every: int
+    progress: Literal["auto", "always", "never"]
+
+    def __post_init__(self) -> None:
+        if self.log_every < 1:
+            raise ConfigError(f"tracker.log_every={self.log_every}: must be at least 1")
+
+
+@with_config(_FORBID)
+@dataclass(frozen=True)
+class Paths:
+    """Where outputs lie."""
+
+    results: str
+    runs: str
+    wandb: str
+
+
+@with_config(_FORBID)
+@dataclass(frozen=True)
+class RunConfig:
+    """One resolved configuration; the dictionaries hold a `_target_` and its constructor's arguments."""
+
+    seed: int
+    device: Literal["auto", "cpu", "cuda"]
+    model: dict[str, Any]
+    task: dict[str, Any]
+    data: dict[str, Any]
+    optimizer: dict[str, Any]
+    tuning: Tuning
+    precision: Precision
+    protocol: Protocol
+    fidelity: Fidelity
+    tracker: Tracker
+    paths: Paths
+
+
+# The arguments that the runner passes itself, by group: a config file does not hold them.
+SUPPLIED = {
+    "model": ("dtype", "device"),
+    "task": (),
+    "data": (),
+    "optimizer": ("params", "module", "directions"),
+}
+
+
+def parse(config: Mapping[str, Any]) -> RunConfig:
+    """The typed form of a resolved configuration, every `_target_` in it checked, nothing loaded.
+
+    Raises:
+        ConfigError: the key that is unknown, missing or of the wrong type, and what would be valid.
+    """
+    check_finite(config)
+    run = typed(RunConfig, config, "")
+    check_targets(config)
+    for group, supplied in SUPPLIED.items():
+        check_arguments(config[group], group, supplied)
+    return run

@@ -1,0 +1,115 @@
+"""Records: what names them, that they survive, and that damage is said."""
+
+import json
+import math
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from experiments import record as records
+
+
+def test_signature_is_stable_across_versions():
+    # written down once: a change here orphans every record in git
+    assert (
+        records.signature({"seed": 0, "optimizer": {"lr": 1e-4, "betas": [0.9, 0.999]}}) == "b4183404b3ece444"
+    )
+
+
+def test_signature_ignores_order_and_the_way_a_number_is_written():
+    a = {"seed": 1, "optimizer": {"lr": 0.0001, "eps": 1.0}}
+    b = {"optimizer": {"eps": 1, "lr": 1e-4}, "seed": 1}
+    assert records.signature(a) == records.signature(b)
+
+
+@pytest.mark.parametrize("group", records.NOT_SCIENTIFIC)
+def test_signature_leaves_out_what_moves_no_number(group: str):
+    assert records.signature({"seed": 0, group: {"x": 1}}) == records.signature({"seed": 0})
+
+
+@pytest.mark.parametrize(
+    "change", [{"seed": 1}, {"task": {"version": 2}}, {"precision": {"dtype": "float16"}}]
+)
+def test_signature_moves_with_anything_else(change: dict[str, Any]):
+    assert records.signature({"seed": 0} | change) != records.signature({"seed": 0})
+
+
+def test_round_trip(tmp_path: Path, some_record: dict[str, Any]):
+    path = records.write(some_record, tmp_path)
+    assert path.name == f"sst2-tiny-roberta-bszo-{some_record['signature']}.json"
+    assert records.load(path) == some_record
+    assert records.find(some_record["signature"], tmp_path) == path
+    assert records.find("0" * 16, tmp_path) is None
+    assert [file.name for file in tmp_path.iterdir()] == [path.name]  # no temporary file stays
+
+
+def test_nan_becomes_null(tmp_path: Path, some_record: dict[str, Any]):
+    some_record["curve"][1]["train_loss"] = math.nan
+    some_record["step_ms"] = math.inf
+    loaded = records.load(records.write(some_record, tmp_path))
+    assert loaded["curve"][1]["train_loss"] is None
+    assert loaded["step_ms"] is None
+
+
+def test_choices_cannot_leave_the_folder(tmp_path: Path, some_record: dict[str, Any]):
+    some_record["choices"]["model"] = "../../etc/x y"
+    assert records.write(some_record, tmp_path / "runs").parent == tmp_path / "runs"
+    assert [path.name for path in tmp_path.iterdir()] == ["runs"]
+
+
+def test_failed_write_leaves_the_old_record(tmp_path: Path, some_record: dict[str, Any]):
+    path = records.write(some_record, tmp_path)
+    before = path.read_bytes()
+    with pytest.raises(TypeError):
+        records.write(some_record | {"curve": [object()]}, tmp_path)
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize(
+    ("damage", "says"),
+    [
+        (lambda text: text[: len(text) // 2], "not whole JSON"),
+        (lambda text: "", "not whole JSON"),
+        (lambda text: "[]", "not a run's record"),
+        (lambda text: '{"a": 1}', "not a run's record"),
+        (lambda text: text.replace('"schema_version": 1', '"schema_version": 99'), "schema_version 99"),
+        (lambda text: text.replace('"status": "ok"', '"status": "fine"'), "'fine'"),
+        (lambda text: text.replace('"best_step"', '"best_stop"'), "misses best_step"),
+        (lambda text: text.replace('"test_accuracy": 0.7', '"test_accuracy": "0.7"'), "test_accuracy is str"),
+        (lambda text: text.replace('"test_accuracy": 0.7', '"test_accuracy": true'), "test_accuracy is bool"),
+        (lambda text: text.replace('"test_accuracy": 0.7', '"test_accuracy": NaN'), "NaN"),
+        (lambda text: "[" * 100_000, "x.json"),
+    ],
+)
+def test_damage_is_one_line(tmp_path: Path, some_record: dict[str, Any], damage: Any, says: str):
+    path = tmp_path / "x.json"
+    path.write_text(damage(json.dumps(some_record)))
+    with pytest.raises(records.RecordError, match=says) as caught:
+        records.load(path)
+    assert "x.json" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_bytes_that_are_no_text(tmp_path: Path):
+    (tmp_path / "x.json").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(records.RecordError, match="UTF-8"):
+        records.load(tmp_path / "x.json")
+
+
+def test_missing_file_and_folder(tmp_path: Path):
+    with pytest.raises(records.RecordError, match="cannot be read"):
+        records.load(tmp_path / "none.json")
+    with pytest.raises(records.RecordError, match="no such"):
+        records.load_all([tmp_path / "none"])
+
+
+def test_reading_records_loads_neither_torch_nor_hydra():
+    code = (
+        "import sys, experiments.record; print([m for m in ('torch', 'hydra', 'pandas') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

@@ -1,0 +1,226 @@
+"""`python -m experiments.run` from the command line to the record."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from experiments import record as records
+from tests.experiments.conftest import Cli
+
+ROOT = Path(__file__).resolve().parents[2]
+Runs = Callable[[], list[dict[str, Any]]]
+# what two runs of one configuration may differ in: clocks, memory, and when they ran
+MEASURED = ("train_seconds", "evaluation_seconds", "step_ms", "peak_memory_bytes", "provenance")
+
+
+def numbers(record: dict[str, Any]) -> dict[str, Any]:
+    plain = {key: value for key, value in record.items() if key not in MEASURED}
+    plain["curve"] = [{k: v for k, v in point.items() if k not in MEASURED} for point in record["curve"]]
+    return plain
+
+
+@pytest.mark.parametrize(
+    ("argument", "says"),
+    [
+        ("optimizer=bsz", "optimizer=bsz: no such choice; choose one of adamw, bszo, .*did you mean bszo"),
+        ("optimiser=bszo", "optimiser: no such key; .*did you mean optimizer"),
+        ("optimizer.lrr=1", "optimizer.lrr: no such key; .*did you mean lr"),
+        ("+optimizer.lrr=1", "optimizer.lrr: no such key; .*did you mean lr"),
+        ("protocol.num_stepz=3", "protocol.num_stepz: no such key; .*did you mean num_steps"),
+        ("protocol.num_steps=abc", "protocol.num_steps='abc': should be a valid integer"),
+        ("optimizer.k=2.5", "optimizer.k=2.5: should be a valid integer"),
+        ("fidelity.lozo_scale=half", "fidelity.lozo_scale='half': should be '1/r' or 'none'"),
+        ("+task.causal.promt=x", "task.causal.promt: no such key; .*did you mean prompt"),
+        ("optimizer._target_=os.system", "optimizer._target_='os.system': only bszo"),
+        ("tuning=lora", "tuning=lora: no such choice; choose one of full"),
+        ("model=local", "model.path: needs a value"),
+        ("seed", "seed: not of the form key=value"),
+        ("optimizer.k=0", "optimizer.k=0: at least 1"),
+        ("optimizer.lr=nan", "optimizer.lr=nan: must be a finite number"),
+        ("protocol.batch_size=0", "protocol.batch_size=0: must be at least 1"),
+        ("protocol.batch_size=5000", "5000.*1000"),
+        ("task.num_train=9999", "sst2.*9999"),
+        ("data=local", "data.root is not set"),
+    ],
+)
+def test_a_wrong_argument_is_one_line(cli: Cli, runs: Runs, tmp_path: Path, argument: str, says: str):
+    done = cli(f"paths.results={tmp_path}", "protocol=smoke", "tracker=none", argument)
+    assert done.code == 1
+    lines = done.err.strip().splitlines()
+    assert len(lines) == 1, done.err
+    assert re.search(says, lines[0])
+    assert runs() == []
+
+
+def test_a_wrong_argument_in_a_process_of_its_own(tmp_path: Path):
+    command = [sys.executable, "-m", "experiments.run", "optimizer=bsz", f"paths.results={tmp_path}"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 1
+    assert done.stdout == ""
+    assert len(done.stderr.splitlines()) == 1
+    shown = subprocess.run(
+        command, capture_output=True, text=True, cwd=ROOT, env=os.environ | {"HYDRA_FULL_ERROR": "1"}
+    )
+    assert shown.returncode == 1
+    assert "Traceback" in shown.stderr
+
+
+@pytest.mark.parametrize(
+    ("model", "task", "optimizer"), [("tiny-roberta", "sst2", "bszo"), ("tiny-opt", "copa", "lozo")]
+)
+def test_two_tasks_from_end_to_end(
+    cli: Cli, runs: Runs, tmp_path: Path, model: str, task: str, optimizer: str
+):
+    arguments = [f"model={model}", f"task={task}", f"optimizer={optimizer}", "protocol=smoke", "tracker=none"]
+    done = cli(f"paths.results={tmp_path}", *arguments)
+    assert done.code == 0, done.err
+    (record,) = runs()
+    assert record["status"] == "ok" and record["reason"] is None
+    assert (record["num_steps"], [point["step"] for point in record["curve"]]) == (4, [0, 2, 4])
+    assert record["num_forwards"] == 4 * {"bszo": 3, "lozo": 2}[optimizer]
+    assert 0 <= record["zero_shot_accuracy"] <= 1 and 0 <= record["test_accuracy"] <= 1
+    assert record["peak_memory_bytes"] > 0 and record["peak_memory_kind"] == "resident_set"
+    assert record["data"]["num_examples"]["test"] == 16  # protocol.max_eval_examples, which is signed
+    assert record["signature"] == records.signature(record["config"])
+    assert record["choices"]["task"] == task and record["choices"]["model"] == model
+    assert set(record["config"]).isdisjoint(records.NOT_SCIENTIFIC)
+    assert str(tmp_path) not in json.dumps(record)
+    # the same command again: nothing runs
+    (path,) = (tmp_path / "runs").iterdir()
+    written = path.stat().st_mtime_ns
+    again = cli(f"paths.results={tmp_path}", *arguments)
+    assert again.code == 0 and "already run" in again.err
+    assert path.stat().st_mtime_ns == written
+    # the same configuration elsewhere: the same numbers
+    cli(f"paths.results={tmp_path / 'other'}", *arguments)
+    (other,) = records.load_all([tmp_path / "other" / "runs"])
+    assert numbers(other) == numbers(record)
+
+
+def test_a_sweep_goes_on_past_a_failed_run(cli: Cli, runs: Runs, tmp_path: Path):
+    done = cli(
+        "--multirun", f"paths.results={tmp_path}", "protocol=smoke", "tracker=none", "optimizer=mezo",
+        "optimizer.lr=3e38,1e-4", "seed=0,1",
+    )  # fmt: skip
+    assert done.code == 3
+    status = [
+        (record["config"]["optimizer"]["lr"], record["config"]["seed"], record["status"]) for record in runs()
+    ]
+    assert sorted(status) == [(1e-4, 0, "ok"), (1e-4, 1, "ok"), (3e38, 0, "diverged"), (3e38, 1, "diverged")]
+    failed = next(record for record in runs() if record["status"] == "diverged")
+    assert failed["test_accuracy"] is None
+    assert failed["reason"]
+    assert "NaN" not in json.dumps(failed)
+
+
+def test_wandb_writes_offline_below_results(
+    cli: Cli, runs: Runs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.delenv("WANDB_API_KEY", raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    done = cli(f"paths.results={tmp_path}", "protocol=smoke", "tracker=wandb", "tracker.log_every=1")
+    assert done.code == 0, done.err
+    assert len(runs()) == 1
+    (log,) = (tmp_path / "wandb").glob("offline-run-*/*.wandb")
+    content = log.read_bytes()
+    for key in (
+        b"validation_accuracy",
+        b"sigma_e",
+        b"gain",
+        b"step_ms",
+        b"num_forwards",
+        b"peak_memory_bytes",
+    ):
+        assert key in content
+    assert str(tmp_path).encode() not in content
+
+
+def test_an_earlier_record_that_is_damaged_is_said(cli: Cli, tmp_path: Path):
+    arguments = (f"paths.results={tmp_path}", "protocol=smoke", "tracker=none", "optimizer=mezo")
+    assert cli(*arguments).code == 0
+    (path,) = (tmp_path / "runs").iterdir()
+    path.write_text(path.read_text()[:100])
+    done = cli(*arguments)
+    assert done.code == 1
+    assert f"{path.name}: not whole JSON" in done.err
+
+
+def test_interrupt_writes_a_record(tmp_path: Path):
+    command = [
+        sys.executable, "-m", "experiments.run", "protocol=mini", "protocol.num_steps=100000", "optimizer=mezo",
+        "tracker=none", "protocol.max_eval_examples=16", f"paths.results={tmp_path}",
+    ]  # fmt: skip
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=ROOT)
+    assert process.stderr is not None
+    for line in process.stderr:
+        if line.startswith("step 0:"):
+            break
+    time.sleep(0.5)
+    process.send_signal(signal.SIGINT)
+    rest = process.stderr.read()
+    assert process.wait(timeout=60) == 130
+    assert "Traceback" not in rest
+    (record,) = records.load_all([tmp_path / "runs"])
+    assert record["status"] == "interrupted"
+    assert "SIGINT" in record["reason"]
+    assert record["test_accuracy"] is None
+    assert record["zero_shot_accuracy"] is not None
+
+
+def test_a_crash_has_a_record_and_a_traceback(
+    cli: Cli, runs: Runs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    def broken(*_: object) -> float:
+        raise ZeroDivisionError(f"in {tmp_path}/secret.txt")
+
+    monkeypatch.setattr("experiments.runner.Runner._step", broken)
+    with pytest.raises(ZeroDivisionError):
+        cli(f"paths.results={tmp_path}", "protocol=smoke", "tracker=none")
+    (record,) = runs()
+    assert record["status"] == "crashed"
+    assert record["reason"] == "ZeroDivisionError: in .../secret.txt"
+
+
+@pytest.mark.parametrize("message", ["CUDA out of memory", "DefaultCPUAllocator: can't allocate memory"])
+def test_out_of_memory_is_a_status(
+    cli: Cli, runs: Runs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, message: str
+):
+    def full(*_: object) -> float:
+        raise (torch.OutOfMemoryError if "CUDA" in message else RuntimeError)(message)
+
+    monkeypatch.setattr("experiments.runner.Runner._step", full)
+    done = cli(f"paths.results={tmp_path}", "protocol=smoke", "tracker=none")
+    assert done.code == 4
+    (record,) = runs()
+    assert (record["status"], record["reason"]) == ("out_of_memory", message)
+
+
+SMALL = ("task.num_train=32", "task.num_validation=8")  # encoding a thousand rows is most of such a run
+MODELS = ("roberta-mini", "opt-mini", "stories260k-llama", "babyllama-char-1m")
+
+
+@pytest.mark.parametrize("task", ["sst2", "rte", "cb", "copa", "wic", "wsc", "trec", "boolq"])
+@pytest.mark.parametrize("model", MODELS)
+def test_real_models_on_real_rows(cli: Cli, runs: Runs, tmp_path: Path, shared: Path, model: str, task: str):
+    done = cli(
+        f"paths.results={tmp_path}", "tracker=none", "protocol=smoke", "protocol.num_steps=2", "optimizer=mezo",
+        "model=local", f"model.path={shared / 'models' / model}", "data=local", f"data.root={shared / 'data'}",
+        f"task={task}", "protocol.max_eval_examples=8", *([] if task == "sst2" else SMALL),
+    )  # fmt: skip
+    assert done.code == 0, done.err
+    (record,) = runs()
+    assert record["status"] == "ok"
+    assert record["choices"]["model"] == model
+    assert record["data"]["num_examples"]["train"] == (1000 if task == "sst2" else 32)
+    assert record["config"]["model"]["path"].startswith(f"{model}@")
+    assert str(shared) not in json.dumps(record)

@@ -1,0 +1,178 @@
+"""The loop that is the same for every method, on a model of four weights."""
+
+import math
+import os
+import signal
+from functools import partial
+from typing import Any
+
+import pytest
+import torch
+
+import bszo
+from bszo.errors import DataError, NonFiniteLoss
+from tests.experiments.conftest import Bench, Lines
+
+MEZO = partial(bszo.MeZO, lr=0.1, eps=1e-3, seed=0)
+METHODS = {
+    "mezo": MEZO,
+    "bszo": partial(bszo.BSZO, lr=0.1, eps=1e-3, prior_var=1.0, noise_var=1.0, seed=0),
+    "hizoo": partial(bszo.HiZOO, lr=0.1, eps=1e-3, seed=0),
+    "lozo": partial(bszo.LOZO, lr=0.1, eps=1e-3, seed=0),
+    "adamw": partial(bszo.FirstOrder, algorithm=partial(torch.optim.AdamW, lr=0.1)),
+}
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_every_method_learns_through_the_same_loop(name: str, bench: Bench):
+    runner = bench.runner(METHODS[name], num_steps=100)
+    runner.run()
+    result = runner.result
+    assert result.zero_shot_accuracy is not None and result.test_accuracy is not None
+    assert result.zero_shot_accuracy == 0.0
+    assert result.test_accuracy > 0.8
+    assert result.num_steps == 100
+    assert [point["step"] for point in result.curve] == list(range(0, 101, 10))
+
+
+def test_every_method_sees_the_same_batches():
+    seen = {}
+    for name, method in METHODS.items():
+        model = Lines()
+        Bench(model).runner(method, num_steps=30, seed=3).run()
+        seen[name] = model.seen
+    assert len(set(map(tuple, seen.values()))) == 1
+    other = Lines()
+    Bench(other).runner(MEZO, num_steps=30, seed=4).run()
+    assert other.seen != seen["mezo"]
+
+
+def test_the_same_seed_gives_the_same_bits():
+    weights = []
+    for _ in range(2):
+        bench = Bench()
+        bench.runner(METHODS["bszo"]).run()
+        weights.append(bench.model.module.weight.detach().clone())
+    assert torch.equal(*weights)
+
+
+@pytest.mark.parametrize(("name", "cost"), [("mezo", 2), ("bszo", 3), ("adamw", 1)])
+def test_max_forwards_is_never_exceeded_and_used_up(name: str, cost: int, bench: Bench):
+    runner = bench.runner(METHODS[name], num_steps=10_000, max_forwards=100)
+    runner.run()
+    assert runner.optimizer.num_forwards == 100 - 100 % cost
+    assert runner.result.curve[-1]["step"] == 100 // cost  # the last steps are evaluated too
+
+
+def test_selection_takes_the_first_best_and_the_test_split_is_scored_for_it(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+):
+    runner = bench.runner(MEZO, num_steps=40)
+    scores = iter([0.9, 0.2, 0.6, 0.6, 0.5])  # zero-shot, then four evaluations
+    weights: list[torch.Tensor] = []
+    tested: list[torch.Tensor] = []
+
+    def scored(model: Any, encoded: Any, max_tokens: int) -> float:
+        del max_tokens
+        if encoded is runner.parts.test:
+            tested.append(model.module.weight.detach().clone())
+            return 0.33
+        weights.append(model.module.weight.detach().clone())
+        return next(scores)
+
+    monkeypatch.setattr("experiments.runner.evaluate", scored)
+    runner.run()
+    result = runner.result
+    assert (result.best_step, result.validation_accuracy, result.test_accuracy) == (20, 0.6, 0.33)
+    assert len(tested) == 2  # zero-shot and selected, never in between
+    assert torch.equal(tested[0], weights[0])
+    assert torch.equal(tested[1], weights[2])
+    assert not torch.equal(weights[2], weights[4])
+
+
+def test_patience_counts_evaluations_without_a_better_one(bench: Bench, monkeypatch: pytest.MonkeyPatch):
+    scores = iter([0.1, 0.1, 0.5, 0.5, 0.4, 0.5, 0.9])  # test, validation zero-shot, then evaluations
+    monkeypatch.setattr("experiments.runner.evaluate", lambda *_: next(scores))
+    runner = bench.runner(MEZO, num_steps=1000, patience=2)
+    runner.run()
+    assert runner.result.num_steps == 30
+    assert runner.result.best_step == 10
+
+
+def test_nan_ends_the_run_with_what_is_known():
+    runner = Bench(Lines(poison_at=15)).runner(MEZO)
+    with pytest.raises(NonFiniteLoss):
+        runner.run()
+    assert runner.result.num_steps == 15
+    assert runner.result.best_step == 10
+    assert runner.result.test_accuracy is None
+
+
+def test_linear_schedule_falls_to_zero_with_the_budget(bench: Bench):
+    rates = []
+    runner = bench.runner(MEZO, num_steps=10_000, max_forwards=40, lr_schedule="linear")
+    step = runner.optimizer.step
+
+    def spy(closure: Any) -> float:
+        rates.append(runner.optimizer.param_groups[0]["lr"])
+        return step(closure)
+
+    runner.optimizer.step = spy
+    runner.run()
+    assert rates == pytest.approx([0.1 * (1 - done / 20) for done in range(20)])
+
+
+def test_no_steps_leave_zero_shot_only(bench: Bench):
+    runner = bench.runner(MEZO, num_steps=0)
+    runner.run()
+    assert runner.result.best_step is None
+    assert runner.result.test_accuracy is None
+    assert len(runner.result.curve) == 1
+
+
+def test_batch_larger_than_the_split_stops_before_anything_runs(bench: Bench):
+    with pytest.raises(DataError, match="65"):
+        bench.runner(MEZO, batch_size=65)
+    assert bench.model.seen == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_waits_for_the_step(number: signal.Signals, bench: Bench):
+    runner = bench.runner(MEZO)
+    step = runner.optimizer.step
+
+    def interrupted_step(closure: Any) -> float:
+        if runner.result.num_steps == 12:
+            os.kill(os.getpid(), number)
+        return step(closure)
+
+    runner.optimizer.step = interrupted_step
+    with runner.signals, pytest.raises(KeyboardInterrupt, match=number.name):
+        runner.run()
+    assert runner.result.num_steps == runner.optimizer.num_steps == 13
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_a_second_signal_does_not_wait(bench: Bench):
+    runner = bench.runner(MEZO)
+
+    def stuck_step(_: Any) -> float:
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGINT)
+        raise AssertionError("the second signal should have ended the step")
+
+    runner.optimizer.step = stuck_step
+    with runner.signals, pytest.raises(KeyboardInterrupt):
+        runner.run()
+
+
+def test_meters_keep_the_clocks_apart(bench: Bench):
+    runner = bench.runner(MEZO)
+    runner.run()
+    meters = runner.meters
+    assert meters.peak_memory_kind == "resident_set"
+    assert meters.peak_memory_bytes is not None and meters.peak_memory_bytes > 50e6  # torch alone is more
+    assert len(meters.step_ms) == 40
+    assert meters.train_seconds >= sum(meters.step_ms) / 1000 > 0
+    assert meters.evaluation_seconds > 0
+    assert math.isclose(runner.result.curve[-1]["train_seconds"], meters.train_seconds)

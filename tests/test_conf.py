@@ -1,0 +1,151 @@
+"""Every configuration file composes, fits the signatures that it configures, and holds no second default."""
+
+import inspect
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
+from torch import nn
+
+from experiments.run import CONF, resolve
+from experiments.schema import SUPPLIED, RunConfig, parse
+from experiments.typed import locate
+
+GROUPS = sorted(
+    folder.name for folder in CONF.iterdir() if folder.is_dir() and folder.name not in ("hydra", "tuned")
+)
+CHOICES = [(group, file.stem) for group in GROUPS for file in sorted((CONF / group).glob("*.yaml"))]
+OPTIMIZERS = sorted(file.stem for file in (CONF / "optimizer").glob("*.yaml"))
+FIDELITIES = sorted(file.stem for file in (CONF / "fidelity").glob("*.yaml"))
+TUNED = sorted((CONF / "tuned").glob("*/*.yaml"))
+
+
+@pytest.fixture(autouse=True)
+def hydra_home() -> Iterator[None]:
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        yield
+
+
+def composed(*overrides: str) -> dict[str, Any]:
+    return resolve(compose("config", overrides=list(overrides)))
+
+
+def raw(path: Path) -> dict[str, Any]:
+    plain = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
+    assert isinstance(plain, dict)
+    return {str(key): value for key, value in plain.items()}
+
+
+def test_the_issue_s_choices_are_there():
+    assert {"adamw", "bszo", "bszo-b", "hizoo", "lozo", "mezo", "mezo-adam"} <= set(OPTIMIZERS)
+    assert set(FIDELITIES) == {"official", "paper", "corrected"}
+    names = {f"{group}={choice}" for group, choice in CHOICES}
+    assert {"protocol=paper", "protocol=mini", "protocol=smoke", "precision=bf16", "tracker=none"} <= names
+    assert {f"task={task}" for task in ("sst2", "rte", "cb", "copa", "wic", "wsc", "trec", "boolq")} <= names
+    assert {"data=hub", "data=local", "data=mini", "tuning=full", "model=local", "model=opt-13b"} <= names
+
+
+@pytest.mark.parametrize(("group", "choice"), CHOICES, ids=[f"{group}={choice}" for group, choice in CHOICES])
+def test_every_choice_composes_and_fits_its_signature(group: str, choice: str):
+    extra = {"model=local": ["model.path=x"], "data=local": ["data.root=x"]}.get(f"{group}={choice}", [])
+    assert isinstance(parse(composed(f"{group}={choice}", *extra)), RunConfig)
+
+
+@pytest.mark.parametrize("fidelity", FIDELITIES)
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_every_optimizer_builds_and_steps(optimizer: str, fidelity: str):
+    config = composed(f"optimizer={optimizer}", f"fidelity={fidelity}", "seed=5")
+    parse(config)
+    torch.manual_seed(0)
+    module = nn.Linear(4, 3)
+    before = [parameter.detach().clone() for parameter in module.parameters()]
+    built: Any = instantiate(config["optimizer"], _convert_="all")(list(module.parameters()), module=module)
+    x = torch.randn(8, 4)
+    loss = built.step(lambda: nn.functional.cross_entropy(module(x), torch.zeros(8, dtype=torch.long)))
+    assert isinstance(built, torch.optim.Optimizer)
+    assert loss > 0
+    assert any(not torch.equal(a, b) for a, b in zip(before, module.parameters(), strict=True))
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_an_optimizer_file_is_its_constructor_s_arguments(optimizer: str):
+    node = raw(CONF / "optimizer" / f"{optimizer}.yaml")
+    signature = inspect.signature(locate(node.pop("_target_"), "optimizer")).parameters
+    assert node.pop("_partial_") is True
+    assert set(node) == set(signature) - set(SUPPLIED["optimizer"])
+    # the same number twice is a second default: a file says the constructor's, or refers to a named switch
+    differs = {
+        name: value
+        for name, value in node.items()
+        if not str(value).startswith("${") and not isinstance(value, dict)
+        and (tuple(value) if isinstance(value, list) else value) != signature[name].default
+    }  # fmt: skip
+    assert differs == ({"reuse_observations": False} if optimizer == "bszo-b" else {})
+    assert node["seed"] == "${seed}"
+
+
+@pytest.mark.parametrize("path", TUNED, ids=lambda path: f"{path.parent.name}/{path.stem}")
+def test_a_tuned_file_sets_the_rate_of_a_pair_that_exists(path: Path):
+    assert path.parent.name in OPTIMIZERS
+    assert ("model", path.stem) in CHOICES
+    assert path.read_text().startswith("# @package _global_\n")
+    plain = raw(path)
+    node = plain["optimizer"]
+    node = node.get("algorithm", node)
+    assert list(plain) == ["optimizer"] and list(node) == ["lr"]
+    used = composed(f"optimizer={path.parent.name}", f"model={path.stem}")["optimizer"]
+    assert used.get("algorithm", used)["lr"] == node["lr"]
+
+
+def test_the_command_line_wins_over_a_tuned_rate():
+    assert composed("optimizer=mezo", "optimizer.lr=0.5")["optimizer"]["lr"] == 0.5
+
+
+def test_the_paper_s_set_up():
+    config = parse(composed("protocol=paper", "optimizer=bszo"))
+    protocol, optimizer = config.protocol, config.optimizer
+    assert (protocol.num_steps, protocol.batch_size, protocol.eval_every, protocol.patience) == (
+        20_000,
+        16,
+        500,
+        8,
+    )
+    assert (optimizer["eps"], optimizer["k"], optimizer["m"], optimizer["noise_ema"]) == (1e-4, 2, 3, 0.1)
+    assert protocol.lr_schedule == "constant"
+    lozo = composed("optimizer=lozo")["optimizer"]
+    assert (lozo["rank"], lozo["interval"], lozo["eps"]) == (2, 50, 1e-4)
+
+
+@pytest.mark.parametrize(
+    ("fidelity", "bszo", "bszo_b", "lozo", "smoothing", "state"),
+    [
+        ("official", ("always", 0.1), "always", ("as-run", "none"), 1e-8, "parameter"),
+        ("paper", ("beyond-k", 0.0), "always", ("same", "1/r"), 1e-8, "float32"),
+        ("corrected", ("always", 0.1), "always", ("same", "1/r"), 1e-10, "float32"),
+    ],
+)
+def test_switches_reach_the_optimizers(
+    fidelity: str, bszo: Any, bszo_b: str, lozo: Any, smoothing: float, state: str
+):
+    def chosen(optimizer: str) -> dict[str, Any]:
+        return composed(f"optimizer={optimizer}", f"fidelity={fidelity}")["optimizer"]
+
+    assert (chosen("bszo")["adapt_noise"], chosen("bszo")["noise_floor"]) == bszo
+    assert chosen("bszo-b")["adapt_noise"] == bszo_b
+    assert (chosen("lozo")["redraw_stream"], chosen("lozo")["scale"]) == lozo
+    assert chosen("hizoo")["smoothing"] == smoothing
+    assert chosen("hizoo")["state_dtype"] == chosen("mezo-adam")["state_dtype"] == state
+    walk = "exact" if fidelity == "corrected" else "as-published"
+    assert {chosen(name)["perturbation"] for name in OPTIMIZERS if name != "adamw"} == {walk}
+
+
+def test_results_move_with_one_key():
+    paths = composed("paths.results=elsewhere")["paths"]
+    assert paths == {"results": "elsewhere", "runs": "elsewhere/runs", "wandb": "elsewhere"}

@@ -1,0 +1,112 @@
+"""Who may import whom: the design's table, held by parsing every import, also those inside functions."""
+
+import ast
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+OURS = ("bszo", "experiments")
+EXPERIMENTS = ("hydra", "omegaconf", "wandb", "torch", "pydantic", "tqdm")
+
+# layer (the longest prefix that fits a module decides) -> what of ours, what of others' it may import
+LAYERS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    "bszo": (("bszo.optim", "bszo.errors"), ()),
+    "bszo.errors": ((), ()),
+    "bszo.core": (("bszo.core", "bszo.errors"), ("torch",)),
+    "bszo.perturb": (("bszo.perturb", "bszo.errors"), ("torch",)),
+    "bszo.optim": (("bszo.optim", "bszo.core", "bszo.perturb", "bszo.errors"), ("torch",)),
+    "bszo.trajectory": (("bszo.trajectory", "bszo.core", "bszo.perturb", "bszo.errors"), ("torch",)),
+    "bszo.tasks": (("bszo.tasks", "bszo.errors"), ("torch", "datasets")),
+    "bszo.models": (
+        ("bszo.models", "bszo.tasks", "bszo.errors"),
+        ("torch", "transformers", "peft", "safetensors", "tokenizers"),
+    ),
+    "experiments.record": (("experiments.record", "experiments.tables"), ("pandas",)),
+    "experiments.tables": (("experiments.record", "experiments.tables"), ("pandas",)),
+    # the optimizers come through Hydra's instantiate alone: no bszo.optim, no bszo.perturb
+    "experiments": (
+        ("experiments", "bszo.models", "bszo.tasks", "bszo.errors", "bszo.__version__"),
+        EXPERIMENTS,
+    ),
+    "scripts": (("experiments.record", "experiments.tables"), ("pandas", "matplotlib", "rich", "numpy")),
+    # scripts that measure or make models use the library
+    "scripts.bench": (OURS, ("torch", "transformers", "safetensors", "rich")),
+    "scripts.pretrain": (OURS, ("torch", "transformers", "safetensors", "tokenizers", "numpy", "tqdm")),
+}
+MODULES = sorted(
+    path.relative_to(ROOT)
+    for folder in ("bszo", "experiments", "scripts")
+    for path in (ROOT / folder).rglob("*.py")
+)
+
+
+def layer_of(module: str) -> str:
+    """`scripts.bench_step` belongs to `scripts.bench`, `bszo.core.noise` to `bszo.core`, `bszo` to itself."""
+    fits = [name for name in LAYERS if module == name or module.startswith((f"{name}.", f"{name}_"))]
+    return max(fits, key=len)
+
+
+def imports(path: Path, module: str) -> set[str]:
+    """Every imported name, dotted: `from a.b import c` gives `a.b.c`, relative imports resolved."""
+    package = module if path.name == "__init__.py" else module.rpartition(".")[0]
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            above = package.rsplit(".", node.level - 1)[0] if node.level else ""
+            base = ".".join(part for part in (above, node.module) if part)
+            found |= {f"{base}.{alias.name}" for alias in node.names}
+    return found
+
+
+def within(name: str, allowed: tuple[str, ...]) -> bool:
+    return any(name == prefix or name.startswith(f"{prefix}.") for prefix in allowed)
+
+
+def wrong_imports(path: Path, module: str) -> list[str]:
+    ours, others = LAYERS[layer_of(module)]
+    wrong = []
+    for name in imports(path, module):
+        top = name.split(".")[0]
+        if top in OURS or top == "scripts":
+            # `import experiments.record` binds the package, which is empty; the package's own name is fine inside it
+            fine = within(name, ours)
+        else:
+            fine = top in sys.stdlib_module_names or within(name, others)
+        if not fine:
+            wrong.append(name)
+    return wrong
+
+
+@pytest.mark.parametrize("path", MODULES, ids=str)
+def test_imports_point_down(path: Path):
+    module = ".".join(path.with_suffix("").parts).removesuffix(".__init__")
+    assert wrong_imports(ROOT / path, module) == []
+
+
+def test_core_knows_no_network():
+    for path in MODULES:
+        if path.parts[:2] == ("bszo", "core"):
+            names = imports(ROOT / path, "bszo.core.x")
+            assert not any(within(name, ("torch.nn", "torch.optim")) for name in names), path
+
+
+@pytest.mark.parametrize(
+    ("module", "line"),
+    [
+        ("bszo.core.noise", "from bszo.optim import BSZO"),
+        ("bszo.tasks.task", "import bszo.models"),
+        ("bszo.optim.mezo", "def f():\n    import hydra"),
+        ("bszo.models.load", "from ..optim import base"),
+        ("experiments.runner", "from bszo import BSZO"),
+        ("experiments.record", "import torch"),
+        ("scripts.table1", "import experiments.run"),
+    ],
+)
+def test_the_table_can_fail(tmp_path: Path, module: str, line: str):
+    path = tmp_path / "x.py"
+    path.write_text(line)
+    assert len(wrong_imports(path, module)) == 1
