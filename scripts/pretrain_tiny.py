@@ -3,8 +3,9 @@
 Usage: python scripts/pretrain_tiny.py --model tiny-roberta --out bszo/models/assets/tiny-roberta
 
 Writes configuration, weights (fp32 safetensors), a byte-level BPE tokenizer and a README with what was measured.
-Starting weights matter at this size: with wide starts and sinusoid positions a masked model learns in a few hundred
-steps what it does not learn at all from the usual N(0, 0.02^2).
+Two things make so small a model learn in minutes: wide starting weights with sinusoid positions, and that the words
+a document comes to in the end (`mini_corpus.ANSWERS`) are asked for more often and weigh more. Without the second,
+their signal drowns in the words that nobody can predict: 3,000 steps then leave reviews' sentiment at chance.
 """
 
 import argparse
@@ -17,6 +18,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
 from tokenizers import AddedToken, Tokenizer, decoders, pre_tokenizers, processors, trainers
 from tokenizers.models import BPE
 from tqdm import tqdm
@@ -31,12 +33,12 @@ from transformers import (
     RobertaForMaskedLM,
 )
 
-from bszo.tasks import mini
+from bszo.tasks import mini, mini_corpus
 
 BOS, PAD, EOS, UNK = range(4)
-IGNORED = -100
 HELD_OUT = 512  # documents
-MASKED_SHARE = 0.3
+MASKED_SHARE = 0.12
+MASKED_ANSWERS = 0.9
 # Every answer of every prompt must be one token, with its leading blank and without.
 LABEL_WORDS = (
     "terrible", "great", "bad", "good", "Yes", "No", "Maybe", "yes", "no", "first", "second", "Abbreviation",
@@ -133,28 +135,40 @@ def training_batches(documents: list[list[int]], tokens: int, rng: random.Random
         yield from batches
 
 
-def masked(ids: torch.Tensor, vocab_size: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """BERT's noise: of the chosen tokens 80 % become <mask>, 10 % a random token, 10 % stay; the rest is not scored."""
-    chosen = (torch.rand(ids.shape) < MASKED_SHARE) & (ids > UNK)
-    labels = ids.masked_fill(~chosen, IGNORED)
-    how = torch.rand(ids.shape)
-    ids = torch.where(chosen & (how < 0.8), vocab_size - 1, ids)
+def masked(ids: torch.Tensor, is_answer: torch.Tensor, vocab_size: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Noisy ids, and which to predict: of these 80 % become <mask>, 10 % a random token, 10 % stay (answers: mask)."""
+    chosen = (torch.rand(ids.shape) < torch.where(is_answer, MASKED_ANSWERS, MASKED_SHARE)) & (ids > UNK)
+    how = torch.rand(ids.shape).masked_fill(is_answer, 0.0)
+    noisy = torch.where(chosen & (how < 0.8), vocab_size - 1, ids)
     anything = torch.randint(UNK + 1, vocab_size - 1, ids.shape)
-    return torch.where(chosen & (how > 0.9), anything, ids), labels
+    return torch.where(chosen & (how > 0.9), anything, noisy), chosen
 
 
-def batch_loss(model: PreTrainedModel, rows: Sequence[list[int]]) -> torch.Tensor:
-    ids, attention = pad_batch(rows)
-    if isinstance(model, RobertaForMaskedLM):
-        inputs, labels = masked(ids, model.config.vocab_size)
-    else:
-        inputs, labels = ids, ids.masked_fill(ids == PAD, IGNORED)
-    return model(input_ids=inputs, attention_mask=attention, labels=labels).loss
+class Objective:
+    """Weighted mean cross entropy of the masked or next tokens; answers weigh `answer_weight`, other tokens 1."""
+
+    def __init__(self, model: PreTrainedModel, answers: torch.Tensor, answer_weight: float) -> None:
+        self.model, self.answers, self.answer_weight = model, answers, answer_weight
+
+    def loss(self, rows: Sequence[list[int]], *, weighted: bool = True) -> torch.Tensor:
+        ids, attention = pad_batch(rows)
+        is_answer = torch.isin(ids, self.answers)
+        if isinstance(self.model, RobertaForMaskedLM):
+            inputs, chosen = masked(ids, is_answer, self.model.config.vocab_size)
+            logits = self.model(input_ids=inputs, attention_mask=attention).logits[chosen]
+        else:
+            chosen = (ids != PAD)[:, 1:]
+            logits = self.model(input_ids=ids, attention_mask=attention).logits[:, :-1][chosen]
+            ids, is_answer = ids[:, 1:], is_answer[:, 1:]
+        losses = F.cross_entropy(logits, ids[chosen], reduction="none")
+        weights = torch.where(is_answer[chosen], self.answer_weight if weighted else 1.0, 1.0)
+        return (losses * weights).sum() / weights.sum()
 
 
-def train(model: PreTrainedModel, documents: list[list[int]], args: argparse.Namespace) -> None:
+def train(objective: Objective, documents: list[list[int]], args: argparse.Namespace) -> None:
     """AdamW, 5 % warm-up, then a cosine to zero; gradient norm clipped at 1."""
-    optimizer = torch.optim.AdamW(model.parameters(), lr=args.lr, betas=(0.9, 0.98), weight_decay=0.01)
+    parameters = list(objective.model.parameters())
+    optimizer = torch.optim.AdamW(parameters, lr=args.lr, betas=(0.9, 0.98), weight_decay=0.01)
     warmup = max(1, args.steps // 20)
 
     def rate(step: int) -> float:
@@ -164,22 +178,22 @@ def train(model: PreTrainedModel, documents: list[list[int]], args: argparse.Nam
     batches = training_batches(documents, args.batch_tokens, random.Random(args.seed))
     bar = tqdm(range(args.steps), desc=args.model, unit="step")
     for step in bar:
-        loss = batch_loss(model, next(batches))
+        loss = objective.loss(next(batches))
         optimizer.zero_grad()
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
         optimizer.step()
         schedule.step()
         if step % 50 == 0:
             bar.set_postfix(loss=f"{loss.item():.3f}")
 
 
-def held_out_loss(model: PreTrainedModel, documents: list[list[int]]) -> float:
-    """Mean of the batches' losses, in nats a predicted token."""
+def held_out_loss(objective: Objective, documents: list[list[int]]) -> float:
+    """Mean of the batches' losses, in nats a predicted token, all tokens weighing the same."""
     torch.manual_seed(0)
     with torch.no_grad():
         batches = [documents[start : start + 64] for start in range(0, len(documents), 64)]
-        return sum(batch_loss(model, rows).item() for rows in batches) / len(batches)
+        return sum(objective.loss(rows, weighted=False).item() for rows in batches) / len(batches)
 
 
 def parse_args() -> argparse.Namespace:
@@ -189,7 +203,8 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--steps", type=int, default=3000)
     parser.add_argument("--documents", type=int, default=60_000)
     parser.add_argument("--batch-tokens", type=int, default=2048, help="positions a step")
-    parser.add_argument("--lr", type=float, default=4e-3, help="peak learning rate")
+    parser.add_argument("--lr", type=float, default=1.5e-3, help="peak learning rate")
+    parser.add_argument("--answer-weight", type=float, default=4.0, help="weight of an answer among tokens of 1")
     parser.add_argument("--vocab-size", type=int, default=1024)
     parser.add_argument("--hidden", type=int, default=64)
     parser.add_argument("--layers", type=int, default=3)
@@ -222,12 +237,22 @@ def main() -> None:
     tokenizer = train_tokenizer(texts, args.model, args.vocab_size)
     documents = [row[:256] for row in tokenizer(texts).input_ids]
     model = build_model(args)
-    start = held_out_loss(model, documents[:HELD_OUT])
+    answers = [form for word in mini_corpus.ANSWERS for form in (word, f" {word}")]
+    objective = Objective(
+        model,
+        torch.tensor(
+            tokenizer.convert_tokens_to_ids(
+                [tokenizer.tokenize(form)[0] for form in answers if len(tokenizer.tokenize(form)) == 1]
+            )
+        ),
+        args.answer_weight,
+    )
+    start = held_out_loss(objective, documents[:HELD_OUT])
     torch.manual_seed(args.seed)
     began = time.perf_counter()
-    train(model, documents[HELD_OUT:], args)
+    train(objective, documents[HELD_OUT:], args)
     seconds = time.perf_counter() - began
-    loss = held_out_loss(model, documents[:HELD_OUT])
+    loss = held_out_loss(objective, documents[:HELD_OUT])
     model.save_pretrained(args.out)
     tokenizer.save_pretrained(args.out)
     facts = vars(args) | {

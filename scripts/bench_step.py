@@ -1,0 +1,251 @@
+"""Steps, noise, evaluation and memory, ours beside the published procedure, alternating in one run.
+
+python scripts/bench_step.py --model opt-125m --dtype float32 --repeats 5 --out results/bench
+
+Random weights serve: neither time nor memory depends on their values. Every figure is a median with its spread (the
+lowest and highest of the repeats); every ratio is between medians of runs that alternated.
+"""
+
+import argparse
+import json
+import os
+import platform
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from bench_published import PUBLISHED
+from torch.nn import functional as F
+
+from bszo import BSZO, LOZO, HiZOO, MeZO, MeZOAdam
+from bszo.models import Batch, collate, option_scores, random_model
+from bszo.models.encode import Encoded, OptionTokens
+from bszo.models.shapes import MASKED
+from bszo.perturb import noise
+
+OURS: dict[str, Callable[..., Any]] = {
+    "BSZO": BSZO, "BSZO-B": partial(BSZO, reuse_observations=False), "MeZO": MeZO, "MeZO-Adam": MeZOAdam,
+    "HiZOO": HiZOO, "LOZO": LOZO,
+}
+
+
+class Setting:
+    """A model with random weights, a batch, and its loss computed our way and the published way."""
+
+    def __init__(self, args: argparse.Namespace) -> None:
+        self.device = args.device
+        self.model = random_model(args.model, dtype=args.dtype, device=args.device)
+        self.params = [p for p in self.model.parameters() if p.requires_grad]
+        self.causal = self.model.config.model_type not in MASKED
+        self.encoded = examples(args.batch, args.length)
+        self.batch = collate(self.encoded, pad_id=1, device=args.device)
+
+    @torch.no_grad()
+    def loss(self) -> float:
+        """Logits where an option stands."""
+        return float(F.cross_entropy(option_scores(self.model, self.batch, causal=self.causal), self.batch.labels))
+
+    @torch.no_grad()
+    def published_loss(self) -> float:
+        """Logits at every position, as a model returns them."""
+        return float(F.cross_entropy(self._full(self.batch), self.batch.labels))
+
+    def _full(self, batch: Batch) -> torch.Tensor:
+        logits = self.model(input_ids=batch.input_ids, attention_mask=batch.attention_mask).logits
+        log_prob = logits[batch.rows, batch.columns].float().log_softmax(-1)
+        return log_prob[batch.position[..., 0], batch.tokens[..., 0]]
+
+    @torch.no_grad()
+    def evaluate(self, batched: bool) -> None:
+        """All examples at once with both options on one row, or one option of one example a pass."""
+        if batched:
+            option_scores(self.model, self.batch, causal=self.causal)
+            return
+        for example in self.encoded:
+            for _ in example.options:
+                self._full(collate([example], pad_id=1, device=self.device))
+
+    def ready(self) -> None:
+        """Wait for the device."""
+        if self.device == "cuda":
+            torch.cuda.synchronize()
+
+
+def examples(count: int, length: int) -> list[Encoded]:
+    """Two one-token options behind prompts of `length` random tokens."""
+    generator = torch.Generator().manual_seed(0)
+    rows = torch.randint(5, 30000, (count, length), generator=generator).tolist()
+    options = tuple(OptionTokens(0, (length - 1,), (token,)) for token in (1372, 6587))
+    return [Encoded(str(i), i % 2, (tuple(row),), options, False) for i, row in enumerate(rows)]
+
+
+def alternate(setting: Setting, runs: dict[str, Callable[[], Any]], repeats: int) -> dict[str, list[float]]:
+    """Seconds of each run, `repeats` times in turn after a round to warm up."""
+    seconds: dict[str, list[float]] = {name: [] for name in runs}
+    for turn in range(repeats + 1):
+        for name, run in runs.items():
+            setting.ready()
+            start = time.perf_counter()
+            run()
+            setting.ready()
+            if turn:
+                seconds[name].append(time.perf_counter() - start)
+    return seconds
+
+
+def summary(seconds: list[float]) -> dict[str, float]:
+    """Median and spread."""
+    return {"median": statistics.median(seconds), "min": min(seconds), "max": max(seconds), "n": len(seconds)}
+
+
+def bench_steps(setting: Setting, methods: list[str], repeats: int) -> dict[str, Any]:
+    """Step time of each method: published, ours, and the forward passes of ours alone."""
+    report: dict[str, Any] = {}
+    for method in methods:
+        ours = OURS[method](setting.params, lr=1e-9, module=setting.model)
+        published = PUBLISHED[method](setting.params)
+        forwards = PUBLISHED[method].num_forwards
+        runs = {
+            "published": lambda p=published: p.step(setting.published_loss),
+            "ours": lambda o=ours: o.step(setting.loss),
+            "forwards": lambda n=forwards: [setting.loss() for _ in range(n)],
+        }
+        times = {name: summary(s) for name, s in alternate(setting, runs, repeats).items()}
+        report[method] = {
+            **times,
+            "num_forwards": forwards,
+            "faster_than_published": times["published"]["median"] / times["ours"]["median"],
+            "over_forwards": times["ours"]["median"] / times["forwards"]["median"],
+        }
+        print(f"{method:10s} published {times['published']['median']:7.3f} s   ours {times['ours']['median']:7.3f} s   "
+              f"{report[method]['faster_than_published']:5.2f}x faster   "
+              f"{report[method]['over_forwards']:5.2f}x its {forwards} forwards", flush=True)
+        del ours, published
+    return report
+
+
+def bench_noise(setting: Setting, repeats: int, count: int = 20_000_000) -> dict[str, Any]:
+    """Values added to a tensor a second: compiled, eager, and torch.normal with an add."""
+    theta = torch.zeros(count, device=setting.device)
+
+    def library() -> None:
+        theta.add_(torch.normal(0.0, 1.0, size=theta.shape, device=setting.device), alpha=1e-9)
+
+    runs = {
+        "compiled": lambda: noise.shift(theta, 0, {1: 1e-9}, out=theta, fused=True),
+        "eager": lambda: noise.shift(theta, 0, {1: 1e-9}, out=theta),
+        "torch.normal": library,
+    }
+    rates = {name: count / statistics.median(s) for name, s in alternate(setting, runs, repeats).items()}
+    print("noise      " + "   ".join(f"{name} {rate / 1e6:.0f} M/s" for name, rate in rates.items()), flush=True)
+    return {"values_per_second": rates}
+
+
+def bench_evaluation(setting: Setting, repeats: int) -> dict[str, Any]:
+    """Examples scored a second, batched against one option a forward pass."""
+    runs = {"batched": lambda: setting.evaluate(True), "one option a pass": lambda: setting.evaluate(False)}
+    times = {name: summary(s) for name, s in alternate(setting, runs, repeats).items()}
+    rates = {name: len(setting.encoded) / t["median"] for name, t in times.items()}
+    ratio = rates["batched"] / rates["one option a pass"]
+    shown = "   ".join(f"{name} {rate:.1f} examples/s" for name, rate in rates.items())
+    print(f"evaluation {shown}   {ratio:.1f}x", flush=True)
+    return {"examples_per_second": rates, "seconds": times, "ratio": ratio}
+
+
+def peak_bytes(args: argparse.Namespace, what: str) -> int:
+    """Peak memory of a process of its own: three steps of a method, or three losses ("inference")."""
+    command = [sys.executable, __file__, "--peak-of", what]
+    for name in ("model", "dtype", "device", "batch", "length", "threads"):
+        command += [f"--{name}", str(getattr(args, name))]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    return int(done.stdout.strip().splitlines()[-1])
+
+
+def peak_here(args: argparse.Namespace) -> None:
+    """The child's side of `peak_bytes`: CUDA's allocator on a GPU, the resident set on a CPU."""
+    setting = Setting(args)
+    if args.peak_of != "inference":
+        which, name = args.peak_of.split(":")
+        optimizer = (OURS[name](setting.params, lr=1e-9, module=setting.model) if which == "ours"
+                     else PUBLISHED[name](setting.params))
+        closure = setting.loss if which == "ours" else setting.published_loss
+    for _ in range(3):
+        setting.loss() if args.peak_of == "inference" else optimizer.step(closure)
+    cuda = args.device == "cuda"
+    print(torch.cuda.max_memory_allocated() if cuda else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+
+
+def bench_memory(args: argparse.Namespace) -> dict[str, Any]:
+    """Peak bytes of each method, ours and published, and over inference."""
+    inference = peak_bytes(args, "inference")
+    report: dict[str, Any] = {"kind": "cuda allocator" if args.device == "cuda" else "resident set",
+                              "inference": inference}
+    for method in args.methods:
+        ours, published = peak_bytes(args, f"ours:{method}"), peak_bytes(args, f"published:{method}")
+        report[method] = {"ours": ours, "published": published, "ours_over_inference": ours / inference}
+        print(f"memory     {method:10s} ours {ours / 1e9:.2f} GB ({ours / inference:.2f}x inference)   "
+              f"published {published / 1e9:.2f} GB", flush=True)
+    return report
+
+
+def machine(args: argparse.Namespace) -> dict[str, Any]:
+    """What the figures depend on, without the machine's name."""
+    cpu = next((line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines()
+                if line.startswith("model name")), platform.processor())
+    git = partial(subprocess.run, capture_output=True, text=True, check=False)
+    return {
+        "device": torch.cuda.get_device_name() if args.device == "cuda" else cpu, "threads": torch.get_num_threads(),
+        "torch": torch.__version__, "python": platform.python_version(), "load_average": os.getloadavg()[0],
+        "commit": git(["git", "rev-parse", "HEAD"]).stdout.strip(),
+        "dirty": bool(git(["git", "status", "--porcelain"]).stdout.strip()), "weights": "random",
+    }
+
+
+def parse() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", default="opt-125m", help="opt-125m ... opt-13b, mistral-7b, roberta-large")
+    parser.add_argument("--dtype", default="float32", choices=["float32", "float16", "bfloat16"])
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", choices=["cpu", "cuda"])
+    parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument("--length", type=int, default=32, help="tokens of a prompt")
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--methods", nargs="+", default=list(OURS), choices=list(OURS))
+    parser.add_argument("--out", type=Path, help="folder for the JSON; none is written without it")
+    parser.add_argument("--no-memory", action="store_true", help="leave out the memory runs, a process each")
+    parser.add_argument("--peak-of", help=argparse.SUPPRESS)
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Run every part and write one JSON."""
+    args = parse()
+    torch.set_num_threads(args.threads)
+    if args.peak_of:
+        peak_here(args)
+        return
+    setting = Setting(args)
+    shape = {name: getattr(args, name) for name in ("model", "dtype", "batch", "length", "repeats")}
+    print(f"{args.model} {args.dtype}, batch {args.batch} x {args.length} tokens, {args.repeats} repeats, "
+          f"{sum(p.numel() for p in setting.params) / 1e6:.0f} M parameters", flush=True)
+    report = {"machine": machine(args), "setting": shape, "steps": bench_steps(setting, args.methods, args.repeats),
+              "noise": bench_noise(setting, args.repeats), "evaluation": bench_evaluation(setting, args.repeats)}
+    del setting
+    report["memory"] = None if args.no_memory else bench_memory(args)
+    if args.out:
+        args.out.mkdir(parents=True, exist_ok=True)
+        path = args.out / f"{args.model}-{args.dtype}-{args.device}.json"
+        path.write_text(json.dumps(report, indent=1) + "\n")
+        print(path)
+
+
+if __name__ == "__main__":
+    main()
