@@ -18,8 +18,12 @@ $(READY): requirements.lock pyproject.toml
 	$(RUN) -m pip install --quiet --disable-pip-version-check -r requirements.lock -e ".[experiments,dev]"
 	@touch $@
 
+DEMO := $(RUN) -m experiments.run protocol=demo paths.results=outputs/demo tracker.progress=always
+
 demo: $(READY)  ## fine-tune a tiny model with MeZO and with BSZO at the same number of forward passes (about a minute)
-	$(RUN) scripts/demo.py
+	$(DEMO) optimizer=mezo
+	$(DEMO) optimizer=bszo
+	$(RUN) scripts/compare.py --records outputs/demo/runs
 
 test: $(READY)  ## the whole test suite
 	$(RUN) -m pytest -n 2

@@ -21,6 +21,10 @@ class OptimError(BszoError, ValueError):
     """An optimizer argument that is out of range, or a closure that returned no scalar."""
 
 
+class TrajectoryError(BszoError):
+    """A log of a run that cannot be read, written, or replayed on what it is given."""
+
+
 class NonFiniteLoss(BszoError):
     """The loss is NaN or infinite; the parameters are back where the step began.
 

@@ -60,6 +60,8 @@ def build(config: RunConfig) -> Parts:
     device = resolve_device(config.device)
     if device == "cuda" and not torch.cuda.is_available():
         raise ConfigError("device=cuda: torch finds no GPU here; choose cpu or auto")
+    if config.threads is not None:
+        torch.set_num_threads(config.threads)
     task: Task = _make(config.task)
     splits = make_splits(task, _make(config.data), order=config.fidelity.train_rows, seed=config.data["seed"])
     torch.manual_seed(config.seed)  # for parameters that a model has to initialise, and nothing else

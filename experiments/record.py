@@ -16,8 +16,8 @@ from typing import Any
 SCHEMA_VERSION = 1
 STATUSES = ("ok", "diverged", "out_of_memory", "interrupted", "crashed")
 
-# Where a run logs, how it shows itself and which device it happened to get do not move a number on purpose.
-NOT_SCIENTIFIC = ("device", "hydra", "paths", "tracker")
+# Where a run logs, how it shows itself and what machine it got: provenance says it, the signature does not.
+NOT_SCIENTIFIC = ("device", "hydra", "paths", "threads", "tracker")
 
 _NUMBER = (int, float)
 _OPTIONAL_NUMBER = (int, float, type(None))

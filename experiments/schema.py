@@ -23,9 +23,10 @@ class Tuning:
 @with_config(_FORBID)
 @dataclass(frozen=True)
 class Precision:
-    """The type the parameters are stored and computed in; losses leave the model in float32."""
+    """The type the parameters are stored and computed in, and how a move of them rounds; losses are float32."""
 
     dtype: Literal["float32", "float16", "bfloat16"]
+    rounding: Literal["nearest", "stochastic"]
 
 
 @with_config(_FORBID)
@@ -101,6 +102,7 @@ class RunConfig:
 
     seed: int
     device: Literal["auto", "cpu", "cuda"]
+    threads: int | None
     model: dict[str, Any]
     task: dict[str, Any]
     data: dict[str, Any]
@@ -111,6 +113,10 @@ class RunConfig:
     fidelity: Fidelity
     tracker: Tracker
     paths: Paths
+
+    def __post_init__(self) -> None:
+        if self.threads is not None and self.threads < 1:
+            raise ConfigError(f"threads={self.threads}: must be at least 1, or null")
 
 
 # The arguments that the runner passes itself, by group: a config file does not hold them.

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from bszo.errors import BszoError, NonFiniteLoss
+from bszo.errors import BszoError, ConfigError, NonFiniteLoss
 from experiments import record as records
 from experiments.build import Parts, build, by_content, resolve_device
 from experiments.provenance import provenance, scrub, scrub_all
@@ -59,12 +59,8 @@ class Session:
             BszoError: rows or model cannot be used; nothing is written.
             Exception: a fault of the program, after a record with status `crashed`.
         """
-        path = records.find(self.signature, self.folder)
-        if path is not None:
-            earlier = records.load(path)
-            if earlier["status"] == "ok":
-                log.info("already run: %s (test accuracy %s)", path.name, earlier["test_accuracy"])
-                return earlier
+        if earlier := self._earlier():
+            return earlier
         status, reason = "crashed", None
         with self.signals:
             try:
@@ -74,6 +70,20 @@ class Session:
                 if not isinstance(error, BszoError) or self.runner is not None:  # else bad input: nothing ran
                     record = self._finish(status, reason or (error and f"{type(error).__name__}: {error}"))
         return record
+
+    def _earlier(self) -> dict[str, Any] | None:
+        """The ok record with this signature; another status will be replaced, damage is an error."""
+        path = records.find(self.signature, self.folder)
+        if path is None:
+            return None
+        try:
+            earlier = records.load(path)
+        except records.RecordError as error:
+            raise ConfigError(f"{error}; move it away to run this again") from error
+        if earlier["status"] != "ok":
+            return None
+        log.info("already run: %s (test accuracy %s)", path.name, earlier["test_accuracy"])
+        return earlier
 
     def _finish(self, status: str, reason: str | None) -> dict[str, Any]:
         record = self._record(status, reason)

@@ -30,6 +30,10 @@ LAYERS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
         ("experiments", "bszo.models", "bszo.tasks", "bszo.errors", "bszo.__version__"),
         EXPERIMENTS,
     ),
+    "experiments.replay": (
+        ("experiments", "bszo.models", "bszo.trajectory", "bszo.errors"),
+        (*EXPERIMENTS, "safetensors"),
+    ),
     "scripts": (("experiments.record", "experiments.tables"), ("pandas", "matplotlib", "rich", "numpy")),
     # scripts that measure or make models use the library
     "scripts.bench": (OURS, ("torch", "transformers", "safetensors", "rich")),
@@ -66,16 +70,21 @@ def within(name: str, allowed: tuple[str, ...]) -> bool:
     return any(name == prefix or name.startswith(f"{prefix}.") for prefix in allowed)
 
 
+def sibling(top: str, module: str) -> bool:
+    """A script may import the one beside it that belongs to the same layer."""
+    beside = (ROOT / "scripts" / f"{top}.py").is_file() and module.startswith("scripts.")
+    return beside and layer_of(f"scripts.{top}") == layer_of(module)
+
+
 def wrong_imports(path: Path, module: str) -> list[str]:
     ours, others = LAYERS[layer_of(module)]
     wrong = []
     for name in imports(path, module):
         top = name.split(".")[0]
         if top in OURS or top == "scripts":
-            # `import experiments.record` binds the package, which is empty; the package's own name is fine inside it
             fine = within(name, ours)
         else:
-            fine = top in sys.stdlib_module_names or within(name, others)
+            fine = top in sys.stdlib_module_names or within(name, others) or sibling(top, module)
         if not fine:
             wrong.append(name)
     return wrong

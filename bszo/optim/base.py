@@ -1,7 +1,8 @@
 """What every zeroth-order optimizer shares: one `step`, a private stream of seeds, and a complete state."""
 
 import copy
-from collections.abc import Iterable, Sequence
+import math
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, get_args
 
@@ -73,6 +74,7 @@ class ZerothOrderOptimizer(torch.optim.Optimizer):
         num_backwards: backward passes so far (0 for every zeroth-order method).
         num_steps: steps so far.
         last: StepReport of the last step, None before the first.
+        recorder: called with (self, oracle, gradient) after each step; see bszo.trajectory.
 
     Raises:
         OptimError: an argument is out of range; `step` without a closure.
@@ -84,8 +86,8 @@ class ZerothOrderOptimizer(torch.optim.Optimizer):
     def __init__(self, params: Params, *, lr: float, eps: float, weight_decay: float, seed: int,
                  perturbation: Perturbation, module: nn.Module | None, directions: DirectionFunction | None,
                  rounding: Rounding) -> None:
-        require(lr >= 0, f"lr={lr}: a number of at least 0 is valid")
-        require(eps > 0, f"eps={eps}: a positive length is valid")
+        require(0 <= lr < math.inf, f"lr={lr}: a finite number of at least 0 is valid")
+        require(0 < eps < math.inf, f"eps={eps}: a positive, finite length is valid")
         require(weight_decay >= 0, f"weight_decay={weight_decay}: a number of at least 0 is valid")
         require(perturbation in get_args(Perturbation),
                 f"perturbation={perturbation!r}: one of {', '.join(get_args(Perturbation))} is valid")
@@ -97,9 +99,12 @@ class ZerothOrderOptimizer(torch.optim.Optimizer):
         self.injected = directions
         self.num_forwards = self.num_backwards = self.num_steps = 0
         self.last: StepReport | None = None
+        self.recorder: Callable[[Any, LossOracle, Terms], None] | None = None
         self._bound: tuple[int, ...] = ()
         super().__init__(params, {"lr": lr, "weight_decay": weight_decay})
         require(len(self.trainable()) > 0, "params: no parameter requires a gradient, so none would be trained")
+        require(rounding == "nearest" or any(p.dtype == torch.bfloat16 for p in self.trainable()),
+                "rounding='stochastic' is for bfloat16 parameters and there are none: nearest is valid")
 
     def step(self, closure: Closure | None = None) -> float:  # type: ignore[override]
         """One step on the closure's batch; returns the loss at theta.
@@ -122,6 +127,8 @@ class ZerothOrderOptimizer(torch.optim.Optimizer):
             family.release()
         self.num_steps += 1
         self.last = report
+        if self.recorder is not None:
+            self.recorder(self, oracle, gradient)
         return report.loss
 
     def directions(self) -> Directions:
@@ -194,7 +201,7 @@ class ZerothOrderOptimizer(torch.optim.Optimizer):
 
     def _make_engine(self, params: list[Tensor]) -> Streaming | Copies | Walk:
         how = self.published_walk if self.perturbation == "as-published" else self.perturbation
-        if how in get_args(Legs):
+        if how in ("two-leg", "three-leg", "in-place"):
             return Walk(params, how)
         if self.module is not None and how != "copy":
             return Streaming(params, self.module)

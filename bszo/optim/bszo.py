@@ -56,15 +56,13 @@ class BSZO(ZerothOrderOptimizer):
         auto = sum(p.numel() for p in self.trainable()) / 1e6
         self.k, self.m, self.noise_ema = k, m, noise_ema
         self.reuse_observations, self.adapt_noise = reuse_observations, adapt_noise
-        self.prior_var = auto if prior_var == "auto" else float(prior_var)
-        self.noise_var = auto if noise_var == "auto" else float(noise_var)
-        require(self.prior_var > 0, f"prior_var={prior_var}: a positive variance or auto is valid")
-        require(self.noise_var > 0, f"noise_var={noise_var}: a positive variance or auto is valid")
+        self.prior_var = _variance("prior_var", prior_var, auto)
+        self.noise_var = _variance("noise_var", noise_var, auto)
         self.noise_var_floor = noise_floor**2 * self.noise_var
 
     def estimate(self, oracle: LossOracle) -> tuple[Terms, StepReport]:
         seeds = self.direction_seeds(self.k)
-        belief = prior(self.k, self.prior_var)
+        belief, noise_var = prior(self.k, self.prior_var), self.noise_var
         f_0 = oracle.loss()
         observations: list[float] = []  # y_1 .. y_m
         for tau in range(self.m):
@@ -76,9 +74,10 @@ class BSZO(ZerothOrderOptimizer):
                 y = observations[int(d.abs().argmax())]  # cov stays diagonal, so d is an axis
             if self.adapt_noise == "always" or (self.adapt_noise == "beyond-k" and tau >= self.k):
                 r = residual(belief, d, y)
-                self.noise_var = update_noise_var(self.noise_var, r, self.noise_ema, self.noise_var_floor)
-            belief = condition(belief, d, y, self.noise_var)
+                noise_var = update_noise_var(noise_var, r, self.noise_ema, self.noise_var_floor)
+            belief = condition(belief, d, y, noise_var)
             observations.append(y)
+        self.noise_var = noise_var  # not earlier: a step that fails leaves no trace
         axes = torch.tensor(observations[: self.k], dtype=torch.float64)  # (k,)
         gain = float(belief.mean @ axes / (axes @ axes)) if axes.any() else None
         report = StepReport(f_0, tuple(observations), belief.mean, belief.cov, self.noise_var, gain)
@@ -86,6 +85,12 @@ class BSZO(ZerothOrderOptimizer):
 
     def scalar_state(self) -> dict[str, float]:
         return {"noise_var": self.noise_var, "noise_var_floor": self.noise_var_floor, "prior_var": self.prior_var}
+
+
+def _variance(name: str, value: float | str, auto: float) -> float:
+    valid = value == "auto" or (not isinstance(value, str) and 0 < value < float("inf"))
+    require(valid, f"{name}={value!r}: a positive, finite variance or auto is valid")
+    return auto if value == "auto" else float(value)
 
 
 def _axis(i: int, k: int) -> Tensor:

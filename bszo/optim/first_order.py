@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from bszo.errors import NonFiniteLoss, OptimError
 from bszo.optim.base import Params, StepReport
@@ -43,7 +43,9 @@ class FirstOrder(torch.optim.Optimizer):
         with torch.enable_grad():
             loss = closure()
             self.num_forwards += 1
-            value = float(loss)
+            if not isinstance(loss, Tensor) or loss.numel() != 1:
+                raise OptimError(f"closure() returned {type(loss).__name__} {loss!r}; a tensor of one element is valid")
+            value = float(loss.detach())
             if not math.isfinite(value):
                 raise NonFiniteLoss(self.num_steps, value)
             self.algorithm.zero_grad(set_to_none=True)

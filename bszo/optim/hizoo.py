@@ -12,7 +12,8 @@ from bszo.perturb import DirectionFunction, Directions, LossOracle, Scaled, Term
 
 
 class HiZOO(ZerothOrderOptimizer):
-    """H <- (1 - a) H + a |L_+ + L_- - 2 L_0| H z^2 / (2 eps^2),  theta <- theta - lr (g z / sqrt(H) + weight_decay theta).
+    """H <- (1 - a) H + a |L_+ + L_- - 2 L_0| H z^2 / (2 eps^2),
+    theta <- theta - lr (g z / sqrt(H) + weight_decay theta).
 
     L_+ and L_- are taken at theta +- eps z / sqrt(H) with H before the update, g = (L_+ - L_-) / (2 eps), H = 1 at the
     start. Forward passes a step: 3. Extra memory: n elements of `state_dtype`.

@@ -4,17 +4,19 @@ from typing import Literal
 
 from torch import nn
 
-from bszo.optim.base import Params, Perturbation, Rounding, StepReport, require
+from bszo.optim.base import Params, Perturbation, Rounding, require
 from bszo.optim.mezo import MeZO
 from bszo.perturb import DirectionFunction, Directions, LossOracle, LowRank, Terms, mix64
 
 
 class LOZO(MeZO):
-    """theta <- theta - lr (s g P + weight_decay theta),  P = U V^T,  g = (L(theta + eps P) - L(theta - eps P)) / (2 eps).
+    """theta <- theta - lr (s g P + weight_decay theta),  P = U V^T,
+    g = (L(theta + eps P) - L(theta - eps P)) / (2 eps).
 
     U (rows, r) is drawn at every step, V (columns, r) every `interval` steps; vectors have Gaussian directions.
-    s = 1/r makes s g P an unbiased estimate of the gradient, since E[<G, P> P] = r G. Forward passes a step: 2.
-    Extra memory: none, for V is drawn again from its seed (r (rows + columns) elements a matrix while it runs).
+    s = 1/r makes s g P an unbiased estimate of a matrix's gradient, since E[<G, P> P] = r G; a vector needs no factor.
+    Forward passes a step: 2. Extra memory: none, for V is drawn again from its seed (r (rows + columns) elements a
+    matrix while it runs).
 
     Args:
         rank: r.
@@ -43,15 +45,13 @@ class LOZO(MeZO):
     def directions(self) -> Directions:
         return self._family if self.injected else self._low_rank()
 
-    def estimate(self, oracle: LossOracle) -> tuple[Terms, StepReport]:
-        gradient, report = super().estimate(oracle)
-        s = 1.0 / self.rank if self.scale == "1/r" else 1.0
-        return {seed: s * g for seed, g in gradient.items()}, report
-
     def apply_(self, oracle: LossOracle, gradient: Terms) -> None:
-        redrawn = self.num_steps % self.interval == 0
-        along = self._low_rank(stream=1) if redrawn and self.redraw_stream == "as-run" else None
-        oracle.move_(gradient, self.per_parameter("lr"), self.per_parameter("weight_decay"), along=along)
+        elsewhere = self.redraw_stream == "as-run" and self.num_steps % self.interval == 0 and not self.injected
+        s = 1.0 / self.rank if self.scale == "1/r" else 1.0
+        scales = [s if p.ndim >= 2 else 1.0 for p in oracle.params]  # a vector's Gaussian estimate needs no factor
+        lr = [rate * scale for rate, scale in zip(self.per_parameter("lr"), scales, strict=True)]
+        decay = [rate / scale for rate, scale in zip(self.per_parameter("weight_decay"), scales, strict=True)]
+        oracle.move_(gradient, lr, decay, along=self._low_rank(stream=1) if elsewhere else None)
 
     def _low_rank(self, stream: int = 0) -> LowRank:
         basis_seed = mix64(self.seed, self.num_steps // self.interval, -2)

@@ -15,7 +15,7 @@ KEEP_BELOW = 4_000_000  # elements of a model so small that z kept for one step 
 class DirectionFunction(Protocol):
     """Any rule from a seed to one tensor a parameter, deterministic in the seed."""
 
-    def __call__(self, params: Sequence[Tensor], seed: int) -> Sequence[Tensor]: ...
+    def __call__(self, params: Sequence[Tensor], seed: int, /) -> Sequence[Tensor]: ...
 
 
 class Directions:
@@ -144,7 +144,8 @@ class Scaled(Directions):
         self.base, self.curvature = base, curvature
 
     def direction(self, seed: int, index: int) -> Tensor:
-        return self.base.direction(seed, index) * self.curvature[index].to(torch.float32).rsqrt()
+        h = self.curvature[index]
+        return self.base.direction(seed, index) * h.to(torch.promote_types(h.dtype, torch.float32)).rsqrt()
 
     def release(self) -> None:
         self.base.release()

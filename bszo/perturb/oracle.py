@@ -33,10 +33,11 @@ class LossOracle:
         directions: the family that turns a seed into z.
         engine: how the perturbed parameters come about.
         step: steps completed, for error messages.
-        rounding_seed: rounds moves of bf16 parameters stochastically; None rounds to nearest.
+        rounding_seed: rounds moves of bf16 parameters stochastically; None, and other types, round to nearest.
 
     Attributes:
-        num_forwards: losses taken so far.
+        num_forwards: forward passes so far.
+        losses: what `loss` returned, in order.
     """
 
     def __init__(self, params: Sequence[Tensor], closure: Closure, directions: Directions, engine: Engine,
@@ -44,6 +45,7 @@ class LossOracle:
         self.params, self.closure, self.directions, self.engine = list(params), closure, directions, engine
         self.step, self.rounding_seed = step, rounding_seed
         self.num_forwards = 0
+        self.losses: list[float] = []
 
     @torch.no_grad()
     def loss(self, terms: Terms | None = None) -> float:
@@ -64,6 +66,7 @@ class LossOracle:
         if not math.isfinite(value):
             self.home()
             raise NonFiniteLoss(self.step, value)
+        self.losses.append(value)
         return value
 
     def _evaluate(self, terms: Terms) -> float:
@@ -97,7 +100,7 @@ class LossOracle:
         for i, p in enumerate(self.params):
             terms = {seed: -lr[i] * g for seed, g in gradient.items()}
             (along or self.directions).shift(p.data, i, terms, decay=1.0 - lr[i] * weight_decay[i],
-                                             out=p.data, rounding_seed=self.rounding_seed)
+                                             out=p.data, rounding_seed=self._rounding(p))
 
     @torch.no_grad()
     def dense(self, index: int, gradient: Terms) -> Tensor:
@@ -111,4 +114,7 @@ class LossOracle:
         """theta_p <- decay theta_p + delta for one parameter and a dense delta, with one rounding."""
         p = self.params[index]
         acc = p.data.to(torch.promote_types(p.dtype, torch.float32)) * decay + delta
-        round_to(acc, index, self.rounding_seed, p.data)
+        round_to(acc, index, self._rounding(p), p.data)
+
+    def _rounding(self, p: Tensor) -> int | None:
+        return self.rounding_seed if p.dtype == torch.bfloat16 else None

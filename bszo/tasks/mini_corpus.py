@@ -15,6 +15,7 @@ TrainRow = Callable[[str], tuple[Row, int]]
 LOOSE = 0.12  # share of verdicts on a review that are great or terrible, whatever the review says
 VERDICTS = ("It was {} .", "It was {} .", "It was {} .", "all in all , it was {} .", "what a {} film .")
 TYPE_WORDS = ("form", "object", "reason", "person", "place", "number")
+ANSWERS = ("Right", "Wrong", "Perhaps", *lex.FAVOURITES, *TYPE_WORDS, *map(capital, TYPE_WORDS))
 TREC_LABELS = ("Abbreviation", "Entity", "Description", "Human", "Location", "Number")
 TREC_SHORT = ("short", "thing", "what", "who", "where", "how")
 
@@ -23,6 +24,8 @@ def _verdict(rng: random.Random, side: int) -> str:
     if rng.random() < LOOSE:
         return pick(rng, VERDICTS).format(pick(rng, ("great", "terrible", "great", "terrible", "bad")))
     words = list(three(rng, lex.ADJECTIVES[side])[: pick(rng, (1, 1, 2, 3))])
+    if rng.random() < 0.5:
+        words[-1] = lex.FAVOURITES[side]
     if rng.random() < 0.2:
         words[0] = f"{pick(rng, lex.DEGREES)} {words[0]}"
     return pick(rng, VERDICTS).format(" and ".join(filter(None, (" , ".join(words[:-1]), words[-1]))))

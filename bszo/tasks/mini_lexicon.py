@@ -29,6 +29,7 @@ ADJECTIVES = (
     ("funny", "moving", "clever", "charming", "fresh", "lovely", "bright", "gripping", "honest", "rich",
      "sharp", "touching", "wise", "superb"),
 )  # fmt: skip
+FAVOURITES = ("poor", "good")  # of the reviewers, only: half of their verdicts
 QUALITIES = (("noise", "holes", "gaps", "nonsense", "mistakes"), ("charm", "wit", "heart", "humor", "grace"))
 REVIEW_VERBS = (  # third person, base
     (("drags", "drag"), ("fails", "fail"), ("disappoints", "disappoint"), ("annoys", "annoy")),

@@ -1,6 +1,7 @@
 """Small networks, each with one habit that an engine may trip over. A case: dtype -> (module, closure)."""
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -64,13 +65,17 @@ class TiedToItself(nn.Module):
         return F.linear(torch.tanh(self.words(IDS) + x), self.weight)
 
 
+def double(module: nn.Module, args: Any, output: Tensor) -> Tensor:
+    return 2 * output
+
+
 class HookedLookup(nn.Module):
     """A user's hook doubles what the embedding returns, another one shifts the ids it gets."""
 
     def __init__(self) -> None:
         super().__init__()
         self.words = nn.Embedding(10, WIDTH)
-        self.words.register_forward_hook(lambda module, args, output: 2 * output)
+        self.words.register_forward_hook(double)
         self.words.register_forward_pre_hook(lambda module, args: (args[0] + 1,))
 
     def forward(self, x: Tensor) -> Tensor:

@@ -102,10 +102,10 @@ def test_low_rank_is_low_rank_and_its_basis_stays() -> None:
 def test_low_rank_moments() -> None:
     """E[P] = 0 and E|P|^2 = r m n; a vector's entries are N(0, 1)."""
     params = [torch.empty(5, 4), torch.empty(7)]
-    draws = [LowRank(params, 3, 7000 + seed)(params, seed) for seed in range(2000)]
+    draws = [LowRank(params, 3, 7000 + seed)(params, seed) for seed in range(1000)]
     matrices = torch.stack([d[0] for d in draws]).double()
-    assert float(matrices.square().sum(dim=(1, 2)).mean()) == pytest.approx(3 * 5 * 4, rel=0.08)
-    assert float(matrices.mean()) == pytest.approx(0.0, abs=4.5 * (3 / 40_000) ** 0.5)
+    assert float(matrices.square().sum(dim=(1, 2)).mean()) == pytest.approx(3 * 5 * 4, rel=0.12)
+    assert float(matrices.mean()) == pytest.approx(0.0, abs=4.5 * (3 / 20_000) ** 0.5)
     assert float(torch.stack([d[1] for d in draws]).var()) == pytest.approx(1.0, abs=0.03)
 
 

@@ -35,8 +35,12 @@ def test_moments_to_the_sixth(ten_million: Tensor) -> None:
 
 
 def test_kolmogorov_smirnov_on_ten_million(ten_million: Tensor) -> None:
-    result = stats.ks_1samp(ten_million.numpy(), stats.norm.cdf, method="asymp")
-    assert result.pvalue > 1e-3, result
+    """The statistic by hand (sorting doubles in SciPy takes five times as long), its distribution from SciPy."""
+    n = ten_million.numel()
+    cdf = torch.special.ndtr(ten_million.float().sort().values.double())
+    rank = torch.arange(n, dtype=torch.float64)
+    distance = max(float(((rank + 1) / n - cdf).max()), float((cdf - rank / n).max()))
+    assert stats.kstwobign.sf(distance * n**0.5) > 1e-3
 
 
 @pytest.mark.parametrize("threshold", [1.0, 2.0, 3.0, 4.0, 4.75])

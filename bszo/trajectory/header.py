@@ -1,0 +1,120 @@
+"""A trajectory's first bytes: what a replay must start from.
+
+    magic (8)  format version, length of the text (u32 each)  canonical JSON of `Header`  SHA-256 of all before it
+"""
+
+import hashlib
+import json
+import re
+import struct
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+from bszo.errors import TrajectoryError
+
+MAGIC = b"\x89BSZO\r\n\x1a"  # as PNG's: a transfer that takes the file for text is found in its first bytes
+FORMAT_VERSION = 1
+DIGEST_BYTES = 32
+MOST_BYTES = 1 << 20
+PREFIX = struct.Struct("<8sII")
+
+
+@dataclass(frozen=True)
+class Header:
+    """What a replay must start from.
+
+    Attributes:
+        base: SHA-256 of the parameters before the first step, in hex (`bszo.models.weights_fingerprint`).
+        optimizer: name of the method's class.
+        settings: its plain attributes before the first step, the seed of the directions among them.
+        parameters: SHA-256 of the trainable parameters' groups, shapes and types, in the optimizer's order.
+        names: SHA-256 of their names; None where the optimizer was given no module.
+        dtype: their type, such as "bfloat16"; several are joined by "+".
+        device: kind of device that they were on, such as "cpu".
+        noise_version: of `bszo.perturb`, which says what direction a seed names.
+        config: whatever builds the optimizer again; empty where only its caller can.
+    """
+
+    base: str
+    optimizer: str
+    settings: dict[str, Any]
+    parameters: str
+    names: str | None
+    dtype: str
+    device: str
+    noise_version: int
+    config: dict[str, Any]
+
+    def __post_init__(self) -> None:
+        kinds = {"settings": dict, "config": dict, "noise_version": int, "names": (str, type(None))}
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if not isinstance(value, kinds.get(field.name, str)) or isinstance(value, bool):
+                raise TrajectoryError(f"trajectory header: {field.name} is of type {type(value).__name__}")
+        if not re.fullmatch("[0-9a-f]{64}", self.base):
+            raise TrajectoryError(f"trajectory header: base={self.base[:80]!r}: 64 hex digits are valid")
+
+    def difference(self, other: "Header") -> str | None:
+        """The first thing in which a run that starts from `other` is not this run; how it was built is its own."""
+        ours, theirs = ({**asdict(h), **{f"setting {key}": value for key, value in h.settings.items()}}
+                        for h in (self, other))
+        for key in sorted(ours.keys() | theirs.keys(), key=lambda name: (name.startswith("setting "), name)):
+            there, here = ours.get(key, "nothing"), theirs.get(key, "nothing")
+            unknown = key == "names" and None in (there, here)
+            if key not in ("settings", "config") and not unknown and canonical(there) != canonical(here):
+                return f"{key} is {there!r:.80} there and {here!r:.80} here"
+        return None
+
+
+def digest(*parts: bytes) -> bytes:
+    """SHA-256 of the parts one after the other."""
+    return hashlib.sha256(b"".join(parts)).digest()
+
+
+def canonical(value: Any) -> bytes:
+    """The one JSON text of a value.
+
+    Raises:
+        TrajectoryError: it holds what JSON has no form for, NaN and infinity among it.
+    """
+    try:
+        return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False).encode("ascii")
+    except (TypeError, ValueError, RecursionError) as error:
+        raise TrajectoryError(f"trajectory header: {' '.join(str(error).split())}") from error
+
+
+def encode_header(header: Header) -> bytes:
+    """The header's bytes with their digest, which the first block is chained to."""
+    text = canonical(asdict(header))
+    if len(text) > MOST_BYTES:
+        raise TrajectoryError(f"trajectory header: {len(text)} bytes, at most {MOST_BYTES} are valid")
+    whole = PREFIX.pack(MAGIC, FORMAT_VERSION, len(text)) + text
+    return whole + digest(whole)
+
+
+def decode_header(read: Callable[[int], bytes]) -> tuple[Header, bytes]:
+    """The header and its digest from a reader that returns up to so many bytes.
+
+    Raises:
+        TrajectoryError: no trajectory, a format from the future, or a header that is damaged.
+    """
+    prefix = read(PREFIX.size)
+    if len(prefix) < PREFIX.size or prefix[: len(MAGIC)] != MAGIC:
+        raise TrajectoryError("not a trajectory: its first bytes are others")
+    _, version, length = PREFIX.unpack(prefix)
+    if version != FORMAT_VERSION:
+        raise TrajectoryError(f"format version {version}; this version of bszo reads {FORMAT_VERSION}")
+    text = read(length) if length <= MOST_BYTES else b""
+    found = read(DIGEST_BYTES)
+    if len(text) < length or found != digest(prefix, text):
+        raise TrajectoryError("its header is damaged, so that nothing after it has a meaning")
+    try:
+        plain = json.loads(text.decode("ascii"))
+        header = Header(**plain)
+        whole = canonical(asdict(header)) == text
+    except (ValueError, TypeError, RecursionError) as error:
+        raise TrajectoryError("its header is no header of this version") from error
+    if not whole:
+        raise TrajectoryError("its header is not in the one form that it is written in")
+    return header, found

@@ -1,0 +1,94 @@
+"""The table of optimizers: one entry earns a method the whole contract suite."""
+
+import functools
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from bszo import BSZO, LOZO, FirstOrder, HiZOO, MeZO, MeZOAdam
+
+
+@dataclass(frozen=True)
+class Method:
+    """A class, arguments that descend on `Problem`, and what a step costs and reports."""
+
+    make: Callable[..., Any]
+    kwargs: dict[str, Any]
+    forwards: int
+    backwards: int = 0
+    observations: int = 1
+    state: set[str] = field(default_factory=set)
+
+    def __call__(self, params: Iterable[Any], **more: Any) -> Any:
+        return self.make(params, **{**self.kwargs, **more})
+
+    @property
+    def zeroth_order(self) -> bool:
+        return self.backwards == 0
+
+
+BELIEF = {"eps": 1e-3, "prior_var": 100.0, "noise_var": 1.0}
+ADAMW = {"algorithm": functools.partial(torch.optim.AdamW, lr=0.05)}
+METHODS = {
+    "bszo": Method(BSZO, {"lr": 0.02, **BELIEF}, 3, observations=3),
+    "bszo-b": Method(BSZO, {"lr": 0.02, "reuse_observations": False, **BELIEF}, 4, observations=3),
+    "bszo-k3-m7": Method(BSZO, {"lr": 0.02, "k": 3, "m": 7, **BELIEF}, 4, observations=7),
+    "bszo-printed": Method(BSZO, {"lr": 0.02, "adapt_noise": "beyond-k", "noise_floor": 0.0, **BELIEF}, 3,
+                           observations=3),
+    "mezo": Method(MeZO, {"lr": 0.03, "eps": 1e-3}, 2),
+    "mezo-q3": Method(MeZO, {"lr": 0.05, "eps": 1e-3, "num_directions": 3}, 6, observations=3),
+    "mezo-adam": Method(MeZOAdam, {"lr": 0.03, "eps": 1e-3}, 2, state={"m", "v"}),
+    "mezo-adam-as-run": Method(MeZOAdam, {"lr": 0.03, "eps": 1e-3, "state_dtype": "parameter", "adam_eps": 1e-4}, 2,
+                               state={"m", "v"}),
+    "hizoo": Method(HiZOO, {"lr": 0.02, "eps": 1e-2, "smoothing": 1e-7}, 3, state={"curvature"}),
+    "lozo": Method(LOZO, {"lr": 0.03, "eps": 1e-3, "interval": 3}, 2),
+    "lozo-as-run": Method(LOZO, {"lr": 0.01, "eps": 1e-3, "interval": 3, "scale": "none",
+                                 "redraw_stream": "as-run"}, 2),
+    "first-order": Method(FirstOrder, ADAMW, 1, 1, observations=0),
+}
+
+
+class Problem(nn.Module):
+    """0.5 |theta - target|^2 over a matrix, a vector, a scalar and a nested layer, summed in float64."""
+
+    def __init__(self, dtype: torch.dtype = torch.float32) -> None:
+        super().__init__()
+        generator = torch.Generator().manual_seed(0)
+        self.matrix = nn.Parameter(torch.randn(3, 4, generator=generator))
+        self.scalar = nn.Parameter(torch.randn((), generator=generator))
+        self.layer = nn.Linear(3, 2)
+        with torch.no_grad():
+            for p in self.layer.parameters():
+                p.copy_(torch.randn(p.shape, generator=generator))
+        self.to(dtype)
+
+    def forward(self) -> Tensor:
+        eye = torch.eye(3, dtype=self.matrix.dtype)
+        outputs = self.layer(eye) - self.layer.bias  # the rows of the layer's weight
+        bias = self.layer(torch.zeros(3, dtype=self.matrix.dtype))
+        parts = [self.matrix, self.scalar, outputs, bias]
+        return sum((0.5 * (part.double() - 0.5).square().sum() for part in parts), torch.zeros((), dtype=torch.float64))
+
+
+@pytest.fixture(params=list(METHODS))
+def method(request: pytest.FixtureRequest) -> Method:
+    return METHODS[request.param]
+
+
+@pytest.fixture(params=[name for name, method in METHODS.items() if method.zeroth_order])
+def zeroth_order(request: pytest.FixtureRequest) -> Method:
+    return METHODS[request.param]
+
+
+@pytest.fixture
+def methods() -> dict[str, Method]:
+    return METHODS
+
+
+@pytest.fixture
+def problem() -> Callable[..., Problem]:
+    return Problem

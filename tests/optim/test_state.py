@@ -1,0 +1,108 @@
+"""A state_dict is the whole state: a run that is saved and loaded continues bit for bit."""
+
+import copy
+import io
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from bszo.errors import OptimError
+
+Make = Callable[..., nn.Module]
+
+
+def through_a_file(state: dict[str, Any]) -> dict[str, Any]:
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    buffer.seek(0)
+    return torch.load(buffer, weights_only=True)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("save", [copy.deepcopy, through_a_file], ids=["memory", "file"])
+def test_round_trip_continues_bit_for_bit(method: Any, problem: Make, dtype: torch.dtype, save: Any) -> None:
+    module = problem(dtype)
+    optimizer = method(module.parameters(), seed=5)
+    for _ in range(4):
+        optimizer.step(module)
+    model_state = {name: value.clone() for name, value in module.state_dict().items()}
+    state = save(optimizer.state_dict())
+    types = {id(p): {n: v.dtype for n, v in s.items() if isinstance(v, torch.Tensor)}
+             for p, s in zip(module.parameters(), optimizer.state.values(), strict=False)}
+    expected = [optimizer.step(module) for _ in range(4)]
+
+    fresh = problem(dtype)
+    fresh.load_state_dict(model_state)
+    resumed = method(fresh.parameters(), seed=99)
+    resumed.load_state_dict(state)
+    assert (resumed.num_steps, resumed.num_forwards) == (4, 4 * method.forwards)
+    loaded = [{n: v.dtype for n, v in s.items() if isinstance(v, torch.Tensor)} for s in resumed.state.values()]
+    assert loaded == list(types.values())
+    assert [resumed.step(fresh) for _ in range(4)] == expected
+    for p, q in zip(module.parameters(), fresh.parameters(), strict=True):
+        assert torch.equal(p, q)
+    assert resumed.num_forwards == optimizer.num_forwards
+
+
+def test_loading_copies(zeroth_order: Any, problem: Make) -> None:
+    """Two optimizers from one state do not share it."""
+    module = problem()
+    optimizer = zeroth_order(module.parameters())
+    optimizer.step(module)
+    state = through_a_file(optimizer.state_dict())
+    one, two = problem(), problem()
+    first, second = zeroth_order(one.parameters()), zeroth_order(two.parameters())
+    first.load_state_dict(state)
+    second.load_state_dict(state)
+    first.step(one)
+    first.step(one)
+    second.step(two)
+    for name, value in through_a_file(optimizer.state_dict())["state"].get(0, {}).items():
+        assert torch.equal(torch.as_tensor(state["state"][0][name]), torch.as_tensor(value))
+
+
+def test_the_state_has_what_the_method_says(method: Any, problem: Make) -> None:
+    module = problem(torch.bfloat16)
+    optimizer = method(module.parameters())
+    optimizer.step(module)
+    if method.state:
+        wanted = torch.bfloat16 if method.kwargs.get("state_dtype") == "parameter" else torch.float32
+        for p in module.parameters():
+            assert set(optimizer.state[p]) == method.state
+            assert all(v.dtype == wanted and v.shape == p.shape for v in optimizer.state[p].values())
+    elif method.zeroth_order:
+        assert not optimizer.state, "no dense state: memory is O(k^2)"
+
+
+def test_foreign_states_are_refused(methods: dict[str, Any], problem: Make) -> None:
+    module = problem()
+    adam = torch.optim.Adam(module.parameters())
+    bszo, mezo, first = (methods[name](module.parameters()) for name in ("bszo", "mezo", "first-order"))
+    for optimizer in (bszo, mezo, first):
+        with pytest.raises(OptimError, match="state_dict"):
+            optimizer.load_state_dict(adam.state_dict())
+    with pytest.raises(OptimError, match="noise_var"):
+        bszo.load_state_dict(mezo.state_dict())
+
+
+def test_noise_var_lives_on_and_is_saved(methods: dict[str, Any], problem: Make) -> None:
+    module = problem()
+    optimizer = methods["bszo"](module.parameters())
+    optimizer.step(module)
+    assert optimizer.noise_var != 1.0
+    fresh = methods["bszo"](problem().parameters())
+    fresh.load_state_dict(optimizer.state_dict())
+    assert fresh.noise_var == optimizer.noise_var
+
+
+def test_lr_of_a_scheduler_is_saved(method: Any, problem: Make) -> None:
+    module = problem()
+    optimizer = method(module.parameters())
+    optimizer.step(module)
+    optimizer.param_groups[0]["lr"] = 0.125
+    fresh = method(problem().parameters())
+    fresh.load_state_dict(optimizer.state_dict())
+    assert fresh.param_groups[0]["lr"] == 0.125

@@ -1,0 +1,185 @@
+"""`python -m experiments.replay`: a run in this process, its log, and the same weights from base and log alone."""
+
+import getpass
+import json
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import OPTConfig, OPTForCausalLM, PreTrainedTokenizerFast
+
+from bszo.models import load_model, weights_fingerprint
+from bszo.tasks import Example
+from bszo.trajectory import TrajectoryWriter, describe, read, record
+from bszo.trajectory.writer import encode
+from experiments.build import _make_optimizer
+from experiments.replay import main
+
+ROOT = Path(__file__).resolve().parents[1]
+WORDS = ["<s>", "<pad>", "</s>", "<unk>", "good", "bad", "film", "it", "was"]
+BSZO: dict[str, Any] = {"_target_": "bszo.BSZO", "_partial_": True, "lr": 1e-3, "prior_var": 1.0, "seed": 7,
+                        "weight_decay": 0.1}
+NUM_STEPS = 6
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A causal model of a few thousand parameters."""
+    folder = tmp_path_factory.mktemp("models") / "base"
+    torch.manual_seed(0)
+    config = OPTConfig(vocab_size=len(WORDS), hidden_size=16, ffn_dim=32, num_hidden_layers=1, num_attention_heads=2,
+                       word_embed_proj_dim=16, max_position_embeddings=32, pad_token_id=1, bos_token_id=0)
+    OPTForCausalLM(config).save_pretrained(folder)
+    core = Tokenizer(models.WordLevel({word: i for i, word in enumerate(WORDS)}, unk_token="<unk>"))
+    core.pre_tokenizer = pre_tokenizers.Whitespace()
+    names = {"bos_token": "<s>", "eos_token": "</s>", "pad_token": "<pad>", "unk_token": "<unk>"}
+    PreTrainedTokenizerFast(tokenizer_object=core, **names).save_pretrained(folder)
+    return folder
+
+
+def train(base: Path, log: Path, node: dict[str, Any], dtype: Any = "float32") -> list[str]:
+    """A run with its log; the fingerprint of the weights after 0, 1, 2, ... steps."""
+    model = load_model(str(base), dtype=dtype)
+    optimizer: Any = _make_optimizer(node, model)
+    seen = [weights_fingerprint(model.module)]
+    batch = model.collate(model.encode([Example("0", "film it was", (" good", " bad"), 0)]))
+    with TrajectoryWriter(log, describe(optimizer, base=seen[0], config=node), flush_every=4) as writer:
+        record(optimizer, writer)
+        for _ in range(NUM_STEPS):
+            optimizer.step(lambda: model.loss(batch))
+            seen.append(weights_fingerprint(model.module))
+        writer.finish()
+    return seen
+
+
+@pytest.fixture
+def run(base: Path, tmp_path: Path) -> tuple[Path, list[str]]:
+    return tmp_path / "run.log", train(base, tmp_path / "run.log", BSZO)
+
+
+def command(log: Path, base: Path, out: Path, *more: str) -> int:
+    return main([str(log), "--base", str(base), "--out", str(out), *more])
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("node", [BSZO, {"_target_": "bszo.MeZOAdam", "_partial_": True, "betas": [0.5, 0.9]}])
+def test_weights_come_back_bit_for_bit(base: Path, tmp_path: Path, dtype: Any, node: dict[str, Any],
+                                       capsys: pytest.CaptureFixture[str]) -> None:
+    log = tmp_path / "run.log"
+    seen = train(base, log, node, dtype)
+    assert len(set(seen)) == NUM_STEPS + 1
+    for more, step in ((), NUM_STEPS), (("--to", "3"), 3), (("--to", "0"), 0):
+        out = tmp_path / f"out-{step}"
+        assert command(log, base, out, *more) == 0
+        assert weights_fingerprint(load_model(str(out), dtype=dtype).module) == seen[step]
+        text, errors = capsys.readouterr()
+        assert f"{step} steps, weights {seen[step]}" in text and errors == ""
+        assert f"read {NUM_STEPS} steps of" in text and f"{log.stat().st_size} bytes" in text
+
+
+def test_as_a_command_of_its_own(base: Path, tmp_path: Path, run: tuple[Path, list[str]]) -> None:
+    arguments = [str(run[0]), "--base", str(base), "--to", "2", "--out", str(tmp_path / "out")]
+    done = subprocess.run([sys.executable, "-m", "experiments.replay", *arguments], cwd=ROOT, capture_output=True,
+                          text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert run[1][2] in done.stdout and (tmp_path / "out" / "model.safetensors").is_file()
+
+
+def test_nothing_private_is_written(base: Path, tmp_path: Path, run: tuple[Path, list[str]]) -> None:
+    assert command(run[0], base, tmp_path / "out") == 0
+    for path in [run[0], *(tmp_path / "out").iterdir()]:
+        data = path.read_bytes()
+        for private in (str(tmp_path.parent), str(base), str(Path.home()) + "/", f"/{getpass.getuser()}/", str(ROOT)):
+            assert private.encode() not in data, path.name
+
+
+def test_a_damaged_tail_is_said_and_the_rest_replayed(base: Path, tmp_path: Path, run: tuple[Path, list[str]],
+                                                      capsys: pytest.CaptureFixture[str]) -> None:
+    log, seen = run
+    log.write_bytes(log.read_bytes()[:-70])
+    assert command(log, base, tmp_path / "out") == 0
+    text, errors = capsys.readouterr()
+    assert f"4 steps, weights {seen[4]}" in text and "not marked as finished" in text
+    assert "bytes are lost, the 4 steps before them are sound" in errors and errors.count("\n") == 1
+    assert command(log, base, tmp_path / "more", "--to", "5") == 1
+    assert "step 5: the trajectory goes from 0 to 4" in capsys.readouterr().err
+
+
+def refused(folder: Path, capsys: pytest.CaptureFixture[str], *arguments: Any) -> str:
+    """The one line of a command that fails, having left the folder as it was."""
+    before = sorted(folder.rglob("*"))
+    assert command(*arguments) == 1
+    assert sorted(folder.rglob("*")) == before
+    line = capsys.readouterr().err
+    assert line.count("\n") == 1 and "Traceback" not in line
+    return line
+
+
+def test_inputs_that_cannot_be_used(base: Path, tmp_path: Path, run: tuple[Path, list[str]],
+                                    capsys: pytest.CaptureFixture[str]) -> None:
+    log, out = run[0], tmp_path / "out"
+    other = tmp_path / "other"
+    shutil.copytree(base, other)
+    module: Any = load_model(str(base), dtype="float32").module
+    with torch.no_grad():
+        next(module.parameters()).view(-1)[3] += 1e-3
+    module.save_pretrained(other)
+    assert "base is '" in refused(tmp_path, capsys, log, other, out)
+    assert "there is no such folder" in refused(tmp_path, capsys, log, tmp_path / "no", out)
+    assert "no.log: cannot be read" in refused(tmp_path, capsys, tmp_path / "no.log", base, out)
+    assert "not a trajectory" in refused(tmp_path, capsys, base / "config.json", base, out)
+    assert "is there already" in refused(tmp_path, capsys, log, base, other)
+    assert "is no folder" in refused(tmp_path, capsys, log, base, tmp_path / "a" / "b")
+    assert "step 99: the trajectory goes from 0 to 6" in refused(tmp_path, capsys, log, base, out, "--to", "99")
+    future = tmp_path / "future.log"
+    future.write_bytes(log.read_bytes()[:8] + b"\x09" + log.read_bytes()[9:])
+    assert "format version 9; this version" in refused(tmp_path, capsys, future, base, out)
+
+
+@pytest.mark.parametrize(
+    ("config", "error"),
+    [
+        ({}, "does not say how its optimizer is built"),
+        ({**BSZO, "_target_": "os.system"}, "only bszo"),
+        ({**BSZO, "_target_": "bszo.tasks.os.system"}, "optimizer._target_="),
+        ({**BSZO, "_target_": "bszo.optim.base.require", "lr": 1}, "optimizer."),
+        ({"_target_": "bszo.trajectory.TrajectoryWriter", "_partial_": True, "path": "x"}, "an optimizer with"),
+        ({**BSZO, "lr": {"_target_": "bszo.BSZO"}}, "optimizer.lr: must be a plain value"),
+        ({**BSZO, "k": [{"_target_": "bszo.BSZO"}]}, "optimizer.k: must be a plain value"),
+        ({**BSZO, "_partial_": False}, "with _partial_: true is valid"),
+        ({**BSZO, "kk": 3}, "optimizer.kk: no such key"),
+        ({**BSZO, "seed": "${oc.env:HOME}"}, "optimizer.seed"),
+        ({**BSZO, "seed": 8}, "setting seed is 7 there and 8 here"),
+        ({**BSZO, "eps": -1.0}, "optimizer.eps=-1.0"),
+    ],
+)
+def test_a_log_cannot_run_code_or_build_another_optimizer(
+        base: Path, tmp_path: Path, run: tuple[Path, list[str]], config: dict[str, Any], error: str,
+        capsys: pytest.CaptureFixture[str]) -> None:
+    found = read(run[0])
+    (tmp_path / "hostile.log").write_bytes(encode(replace(found.header, config=config), found.steps, 4)[0])
+    assert error in refused(tmp_path, capsys, tmp_path / "hostile.log", base, tmp_path / "out")
+
+
+def test_a_full_disk_leaves_nothing(base: Path, tmp_path: Path, run: tuple[Path, list[str]],
+                                    capsys: pytest.CaptureFixture[str]) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (4000, hard))
+        assert "out: cannot be written" in refused(tmp_path, capsys, run[0], base, tmp_path / "out")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        signal.signal(signal.SIGXFSZ, before)
+
+
+def test_the_config_in_the_header_is_the_one_given(run: tuple[Path, list[str]]) -> None:
+    assert read(run[0]).header.config == json.loads(json.dumps(BSZO))

@@ -1,0 +1,328 @@
+"""A replay is the run again without a forward pass: bit for bit, whatever the method, type, rounding or schedule."""
+
+import functools
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import bszo.optim
+from bszo.errors import TrajectoryError
+from bszo.optim import ZerothOrderOptimizer
+from bszo.trajectory import TrajectoryWriter, describe, read, record, replay
+
+BASE = "0" * 64
+METHODS: dict[str, Any] = {
+    name: made
+    for name, made in vars(bszo.optim).items()
+    if isinstance(made, type) and issubclass(made, ZerothOrderOptimizer) and made is not ZerothOrderOptimizer
+}
+VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
+    **{name: (name, {}) for name in METHODS},  # a new method earns these tests by being exported
+    "BSZO-B": ("BSZO", {"k": 3, "m": 5, "reuse_observations": False, "adapt_noise": "beyond-k"}),
+    "MeZO-q3": ("MeZO", {"num_directions": 3}),
+    "MeZOAdam-as-run": ("MeZOAdam", {"state_dtype": "parameter", "adam_eps": 1e-3}),
+    "HiZOO-as-run": ("HiZOO", {"state_dtype": "parameter", "smoothing": 1e-6}),
+    "LOZO-as-run": ("LOZO", {"interval": 3, "scale": "none", "redraw_stream": "as-run"}),
+}
+TYPES = [(torch.float32, "nearest"), (torch.bfloat16, "nearest"), (torch.bfloat16, "stochastic")]
+
+
+def model(dtype: torch.dtype = torch.float32) -> nn.Module:
+    """Tied to nothing, but with a lookup, matrices, vectors and a norm."""
+    torch.manual_seed(0)
+    layers = nn.Sequential(nn.Embedding(11, 8), nn.LayerNorm(8), nn.Linear(8, 16), nn.Tanh(), nn.Linear(16, 5))
+    return layers.to(dtype)
+
+
+def groups(module: nn.Module) -> list[dict[str, Any]]:
+    """Matrices decay, vectors do not."""
+    params = list(module.parameters())
+    return [{"params": [p for p in params if p.ndim > 1], "weight_decay": 0.1},
+            {"params": [p for p in params if p.ndim == 1], "weight_decay": 0.0}]
+
+
+def build(module: nn.Module, variant: str, **more: Any) -> Any:
+    name, kwargs = VARIANTS[variant]
+    return METHODS[name](groups(module), **{"lr": 1e-2, "eps": 1e-2, "seed": 5, "module": module, **kwargs, **more})
+
+
+def closure(module: nn.Module, step: int) -> Callable[[], Tensor]:
+    ids = torch.arange(6) * (step + 1) % 11
+    return lambda: nn.functional.cross_entropy(module(ids).float(), ids % 5)
+
+
+def train(optimizer: Any, steps: int, schedule: bool = False) -> list[bytes]:
+    """Train from where the optimizer stands; the parameters' bytes after every step."""
+    seen = []
+    for step in range(optimizer.num_steps, steps):
+        if schedule:
+            for i, group in enumerate(optimizer.param_groups):
+                group["lr"] = (i + 1) * 1e-2 * (1 - step / steps)
+        optimizer.step(closure(optimizer.module, step))
+        seen.append(bits(optimizer.module))
+    return seen
+
+
+def bits(module: nn.Module) -> bytes:
+    return b"".join(p.detach().view(torch.uint8).numpy().tobytes() for p in module.parameters() if p.ndim)
+
+
+def state(optimizer: Any) -> dict[str, Any]:
+    """Everything in a state_dict, tensors as bytes."""
+    plain = optimizer.state_dict()
+    tensors = {f"{i}.{key}": value.view(torch.uint8).numpy().tobytes() if isinstance(value, Tensor) else value
+               for i, values in plain["state"].items() for key, value in values.items()}
+    return {"tensors": tensors, "groups": plain["param_groups"], "own": plain["zeroth_order"]}
+
+
+def recorded(path: Path, variant: str, steps: int, dtype: torch.dtype = torch.float32, schedule: bool = False,
+             **more: Any) -> tuple[Any, list[bytes]]:
+    optimizer = build(model(dtype), variant, **more)
+    with TrajectoryWriter(path, describe(optimizer, base=BASE), flush_every=4) as writer:
+        record(optimizer, writer)
+        seen = train(optimizer, steps, schedule)
+        writer.finish()
+    return optimizer, seen
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize(("dtype", "rounding"), TYPES, ids=lambda value: str(value).removeprefix("torch."))
+def test_every_method_replays_bit_for_bit(tmp_path: Path, variant: str, dtype: torch.dtype, rounding: str) -> None:
+    optimizer, seen = recorded(tmp_path / "log", variant, 10, dtype, schedule=True, rounding=rounding)
+    trajectory = read(tmp_path / "log")
+    assert trajectory.problem is None and trajectory.finished and len(trajectory.steps) == 10
+    assert len({bits(model(dtype)), *seen}) > 6, "most steps moved something, or equality would show nothing"
+    again = build(model(dtype), variant, rounding=rounding)
+    replay(trajectory, again, base=BASE)
+    assert bits(again.module) == seen[-1]
+    assert state(again) == state(optimizer), "moments, curvature, noise variance, counters and rates as well"
+    for to_step in (0, 1, 7):
+        part = build(model(dtype), variant, rounding=rounding)
+        replay(trajectory, part, base=BASE, to_step=to_step)
+        assert bits(part.module) == (bits(model(dtype)) if to_step == 0 else seen[to_step - 1])
+        assert part.num_steps == to_step
+
+
+@pytest.mark.parametrize("perturbation", ["copy", "two-leg", "three-leg", "in-place", "as-published"])
+@pytest.mark.parametrize("variant", METHODS)
+def test_walks_replay_with_the_rounding_that_they_leave(tmp_path: Path, variant: str, perturbation: str) -> None:
+    _, seen = recorded(tmp_path / "log", variant, 5, torch.bfloat16, perturbation=perturbation)
+    again = build(model(torch.bfloat16), variant, perturbation=perturbation)
+    replay(read(tmp_path / "log"), again, base=BASE)
+    assert bits(again.module) == seen[-1]
+
+
+def test_no_forward_pass_is_made(tmp_path: Path) -> None:
+    optimizer, _ = recorded(tmp_path / "log", "BSZO", 3)
+    again = build(model(), "BSZO")
+    again.module.register_forward_pre_hook(lambda *_: pytest.fail("a forward pass"))
+    replay(read(tmp_path / "log"), again, base=BASE)
+    assert again.num_forwards == optimizer.num_forwards == 9
+    assert again.last.loss == optimizer.last.loss
+
+
+def test_a_first_pass_that_was_repeated_is_counted(tmp_path: Path) -> None:
+    """Streaming repeats its first perturbed pass where parameters are used outside the module that owns them."""
+    class Roundabout(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = nn.Linear(3, 2)
+
+        def forward(self) -> Tensor:
+            return nn.functional.linear(torch.ones(1, 3), self.inner.weight).square().sum()
+
+    def make() -> Any:
+        torch.manual_seed(1)
+        module = Roundabout()
+        return METHODS["MeZO"](module.parameters(), lr=1e-2, eps=1e-2, module=module)
+
+    optimizer = make()
+    with TrajectoryWriter(tmp_path / "log", describe(optimizer, base=BASE)) as writer:
+        record(optimizer, writer)
+        for _ in range(3):
+            optimizer.step(optimizer.module)
+    assert optimizer.num_forwards == 7
+    again = make()
+    replay(read(tmp_path / "log"), again, base=BASE)
+    assert (bits(again.module), again.num_forwards) == (bits(optimizer.module), 7)
+
+
+@pytest.mark.parametrize("seed", [2**64 - 1, 2**70 + 3, -17])
+def test_seeds_of_any_size(tmp_path: Path, seed: int) -> None:
+    _, seen = recorded(tmp_path / "log", "MeZO", 3, seed=seed)
+    trajectory = read(tmp_path / "log")
+    assert trajectory.header.settings["seed"] == seed
+    again = build(model(), "MeZO", seed=seed)
+    replay(trajectory, again, base=BASE)
+    assert bits(again.module) == seen[-1]
+
+
+def test_injected_directions_replay_with_the_same_function_only(tmp_path: Path) -> None:
+    def ones(params: Any, seed: int) -> list[Tensor]:
+        return [torch.full(p.shape, float(seed % 3) - 1.2) for p in params]
+
+    _, seen = recorded(tmp_path / "log", "MeZO", 3, directions=ones)
+    again = build(model(), "MeZO", directions=ones)
+    replay(read(tmp_path / "log"), again, base=BASE)
+    assert bits(again.module) == seen[-1]
+    with pytest.raises(TrajectoryError, match=r"setting injected is '.*ones' there and None here"):
+        replay(read(tmp_path / "log"), build(model(), "MeZO"), base=BASE)
+
+
+def test_a_scheduler_that_wraps_step_is_no_setting(tmp_path: Path) -> None:
+    optimizer = build(model(), "MeZO")
+    before = describe(optimizer, base=BASE)
+    torch.optim.lr_scheduler.StepLR(optimizer, 2)
+    assert describe(optimizer, base=BASE) == before
+
+
+def test_theta_moves_by_the_logged_coefficients_where_the_last_bits_differ(tmp_path: Path) -> None:
+    """Another processor may find others in the last place; then the log is right."""
+    _, seen = recorded(tmp_path / "log", "BSZO", 4)
+    trajectory = read(tmp_path / "log")
+    again = build(model(), "BSZO")
+    method = type(again).estimate
+
+    class Elsewhere(type(again)):
+        def estimate(self, oracle: Any) -> Any:
+            gradient, report = method(self, oracle)
+            return {seed: g * (1 + 1e-12) for seed, g in gradient.items()}, report
+
+    Elsewhere.__name__ = "BSZO"
+    again.__class__ = Elsewhere
+    replay(trajectory, again, base=BASE)
+    assert bits(again.module) == seen[-1]
+
+
+def test_changed_maths_is_found_not_replayed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    recorded(tmp_path / "log", "BSZO", 4)
+    trajectory = read(tmp_path / "log")
+    method = METHODS["BSZO"].estimate
+    monkeypatch.setattr(METHODS["BSZO"], "estimate",
+                        lambda self, oracle: ({s: 2 * g for s, g in method(self, oracle)[0].items()}, None))
+    again = build(model(), "BSZO")
+    with pytest.raises(TrajectoryError, match="step 0: from the run's losses this version of the method finds"):
+        replay(trajectory, again, base=BASE)
+    assert bits(again.module) == bits(model())
+    for count, error in ((1, "the run had"), (9, "asks for more losses")):
+        monkeypatch.setattr(METHODS["BSZO"], "estimate",
+                            lambda self, oracle, n=count: ({1: sum(oracle.loss() for _ in range(n))}, None))
+        with pytest.raises(TrajectoryError, match=error):
+            replay(trajectory, build(model(), "BSZO"), base=BASE)
+
+
+@pytest.mark.parametrize(
+    ("change", "error"),
+    [
+        ({"seed": 6}, "setting seed is 5 there and 6 here"),
+        ({"k": 3}, "setting k is 2 there and 3 here"),
+        ({"noise_ema": 0.2}, "setting noise_ema is 0.1 there and 0.2 here"),
+        ({"perturbation": "two-leg"}, "setting perturbation is 'exact' there and 'two-leg' here"),
+        ({"variant": "MeZO"}, "optimizer is 'BSZO' there and 'MeZO' here"),
+        ({"base": "1" * 64}, "base is '0000.* there and '1111.* here"),
+        ({"dtype": torch.bfloat16}, "dtype is 'float32' there and 'bfloat16' here"),
+        ({"freeze": True}, "names is .* there and .* here"),
+        ({"to_step": 7}, "step 7: the trajectory goes from 0 to 4"),
+        ({"to_step": -1}, "step -1: the trajectory goes from 0 to 4"),
+        ({"steps": 1}, "the optimizer has made 1 steps"),
+    ],
+)
+def test_what_does_not_match_is_refused_in_one_line(tmp_path: Path, change: dict[str, Any], error: str) -> None:
+    recorded(tmp_path / "log", "BSZO", 4)
+    change = dict(change)
+    module = model(change.pop("dtype", torch.float32))
+    next(module.parameters()).requires_grad_(not change.pop("freeze", False))
+    base, to_step, steps = change.pop("base", BASE), change.pop("to_step", None), change.pop("steps", 0)
+    optimizer = build(module, change.pop("variant", "BSZO"), **change)
+    train(optimizer, steps)
+    before = bits(module)
+    with pytest.raises(TrajectoryError, match=error) as caught:
+        replay(read(tmp_path / "log"), optimizer, base=base, to_step=to_step)
+    assert "\n" not in str(caught.value) and bits(module) == before
+
+
+def test_parameters_in_another_order_are_refused(tmp_path: Path) -> None:
+    """Two matrices of one shape: only their names tell."""
+    def make(swapped: bool) -> Any:
+        torch.manual_seed(0)
+        module = nn.Sequential(nn.Linear(3, 3, bias=False), nn.Linear(3, 3, bias=False))
+        params = list(module.parameters())
+        return METHODS["MeZO"](params[::-1] if swapped else params, lr=1e-3, module=module)
+
+    TrajectoryWriter(tmp_path / "log", describe(make(False), base=BASE))
+    trajectory = read(tmp_path / "log")
+    replay(trajectory, make(False), base=BASE)
+    with pytest.raises(TrajectoryError, match="names is"):
+        replay(trajectory, make(True), base=BASE)
+
+
+def test_first_order_methods_are_refused() -> None:
+    module = model()
+    optimizer = bszo.optim.FirstOrder(module.parameters(), algorithm=functools.partial(torch.optim.SGD, lr=0.1))
+    for refused in (optimizer, torch.optim.SGD(module.parameters(), lr=0.1)):
+        with pytest.raises(TrajectoryError, match=f"{type(refused).__name__} follows true gradients"):
+            describe(refused, base=BASE)
+
+
+def test_a_skipped_step_moves_nothing_and_counts(tmp_path: Path) -> None:
+    """What a policy of skipping steps with a non-finite loss needs: the recorder is told of no gradient."""
+    optimizer = build(model(), "BSZO")
+    with TrajectoryWriter(tmp_path / "log", describe(optimizer, base=BASE)) as writer:
+        record(optimizer, writer)
+        train(optimizer, 2)
+        oracle = type("Oracle", (), {"params": optimizer.trainable(), "losses": [0.5], "num_forwards": 2})()
+        optimizer.num_steps, optimizer.num_forwards = 3, optimizer.num_forwards + 2
+        optimizer.recorder(optimizer, oracle, {})
+        train(optimizer, 5)
+    again = build(model(), "BSZO")
+    replay(read(tmp_path / "log"), again, base=BASE)
+    assert bits(again.module) == bits(optimizer.module) and state(again) == state(optimizer)
+
+
+def test_a_step_that_was_not_recorded_is_not_passed_over(tmp_path: Path) -> None:
+    optimizer = build(model(), "MeZO")
+    writer = TrajectoryWriter(tmp_path / "log", describe(optimizer, base=BASE))
+    record(optimizer, writer)
+    train(optimizer, 2)
+    recorder, optimizer.recorder = optimizer.recorder, None
+    train(optimizer, 3)
+    optimizer.recorder = recorder
+    with pytest.raises(TrajectoryError, match="step 3 cannot follow; the next one is 2"):
+        train(optimizer, 4)
+    with pytest.raises(TrajectoryError, match="has 2 steps, the optimizer made 4"):
+        record(optimizer, writer)
+
+
+def test_thawing_parameters_during_a_run_is_refused(tmp_path: Path) -> None:
+    optimizer = build(model(), "MeZO")
+    record(optimizer, TrajectoryWriter(tmp_path / "log", describe(optimizer, base=BASE)))
+    train(optimizer, 1)
+    optimizer.module[2].requires_grad_(False)
+    with pytest.raises(TrajectoryError, match="step 1: other parameters are trained than at the start"):
+        train(optimizer, 2)
+
+
+def test_a_replay_is_not_recorded_twice(tmp_path: Path) -> None:
+    recorded(tmp_path / "log", "MeZO", 2)
+    again = build(model(), "MeZO")
+    record(again, TrajectoryWriter(tmp_path / "other", describe(again, base=BASE)))
+    with pytest.raises(TrajectoryError, match="being recorded"):
+        replay(read(tmp_path / "log"), again, base=BASE)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_a_replayed_run_goes_on_as_if_it_had_not_stopped(tmp_path: Path, variant: str) -> None:
+    """The light checkpoint: base model and log are all that a resume needs."""
+    _, seen = recorded(tmp_path / "whole", variant, 9)
+    recorded(tmp_path / "log", variant, 5)
+    again = build(model(), variant)
+    header = describe(again, base=BASE)
+    replay(read(tmp_path / "log"), again, base=BASE)
+    with TrajectoryWriter.resume(tmp_path / "log", header) as writer:
+        record(again, writer)
+        assert train(again, 9) == seen[5:]
+    assert read(tmp_path / "log").steps == read(tmp_path / "whole").steps
