@@ -10,7 +10,3 @@ def central_difference(f_plus: float, f_minus: float, eps: float) -> float:
     """(f(theta + eps z) - f(theta - eps z)) / (2 eps), which is z^T grad f + O(eps^2)."""
     return (f_plus - f_minus) / (2.0 * eps)
 
-
-def curvature_difference(f_plus: float, f_0: float, f_minus: float, eps: float) -> float:
-    """(f(theta + eps z) + f(theta - eps z) - 2 f(theta)) / eps^2, which is z^T H z + O(eps^2)."""
-    return (f_plus + f_minus - 2.0 * f_0) / (eps * eps)

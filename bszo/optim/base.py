@@ -3,13 +3,13 @@
 import copy
 import math
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
-from bszo.errors import OptimError
+from bszo.errors import NonFiniteLoss, OptimError
 from bszo.perturb import (
     Closure,
     Copies,
@@ -19,6 +19,7 @@ from bszo.perturb import (
     Injected,
     Legs,
     LossOracle,
+    Share,
     Streaming,
     Terms,
     Walk,
@@ -41,6 +42,7 @@ class StepReport:
         cov: (k, k) posterior covariance.
         noise_var: variance of an observation after the step.
         gain: least-squares slope of the posterior mean over the observations; 1 is no shrinkage.
+        losses: every loss of the step, in the order taken; filled in by `step`.
     """
 
     loss: float
@@ -49,6 +51,7 @@ class StepReport:
     cov: Tensor | None = None
     noise_var: float | None = None
     gain: float | None = None
+    losses: tuple[float, ...] = ()
 
 
 class ZerothOrderOptimizer(torch.optim.Optimizer):
@@ -70,10 +73,12 @@ class ZerothOrderOptimizer(torch.optim.Optimizer):
         rounding: of moves of bf16 parameters, nearest or stochastic.
 
     Attributes:
-        num_forwards: loss evaluations so far.
+        num_forwards: loss evaluations so far, those that other processes took for this one included.
         num_backwards: backward passes so far (0 for every zeroth-order method).
         num_steps: steps so far.
         last: StepReport of the last step, None before the first.
+        share: hands the points of a step out over processes that all hold this optimizer in this state (`LossOracle`);
+            None, the default, takes them here. Not for walks: each process would keep a rounding of its own.
         recorder: called with (self, oracle, gradient) after each step; see bszo.trajectory.
 
     Raises:
@@ -100,6 +105,8 @@ class ZerothOrderOptimizer(torch.optim.Optimizer):
         self.num_forwards = self.num_backwards = self.num_steps = 0
         self.last: StepReport | None = None
         self.recorder: Callable[[Any, LossOracle, Terms], None] | None = None
+        self._failed: LossOracle | None = None
+        self.share: Share | None = None
         self._bound: tuple[int, ...] = ()
         super().__init__(params, {"lr": lr, "weight_decay": weight_decay})
         require(len(self.trainable()) > 0, "params: no parameter requires a gradient, so none would be trained")
@@ -116,20 +123,35 @@ class ZerothOrderOptimizer(torch.optim.Optimizer):
         if closure is None:
             raise OptimError("step() needs a closure: () -> the loss of the current batch")
         self._bind()
+        require(self.share is None or not isinstance(self._engine, Walk),
+                f"perturbation={self.perturbation!r}: walks cannot share their points; exact, streaming or copy is valid")
         family = self.directions()
         rounding_seed = mix64(self.seed, self.num_steps, -1) if self.rounding == "stochastic" else None
-        oracle = LossOracle(self._params, closure, family, self._engine, self.num_steps, rounding_seed)
+        oracle = LossOracle(self._params, closure, family, self._engine, self.num_steps, rounding_seed,
+                            self.share)
         try:
             gradient, report = self.estimate(oracle)
             self.apply_(oracle, gradient)
+        except NonFiniteLoss:
+            self._failed = oracle
+            raise
         finally:
             self.num_forwards += oracle.num_forwards
             family.release()
         self.num_steps += 1
-        self.last = report
+        self.last = replace(report, losses=tuple(oracle.losses))
         if self.recorder is not None:
             self.recorder(self, oracle, gradient)
         return report.loss
+
+    def skip(self) -> None:
+        """Go on past the step that has just raised NonFiniteLoss: its directions are used up, theta stays."""
+        failed, self._failed = self._failed, None
+        if failed is None:
+            raise OptimError(f"skip() at step {self.num_steps}: only a step that raised NonFiniteLoss can be skipped")
+        self.num_steps += 1
+        if self.recorder is not None:
+            self.recorder(self, failed, {})
 
     def directions(self) -> Directions:
         """The family of this step's directions; Gaussian unless a method says otherwise."""
@@ -157,7 +179,7 @@ class ZerothOrderOptimizer(torch.optim.Optimizer):
 
     def state_dict(self) -> dict[str, Any]:  # type: ignore[override]
         """torch's state with one more entry: counters, seed and the method's scalars. Nothing else is needed."""
-        own = {"seed": self.seed, "num_steps": self.num_steps, "num_forwards": self.num_forwards,
+        own = {"method": type(self).__name__, "seed": self.seed, "num_steps": self.num_steps, "num_forwards": self.num_forwards,
                "num_backwards": self.num_backwards, **self.scalar_state()}
         return {**super().state_dict(), "zeroth_order": own}
 
@@ -166,9 +188,9 @@ class ZerothOrderOptimizer(torch.optim.Optimizer):
         if "zeroth_order" not in state_dict:
             raise OptimError("state_dict has no entry 'zeroth_order': it was not saved by one of these optimizers")
         own = dict(state_dict["zeroth_order"])
-        if own.keys() != self.state_dict()["zeroth_order"].keys():
-            raise OptimError(f"state_dict holds {sorted(own)}; {type(self).__name__} keeps "
-                             f"{sorted(self.state_dict()['zeroth_order'])}")
+        method = own.pop("method", None)
+        if method != type(self).__name__:
+            raise OptimError(f"state_dict was saved by {method}; one of {type(self).__name__} is valid")
         super().load_state_dict({key: value for key, value in state_dict.items() if key != "zeroth_order"})
         self._restore_types(state_dict)
         for name, value in own.items():

@@ -63,15 +63,17 @@ class BSZO(ZerothOrderOptimizer):
     def estimate(self, oracle: LossOracle) -> tuple[Terms, StepReport]:
         seeds = self.direction_seeds(self.k)
         belief, noise_var = prior(self.k, self.prior_var), self.noise_var
-        f_0 = oracle.loss()
+        f_0, *f_axes = oracle.measure([{}, *({s: self.eps} for s in seeds)])
         observations: list[float] = []  # y_1 .. y_m
         for tau in range(self.m):
             d = _axis(tau, self.k) if tau < self.k else most_uncertain_direction(belief)  # (k,)
-            if tau < self.k or not self.reuse_observations:
+            if tau < self.k:
+                y = forward_difference(f_axes[tau], f_0, self.eps)
+            elif self.reuse_observations:
+                y = observations[int(d.abs().argmax())]  # cov stays diagonal, so d is an axis
+            else:
                 f_plus = oracle.loss({s: self.eps * float(d_i) for s, d_i in zip(seeds, d, strict=True) if d_i != 0})
                 y = forward_difference(f_plus, f_0, self.eps)
-            else:
-                y = observations[int(d.abs().argmax())]  # cov stays diagonal, so d is an axis
             if self.adapt_noise == "always" or (self.adapt_noise == "beyond-k" and tau >= self.k):
                 r = residual(belief, d, y)
                 noise_var = update_noise_var(noise_var, r, self.noise_ema, self.noise_var_floor)

@@ -57,6 +57,10 @@ class FirstOrder(torch.optim.Optimizer):
         self.last = StepReport(value, ())
         return value
 
+    def skip(self) -> None:
+        """Go on past a step that raised NonFiniteLoss; nothing has moved."""
+        self.num_steps += 1
+
     def state_dict(self) -> dict[str, Any]:  # type: ignore[override]
         counters = {"num_forwards": self.num_forwards, "num_backwards": self.num_backwards, "num_steps": self.num_steps}
         return {**self.algorithm.state_dict(), "counters": counters}

@@ -6,7 +6,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from bszo.core import central_difference, curvature_difference
+from bszo.core import central_difference
 from bszo.optim.base import Params, Perturbation, Rounding, StepReport, ZerothOrderOptimizer, require
 from bszo.perturb import DirectionFunction, Directions, LossOracle, Scaled, Terms
 
@@ -42,10 +42,8 @@ class HiZOO(ZerothOrderOptimizer):
 
     def estimate(self, oracle: LossOracle) -> tuple[Terms, StepReport]:
         (seed,) = self.direction_seeds(1)
-        f_plus = oracle.loss({seed: self.eps})
-        f_minus = oracle.loss({seed: -self.eps})
-        f_0 = oracle.loss()
-        self._second = abs(curvature_difference(f_plus, f_0, f_minus, self.eps))
+        f_plus, f_minus, f_0 = oracle.measure([{seed: self.eps}, {seed: -self.eps}, {}])
+        self._second = abs(f_plus + f_minus - 2 * f_0)
         y = central_difference(f_plus, f_minus, self.eps)
         return {seed: y}, StepReport(f_0, (y,))
 
@@ -54,9 +52,9 @@ class HiZOO(ZerothOrderOptimizer):
         oracle.home()
         (seed,) = gradient
         for i, h in enumerate(self._curvature()):
-            z = self._family.direction(seed, i)
-            grown = h.to(z.dtype) * (z * z) * (self.smoothing * self._second / 2)
-            h.mul_(1 - self.smoothing).add_(grown.to(h.dtype))
+            z = self._family.direction(seed, i).to(h.dtype)
+            grown = h * z * z * self._second * self.smoothing / (2 * self.eps**2)  # in this order fp16 underflows
+            h.mul_(1 - self.smoothing).add_(grown)
         super().apply_(oracle, gradient)  # along z / sqrt(H) with the H just learnt
 
     def _curvature(self) -> Sequence[Tensor]:

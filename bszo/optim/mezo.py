@@ -32,9 +32,9 @@ class MeZO(ZerothOrderOptimizer):
         gradient: dict[int, float] = {}
         losses: list[float] = []
         observations: list[float] = []
-        for seed in self.direction_seeds(self.num_directions):
-            f_plus = oracle.loss({seed: self.eps})
-            f_minus = oracle.loss({seed: -self.eps})
+        seeds = self.direction_seeds(self.num_directions)
+        sides = oracle.measure([{seed: c} for seed in seeds for c in (self.eps, -self.eps)])
+        for seed, f_plus, f_minus in zip(seeds, sides[::2], sides[1::2], strict=True):
             y = central_difference(f_plus, f_minus, self.eps)
             gradient[seed] = y / self.num_directions
             observations.append(y)

@@ -10,7 +10,7 @@ from bszo.perturb.directions import (
 )
 from bszo.perturb.inplace import Copies, Legs, Walk
 from bszo.perturb.noise import NOISE_VERSION, Distribution, Terms, mix64
-from bszo.perturb.oracle import Closure, LossOracle
+from bszo.perturb.oracle import Closure, LossOracle, Share
 from bszo.perturb.streaming import Streaming
 
 __all__ = [
@@ -26,6 +26,7 @@ __all__ = [
     "LossOracle",
     "LowRank",
     "Scaled",
+    "Share",
     "Streaming",
     "Terms",
     "Walk",

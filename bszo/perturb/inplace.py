@@ -74,6 +74,6 @@ class Walk:
             if self.legs == "in-place":
                 directions.shift(p.data, i, leg, out=p.data)
                 continue
-            for seed, c in leg.items():  # as published: z and c z are themselves rounded to the parameter's type
-                p.data.add_(directions.direction(seed, i).to(p.dtype) * c)
+            for seed, c in leg.items():  # as published: z is drawn in the parameter's type, and a leg rounds once
+                p.data.add_(directions.direction(seed, i).to(p.dtype), alpha=c)
         self.position = dict(terms)

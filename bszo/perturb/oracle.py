@@ -14,6 +14,8 @@ from bszo.perturb.noise import Terms, round_to
 from bszo.perturb.streaming import Streaming
 
 Closure = Callable[[], Any]
+# (points, loss at a point) -> the loss at every point, in order; it may have other processes take some of them
+Share = Callable[[Sequence[Terms], Callable[[Terms], float]], list[float]]
 
 
 class Engine(Protocol):
@@ -34,38 +36,60 @@ class LossOracle:
         engine: how the perturbed parameters come about.
         step: steps completed, for error messages.
         rounding_seed: rounds moves of bf16 parameters stochastically; None, and other types, round to nearest.
+        share: distributes points over processes that hold the same theta; None takes them one after another.
 
     Attributes:
-        num_forwards: forward passes so far.
-        losses: what `loss` returned, in order.
+        num_forwards: forward passes so far, those that other processes took for it included.
+        losses: every loss so far, in order.
     """
 
     def __init__(self, params: Sequence[Tensor], closure: Closure, directions: Directions, engine: Engine,
-                 step: int = 0, rounding_seed: int | None = None) -> None:
+                 step: int = 0, rounding_seed: int | None = None, share: Share | None = None) -> None:
         self.params, self.closure, self.directions, self.engine = list(params), closure, directions, engine
-        self.step, self.rounding_seed = step, rounding_seed
+        self.step, self.rounding_seed, self.share = step, rounding_seed, share
         self.num_forwards = 0
         self.losses: list[float] = []
+        self._at_theta: float | None = None
+
+    def loss(self, terms: Terms | None = None) -> float:
+        """L(theta + sum_i c_i z_i) as a Python float; raises as `measure`."""
+        return self.measure([terms or {}])[0]
 
     @torch.no_grad()
-    def loss(self, terms: Terms | None = None) -> float:
-        """L(theta + sum_i c_i z_i) as a Python float.
+    def measure(self, points: Sequence[Terms]) -> list[float]:
+        """L(theta + sum_i c_i z_i) at every point; walks take them in order, and the first failure ends it.
+
+        With `share` each point is taken by one process. Until streaming has watched a pass, all take all of them: what
+        it finds, and the pass that it then repeats, must be the same everywhere.
 
         Raises:
             NonFiniteLoss: it is NaN or infinite; theta is back where it was (walks: up to their rounding).
             OptimError: the closure returned something other than one number.
         """
-        terms = terms or {}
+        if self.share is None or (isinstance(self.engine, Streaming) and not self.engine.watched):
+            return [self._finite(terms, self._at(terms)) for terms in points]
+        before = self.num_forwards
+        values = self.share(points, self._at)
+        self.num_forwards = before + len(points)
+        return [self._finite(terms, value) for terms, value in zip(points, values, strict=True)]
+
+    def _at(self, terms: Terms) -> float:
         try:
             value = self._evaluate(terms)
             if terms and isinstance(self.engine, Streaming) and not self.engine.watched:
                 value = self._evaluate(terms)  # the first pass found parameters that the hooks had missed
+                self.num_forwards -= self.step > 0  # a resumed run searches again what its first step has paid for
         except BaseException:
             self.home()
             raise
+        return value
+
+    def _finite(self, terms: Terms, value: float) -> float:
         if not math.isfinite(value):
             self.home()
-            raise NonFiniteLoss(self.step, value)
+            raise NonFiniteLoss(self.step, value, perturbed=bool(terms), at_theta=self._at_theta)
+        if not terms:
+            self._at_theta = value
         self.losses.append(value)
         return value
 

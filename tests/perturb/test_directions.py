@@ -58,6 +58,7 @@ def test_a_large_model_keeps_no_direction(params: list[Tensor], monkeypatch: pyt
     oracle = LossOracle(params, lambda: 1.0, tested, Walk(params, "in-place"))
     oracle.loss({1: 0.1, 2: 0.2})
     oracle.move_({1: 0.1, 2: 0.2}, [0.1] * len(params), [0.0] * len(params))
+    tested.direction(1, 0)
     assert tested._kept == {}
 
 
