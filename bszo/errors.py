@@ -25,15 +25,22 @@ class TrajectoryError(BszoError):
     """A log of a run that cannot be read, written, or replayed on what it is given."""
 
 
+class ParallelError(BszoError):
+    """Another process of the group is gone, silent, or at work on something else."""
+
+
 class NonFiniteLoss(BszoError):
     """The loss is NaN or infinite; the parameters are back where the step began.
 
     Attributes:
         step: steps completed before the one that failed.
         value: the loss as returned.
+        perturbed: it was taken at theta + sum_i c_i z_i, not at theta.
+        at_theta: the finite loss at theta in the same step, where one was taken before.
     """
 
-    def __init__(self, step: int, value: float) -> None:
-        super().__init__(f"step {step}: the loss is {value}, not a finite number")
-        self.step = step
-        self.value = value
+    def __init__(self, step: int, value: float, *, perturbed: bool = False, at_theta: float | None = None) -> None:
+        where = " of a perturbed pass" if perturbed else ""
+        there = "" if at_theta is None else f" (at theta it is {at_theta:.6g})"
+        super().__init__(f"step {step}: the loss{where} is {value}, not a finite number{there}")
+        self.step, self.value, self.perturbed, self.at_theta = step, value, perturbed, at_theta

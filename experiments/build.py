@@ -44,6 +44,7 @@ def by_content(config: RunConfig) -> dict[str, Any]:
         path = Path(bszo.models.__file__).parent / "assets" / asset
     if path.is_dir() and path.name:
         plain["model"]["path"] = content_id(path)
+    plain["model"].pop("device_map", None)  # where it runs, like device
     if plain["data"].get("root"):
         rows = Path(plain["data"]["root"]).expanduser() / str(plain["task"].get("name"))
         if rows.is_dir():

@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -19,8 +20,8 @@ _CLEAR_REFS = Path("/proc/self/clear_refs")
 class Meters:
     """Clocks and peak memory of one run.
 
-    Peak memory is that of training alone. On a GPU: the most bytes that CUDA's allocator had handed out. On a
-    CPU: the highest resident set of the whole process, libraries included (on Linux reset whenever training
+    Peak memory is that of training alone. On a GPU: the most bytes that CUDA's allocator had handed out, summed over
+    GPUs. On a CPU: the highest resident set of the whole process, libraries included (on Linux reset whenever training
     begins or goes on, so that earlier runs in the process do not count; elsewhere since the process began).
 
     Attributes:
@@ -29,8 +30,8 @@ class Meters:
         peak_memory_bytes: None before training has run.
     """
 
-    def __init__(self, device: torch.device) -> None:
-        self.device = device
+    def __init__(self, device: torch.device, *others: torch.device) -> None:
+        self.device, self.others = device, others
         self.train_seconds = 0.0
         self.evaluation_seconds = 0.0
         self.step_ms: list[float] = []
@@ -44,6 +45,20 @@ class Meters:
     def median_step_ms(self) -> float | None:
         """Median over all steps, which leaves the slow first one out; None before the first step."""
         return statistics.median(self.step_ms) if self.step_ms else None
+
+    def state(self) -> dict[str, Any]:
+        """What a resumed run adds to."""
+        return {
+            "train_seconds": self.train_seconds,
+            "evaluation_seconds": self.evaluation_seconds,
+            "step_ms": torch.tensor(self.step_ms, dtype=torch.float64),  # (steps,)
+            "peak_memory_bytes": self.peak_memory_bytes,
+        }
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Go on from `state()`."""
+        self.train_seconds, self.evaluation_seconds = state["train_seconds"], state["evaluation_seconds"]
+        self.step_ms, self.peak_memory_bytes = state["step_ms"].tolist(), state["peak_memory_bytes"]
 
     @contextmanager
     def training(self) -> Iterator[None]:
@@ -79,13 +94,14 @@ class Meters:
 
     def _reset_peak(self) -> None:
         if self.device.type == "cuda":
-            torch.cuda.reset_peak_memory_stats(self.device)
+            for device in (self.device, *self.others):
+                torch.cuda.reset_peak_memory_stats(device)
         elif os.access(_CLEAR_REFS, os.W_OK):
             _CLEAR_REFS.write_text("5")  # proc(5): sets VmHWM back to the present resident set
 
     def _peak(self) -> int:
         if self.device.type == "cuda":
-            return torch.cuda.max_memory_allocated(self.device)
+            return sum(torch.cuda.max_memory_allocated(device) for device in (self.device, *self.others))
         if _STATUS.is_file():
             found = re.search(r"^VmHWM:\s*(\d+) kB", _STATUS.read_text(), re.MULTILINE)
             if found:

@@ -123,18 +123,20 @@ def _hardware(device: str) -> dict[str, Any]:
     return hardware
 
 
-def provenance(overrides: Sequence[str], device: str) -> dict[str, Any]:
+def provenance(overrides: Sequence[str], device: str, num_processes: int = 1) -> dict[str, Any]:
     """Everything that says how to get this number again, as plain JSON values.
 
     Args:
         overrides: the run's Hydra overrides; absolute paths in them are cut to their last name.
         device: "cpu" or "cuda".
+        num_processes: that torchrun started.
     """
+    launch = "python" if num_processes == 1 else f"torchrun --nproc-per-node {num_processes}"
     changes = _git("status", "--porcelain", "--", ".", ":!results")  # records change no code
     return {
         "commit": _git("rev-parse", "HEAD"),
         "dirty": None if changes is None else bool(changes),
-        "command": scrub(f"python -m experiments.run {shlex.join(overrides)}".strip()),
+        "command": scrub(f"{launch} -m experiments.run {shlex.join(overrides)}".strip()),
         "versions": _versions(),
         "hardware": _hardware(device),
         "byte_order": sys.byteorder,

@@ -6,18 +6,20 @@ Standard library only, so that tables and status pages load neither torch nor Hy
 import hashlib
 import json
 import math
-import os
 import re
-import tempfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
+
+from experiments.files import written_whole
 
 SCHEMA_VERSION = 1
 STATUSES = ("ok", "diverged", "out_of_memory", "interrupted", "crashed")
 
 # Where a run logs, how it shows itself and what machine it got: provenance says it, the signature does not.
-NOT_SCIENTIFIC = ("device", "hydra", "paths", "threads", "tracker")
+NOT_SCIENTIFIC = ("checkpoint", "device", "hydra", "parallel", "paths", "threads", "tracker")
+
+NOT_SCIENTIFIC_KEYS = {"protocol": ("checkpoint_every",)}  # group -> keys, in groups that count otherwise
 
 _NUMBER = (int, float)
 _OPTIONAL_NUMBER = (int, float, type(None))
@@ -42,6 +44,8 @@ FIELDS: dict[str, tuple[type, ...]] = {
     "evaluation_seconds": _NUMBER,
     "step_ms": _OPTIONAL_NUMBER,
     "curve": (list,),
+    "warnings": (dict,),
+    "num_parts": (int,),
     "data": (dict,),
     "model": (dict,),
     "provenance": (dict,),
@@ -54,7 +58,11 @@ class RecordError(Exception):
 
 def scientific(config: Mapping[str, Any]) -> dict[str, Any]:
     """The part of a resolved configuration that moves a number."""
-    return {key: value for key, value in config.items() if key not in NOT_SCIENTIFIC}
+    left = {key: value for key, value in config.items() if key not in NOT_SCIENTIFIC}
+    for group, keys in NOT_SCIENTIFIC_KEYS.items():
+        if isinstance(left.get(group), Mapping):
+            left[group] = {key: value for key, value in left[group].items() if key not in keys}
+    return left
 
 
 def _canonical(value: Any) -> Any:
@@ -124,20 +132,10 @@ def validate(record: Any, where: str) -> dict[str, Any]:
 def write(record: Mapping[str, Any], folder: Path) -> Path:
     """Write a record under `folder`, return its path; a reader sees the old file or the new, never a part."""
     record = validate(_plain(record), "record")
-    folder.mkdir(parents=True, exist_ok=True)
     path = folder / file_name(record)
     text = json.dumps(record, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
-    handle, temporary = tempfile.mkstemp(prefix=f".{path.stem}-", suffix=".tmp", dir=folder)
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(temporary).chmod(0o644)  # mkstemp makes it readable by its owner alone
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    with written_whole(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
     return path
 
 

@@ -54,6 +54,8 @@ def _check_config(config: dict[str, Any]) -> None:
     """Refuse all but an optimizer with plain arguments: whoever wrote the file may not run code here."""
     if not config:
         raise TrajectoryError("the log does not say how its optimizer is built: bszo.trajectory.replay takes one")
+    if strange := [key for key in config if not key.isidentifier()]:
+        raise ConfigError(f"optimizer: {strange[0][:80]!r} is no name of an argument")
     nested = [key for key, value in config.items() for part in (value if isinstance(value, list) else [value])
               if isinstance(part, (dict, list))]
     if nested:
@@ -71,6 +73,9 @@ def save(model: LanguageModel, out: Path) -> None:
     Raises:
         TrajectoryError: `out` cannot be written; nothing is left behind.
     """
+    from transformers.utils import logging  # loaded with the model; a wrong log is told before it
+
+    logging.disable_progress_bar()
     module: Any = model.module
     module.config._name_or_path = ""  # the base's path is its owner's
     try:

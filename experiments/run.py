@@ -1,7 +1,8 @@
 """`python -m experiments.run`: compose, sign, build, run, record.
 
 Exit codes: 0 ok (or an ok record with this signature is there), 1 a wrong configuration, input or a crash,
-3 diverged, 4 out of memory, 130 interrupted. A sweep goes on past a failed run and ends with its code.
+3 diverged, 4 out of memory, 5 another process is running it, 130 interrupted. A sweep goes on past a failed run, and
+ends with its code, and past one that another process is running.
 """
 
 import logging
@@ -18,11 +19,12 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from bszo.errors import BszoError, ConfigError
+from bszo.errors import BszoError, ConfigError, ParallelError
 from experiments.explain import explain
+from experiments.locks import Busy
 
 CONF = Path(__file__).resolve().parents[1] / "conf"
-EXIT_CODES = {"ok": 0, "crashed": 1, "diverged": 3, "out_of_memory": 4, "interrupted": 130}
+EXIT_CODES = {"ok": 0, "crashed": 1, "diverged": 3, "out_of_memory": 4, "busy": 5, "interrupted": 130}
 
 log = logging.getLogger("experiments")
 
@@ -80,19 +82,33 @@ def job(config: DictConfig) -> None:
     settings = HydraConfig.get()
     made = settings.runtime.choices.items()
     choices = {key: str(value) for key, value in made if not key.startswith("hydra")}
+    own = False  # under torchrun: did this happen in this process alone, perhaps?
     try:
         record = execute(resolve(config), choices, list(settings.overrides.task))
         line, code = f"{record['status']}: {record['reason']}", EXIT_CODES[record["status"]]
+        own = record["status"] == "out_of_memory"
+    except Busy as busy:  # a sweep goes on to what nobody runs
+        line, code = str(busy), EXIT_CODES["busy"]
+        if settings.mode == RunMode.MULTIRUN:
+            log.info(line)
+            return
     except BszoError as error:
         if full_errors():
             raise
         line, code = str(error), 1
+        own = not isinstance(error, (ConfigError, ParallelError))
     if code == 0:
         return
-    print(line, file=sys.stderr)
+    if own or speaker():
+        print(line, file=sys.stderr)
     if settings.mode == RunMode.MULTIRUN and code != EXIT_CODES["interrupted"]:
         raise RunFailed(line, code)
     sys.exit(code)
+
+
+def speaker() -> bool:
+    """False in all but the first of torchrun's processes: what all would say is said once."""
+    return os.environ.get("RANK", "0") == "0"
 
 
 def full_errors() -> bool:
@@ -112,8 +128,13 @@ def main() -> None:
     except (HydraException, OmegaConfBaseException) as error:
         if wants_traceback:
             raise
-        print(explain(error, CONF, sys.argv[1:]), file=sys.stderr)
+        if speaker():
+            print(explain(error, CONF, sys.argv[1:]), file=sys.stderr)
         sys.exit(1)
+    except KeyboardInterrupt as stop:  # between runs, or once the record is written
+        if speaker():
+            print(f"stopped by {stop or 'SIGINT'}", file=sys.stderr)
+        sys.exit(EXIT_CODES["interrupted"])
 
 
 if __name__ == "__main__":

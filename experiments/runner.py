@@ -3,10 +3,9 @@
 import logging
 import math
 import sys
-from dataclasses import dataclass, field
+from dataclasses import asdict
 from typing import Any
 
-import torch
 from torch import Tensor
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
@@ -14,8 +13,12 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 from bszo.errors import ModelError
 from bszo.tasks import batches
 from experiments.build import Parts
+from experiments.checkpoint import Checkpoints
 from experiments.evaluate import evaluate
+from experiments.guards import Diverged, Guards
 from experiments.meters import Meters
+from experiments.parallel import Group
+from experiments.result import Result, Selection
 from experiments.schema import Protocol
 from experiments.signals import Signals
 from experiments.tracking import RunTracker
@@ -23,29 +26,12 @@ from experiments.tracking import RunTracker
 log = logging.getLogger("experiments")
 
 
-class Diverged(Exception):
-    """The parameters give scores that are not finite."""
-
-
-@dataclass
-class Result:
-    """What is known so far: filled while the run goes on, so that an early end loses nothing."""
-
-    zero_shot_accuracy: float | None = None
-    validation_accuracy: float | None = None
-    test_accuracy: float | None = None
-    num_steps: int = 0
-    best_step: int | None = None
-    num_stale: int = 0
-    curve: list[dict[str, Any]] = field(default_factory=list)
-
-
 class Runner:
     """Trains, evaluates, selects, and scores the selected parameters once.
 
-    Validation accuracy selects among the evaluations after training began; of equals the earlier stays. The
-    selected parameters are held as a copy in CPU memory. The test split is scored twice: zero-shot, and
-    for the selected parameters.
+    Validation accuracy selects among the evaluations after training began; of equals the earlier stays. The test split
+    is scored twice: zero-shot, and for the selected parameters. What to do next follows from `result` alone, so that a
+    run goes on from any step's border as if it had never stopped.
 
     Args:
         parts: model, optimizer and encoded examples.
@@ -54,6 +40,8 @@ class Runner:
         tracker: gets a copy of the numbers, every `log_every` steps.
         signals: hold Ctrl-C back while a step moves the parameters.
         progress: "auto" (a bar on a terminal), "always" or "never".
+        group: the processes that split the work; a group of one does all of it.
+        checkpoints: written every `protocol.checkpoint_every` steps and when a signal ends the run; None writes none.
     """
 
     def __init__(
@@ -66,80 +54,119 @@ class Runner:
         signals: Signals,
         log_every: int,
         progress: str,
+        group: Group | None = None,
+        checkpoints: Checkpoints | None = None,
     ) -> None:
-        self.parts, self.protocol = parts, protocol
+        self.parts, self.protocol, self.seed, self.group = parts, protocol, seed, group or Group()
         self.tracker, self.signals, self.log_every, self.progress = tracker, signals, log_every, progress
         self.optimizer: Any = parts.optimizer  # every method here counts its forwards
-        self.meters = Meters(parts.model.device)
+        self.checkpoints = checkpoints
+        first = parts.model.device
+        self.meters = Meters(first, *({p.device for p in parts.model.module.parameters()} - {first}))
         self.result = Result()
-        self._selected: list[Tensor] = []
-        self._losses: list[float] = []  # since the last evaluation
+        self.selection = Selection(p for p in parts.model.module.parameters() if p.requires_grad)
+        self.guards = Guards(self.optimizer, self.selection.parameters, protocol.on_nonfinite)
         self._lrs = [group["lr"] for group in self.optimizer.param_groups]
         self._batches = batches(len(parts.train), protocol.batch_size, seed)
-        self._last_cost = 0  # forward passes of the last step
+        self._saved = 0  # the step of the last checkpoint
+        self._whole = True  # no step is half done
 
     def run(self) -> None:
         """Zero-shot scores, training, the selected parameters' test score; fills `result` and `meters`."""
-        self.result.zero_shot_accuracy = self._accuracy(self.parts.test)
-        zero_shot = self._accuracy(self.parts.validation)
-        self._add_point(zero_shot)
-        log.info(
-            "step 0: validation %.1f %%, test %.1f %% (zero-shot)",
-            100 * zero_shot,
-            100 * self.result.zero_shot_accuracy,
-        )
-        hidden = {"auto": not sys.stderr.isatty(), "always": False, "never": True}[self.progress]
-        with tqdm(disable=hidden, dynamic_ncols=True, **self._length()) as bar, logging_redirect_tqdm():
-            self._train(bar)
-        if self.result.best_step is not None:
-            self._restore()
-            self.result.test_accuracy = self._accuracy(self.parts.test)
-            log.info(
-                "step %d selected: validation %.1f %%, test %.1f %%",
-                self.result.best_step,
-                100 * (self.result.validation_accuracy or 0.0),
-                100 * self.result.test_accuracy,
-            )
+        try:
+            if not self.result.curve:
+                self._score_zero_shot()
+            hidden = {"auto": not sys.stderr.isatty(), "always": False, "never": True}[self.progress]
+            with tqdm(disable=hidden, dynamic_ncols=True, **self._length()) as bar, logging_redirect_tqdm():
+                self._train(bar)
+            if self.result.best_step is not None:
+                self._score_selected(self.result.best_step)
+        except KeyboardInterrupt:
+            if self._whole and self.result.num_steps > self._saved:
+                with self.signals.held():
+                    self._save()
+            raise
+
+    def resume(self, state: dict[str, Any], best: list[Tensor]) -> None:
+        """Go on from where a checkpoint, whose parameters are in place, was written."""
+        self.result = Result(**state["result"])
+        self.result.num_parts += 1
+        self.meters.load(state["meters"])
+        self.guards.load(state["guards"])
+        self._lrs, self.selection.kept, self._saved = state["lrs"], best, self.result.num_steps
+        self._batches = batches(len(self.parts.train), self.protocol.batch_size, self.seed, self._saved)
+        log.info("goes on at step %d (part %d)", self._saved, self.result.num_parts)
+
+    def _save(self) -> None:
+        if self.checkpoints is not None:
+            result = self.result
+            state = {"result": asdict(result), "meters": self.meters.state(), "guards": self.guards.state(),
+                     "lrs": self._lrs, "tracker_id": self.tracker.run_id}  # fmt: skip
+            self.checkpoints.save(state, result.num_steps, result.best_step, self.selection.kept)
+            self._saved = result.num_steps
 
     def _length(self) -> dict[str, Any]:
         if self.protocol.max_forwards is None:
-            return {"total": self.protocol.num_steps, "unit": "step"}
-        return {"total": self.protocol.max_forwards, "unit": "forward"}
+            return {"total": self.protocol.num_steps, "unit": "step", "initial": self.result.num_steps}
+        return {"total": self.protocol.max_forwards, "unit": "forward", "initial": self.optimizer.num_forwards}
 
     def _train(self, bar: tqdm) -> None:
-        while not self._spent():
+        while True:
+            if self._evaluation_is_due():
+                bar.set_postfix_str(f"loss {self.result.mean_loss:.3f}", refresh=False)
+                self._evaluate()
+            every = self.protocol.checkpoint_every
+            if every is not None and self.result.num_steps // every > self._saved // every:
+                with self.signals.held():
+                    self._save()
+            if self._spent() or self._stale():
+                return
             with self.meters.training():
-                for _ in range(self._until_evaluation()):
+                for _ in range(self._until_border()):
                     if self._spent():
                         break
                     self._step(next(self._batches))
-                    bar.update(1 if self.protocol.max_forwards is None else self._last_cost)
-            bar.set_postfix_str(f"loss {self._mean_loss():.3f}", refresh=False)
-            self._evaluate()
-            patience = self.protocol.patience
-            if patience is not None and self.result.num_stale >= patience:
-                log.info("step %d: none of %d evaluations was better", self.result.num_steps, patience)
-                return
+                    bar.update(1 if self.protocol.max_forwards is None else self.result.last_cost)
 
-    def _until_evaluation(self) -> int:
-        return self.protocol.eval_every - self.result.num_steps % self.protocol.eval_every
+    def _evaluation_is_due(self) -> bool:
+        done = self.result.num_steps
+        at_border = done % self.protocol.eval_every == 0 or self._spent()
+        return at_border and done > self.result.curve[-1]["step"]
+
+    def _until_border(self) -> int:
+        """Steps to the next evaluation or checkpoint."""
+        intervals = [every for every in (self.protocol.eval_every, self.protocol.checkpoint_every) if every is not None]
+        return min(every - self.result.num_steps % every for every in intervals)
 
     def _spent(self) -> bool:
         most = self.protocol.max_forwards
-        beyond = most is not None and self.optimizer.num_forwards + max(1, self._last_cost) > most
+        beyond = most is not None and self.optimizer.num_forwards + max(1, self.result.last_cost) > most
         return beyond or self.result.num_steps >= self.protocol.num_steps
+
+    def _stale(self) -> bool:
+        patience = self.protocol.patience
+        if patience is None or self.result.num_stale < patience:
+            return False
+        log.info("step %d: none of %d evaluations was better", self.result.num_steps, patience)
+        return True
 
     def _step(self, indices: list[int]) -> None:
         """One optimizer step on one batch: the one line that is the same for every method."""
-        model, before = self.parts.model, self.optimizer.num_forwards
+        result, before = self.result, self.optimizer.num_forwards
+        number = result.num_steps
+        looks = (number + 1) % self.log_every == 0
         self._set_lr()
-        with self.meters.step(), self.signals.held():
-            batch = model.collate([self.parts.train[index] for index in indices])
-            loss = self.optimizer.step(lambda: model.loss(batch))
-            self.result.num_steps += 1
-            self._last_cost = self.optimizer.num_forwards - before
-            self._losses.append(float(loss))
-        if self.result.num_steps % self.log_every == 0:
+        with self.signals.held(), self.meters.step():
+            self._whole = False
+            closure = self.group.loss(self.parts.model, [self.parts.train[index] for index in indices])
+            loss = self.guards.step(closure, number=number, look=looks)
+            result.num_steps += 1
+            result.last_cost = self.optimizer.num_forwards - before
+            if loss is not None:
+                result.losses.append(loss)
+                result.noise_var, result.gain = self.optimizer.last.noise_var, self.optimizer.last.gain
+            self._whole = True
+        if looks:
             self._track()
 
     def _set_lr(self) -> None:
@@ -152,77 +179,61 @@ class Runner:
                 group["lr"] = lr * (1 - done)
 
     def _track(self) -> None:
-        values = {
-            "loss": sum(self._losses[-self.log_every :]) / len(self._losses[-self.log_every :]),
-            "num_forwards": self.optimizer.num_forwards,
-            "step_ms": self.meters.step_ms[-1],
-        }
-        noise_var, gain = self._noise()
-        values |= {} if noise_var is None else {"sigma_e": math.sqrt(noise_var)}
-        values |= {} if gain is None else {"gain": gain}
-        self.tracker.log(values, self.result.num_steps)
-
-    def _noise(self) -> tuple[float | None, float | None]:
-        last = self.optimizer.last
-        return (None, None) if last is None else (last.noise_var, last.gain)
-
-    def _mean_loss(self) -> float:
-        return sum(self._losses) / len(self._losses) if self._losses else math.nan
+        result, last = self.result, self.result.losses[-self.log_every :]
+        values = {"num_forwards": self.optimizer.num_forwards, "step_ms": self.meters.step_ms[-1]}
+        values |= {"loss": sum(last) / len(last)} if last else {}
+        values |= {} if result.noise_var is None else {"sigma_e": math.sqrt(result.noise_var)}
+        values |= {} if result.gain is None else {"gain": result.gain}
+        self.tracker.log(values, result.num_steps)
 
     def _accuracy(self, encoded: list[Any]) -> float:
         with self.meters.evaluation():
-            return evaluate(self.parts.model, encoded, self.protocol.eval_max_tokens)
+            return self.group.accuracy(
+                lambda part: evaluate(self.parts.model, part, self.protocol.eval_max_tokens), encoded
+            )
+
+    def _score_zero_shot(self) -> None:
+        test = self.result.zero_shot_accuracy = self._accuracy(self.parts.test)
+        validation = self._accuracy(self.parts.validation)
+        self._add_point(validation)
+        log.info("step 0: validation %.1f %%, test %.1f %% (zero-shot)", 100 * validation, 100 * test)
+
+    def _score_selected(self, step: int) -> None:
+        self.selection.restore()
+        test = self.result.test_accuracy = self._accuracy(self.parts.test)
+        validation = self.result.validation_accuracy or 0.0
+        log.info("step %d selected: validation %.1f %%, test %.1f %%", step, 100 * validation, 100 * test)
 
     def _evaluate(self) -> None:
         """Score the validation rows, add a point to the curve, keep the parameters if they are the best."""
+        result = self.result
         try:
             score = self._accuracy(self.parts.validation)
         except ModelError as error:  # zero-shot the same rows had finite scores
             raise Diverged(str(error)) from error
-        self._add_point(score)
-        log.info(
-            "step %d: loss %.4f, validation %.1f %%, %d forward passes",
-            self.result.num_steps,
-            self._mean_loss(),
-            100 * score,
-            self.optimizer.num_forwards,
-        )
-        self._losses.clear()
-        best = self.result.validation_accuracy
-        if best is None or score > best:
-            self._keep()
-            self.result.validation_accuracy, self.result.best_step = score, self.result.num_steps
-            self.result.num_stale = 0
-        else:
-            self.result.num_stale += 1
+        with self.signals.held():  # a run stops before all of this or after it
+            self._add_point(score)
+            log.info("step %d: loss %.4f, validation %.1f %%, %d forward passes",
+                     result.num_steps, result.mean_loss, 100 * score, self.optimizer.num_forwards)  # fmt: skip
+            result.losses.clear()
+            result.num_stale += 1
+            if result.validation_accuracy is None or score > result.validation_accuracy:
+                self.selection.keep()
+                result.validation_accuracy, result.best_step, result.num_stale = score, result.num_steps, 0
 
     def _add_point(self, score: float) -> None:
-        noise_var, gain = self._noise()
-        self.result.curve.append(
+        result = self.result
+        result.curve.append(
             {
-                "step": self.result.num_steps,
+                "step": result.num_steps,
                 "num_forwards": self.optimizer.num_forwards,
-                "train_loss": self._mean_loss() if self._losses else None,
+                "train_loss": result.mean_loss if result.losses else None,
                 "validation_accuracy": score,
-                "noise_var": noise_var,
-                "gain": gain,
+                "noise_var": result.noise_var,
+                "gain": result.gain,
                 "train_seconds": self.meters.train_seconds,
             }
         )
         memory = self.meters.peak_memory_bytes
         values = {"validation_accuracy": score} | ({} if memory is None else {"peak_memory_bytes": memory})
-        self.tracker.log(values, self.result.num_steps)
-
-    def _trainable(self) -> list[Tensor]:
-        return [parameter for parameter in self.parts.model.module.parameters() if parameter.requires_grad]
-
-    def _keep(self) -> None:
-        if not self._selected:
-            self._selected = [torch.empty_like(parameter, device="cpu") for parameter in self._trainable()]
-        for kept, parameter in zip(self._selected, self._trainable(), strict=True):
-            kept.copy_(parameter.detach())
-
-    @torch.no_grad()
-    def _restore(self) -> None:
-        for kept, parameter in zip(self._selected, self._trainable(), strict=True):
-            parameter.copy_(kept)
+        self.tracker.log(values, result.num_steps)

@@ -42,14 +42,24 @@ class Protocol:
     lr_schedule: Literal["constant", "linear"]
     max_eval_examples: int | None
     eval_max_tokens: int
+    checkpoint_every: int | None
+    on_nonfinite: Literal["stop", "skip"]
 
     def __post_init__(self) -> None:
         low = {"num_steps": 0, "max_forwards": 0, "batch_size": 1, "eval_every": 1, "patience": 1}
-        low |= {"max_eval_examples": 1, "eval_max_tokens": 1}
+        low |= {"max_eval_examples": 1, "eval_max_tokens": 1, "checkpoint_every": 1}
         for name, least in low.items():
             value = getattr(self, name)
             if value is not None and value < least:
                 raise ConfigError(f"protocol.{name}={value}: must be at least {least}")
+
+
+@with_config(_FORBID)
+@dataclass(frozen=True)
+class Checkpoint:
+    """What a checkpoint holds of the parameters: all of them, or the log by which they are found again."""
+
+    kind: Literal["full", "trajectory"]
 
 
 @with_config(_FORBID)
@@ -97,12 +107,26 @@ class Paths:
 
 @with_config(_FORBID)
 @dataclass(frozen=True)
+class Parallel:
+    """How the processes of torchrun split the work, and how long one waits for another."""
+
+    queries: bool
+    timeout_seconds: float
+
+    def __post_init__(self) -> None:
+        if self.timeout_seconds <= 0:
+            raise ConfigError(f"parallel.timeout_seconds={self.timeout_seconds}: must be more than 0")
+
+
+@with_config(_FORBID)
+@dataclass(frozen=True)
 class RunConfig:
     """One resolved configuration; the dictionaries hold a `_target_` and its constructor's arguments."""
 
     seed: int
     device: Literal["auto", "cpu", "cuda"]
     threads: int | None
+    parallel: Parallel
     model: dict[str, Any]
     task: dict[str, Any]
     data: dict[str, Any]
@@ -110,6 +134,7 @@ class RunConfig:
     tuning: Tuning
     precision: Precision
     protocol: Protocol
+    checkpoint: Checkpoint
     fidelity: Fidelity
     tracker: Tracker
     paths: Paths

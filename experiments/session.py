@@ -1,19 +1,29 @@
 """One configuration from signature to record, however the run ends."""
 
 import logging
+import os
+import shutil
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import ExitStack, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from bszo.errors import BszoError, ConfigError, NonFiniteLoss
+from bszo.models import weights_fingerprint
 from experiments import record as records
 from experiments.build import Parts, build, by_content, resolve_device
+from experiments.checkpoint import Checkpoints
+from experiments.guards import Diverged
+from experiments.light import LightCheckpoints
+from experiments.locks import Busy, claimed
+from experiments.parallel import join
 from experiments.provenance import provenance, scrub, scrub_all
-from experiments.runner import Diverged, Result, Runner
+from experiments.result import Result
+from experiments.runner import Runner
 from experiments.schema import parse
 from experiments.signals import Signals
 from experiments.tracking import NoTracker, RunTracker, make_tracker
@@ -41,7 +51,11 @@ class Session:
         self.signature = records.signature(self.public)
         self.choices = choices | self._names(choices)
         self.signals = Signals()
+        self.group = join(
+            self.config.parallel, resolve_device(self.config.device), self.config.model.get("device_map")
+        )
         self.runner: Runner | None = None
+        self.checkpoints: Checkpoints | None = None
         self.parts: Parts | None = None
         self.tracker: RunTracker = NoTracker()
         self.started = time.time()
@@ -56,11 +70,33 @@ class Session:
         """The record of this configuration: an earlier one that is ok, or a new one.
 
         Raises:
-            BszoError: rows or model cannot be used; nothing is written.
+            BszoError: rows, model or folders cannot be used; nothing is written.
+            Busy: another process is running this configuration.
             Exception: a fault of the program, after a record with status `crashed`.
         """
-        if earlier := self._earlier():
+        if earlier := self._earlier_everywhere():
             return earlier
+        with ExitStack() as stack:
+            busy = self._claim(stack) if self.group.rank == 0 else None
+            if self.group.first(busy is not None):
+                raise busy or Busy(f"{self.signature}: another process is running this configuration; skipped")
+            return self._earlier_everywhere() or self._run()  # which may have ended while this one came here
+
+    def _claim(self, stack: ExitStack) -> Busy | None:
+        """Hold the signature until `stack` closes, or say who does; ConfigError where nothing could be written."""
+        results = Path(self.config.paths.results)
+        try:
+            stack.enter_context(claimed(self.signature, results / "locks"))
+        except Busy as busy:
+            return busy
+        except OSError as error:
+            raise ConfigError(f"paths.results={results}: cannot be written ({error.strerror})") from error
+        place = next(folder for folder in (self.folder, *self.folder.absolute().parents) if folder.exists())
+        if not os.access(place, os.W_OK):
+            raise ConfigError(f"paths.runs={self.folder}: cannot be written (Permission denied)")
+        return None
+
+    def _run(self) -> dict[str, Any]:
         status, reason = "crashed", None
         with self.signals:
             try:
@@ -68,8 +104,13 @@ class Session:
             finally:
                 error = sys.exception()
                 if not isinstance(error, BszoError) or self.runner is not None:  # else bad input: nothing ran
-                    record = self._finish(status, reason or (error and f"{type(error).__name__}: {error}"))
+                    with suppress(KeyboardInterrupt) if error else nullcontext():  # the error says more
+                        record = self._finish(status, reason or (error and f"{type(error).__name__}: {error}"))
         return record
+
+    def _earlier_everywhere(self) -> dict[str, Any] | None:
+        earlier = self._earlier() if self.group.rank == 0 else None
+        return (earlier or self._record("ok", None)) if self.group.first(earlier is not None) else None
 
     def _earlier(self) -> dict[str, Any] | None:
         """The ok record with this signature; another status will be replaced, damage is an error."""
@@ -82,31 +123,58 @@ class Session:
             raise ConfigError(f"{error}; move it away to run this again") from error
         if earlier["status"] != "ok":
             return None
+        shutil.rmtree(self._checkpoint_folder, ignore_errors=True)  # a kill may have come before this
         log.info("already run: %s (test accuracy %s)", path.name, earlier["test_accuracy"])
         return earlier
 
     def _finish(self, status: str, reason: str | None) -> dict[str, Any]:
-        record = self._record(status, reason)
-        path = records.write(record, self.folder)
-        self._finish_tracker(record)
-        log.info("%s: %s", status, path)
+        with self.signals.held():  # torchrun stops the others as soon as one has failed
+            record = self._record(status, reason)
+            path = self._write(record) if self.group.rank == 0 else None
+        if path is not None:
+            self._finish_tracker(record)
+            log.info("%s: %s", status, path)
+        if status in ("ok", "diverged"):
+            self.group.first(True)  # no process exits before the record is written
         return record
+
+    def _write(self, record: dict[str, Any]) -> Path:
+        try:
+            path = records.write(record, self.folder)
+        except OSError as error:
+            raise ConfigError(f"paths.runs={self.folder}: the record cannot be written ({error.strerror})") from error
+        if record["status"] == "ok" and self.checkpoints is not None:
+            self.checkpoints.remove()
+        return path
 
     def _attempt(self) -> tuple[str, str | None]:
         """Build and run; the ways a run may end early, as status and reason."""
         try:
             self.parts = build(self.config)
-            self.tracker = make_tracker(self.config.tracker, self.config.paths, self._title(), self.public)
-            self.runner = Runner(
+            self.group.attach(self.parts.optimizer)
+            self.group.require_same("rows or weights", f"{self.signature} {self.parts.data} {self.parts.model_facts}")
+            self.checkpoints = self._make_checkpoints(self.parts)
+            found = self.checkpoints.load()
+            if self.group.rank == 0:
+                self.tracker = make_tracker(
+                    self.config.tracker, self.config.paths, self._title(), self.public,
+                    found[0]["tracker_id"] if found else None,
+                )  # fmt: skip
+            runner = Runner(
                 self.parts,
                 self.config.protocol,
                 seed=self.config.seed,
                 tracker=self.tracker,
                 signals=self.signals,
                 log_every=self.config.tracker.log_every,
-                progress=self.config.tracker.progress,
+                progress=self.config.tracker.progress if self.group.rank == 0 else "never",
+                group=self.group,
+                checkpoints=self.checkpoints if self.group.rank == 0 else None,
             )
-            self.runner.run()
+            self._begin(runner, found)
+            runner.run()
+            if self.group.size > 1:
+                self.group.require_same("trained weights", weights_fingerprint(self.parts.model.module))
         except (NonFiniteLoss, Diverged) as error:
             return "diverged", str(error)
         except (torch.OutOfMemoryError, MemoryError) as error:
@@ -116,8 +184,34 @@ class Session:
                 raise
             return "out_of_memory", str(error)
         except KeyboardInterrupt as signal:
-            return "interrupted", f"stopped by {signal or 'SIGINT'}"
+            stopped = f"stopped by {signal or 'SIGINT'}"
+            if self.group.size > 1 and str(signal) == "SIGTERM":
+                stopped += ", as torchrun does where another process has failed"
+            return "interrupted", stopped
         return "ok", None
+
+    @property
+    def _checkpoint_folder(self) -> Path:
+        return Path(self.config.paths.results) / "checkpoints" / self.signature
+
+    def _make_checkpoints(self, parts: Parts) -> Checkpoints:
+        folder = self._checkpoint_folder
+        if self.config.checkpoint.kind == "full":
+            return Checkpoints(folder, self.signature, parts)
+        return LightCheckpoints(
+            folder, self.signature, parts, self.config.optimizer, writes=self.group.rank == 0
+        )
+
+    def _begin(self, runner: Runner, found: tuple[dict[str, Any], list[torch.Tensor]] | None) -> None:
+        """From the checkpoint that was found, or from the beginning."""
+        assert self.checkpoints is not None
+        if found:
+            runner.resume(*found)
+        else:
+            self.checkpoints.start()
+        self.runner = runner
+        if self.group.size > 1:
+            self.group.require_same("the checkpoint they go on from", str(runner.result.num_steps))
 
     def _title(self) -> str:
         names = [self.choices.get(group, "none") for group in ("task", "model", "optimizer")]
@@ -147,10 +241,13 @@ class Session:
             "evaluation_seconds": meters.evaluation_seconds if meters else 0.0,
             "step_ms": meters.median_step_ms if meters else None,
             "curve": result.curve,
+            "warnings": self.runner.guards.warnings if self.runner else {},
+            "num_parts": result.num_parts,
             "data": self.parts.data if self.parts else {},
             "model": self.parts.model_facts if self.parts else {},
-            "provenance": provenance(self.overrides, resolve_device(self.config.device))
+            "provenance": provenance(self.overrides, resolve_device(self.config.device), self.group.size)
             | {
+                "parallel": self.group.facts(),
                 "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(self.started)),
             },
         }

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM that wait for the step in progress, so that a run always stops at a step's border."""
+"""Signals that wait for the step in progress, so that a run always stops at a step's border."""
 
 import signal
 import threading
@@ -7,21 +7,27 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Self
 
+# Ctrl-C; the end that a system announces; Slurm's pre-emption, which Windows does not know
+STOPPING = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1") if hasattr(signal, name)]
+
 
 class Signals:
-    """While entered, SIGINT and SIGTERM raise KeyboardInterrupt; inside `held()` only once it ends.
+    """While entered, SIGINT, SIGTERM and SIGUSR1 raise KeyboardInterrupt; inside `held()` only once it ends.
 
-    A second signal does not wait. Outside the main thread, where Python allows no handlers, nothing changes.
+    A second Ctrl-C does not wait. Any other second signal changes nothing: a pre-emption comes as SIGUSR1 and then
+    SIGTERM, and what is saved in between must be saved whole. Outside the main thread, where Python allows no handlers,
+    nothing changes.
     """
 
     def __init__(self) -> None:
         self._holding = False
+        self._stopping = False
         self._pending: str | None = None
         self._before: dict[int, object] = {}
 
     def __enter__(self) -> Self:
         if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
+            for number in STOPPING:
                 self._before[number] = signal.signal(number, self._receive)
         return self
 
@@ -31,8 +37,11 @@ class Signals:
         self._before.clear()
 
     def _receive(self, number: int, _: FrameType | None) -> None:
-        name = signal.Signals(number).name
-        if self._holding and self._pending is None:
+        if self._stopping and number != signal.SIGINT:
+            return
+        name, waits = signal.Signals(number).name, self._holding and not self._stopping
+        self._stopping = True
+        if waits:
             self._pending = name
             return
         raise KeyboardInterrupt(name)
@@ -46,4 +55,5 @@ class Signals:
         finally:
             self._holding = False
         if self._pending is not None:
-            raise KeyboardInterrupt(self._pending)
+            name, self._pending = self._pending, None
+            raise KeyboardInterrupt(name)

@@ -12,7 +12,13 @@ WANDB_HOST = "api.wandb.ai"
 
 
 class RunTracker(Protocol):
-    """Takes numbers while they appear."""
+    """Takes numbers while they appear.
+
+    Attributes:
+        run_id: names the run for whoever goes on with it; None where nothing is kept.
+    """
+
+    run_id: str | None
 
     def log(self, values: Mapping[str, float], step: int) -> None:
         """Numbers that belong to a training step; steps never go back."""
@@ -25,6 +31,8 @@ class RunTracker(Protocol):
 
 class NoTracker:
     """Keeps nothing."""
+
+    run_id: str | None = None
 
     def log(self, values: Mapping[str, float], step: int) -> None:
         del values, step
@@ -42,6 +50,7 @@ class WandbTracker:
         folder: W&B makes `wandb/` in it.
         name: of the run.
         config: what W&B shows as the configuration.
+        run_id: of the run that goes on; None begins one.
     """
 
     def __init__(
@@ -52,6 +61,7 @@ class WandbTracker:
         folder: Path,
         name: str,
         config: Mapping[str, Any],
+        run_id: str | None,
     ) -> None:
         import wandb
 
@@ -77,7 +87,10 @@ class WandbTracker:
             config=dict(config),
             settings=settings,
             reinit="finish_previous",
+            id=run_id,
+            resume="allow" if run_id else None,
         )
+        self.run_id: str | None = self._run.id
 
     def log(self, values: Mapping[str, float], step: int) -> None:
         self._run.log(dict(values), step=step)
@@ -97,12 +110,14 @@ def logged_in() -> bool:
         return False
 
 
-def make_tracker(tracker: Tracker, paths: Paths, name: str, config: Mapping[str, Any]) -> RunTracker:
-    """The tracker that a configuration asks for; "auto" is online only with a login."""
+def make_tracker(
+    tracker: Tracker, paths: Paths, name: str, config: Mapping[str, Any], run_id: str | None = None
+) -> RunTracker:
+    """The tracker that a configuration asks for; "auto" is online only with a login. `run_id`: see WandbTracker."""
     if tracker.kind == "none":
         return NoTracker()
     online = tracker.mode == "online" or (tracker.mode == "auto" and logged_in())
     mode: Literal["offline", "online"] = "online" if online else "offline"
     return WandbTracker(
-        mode=mode, project=tracker.project, folder=Path(paths.wandb), name=name, config=config
+        mode=mode, project=tracker.project, folder=Path(paths.wandb), name=name, config=config, run_id=run_id
     )

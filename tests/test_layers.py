@@ -23,16 +23,21 @@ LAYERS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
         ("bszo.models", "bszo.tasks", "bszo.errors"),
         ("torch", "transformers", "peft", "safetensors", "tokenizers"),
     ),
-    "experiments.record": (("experiments.record", "experiments.tables"), ("pandas",)),
+    "experiments.files": ((), ()),
+    "experiments.locks": ((), ("filelock",)),
+    "experiments.gpus": ((), ("filelock", "torch")),
+    "experiments.record": (("experiments.record", "experiments.tables", "experiments.files"), ("pandas",)),
     "experiments.tables": (("experiments.record", "experiments.tables"), ("pandas",)),
     # the optimizers come through Hydra's instantiate alone: no bszo.optim, no bszo.perturb
     "experiments": (
         ("experiments", "bszo.models", "bszo.tasks", "bszo.errors", "bszo.__version__"),
         EXPERIMENTS,
     ),
+    "experiments.checkpoint": (("experiments", "bszo.errors"), ("torch", "safetensors")),
+    "experiments.light": (("experiments", "bszo.trajectory", "bszo.errors"), ("torch",)),
     "experiments.replay": (
         ("experiments", "bszo.models", "bszo.trajectory", "bszo.errors"),
-        (*EXPERIMENTS, "safetensors"),
+        (*EXPERIMENTS, "safetensors", "transformers"),
     ),
     "scripts": (("experiments.record", "experiments.tables"), ("pandas", "matplotlib", "rich", "numpy")),
     # scripts that measure or make models use the library

@@ -132,6 +132,7 @@ def test_inputs_that_cannot_be_used(base: Path, tmp_path: Path, run: tuple[Path,
     with torch.no_grad():
         next(module.parameters()).view(-1)[3] += 1e-3
     module.save_pretrained(other)
+    capsys.readouterr()
     assert "base is '" in refused(tmp_path, capsys, log, other, out)
     assert "there is no such folder" in refused(tmp_path, capsys, log, tmp_path / "no", out)
     assert "no.log: cannot be read" in refused(tmp_path, capsys, tmp_path / "no.log", base, out)
@@ -156,6 +157,7 @@ def test_inputs_that_cannot_be_used(base: Path, tmp_path: Path, run: tuple[Path,
         ({**BSZO, "k": [{"_target_": "bszo.BSZO"}]}, "optimizer.k: must be a plain value"),
         ({**BSZO, "_partial_": False}, "with _partial_: true is valid"),
         ({**BSZO, "kk": 3}, "optimizer.kk: no such key"),
+        ({**BSZO, "a\nb": 3}, "optimizer: 'a\\nb' is no name of an argument"),
         ({**BSZO, "seed": "${oc.env:HOME}"}, "optimizer.seed"),
         ({**BSZO, "seed": 8}, "setting seed is 7 there and 8 here"),
         ({**BSZO, "eps": -1.0}, "optimizer.eps=-1.0"),

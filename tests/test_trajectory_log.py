@@ -106,7 +106,7 @@ def test_settings_come_back_as_they_were(plain: dict[str, Any]) -> None:
 
 
 def test_appending_one_by_one_equals_writing_at_once(tmp_path: Path) -> None:
-    steps = [step(i, k=2 + (i > 6)) for i in range(11)]
+    steps = [step(i, k=2 + (i >= 8)) for i in range(11)]
     assert write(tmp_path / "log", steps, finish=False, flush_every=4) == encode(HEADER, steps, 4)[0]
 
 
@@ -237,7 +237,10 @@ def test_a_header_of_something_else_is_refused(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "change", [{"base": "xyz"}, {"settings": []}, {"noise_version": "1"}, {"noise_version": True}, {"names": 3}])
+    "change",
+    [{"base": "xyz"}, {"optimizer": "\x1b[2J"}, {"dtype": "a b"}, {"parameters": "A" * 64}, {"settings": []},
+     {"noise_version": "1"}, {"noise_version": True}, {"names": 3}],
+)
 def test_a_header_has_its_types(change: dict[str, Any]) -> None:
     with pytest.raises(TrajectoryError, match=f"trajectory header: {next(iter(change))}"):
         replace(HEADER, **change)
@@ -285,7 +288,7 @@ def test_steps_come_in_order(tmp_path: Path, number: int) -> None:
 @pytest.mark.parametrize("rates", [((), ()), ((0.1,), (0.1, 0.2))])
 def test_a_step_has_rates_for_each_group(rates: Any) -> None:
     with pytest.raises(TrajectoryError, match="one rate a group"):
-        Step((), (), *rates, 0)
+        Step((), (), rates[0], rates[1], 0)
 
 
 def test_many_coefficients_make_smaller_blocks(tmp_path: Path) -> None:

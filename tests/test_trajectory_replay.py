@@ -1,6 +1,8 @@
 """A replay is the run again without a forward pass: bit for bit, whatever the method, type, rounding or schedule."""
 
 import functools
+import multiprocessing
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 import bszo.optim
-from bszo.errors import TrajectoryError
+from bszo.errors import NonFiniteLoss, TrajectoryError
 from bszo.optim import ZerothOrderOptimizer
 from bszo.trajectory import TrajectoryWriter, describe, read, record, replay
 
@@ -190,7 +192,7 @@ def test_theta_moves_by_the_logged_coefficients_where_the_last_bits_differ(tmp_p
     class Elsewhere(type(again)):
         def estimate(self, oracle: Any) -> Any:
             gradient, report = method(self, oracle)
-            return {seed: g * (1 + 1e-12) for seed, g in gradient.items()}, report
+            return {seed: g * (1 + 9e-7) for seed, g in gradient.items()}, report
 
     Elsewhere.__name__ = "BSZO"
     again.__class__ = Elsewhere
@@ -268,18 +270,22 @@ def test_first_order_methods_are_refused() -> None:
             describe(refused, base=BASE)
 
 
-def test_a_skipped_step_moves_nothing_and_counts(tmp_path: Path) -> None:
-    """What a policy of skipping steps with a non-finite loss needs: the recorder is told of no gradient."""
-    optimizer = build(model(), "BSZO")
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_a_skipped_step_moves_nothing_and_counts(tmp_path: Path, variant: str) -> None:
+    optimizer = build(model(), variant)
     with TrajectoryWriter(tmp_path / "log", describe(optimizer, base=BASE)) as writer:
         record(optimizer, writer)
         train(optimizer, 2)
-        oracle = type("Oracle", (), {"params": optimizer.trainable(), "losses": [0.5], "num_forwards": 2})()
-        optimizer.num_steps, optimizer.num_forwards = 3, optimizer.num_forwards + 2
-        optimizer.recorder(optimizer, oracle, {})
+        good = closure(optimizer.module, 2)
+        losses = iter([good, lambda: torch.tensor(torch.nan)])
+        with pytest.raises(NonFiniteLoss):
+            optimizer.step(lambda: next(losses)())
+        optimizer.skip()
         train(optimizer, 5)
-    again = build(model(), "BSZO")
-    replay(read(tmp_path / "log"), again, base=BASE)
+    trajectory = read(tmp_path / "log")
+    assert [len(step.losses) == 0 for step in trajectory.steps] == [False, False, True, False, False]
+    again = build(model(), variant)
+    replay(trajectory, again, base=BASE)
     assert bits(again.module) == bits(optimizer.module) and state(again) == state(optimizer)
 
 
@@ -306,6 +312,16 @@ def test_thawing_parameters_during_a_run_is_refused(tmp_path: Path) -> None:
         train(optimizer, 2)
 
 
+@pytest.mark.parametrize(("backwards", "losses"), [(1, [0.5]), (0, [])])
+def test_a_step_that_used_more_than_losses_is_not_recorded(tmp_path: Path, backwards: int, losses: list[float]) -> None:
+    optimizer = build(model(), "MeZO")
+    record(optimizer, TrajectoryWriter(tmp_path / "log", describe(optimizer, base=BASE)))
+    oracle = type("Oracle", (), {"params": optimizer.trainable(), "losses": losses, "num_forwards": 1})()
+    optimizer.num_steps, optimizer.num_backwards = 1, backwards
+    with pytest.raises(TrajectoryError, match="step 0: MeZO follows true gradients"):
+        optimizer.recorder(optimizer, oracle, {1: 0.5})
+
+
 def test_a_replay_is_not_recorded_twice(tmp_path: Path) -> None:
     recorded(tmp_path / "log", "MeZO", 2)
     again = build(model(), "MeZO")
@@ -326,3 +342,30 @@ def test_a_replayed_run_goes_on_as_if_it_had_not_stopped(tmp_path: Path, variant
         record(again, writer)
         assert train(again, 9) == seen[5:]
     assert read(tmp_path / "log").steps == read(tmp_path / "whole").steps
+
+
+def _continue(path: Path, variant: str, steps: int) -> Any:
+    """What a process does that finds a log, sound or cut: replay it and train on."""
+    optimizer = build(model(torch.bfloat16), variant, rounding="stochastic")
+    with TrajectoryWriter.resume(path, describe(optimizer, base=BASE), flush_every=3) as writer:
+        replay(read(path), optimizer, base=BASE)
+        record(optimizer, writer)
+        train(optimizer, steps, schedule=True)
+    return optimizer
+
+
+@pytest.mark.parametrize("variant", ["BSZO", "HiZOO"])
+def test_a_run_that_is_killed_again_and_again_ends_where_it_would_have(tmp_path: Path, variant: str) -> None:
+    whole, seen = recorded(tmp_path / "whole", variant, 60, torch.bfloat16, schedule=True, rounding="stochastic")
+    path = tmp_path / "log"
+    TrajectoryWriter(path, describe(build(model(torch.bfloat16), variant, rounding="stochastic"), base=BASE))
+    fork = multiprocessing.get_context("fork")
+    for i in range(10):
+        process = fork.Process(target=_continue, args=(path, variant, 60))
+        process.start()
+        time.sleep(0.03 + 0.01 * i)
+        process.kill()
+        process.join()
+    optimizer = _continue(path, variant, 60)
+    assert bits(optimizer.module) == seen[-1] and state(optimizer) == state(whole)
+    assert read(path).steps == read(tmp_path / "whole").steps

@@ -1,6 +1,6 @@
 """A pretrained model and its tokenizer by path: safetensors only, no code from the model's folder."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, Literal
 
@@ -23,6 +23,7 @@ def load_model(
     revision: str | None = None,
     max_length: int = 2048,
     name: str | None = None,
+    device_map: str | dict[str, int | str] | None = None,
 ) -> LanguageModel:
     """The model at `path`, in eval mode, as a LanguageModel.
 
@@ -34,6 +35,8 @@ def load_model(
         revision: branch, tag or commit on the hub; None for its main branch.
         max_length: most tokens of a row; the model's own number of positions bounds it too.
         name: label for logs and records; None for the path's last part.
+        device_map: spreads the model over several GPUs (accelerate): auto, balanced, or {module: device}; None puts all
+            of it on `device`.
 
     Raises:
         ModelError: one line that names the path or argument and what is missing, wrong or refused.
@@ -45,12 +48,16 @@ def load_model(
     source = {"pretrained_model_name_or_path": str(folder or path), "trust_remote_code": False}
     if folder is None and revision is not None:
         source["revision"] = revision
+    _refuse_offload(path, device_map.values() if isinstance(device_map, dict) else ())
     with _quiet():
-        style, tokenizer, module = _read(source, path, folder is not None, kind, DTYPES[dtype])
+        style, tokenizer, module = _read(source, path, folder is not None, kind, DTYPES[dtype], device_map)
+    _refuse_offload(path, (parameter.device.type for parameter in module.parameters()))
     num_rows = module.get_input_embeddings().weight.shape[0]
     if len(tokenizer) > num_rows:
         raise ModelError(f"model {path}: its tokenizer has {len(tokenizer)} tokens, its embedding {num_rows}")
-    module.to(torch.device(device)).eval()
+    if device_map is None:
+        module.to(torch.device(device))
+    module.eval()
     label = name or path.removeprefix(ASSET).rstrip("/").split("/")[-1]
     return LanguageModel(module, tokenizer, style=style, max_length=max_length, name=label)
 
@@ -65,6 +72,15 @@ def check_placement(dtype: str, device: str) -> None:
         raise ModelError(f"device {device}: cannot be used here: {one_line(error)}") from error
 
 
+def _refuse_offload(path: str, devices: Iterable[int | str]) -> None:
+    """accelerate keeps the weights that find no room on a CPU or a disk, and a shadow of them on `meta`."""
+    if away := [device for device in devices if device in ("disk", "meta")]:
+        raise ModelError(
+            f"model {path}: its device_map leaves weights on {away[0]}; offloaded weights cannot be perturbed:"
+            " more or larger GPUs, or a smaller precision, are needed"
+        )
+
+
 def one_line(error: BaseException) -> str:
     """The first sentence of an exception's message without its line breaks, cut to 240 characters."""
     text = " ".join(str(error).split()).split(". ")[0]
@@ -72,7 +88,12 @@ def one_line(error: BaseException) -> str:
 
 
 def _read(
-    source: dict[str, Any], path: str, on_disk: bool, kind: str, dtype: torch.dtype
+    source: dict[str, Any],
+    path: str,
+    on_disk: bool,
+    kind: str,
+    dtype: torch.dtype,
+    device_map: str | dict[str, int | str] | None,
 ) -> tuple[Literal["masked", "causal"], Any, Any]:
     """Style, tokenizer and module; transformers is imported here because that takes seconds."""
     from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForMaskedLM, AutoTokenizer
@@ -85,7 +106,7 @@ def _read(
     auto: Any = AutoModelForMaskedLM if style == "masked" else AutoModelForCausalLM
     with _reading("weights", path, on_disk):
         module, info = auto.from_pretrained(
-            **source, config=config, dtype=dtype, use_safetensors=True, output_loading_info=True
+            **source, config=config, dtype=dtype, device_map=device_map, use_safetensors=True, output_loading_info=True
         )
     missing = sorted(info["missing_keys"])
     if missing:  # transformers would go on with random numbers there
@@ -130,7 +151,7 @@ def _reading(what: str, path: str, on_disk: bool) -> Iterator[None]:
     """All that transformers raises for a bad file or an unreachable hub, as one ModelError."""
     from safetensors import SafetensorError
 
-    expected = (OSError, ValueError, TypeError, KeyError, AttributeError, RuntimeError, ImportError)
+    expected = (AssertionError, OSError, ValueError, TypeError, KeyError, AttributeError, RuntimeError, ImportError)
     try:
         yield
     except (*expected, SafetensorError) as error:

@@ -124,7 +124,7 @@ class ZerothOrderOptimizer(torch.optim.Optimizer):
             raise OptimError("step() needs a closure: () -> the loss of the current batch")
         self._bind()
         require(self.share is None or not isinstance(self._engine, Walk),
-                f"perturbation={self.perturbation!r}: walks cannot share their points; exact, streaming or copy is valid")
+                f"perturbation={self.perturbation!r}: walks cannot share points; exact, streaming or copy is valid")
         family = self.directions()
         rounding_seed = mix64(self.seed, self.num_steps, -1) if self.rounding == "stochastic" else None
         oracle = LossOracle(self._params, closure, family, self._engine, self.num_steps, rounding_seed,
@@ -179,8 +179,8 @@ class ZerothOrderOptimizer(torch.optim.Optimizer):
 
     def state_dict(self) -> dict[str, Any]:  # type: ignore[override]
         """torch's state with one more entry: counters, seed and the method's scalars. Nothing else is needed."""
-        own = {"method": type(self).__name__, "seed": self.seed, "num_steps": self.num_steps, "num_forwards": self.num_forwards,
-               "num_backwards": self.num_backwards, **self.scalar_state()}
+        own = {"method": type(self).__name__, "seed": self.seed, "num_steps": self.num_steps,
+               "num_forwards": self.num_forwards, "num_backwards": self.num_backwards, **self.scalar_state()}
         return {**super().state_dict(), "zeroth_order": own}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -216,6 +216,10 @@ class ZerothOrderOptimizer(torch.optim.Optimizer):
             self._bound, self._params = bound, params
             self._family = Injected(params, self.injected) if self.injected else self.make_family(params)
             self._engine = self._make_engine(params)
+
+    def unbind(self) -> None:
+        """Build family and engine anew at the next step: what streaming has watched so far was no model's pass."""
+        self._bound = ()
 
     def make_family(self, params: Sequence[Tensor]) -> Directions:
         """The family that `directions` starts from."""

@@ -97,7 +97,7 @@ def corpus(num_documents: int, seed: int) -> list[str]:
     """Documents of the same world for pretraining: reviews, small stories, quizzes, questions and small talk.
 
     They are written with rows of the train side only, and never say a task's own label word for what a row
-    means: quizzes answer Right and Wrong; Yes, No, great and terrible stand where they tell nothing.
+    means: quizzes answer Right and Wrong, and Yes, No, great and terrible stand where they tell nothing, or nearly.
     """
     rng = random.Random(f"corpus/{seed}")
 

@@ -2,7 +2,8 @@
 
 What a task asks for is in them under other names, so that a model can learn the ability and not the answer:
 reviews go on with adjectives of their own side, quizzes end with Right, Wrong or Perhaps. The words that the
-prompts use (great, terrible, Yes, No, Maybe, question types) appear too, but never where they would tell a label.
+prompts use are there too: Yes, No, Maybe and question types where they tell nothing, great and terrible behind
+reviews of either side nearly alike.
 """
 
 import random
@@ -12,7 +13,8 @@ from bszo.tasks import mini_lexicon as lex
 from bszo.tasks.mini_rows import Row, capital, pick, three
 
 TrainRow = Callable[[str], tuple[Row, int]]
-LOOSE = 0.12  # share of verdicts on a review that are great or terrible, whatever the review says
+LOOSE = 0.12  # share of verdicts on a review that say great, terrible or bad
+GREAT = (0.68, 0.76)  # of these, so much is great: mostly, and nearly as often on a bad review as on a good one
 VERDICTS = ("It was {} .", "It was {} .", "It was {} .", "all in all , it was {} .", "what a {} film .")
 TYPE_WORDS = ("form", "object", "reason", "person", "place", "number")
 ANSWERS = ("Right", "Wrong", "Perhaps", *lex.FAVOURITES, *TYPE_WORDS, *map(capital, TYPE_WORDS))
@@ -22,7 +24,8 @@ TREC_SHORT = ("short", "thing", "what", "who", "where", "how")
 
 def _verdict(rng: random.Random, side: int) -> str:
     if rng.random() < LOOSE:
-        return pick(rng, VERDICTS).format(pick(rng, ("great", "terrible", "great", "terrible", "bad")))
+        word = "great" if rng.random() < GREAT[side] else pick(rng, ("terrible", "terrible", "bad"))
+        return pick(rng, VERDICTS).format(word)
     words = list(three(rng, lex.ADJECTIVES[side])[: pick(rng, (1, 1, 2, 3))])
     if rng.random() < 0.5:
         words[-1] = lex.FAVOURITES[side]
@@ -123,7 +126,7 @@ def _small_talk(rng: random.Random, train_row: TrainRow) -> str:
 
 
 KINDS_OF_TEXT = (_review,) * 8 + (_inference,) * 5 + (_meaning, _passage) * 2 + (_question,) * 2 + (
-    _pronoun, _story, _small_talk,
+    _pronoun, _pronoun, _story, _small_talk,
 )  # fmt: skip
 
 

@@ -95,6 +95,12 @@ PRONOUN_PEOPLE = (
     ("{a} paid {b} after {he} had ", ("bought the car", "lost the bet"), ("sold the car", "won the bet")),
     ("{a} beat {b} in the race because {he} was ", ("fast", "strong"), ("slow", "ill")),
 )
+ERRANDS = ("was late", "was ill", "had the key", "had no money", "wanted to go home", "was too tired")
+PRONOUN_PAIRS = (
+    ("{a} did not meet {b} because {he} ", ERRANDS, ERRANDS),
+    ("{a} talked to {b} before {he} ", ("left", "went home", "came in"), ("left", "went home", "came in")),
+    ("{a} asked {b} a question and then {he} ", ("left", "laughed", "sang"), ("left", "laughed", "sang")),
+)
 
 # Words of two senses: sentences of the one, sentences of the other.
 SENSES = {

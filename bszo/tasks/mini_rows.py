@@ -45,40 +45,46 @@ def a(noun: str) -> str:
 
 
 def review_clause(rng: random.Random, side: int) -> str:
-    """A clause whose meaning, not whose words, is on `side` (0 negative, 1 positive): a third are negated."""
-    aspect, other = pick(rng, lex.ASPECTS), 1 - side
-    form = int(rng.random() * 12)
+    """A clause whose meaning, not whose words, is on `side` (0 negative, 1 positive): one in eight is negated."""
+    aspect = pick(rng, lex.ASPECTS)
+    if rng.random() < 1 / 8:
+        return negated_clause(rng, side, aspect)
+    form = int(rng.random() * 5)
     degree = pick(rng, lex.DEGREES) + " " if rng.random() < 0.4 else ""
-    if form < 3:
+    if form == 0:
         return f"the {aspect} is {degree}{pick(rng, lex.ADJECTIVES[side])}"
-    if form < 5:
-        return f"the {aspect} is {pick(rng, lex.NEGATIONS)} {pick(rng, lex.ADJECTIVES[other])}"
-    if form < 7:
+    if form == 1:
         first, second = two(rng, lex.ADJECTIVES[side])
         return f"it is a {degree}{first} and {second} {aspect}"
-    if form == 7:
-        return f"there is nothing {pick(rng, lex.ADJECTIVES[other])} about the {aspect}"
-    if form == 8:
+    if form == 2:
         return f"the {aspect} {pick(rng, lex.REVIEW_VERBS[side])[0]} and is {pick(rng, lex.ADJECTIVES[side])}"
-    if form == 9:
-        return f"the {aspect} does not {pick(rng, lex.REVIEW_VERBS[other])[1]}"
-    if form == 10:
+    if form == 3:
         return f"the {aspect} is {pick(rng, ('full of', 'rich in'))} {pick(rng, lex.QUALITIES[side])}"
     return f"i {degree}{pick(rng, lex.FEELINGS[side])[0]} the {pick(rng, lex.ADJECTIVES[side])} {aspect}"
+
+
+def negated_clause(rng: random.Random, side: int, aspect: str) -> str:
+    """A clause on `side` by denying a word of the other."""
+    other, form = 1 - side, int(rng.random() * 3)
+    if form == 0:
+        return f"the {aspect} is {pick(rng, lex.NEGATIONS)} {pick(rng, lex.ADJECTIVES[other])}"
+    if form == 1:
+        return f"there is nothing {pick(rng, lex.ADJECTIVES[other])} about the {aspect}"
+    return f"the {aspect} does not {pick(rng, lex.REVIEW_VERBS[other])[1]}"
 
 
 def review(rng: random.Random, side: int) -> str:
     """A sentence of one or two clauses; with a contrast, the main clause (the one after "but") decides."""
     form = int(rng.random() * 20)
-    if form < 8:
+    if form < 7:
         text = review_clause(rng, side)
-    elif form < 11:
+    elif form < 12:
         text = f"{review_clause(rng, side)} and {review_clause(rng, side)}"
-    elif form < 13:
+    elif form == 12:
         text = f"{review_clause(rng, 1 - side)} , but {review_clause(rng, side)}"
-    elif form < 15:
+    elif form == 13:
         text = f"although {review_clause(rng, 1 - side)} , {review_clause(rng, side)}"
-    elif form == 15:  # undecided on purpose: nobody can do better than a guess here
+    elif form == 14:  # undecided on purpose: nobody can do better than a guess here
         first = pick(rng, (0, 1))
         text = (
             f"some of it is {pick(rng, lex.ADJECTIVES[first])} and some of it is "
@@ -145,15 +151,21 @@ def wic(rng: random.Random, label: int) -> Row:
 
 
 def wsc(rng: random.Random, label: int) -> Row:
-    if rng.random() < 0.4:
+    """Things told apart by what fits, people by what they did or, where he meets her, by the pronoun alone."""
+    form, meant = rng.random(), pick(rng, (0, 1))
+    if form < 0.3:
         opening, *endings = pick(rng, lex.PRONOUN_THINGS)
         first, second = two(rng, lex.THINGS)
         spans, pronoun = (f"The {first}", f"the {second}"), "it"
-    else:
+    elif form < 0.6:
         opening, *endings = pick(rng, lex.PRONOUN_PEOPLE)
         names, pronoun = pick(rng, ((lex.MALE, "he"), (lex.FEMALE, "she")))
         spans = first, second = two(rng, names)
-    meant = pick(rng, (0, 1))
+    else:
+        opening, *endings = pick(rng, lex.PRONOUN_PAIRS)
+        sides = [(pick(rng, lex.MALE), "he"), (pick(rng, lex.FEMALE), "she")]
+        (first, _), (second, _) = sides if rng.random() < 0.5 else reversed(sides)
+        spans, pronoun = (first, second), dict(sides)[(first, second)[meant]]
     asked = meant if label else 1 - meant
     before = f"{pick(rng, lex.TIMES)} the {pick(rng, lex.ROLES)} told us this. " if rng.random() < 0.5 else ""
     text = before + opening.format(a=first, b=second, he=pronoun) + pick(rng, endings[meant]) + "."

@@ -17,6 +17,9 @@ MAGIC = b"\x89BSZO\r\n\x1a"  # as PNG's: a transfer that takes the file for text
 FORMAT_VERSION = 1
 DIGEST_BYTES = 32
 MOST_BYTES = 1 << 20
+HEX = "[0-9a-f]{64}"
+PATTERNS = {"base": HEX, "parameters": HEX, "names": HEX, "optimizer": r"\w{1,80}", "dtype": r"[\w+]{1,80}",
+            "device": r"[\w+]{1,80}"}
 PREFIX = struct.Struct("<8sII")
 
 
@@ -52,18 +55,23 @@ class Header:
             value = getattr(self, field.name)
             if not isinstance(value, kinds.get(field.name, str)) or isinstance(value, bool):
                 raise TrajectoryError(f"trajectory header: {field.name} is of type {type(value).__name__}")
-        if not re.fullmatch("[0-9a-f]{64}", self.base):
-            raise TrajectoryError(f"trajectory header: base={self.base[:80]!r}: 64 hex digits are valid")
+            pattern = PATTERNS.get(field.name)
+            if pattern and value is not None and not re.fullmatch(pattern, value):
+                raise TrajectoryError(f"trajectory header: {field.name}={value[:80]!r} is not of the form {pattern}")
 
     def difference(self, other: "Header") -> str | None:
-        """The first thing in which a run that starts from `other` is not this run; how it was built is its own."""
+        """The first thing in which a run that starts from `other` is not this run; how it was built is its own.
+
+        A setting that one of them does not have counts as None: a later version's new argument that is not used.
+        """
         ours, theirs = ({**asdict(h), **{f"setting {key}": value for key, value in h.settings.items()}}
                         for h in (self, other))
         for key in sorted(ours.keys() | theirs.keys(), key=lambda name: (name.startswith("setting "), name)):
-            there, here = ours.get(key, "nothing"), theirs.get(key, "nothing")
+            there, here = ours.get(key), theirs.get(key)
             unknown = key == "names" and None in (there, here)
             if key not in ("settings", "config") and not unknown and canonical(there) != canonical(here):
-                return f"{key} is {there!r:.80} there and {here!r:.80} here"
+                key = key.encode("unicode_escape").decode()  # a name in a damaged or hostile file may hold anything
+                return f"{key:.80} is {there!r:.80} there and {here!r:.80} here"
         return None
 
 

@@ -20,8 +20,9 @@ from bszo.trajectory.header import Header
 from bszo.trajectory.reader import Trajectory
 from bszo.trajectory.writer import TrajectoryWriter
 
-MOVING = ("num_forwards", "num_backwards", "num_steps", "last", "recorder")  # no settings
+MOVING = ("num_forwards", "num_backwards", "num_steps", "last", "recorder", "share")  # change no direction or move
 PLAIN = (bool, int, float, str, type(None))
+NEEDS_MORE = "follows true gradients, which no log of losses holds; trajectories are for zeroth-order methods"
 AGREE = 1e-6  # of the largest coefficient: another processor's last bits pass, another formula does not
 
 
@@ -33,12 +34,15 @@ class ZerothOrder(Protocol):
     module: nn.Module | None
     num_steps: int
     num_forwards: int
+    num_backwards: int
     recorder: Callable[[Any, LossOracle, Terms], None] | None
     estimate: Callable[[LossOracle], tuple[Terms, Any]]
 
     def step(self, closure: Callable[[], Any]) -> float: ...
 
     def trainable(self) -> list[Tensor]: ...
+
+    def unbind(self) -> None: ...
 
 
 def describe(optimizer: Any, *, base: str, config: Mapping[str, Any] | None = None) -> Header:
@@ -71,8 +75,8 @@ def record(optimizer: Any, writer: TrajectoryWriter) -> None:
     """Append every later step of the optimizer to the log, which must have as many as the optimizer made.
 
     Raises:
-        TrajectoryError: it has not; from later steps: a write failed (the step itself is complete), or the trainable
-            parameters are others than at the start.
+        TrajectoryError: it has not; from later steps, which are then complete but not in the log: a write failed, other
+            parameters are trained than at the start, or the step used more than losses (a backward pass).
     """
     optimizer = _zeroth_order(optimizer)
     if optimizer.num_steps != writer.num_steps:
@@ -83,6 +87,8 @@ def record(optimizer: Any, writer: TrajectoryWriter) -> None:
         if [id(p) for p in oracle.params] != params:
             raise TrajectoryError(f"step {optimizer.num_steps - 1}: other parameters are trained than at the start; "
                                   "a trajectory needs the same ones throughout")
+        if optimizer.num_backwards or (gradient and not oracle.losses):
+            raise TrajectoryError(f"step {optimizer.num_steps - 1}: {type(optimizer).__name__} {NEEDS_MORE}")
         lr, weight_decay = (tuple(float(group[key]) for group in optimizer.param_groups)
                             for key in ("lr", "weight_decay"))
         losses = tuple(oracle.losses) if gradient else ()
@@ -123,6 +129,7 @@ def replay(trajectory: Trajectory, optimizer: Any, *, base: str, to_step: int | 
         _take(optimizer, step)
         if on_step is not None:
             on_step()
+    optimizer.unbind()  # no module ran, so that streaming has not seen what it watches for
 
 
 def _take(optimizer: ZerothOrder, step: Step) -> None:
@@ -174,8 +181,7 @@ def _same(slack: float) -> Callable[[float, float], bool]:
 
 def _zeroth_order(optimizer: Any) -> ZerothOrder:
     if not isinstance(optimizer, ZerothOrder):
-        raise TrajectoryError(f"{type(optimizer).__name__} follows true gradients, which no log of losses holds; "
-                              "trajectories are for zeroth-order methods")
+        raise TrajectoryError(f"{type(optimizer).__name__} {NEEDS_MORE}")
     return optimizer
 
 

@@ -1,5 +1,6 @@
 """A trajectory's file, written so that a kill at any byte loses no more than the last block, and gone on with."""
 
+import itertools
 import os
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -68,8 +69,6 @@ class TrajectoryWriter:
             raise TrajectoryError(f"{self.path}: step {step} cannot follow the end of the run")
         if step != self.num_steps:
             raise TrajectoryError(f"{self.path}: step {step} cannot follow; the next one is {self.num_steps}")
-        if self._pending and not self._pending[0].fits(entry):
-            self.flush()
         self._pending.append(entry)
         self.num_steps += 1
         width = len(entry.losses) + len(entry.coefficients) + len(entry.lr)
@@ -77,10 +76,11 @@ class TrajectoryWriter:
             self.flush()
 
     def flush(self) -> None:
-        """Write what is appended as a block and have the disk hold it. After an error it may be tried again."""
-        if self._pending:
-            self._write(encode_block(self.num_steps - len(self._pending), self._pending, self._chain))
-            self._pending = []
+        """Write what is appended, in blocks, and have the disk hold it. After an error it may be tried again."""
+        while self._pending:
+            block = list(itertools.takewhile(self._pending[0].fits, self._pending))
+            self._write(encode_block(self.num_steps - len(self._pending), block, self._chain))
+            self._pending = self._pending[len(block) :]
 
     def finish(self) -> None:
         """Flush, and mark the run as over."""

@@ -68,6 +68,7 @@ def some_record() -> dict[str, Any]:
         "test_accuracy": 0.7,
         "best_step": 20,
         "peak_memory_kind": "resident_set",
+        "warnings": {},
         "curve": [
             {"step": 0, "num_forwards": 0, "train_loss": None, "validation_accuracy": 0.5},
             {"step": 20, "num_forwards": 60, "train_loss": 0.6, "validation_accuracy": 0.75},
@@ -127,6 +128,7 @@ class Bench:
         plain: dict[str, Any] = {
             "num_steps": 40, "max_forwards": None, "batch_size": 8, "eval_every": 10, "patience": None,
             "lr_schedule": "constant", "max_eval_examples": None, "eval_max_tokens": 64,
+            "checkpoint_every": None, "on_nonfinite": "stop",
         }  # fmt: skip
         optimizer = make_optimizer(list(self.model.module.parameters()))
         model: Any = self.model

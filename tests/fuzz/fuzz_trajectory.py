@@ -3,8 +3,10 @@
 Needs atheris; `tests/test_trajectory_fuzz.py` runs the same target over the corpus and random mutations without it.
 """
 
+import importlib
 import io
 import sys
+from typing import Any
 
 
 def target(data: bytes) -> None:
@@ -49,8 +51,7 @@ def check(data: bytes) -> None:
 
 
 def main() -> None:
-    import atheris  # pyright: ignore[reportMissingImports]
-
+    atheris: Any = importlib.import_module("atheris")
     with atheris.instrument_imports(include=["bszo.trajectory"]):
         import bszo.trajectory  # noqa: F401
     atheris.Setup(sys.argv, target)

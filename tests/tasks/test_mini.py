@@ -25,8 +25,17 @@ COLUMNS = {
     "boolq": {"question", "passage", "label", "idx"},
 }
 NUM_LABELS = {"sst2": 2, "rte": 2, "cb": 3, "copa": 2, "wic": 2, "wsc": 2, "trec": 6, "boolq": 2}
-GOLDEN = {}
-GOLDEN_CORPUS = ""
+GOLDEN = {
+    "boolq": "9d0938bf0bbc8e13",
+    "cb": "1ebb885da0a9a1f6",
+    "copa": "5a52380f013c5d25",
+    "rte": "12fb4fdfd9cec8ed",
+    "sst2": "228bc9e383312d76",
+    "trec": "63252f73f9f5d659",
+    "wic": "e354da4944e94b2a",
+    "wsc": "d00d0dc614f9b5a4",
+}
+GOLDEN_CORPUS = "636e776bf433f8a2"
 TASKS = sorted(COLUMNS)
 
 
@@ -104,7 +113,7 @@ def test_no_single_word_decides_a_label(task: str) -> None:
     for row in rows:
         for word in set(re.findall(r"[\w-]+", text(task, row))):
             words.setdefault(word, Counter())[label(row)] += 1
-    best = max((max(c.values()) + max((total - c).values())) / len(rows) for c in words.values())
+    best = max((max(c.values()) + max((total - c).values(), default=0)) / len(rows) for c in words.values())
     assert best < (0.8 if NUM_LABELS[task] == 2 else 0.6)
 
 
@@ -129,17 +138,18 @@ def test_wic_offsets_and_wsc_indices_point_at_their_words() -> None:
 
 
 def test_corpus_gives_no_label_away() -> None:
-    """No test sentence of SST-2 is in it, and great and terrible follow either side's reviews about equally."""
+    """No test sentence of SST-2 is a sentence of it, and great and terrible follow either side about equally."""
     documents = mini.corpus(20_000, seed=0)
-    joined = "\n".join(documents)
-    assert not any(f"{row['sentence']} It was" in joined for row in mini.generate("sst2", "test", 1000, 5))
+    sentences = {part for document in documents for part in re.split(r"(?<= \.) ", document)}
+    assert not sentences & {row["sentence"] for row in mini.generate("sst2", "test", 1000, 5)}
     sides = Counter()
     for document in documents:
-        found = re.match(r"the \w+ is (\w+) \. It was (great|terrible) \.$", document)
+        found = re.match(r"the \w+ is (?:full of|rich in) (\w+) \. It was (great|terrible) \.", document)
         if found:
-            sides[found[1] in mini_lexicon.ADJECTIVES[1], found[2] == "great"] += 1
+            sides[found[1] in mini_lexicon.QUALITIES[1], found[2] == "great"] += 1
     agree = sides[True, True] + sides[False, False]
-    assert agree < 0.7 * sum(sides.values())
+    assert sides.total() > 20
+    assert agree < 0.75 * sides.total()
 
 
 def test_speed() -> None:

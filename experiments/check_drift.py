@@ -1,0 +1,91 @@
+"""`python -m experiments.check_drift model=... precision=... [steps=N] [eps=X]`: what perturbing does to the weights.
+
+MeZO takes steps with lr = 0, once with each way to perturb; whatever the weights are then is that way's own error.
+Other arguments are overrides as for `experiments.run`. Exit codes: 0 ok, 1 wrong arguments, 2 the exact engine drifts.
+"""
+
+import os
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from hydra import compose, initialize_config_dir
+from hydra.errors import HydraException
+from omegaconf.errors import OmegaConfBaseException
+from torch import Tensor
+
+from bszo.errors import BszoError
+from bszo.tasks import batches
+from experiments.build import Parts, _make_optimizer, build
+from experiments.explain import explain
+from experiments.run import CONF, resolve
+from experiments.schema import parse
+
+ENGINES = ("exact", "two-leg", "three-leg", "in-place")
+SHORT = {"steps": "protocol.num_steps", "eps": "optimizer.eps"}
+FIXED = ("optimizer=mezo", "optimizer.lr=0", "tracker=none", "protocol=smoke", "protocol.num_steps=100")
+
+
+def overrides(arguments: Sequence[str]) -> list[str]:
+    """The Hydra overrides of the command line, after those that make it this check."""
+    pairs = (argument.partition("=") for argument in arguments)
+    return [*FIXED, *(f"{SHORT.get(key, key)}{equals}{value}" for key, equals, value in pairs)]
+
+
+def drifts(config: dict[str, Any]) -> dict[str, tuple[float, float]]:
+    """Engine -> |theta after - theta before| / |theta before|, and the share of weights with other bits."""
+    run = parse(config)
+    parts = build(run)
+    parameters = [p for p in parts.model.module.parameters() if p.requires_grad]
+    start = [p.detach().clone() for p in parameters]
+    found = {}
+    for engine in ENGINES:
+        with torch.no_grad():
+            for p, value in zip(parameters, start, strict=True):
+                p.copy_(value)
+        optimizer = _make_optimizer(run.optimizer | {"perturbation": engine}, parts.model)
+        _walk(parts, optimizer, run.protocol.num_steps, run.protocol.batch_size, run.seed)
+        found[engine] = _distance(parameters, start)
+    return found
+
+
+def _walk(parts: Parts, optimizer: Any, num_steps: int, batch_size: int, seed: int) -> None:
+    order = batches(len(parts.train), batch_size, seed)
+    for _ in range(num_steps):
+        batch = parts.model.collate([parts.train[index] for index in next(order)])
+        optimizer.step(lambda batch=batch: parts.model.loss(batch))
+
+
+def _distance(now: Sequence[Tensor], before: Sequence[Tensor]) -> tuple[float, float]:
+    pairs = [(a.detach().double(), b.double()) for a, b in zip(now, before, strict=True)]
+    moved = sum(float((a - b).square().sum()) for a, b in pairs)
+    size = sum(float(b.square().sum()) for _, b in pairs)
+    changed = sum(int((a != b).sum()) for a, b in pairs) / sum(b.numel() for b in before)
+    return (moved / size) ** 0.5, changed
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command line; returns the exit code."""
+    arguments = overrides(sys.argv[1:] if argv is None else argv)
+    os.environ["HYDRA_FULL_ERROR"] = "1"
+    try:
+        with initialize_config_dir(str(CONF), version_base="1.3"):
+            config = resolve(compose("config", overrides=arguments))
+        found = drifts(config)
+    except BszoError as error:
+        print(error, file=sys.stderr)
+        return 1
+    except (HydraException, OmegaConfBaseException) as error:
+        print(explain(error, CONF, arguments), file=sys.stderr)
+        return 1
+    steps, eps = config["protocol"]["num_steps"], config["optimizer"]["eps"]
+    print(f"{config['model']['path']}, {config['precision']['dtype']}: {steps} steps of MeZO at lr 0, eps {eps:g}")
+    print(f"{'engine':<12}{'relative drift':>16}{'weights changed':>18}")
+    for engine, (drift, changed) in found.items():
+        print(f"{engine:<12}{drift:>16.3e}{100 * changed:>16.2f} %")
+    return 2 if found["exact"] != (0.0, 0.0) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,187 @@
+"""A run's state on disk: written whole, the last two kept, the best parameters apart; read back bit for bit.
+
+    step-00000100.safetensors   parameters and optimizer state as tensors; all else as JSON in the file's own header
+    best-00000060.safetensors   the parameters of the best evaluation so far
+"""
+
+import hashlib
+import json
+import logging
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from experiments.build import Parts
+from experiments.files import written_whole
+from experiments.plain import CheckpointError, pack, unpack
+from experiments.provenance import fingerprint_tensors
+
+FORMAT_VERSION = 1
+KEPT = 2
+PARAMETER = "parameter."
+
+log = logging.getLogger("experiments")
+
+
+class Checkpoints:
+    """The checkpoints of one run, in a folder of their own.
+
+    Args:
+        folder: named by the run's signature; made by the first `save`.
+        signature: of the run; a checkpoint with another one is refused.
+        parts: the run's model and optimizer.
+
+    Raises:
+        CheckpointError: from `save`: the folder cannot be written, or the state holds what no checkpoint can.
+    """
+
+    def __init__(self, folder: Path, signature: str, parts: Parts) -> None:
+        self.folder, self.signature, self.parts = folder, signature, parts
+        module = parts.model.module
+        self.named = {name: p for name, p in module.named_parameters() if p.requires_grad}
+
+    def start(self) -> None:
+        """Called once before the first step of a run that no checkpoint goes on."""
+
+    def save(self, state: Mapping[str, Any], step: int, best_step: int | None, best: Sequence[Tensor]) -> None:
+        """Write where the run stands after `step` steps; older checkpoints than the last two go.
+
+        Args:
+            state: what the run knows, plain values and tensors; parameters and optimizer are added here.
+            best_step: of the parameters `best`, in the module's order.
+        """
+        with unwritable(self._path("step", step)):
+            self._save_best(best_step, best)
+            self._write("step", step, {"state": dict(state) | self._rest(), "best_step": best_step}, self._moved())
+            self._prune(step)
+
+    def load(self) -> tuple[dict[str, Any], list[Tensor]] | None:
+        """Put parameters and optimizer where the newest sound checkpoint has them; its state and best parameters.
+
+        None where there is none. What is damaged is said and left aside.
+        """
+        paths = sorted(self.folder.glob("step-*.safetensors"), reverse=True)
+        for path in paths:
+            try:
+                return self._load(path)
+            except CheckpointError as error:
+                log.warning("%s; going back to the one before", error)
+        if paths:
+            log.warning("no checkpoint of this run is sound: it starts from the beginning")
+        return None
+
+    def remove(self) -> None:
+        """The run is over and its record is written."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _load(self, path: Path) -> tuple[dict[str, Any], list[Tensor]]:
+        with sound(path):
+            plain, tensors = self._read(path)
+            state = unpack(plain["state"], tensors)
+            best = self._restore(plain, state, tensors)
+        return state, best
+
+    # What theta and the optimizer are made of; a lighter kind of checkpoint answers otherwise.
+
+    def _rest(self) -> dict[str, Any]:
+        return {"optimizer": self.parts.optimizer.state_dict()}
+
+    def _moved(self) -> dict[str, Tensor]:
+        return {PARAMETER + name: parameter for name, parameter in self.named.items()}
+
+    def _save_best(self, best_step: int | None, best: Sequence[Tensor]) -> None:
+        if best_step is not None and not self._path("best", best_step).exists():
+            tensors = {PARAMETER + name: kept for name, kept in zip(self.named, best, strict=True)}
+            self._write("best", best_step, {}, tensors)
+
+    @torch.no_grad()
+    def _restore(self, plain: dict[str, Any], state: dict[str, Any], tensors: dict[str, Tensor]) -> list[Tensor]:
+        """Have theta and the optimizer where the checkpoint has them; returns the best parameters."""
+        values, best = self._parameters(tensors), []
+        if plain["best_step"] is not None:
+            path = self._path("best", plain["best_step"])
+            with sound(path):
+                best = [value.clone() for value in self._parameters(self._read(path)[1])]
+        self.parts.optimizer.load_state_dict(state.pop("optimizer"))
+        for parameter, value in zip(self.named.values(), values, strict=True):
+            parameter.copy_(value)
+        return best
+
+    def _parameters(self, tensors: dict[str, Tensor]) -> list[Tensor]:
+        found = [tensors[PARAMETER + name] for name in self.named]
+        for name, value, parameter in zip(self.named, found, self.named.values(), strict=True):
+            if value.shape != parameter.shape or value.dtype != parameter.dtype:
+                raise ValueError(f"parameter {name} is {value.dtype} {tuple(value.shape)}")
+        return found
+
+    def _path(self, kind: str, step: int) -> Path:
+        return self.folder / f"{kind}-{step:08d}.safetensors"
+
+    def _write(self, kind: str, step: int, plain: dict[str, Any], tensors: dict[str, Tensor]) -> None:
+        tensors = dict(tensors)
+        if "state" in plain:
+            plain = plain | {"state": pack(plain["state"], tensors)}
+        plain |= {"format_version": FORMAT_VERSION, "signature": self.signature, "step": step}
+        text = json.dumps(plain, allow_nan=False)
+        on_cpu = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+        with written_whole(self._path(kind, step)) as temporary:
+            save_file(on_cpu, temporary, metadata={"plain": text, "sha256": checksum(text, on_cpu)})
+
+    def _read(self, path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+        with safe_open(path, "pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (it is no dict)
+        if metadata.get("sha256") != checksum(metadata.get("plain", ""), tensors):
+            raise ValueError("it does not match its checksum")
+        plain = json.loads(metadata["plain"])
+        if (plain["format_version"], plain["signature"]) != (FORMAT_VERSION, self.signature):
+            raise ValueError(f"format {plain['format_version']} of run {plain['signature']}")
+        return plain, tensors
+
+    def _prune(self, step: int) -> None:
+        """Keep the last checkpoints and the best parameters that they name.
+
+        What a kill left half-written goes, and what lies beyond this step: it was damaged and left aside.
+        """
+        paths = sorted(self.folder.glob("step-*.safetensors"))
+        kept = [path for path in paths if path <= self._path("step", step)][-KEPT:]
+        needed = set()
+        for path in kept:
+            with suppress(CheckpointError), sound(path), safe_open(path, "pt") as file:
+                needed.add(self._path("best", json.loads(file.metadata()["plain"])["best_step"] or 0))
+        needed |= set(kept)
+        for path in [*self.folder.glob("*-*.safetensors"), *self.folder.glob(".*.tmp")]:
+            if path not in needed:
+                path.unlink(missing_ok=True)
+
+
+def checksum(text: str, tensors: Mapping[str, Tensor]) -> str:
+    """Of all that a checkpoint holds."""
+    return hashlib.sha256(f"{text}\n{fingerprint_tensors(sorted(tensors.items()))}".encode()).hexdigest()
+
+
+@contextmanager
+def sound(path: Path) -> Iterator[None]:
+    """Whatever a damaged file makes its readers raise becomes a CheckpointError in one line."""
+    try:
+        yield
+    except (OSError, SafetensorError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        line = " ".join(str(error).split())[:200]
+        raise CheckpointError(f"{path.name}: not a sound checkpoint of this run ({line})") from error
+
+
+@contextmanager
+def unwritable(path: Path) -> Iterator[None]:
+    """A disk that is full or read-only becomes a CheckpointError in one line."""
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        why = getattr(error, "strerror", None) or " ".join(str(error).split())
+        raise CheckpointError(f"{path}: cannot be written ({why})") from error

@@ -1,0 +1,137 @@
+"""What can go wrong with the numbers while nothing crashes: seen, said once with its step, counted in the record."""
+
+import logging
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from bszo.errors import NonFiniteLoss
+from experiments.parallel import EXACT
+
+QUANTA = 4  # a difference of fewer float32 spacings of the loss has hardly one digit
+WINDOW = 100  # steps of which more than half must be coarse
+MOST_SKIPPED = 100  # steps in a row
+SAMPLE = 4096  # elements, spread over all 16-bit parameters
+SWALLOWED = 0.99
+
+log = logging.getLogger("experiments")
+
+
+class Diverged(Exception):
+    """The parameters give losses or scores that are not finite."""
+
+
+class Guards:
+    """Takes an optimizer's steps and looks at what they did.
+
+    Args:
+        optimizer: steps, skips, and reports its last step.
+        parameters: those that train.
+        policy: of a loss that is not finite. stop: the error goes on. skip: the parameters stay bit for bit and the
+            next batch is tried, until more than 100 steps in a row were skipped. A walk does not come back to the same
+            bits by itself, so that skip costs it a copy of the parameters.
+
+    Attributes:
+        warnings: kind -> count, first_step (steps done before it) and detail (of the first), for the record.
+    """
+
+    def __init__(self, optimizer: Any, parameters: Sequence[Tensor], policy: Literal["stop", "skip"]) -> None:
+        self.optimizer, self.parameters, self.policy = optimizer, parameters, policy
+        self.warnings: dict[str, dict[str, Any]] = {}
+        self.num_skipped_in_row = 0
+        self.coarse: list[bool] = []  # of the last WINDOW steps
+        self._walks = getattr(optimizer, "perturbation", "exact") not in EXACT
+        self._small = [p for p in parameters if p.dtype in (torch.float16, torch.bfloat16)]
+
+    def step(self, closure: Callable[[], Any], *, number: int, look: bool) -> float | None:
+        """`optimizer.step(closure)`; None if the step was skipped.
+
+        Args:
+            number: of the step, counted from 0.
+            look: compare a sample of the 16-bit parameters before and after, which costs a little.
+
+        Raises:
+            NonFiniteLoss: with the policy stop.
+            Diverged: more than 100 steps in a row were skipped.
+        """
+        kept = [p.detach().clone() for p in self.parameters] if self._walks and self.policy == "skip" else []
+        before = self._sample() if look and self._small else None
+        try:
+            loss = float(self.optimizer.step(closure))
+        except NonFiniteLoss as error:
+            self._note("perturbed_overflow" if error.at_theta is not None else "nonfinite_loss", number, str(error))
+            if self.policy == "stop":
+                raise
+            self._skip(kept, number)
+            return None
+        self.num_skipped_in_row = 0
+        self._check_posterior(number)
+        self._check_quantum(number)
+        if before is not None:
+            self._check_rounding(before, number)
+        return loss
+
+    def state(self) -> dict[str, Any]:
+        """What a later step depends on, for a checkpoint."""
+        return {"warnings": self.warnings, "num_skipped_in_row": self.num_skipped_in_row, "coarse": self.coarse}
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Go on from `state()`."""
+        self.warnings, self.coarse = state["warnings"], state["coarse"]
+        self.num_skipped_in_row = state["num_skipped_in_row"]
+
+    def _note(self, kind: str, number: int, detail: str) -> None:
+        if kind not in self.warnings:
+            self.warnings[kind] = {"count": 0, "first_step": number, "detail": detail}
+            log.warning("step %d: %s: %s (said once, counted in the record)", number, kind, detail)
+        self.warnings[kind]["count"] += 1
+
+    @torch.no_grad()
+    def _skip(self, kept: list[Tensor], number: int) -> None:
+        for parameter, value in zip(self.parameters, kept, strict=bool(kept)):
+            parameter.copy_(value)
+        self.optimizer.skip()
+        self.num_skipped_in_row += 1
+        if self.num_skipped_in_row > MOST_SKIPPED:
+            raise Diverged(f"step {number}: the last {self.num_skipped_in_row} steps had no finite loss")
+
+    def _check_posterior(self, number: int) -> None:
+        cov = self.optimizer.last.cov  # (k, k), float64
+        if cov is None or (cov.isfinite().all() and int(torch.linalg.cholesky_ex(cov).info) == 0):
+            return
+        least = float(torch.linalg.eigvalsh(cov)[0]) if cov.isfinite().all() else math.nan
+        self._note("posterior_not_positive_definite", number, f"the least eigenvalue of the covariance is {least:.3g}")
+
+    def _check_quantum(self, number: int) -> None:
+        losses = self.optimizer.last.losses
+        if len(losses) < 2:
+            return
+        most, spacing = max(abs(loss - losses[0]) for loss in losses[1:]), quantum(losses[0])
+        self.coarse = [*self.coarse[1 - WINDOW :], most < QUANTA * spacing]
+        if len(self.coarse) == WINDOW and 2 * sum(self.coarse) > WINDOW:
+            detail = (
+                f"{sum(self.coarse)} of the last {WINDOW} steps measured differences below {QUANTA} float32 spacings"
+                f" of the loss; here {most:.3g} at a spacing of {spacing:.3g}: eps is too small"
+            )
+            self._note("coarse_loss", number, detail)
+
+    def _check_rounding(self, before: Tensor, number: int) -> None:
+        observations = self.optimizer.last.observations
+        if all(group["lr"] == 0 for group in self.optimizer.param_groups) or (observations and not any(observations)):
+            return  # there was no update to swallow
+        share = float((before == self._sample()).double().mean())
+        if share > SWALLOWED:
+            detail = f"{100 * share:.2f} % of {len(before)} sampled 16-bit weights did not change"
+            self._note("swallowed_update", number, detail)
+
+    def _sample(self) -> Tensor:
+        stride = max(1, sum(p.numel() for p in self._small) // SAMPLE)
+        return torch.cat([p.detach().reshape(-1)[::stride].float().cpu().clone() for p in self._small])
+
+
+def quantum(loss: float) -> float:
+    """Distance of float32 numbers at a loss."""
+    return 2.0 ** (max(math.frexp(abs(loss))[1], -125) - 24)

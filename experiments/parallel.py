@@ -1,0 +1,201 @@
+"""A group of processes that agree on losses: each scores its part, scalars cross, all take the same step.
+
+Parameters, gradients and directions never cross: every process draws the same directions from the same seeds.
+"""
+
+import hashlib
+import logging
+import os
+import re
+from collections.abc import Callable, Mapping, Sequence
+from datetime import timedelta
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from bszo.errors import ConfigError, ModelError, ParallelError
+from experiments.gpus import claim
+from experiments.schema import Parallel
+
+EXACT = ("exact", "streaming", "copy")  # a loss then does not depend on the losses taken before it
+VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
+
+
+class Group:
+    """Processes that run the same configuration; a group of one, the default, exchanges nothing.
+
+    Args:
+        rank: of this process; 0 alone writes records, logs and shows progress.
+        size: processes in all.
+        queries: False: each scores its slice of every batch. True: each takes some of a step's points, on the
+            full batch.
+        device: where numbers must lie to be exchanged.
+
+    Attributes:
+        loss_bytes: payload that this process has sent for the losses of training steps, 8 bytes a number.
+        num_steps: training steps that this process has taken in the group.
+    """
+
+    def __init__(self, rank: int = 0, size: int = 1, *, queries: bool = False, device: str = "cpu") -> None:
+        self.rank, self.size, self.queries, self.device = rank, size, queries, device
+        self.loss_bytes = self.num_steps = 0
+
+    def gather(self, values: Sequence[float] | Tensor) -> list[list[float]]:
+        """The numbers of every process, by rank: the same bits everywhere, whatever the backend's algorithm.
+
+        Raises:
+            ParallelError: a process is gone, or has been silent for parallel.timeout_seconds.
+        """
+        mine = torch.as_tensor(values, dtype=torch.float64, device=self.device)
+        if self.size == 1:
+            return [mine.tolist()]
+        everyone = [torch.empty_like(mine) for _ in range(self.size)]
+        try:
+            dist.all_gather(everyone, mine)
+            return torch.stack(everyone).tolist()
+        except RuntimeError as error:  # what gloo and NCCL raise
+            raise ParallelError(
+                f"process {self.rank} of {self.size}: another process of the group is gone, or silent beyond"
+                f" parallel.timeout_seconds; its own output says why ({_brief(error)})"
+            ) from error
+
+    def loss(self, model: Any, examples: Sequence[Any]) -> Callable[[], Tensor | float]:
+        """For one step: () -> mean loss of the examples; this process scores its slice, one number crosses a call.
+
+        A process whose slice is empty runs one example along, with weight 0: all make the same calls. NaN
+        survives the sum, so all stop alike.
+        """
+        self.num_steps += 1
+        if self.size == 1 or self.queries:
+            batch = model.collate(examples)
+            return lambda: model.loss(batch)
+        mine = examples[self.rank :: self.size]
+        batch = model.collate(mine or examples[:1])
+
+        def mean() -> float:
+            total = model.loss(batch).detach().double().reshape(1) * len(mine)
+            return sum(value for (value,) in self._gather_losses(total if mine else [0.0])) / len(examples)
+
+        return mean
+
+    def share(self, points: Sequence[Any], loss_at: Callable[[Any], float]) -> list[float]:
+        """The loss at every point, in order, each taken by one process."""
+        mine = [loss_at(point) for point in points[self.rank :: self.size]]
+        most = -(-len(points) // self.size)
+        table = self._gather_losses(mine + [0.0] * (most - len(mine)))
+        return [table[i % self.size][i // self.size] for i in range(len(points))]
+
+    def accuracy(self, score: Callable[[list[Any]], float], encoded: list[Any]) -> float:
+        """`score`, an accuracy, over all examples, of which this process scores its part; counts cross.
+
+        Raises:
+            ModelError: on every process, where a score of any process was not finite.
+        """
+        if self.size == 1:
+            return score(encoded)
+        mine, failure, right = encoded[self.rank :: self.size], None, 0.0
+        try:
+            right = float(round(score(mine) * len(mine))) if mine else 0.0
+        except ModelError as error:
+            failure, right = error, float("nan")
+        total = sum(value for (value,) in self.gather([right]))
+        if total != total:
+            raise failure or ModelError("another process has option scores that are not finite")
+        return total / len(encoded)
+
+    def attach(self, optimizer: Any) -> None:
+        """Hand the optimizer what it needs to share its queries.
+
+        Raises:
+            ConfigError: it needs gradients, which do not cross, or walks in place while queries are shared.
+        """
+        if self.size == 1:
+            return
+        if not hasattr(optimizer, "share"):
+            raise ConfigError(
+                f"optimizer={type(optimizer).__name__}: needs gradients, and only losses cross between"
+                " processes; run it without torchrun"
+            )
+        if self.queries:
+            if optimizer.perturbation not in EXACT:
+                raise ConfigError(
+                    f"parallel.queries=true: perturbation={optimizer.perturbation} leaves its own rounding in"
+                    f" each process; {', '.join(EXACT)} are valid"
+                )
+            optimizer.share = self.share
+
+    def first(self, flag: bool) -> bool:
+        """Process 0's flag, on every process."""
+        return bool(self.gather([float(flag)])[0][0])
+
+    def require_same(self, what: str, value: str) -> None:
+        """ParallelError unless `value` is the same text in every process."""
+        digest = int(hashlib.sha256(value.encode()).hexdigest()[:12], 16)  # 48 bits: exact in a float64
+        if len({row[0] for row in self.gather([float(digest)])}) > 1:
+            raise ParallelError(f"process {self.rank} of {self.size}: the processes differ in {what}")
+
+    def facts(self) -> dict[str, Any]:
+        """What a record says about the group."""
+        return {
+            "world_size": self.size,
+            "queries": self.queries,
+            "bytes_sent_per_step": self.loss_bytes / self.num_steps if self.num_steps else 0.0,
+        }
+
+    def _gather_losses(self, values: Sequence[float] | Tensor) -> list[list[float]]:
+        table = self.gather(values)
+        self.loss_bytes += 8 * len(values)
+        return table
+
+
+def join(
+    parallel: Parallel, device: str, device_map: Any = None, environment: Mapping[str, str] = os.environ
+) -> Group:
+    """The group that torchrun's variables describe, entered once a process; without them a group of one.
+
+    Args:
+        parallel: how to split the work, how long to wait.
+        device: cpu (gloo) or cuda (NCCL; the GPU numbered LOCAL_RANK becomes the current one).
+        device_map: of the model, which has all GPUs of a process and so excludes several processes.
+
+    Raises:
+        ConfigError: a variable is missing, there are more processes than GPUs, or a device_map.
+        ParallelError: the others did not come in time.
+    """
+    if int(environment.get("WORLD_SIZE", "1")) == 1:
+        if device == "cuda" and device_map is None:
+            claim()
+        return Group()
+    if missing := [name for name in VARIABLES if name not in environment]:
+        raise ConfigError(f"WORLD_SIZE is set but {missing[0]} is not: torchrun sets {', '.join(VARIABLES)}")
+    if device_map is not None:
+        raise ConfigError("model.device_map: each process of torchrun has one device; run it without torchrun")
+    local = int(environment["LOCAL_RANK"])
+    if device == "cuda":
+        if local >= torch.cuda.device_count():
+            raise ConfigError(
+                f"device=cuda: process {local} of this machine has no GPU of its own;"
+                f" at most --nproc-per-node {torch.cuda.device_count()} here"
+            )
+        torch.cuda.set_device(local)
+        os.environ.setdefault("TORCH_NCCL_BLOCKING_WAIT", "1")  # a lost process then raises instead of aborting
+    if not dist.is_initialized():
+        _enter(device, parallel.timeout_seconds)
+    if dist.get_rank() > 0:
+        logging.disable(logging.INFO)
+    return Group(dist.get_rank(), dist.get_world_size(), queries=parallel.queries, device=device)
+
+
+def _enter(device: str, timeout_seconds: float) -> None:
+    try:
+        backend = "nccl" if device == "cuda" else "gloo"
+        dist.init_process_group(backend, timeout=timedelta(seconds=timeout_seconds))
+    except (RuntimeError, ValueError) as error:
+        raise ParallelError(f"the processes of torchrun did not find each other: {_brief(error)}") from error
+
+
+def _brief(error: Exception) -> str:
+    """The backend's words in one line, without the place in its source that it begins with."""
+    return re.sub(r"^\[\S+\]\s*", "", " ".join(str(error).split()))[:120]

@@ -1,0 +1,65 @@
+"""What a run knows of itself, and the best parameters that it has seen."""
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+@dataclass
+class Result:
+    """What is known so far: filled while the run goes on, so that an early end loses nothing.
+
+    Attributes:
+        num_stale: evaluations since the best one.
+        losses: of the steps since the last evaluation, without those that were skipped.
+        last_cost: forward passes of the last step.
+        noise_var, gain: of the last step's belief, where the method has one.
+        num_parts: processes that the run took: one more each time it goes on from a checkpoint.
+    """
+
+    zero_shot_accuracy: float | None = None
+    validation_accuracy: float | None = None
+    test_accuracy: float | None = None
+    num_steps: int = 0
+    best_step: int | None = None
+    num_stale: int = 0
+    curve: list[dict[str, Any]] = field(default_factory=list)
+    losses: list[float] = field(default_factory=list)
+    last_cost: int = 0
+    noise_var: float | None = None
+    gain: float | None = None
+    num_parts: int = 1
+
+    @property
+    def mean_loss(self) -> float:
+        """Over the steps since the last evaluation; NaN without any."""
+        return sum(self.losses) / len(self.losses) if self.losses else math.nan
+
+
+class Selection:
+    """A copy of the best parameters in CPU memory.
+
+    Args:
+        parameters: those that train.
+    """
+
+    def __init__(self, parameters: Iterable[Tensor]) -> None:
+        self.parameters = list(parameters)
+        self.kept: list[Tensor] = []
+
+    def keep(self) -> None:
+        """The parameters as they are now are the best."""
+        if not self.kept:
+            self.kept = [torch.empty_like(parameter, device="cpu") for parameter in self.parameters]
+        for kept, parameter in zip(self.kept, self.parameters, strict=True):
+            kept.copy_(parameter.detach())
+
+    @torch.no_grad()
+    def restore(self) -> None:
+        """Have the parameters be the best again."""
+        for kept, parameter in zip(self.kept, self.parameters, strict=True):
+            parameter.copy_(kept)

@@ -1,0 +1,126 @@
+"""Runs small enough to be killed by the dozen: a model of a few thousand weights, in processes that start fast."""
+
+import json
+import multiprocessing
+import os
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from transformers import OPTConfig, OPTForCausalLM
+
+from bszo.models import weights_fingerprint
+from experiments import files
+from experiments.run import CONF, resolve
+from experiments.runner import Runner
+from experiments.session import Session
+from tests.models.conftest import opt_tokenizer
+
+# two runs of one configuration may differ in these
+MEASURED = ("train_seconds", "evaluation_seconds", "step_ms", "peak_memory_bytes", "provenance", "num_parts")
+SMALL = [
+    "model=local", "task=sst2", "data=mini", "data.num_train=64", "data.num_test=16", "task.num_train=24",
+    "task.num_validation=16", "tracker=none", "tracker.progress=never", "tracker.log_every=2", "protocol=smoke",
+    "protocol.num_steps=40", "protocol.eval_every=7", "protocol.checkpoint_every=3", "protocol.lr_schedule=linear",
+    "device=cpu",
+]  # fmt: skip
+Plain = dict[str, Any]
+
+
+def make_model(folder: Path) -> Path:
+    """A random model with its tokenizer, saved."""
+    torch.manual_seed(0)
+    tokenizer = opt_tokenizer()
+    size: Plain = {"hidden_size": 16, "ffn_dim": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+    config = OPTConfig(vocab_size=len(tokenizer), word_embed_proj_dim=16, max_position_embeddings=128, **size)
+    OPTForCausalLM(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def configuration(model: Path, results: Path, *overrides: str) -> Plain:
+    """A resolved configuration of a small run."""
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        own = [f"model.path={model}", f"paths.results={results}"]
+        return resolve(compose("config", overrides=[*SMALL, *own, *overrides]))
+
+
+def run_here(config: Plain) -> tuple[Plain, str]:
+    """The record of a run in this process, and a digest of the weights that it ended with."""
+    session = Session(config, {"task": "sst2", "model": "local", "optimizer": "x"}, [])
+    record = session.run()
+    assert session.parts is not None
+    return record, weights_fingerprint(session.parts.model.module)
+
+
+def numbers(record: Plain) -> Plain:
+    """A record without what the clock and the machine say."""
+    plain = {key: value for key, value in record.items() if key not in MEASURED}
+    plain["curve"] = [{k: v for k, v in point.items() if k not in MEASURED} for point in record["curve"]]
+    return plain
+
+
+def _child(config: Plain, out: str, slow_seconds: float, die_at: int | None, ready: Any, training: Any) -> None:
+    """What a process does: slowed at every sync to disk, or dead at one of them."""
+    torch.set_num_threads(1)
+    count, sync = 0, files._sync
+
+    def slow(path: Path) -> None:
+        nonlocal count
+        count += 1
+        if count == die_at:
+            os.kill(os.getpid(), signal.SIGKILL)
+        time.sleep(slow_seconds)
+        sync(path)
+
+    def train(self: Runner, bar: Any) -> None:
+        training.set()
+        whole(self, bar)
+
+    files._sync, whole = slow, Runner._train
+    Runner._train = train  # type: ignore[method-assign]
+    ready.set()
+    record, weights = run_here(config)
+    Path(out).write_text(json.dumps([record, weights]))
+
+
+class Processes:
+    """Real processes, forked from a server that has torch loaded."""
+
+    def __init__(self, folder: Path) -> None:
+        self.context = multiprocessing.get_context("forkserver")
+        self.context.set_forkserver_preload([__name__])
+        self.out = folder / "out.json"
+
+    def start(self, config: Plain, *, slow_seconds: float = 0.0, die_at: int | None = None,
+              until: Literal["begin", "train"] = "begin") -> Any:  # fmt: skip
+        """Begin a run; returns when the process has come to it, or to its training."""
+        ready, training = self.context.Event(), self.context.Event()
+        arguments = (config, str(self.out), slow_seconds, die_at, ready, training)
+        process = self.context.Process(target=_child, args=arguments)
+        process.start()
+        assert (ready if until == "begin" else training).wait(60)
+        return process
+
+    def finish(self, config: Plain) -> tuple[Plain, str]:
+        """Run to the end; the record and the digest of the weights."""
+        self.out.unlink(missing_ok=True)
+        process = self.start(config)
+        process.join(120)
+        assert process.exitcode == 0
+        record, weights = json.loads(self.out.read_text())
+        return record, weights
+
+
+def wait_for(condition: Callable[[], Any], seconds: float = 60) -> None:
+    """Poll until something is true."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.002)

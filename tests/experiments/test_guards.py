@@ -1,0 +1,250 @@
+"""Numbers that go wrong without a crash: each is seen at its step, said once, counted, and never a number itself."""
+
+import json
+import math
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import bszo
+from bszo.errors import NonFiniteLoss
+from bszo.trajectory import TrajectoryWriter, describe, read, record, replay
+from experiments import check_drift
+from experiments import record as records
+from experiments.guards import MOST_SKIPPED, WINDOW, Diverged, Guards, quantum
+from tests.experiments.conftest import Bench, Lines
+from tests.experiments.runs import configuration, make_model, run_here
+
+METHODS: dict[str, Callable[..., Any]] = {
+    "bszo": partial(bszo.BSZO, lr=0.1, eps=1e-3, prior_var=1.0, noise_var=1.0),
+    "mezo": partial(bszo.MeZO, lr=0.1, eps=1e-3),
+    "mezo-adam": partial(bszo.MeZOAdam, lr=0.1, eps=1e-3),
+    "hizoo": partial(bszo.HiZOO, lr=0.1, eps=1e-3),
+    "lozo": partial(bszo.LOZO, lr=0.1, eps=1e-3),
+    "walk": partial(bszo.MeZO, lr=0.1, eps=1e-2, perturbation="three-leg"),
+    "adamw": partial(bszo.FirstOrder, algorithm=partial(torch.optim.AdamW, lr=0.1)),
+}
+
+
+class Problem:
+    """A line fitted to points, whose loss can be spoilt from a call on."""
+
+    def __init__(self, dtype: torch.dtype = torch.float32) -> None:
+        torch.manual_seed(0)
+        self.module = nn.Linear(8, 2).to(dtype)
+        self.x, self.labels = torch.randn(16, 8).to(dtype), torch.arange(16) % 2
+        self.num_calls, self.spoilt, self.value = 0, range(0), math.nan
+
+    def __call__(self) -> Tensor:
+        loss = nn.functional.cross_entropy(self.module(self.x).float(), self.labels)
+        self.num_calls += 1
+        return loss * self.value if self.num_calls - 1 in self.spoilt else loss
+
+    def weights(self) -> list[Tensor]:
+        return [p.detach().clone() for p in self.module.parameters()]
+
+
+def guarded(problem: Problem, name: str, policy: Any, **arguments: Any) -> Guards:
+    parameters = list(problem.module.parameters())
+    return Guards(METHODS[name](parameters, **arguments), parameters, policy)
+
+
+def same(a: list[Tensor], b: list[Tensor]) -> bool:
+    return all(torch.equal(x, y) for x, y in zip(a, b, strict=True))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("name", METHODS)
+def test_a_skipped_step_leaves_every_bit(name: str, dtype: torch.dtype):
+    problem = Problem(dtype)
+    guards = guarded(problem, name, "skip")
+    for number in range(3):
+        assert guards.step(problem, number=number, look=False) is not None
+    before = problem.weights()
+    for number in range(3, 5):
+        problem.spoilt = range(problem.num_calls, problem.num_calls + 3)
+        assert guards.step(problem, number=number, look=False) is None
+        assert same(problem.weights(), before)
+        problem.spoilt = range(0)
+    assert guards.optimizer.num_steps == 5
+    (warning,) = guards.warnings.values()
+    assert (warning["count"], warning["first_step"]) == (2, 3)
+    assert guards.step(problem, number=5, look=False) is not None
+    assert not same(problem.weights(), before)
+
+
+def test_stop_says_it_and_raises(caplog: pytest.LogCaptureFixture):
+    problem = Problem()
+    guards = guarded(problem, "bszo", "stop")
+    problem.spoilt = range(0, 1)
+    with pytest.raises(NonFiniteLoss):
+        guards.step(problem, number=7, look=False)
+    assert guards.warnings == {
+        "nonfinite_loss": {"count": 1, "first_step": 7, "detail": "step 0: the loss is nan, not a finite number"}
+    }
+    assert "step 7: nonfinite_loss" in caplog.text
+
+
+def test_overflow_of_a_perturbed_pass_has_its_own_name():
+    problem = Problem()
+    guards = guarded(problem, "bszo", "skip")
+    problem.spoilt, problem.value = range(1, 2), math.inf  # f_0 is finite, f_plus is not
+    guards.step(problem, number=0, look=False)
+    (detail,) = [warning["detail"] for warning in guards.warnings.values()]
+    assert list(guards.warnings) == ["perturbed_overflow"]
+    assert "the loss of a perturbed pass is inf" in detail and "(at theta it is 0." in detail
+
+
+def test_more_than_a_hundred_skips_in_a_row_have_diverged(caplog: pytest.LogCaptureFixture):
+    problem = Problem()
+    guards = guarded(problem, "mezo", "skip")
+    problem.spoilt = range(0, 10_000)
+    with pytest.raises(Diverged, match="101 steps"):
+        for number in range(1000):
+            guards.step(problem, number=number, look=False)
+    assert guards.warnings["nonfinite_loss"]["count"] == MOST_SKIPPED + 1
+    assert caplog.text.count("nonfinite_loss") == 1  # said once
+
+
+def test_a_skipped_step_is_in_the_trajectory(tmp_path: Path):
+    problem, again = Problem(), Problem()
+    guards = guarded(problem, "bszo", "skip")
+    base = "0" * 64
+    with TrajectoryWriter(tmp_path / "log", describe(guards.optimizer, base=base)) as writer:
+        record(guards.optimizer, writer)
+        for number in range(6):
+            problem.spoilt = range(problem.num_calls + 1, problem.num_calls + 2) if number == 2 else range(0)
+            guards.step(problem, number=number, look=False)
+    optimizer = METHODS["bszo"](again.module.parameters())
+    replay(read(tmp_path / "log"), optimizer, base=base)
+    assert same(again.weights(), problem.weights())
+    assert optimizer.num_forwards == guards.optimizer.num_forwards == 5 * 3 + 2
+
+
+@pytest.mark.parametrize("cov", [[[1.0, 2.0], [2.0, 1.0]], [[math.nan, 0.0], [0.0, 1.0]]])
+def test_a_posterior_that_is_none(monkeypatch: pytest.MonkeyPatch, cov: list[list[float]]):
+    problem = Problem()
+    guards = guarded(problem, "bszo", "stop")
+    guards.step(problem, number=0, look=False)
+    assert guards.warnings == {}
+    step = guards.optimizer.step
+
+    def spoilt(closure: Any) -> float:
+        loss = step(closure)
+        object.__setattr__(guards.optimizer.last, "cov", torch.tensor(cov, dtype=torch.float64))
+        return loss
+
+    monkeypatch.setattr(guards.optimizer, "step", spoilt)
+    guards.step(problem, number=1, look=False)
+    warning = guards.warnings["posterior_not_positive_definite"]
+    assert (warning["count"], warning["first_step"]) == (1, 1)
+    assert ("-1" if cov[0][0] == 1 else "nan") in warning["detail"]
+
+
+@pytest.mark.parametrize(("eps", "coarse"), [(1e-3, False), (1e-9, True)])
+def test_differences_below_the_loss_s_own_spacing(eps: float, coarse: bool):
+    problem = Problem()
+    guards = guarded(problem, "mezo", "stop", lr=0.0, eps=eps)
+    for number in range(WINDOW + 5):
+        guards.step(problem, number=number, look=False)
+    assert ("coarse_loss" in guards.warnings) is coarse
+    if coarse:
+        assert guards.warnings["coarse_loss"]["first_step"] == WINDOW - 1
+        assert guards.warnings["coarse_loss"]["count"] == 6
+
+
+@pytest.mark.parametrize("loss", [0.6931, 1.0, 2.0, 1e-3, 5000.0])
+def test_quantum_is_float32_s(loss: float):
+    value = torch.tensor(loss, dtype=torch.float32)
+    assert quantum(float(value)) == float(torch.nextafter(value, torch.tensor(math.inf)) - value)
+
+
+@pytest.mark.parametrize(("dtype", "lr", "swallowed"), [
+    (torch.bfloat16, 1e-6, True), (torch.bfloat16, 1.0, False), (torch.bfloat16, 0.0, False),
+    (torch.float16, 1e-7, True), (torch.float32, 1e-6, False),
+])  # fmt: skip
+def test_an_update_that_rounding_swallows(dtype: torch.dtype, lr: float, swallowed: bool):
+    problem = Problem(dtype)
+    guards = guarded(problem, "mezo", "stop", lr=lr, eps=1e-2)
+    guards.step(problem, number=0, look=False)
+    assert guards.warnings == {}  # it looks only where it is told to
+    guards.step(problem, number=1, look=True)
+    assert ("swallowed_update" in guards.warnings) is swallowed
+
+
+def test_the_sample_is_small_whatever_the_model():
+    big = [nn.Parameter(torch.zeros(1000, 1000, dtype=torch.bfloat16)), nn.Parameter(torch.zeros(3).bfloat16())]
+    guards = Guards(bszo.MeZO(big, lr=1.0), list(big), "stop")
+    assert 4000 < len(guards._sample()) < 4200
+
+
+# --- the whole run ---
+
+
+class Spoilt(Lines):
+    """NaN on some batches."""
+
+    def loss(self, batch: Any) -> Tensor:
+        return super().loss(batch) * (math.nan if len(self.seen) in (4, 5, 12) else 1)
+
+
+def test_a_run_that_skips_goes_on_and_says_so():
+    runner = Bench(Spoilt()).runner(METHODS["mezo"], on_nonfinite="skip")
+    runner.run()
+    assert runner.result.num_steps == runner.optimizer.num_steps == 40
+    assert runner.guards.warnings["nonfinite_loss"]["count"] == 3
+    assert runner.result.test_accuracy is not None and runner.result.test_accuracy > 0.8
+    assert [point["step"] for point in runner.result.curve] == [0, 10, 20, 30, 40]
+
+
+def test_an_interval_of_skipped_steps_has_no_loss():
+    model = Lines(poison_at=20)
+    runner = Bench(model).runner(METHODS["mezo"], on_nonfinite="skip")
+    runner.run()
+    assert [point["train_loss"] is None for point in runner.result.curve] == [True, False, False, True, True]
+
+
+def test_diverged_is_in_the_record_and_no_nan_is(tmp_path: Path):
+    model = make_model(tmp_path / "model")
+    arguments = ["optimizer=mezo", "optimizer.lr=3e38", "protocol.on_nonfinite=skip", "protocol.num_steps=200",
+                 "protocol.eval_every=150"]  # fmt: skip
+    found, _ = run_here(configuration(model, tmp_path, *arguments))
+    assert found["status"] == "diverged"
+    (path,) = (tmp_path / "runs").iterdir()
+    text = path.read_text()
+    assert "NaN" not in text and "Infinity" not in text
+    loaded = records.load(path)
+    assert loaded["warnings"]["nonfinite_loss"]["count"] == MOST_SKIPPED + 1
+    assert loaded["test_accuracy"] is None and json.loads(text)["validation_accuracy"] is None
+
+
+# --- lr = 0 ---
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_check_drift(tmp_path: Path, capsys: pytest.CaptureFixture[str], precision: str):
+    model = make_model(tmp_path / "model")
+    small = ["model=local", f"model.path={model}", "task.num_train=16", "task.num_validation=8"]
+    assert check_drift.main([*small, f"precision={precision}", "steps=3", "eps=1e-2", "device=cpu"]) == 0
+    rows = {line.split()[0]: float(line.split()[1]) for line in capsys.readouterr().out.splitlines()[2:]}
+    assert list(rows) == list(check_drift.ENGINES)
+    assert rows.pop("exact") == 0
+    assert all(drift > 0 for drift in rows.values())
+
+
+def test_check_drift_fails_where_exact_drifts(monkeypatch: pytest.MonkeyPatch):
+    found = {engine: (0.0, 0.0) for engine in check_drift.ENGINES}
+    monkeypatch.setattr(check_drift, "drifts", lambda _: found)
+    assert check_drift.main([]) == 0
+    found["exact"] = (1e-9, 0.1)
+    assert check_drift.main([]) == 2
+
+
+def test_check_drift_s_wrong_argument_is_one_line(capsys: pytest.CaptureFixture[str]):
+    assert check_drift.main(["model=tiny-robert"]) == 1
+    assert capsys.readouterr().err.count("\n") == 1

@@ -1,0 +1,83 @@
+"""Sweeps by Hydra's launchers: each run in a process of its own, a GPU of its own, as a Slurm job."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from experiments import gpus
+from experiments import record as records
+
+ROOT = Path(__file__).resolve().parents[2]
+SWEEP = ("--multirun", "protocol=smoke", "tracker=none", "optimizer=mezo", "optimizer.lr=3e38,1e-4")
+
+
+def test_runs_of_a_sweep_in_processes_of_their_own(tmp_path: Path):
+    """Two launchers, each a run that diverges and one that ends well: the exit code is the failed run's."""
+    started = {
+        launcher: subprocess.Popen(
+            [sys.executable, "-m", "experiments.run", *SWEEP, f"hydra/launcher={launcher}", *more,
+             f"paths.results={tmp_path / launcher}"],
+            stderr=subprocess.PIPE, text=True, cwd=ROOT, env=os.environ | {"OMP_NUM_THREADS": "1"},
+        )
+        for launcher, more in (("joblib", ["hydra.launcher.n_jobs=2"]), ("submitit_local", []))
+    }  # fmt: skip
+    for launcher, process in started.items():
+        said = process.communicate(timeout=180)[1]
+        assert process.returncode == 3, said
+        assert "Traceback" not in said
+        found = records.load_all([tmp_path / launcher / "runs"])
+        assert sorted(record["status"] for record in found) == ["diverged", "ok"]
+
+
+FAKE_SBATCH = """#!/bin/sh
+cp "$1" "{folder}/submitted.sh"
+exit 1
+"""
+
+
+def test_a_slurm_job_asks_for_what_the_configuration_says(tmp_path: Path):
+    """A stand-in for sbatch keeps the script and refuses it."""
+    tools = tmp_path / "bin"
+    tools.mkdir()
+    for tool in ("sbatch", "srun"):
+        (tools / tool).write_text(FAKE_SBATCH.format(folder=tmp_path))
+        (tools / tool).chmod(0o755)
+    done = subprocess.run(
+        [sys.executable, "-m", "experiments.run", *SWEEP, "hydra/launcher=submitit_slurm",
+         "hydra.launcher.partition=gpu", "hydra.launcher.array_parallelism=1", f"paths.results={tmp_path}"],
+        capture_output=True, text=True, cwd=ROOT, env=os.environ | {"PATH": f"{tools}:{os.environ['PATH']}"},
+    )  # fmt: skip
+    assert done.returncode != 0
+    script = (tmp_path / "submitted.sh").read_text()
+    for option in ("partition=gpu", "array=0-1%1", "gpus-per-node=1", "time=1440", "mem=32GB", "signal=USR1@120"):
+        assert f"#SBATCH --{option}\n" in script, script
+
+
+def test_each_process_takes_a_gpu_that_is_free(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    chosen: list[int] = []
+    cuda: Any = SimpleNamespace(
+        device_count=lambda: 2,
+        current_device=lambda: chosen[-1],
+        set_device=chosen.append,
+        get_device_properties=lambda number: SimpleNamespace(uuid=f"GPU-{number}"),
+    )
+    monkeypatch.setattr(gpus.torch, "cuda", cuda)
+    kept = []
+    for _ in range(3):  # three processes, as far as the locks can see
+        monkeypatch.setattr(gpus, "_held", [])
+        gpus.claim(tmp_path)
+        kept.append(gpus._held)
+    assert chosen[:2] == [0, 1]
+    assert [len(held) for held in kept] == [1, 1, 0] and chosen[2] in (0, 1)  # the third one shares
+    monkeypatch.setattr(gpus, "_held", kept[0])
+    gpus.claim(tmp_path)
+    assert len(chosen) == 3  # a later run of the same process keeps its GPU
+    kept[1][0].release()
+    monkeypatch.setattr(gpus, "_held", [])
+    assert gpus.claim(tmp_path) == 1
+    assert chosen[3:] == [1]

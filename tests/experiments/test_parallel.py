@@ -1,0 +1,337 @@
+"""Several processes that agree on losses: the numbers of one process, the same bits in all, an end that all hear of."""
+
+import hashlib
+import multiprocessing
+import os
+import socket
+import subprocess
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+import bszo
+from bszo.errors import BszoError, ConfigError, ModelError, NonFiniteLoss, OptimError
+from experiments import record as records
+from experiments.parallel import Group, join
+from experiments.schema import Parallel
+
+ROOT = Path(__file__).resolve().parents[2]
+FORK: Any = multiprocessing.get_context("fork")  # torch is loaded once, in the parent
+METHODS: dict[str, Callable[..., Any]] = {
+    "bszo": partial(bszo.BSZO, lr=0.05, eps=1e-3, prior_var=1.0, noise_var=1.0),
+    "bszo-b": partial(bszo.BSZO, lr=0.05, eps=1e-3, prior_var=1.0, noise_var=1.0, m=4, reuse_observations=False),
+    "mezo": partial(bszo.MeZO, lr=0.02, eps=1e-3, num_directions=2),
+    "mezo-adam": partial(bszo.MeZOAdam, lr=1e-3, eps=1e-3),
+    "hizoo": partial(bszo.HiZOO, lr=0.02, eps=1e-3, smoothing=1e-6),
+    "lozo": partial(bszo.LOZO, lr=0.02, eps=1e-3, interval=5),
+}
+
+
+class Net(nn.Module):
+    """Looks words up; the output weights are the embedding's, used while no owner of them runs."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.words = nn.Embedding(7, width)
+        self.mix = nn.Linear(width, width)
+        self.body = nn.Identity()
+
+    def forward(self, ids: Tensor) -> Tensor:
+        return torch.tanh(self.mix(self.words(ids))) @ self.words.weight.T
+
+
+class Model:
+    """What the group needs of a language model; `poison` is the number of an example whose loss is NaN."""
+
+    def __init__(self, width: int = 5, dtype: torch.dtype = torch.float64, poison: int | None = None) -> None:
+        torch.manual_seed(0)
+        self.module, self.poison = Net(width).to(dtype), poison
+
+    def collate(self, examples: list[Any]) -> list[Any]:
+        assert examples
+        return examples
+
+    def loss(self, batch: list[Any]) -> Tensor:
+        logits = self.module(torch.tensor([e.word for e in batch])).float()
+        loss = nn.functional.cross_entropy(logits, torch.tensor([e.label for e in batch]))
+        return loss * float("nan") if self.poison in [e.number for e in batch] else loss
+
+
+EXAMPLES = [SimpleNamespace(number=i, word=i % 7, label=(3 * i + 1) % 7) for i in range(40)]
+
+
+def together(size: int, body: Callable[[Group], Any], *, queries: bool = False, timeout: float = 30.0) -> list[Any]:
+    """body(group) in `size` processes; what each returned or, as a string, the error that ended it."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    pipes = [FORK.Pipe(duplex=False) for _ in range(size)]
+
+    def process(rank: int) -> None:
+        torch.set_num_threads(1)
+        names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
+        os.environ.update(zip(names, (str(rank), str(size), str(rank), "127.0.0.1", port), strict=True))
+        try:
+            result = body(join(Parallel(queries=queries, timeout_seconds=timeout), "cpu"))
+        except BaseException as error:
+            result = f"{type(error).__name__}: {error}" if isinstance(error, BszoError) else (
+                traceback.format_exc())
+        pipes[rank][1].send(result)
+
+    started = [FORK.Process(target=process, args=(rank,)) for rank in range(size)]
+    for child in started:
+        child.start()
+    for _, sending in pipes:
+        sending.close()
+    results = []
+    for receiving, _ in pipes:
+        try:
+            results.append(receiving.recv())
+        except EOFError:
+            results.append(None)  # it died
+    for child in started:
+        child.join()
+    return results
+
+
+def train(group: Group, make: Callable[..., Any], *, steps: int = 50, batch: int = 8, width: int = 5,
+          dtype: torch.dtype = torch.float64) -> SimpleNamespace:
+    """The losses of some steps, and all that should be alike afterwards."""
+    model = Model(width, dtype)
+    optimizer = make(model.module.parameters(), module=model.module, seed=3)
+    group.attach(optimizer)
+    losses = []
+    for step in range(steps):
+        examples = [EXAMPLES[(step * batch + i) % len(EXAMPLES)] for i in range(batch)]
+        losses.append(float(optimizer.step(group.loss(model, examples))))
+    digest = hashlib.sha256(b"".join(p.detach().view(torch.uint8).numpy().tobytes()
+                                     for p in model.module.parameters())).hexdigest()
+    facts = group.facts()
+    return SimpleNamespace(losses=losses, digest=digest, num_forwards=optimizer.num_forwards, facts=facts)
+
+
+@pytest.mark.parametrize("size", [2, 3])
+def test_slices_of_a_batch_train_as_one_process_does(size: int):
+    """To rounding: a slice's loss is float32. Every method in turn, in the same processes."""
+    alone = {name: train(Group(), make) for name, make in METHODS.items()}
+    results = together(size, lambda group: {name: train(group, make) for name, make in METHODS.items()})
+    for name, one in alone.items():
+        for many in results:
+            assert many[name].losses == pytest.approx(one.losses, rel=2e-3), name
+            assert many[name].losses[0] == pytest.approx(one.losses[0], rel=1e-6), name
+            assert many[name].num_forwards == one.num_forwards, name
+        assert len({many[name].digest for many in results}) == 1, name
+        assert one.losses[0] != one.losses[-1]
+
+
+@pytest.mark.parametrize("size", [2, 3])
+def test_queries_of_a_step_are_shared_with_the_numbers_of_one_process(size: int):
+    alone = {name: train(Group(), make, steps=20) for name, make in METHODS.items()}
+    results = together(
+        size, lambda group: {name: train(group, make, steps=20) for name, make in METHODS.items()}, queries=True
+    )
+    for name, one in alone.items():
+        for many in results:
+            assert (many[name].losses, many[name].digest) == (one.losses, one.digest), name
+            assert many[name].num_forwards == one.num_forwards, name
+
+
+@pytest.mark.parametrize("walk", ["two-leg", "three-leg", "in-place"])
+def test_walks_round_alike_in_every_process(walk: str):
+    make = partial(METHODS["bszo"], perturbation=walk)
+    first, second = together(2, lambda group: train(group, make, dtype=torch.bfloat16))
+    assert first.digest == second.digest
+    assert first.digest != together(1, lambda group: train(Group(), METHODS["bszo"], dtype=torch.bfloat16))[0].digest
+
+
+@pytest.mark.parametrize("batch", [1, 2, 4])
+def test_a_batch_need_not_divide_by_the_processes(batch: int):
+    one = train(Group(), METHODS["bszo"], batch=batch, steps=10)
+    results = together(3, lambda group: train(group, METHODS["bszo"], batch=batch, steps=10))
+    for many in results:
+        assert many.losses == pytest.approx(one.losses, rel=1e-4)
+        assert many.num_forwards == one.num_forwards
+    assert len({many.digest for many in results}) == 1
+
+
+def test_only_the_losses_cross():
+    """8 bytes a loss, k + 1 losses a step, whatever the model's size: counted below the group's own count."""
+
+    def measured(group: Group) -> list[tuple[float, float]]:
+        crossed: list[int] = []
+        plain = dist.all_gather
+
+        def all_gather(out: list[Tensor], mine: Tensor) -> Any:
+            crossed.append(mine.numel() * mine.element_size())
+            return plain(out, mine)
+
+        dist.all_gather = all_gather
+        found = []
+        for width, k in ((5, 2), (200, 2), (5, 7)):
+            crossed.clear()
+            group.loss_bytes = group.num_steps = 0
+            done = train(group, partial(METHODS["bszo"], k=k, m=k + 1, perturbation="copy"), width=width, steps=10)
+            found.append((sum(crossed) / 10, done.facts["bytes_sent_per_step"]))
+        return found
+
+    for result in together(2, measured):
+        assert result == [(24.0, 24.0), (24.0, 24.0), (64.0, 64.0)]
+
+
+def test_a_loss_that_is_not_finite_in_one_slice_stops_all():
+    def body(group: Group) -> tuple[int, bool]:
+        model = Model(poison=5)  # of the second process's slice of the second batch
+        optimizer = METHODS["mezo"](model.module.parameters(), module=model.module)
+        optimizer.step(group.loss(model, EXAMPLES[:4]))
+        before = [p.detach().clone() for p in model.module.parameters()]
+        with pytest.raises(NonFiniteLoss):
+            optimizer.step(group.loss(model, EXAMPLES[4:8]))
+        kept = all(torch.equal(a, b) for a, b in zip(before, model.module.parameters(), strict=True))
+        return optimizer.num_steps, kept
+
+    assert together(2, body) == [(1, True)] * 2
+
+
+def test_evaluation_is_split():
+    encoded = [SimpleNamespace(right=i % 3 == 0, number=i) for i in range(49)]
+
+    def score(part: list[Any]) -> float:
+        if any(e.number == 48 and e.right is None for e in part):
+            raise ModelError("example 48 has no finite score")
+        return sum(e.right for e in part) / len(part)
+
+    def body(group: Group) -> tuple[float, float, str]:
+        seen: list[int] = []
+        whole = group.accuracy(lambda part: (seen.append(len(part)), score(part))[1], encoded)
+        few = group.accuracy(score, encoded[:1])  # fewer rows than processes
+        assert seen == [[17, 16, 16][group.rank]]
+        with pytest.raises(ModelError) as caught:
+            group.accuracy(score, [*encoded[:48], SimpleNamespace(right=None, number=48)])
+        return whole, few, str(caught.value)
+
+    results = together(3, body)
+    assert [result[:2] for result in results] == [(score(encoded), 1.0)] * 3
+    assert [result[2] for result in results] == [
+        "example 48 has no finite score", *["another process has option scores that are not finite"] * 2
+    ]  # fmt: skip
+
+
+def test_a_process_that_is_silent_or_differs_is_heard_of():
+    def silent(group: Group) -> None:
+        if group.rank == 1:
+            time.sleep(3)
+        group.gather([1.0])
+
+    assert "gone, or silent" in together(2, silent, timeout=1.0)[0]
+    differs = together(2, lambda group: group.require_same("weights", f"of {group.rank}"))
+    assert all("the processes differ in weights" in error for error in differs)
+
+
+def test_a_process_that_dies_ends_the_others():
+    def body(group: Group) -> None:
+        if group.rank == 1:
+            group.gather([0.0])
+            os._exit(9)
+        group.gather([0.0])
+        group.gather([0.0])
+
+    first, second, third = together(3, body)
+    assert second is None
+    for error in (first, third):
+        assert error.startswith("ParallelError: process ") and len(error.splitlines()) == 1
+
+
+def test_what_cannot_be_split_is_refused():
+    weights = [nn.Parameter(torch.ones(2))]
+    adamw = bszo.FirstOrder(weights, algorithm=partial(torch.optim.AdamW, lr=0.1))
+    with pytest.raises(ConfigError, match="needs gradients"):
+        Group(0, 2).attach(adamw)
+    Group().attach(adamw)
+    walking = bszo.MeZO(weights, perturbation="as-published")
+    with pytest.raises(ConfigError, match=r"parallel\.queries=true: perturbation=as-published"):
+        Group(0, 2, queries=True).attach(walking)
+    walking.share = Group(0, 2).share
+    with pytest.raises(OptimError, match="walks cannot share"):
+        walking.step(lambda: 0.0)
+    parallel, torchrun = Parallel(queries=False, timeout_seconds=1.0), {"WORLD_SIZE": "2", "RANK": "0"}
+    with pytest.raises(ConfigError, match="WORLD_SIZE is set but LOCAL_RANK is not"):
+        join(parallel, "cpu", environment=torchrun)
+    torchrun |= {"LOCAL_RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "1"}
+    with pytest.raises(ConfigError, match="device_map"):
+        join(parallel, "cpu", "auto", environment=torchrun)
+    with pytest.raises(ConfigError, match="timeout_seconds=0"):
+        Parallel(queries=False, timeout_seconds=0)
+
+
+DRIVER = """
+import os
+from experiments import run, runner
+step = runner.Runner._step
+def dying(self, *arguments):
+    if os.environ["RANK"] == "1" and self.result.num_steps == 3:
+        os._exit(9)
+    return step(self, *arguments)
+runner.Runner._step = dying
+run.main()
+"""
+
+
+def test_torchrun_from_the_command_line(tmp_path: Path):
+    """One run that ends well, and beside it one whose second process dies."""
+    driver = tmp_path / "driver.py"
+    driver.write_text(DRIVER)
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+
+    def start(name: str, *program: str) -> subprocess.Popen[str]:
+        arguments = ["protocol=smoke", "tracker=none", f"paths.results={tmp_path / name}"]
+        command = [*torchrun, *program, *arguments]
+        return subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=ROOT, env=environment)
+
+    well, dies = start("well", "-m", "experiments.run"), start("dies", str(driver))
+    said, complaint = well.communicate(timeout=120)[1], dies.communicate(timeout=120)[1]
+    assert well.returncode == 0, said
+    assert dies.returncode != 0
+    (record,) = records.load_all([tmp_path / "well" / "runs"])
+    assert record["status"] == "ok"
+    assert record["provenance"]["parallel"] == {"world_size": 2, "queries": False, "bytes_sent_per_step": 24.0}
+    assert "parallel" not in record["config"]
+    assert said.count("step 4: loss") == 1  # the other process is quiet
+    assert record["signature"] == records.signature(record["config"])
+    assert "ok:" not in complaint
+    assert ("process 0 of 2: another process of the group is gone" in complaint) or ("SIGTERM" in complaint)
+    left = list((tmp_path / "dies" / "runs").glob("*")) if (tmp_path / "dies" / "runs").is_dir() else []
+    assert all(path.suffix == ".json" for path in left)
+    assert all(records.load(path)["status"] in ("crashed", "interrupted") for path in left)
+
+
+def test_concurrent_writers_lose_and_tear_nothing(tmp_path: Path, some_record: dict[str, Any]):
+    """Four processes finish cells in one folder, the last two the same ones, while a reader looks."""
+
+    def write(name: str) -> None:
+        for i in range(25):
+            signature = hashlib.sha256(f"{name} {i}".encode()).hexdigest()[:16]
+            records.write(some_record | {"signature": signature, "curve": [{"step": i}] * 500}, tmp_path)
+
+    writers = [FORK.Process(target=write, args=(name,)) for name in ("one", "two", "three", "three")]
+    for writer in writers:
+        writer.start()
+    looks = 0
+    while any(writer.is_alive() for writer in writers):
+        assert all(len(found["curve"]) == 500 for found in records.load_all([tmp_path]))
+        looks += 1
+    assert [writer.exitcode for writer in writers] == [0] * 4
+    assert looks > 0
+    assert len(records.load_all([tmp_path])) == len(list(tmp_path.iterdir())) == 75
+
+

@@ -1,0 +1,516 @@
+"""A run that is stopped, by whatever and wherever, ends as one that never was: bit for bit."""
+
+import errno
+import os
+import random
+import signal
+import stat
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.utils import instantiate
+from torch import Tensor, nn
+
+import bszo
+from bszo.errors import BszoError
+from bszo.models import weights_fingerprint
+from experiments import files
+from experiments import record as records
+from experiments.build import Parts
+from experiments.checkpoint import Checkpoints
+from experiments.light import LightCheckpoints
+from experiments.plain import CheckpointError, pack, unpack
+from experiments.run import CONF, resolve
+from experiments.runner import Runner
+from experiments.schema import Protocol
+from experiments.session import Session
+from experiments.signals import Signals
+from experiments.tracking import NoTracker, WandbTracker
+from tests.experiments.conftest import Cli, Lines, points
+from tests.experiments.runs import Processes, configuration, make_model, numbers, run_here, wait_for
+
+OPTIMIZERS = sorted(file.stem for file in (CONF / "optimizer").glob("*.yaml"))
+LOUD = ["optimizer.lr=1e-2"]  # every step moves every weight
+
+
+class Kill(BaseException):
+    """Ends a run in this process where nothing may be written any more."""
+
+
+# --- in this process: every border of steps, for every optimizer and precision ---
+
+
+class Net(Lines):
+    """Two layers of a plane's separation, in any precision; one parameter is used outside its owner."""
+
+    def __init__(self, dtype: torch.dtype) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.module = nn.ModuleDict({"a": nn.Linear(2, 4), "b": nn.Linear(4, 2)}).to(dtype)  # type: ignore[assignment]
+        self.dtype = dtype
+
+    def _logits(self, x: Tensor) -> Tensor:
+        module: Any = self.module
+        a, b = module["a"], module["b"]
+        return nn.functional.linear(torch.tanh(a(x.to(self.dtype))), b.weight, b.bias).float()
+
+    def loss(self, batch: Any) -> Tensor:
+        return nn.functional.cross_entropy(self._logits(batch.x), batch.labels)
+
+    def predict(self, encoded: list[Any], *, max_tokens: int) -> list[int]:
+        return self._logits(torch.stack([e.point for e in encoded])).argmax(-1).tolist()
+
+
+@pytest.fixture(scope="module")
+def nodes() -> dict[str, dict[str, Any]]:
+    """Every optimizer's configuration."""
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        return {name: resolve(compose("config", overrides=[f"optimizer={name}"]))["optimizer"] for name in OPTIMIZERS}
+
+
+def make_runner(folder: Path, node: dict[str, Any], dtype: torch.dtype, kind: str, **protocol: Any) -> Runner:
+    """A part of a run: from the checkpoint in `folder`, or from the beginning."""
+    model: Any = Net(dtype)
+    rate = {"lr": 0.05, "eps": 1e-2} if "eps" in node else {"algorithm": {**node["algorithm"], "lr": 0.05}}
+    node = node | rate
+    optimizer = instantiate(node, _convert_="all")(list(model.module.parameters()), module=model.module)
+    facts = {"fingerprint": weights_fingerprint(model.module)}
+    parts = Parts(model, optimizer, points(64, 0), points(32, 1), points(32, 2), {}, facts)
+    checkpoints = (Checkpoints(folder, "s", parts) if kind == "full"
+                   else LightCheckpoints(folder, "s", parts, node, writes=True))  # fmt: skip
+    found = checkpoints.load()
+    plain = {
+        "num_steps": 14, "max_forwards": None, "batch_size": 8, "eval_every": 4, "patience": None,
+        "lr_schedule": "linear", "max_eval_examples": None, "eval_max_tokens": 64, "checkpoint_every": 3,
+        "on_nonfinite": "stop",
+    }  # fmt: skip
+    runner = Runner(
+        parts, Protocol(**(plain | protocol)), seed=0, tracker=NoTracker(), signals=Signals(), log_every=5,
+        progress="never", checkpoints=checkpoints,
+    )  # fmt: skip
+    if found:
+        runner.resume(*found)
+    else:
+        checkpoints.start()
+    return runner
+
+
+def outcome(runner: Runner) -> dict[str, Any]:
+    """All that must be equal, parameters and optimizer state as bits."""
+    result = runner.result
+    curve = [{k: v for k, v in point.items() if k != "train_seconds"} for point in result.curve]
+    tensors: dict[str, Tensor] = {}
+    state = pack(runner.optimizer.state_dict(), tensors)
+    return {
+        "weights": weights_fingerprint(runner.parts.model.module), "curve": curve, "state": state,
+        "tensors": {name: tensor.tolist() for name, tensor in tensors.items()}, "steps": result.num_steps,
+        "forwards": runner.optimizer.num_forwards, "backwards": runner.optimizer.num_backwards,
+        "best": (result.best_step, result.validation_accuracy), "stale": result.num_stale,
+        "scores": (result.zero_shot_accuracy, result.test_accuracy), "warnings": runner.guards.warnings,
+        "step_count": len(runner.meters.step_ms),
+    }  # fmt: skip
+
+
+def break_after(runner: Runner, steps: int, stop: BaseException) -> None:
+    """Have the part end once it has made so many steps."""
+    step, last = runner._step, runner.result.num_steps + steps
+
+    def breaking(indices: list[int]) -> None:
+        step(indices)
+        if runner.result.num_steps == last:
+            raise stop
+
+    runner._step = breaking  # type: ignore[method-assign]
+
+
+@pytest.mark.parametrize("kind", ["full", "trajectory"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["fp32", "bf16"])
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_stopped_at_every_border_of_steps(tmp_path: Path, nodes: Any, name: str, dtype: torch.dtype, kind: str):
+    if (name, kind) == ("adamw", "trajectory"):
+        with pytest.raises(BszoError, match="follows true gradients"):
+            make_runner(tmp_path, nodes[name], dtype, kind)
+        return
+    whole = make_runner(tmp_path / "whole", nodes[name], dtype, kind)
+    whole.run()
+    for part in range(1, 15):  # a part a step
+        runner = make_runner(tmp_path / "parts", nodes[name], dtype, kind)
+        assert (runner.result.num_steps, runner.result.num_parts) == (part - 1, part)
+        break_after(runner, 1, KeyboardInterrupt("SIGTERM"))
+        with pytest.raises(KeyboardInterrupt):
+            runner.run()
+    runner = make_runner(tmp_path / "parts", nodes[name], dtype, kind)
+    runner.run()
+    assert outcome(runner) == outcome(whole)
+    for steps in (2, 5, 13):  # nothing is saved at the end: back to the last interval
+        runner = make_runner(tmp_path / str(steps), nodes[name], dtype, kind)
+        break_after(runner, steps, Kill())
+        with pytest.raises(Kill):
+            runner.run()
+        runner = make_runner(tmp_path / str(steps), nodes[name], dtype, kind)
+        assert runner.result.num_steps == steps - steps % 3
+        runner.run()
+        assert outcome(runner) == outcome(whole)
+
+
+def test_stopped_while_it_evaluates_or_scores(tmp_path: Path, nodes: Any, monkeypatch: pytest.MonkeyPatch):
+    whole = make_runner(tmp_path / "whole", nodes["bszo"], torch.float32, "full", patience=2)
+    calls = 0
+    predict = Net.predict
+
+    def counted(self: Net, encoded: list[Any], *, max_tokens: int) -> list[int]:
+        nonlocal calls, fatal
+        calls += 1
+        if calls == fatal:
+            raise KeyboardInterrupt("SIGTERM")
+        return predict(self, encoded, max_tokens=max_tokens)
+
+    fatal = 0
+    monkeypatch.setattr(Net, "predict", counted)
+    whole.run()
+    evaluations = calls
+    for fatal in range(1, evaluations + 1):
+        calls = 0
+        folder = tmp_path / str(fatal)
+        with pytest.raises(KeyboardInterrupt):
+            make_runner(folder, nodes["bszo"], torch.float32, "full", patience=2).run()
+        runner = make_runner(folder, nodes["bszo"], torch.float32, "full", patience=2)
+        runner.run()
+        assert outcome(runner) == outcome(whole)
+
+
+def test_clocks_add_up_over_the_parts(tmp_path: Path, nodes: Any):
+    spent = []
+    for _ in range(3):
+        runner = make_runner(tmp_path, nodes["mezo"], torch.float32, "full")
+        assert [runner.meters.train_seconds, runner.meters.evaluation_seconds] == (spent[-1] if spent else [0, 0])
+        break_after(runner, 4, KeyboardInterrupt("SIGUSR1"))
+        with pytest.raises(KeyboardInterrupt):
+            runner.run()
+        spent.append([runner.meters.train_seconds, runner.meters.evaluation_seconds])
+    assert 0 < spent[0][0] < spent[1][0] < spent[2][0]
+    assert 0 < spent[0][1] < spent[1][1]
+
+
+def test_a_second_ctrl_c_within_a_step_saves_no_half_step(tmp_path: Path, nodes: Any):
+    runner = make_runner(tmp_path, nodes["mezo"], torch.float32, "full", checkpoint_every=None)
+    step = runner.optimizer.step
+
+    def stuck(closure: Any) -> float:
+        if runner.result.num_steps == 5:
+            os.kill(os.getpid(), signal.SIGINT)
+            os.kill(os.getpid(), signal.SIGINT)
+        return step(closure)
+
+    runner.optimizer.step = stuck
+    with runner.signals, pytest.raises(KeyboardInterrupt):
+        runner.run()
+    assert not list(tmp_path.glob("*.safetensors"))
+
+
+def test_a_pre_emption_s_second_signal_does_not_stop_the_save(tmp_path: Path, nodes: Any, monkeypatch: Any):
+    runner = make_runner(tmp_path, nodes["mezo"], torch.float32, "full", checkpoint_every=None)
+    step, sync = runner.optimizer.step, files._sync
+
+    def told(closure: Any) -> float:
+        if runner.result.num_steps == 5:
+            os.kill(os.getpid(), signal.SIGUSR1)
+        return step(closure)
+
+    def told_again(path: Path) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+        sync(path)
+
+    runner.optimizer.step = told
+    monkeypatch.setattr(files, "_sync", told_again)
+    with runner.signals, pytest.raises(KeyboardInterrupt, match="SIGUSR1"):
+        runner.run()
+    assert [path.name for path in sorted(tmp_path.glob("step-*"))] == ["step-00000006.safetensors"]
+
+
+# --- the files ---
+
+
+@pytest.fixture
+def stopped(tmp_path: Path, nodes: Any) -> Callable[..., Runner]:
+    """A run that was stopped after step 11, with checkpoints of 9 and 11."""
+
+    def stop(kind: str = "full") -> Runner:
+        runner = make_runner(tmp_path / "run", nodes["mezo-adam"], torch.bfloat16, kind)
+        break_after(runner, 11, KeyboardInterrupt("SIGTERM"))
+        with pytest.raises(KeyboardInterrupt):
+            runner.run()
+        return runner
+
+    return stop
+
+
+def damage(path: Path, how: str) -> None:
+    content = bytearray(path.read_bytes())
+    if how == "flip":
+        content[-1] ^= 1
+    path.write_bytes({"cut": content[: len(content) // 2], "empty": b"", "text": b"{}", "flip": bytes(content)}[how])
+
+
+def test_two_are_kept_and_the_best_apart(tmp_path: Path, stopped: Callable[..., Runner]):
+    best = stopped().result.best_step
+    names = sorted(path.name for path in (tmp_path / "run").iterdir())
+    assert names[-2:] == ["step-00000009.safetensors", "step-00000011.safetensors"]
+    assert f"best-{best:08d}.safetensors" in names and len(names) <= 4
+
+
+@pytest.mark.parametrize("how", ["flip", "cut", "empty", "text"])
+@pytest.mark.parametrize("number", [1, 2])
+def test_a_damaged_checkpoint_falls_back(tmp_path: Path, nodes: Any, stopped: Callable[..., Runner], caplog: Any,
+                                         how: str, number: int):  # fmt: skip
+    whole = make_runner(tmp_path / "whole", nodes["mezo-adam"], torch.bfloat16, "full")
+    whole.run()
+    stopped()
+    for path in sorted((tmp_path / "run").glob("step-*"))[-number:]:
+        damage(path, how)
+    runner = make_runner(tmp_path / "run", nodes["mezo-adam"], torch.bfloat16, "full")
+    assert runner.result.num_steps == (9 if number == 1 else 0)
+    assert "step-00000011.safetensors: not a sound checkpoint" in caplog.text
+    assert ("starts from the beginning" in caplog.text) == (number == 2)
+    runner.run()
+    assert outcome(runner) == outcome(whole)
+
+
+def test_a_damaged_trajectory_falls_back(tmp_path: Path, nodes: Any, stopped: Callable[..., Runner], caplog: Any):
+    whole = make_runner(tmp_path / "whole", nodes["mezo-adam"], torch.bfloat16, "trajectory")
+    whole.run()
+    stopped("trajectory")
+    damage(tmp_path / "run" / "trajectory.bszo", "flip")
+    runner = make_runner(tmp_path / "run", nodes["mezo-adam"], torch.bfloat16, "trajectory")
+    assert runner.result.num_steps == 9
+    assert "trajectory.bszo holds 9 steps" in caplog.text
+    runner.run()
+    assert outcome(runner) == outcome(whole)
+
+
+def test_a_light_checkpoint_is_light(tmp_path: Path, stopped: Callable[..., Runner]):
+    stopped("trajectory")
+    assert not list((tmp_path / "run").glob("best-*"))
+    assert all(b"parameter." not in path.read_bytes() for path in (tmp_path / "run").iterdir())
+
+
+def test_another_run_s_checkpoint_is_refused(tmp_path: Path, stopped: Callable[..., Runner], caplog: Any):
+    runner = stopped()
+    assert Checkpoints(tmp_path / "run", "other", runner.parts).load() is None
+    assert "of run s" in caplog.text
+
+
+def test_no_pickle_and_types_come_back():
+    value = {0: {"step": torch.tensor(3.0), "betas": (0.9, float("inf"))}, "seed": 2**70, "none": None, "list": [True]}
+    tensors: dict[str, Tensor] = {}
+    back = unpack(pack(value, tensors), tensors)
+    assert back == value and type(back[0]["betas"]) is tuple and type(back["list"][0]) is bool
+    with pytest.raises(CheckpointError, match="holds function"):
+        pack({"x": make_model}, tensors)
+
+
+@pytest.mark.parametrize("call", range(1, 9))
+def test_a_full_disk_is_one_line_and_leaves_what_was_there(tmp_path: Path, nodes: Any, monkeypatch: Any, call: int):
+    runner = make_runner(tmp_path, nodes["mezo"], torch.float32, "full")
+    calls, sync = 0, files._sync
+
+    def full(path: Path) -> None:
+        nonlocal calls
+        calls += 1
+        if calls >= call:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        sync(path)
+
+    monkeypatch.setattr(files, "_sync", full)
+    with pytest.raises(CheckpointError, match=r"cannot be written \(No space left on device\)") as caught:
+        runner.run()
+    assert "\n" not in str(caught.value)
+    assert not list(tmp_path.glob(".*"))
+    monkeypatch.setattr(files, "_sync", sync)
+    whole = make_runner(tmp_path / "whole", nodes["mezo"], torch.float32, "full")
+    whole.run()
+    runner = make_runner(tmp_path, nodes["mezo"], torch.float32, "full")
+    runner.run()
+    assert outcome(runner) == outcome(whole)
+
+
+# --- real processes, really killed ---
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_model(tmp_path_factory.mktemp("models") / "tiny")
+
+
+@pytest.fixture(scope="module")
+def processes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Processes]:
+    yield Processes(tmp_path_factory.mktemp("out"))
+
+
+def checkpoints(results: Path) -> list[Path]:
+    return sorted(results.glob("checkpoints/*/step-*.safetensors"))
+
+
+@pytest.mark.parametrize("chosen", [
+    ("bszo", "fp32", "full"), ("bszo", "bf16", "trajectory"), ("mezo-adam", "bf16", "full"), ("adamw", "fp32", "full"),
+])  # fmt: skip
+def test_killed_at_random_moments(tmp_path: Path, model: Path, processes: Processes, chosen: tuple[str, str, str]):
+    name, precision, kind = chosen
+    rate = "optimizer.algorithm.lr=1e-2" if name == "adamw" else LOUD[0]
+    overrides = [f"optimizer={name}", f"precision={precision}", rate]
+    whole, weights = run_here(configuration(model, tmp_path / "whole", *overrides))
+    config = configuration(model, tmp_path / "killed", *overrides, f"checkpoint={kind}")
+    moments = random.Random(f"{name} {precision}")
+    for until in ("train", "begin", "train", "train", "train"):
+        process = processes.start(config, slow_seconds=0.05, until=until)  # most of the time is spent inside writes
+        time.sleep(moments.uniform(0.0, 0.4))
+        process.kill()
+        process.join()
+        assert process.exitcode == -signal.SIGKILL
+    record, ended = processes.finish(config)
+    assert ended == weights
+    assert numbers(record) == numbers(whole)
+    assert [point["step"] for point in record["curve"]] == [0, 7, 14, 21, 28, 35, 40]
+    assert not (tmp_path / "killed" / "checkpoints" / record["signature"]).exists()
+
+
+@pytest.fixture(scope="module")
+def hizoo(tmp_path_factory: pytest.TempPathFactory, model: Path) -> tuple[dict[str, Any], str]:
+    """A run that nothing stops, and its weights."""
+    results = tmp_path_factory.mktemp("whole")
+    return run_here(configuration(model, results, "optimizer=hizoo", "precision=bf16", *LOUD))
+
+
+@pytest.mark.parametrize("die_at", [4, 5, 6, 7])
+def test_killed_inside_a_checkpoint_write(tmp_path: Path, model: Path, processes: Processes, hizoo: Any, die_at: int):
+    """At the sync before a rename (odd) and at the one after it; of the best parameters (5, 6) and of the state."""
+    config = configuration(model, tmp_path / "run", "optimizer=hizoo", "precision=bf16", *LOUD)
+    process = processes.start(config, die_at=die_at)
+    process.join(60)
+    assert process.exitcode == -signal.SIGKILL
+    left = [path for path in tmp_path.rglob("*.tmp")]
+    assert len(left) == die_at % 2
+    record, weights = processes.finish(config)
+    assert (numbers(record), weights) == (numbers(hizoo[0]), hizoo[1])
+    assert not list(tmp_path.rglob("*.tmp"))
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+def test_a_signal_saves_and_the_same_command_goes_on(tmp_path: Path, model: Path, processes: Processes,
+                                                     number: signal.Signals):  # fmt: skip
+    whole, expected = run_here(configuration(model, tmp_path / "whole", "optimizer=bszo", *LOUD))
+    config = configuration(model, tmp_path / "run", "optimizer=bszo", *LOUD)
+    process = processes.start(config, slow_seconds=0.05)
+    wait_for(lambda: checkpoints(tmp_path / "run"))
+    os.kill(process.pid, number)
+    process.join(60)
+    (record,) = records.load_all([tmp_path / "run" / "runs"])
+    assert record["status"] == "interrupted" and number.name in record["reason"]
+    assert checkpoints(tmp_path / "run")[-1].stem == f"step-{record['num_steps']:08d}"
+    assert 0 < record["num_steps"] < 40
+    record, weights = processes.finish(config)
+    assert (numbers(record), weights) == (numbers(whole), expected)
+    assert record["num_parts"] == 2
+    assert len(records.load_all([tmp_path / "run" / "runs"])) == 1
+
+
+# --- the session around it ---
+
+
+def test_checkpoints_move_no_signature(tmp_path: Path, model: Path):
+    def signature(*overrides: str) -> str:
+        return Session(configuration(model, tmp_path, *overrides), {}, []).signature
+
+    assert signature() == signature("protocol.checkpoint_every=null") == signature("checkpoint=trajectory")
+    assert signature() != signature("protocol.on_nonfinite=skip")
+
+
+def test_w_and_b_goes_on_with_the_same_run(tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch):
+    made: list[Any] = []
+
+    class Tracker(NoTracker):
+        def __init__(self, run_id: str | None) -> None:
+            self.run_id = run_id or "fresh"
+
+    def make(*arguments: Any) -> Tracker:
+        made.append(arguments[-1])
+        return Tracker(arguments[-1])
+
+    monkeypatch.setattr("experiments.session.make_tracker", make)
+    stops = {1: 5, 2: 9}  # part -> step
+    step = Runner._step
+
+    def stopping(self: Runner, indices: list[int]) -> None:
+        step(self, indices)
+        if self.result.num_steps == stops.get(self.result.num_parts):
+            raise KeyboardInterrupt("SIGTERM")
+
+    monkeypatch.setattr(Runner, "_step", stopping)
+    config = configuration(model, tmp_path, "optimizer=mezo", *LOUD)
+    record = [run_here(config)[0] for _ in range(3)][-1]
+    assert made == [None, "fresh", "fresh"]
+    assert (record["status"], record["num_parts"]) == ("ok", 3)
+
+
+def test_w_and_b_itself_takes_the_id(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    ids = []
+    for _ in range(2):
+        run_id = ids[-1] if ids else None
+        tracker = WandbTracker(mode="offline", project="x", folder=tmp_path, name="n", config={}, run_id=run_id)
+        tracker.log({"loss": 1.0}, 1)
+        tracker.finish({}, ok=False)
+        ids.append(tracker.run_id)
+    assert ids[0] is not None and ids[0] == ids[1]
+
+
+def test_a_full_disk_at_the_record_is_one_line(tmp_path: Path, cli: Cli, model: Path, monkeypatch: Any):
+    def full(path: Path) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(files, "_sync", full)
+    done = cli(*_arguments(model, tmp_path), "protocol.checkpoint_every=null")
+    assert done.code == 1
+    said = [line for line in done.err.splitlines() if "cannot be written (No space left on device)" in line]
+    assert len(said) == 1 and "Traceback" not in done.err
+    assert not list((tmp_path / "runs").iterdir())
+
+
+def _arguments(model: Path, results: Path) -> list[str]:
+    small = ["task.num_train=16", "task.num_validation=8", "data.num_train=32", "data.num_test=8", "optimizer=mezo"]
+    return ["model=local", f"model.path={model}", f"paths.results={results}", "tracker=none", "protocol=smoke", *small]
+
+
+def test_a_folder_that_is_none_is_one_line(tmp_path: Path, cli: Cli, model: Path):
+    (tmp_path / "file").write_text("")
+    done = cli(*_arguments(model, tmp_path / "file"))
+    assert done.code == 1
+    assert len(done.err.strip().splitlines()) == 1 and "cannot be written" in done.err
+
+
+@pytest.mark.parametrize("what", ["results", "runs"])
+def test_a_read_only_folder_is_one_line_and_nothing_runs(tmp_path: Path, cli: Cli, model: Path, what: str):
+    if os.geteuid() == 0:
+        pytest.skip("root may write in a read-only folder")
+    folder = tmp_path / "results" / ("runs" if what == "runs" else "")
+    folder.mkdir(parents=True)
+    folder.chmod(stat.S_IRUSR | stat.S_IXUSR)
+    done = cli(*_arguments(model, tmp_path / "results"))
+    folder.chmod(stat.S_IRWXU)
+    assert done.code == 1
+    assert len(done.err.strip().splitlines()) == 1 and "cannot be written (Permission denied)" in done.err
+    assert not list((tmp_path / "results").rglob("*.json"))
+
+
+def test_parameters_used_outside_their_owner_cost_one_pass_in_all(tmp_path: Path, nodes: Any):
+    whole = make_runner(tmp_path, nodes["mezo"], torch.float32, "full")
+    whole.run()
+    assert isinstance(whole.optimizer, bszo.MeZO)
+    assert whole.optimizer.num_forwards == 2 * 14 + 1  # streaming found b's weights in its first pass and repeated it
