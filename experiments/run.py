@@ -8,7 +8,8 @@ ends with its code, and past one that another process is running.
 import logging
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -116,13 +117,25 @@ def full_errors() -> bool:
     return os.environ.get("BSZO_FULL_ERROR", os.environ.get("HYDRA_FULL_ERROR", "0")) not in ("", "0")
 
 
+@contextmanager
+def hydra_errors() -> Iterator[None]:
+    """Have Hydra let its errors pass, to be said in one line here; the environment is as it was afterwards."""
+    before = dict(os.environ)
+    os.environ.update(BSZO_FULL_ERROR="1" if full_errors() else "0", HYDRA_FULL_ERROR="1")
+    try:
+        yield
+    finally:
+        for name in ("BSZO_FULL_ERROR", "HYDRA_FULL_ERROR"):
+            os.environ.pop(name)
+            os.environ.update({name: before[name]} if name in before else {})
+
+
 def main() -> None:
     """The command line; every error that a user can cause is one line."""
     wants_traceback = full_errors()
-    os.environ["BSZO_FULL_ERROR"] = "1" if wants_traceback else "0"
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then lets its errors pass, to be said in one line here
     try:
-        hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(job)()
+        with hydra_errors():
+            hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(job)()
     except RunFailed as failed:
         sys.exit(failed.code)
     except (HydraException, OmegaConfBaseException) as error:
