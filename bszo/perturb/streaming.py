@@ -38,6 +38,7 @@ class Streaming:
         self.watch: _Watch | None = None  # while one is
         self.theta: dict[int, Tensor] = {}  # what the swapped parameters hold when nothing runs
         self.running = [0] * len(params)  # owners of each parameter that run now
+        self.spare: dict[tuple[int, torch.dtype], list[Tensor]] = {}  # buffers that no module uses now
 
     @contextmanager
     def at(self, directions: Directions, terms: Terms) -> Iterator[None]:
@@ -72,17 +73,33 @@ class Streaming:
                 self.running[i] += 1
                 if self.running[i] == 1:  # an outer owner may have swapped it already
                     with self._unwatched():
-                        self.theta[i] = self.params[i].data
-                        self.params[i].data = directions.shift(self.theta[i], i, terms)
+                        theta = self.theta[i] = self.params[i].data
+                        self.params[i].data = directions.shift(theta, i, terms, out=self._buffer(theta))
 
         def swap_out(module: nn.Module, args: Any, output: Any) -> None:
             for i in owned:
                 if self.running[i] == 1:
+                    self._give_back(self.params[i].data, output)
                     self.params[i].data = self.theta.pop(i)
                 self.running[i] -= 1
 
         stack.callback(owner.register_forward_pre_hook(swap_in, prepend=True).remove)  # others may read the weights
         stack.callback(owner.register_forward_hook(swap_out).remove)
+
+    def _buffer(self, theta: Tensor) -> Tensor:
+        """Memory for a perturbed parameter. On a CPU fresh pages would cost more than the noise that fills them."""
+        spare = self.spare.get((theta.numel(), theta.dtype)) if theta.device.type == "cpu" else None
+        if spare:
+            return spare.pop().view(theta.shape)
+        return torch.empty(theta.shape, dtype=theta.dtype, device=theta.device)
+
+    def _give_back(self, buffer: Tensor, output: Any) -> None:
+        if buffer.device.type != "cpu":  # CUDA's allocator keeps freed memory itself
+            return
+        storage = buffer.untyped_storage().data_ptr()
+        tensors = [value for value in _flat((output,)) if isinstance(value, Tensor)]
+        if all(value.untyped_storage().data_ptr() != storage for value in tensors):  # else a view of it lives on
+            self.spare.setdefault((buffer.numel(), buffer.dtype), []).append(buffer)
 
     def _hook_lookup(self, owner: nn.Module, owned: list[int], directions: Directions, terms: Terms,
                      stack: ExitStack) -> None:
@@ -151,5 +168,7 @@ def _flat(values: Any) -> Iterator[Any]:
     for value in values:
         if isinstance(value, (tuple, list)):
             yield from _flat(value)
+        elif isinstance(value, dict):
+            yield from _flat(value.values())
         else:
             yield value

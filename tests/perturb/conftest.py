@@ -130,6 +130,29 @@ class Attention(nn.Module):
         return self.recurrent(self.attention(x, x, x, need_weights=False)[0])[0]
 
 
+class Token(nn.Module):
+    """Hands out a view of its own weight, as class tokens and position tables do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.token = nn.Parameter(torch.randn(WIDTH))
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        return {"token": self.token[None].expand_as(x)}
+
+
+class Views(nn.Module):
+    """Two views that must both outlive their modules, whose weights are of one size."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.other = Token(), Token()
+
+    def forward(self, x: Tensor) -> Tensor:
+        first = self.one(x)["token"]
+        return x * first + 2 * self.other(x)["token"]
+
+
 def transformer() -> nn.Module:
     layer = nn.TransformerEncoderLayer(WIDTH, 2, 8, batch_first=True)
     return nn.TransformerEncoder(layer, 2, enable_nested_tensor=False)
@@ -138,7 +161,7 @@ def transformer() -> nn.Module:
 CASES: dict[str, Callable[[], nn.Module]] = {
     "nested": Nested, "lookup": Lookup, "tied": Tied, "tied-to-itself": TiedToItself, "hooked-lookup": HookedLookup,
     "container": Container, "functional": Functional, "parametrized": Parametrized, "attention": Attention,
-    "transformer": transformer,
+    "transformer": transformer, "views": Views,
 }
 NEEDS_A_SECOND_PASS = {"container", "functional", "attention", "transformer"}
 Case = Callable[[torch.dtype], tuple[nn.Module, Callable[[], Tensor]]]
