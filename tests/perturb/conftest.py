@@ -149,8 +149,8 @@ class Views(nn.Module):
         self.one, self.other = Token(), Token()
 
     def forward(self, x: Tensor) -> Tensor:
-        first = self.one(x)["token"]
-        return x * first + 2 * self.other(x)["token"]
+        first, second = self.one(x)["token"], self.other(x)["token"]
+        return x * first + 2 * second
 
 
 def transformer() -> nn.Module:
