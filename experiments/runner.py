@@ -19,6 +19,7 @@ from experiments.guards import Diverged, Guards
 from experiments.meters import Meters
 from experiments.parallel import Group
 from experiments.result import Result, Selection
+from experiments.schedule import Schedule
 from experiments.schema import Protocol
 from experiments.signals import Signals
 from experiments.tracking import RunTracker
@@ -66,7 +67,7 @@ class Runner:
         self.result = Result()
         self.selection = Selection(p for p in parts.model.module.parameters() if p.requires_grad)
         self.guards = Guards(self.optimizer, self.selection.parameters, protocol.on_nonfinite)
-        self._lrs = [group["lr"] for group in self.optimizer.param_groups]
+        self.schedule = Schedule(protocol, self.optimizer)
         self._batches = batches(len(parts.train), protocol.batch_size, seed)
         self._saved = 0  # the step of the last checkpoint
         self._whole = True  # no step is half done
@@ -77,7 +78,8 @@ class Runner:
             if not self.result.curve:
                 self._score_zero_shot()
             hidden = {"auto": not sys.stderr.isatty(), "always": False, "never": True}[self.progress]
-            with tqdm(disable=hidden, dynamic_ncols=True, **self._length()) as bar, logging_redirect_tqdm():
+            length = self.schedule.length(self.result)
+            with tqdm(disable=hidden, dynamic_ncols=True, **length) as bar, logging_redirect_tqdm():
                 self._train(bar)
             if self.result.best_step is not None:
                 self._score_selected(self.result.best_step)
@@ -93,7 +95,7 @@ class Runner:
         self.result.num_parts += 1
         self.meters.load(state["meters"])
         self.guards.load(state["guards"])
-        self._lrs, self.selection.kept, self._saved = state["lrs"], best, self.result.num_steps
+        self.schedule.lrs, self.selection.kept, self._saved = state["lrs"], best, self.result.num_steps
         self._batches = batches(len(self.parts.train), self.protocol.batch_size, self.seed, self._saved)
         log.info("goes on at step %d (part %d)", self._saved, self.result.num_parts)
 
@@ -101,61 +103,33 @@ class Runner:
         if self.checkpoints is not None:
             result = self.result
             state = {"result": asdict(result), "meters": self.meters.state(), "guards": self.guards.state(),
-                     "lrs": self._lrs, "tracker_id": self.tracker.run_id}  # fmt: skip
+                     "lrs": self.schedule.lrs, "tracker_id": self.tracker.run_id}  # fmt: skip
             self.checkpoints.save(state, result.num_steps, result.best_step, self.selection.kept)
             self._saved = result.num_steps
 
-    def _length(self) -> dict[str, Any]:
-        if self.protocol.max_forwards is None:
-            return {"total": self.protocol.num_steps, "unit": "step", "initial": self.result.num_steps}
-        return {"total": self.protocol.max_forwards, "unit": "forward", "initial": self.optimizer.num_forwards}
-
     def _train(self, bar: tqdm) -> None:
         while True:
-            if self._evaluation_is_due():
+            if self.schedule.evaluation_is_due(self.result):
                 bar.set_postfix_str(f"loss {self.result.mean_loss:.3f}", refresh=False)
                 self._evaluate()
-            every = self.protocol.checkpoint_every
-            if every is not None and self.result.num_steps // every > self._saved // every:
+            if self.schedule.checkpoint_is_due(self.result, self._saved):
                 with self.signals.held():
                     self._save()
-            if self._spent() or self._stale():
+            if self.schedule.spent(self.result) or self.schedule.stale(self.result):
                 return
             with self.meters.training():
-                for _ in range(self._until_border()):
-                    if self._spent():
+                for _ in range(self.schedule.until_border(self.result)):
+                    if self.schedule.spent(self.result):
                         break
                     self._step(next(self._batches))
                     bar.update(1 if self.protocol.max_forwards is None else self.result.last_cost)
-
-    def _evaluation_is_due(self) -> bool:
-        done = self.result.num_steps
-        at_border = done % self.protocol.eval_every == 0 or self._spent()
-        return at_border and done > self.result.curve[-1]["step"]
-
-    def _until_border(self) -> int:
-        """Steps to the next evaluation or checkpoint."""
-        intervals = [every for every in (self.protocol.eval_every, self.protocol.checkpoint_every) if every is not None]
-        return min(every - self.result.num_steps % every for every in intervals)
-
-    def _spent(self) -> bool:
-        most = self.protocol.max_forwards
-        beyond = most is not None and self.optimizer.num_forwards + max(1, self.result.last_cost) > most
-        return beyond or self.result.num_steps >= self.protocol.num_steps
-
-    def _stale(self) -> bool:
-        patience = self.protocol.patience
-        if patience is None or self.result.num_stale < patience:
-            return False
-        log.info("step %d: none of %d evaluations was better", self.result.num_steps, patience)
-        return True
 
     def _step(self, indices: list[int]) -> None:
         """One optimizer step on one batch: the one line that is the same for every method."""
         result, before = self.result, self.optimizer.num_forwards
         number = result.num_steps
         looks = (number + 1) % self.log_every == 0
-        self._set_lr()
+        self.schedule.set_lr(result)
         with self.signals.held(), self.meters.step():
             self._whole = False
             closure = self.group.loss(self.parts.model, [self.parts.train[index] for index in indices])
@@ -168,15 +142,6 @@ class Runner:
             self._whole = True
         if looks:
             self._track()
-
-    def _set_lr(self) -> None:
-        """The rate as a function of what is done alone, so that a resumed run needs no scheduler's state."""
-        if self.protocol.lr_schedule == "linear":
-            done = self.result.num_steps / self.protocol.num_steps
-            if self.protocol.max_forwards:
-                done = max(done, self.optimizer.num_forwards / self.protocol.max_forwards)
-            for group, lr in zip(self.optimizer.param_groups, self._lrs, strict=True):
-                group["lr"] = lr * (1 - done)
 
     def _track(self) -> None:
         result, last = self.result, self.result.losses[-self.log_every :]

@@ -1,8 +1,6 @@
 """One configuration from signature to record, however the run ends."""
 
 import logging
-import os
-import shutil
 import sys
 import time
 from collections.abc import Sequence
@@ -12,15 +10,16 @@ from typing import Any
 
 import torch
 
-from bszo.errors import BszoError, ConfigError, NonFiniteLoss
+from bszo.errors import BszoError, NonFiniteLoss
 from bszo.models import weights_fingerprint
 from experiments import record as records
 from experiments.build import Parts, build, by_content, resolve_device
 from experiments.checkpoint import Checkpoints
 from experiments.guards import Diverged
 from experiments.light import LightCheckpoints
-from experiments.locks import Busy, claimed
+from experiments.locks import Busy
 from experiments.parallel import join
+from experiments.place import Place
 from experiments.provenance import provenance, scrub, scrub_all
 from experiments.result import Result
 from experiments.runner import Runner
@@ -46,9 +45,9 @@ class Session:
     def __init__(self, config: dict[str, Any], choices: dict[str, str], overrides: Sequence[str]) -> None:
         self.config = parse(config)
         self.overrides = overrides
-        self.folder = Path(self.config.paths.runs)
         self.public = scrub_all(records.scientific(by_content(self.config)))
         self.signature = records.signature(self.public)
+        self.place = Place(self.config.paths, self.signature)
         self.choices = choices | self._names(choices)
         self.signals = Signals()
         self.group = join(
@@ -77,24 +76,10 @@ class Session:
         if earlier := self._earlier_everywhere():
             return earlier
         with ExitStack() as stack:
-            busy = self._claim(stack) if self.group.rank == 0 else None
+            busy = self.place.claim(stack) if self.group.rank == 0 else None
             if self.group.first(busy is not None):
                 raise busy or Busy(f"{self.signature}: another process is running this configuration; skipped")
             return self._earlier_everywhere() or self._run()  # which may have ended while this one came here
-
-    def _claim(self, stack: ExitStack) -> Busy | None:
-        """Hold the signature until `stack` closes, or say who does; ConfigError where nothing could be written."""
-        results = Path(self.config.paths.results)
-        try:
-            stack.enter_context(claimed(self.signature, results / "locks"))
-        except Busy as busy:
-            return busy
-        except OSError as error:
-            raise ConfigError(f"paths.results={results}: cannot be written ({error.strerror})") from error
-        place = next(folder for folder in (self.folder, *self.folder.absolute().parents) if folder.exists())
-        if not os.access(place, os.W_OK):
-            raise ConfigError(f"paths.runs={self.folder}: cannot be written (Permission denied)")
-        return None
 
     def _run(self) -> dict[str, Any]:
         status, reason = "crashed", None
@@ -109,43 +94,21 @@ class Session:
         return record
 
     def _earlier_everywhere(self) -> dict[str, Any] | None:
-        earlier = self._earlier() if self.group.rank == 0 else None
+        earlier = self.place.earlier() if self.group.rank == 0 else None
         return (earlier or self._record("ok", None)) if self.group.first(earlier is not None) else None
-
-    def _earlier(self) -> dict[str, Any] | None:
-        """The ok record with this signature; another status will be replaced, damage is an error."""
-        path = records.find(self.signature, self.folder)
-        if path is None:
-            return None
-        try:
-            earlier = records.load(path)
-        except records.RecordError as error:
-            raise ConfigError(f"{error}; move it away to run this again") from error
-        if earlier["status"] != "ok":
-            return None
-        shutil.rmtree(self._checkpoint_folder, ignore_errors=True)  # a kill may have come before this
-        log.info("already run: %s (test accuracy %s)", path.name, earlier["test_accuracy"])
-        return earlier
 
     def _finish(self, status: str, reason: str | None) -> dict[str, Any]:
         with self.signals.held():  # torchrun stops the others as soon as one has failed
             record = self._record(status, reason)
-            path = self._write(record) if self.group.rank == 0 else None
+            path = self.place.write(record) if self.group.rank == 0 else None
+            if path is not None and status == "ok" and self.checkpoints is not None:
+                self.checkpoints.remove()
         if path is not None:
             self._finish_tracker(record)
             log.info("%s: %s", status, path)
         if status in ("ok", "diverged"):
             self.group.first(True)  # no process exits before the record is written
         return record
-
-    def _write(self, record: dict[str, Any]) -> Path:
-        try:
-            path = records.write(record, self.folder)
-        except OSError as error:
-            raise ConfigError(f"paths.runs={self.folder}: the record cannot be written ({error.strerror})") from error
-        if record["status"] == "ok" and self.checkpoints is not None:
-            self.checkpoints.remove()
-        return path
 
     def _attempt(self) -> tuple[str, str | None]:
         """Build and run; the ways a run may end early, as status and reason."""
@@ -190,17 +153,11 @@ class Session:
             return "interrupted", stopped
         return "ok", None
 
-    @property
-    def _checkpoint_folder(self) -> Path:
-        return Path(self.config.paths.results) / "checkpoints" / self.signature
-
     def _make_checkpoints(self, parts: Parts) -> Checkpoints:
-        folder = self._checkpoint_folder
+        folder = self.place.checkpoints
         if self.config.checkpoint.kind == "full":
             return Checkpoints(folder, self.signature, parts)
-        return LightCheckpoints(
-            folder, self.signature, parts, self.config.optimizer, writes=self.group.rank == 0
-        )
+        return LightCheckpoints(folder, self.signature, parts, self.config.optimizer, writes=self.group.rank == 0)
 
     def _begin(self, runner: Runner, found: tuple[dict[str, Any], list[torch.Tensor]] | None) -> None:
         """From the checkpoint that was found, or from the beginning."""
@@ -253,15 +210,6 @@ class Session:
         }
 
     def _finish_tracker(self, record: dict[str, Any]) -> None:
-        keys = (
-            "status",
-            "zero_shot_accuracy",
-            "validation_accuracy",
-            "test_accuracy",
-            "num_forwards",
-            "best_step",
-            "peak_memory_bytes",
-            "train_seconds",
-            "signature",
-        )
+        keys = ("status", "zero_shot_accuracy", "validation_accuracy", "test_accuracy", "num_forwards", "best_step",
+                "peak_memory_bytes", "train_seconds", "signature")
         self.tracker.finish({key: record[key] for key in keys}, ok=record["status"] == "ok")

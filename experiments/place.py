@@ -1,0 +1,66 @@
+"""Where one signature's record, lock and checkpoints lie, and what lies there already."""
+
+import logging
+import os
+import shutil
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+from bszo.errors import ConfigError
+from experiments import record as records
+from experiments.locks import Busy, claimed
+from experiments.schema import Paths
+
+log = logging.getLogger("experiments")
+
+
+class Place:
+    """The folders of one run.
+
+    Args:
+        paths: of the configuration.
+        signature: of the run.
+
+    Attributes:
+        checkpoints: the folder of this signature's checkpoints, gone once its record is ok.
+    """
+
+    def __init__(self, paths: Paths, signature: str) -> None:
+        self.results, self.runs, self.signature = Path(paths.results), Path(paths.runs), signature
+        self.checkpoints = self.results / "checkpoints" / signature
+
+    def claim(self, stack: ExitStack) -> Busy | None:
+        """Hold the signature until `stack` closes, or say who does; ConfigError where nothing could be written."""
+        try:
+            stack.enter_context(claimed(self.signature, self.results / "locks"))
+        except Busy as busy:
+            return busy
+        except OSError as error:
+            raise ConfigError(f"paths.results={self.results}: cannot be written ({error.strerror})") from error
+        place = next(folder for folder in (self.runs, *self.runs.absolute().parents) if folder.exists())
+        if not os.access(place, os.W_OK):
+            raise ConfigError(f"paths.runs={self.runs}: cannot be written (Permission denied)")
+        return None
+
+    def earlier(self) -> dict[str, Any] | None:
+        """The ok record with this signature; another status will be replaced, damage is a ConfigError."""
+        path = records.find(self.signature, self.runs)
+        if path is None:
+            return None
+        try:
+            earlier = records.load(path)
+        except records.RecordError as error:
+            raise ConfigError(f"{error}; move it away to run this again") from error
+        if earlier["status"] != "ok":
+            return None
+        shutil.rmtree(self.checkpoints, ignore_errors=True)  # a kill may have come before this
+        log.info("already run: %s (test accuracy %s)", path.name, earlier["test_accuracy"])
+        return earlier
+
+    def write(self, record: dict[str, Any]) -> Path:
+        """The record's file, whole; ConfigError where it cannot be written."""
+        try:
+            return records.write(record, self.runs)
+        except OSError as error:
+            raise ConfigError(f"paths.runs={self.runs}: the record cannot be written ({error.strerror})") from error
