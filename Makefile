@@ -5,7 +5,7 @@ RUN := $(VENV)/bin/python
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint types check lock clean
+.PHONY: help setup demo bench test lint types check lock clean
 
 help:  ## this list
 	@grep -E '^[a-z][a-z0-9-]*:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -24,6 +24,9 @@ demo: $(READY)  ## fine-tune a tiny model with MeZO and with BSZO at the same nu
 	$(DEMO) optimizer=mezo
 	$(DEMO) optimizer=bszo
 	$(RUN) scripts/compare.py --records outputs/demo/runs
+
+bench: $(READY)  ## step time, noise, evaluation and memory against the published procedure (about 10 minutes; quiet machine)
+	$(RUN) scripts/bench_step.py --out results/bench
 
 test: $(READY)  ## the whole test suite
 	$(RUN) -m pytest -n 2

@@ -5,7 +5,7 @@ direction of an update is such a pass over all parameters, in the parameters' ow
 the papers; only time and memory are compared with it, so LOZO's and HiZOO's finer points are left out.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -20,7 +20,7 @@ class Published:
 
     num_forwards = 2
 
-    def __init__(self, params: list[Tensor], lr: float = 1e-7, eps: float = 1e-4) -> None:
+    def __init__(self, params: Sequence[Tensor], lr: float = 1e-7, eps: float = 1e-4) -> None:
         self.params, self.lr, self.eps = params, lr, eps
         self.seed = 0
 
@@ -59,7 +59,7 @@ class MeZO(Published):
 class MeZOAdam(Published):
     """MeZO's legs, then dense moments in the parameters' type."""
 
-    def __init__(self, params: list[Tensor]) -> None:
+    def __init__(self, params: Sequence[Tensor]) -> None:
         super().__init__(params)
         self.m = [torch.zeros_like(p) for p in params]
         self.v = [torch.zeros_like(p) for p in params]
@@ -79,7 +79,7 @@ class HiZOO(Published):
 
     num_forwards = 3
 
-    def __init__(self, params: list[Tensor]) -> None:
+    def __init__(self, params: Sequence[Tensor]) -> None:
         super().__init__(params)
         self.h = [torch.ones_like(p) for p in params]
 
@@ -103,7 +103,7 @@ class HiZOO(Published):
 class LOZO(Published):
     """MeZO's legs along U V^T; V is kept for 50 steps."""
 
-    def __init__(self, params: list[Tensor], rank: int = 2) -> None:
+    def __init__(self, params: Sequence[Tensor], rank: int = 2) -> None:
         super().__init__(params)
         self.rank = rank
         self.v: list[Tensor | None] = []

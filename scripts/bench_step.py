@@ -43,7 +43,8 @@ class Setting:
         self.device = args.device
         self.model = random_model(args.model, dtype=args.dtype, device=args.device)
         self.params = [p for p in self.model.parameters() if p.requires_grad]
-        self.causal = self.model.config.model_type not in MASKED
+        config: Any = self.model.config
+        self.causal = config.model_type not in MASKED
         self.encoded = examples(args.batch, args.length)
         self.batch = collate(self.encoded, pad_id=1, device=args.device)
 
@@ -236,8 +237,10 @@ def main() -> None:
     shape = {name: getattr(args, name) for name in ("model", "dtype", "batch", "length", "repeats")}
     print(f"{args.model} {args.dtype}, batch {args.batch} x {args.length} tokens, {args.repeats} repeats, "
           f"{sum(p.numel() for p in setting.params) / 1e6:.0f} M parameters", flush=True)
-    report = {"machine": machine(args), "setting": shape, "steps": bench_steps(setting, args.methods, args.repeats),
-              "noise": bench_noise(setting, args.repeats), "evaluation": bench_evaluation(setting, args.repeats)}
+    report: dict[str, Any] = {"machine": machine(args), "setting": shape,
+                              "steps": bench_steps(setting, args.methods, args.repeats),
+                              "noise": bench_noise(setting, args.repeats),
+                              "evaluation": bench_evaluation(setting, args.repeats)}
     del setting
     report["memory"] = None if args.no_memory else bench_memory(args)
     if args.out:

@@ -122,7 +122,7 @@ class Objective:
     """Weighted mean cross entropy of the masked or next tokens; an answer weighs `ANSWER_WEIGHT`, other tokens 1."""
 
     def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast) -> None:
-        self.model, self.mask_id = model, tokenizer.mask_token_id
+        self.model, self.mask_id = model, len(tokenizer) - 1
         forms = [tokenizer.tokenize(blank + word) for word in mini_corpus.ANSWERS for blank in ("", " ")]
         ids = tokenizer.convert_tokens_to_ids([pieces[0] for pieces in forms if len(pieces) == 1])
         self.answers = torch.tensor(ids)

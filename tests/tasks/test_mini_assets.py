@@ -40,7 +40,8 @@ def test_each_is_the_class_it_is_named_for_and_small(name: str) -> None:
     model = load(name)
     assert type(model).__name__ == CLASSES[name][1]
     assert all(parameter.dtype == torch.float32 for parameter in model.parameters())
-    assert model.get_output_embeddings().weight is model.get_input_embeddings().weight
+    head = model.get_output_embeddings()
+    assert head is not None and head.weight is model.get_input_embeddings().weight
     files = [path for path in (ASSETS / name).iterdir() if path.is_file()]
     assert {"config.json", "model.safetensors", "tokenizer.json", "README.md"} <= {path.name for path in files}
     assert sum(path.stat().st_size for path in files) < 4_000_000
