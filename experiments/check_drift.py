@@ -4,7 +4,6 @@ MeZO takes steps with lr = 0, once with each way to perturb; whatever the weight
 Other arguments are overrides as for `experiments.run`. Exit codes: 0 ok, 1 wrong arguments, 2 the exact engine drifts.
 """
 
-import os
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -19,7 +18,7 @@ from bszo.errors import BszoError
 from bszo.tasks import batches
 from experiments.build import Parts, _make_optimizer, build
 from experiments.explain import explain
-from experiments.run import CONF, resolve
+from experiments.run import CONF, hydra_errors, resolve
 from experiments.schema import parse
 
 ENGINES = ("exact", "two-leg", "three-leg", "in-place")
@@ -68,9 +67,8 @@ def _distance(now: Sequence[Tensor], before: Sequence[Tensor]) -> tuple[float, f
 def main(argv: Sequence[str] | None = None) -> int:
     """The command line; returns the exit code."""
     arguments = overrides(sys.argv[1:] if argv is None else argv)
-    os.environ["HYDRA_FULL_ERROR"] = "1"
     try:
-        with initialize_config_dir(str(CONF), version_base="1.3"):
+        with hydra_errors(), initialize_config_dir(str(CONF), version_base="1.3"):
             config = resolve(compose("config", overrides=arguments))
         found = drifts(config)
     except BszoError as error:
