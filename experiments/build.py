@@ -89,7 +89,7 @@ def build(config: RunConfig) -> Parts:
         "num_parameters": sum(parameter.numel() for parameter in parameters),
         "style": model.style,
     }
-    optimizer = _make_optimizer(config.optimizer, model)
+    optimizer = make_optimizer(config.optimizer, model)
     return Parts(model, optimizer, **encoded, data=data, model_facts=facts)
 
 
@@ -102,7 +102,7 @@ def _make(node: dict[str, Any], **supplied: Any) -> Any:
         raise
 
 
-def _make_optimizer(node: dict[str, Any], model: LanguageModel) -> torch.optim.Optimizer:
+def make_optimizer(node: dict[str, Any], model: LanguageModel) -> torch.optim.Optimizer:
     """Matrices decay, biases and norms do not: the groups carry it, for every method alike."""
     inner = node.get("algorithm", {})
     groups = parameter_groups(model.module, node.get("weight_decay", inner.get("weight_decay", 0.0)))

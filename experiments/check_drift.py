@@ -16,7 +16,7 @@ from torch import Tensor
 
 from bszo.errors import BszoError
 from bszo.tasks import batches
-from experiments.build import Parts, _make_optimizer, build
+from experiments.build import Parts, build, make_optimizer
 from experiments.explain import explain
 from experiments.run import CONF, hydra_errors, resolve
 from experiments.schema import parse
@@ -43,7 +43,7 @@ def drifts(config: dict[str, Any]) -> dict[str, tuple[float, float]]:
         with torch.no_grad():
             for p, value in zip(parameters, start, strict=True):
                 p.copy_(value)
-        optimizer = _make_optimizer(run.optimizer | {"perturbation": engine}, parts.model)
+        optimizer = make_optimizer(run.optimizer | {"perturbation": engine}, parts.model)
         _walk(parts, optimizer, run.protocol.num_steps, run.protocol.batch_size, run.seed)
         found[engine] = _distance(parameters, start)
     return found

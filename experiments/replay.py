@@ -20,7 +20,7 @@ from tqdm import tqdm
 from bszo.errors import BszoError, ConfigError, TrajectoryError
 from bszo.models import LanguageModel, load_model, weights_fingerprint
 from bszo.trajectory import Trajectory, read, replay
-from experiments.build import _make_optimizer, resolve_device
+from experiments.build import make_optimizer, resolve_device
 from experiments.schema import SUPPLIED
 from experiments.typed import check_arguments, check_targets, locate
 
@@ -43,7 +43,7 @@ def rebuild(trajectory: Trajectory, base: str, to_step: int | None, device: str)
     if device != header.device:
         print(f"the run was on {header.device}, this is {device}: equal but for rounding, not bitwise", file=sys.stderr)
     model = load_model(base, dtype=header.dtype, device=device)  # type: ignore[arg-type]
-    optimizer = _make_optimizer(header.config, model)
+    optimizer = make_optimizer(header.config, model)
     steps = len(trajectory.steps) if to_step is None else to_step
     with tqdm(total=steps, unit="step", disable=not sys.stderr.isatty(), dynamic_ncols=True) as bar:
         replay(trajectory, optimizer, base=weights_fingerprint(model.module), to_step=to_step, on_step=bar.update)

@@ -20,7 +20,7 @@ from bszo.models import load_model, weights_fingerprint
 from bszo.tasks import Example
 from bszo.trajectory import TrajectoryWriter, describe, read, record
 from bszo.trajectory.writer import encode
-from experiments.build import _make_optimizer
+from experiments.build import make_optimizer
 from experiments.replay import main
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -48,7 +48,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def train(base: Path, log: Path, node: dict[str, Any], dtype: Any = "float32") -> list[str]:
     """A run with its log; the fingerprint of the weights after 0, 1, 2, ... steps."""
     model = load_model(str(base), dtype=dtype)
-    optimizer: Any = _make_optimizer(node, model)
+    optimizer: Any = make_optimizer(node, model)
     seen = [weights_fingerprint(model.module)]
     batch = model.collate(model.encode([Example("0", "film it was", (" good", " bad"), 0)]))
     with TrajectoryWriter(log, describe(optimizer, base=seen[0], config=node), flush_every=4) as writer:
