@@ -5,7 +5,7 @@ RUN := $(VENV)/bin/python
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo bench test lint types check lock clean
+.PHONY: help setup demo bench test lint types check lock clean tables figures status
 
 help:  ## this list
 	@grep -E '^[a-z][a-z0-9-]*:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -27,6 +27,56 @@ demo: $(READY)  ## fine-tune a tiny model with MeZO and with BSZO at the same nu
 
 bench: $(READY)  ## step time, noise, evaluation and memory against the published procedure (about 10 minutes; quiet machine)
 	$(RUN) scripts/bench_step.py --out results/bench
+
+# --- tables and figures: rendered from results/runs and results/paper; no torch, no Hydra ---------------------------
+PROFILE ?= mini
+JOBS ?= $(shell getconf _NPROCESSORS_ONLN)
+RENDER := $(VENV)/.render
+TABLES := $(patsubst scripts/%.py,%,$(wildcard scripts/table[0-9]*.py))
+FIGURES := $(patsubst scripts/%.py,%,$(wildcard scripts/figure*.py))
+RENDERERS := $(wildcard experiments/tables/*.py) experiments/grid.py experiments/selection.py experiments/record.py
+CONFIGURED := $(wildcard conf/sweep/*.yaml conf/rates/*.yaml conf/optimizer/*.yaml conf/protocol/*.yaml conf/task/*.yaml)
+SOURCES := $(wildcard results/runs/* results/paper/*.csv results/bench/*.json results/*.json)
+
+# Enough of the pinned packages to render with; nothing to install where the project is set up.
+$(RENDER): requirements.lock
+	test -x $(RUN) || $(PYTHON) -m venv $(VENV)
+	test -e $(READY) || $(RUN) -m pip install --quiet --disable-pip-version-check \
+		$(shell grep -iE '^(matplotlib|rich|pyyaml|scipy)==' requirements.lock)
+	@touch $@
+
+results/tables/%.md: scripts/%.py $(RENDERERS) $(CONFIGURED) $(SOURCES) | $(RENDER)
+	@$(RUN) scripts/$*.py
+
+results/figures/.made/%: scripts/%.py scripts/style.py $(RENDERERS) $(CONFIGURED) $(SOURCES) | $(RENDER)
+	@$(RUN) scripts/$*.py
+
+-include $(wildcard results/tables/.made/*.d results/figures/.made/*.d)
+
+$(TABLES): %: results/tables/%.md
+$(FIGURES): %: results/figures/.made/%
+
+tables: $(TABLES)  ## every table (`make table3`: one), from the records and the paper's numbers
+figures: $(FIGURES)  ## every figure (`make figure1`: one)
+
+status: | $(RENDER)  ## what is present, missing and failed of every table and figure
+	@$(RUN) scripts/status.py
+
+# Artefacts made of the runs of others.
+SWEEPS_table11 := table1
+SWEEPS_table5 := table5a table5b table5c table5d
+SWEEPS_table12 := table5a table5b table12c
+SWEEPS_figure_gain := figure1
+sweeps = $(or $(SWEEPS_$*),$*)
+
+# make run-table1 PROFILE=mini|local|paper JOBS=2 ARGS="data.root=..."; resumes where it was stopped.
+run-%: $(READY)
+	@for sweep in $(sweeps); do $(RUN) -m experiments.run --multirun sweep=$$sweep sweep.profile=$(PROFILE) \
+		hydra/launcher=joblib hydra.launcher.n_jobs=$(JOBS) $(ARGS) || exit; done
+	@$(MAKE) --no-print-directory $*
+
+plan-%: $(READY)
+	@for sweep in $(sweeps); do $(RUN) -m experiments.plan $$sweep --profile $(PROFILE) || exit; done
 
 test: $(READY)  ## the whole test suite
 	$(RUN) -m pytest -n 2

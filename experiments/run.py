@@ -21,26 +21,15 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from bszo.errors import BszoError, ConfigError, ParallelError
+from experiments.composing import checked_composition
 from experiments.explain import explain
 from experiments.locks import Busy
+from experiments.outcome import EXIT_CODES, RunFailed
 
 CONF = Path(__file__).resolve().parents[1] / "conf"
-EXIT_CODES = {"ok": 0, "crashed": 1, "diverged": 3, "out_of_memory": 4, "busy": 5, "interrupted": 130}
+COMPOSING = ("rates", "sweep")  # keys that other keys are made of
 
 log = logging.getLogger("experiments")
-
-
-class RunFailed(Exception):
-    """One run of a sweep did not end well; the others go on.
-
-    Args:
-        line: what happened.
-        code: the exit code for it.
-    """
-
-    def __init__(self, line: str, code: int) -> None:
-        super().__init__(line, code)  # both, so that a worker process can send it
-        self.line, self.code = line, code
 
 
 def execute(config: dict[str, Any], choices: dict[str, str], overrides: Sequence[str]) -> dict[str, Any]:
@@ -75,14 +64,14 @@ def resolve(config: DictConfig) -> dict[str, Any]:
     except OmegaConfBaseException as error:
         raise ConfigError(explain(error, CONF, ())) from error
     assert isinstance(plain, dict)
-    return {str(key): value for key, value in plain.items()}
+    return {str(key): value for key, value in plain.items() if key not in COMPOSING}
 
 
 def job(config: DictConfig) -> None:
     """One Hydra job. A single run ends the process with its exit code, a run of a sweep raises RunFailed."""
     settings = HydraConfig.get()
     made = settings.runtime.choices.items()
-    choices = {key: str(value) for key, value in made if not key.startswith("hydra")}
+    choices = {key: str(value) for key, value in made if not key.startswith(("hydra", "sweep"))}
     own = False  # under torchrun: did this happen in this process alone, perhaps?
     try:
         record = execute(resolve(config), choices, list(settings.overrides.task))
@@ -134,15 +123,15 @@ def main() -> None:
     """The command line; every error that a user can cause is one line."""
     wants_traceback = full_errors()
     try:
-        with hydra_errors():
+        with hydra_errors(), checked_composition(sys.argv[1:]):
             hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(job)()
     except RunFailed as failed:
         sys.exit(failed.code)
-    except (HydraException, OmegaConfBaseException) as error:
+    except (BszoError, HydraException, OmegaConfBaseException) as error:
         if wants_traceback:
             raise
         if speaker():
-            print(explain(error, CONF, sys.argv[1:]), file=sys.stderr)
+            print(error if isinstance(error, BszoError) else explain(error, CONF, sys.argv[1:]), file=sys.stderr)
         sys.exit(1)
     except KeyboardInterrupt as stop:  # between runs, or once the record is written
         if speaker():

@@ -12,20 +12,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import matplotlib
-
-matplotlib.use("Agg")
 from matplotlib import pyplot as plt
 from rich.console import Console
 from rich.table import Table
+from style import COLOURS, bare
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from experiments.record import RecordError, load_all  # noqa: E402 - found through the line above
-
-# Okabe and Ito's colours, which colour-blind readers can tell apart too
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 
 
 def name_of(record: dict[str, Any]) -> str:
@@ -89,9 +84,7 @@ def draw(records: Sequence[dict[str, Any]], path: Path) -> None:
                 label=None if name in labelled else name,
             )
             labelled.add(name)
-        panel.set(title=setting, xlabel="forward passes", ylabel="training loss")
-        panel.spines[["top", "right"]].set_visible(False)
-        panel.grid(alpha=0.25)
+        bare(panel).set(title=setting, xlabel="forward passes", ylabel="training loss")
         panel.legend(frameon=False)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=150, metadata={"Software": "scripts/compare.py"})
@@ -120,10 +113,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"no records in {', '.join(map(str, options.records))}", file=sys.stderr)
         return 1
     first = options.records[0]
-    figure = (
-        options.figure
-        or (first.parent if first.is_dir() else first.parent.parent) / "figures" / "compare.png"
-    )
+    figure = options.figure or (first.parent if first.is_dir() else first.parent.parent) / "figures" / "compare.png"
     console = Console()
     console.width = max(console.width, 100)  # a cut number is worse than a wrapped line
     console.print(table_of(records))

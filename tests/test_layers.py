@@ -18,35 +18,52 @@ LAYERS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "bszo.perturb": (("bszo.perturb", "bszo.errors"), ("torch",)),
     "bszo.optim": (("bszo.optim", "bszo.core", "bszo.perturb", "bszo.errors"), ("torch",)),
     "bszo.trajectory": (("bszo.trajectory", "bszo.core", "bszo.perturb", "bszo.errors"), ("torch",)),
+    "bszo.integrations": (
+        ("bszo.integrations", "bszo.optim", "bszo.perturb", "bszo.errors"),
+        ("torch", "transformers"),
+    ),
     "bszo.tasks": (("bszo.tasks", "bszo.errors"), ("torch", "datasets")),
     "bszo.models": (
         ("bszo.models", "bszo.tasks", "bszo.errors"),
-        ("torch", "transformers", "peft", "safetensors", "tokenizers"),
+        ("torch", "transformers", "peft", "safetensors", "tokenizers", "huggingface_hub"),
     ),
     "experiments.files": ((), ()),
     "experiments.locks": ((), ("filelock",)),
     "experiments.gpus": ((), ("filelock", "torch")),
-    "experiments.record": (("experiments.record", "experiments.tables", "experiments.files"), ("pandas",)),
-    "experiments.tables": (("experiments.record", "experiments.tables"), ("pandas",)),
+    "experiments.record": (("experiments.files",), ()),
+    "experiments.grid": ((), ("yaml",)),
+    "experiments.selection": (("experiments.grid",), ("yaml",)),
+    "experiments.tables": (
+        ("experiments.tables", "experiments.record", "experiments.grid", "experiments.selection", "experiments.files"),
+        ("yaml", "scipy"),
+    ),
+    "experiments.plan": (("experiments",), ("hydra", "omegaconf", "torch", "yaml", "rich")),
+    "hydra_plugins": (("experiments", "bszo.errors"), ("hydra", "omegaconf")),
     # the optimizers come through Hydra's instantiate alone: no bszo.optim, no bszo.perturb
     "experiments": (
         ("experiments", "bszo.models", "bszo.tasks", "bszo.errors", "bszo.__version__"),
         EXPERIMENTS,
     ),
+    "experiments.check_task": (("experiments", "bszo.errors"), (*EXPERIMENTS, "rich")),
     "experiments.checkpoint": (("experiments", "bszo.errors"), ("torch", "safetensors")),
     "experiments.light": (("experiments", "bszo.trajectory", "bszo.errors"), ("torch",)),
     "experiments.replay": (
         ("experiments", "bszo.models", "bszo.trajectory", "bszo.errors"),
         (*EXPERIMENTS, "safetensors", "transformers"),
     ),
-    "scripts": (("experiments.record", "experiments.tables"), ("pandas", "matplotlib", "rich", "numpy")),
+    "scripts": (
+        ("experiments.record", "experiments.files", "experiments.grid", "experiments.selection", "experiments.tables"),
+        ("matplotlib", "rich", "numpy"),
+    ),
     # scripts that measure or make models use the library
-    "scripts.bench": (OURS, ("torch", "transformers", "safetensors", "rich")),
+    "scripts.bench": (OURS, ("torch", "transformers", "safetensors", "rich", "hydra")),
+    "scripts.measure": (OURS, ("torch",)),
+    "scripts.walk": (OURS, ("torch",)),
     "scripts.pretrain": (OURS, ("torch", "transformers", "safetensors", "tokenizers", "numpy", "tqdm")),
 }
 MODULES = sorted(
     path.relative_to(ROOT)
-    for folder in ("bszo", "experiments", "scripts")
+    for folder in ("bszo", "experiments", "hydra_plugins", "scripts")
     for path in (ROOT / folder).rglob("*.py")
 )
 

@@ -1,0 +1,129 @@
+"""What an artefact consists of: `conf/sweep/<name>.yaml`, read without Hydra, as the runs that it needs.
+
+A point is one run's overrides, {"task": "rte", "optimizer": "bszo", "seed": "0", ...}; a profile's points are the
+product of the file's axes. The learning rate is not one of them: validation chooses it, see `experiments.selection`.
+"""
+
+import itertools
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+CONF = Path(__file__).resolve().parents[1] / "conf"
+PROFILES = ("paper", "mini", "local")
+Point = dict[str, str]
+
+
+class GridError(Exception):
+    """A sweep's file, or a profile asked of it, that cannot be used; the message is one line."""
+
+
+@dataclass(frozen=True)
+class Grid:
+    """One artefact in one profile.
+
+    Attributes:
+        name, title: of the artefact.
+        profile: paper, mini or local.
+        points: every run but for its learning rate.
+        select: what the runs that choose the rate have in place of the point's own, {"seed": "0"}; None where the rate
+            is in the points, or that of conf/tuned is meant.
+        rates: (model, optimizer) -> the rates to choose from.
+        settings: the axis of models and precisions, in the order of the rows.
+        conf: the folder of configuration files that all this is about.
+    """
+
+    name: str
+    title: str
+    profile: str
+    points: tuple[Point, ...]
+    select: Point | None
+    rates: Mapping[tuple[str, str], tuple[float, ...]]
+    settings: tuple[Point, ...]
+    conf: Path
+
+    def candidates(self, point: Point) -> list[Point]:
+        """The runs among which the learning rate of `point` is chosen; empty where it is not chosen."""
+        if self.select is None:
+            return []
+        key, place = rate_key(point["optimizer"], self.conf), (point["model"], point["optimizer"])
+        if place not in self.rates:
+            raise GridError(f"conf/rates/{place[0]}.yaml: no learning rates for {place[1]}, which {self.name} needs")
+        return [{**point, **self.select, key: f"{rate:g}"} for rate in self.rates[place]]
+
+
+def overrides(text: str) -> Point:
+    """ "model=opt-13b precision=bf16" as a point."""
+    pairs = [part.partition("=") for part in text.split()]
+    if not all(key and equals for key, equals, _ in pairs):
+        raise GridError(f"{text!r}: overrides are of the form key=value key=value")
+    return {key: value for key, _, value in pairs}
+
+
+def names(conf: Path = CONF) -> list[str]:
+    """Every artefact that has runs, in the order of their numbers."""
+    return sorted((file.stem for file in (conf / "sweep").glob("*.yaml")), key=lambda name: (len(name), name))
+
+
+def read(name: str, conf: Path = CONF) -> dict[str, Any]:
+    """The `sweep` node of an artefact's file."""
+    file = conf / "sweep" / f"{name}.yaml"
+    if not file.is_file():
+        raise GridError(f"sweep={name}: no such artefact; {', '.join(names(conf))} are valid")
+    return yaml.safe_load(file.read_text(encoding="utf-8"))["sweep"]
+
+
+def load(name: str, profile: str, conf: Path = CONF) -> Grid:
+    """The grid of an artefact in a profile.
+
+    Raises:
+        GridError: no such artefact or profile, or a file that cannot be used.
+    """
+    return parse(read(name, conf), profile, conf)
+
+
+def parse(node: Mapping[str, Any], profile: str, conf: Path = CONF) -> Grid:
+    """The grid of a `sweep` node; see `load`."""
+    if profile not in node["profiles"]:
+        raise GridError(f"sweep.profile={profile}: {node['name']} has {', '.join(node['profiles'])}")
+    own = node["profiles"][profile]
+    axes = {**node.get("axes", {}), **own.get("axes", {})}
+    settings = tuple(overrides(item) for item in axes["settings"])
+    without = [overrides(item) for item in (*node.get("without", ()), *own.get("without", ()))]
+    fixed = overrides(own["fixed"])
+    points = [
+        merge([fixed, *choice]) for choice in itertools.product(*([*map(overrides, axis)] for axis in axes.values()))
+    ]
+    points = [point for point in points if not any(holds(point, gap) for gap in without)]
+    select = own.get("select", node.get("select"))
+    return Grid(node["name"], node["title"], profile, tuple(points), None if select is None else overrides(select),
+                rates_of({point["model"] for point in points}, conf), settings, conf)  # fmt: skip
+
+
+def merge(parts: Iterable[Point]) -> Point:
+    return {key: value for part in parts for key, value in part.items()}
+
+
+def holds(point: Point, part: Point) -> bool:
+    """True where the point has all of the part's values."""
+    return all(point.get(key) == value for key, value in part.items())
+
+
+def rates_of(models: Iterable[str], conf: Path = CONF) -> dict[tuple[str, str], tuple[float, ...]]:
+    """(model, optimizer) -> the learning rates of conf/rates/<model>.yaml, each once, the greatest first."""
+    found: dict[tuple[str, str], tuple[float, ...]] = {}
+    for model in models:
+        file = conf / "rates" / f"{model}.yaml"
+        content: dict[str, Sequence[float]] = yaml.safe_load(file.read_text()) if file.is_file() else {}
+        for optimizer, rates in content.items():
+            found[model, optimizer] = tuple(sorted({float(rate) for rate in rates}, reverse=True))
+    return found
+
+
+def rate_key(optimizer: str, conf: Path = CONF) -> str:
+    """Where the learning rate of an optimizer stands: a first-order one has it in its algorithm."""
+    content = yaml.safe_load((conf / "optimizer" / f"{optimizer}.yaml").read_text(encoding="utf-8"))
+    return "optimizer.lr" if "lr" in content else "optimizer.algorithm.lr"

@@ -1,0 +1,165 @@
+"""Which record answers which point of a grid, and which learning rate validation chooses.
+
+A record answers a point when it has the point's values and, in every group that the point does not touch, those of the
+configuration files: a run with a shortened protocol answers nothing.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from experiments.grid import CONF, Grid, Point, rate_key
+
+Record = dict[str, Any]
+SETTLED = ("ok", "diverged", "out_of_memory")  # running it again would end the same way
+_CHECKED = ("task", "optimizer", "precision", "protocol", "fidelity", "tuning")
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What validation chose for one cell.
+
+    Attributes:
+        point: the cell's point with its rate; None where nothing can be chosen yet, or no rate trained.
+        validation: rate -> validation accuracy of its run, None where it failed.
+        missing: the runs to choose from that are not there.
+        failed: statuses, where no rate trained.
+    """
+
+    point: Point | None
+    validation: dict[str, float | None] = field(default_factory=dict)
+    missing: tuple[Point, ...] = ()
+    failed: tuple[str, ...] = ()
+
+
+class Shelf:
+    """Records, to be found by what they ran.
+
+    Args:
+        records: any.
+        conf: the folder of configuration files that they are held against.
+
+    Attributes:
+        doubles: files' signatures that another, later record replaces.
+        used: signatures of the records that were found so far.
+    """
+
+    def __init__(self, records: Iterable[Record], conf: Path = CONF) -> None:
+        self.conf = conf
+        self.doubles: set[str] = set()
+        self.used: set[str] = set()
+        self._by_names: defaultdict[tuple[str, ...], list[Record]] = defaultdict(list)
+        for record in records:
+            self._by_names[self._names(record["choices"])].append(record)
+
+    @staticmethod
+    def _names(choices: Mapping[str, str]) -> tuple[str, ...]:
+        return tuple(choices.get(group, "") for group in ("task", "optimizer"))
+
+    def find(self, point: Point) -> Record | None:
+        """The record of a run; the later one of two."""
+        fitting = [r for r in self._by_names[self._names(point)] if fits(r, point) and as_shipped(r, point, self.conf)]
+        fitting.sort(key=lambda record: (record["status"] in SETTLED, record["provenance"]["started"]))
+        self.doubles |= {record["signature"] for record in fitting[:-1]}
+        self.used |= {record["signature"] for record in fitting[-1:]}
+        return fitting[-1] if fitting else None
+
+    def choose(self, grid: Grid, point: Point) -> Choice:
+        """The point with the rate of the best validation accuracy; of equals the smaller one."""
+        candidates = grid.candidates(point)
+        if not candidates:
+            return Choice(point)
+        key = rate_key(point["optimizer"], self.conf)
+        found = [(candidate, self.find(candidate)) for candidate in candidates]
+        missing = tuple(run for run, record in found if record is None or record["status"] not in SETTLED)
+        if missing:
+            return Choice(None, missing=missing)
+        validation = {run[key]: _score(record) for run, record in found}
+        trained = {rate: score for rate, score in validation.items() if score is not None}
+        if not trained:
+            return Choice(None, validation, failed=tuple(record["status"] for _, record in found if record))
+        best = max(trained, key=lambda rate: (trained[rate], -float(rate)))
+        return Choice({**point, key: best}, validation)
+
+
+def _score(record: Record | None) -> float | None:
+    return record["validation_accuracy"] if record is not None and record["status"] == "ok" else None
+
+
+def missing_runs(grid: Grid, shelf: Shelf) -> tuple[list[Point], list[Point]]:
+    """The runs still to do: those that choose the rates, and those of the cells whose rate is known."""
+    first: dict[tuple[tuple[str, str], ...], Point] = {}
+    then: dict[tuple[tuple[str, str], ...], Point] = {}
+    for point in grid.points:
+        choice = shelf.choose(grid, point)
+        first.update({tuple(sorted(run.items())): run for run in choice.missing})
+        if choice.point is not None and not _settled(shelf.find(choice.point)):
+            then[tuple(sorted(choice.point.items()))] = choice.point
+    return list(first.values()), [run for key, run in then.items() if key not in first]
+
+
+def _settled(record: Record | None) -> bool:
+    return record is not None and record["status"] in SETTLED
+
+
+def fits(record: Record, point: Point) -> bool:
+    """True where every value of the point is the record's: a group's choice, or a key of the configuration."""
+    return all(_value(record, key) == literal(value) for key, value in point.items() if not _says_where(key))
+
+
+def _says_where(key: str) -> bool:
+    return key.split(".")[0] in ("tracker", "paths", "device", "threads", "checkpoint")
+
+
+def _value(record: Record, key: str) -> Any:
+    if key == "model" and record["config"]["model"].get("name") is None:
+        return "local"
+    if key in record["choices"]:
+        return record["choices"][key]
+    value: Any = record["config"]
+    for part in key.split("."):
+        value = value.get(part) if isinstance(value, Mapping) else None
+    return value
+
+
+def literal(text: str) -> Any:
+    """An override's value as the configuration holds it: 1e-4 is a number, true a truth value."""
+    special = {"true": True, "false": False, "null": None}
+    if text in special:
+        return special[text]
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text
+
+
+def as_shipped(record: Record, point: Point, conf: Path = CONF) -> bool:
+    """True where everything that the point does not name is as the configuration files have it."""
+    for group in _CHECKED:
+        choice, held = record["choices"].get(group), record["config"].get(group)
+        for key, shipped in scalars(conf / group / f"{choice}.yaml").items():
+            free = f"{group}.{key}" in point or (group == "optimizer" and key == "lr")
+            if not free and isinstance(held, Mapping) and key in held and held[key] != _referred(shipped, record):
+                return False
+    return True
+
+
+def _referred(shipped: Any, record: Record) -> Any:
+    """The value itself, or the record's value of the key that it refers to: ${fidelity.noise_floor}."""
+    return _value(record, shipped[2:-1]) if isinstance(shipped, str) and shipped.startswith("${") else shipped
+
+
+@cache
+def scalars(file: Path) -> dict[str, Any]:
+    """The values of a configuration file that are neither lists nor mappings, nor left open."""
+    content = yaml.safe_load(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    plain = (str, int, float, bool, type(None))
+    return {key: literal(value) if isinstance(value, str) else value
+            for key, value in content.items() if isinstance(value, plain) and value != "???"}  # fmt: skip

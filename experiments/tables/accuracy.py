@@ -1,0 +1,176 @@
+"""Accuracies: paper, official, corrected and their difference side by side, one block a model and precision."""
+
+import re
+import statistics
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+from experiments.grid import Grid, Point, holds
+from experiments.selection import Choice, Record, Shelf
+from experiments.tables.cells import Cell, Score, cell_of, test_score
+from experiments.tables.layout import Section
+from experiments.tables.names import MODELS, TASKS, shown
+
+Label = Callable[[Point], str]
+Published = Callable[[Point], str | None]
+Scoring = Callable[[Sequence[Record]], Score]  # all runs of a task -> how each is scored
+Row = tuple[str, str]  # label, source
+
+AVERAGE = "AVG"
+
+
+@dataclass
+class Block:
+    """The rows of one setting.
+
+    Attributes:
+        title: the setting in words.
+        tasks: the columns.
+        texts, numbers: (label, source) -> task -> what is printed, and its value where there is one.
+        notes: what a reader must know.
+        used, doubles: signatures of the records that are in it, and of those that later ones replace.
+    """
+
+    title: str
+    tasks: list[str]
+    texts: dict[Row, dict[str, str]] = field(default_factory=dict)
+    numbers: dict[Row, dict[str, float]] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+    used: set[str] = field(default_factory=set)
+    doubles: set[str] = field(default_factory=set)
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What an artefact's table shows.
+
+    Attributes:
+        label: a row's name, from one of its points.
+        published: the paper's text for a point's cell (task AVG: its average); None where it prints none.
+        scoring: how a task's runs are scored.
+    """
+
+    label: Label
+    published: Published
+    scoring: Scoring = lambda records: test_score
+
+
+def blocks(grid: Grid, records: Sequence[Record], kind: Kind) -> Iterator[Block]:
+    """A block a setting; `model=local` stands for every local model that has records."""
+    for setting in grid.settings:
+        for name, own in _by_model(setting["model"], records):
+            yield _block(grid, Shelf(own, grid.conf), setting, name, kind)
+
+
+def _by_model(model: str, records: Sequence[Record]) -> list[tuple[str, Sequence[Record]]]:
+    if model != "local":
+        return [(shown(MODELS, model), records)]
+    names = sorted({r["choices"]["model"] for r in records if r["config"]["model"].get("name") is None})
+    return [(name, [record for record in records if record["choices"]["model"] == name]) for name in names]
+
+
+def _block(grid: Grid, shelf: Shelf, setting: Point, name: str, kind: Kind) -> Block:
+    points = [point for point in grid.points if holds(point, setting)]
+    tasks = list(dict.fromkeys(point["task"] for point in points))
+    block = Block(f"{name}, {setting['precision']} (profile {grid.profile})", [shown(TASKS, task) for task in tasks])
+    if grid.profile == "paper":
+        _print_paper(block, points, kind)
+    for task in tasks:
+        _print_runs(block, [point for point in points if point["task"] == task], grid, shelf, kind)
+    for row in list(block.texts):
+        _average(block, row)
+    _subtract(block, *(("official", "paper") if grid.profile == "paper" else ("corrected", "official")))
+    if grid.profile == "paper":
+        _like_for_like(block)
+    block.used, block.doubles = shelf.used, shelf.doubles
+    return block
+
+
+def _print_paper(block: Block, points: Sequence[Point], kind: Kind) -> None:
+    for point in points:
+        for task in (point["task"], AVERAGE):
+            text = kind.published({**point, "task": task})
+            if text is not None:
+                _put(block, (kind.label(point), "paper"), shown(TASKS, task), text, _leading_number(text))
+
+
+def _leading_number(text: str) -> float | None:
+    found = re.match(r"-?\d+(\.\d+)?", text)
+    return float(found[0]) if found else None
+
+
+def _print_runs(block: Block, points: Sequence[Point], grid: Grid, shelf: Shelf, kind: Kind) -> None:
+    """One task's cells: every label and fidelity."""
+    cells: dict[Row, tuple[list[Choice], list[Record | None]]] = {}
+    for point in points:
+        choice = shelf.choose(grid, point)
+        choices, records = cells.setdefault((kind.label(point), point["fidelity"]), ([], []))
+        choices.append(choice)
+        records.append(shelf.find(choice.point) if choice.point else None)
+    ended = [r for _, records in cells.values() for r in records if r is not None and r["status"] == "ok"]
+    score = kind.scoring(ended)
+    for row, (choices, records) in cells.items():
+        cell: Cell = cell_of(choices, records, score)
+        _put(block, row, shown(TASKS, points[0]["task"]), cell.text, cell.number)
+
+
+def _put(block: Block, row: Row, column: str, text: str, number: float | None) -> None:
+    block.texts.setdefault(row, {})[column] = text
+    if number is not None:
+        block.numbers.setdefault(row, {})[column] = number
+
+
+def _average(block: Block, row: Row) -> None:
+    """The mean over the tasks, only where every task has a number; the paper's own stays as printed."""
+    numbers = block.numbers.get(row, {})
+    if AVERAGE not in block.texts[row]:
+        whole = all(task in numbers for task in block.tasks)
+        mean = statistics.fmean(numbers[task] for task in block.tasks) if whole else None
+        _put(block, row, AVERAGE, "-" if mean is None else f"{mean:.2f}", mean)
+
+
+def _subtract(block: Block, left: str, right: str) -> None:
+    """A row of differences for every label: never of averages over different tasks."""
+    for label in dict.fromkeys(label for label, _ in block.texts):
+        of, to = block.numbers.get((label, left), {}), block.numbers.get((label, right), {})
+        if not of.keys() & to.keys():
+            continue
+        whole = all(task in of and task in to for task in block.tasks)
+        for column in (*block.tasks, AVERAGE):
+            there = column in of and column in to and (column != AVERAGE or whole)
+            block.texts.setdefault((label, f"{left} - {right}"), {})[column] = (
+                f"{of[column] - to[column]:+.2f}" if there else "-")  # fmt: skip
+
+
+def _like_for_like(block: Block) -> None:
+    """A note where the paper's averages are over different tasks."""
+    paper = {label: numbers for (label, source), numbers in block.numbers.items() if source == "paper"}
+    common = [task for task in block.tasks if all(task in numbers for numbers in paper.values())]
+    averaged = [label for label, numbers in paper.items() if AVERAGE in numbers]
+    if common and averaged and len(common) < len(block.tasks):
+        over = [label for label in averaged if not all(task in paper[label] for task in block.tasks)]
+        for label in over:
+            block.texts[label, "paper"][AVERAGE] += " †"
+        means = ", ".join(f"{label} {statistics.fmean(paper[label][t] for t in common):.2f}" for label in paper)
+        block.notes.append(
+            f"† The paper's averages of {' and '.join(over)} leave out the tasks that collapsed; the others' do not."
+            f" Over the same {len(common)} tasks ({', '.join(common)}): {means}."
+        )
+
+
+def section(block: Block) -> Section:
+    """A block as text: a row a label and source, the best two numbers of each source in bold."""
+    columns = (*block.tasks, AVERAGE) if len(block.tasks) > 1 else tuple(block.tasks)
+    keys = sorted(block.texts, key=lambda key: list(dict.fromkeys(label for label, _ in block.texts)).index(key[0]))
+    rows = tuple((label, source, *(block.texts[label, source].get(c, "-") for c in columns)) for label, source in keys)
+    bold = frozenset((i, 2 + j) for i, key in enumerate(keys) for j, c in enumerate(columns) if _leads(block, key, c))
+    return Section(block.title, ("method", "numbers", *columns), rows, bold, tuple(block.notes))
+
+
+def _leads(block: Block, key: Row, column: str) -> bool:
+    """True for the best two of a column among the rows of one source, ties included, where there are three or more."""
+    rivals = [
+        numbers[column] for (_, source), numbers in block.numbers.items() if source == key[1] and column in numbers
+    ]
+    own = block.numbers.get(key, {}).get(column)
+    return own is not None and len(rivals) > 2 and own >= sorted(rivals)[-2]

@@ -1,0 +1,49 @@
+"""Scores at an equal budget: the best validation accuracy of each run when the task's cheapest run was at its end."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from experiments.selection import Record
+from experiments.tables.cells import Score
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What is equal.
+
+    Attributes:
+        words: for a heading.
+        total: the record's key of what a whole run spent.
+        spent: the key of the same in a point of its curve.
+        note: what the numbers are.
+    """
+
+    words: str
+    total: str
+    spent: str
+    note: str
+
+    def scoring(self, records: Sequence[Record]) -> Score:
+        """How a task's runs are scored: by validation, as the test split is scored for the final choice alone."""
+        limit = min((record[self.total] for record in records), default=0)
+
+        def score(record: Record) -> float | None:
+            seen = [
+                point["validation_accuracy"]
+                for point in record["curve"]
+                if point["step"] > 0 and point[self.spent] <= limit
+            ]
+            return max((value for value in seen if value is not None), default=None)
+
+        return score
+
+
+_NOTE = (
+    "Best validation accuracy (the rows that also chose the learning rate, so all numbers are optimistic alike) among"
+    " the evaluations within {} that the cheapest run of each task and model took in all; `-` where a method had no"
+    " evaluation by then."
+)
+BUDGETS = (
+    Budget("at equal forward passes", "num_forwards", "num_forwards", _NOTE.format("the forward passes")),
+    Budget("at equal wall-clock", "train_seconds", "train_seconds", _NOTE.format("the training seconds")),
+)

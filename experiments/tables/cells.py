@@ -1,0 +1,68 @@
+"""One position of a table: the runs of all its seeds as a number, or as the reason why there is none."""
+
+import statistics
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from experiments.selection import Choice, Record
+
+Score = Callable[[Record], float | None]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """Mean and sample deviation (n - 1) of the seeds' scores in per cent.
+
+    Attributes:
+        scores: of the runs that ended well, in the order of the seeds.
+        expected: how many runs the cell should have.
+        failures: statuses of runs that did not end well.
+    """
+
+    scores: tuple[float, ...] = ()
+    expected: int = 1
+    failures: tuple[str, ...] = ()
+
+    @property
+    def number(self) -> float | None:
+        """The mean; None where no run is there or any failed."""
+        return statistics.fmean(self.scores) if self.scores and not self.failures else None
+
+    @property
+    def deviation(self) -> float | None:
+        return statistics.stdev(self.scores) if self.number is not None and len(self.scores) > 1 else None
+
+    @property
+    def text(self) -> str:
+        """ "92.22 (0.42; 5)", "92.22 (0.42; 3 of 5)", "diverged (2 of 5)", "-"."""
+        if self.failures:
+            (status, count), *_ = Counter(self.failures).most_common()
+            return f"{status.replace('_', ' ')} ({count} of {self.expected})"
+        if self.number is None:
+            return "-"
+        if self.expected == 1:
+            return f"{self.number:.2f}"
+        of = "" if len(self.scores) == self.expected else f" of {self.expected}"
+        deviation = "" if self.deviation is None else f"{self.deviation:.2f}; "
+        return f"{self.number:.2f} ({deviation}{len(self.scores)}{of})"
+
+
+def test_score(record: Record) -> float | None:
+    """The test accuracy of the parameters that validation chose."""
+    return record["test_accuracy"]
+
+
+def cell_of(choices: Sequence[Choice], records: Sequence[Record | None], score: Score = test_score) -> Cell:
+    """The cell of the runs that validation chose.
+
+    Args:
+        choices: of each seed.
+        records: of each seed, None where there is none.
+        score: of a run that ended well, a share; None where it has none.
+    """
+    there = [record for record in records if record is not None]
+    failures = [record["status"] for record in there if record["status"] != "ok"]
+    failures += [choice.failed[0] for choice in choices if choice.failed]
+    scores = [score(record) for record in there if record["status"] == "ok"]
+    return Cell(tuple(100 * value for value in scores if value is not None), len(choices), tuple(failures))

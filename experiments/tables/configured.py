@@ -1,0 +1,78 @@
+"""Tables 6 to 10: the shipped configuration files beside what the paper prints; a wrong default is a difference."""
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from experiments.grid import CONF
+from experiments.tables.layout import Section
+from experiments.tables.names import METHODS, MODELS, TASKS
+from experiments.tables.sources import paper_table
+
+SAME, MISSING = "same", "-"
+GRID_COLUMNS = ("table", "model", "method", "learning_rate_grid", "batch_size", "epsilon", "k", "m", "lozo_rank",
+                "lozo_interval", "early_stopping_patience_steps")  # fmt: skip
+
+
+def _yaml(conf: Path, *parts: str) -> dict[str, Any]:
+    file = conf.joinpath(*parts).with_suffix(".yaml") if not parts[-1].endswith(".yaml") else conf.joinpath(*parts)
+    return yaml.safe_load(file.read_text(encoding="utf-8")) if file.is_file() else {}
+
+
+def splits(conf: Path = CONF) -> Section:
+    """Table 6: rows for training and for validation."""
+    rows = []
+    choices = {name: choice for choice, name in TASKS.items()}
+    for printed in paper_table("table6", ("task", "train", "validation")):
+        task = _yaml(conf, "task", f"{choices.get(printed['task'], printed['task'])}.yaml")
+        pairs = [(printed["train"], str(task.get("num_train", MISSING))),
+                 (printed["validation"], str(task.get("num_validation", MISSING)))]  # fmt: skip
+        rows.append((printed["task"], *(text for pair in pairs for text in pair), _verdict(pairs)))
+    columns = ("task", "train (paper)", "train (conf)", "validation (paper)", "validation (conf)", "conf against paper")
+    return Section("Rows taken from the official training split", columns, tuple(rows))
+
+
+def hyperparameters(number: int, conf: Path = CONF) -> Section:
+    """Tables 7 to 10: grids of learning rates and what every method is run with, one model a table."""
+    printed_rows = [row for row in paper_table("tables7to10", GRID_COLUMNS) if row["table"] == str(number)]
+    model = printed_rows[0]["model"]
+    rows = []
+    for printed in printed_rows:
+        ours = _ours(str(printed["method"]), model, conf)
+        pairs = [(_canonical(str(printed[key])), _canonical(ours[key])) for key in GRID_COLUMNS[3:]]
+        rows.append((printed["method"], "paper", *(printed[key] or MISSING for key in GRID_COLUMNS[3:]), ""))
+        rows.append((printed["method"], "conf", *(ours[key] or MISSING for key in GRID_COLUMNS[3:]), _verdict(pairs)))
+    columns = ("method", "numbers", "learning rates", "batch", "eps", "k", "m", "rank", "interval", "patience (steps)",
+               "conf against paper")  # fmt: skip
+    return Section(f"{model}", columns, tuple(rows))
+
+
+def _ours(name: str, model: str, conf: Path) -> dict[str, str]:
+    method = {shown: choice for choice, shown in METHODS.items()}[name]
+    choice = {shown: choice for choice, shown in MODELS.items()}[model]
+    optimizer, protocol = _yaml(conf, "optimizer", f"{method}.yaml"), _yaml(conf, "protocol", "paper.yaml")
+    rates = _yaml(conf, "rates", f"{choice}.yaml").get(method, [])
+    patience = protocol.get("patience", 0) * protocol.get("eval_every", 0)
+    numbers = {"k": optimizer.get("k"), "m": optimizer.get("m"), "lozo_rank": optimizer.get("rank"),
+               "lozo_interval": optimizer.get("interval"), "batch_size": protocol.get("batch_size"),
+               "epsilon": optimizer.get("eps"),
+               "early_stopping_patience_steps": patience}  # fmt: skip
+    texts = {key: "" if value is None else _short(value) for key, value in numbers.items()}
+    return {**texts, "learning_rate_grid": " ".join(_short(rate) for rate in rates)}
+
+
+def _short(value: float) -> str:
+    """1e-4, 5e-7, 16."""
+    return f"{value:g}" if value >= 1 else f"{value:.0e}".replace("e-0", "e-")
+
+
+def _canonical(text: str) -> tuple[float, ...] | str:
+    try:
+        return tuple(float(part) for part in text.split())
+    except ValueError:
+        return text
+
+
+def _verdict(pairs: list[tuple[Any, Any]]) -> str:
+    return SAME if all(paper == conf for paper, conf in pairs) else "DIFFERS"

@@ -1,0 +1,85 @@
+"""Table 11: every run by itself, and a paired test of each method against MeZO."""
+
+import math
+from collections.abc import Sequence
+
+from scipy import stats
+
+from experiments.grid import PROFILES, Grid, Point, holds, load, read
+from experiments.selection import Record, Shelf
+from experiments.tables.command import Inputs
+from experiments.tables.layout import Section
+from experiments.tables.names import MODELS, TASKS, shown
+from experiments.tables.published import method
+from experiments.tables.sources import paper_table
+
+Value = float | str | None  # a score, a failure, or nothing
+Runs = dict[tuple[str, str, str], list[Value]]  # (task, method, source) -> a value a seed
+BASELINE = "MeZO"
+_TEST = (
+    "Paired t-test of the runs with the same {} against MeZO's: mean difference, two-sided p (not corrected for the"
+    " number of comparisons)."
+)
+
+
+def sections(inputs: Inputs) -> tuple[str, list[Section]]:
+    """The paper's runs, then ours, a section a profile."""
+    found = [_section("Paper: RoBERTa-large, fp32", _paper(),
+                      _TEST.format("number") + " The paper does not say which of its runs share a seed.")]  # fmt: skip
+    for profile in (name for name in PROFILES if name in read("table1")["profiles"]):
+        grid = load("table1", profile)
+        shelf = Shelf(inputs.records(profile))
+        for setting in grid.settings:
+            runs = _ours(grid, shelf, setting)
+            if any(value is not None for values in runs.values() for value in values):
+                title = f"{shown(MODELS, setting['model'])}, {setting['precision']} (profile {profile})"
+                found.append(_section(title, runs, _TEST.format("seed")))
+        inputs.used |= shelf.used
+    return "Table 11: the runs behind Table 1, test accuracy (%)", found
+
+
+def _paper() -> Runs:
+    rows = paper_table("table11", ("task", "method", "run", "accuracy"))
+    runs: Runs = {}
+    for row in sorted(rows, key=lambda row: int(row["run"])):
+        runs.setdefault((row["task"], row["method"], "paper"), []).append(float(row["accuracy"]))
+    return runs
+
+
+def _ours(grid: Grid, shelf: Shelf, setting: Point) -> Runs:
+    runs: Runs = {}
+    for point in grid.points:
+        if holds(point, setting):
+            choice = shelf.choose(grid, point)
+            record = shelf.find(choice.point) if choice.point else None
+            row = (shown(TASKS, point["task"]), method(point), point["fidelity"])
+            runs.setdefault(row, []).append(None if record is None else _value(record))
+    return runs
+
+
+def _value(record: Record) -> Value:
+    return 100 * record["test_accuracy"] if record["status"] == "ok" else record["status"]
+
+
+def _section(title: str, runs: Runs, note: str) -> Section:
+    count = max(map(len, runs.values()))
+    rows = [(task, name, source, *map(_text, values), *[""] * (count - len(values)),
+             *_paired(values, runs.get((task, BASELINE, source), []), name))
+            for (task, name, source), values in runs.items()]  # fmt: skip
+    columns = ("task", "method", "numbers", *(f"run {i + 1}" for i in range(count)), "minus MeZO", "p")
+    return Section(title, columns, tuple(rows), notes=(note,))
+
+
+def _text(value: Value) -> str:
+    return "-" if value is None else value if isinstance(value, str) else f"{value:.2f}"
+
+
+def _paired(own: Sequence[Value], base: Sequence[Value], name: str) -> tuple[str, str]:
+    """Mean difference and p; nothing where fewer than three pairs are whole, or for the baseline itself."""
+    pairs = [(a, b) for a, b in zip(own, base, strict=False) if isinstance(a, float) and isinstance(b, float)]
+    if name == BASELINE or len(pairs) < 3:
+        return "", ""
+    ours, theirs = zip(*pairs, strict=True)
+    p = float(stats.ttest_rel(ours, theirs).pvalue)
+    mean = sum(a - b for a, b in pairs) / len(pairs)
+    return f"{mean:+.2f}", "-" if math.isnan(p) else f"{p:.3f}"

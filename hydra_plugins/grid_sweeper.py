@@ -1,0 +1,98 @@
+"""`--multirun sweep=table1`: Hydra's sweeper for the runs of an artefact that have no record yet.
+
+First the runs that choose the learning rates, then, with the rates that validation chose, the cells. Whatever launcher
+is configured runs them. Beside it, an override of an axis (`optimizer=bszo,mezo`) picks among the points, any other is
+passed on to every run.
+"""
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.plugins import Plugins
+from hydra.plugins.launcher import Launcher
+from hydra.plugins.sweeper import Sweeper
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig, OmegaConf
+
+from bszo.errors import ConfigError
+from experiments import record as records
+from experiments.grid import Grid, GridError, Point, holds, parse
+from experiments.outcome import RunFailed
+from experiments.selection import Shelf, missing_runs
+
+log = logging.getLogger("experiments")
+ACCEPTED = (3, 4)  # diverged and out of memory are results of a sweep; its cells say so
+
+
+class GridSweeper(Sweeper):
+    """Launches what a grid misses; see the module."""
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        self.composed = config
+        self.launcher: Launcher = Plugins.instance().instantiate_launcher(
+            hydra_context=hydra_context, task_function=task_function, config=config
+        )
+        self.parser = OverridesParser.create()
+
+    def sweep(self, arguments: list[str]) -> Any:
+        """Two launches: the choosing runs, the cells.
+
+        Raises:
+            ConfigError: the grid or an override cannot be used.
+            RunFailed: after the last run, where some could not be run.
+        """
+        node: Any = OmegaConf.to_container(self.composed.sweep, resolve=True)
+        try:
+            grid = parse(node, node["profile"])
+        except GridError as error:
+            raise ConfigError(str(error)) from error
+        wanted, passed = self._split(grid, arguments)
+        runs = Path(self.composed.paths.runs) / grid.profile
+        passed = [f"paths.runs={runs}", *passed]
+        failed = launched = 0
+        for phase, what in enumerate(("to choose learning rates", "of the cells")):
+            shelf = Shelf(records.load_all([runs]) if runs.is_dir() else [])
+            chosen = [run for run in missing_runs(wanted, shelf)[phase]]
+            log.info("%s %s: %d runs %s to do", grid.name, grid.profile, len(chosen), what)
+            if chosen:
+                failed += self._launch(chosen, passed, launched)
+                launched += len(chosen)
+        if failed:
+            raise RunFailed(
+                f"{grid.name}: {failed} of {launched} runs could not be run; the same command tries again", 1
+            )
+        return None
+
+    def _split(self, grid: Grid, arguments: Sequence[str]) -> tuple[Grid, list[str]]:
+        """The grid of the points that the arguments pick, and the arguments for every run."""
+        points, passed = list(grid.points), []
+        for argument in arguments:
+            override = self.parser.parse_override(argument)
+            key = override.get_key_element()
+            if key == "sweep" or key.startswith("sweep."):
+                continue
+            if not any(key in point for point in points):
+                passed.append(argument)
+                continue
+            values = [str(v) for v in override.sweep_string_iterator()] if override.is_sweep_override() else [
+                override.get_value_element_as_str()]  # fmt: skip
+            left = [point for point in points if any(holds(point, {key: value}) for value in values)]
+            if not left:
+                valid = sorted({point[key] for point in points if key in point})
+                raise ConfigError(f"{argument}: no run of {grid.name} has it; {', '.join(valid)} are valid")
+            points = left
+        return Grid(**{**vars(grid), "points": tuple(points)}), passed
+
+    def _launch(self, runs: Sequence[Point], passed: Sequence[str], first: int) -> int:
+        """Launch all, return how many could not be run."""
+        jobs = [[*(f"{key}={value}" for key, value in run.items()), *passed] for run in runs]
+        failed = 0
+        for result in self.launcher.launch(jobs, initial_job_idx=first):
+            try:
+                _ = result.return_value
+            except RunFailed as failure:
+                failed += failure.code not in ACCEPTED
+        return failed

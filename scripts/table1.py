@@ -1,0 +1,12 @@
+"""Table 1: RoBERTa-large, test accuracy of five runs. `make table1`; loads neither torch nor Hydra."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from experiments.tables import published
+from experiments.tables.command import accuracy_command
+
+if __name__ == "__main__":
+    sys.exit(accuracy_command("table1", {"table1": published.table1}))

@@ -1,0 +1,12 @@
+"""Table 3: OPT-1.3B, Mistral-7B and OPT-13B, six tasks, six methods. `make table3`; loads neither torch nor Hydra."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from experiments.tables import published
+from experiments.tables.command import accuracy_command
+
+if __name__ == "__main__":
+    sys.exit(accuracy_command("table3", {"table3": published.table3}))

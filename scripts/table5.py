@@ -1,0 +1,12 @@
+"""Table 5: ablations of k, m and the adaptive noise. `make table5`; loads neither torch nor Hydra."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from experiments.tables import published
+from experiments.tables.command import accuracy_command
+
+if __name__ == "__main__":
+    sys.exit(accuracy_command("table5", {f"table5{part}": lambda part=part: published.table5(part) for part in "abcd"}))

@@ -1,0 +1,12 @@
+"""Table 6: split sizes, from the configuration files. `make table6`; loads neither torch nor Hydra."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from experiments.tables.command import run
+from experiments.tables.configured import splits
+
+if __name__ == "__main__":
+    sys.exit(run("table6", lambda inputs: ("Table 6: split sizes", [splits()]), "scripts/table6.py"))

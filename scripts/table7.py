@@ -1,0 +1,12 @@
+"""Table 7: hyperparameters, from the configuration files. `make table7`; loads neither torch nor Hydra."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from experiments.tables.command import run
+from experiments.tables.configured import hyperparameters
+
+if __name__ == "__main__":
+    sys.exit(run("table7", lambda inputs: ("Table 7: hyperparameters", [hyperparameters(7)]), "scripts/table7.py"))

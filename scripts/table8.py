@@ -1,0 +1,12 @@
+"""Table 8: hyperparameters, from the configuration files. `make table8`; loads neither torch nor Hydra."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from experiments.tables.command import run
+from experiments.tables.configured import hyperparameters
+
+if __name__ == "__main__":
+    sys.exit(run("table8", lambda inputs: ("Table 8: hyperparameters", [hyperparameters(8)]), "scripts/table8.py"))

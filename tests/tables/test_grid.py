@@ -1,0 +1,135 @@
+"""What an artefact consists of, and which record answers which point."""
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from experiments.grid import CONF, PROFILES, Grid, GridError, load, names, parse, read
+from experiments.selection import Shelf, missing_runs
+from experiments.tables.configured import SAME, hyperparameters, splits
+from tests.tables.conftest import SWEEP, Make
+
+Records = list[dict[str, Any]]
+
+
+def shelf(records: Records, conf: Path) -> Shelf:
+    return Shelf(records, conf)
+
+
+def test_points_are_the_product_of_the_axes(grid: Grid):
+    assert len(grid.points) == 2 * 2 * 2 * 2
+    assert len({tuple(sorted(point.items())) for point in grid.points}) == 16
+    assert grid.points[0] == {"data": "mini", "protocol": "quick", "model": "small", "precision": "fp32",
+                              "task": "sst2", "optimizer": "mezo", "fidelity": "official", "seed": "0"}  # fmt: skip
+
+
+def test_combinations_are_left_out(conf: Path):
+    left = parse({**SWEEP, "without": ["optimizer=mezo task=rte"]}, "mini", conf).points
+    assert len(left) == 12 and not any(point["optimizer"] == "mezo" and point["task"] == "rte" for point in left)
+
+
+def test_what_is_missing_at_first_and_after_the_choice(grid: Grid, full: Records, conf: Path):
+    choosing, cells = missing_runs(grid, shelf([], conf))
+    assert len(choosing) == 2 * 2 * 2 and cells == []  # tasks x methods x rates, of seed 0 corrected
+    chosen = [r for r in full if r["config"]["seed"] == 0 and r["choices"]["fidelity"] == "corrected"]
+    choosing, cells = missing_runs(grid, shelf(chosen, conf))
+    assert choosing == [] and len(cells) == 16 - 4  # those of the choice are cells already
+    assert missing_runs(grid, shelf(full, conf)) == ([], [])
+
+
+def test_validation_chooses_and_the_test_does_not(grid: Grid, full: Records, conf: Path):
+    choice = shelf(full, conf).choose(grid, grid.points[0])
+    assert choice.point is not None
+    assert choice.point["optimizer.lr"] == "0.001"  # validation 0.9; the other has the greater test score
+    assert choice.validation == {"0.001": 0.9, "0.0001": 0.6}
+
+
+def test_of_equal_rates_the_smaller_is_chosen(grid: Grid, full: Records, conf: Path):
+    for record in full:
+        record["validation_accuracy"] = 0.6
+    choice = shelf(full, conf).choose(grid, grid.points[0])
+    assert choice.point is not None and choice.point["optimizer.lr"] == "0.0001"
+
+
+def test_a_rate_that_diverged_is_not_chosen_and_all_of_them_is_a_failure(grid: Grid, full: Records, conf: Path):
+    mine = [r for r in full if r["choices"]["task"] == "sst2" and r["choices"]["optimizer"] == "mezo"]
+    by_rate = {rate: [r for r in mine if r["config"]["optimizer"]["lr"] == rate] for rate in (1e-3, 1e-4)}
+    for record in by_rate[1e-3]:
+        record["status"] = "diverged"
+    choice = shelf(full, conf).choose(grid, grid.points[0])
+    assert choice.point is not None and choice.point["optimizer.lr"] == "0.0001"
+    by_rate[1e-4][0]["status"] = "diverged"
+    assert shelf(full, conf).choose(grid, grid.points[0]).failed == ("diverged", "diverged")
+
+
+@pytest.mark.parametrize(
+    ("group", "key", "value"),
+    [("protocol", "num_steps", 9), ("optimizer", "eps", 1e-3), ("optimizer", "noise_floor", 0.3)],
+)
+def test_a_run_with_other_settings_answers_nothing(
+    grid: Grid, full: Records, conf: Path, group: str, key: str, value: float
+):
+    changed = copy.deepcopy(full)
+    for record in changed:
+        if group != "optimizer" or record["choices"]["optimizer"] == "bszo":
+            record["config"][group][key] = value
+    point = next(point for point in grid.points if point["optimizer"] == "bszo")
+    assert shelf(full, conf).choose(grid, point).missing == ()
+    assert len(shelf(changed, conf).choose(grid, point).missing) == 2
+
+
+def test_of_two_runs_of_one_point_the_later_counts_and_the_other_is_named(
+    grid: Grid, full: Records, conf: Path, make: Make
+):
+    point = grid.points[0]
+    later = make(point, 1e-3, test=0.1, started="2026-02-01T00:00:00Z")
+    found = shelf([*full, later], conf)
+    record = found.find({**point, "optimizer.lr": "0.001"})
+    assert record is not None and record["test_accuracy"] == 0.1 and len(found.doubles) == 1
+
+
+def test_unusable_names_are_one_line(conf: Path):
+    with pytest.raises(GridError, match=r"sweep=table99: no such artefact; .*table1.* are valid"):
+        load("table99", "mini")
+    with pytest.raises(GridError, match=r"sweep.profile=huge: toy has mini, paper"):
+        parse(SWEEP, "huge", conf)
+    with pytest.raises(GridError, match="no learning rates for bszo"):
+        (conf / "rates" / "small.yaml").write_text("mezo: [1.0e-3]\n")
+        poor = parse(SWEEP, "mini", conf)
+        poor.candidates(next(point for point in poor.points if point["optimizer"] == "bszo"))
+
+
+@pytest.mark.parametrize("name", names())
+def test_every_artefact_can_be_run(name: str):
+    """Every choice that its points name is a file, and every method has rates for every model."""
+    for profile in read(name)["profiles"]:
+        assert profile in PROFILES
+        grid = load(name, profile)
+        for point in grid.points:
+            for group, choice in point.items():
+                if "." not in group and group != "seed":
+                    folder = CONF / group
+                    assert not folder.is_dir() or (folder / f"{choice}.yaml").is_file(), f"{group}={choice}"
+            assert grid.candidates(point) or grid.select is None
+
+
+def test_the_shipped_defaults_are_the_paper_s():
+    """Tables 6 to 10: a shipped value that differs from the paper's fails here."""
+    for section in (splits(), *(hyperparameters(number) for number in (7, 8, 9, 10))):
+        verdicts = {row[0]: row[-1] for row in section.rows if row[-1]}
+        assert set(verdicts.values()) == {SAME}, verdicts
+        assert len(verdicts) >= 5
+
+
+def test_a_wrong_default_shows(tmp_path: Path):
+    for group in ("optimizer", "protocol", "rates", "task"):
+        (tmp_path / group).mkdir()
+        for file in (CONF / group).glob("*.yaml"):
+            (tmp_path / group / file.name).write_text(file.read_text())
+    file = tmp_path / "optimizer" / "bszo.yaml"
+    file.write_text(yaml.safe_dump({**yaml.safe_load(file.read_text()), "k": 3}))
+    verdicts = {row[0]: row[-1] for row in hyperparameters(8, tmp_path).rows if row[-1]}
+    assert verdicts["BSZO"] == "DIFFERS" and verdicts["MeZO"] == SAME

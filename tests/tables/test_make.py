@@ -1,0 +1,63 @@
+"""make's dependencies: a table is rendered when something that it shows has changed, and only then."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from experiments import record as records
+from experiments.grid import load
+from tests.tables.conftest import Make
+
+ROOT = Path(__file__).resolve().parents[2]
+IGNORED = shutil.ignore_patterns("__pycache__", "*.pyc")
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """As much of the project as rendering needs, with one record of table 1."""
+    for folder in ("conf", "experiments", "scripts", "results/paper"):
+        shutil.copytree(ROOT / folder, tmp_path / folder, ignore=IGNORED)
+    for file in ("Makefile", "requirements.lock", "pyproject.toml"):
+        shutil.copy(ROOT / file, tmp_path / file)
+    (tmp_path / "venv").mkdir()
+    (tmp_path / "venv" / ".render").touch()
+    return tmp_path
+
+
+def made(project: Path, *targets: str) -> str:
+    command = ["make", f"RUN={sys.executable}", "VENV=venv", *targets]
+    environment = {key: value for key, value in os.environ.items() if not key.startswith(("MAKE", "MFLAGS"))}
+    done = subprocess.run(command, cwd=project, capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def later(file: Path) -> None:
+    """As if written two seconds after everything that is there."""
+    now = file.stat().st_mtime
+    os.utime(file, (now + 2, now + 2))
+
+
+def test_touching_a_record_renders_its_tables_alone(project: Path, make_record: Path):
+    assert "table1.md" in made(project, "table1", "table6")
+    again = made(project, "table1", "table6")
+    assert again.count("Nothing to be done") == 2
+    later(make_record)
+    after = made(project, "table1", "table6")
+    assert "results/tables/table1.md" in after and "Nothing to be done for 'table6'" in after
+
+
+@pytest.fixture
+def make_record(project: Path, make: Make) -> Path:
+    """The record of one run that chooses a learning rate of table 1's mini profile."""
+    grid = load("table1", "mini")
+    point = next(point for point in grid.points if point["optimizer"] == "mezo" and point["fidelity"] == "corrected")
+    record = make({**point, "precision": "fp32"}, 1e-3)
+    record["config"]["protocol"] = {}
+    record["config"]["fidelity"] = {}
+    record["config"]["optimizer"] = {"lr": 1e-3}
+    return records.write(record, project / "results" / "runs" / "mini")

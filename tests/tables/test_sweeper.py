@@ -1,0 +1,171 @@
+"""`--multirun sweep=...`: which runs are launched when, and how the files that follow from them are written."""
+
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import yaml
+from hydra import compose, initialize_config_dir
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import OmegaConf
+
+from bszo.errors import ConfigError
+from experiments import record as records
+from experiments.grid import CONF, Point, load, overrides, rates_of
+from experiments.outcome import RunFailed
+from experiments.plan import forwards_of, plan
+from experiments.run import resolve
+from experiments.selection import Shelf, missing_runs
+from hydra_plugins.grid_sweeper import GridSweeper
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+class Launcher:
+    """Stands for Hydra's: notes the jobs and answers each with what `run` returns or raises."""
+
+    def __init__(self, run: Any) -> None:
+        self.run, self.launches = run, []
+
+    def launch(self, jobs: Sequence[Sequence[str]], initial_job_idx: int) -> list[Any]:
+        self.launches.append((initial_job_idx, [overrides(" ".join(job)) for job in jobs]))
+        return [SimpleNamespace(**self.run(job)) for job in self.launches[-1][1]]
+
+
+class Failed:
+    """A job's return that raises, as Hydra's does."""
+
+    def __init__(self, code: int) -> None:
+        self.code = code
+
+    @property
+    def return_value(self) -> Any:
+        raise RunFailed("it failed", self.code)
+
+
+def sweeper(runs: Path, run: Any) -> tuple[GridSweeper, Launcher]:
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        config: Any = compose("config", overrides=["sweep=table1", f"paths.runs={runs}"], return_hydra_config=False)
+    made = GridSweeper()
+    made.composed, made.parser, made.launcher = config, OverridesParser.create(), Launcher(run)  # type: ignore[assignment]
+    return made, made.launcher  # type: ignore[return-value]
+
+
+def written(point: Point, folder: Path, validation: float) -> dict[str, Any]:
+    """The record that a run of this job would leave, from the configuration as Hydra composes it."""
+    job = [f"{key}={value}" for key, value in point.items() if not key.startswith("paths.")]
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        config = resolve(compose("config", overrides=job))
+    public = records.scientific(config)
+    groups = ("task", "model", "optimizer", "precision", "data", "protocol", "fidelity", "tuning")
+    filled: dict[str, Any] = {
+        "schema_version": 1, "signature": records.signature(public), "status": "ok", "reason": None,
+        "choices": {group: point.get(group, "full") for group in groups}, "config": public,
+        "validation_accuracy": validation, "test_accuracy": 0.5, "peak_memory_kind": None, "warnings": {}, "curve": [],
+        "data": {}, "model": {}, "provenance": {"started": "2026-01-01T00:00:00Z"}}  # fmt: skip
+    record = {key: filled.get(key, 1) for key in records.FIELDS}
+    records.write(record, folder)
+    return {"return_value": record}
+
+
+def test_first_the_rates_then_the_cells(tmp_path: Path):
+    def run(job: Point) -> dict[str, Any]:
+        return written(job, tmp_path / "mini", 0.9 if job["optimizer.lr"] == "0.0003" else 0.6)
+
+    made, launcher = sweeper(tmp_path, run)
+    made.sweep(["sweep=table1", "task=sst2", "optimizer=mezo", "tracker.log_every=7"])
+    (first, choosing), (second, cells) = launcher.launches
+    assert (first, second) == (0, 3)
+    assert [job["optimizer.lr"] for job in choosing] == ["0.001", "0.0003", "0.0001"]
+    assert {job["seed"] for job in choosing} == {"0"} and {job["fidelity"] for job in choosing} == {"corrected"}
+    assert len(cells) == 9 and {job["optimizer.lr"] for job in cells} == {"0.0003"}
+    assert all(
+        job["paths.runs"] == str(tmp_path / "mini") and job["tracker.log_every"] == "7" for job in choosing + cells
+    )
+    again, launcher = sweeper(tmp_path, run)
+    again.sweep(["sweep=table1", "task=sst2", "optimizer=mezo"])
+    assert launcher.launches == []  # every run has its record
+
+
+def test_divergence_is_a_result_and_a_crash_is_not(tmp_path: Path):
+    made, launcher = sweeper(tmp_path, lambda job: {})
+    launcher.launch = lambda jobs, initial_job_idx: [Failed(3) for _ in jobs]  # type: ignore[method-assign]
+    made.sweep(["task=sst2", "optimizer=mezo"])
+    launcher.launch = lambda jobs, initial_job_idx: [Failed(1) for _ in jobs]  # type: ignore[method-assign]
+    with pytest.raises(RunFailed, match="table1: 3 of 3 runs could not be run; the same command tries again"):
+        made.sweep(["task=sst2", "optimizer=mezo"])
+
+
+def test_a_pick_that_leaves_nothing_is_an_error(tmp_path: Path):
+    made, _ = sweeper(tmp_path, lambda job: {})
+    with pytest.raises(ConfigError, match=r"optimizer=sgd: no run of table1 has it; .*mezo.* are valid"):
+        made.sweep(["optimizer=sgd"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (["sweep=table99"], "sweep=table99: no such choice"),
+        (["sweep=table1", "sweep.profile=huge"], "sweep.profile=huge: table1 has paper, mini, local"),
+    ],
+)
+def test_the_command_s_errors_are_one_line(arguments: list[str], line: str, tmp_path: Path):
+    command = [sys.executable, "-m", "experiments.run", "--multirun", *arguments, f"paths.results={tmp_path}"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 1 and done.stderr.startswith(line) and done.stderr.count("\n") == 1
+    assert not list(tmp_path.rglob("*.json"))
+
+
+def test_the_plan_counts_by_arithmetic():
+    """Table 1: 5 tasks, 6 methods, 5 seeds, 2 fidelities; 3 rates chosen once for both."""
+    grid = load("table1", "mini")
+    lines = plan(grid, [])
+    mezo, bszo = (lines["tiny-roberta", "fp32", name] for name in ("mezo", "bszo"))
+    assert (mezo.cells, mezo.choosing, mezo.then) == (50, 15, 45)
+    assert mezo.forwards == (15 + 45) * 200 * 2 and bszo.forwards == (15 + 45) * 200 * 3
+    assert mezo.hours is None and mezo.source == "nothing to go by"
+
+
+def test_the_paper_s_plan_takes_its_table_4():
+    lines = plan(load("table3", "paper"), [])
+    line = lines["opt-13b", "bf16", "mezo"]
+    runs = line.choosing + line.then
+    assert line.memory == "30.0 (Table 4)" and line.source == "Table 4, without evaluation"
+    assert line.hours == pytest.approx(runs * 20000 * 0.4642 / 3600)
+
+
+def test_forward_passes_follow_the_arguments():
+    point = load("table5b", "mini").points[0]
+    assert forwards_of({**point, "optimizer.k": "8", "optimizer.m": "9"}) == 200 * 9
+
+
+def test_the_tuned_files_hold_what_was_chosen_and_from_what(tmp_path: Path):
+    runs = tmp_path / "runs"
+    grid = load("table1", "mini")
+    for point in grid.points:
+        if point["task"] in ("sst2", "rte") and point["optimizer"] == "bszo" and point["seed"] == "0":
+            for candidate in grid.candidates(point):
+                wants = {"sst2": "0.01", "rte": "0.003"}[point["task"]]
+                written(candidate, runs / "mini", 0.9 if candidate["optimizer.lr"] == wants else 0.6)
+    command = [sys.executable, "scripts/select_rates.py", "--runs", str(runs), "--out", str(tmp_path / "tuned")]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    file = tmp_path / "tuned" / "bszo" / "tiny-roberta.yaml"
+    content = file.read_text()
+    assert yaml.safe_load(content)["rates"] == {"float32": {"sst2": 0.01, "rte": 0.003}}
+    assert content.count("90.0 % (") == 2 and content.count("60.0 % (") == 4
+    node = OmegaConf.merge({"precision": {"dtype": "float32"}, "task": {"name": "rte"}}, OmegaConf.load(file))
+    assert node.optimizer.lr == 0.003
+    node.task.name = "trec"
+    assert node.optimizer.lr == 0.003  # of two rates chosen once each the smaller
+
+
+def test_every_shipped_rate_is_read():
+    found = rates_of(["tiny-roberta"], CONF)
+    assert found["tiny-roberta", "bszo"] == (0.03, 0.01, 0.003)
+    choosing, cells = missing_runs(load("table1", "mini"), Shelf([]))
+    assert len(choosing) == 5 * 6 * 3 and cells == []

@@ -1,0 +1,192 @@
+"""Golden tables from records made by hand: means, failures, ties, missing seeds, damage."""
+
+import csv
+import json
+import statistics
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from scipy import stats
+
+from experiments import record as records
+from experiments.grid import Grid, Point, parse
+from experiments.selection import Choice
+from experiments.tables import published
+from experiments.tables.accuracy import Block, Kind, blocks, section
+from experiments.tables.budgets import BUDGETS
+from experiments.tables.cells import Cell, cell_of
+from experiments.tables.layout import Section, comma_separated, latex, markdown
+from experiments.tables.raw_runs import sections
+from experiments.tables.sources import PAPER, PaperError, gather, paper_table
+from tests.tables.conftest import SWEEP, Make
+
+ROOT = Path(__file__).resolve().parents[2]
+PLAIN = Kind(lambda point: point["optimizer"], lambda point: None)
+
+
+def block_of(grid: Grid, found: list[dict[str, Any]], kind: Kind = PLAIN) -> Block:
+    return next(blocks(grid, found, kind))
+
+
+@pytest.mark.parametrize(
+    ("cell", "text"),
+    [
+        (Cell((92.0, 93.0, 94.0), 3), "93.00 (1.00; 3)"),
+        (Cell((92.0, 93.0), 5), "92.50 (0.71; 2 of 5)"),
+        (Cell((92.0,), 5), "92.00 (1 of 5)"),
+        (Cell((92.0,), 1), "92.00"),
+        (Cell((), 5), "-"),
+        (Cell((92.0, 93.0, 94.0), 5, ("diverged", "diverged")), "diverged (2 of 5)"),
+        (Cell((92.0,), 5, ("out_of_memory",)), "out of memory (1 of 5)"),
+    ],
+)
+def test_a_cell_is_a_number_or_the_reason_why_not(cell: Cell, text: str):
+    assert cell.text == text
+    assert (cell.number is None) == (not text[0].isdigit())
+
+
+def test_a_failed_seed_is_said_and_never_averaged(make: Make, grid: Grid):
+    runs = [make(grid.points[0], 1e-3, test=0.9), make(grid.points[1], 1e-3, status="diverged")]
+    cell = cell_of([Choice(point) for point in grid.points[:2]], runs)
+    assert cell.number is None and cell.text == "diverged (1 of 2)"
+
+
+def test_the_golden_table(grid: Grid, full: list[dict[str, Any]]):
+    block = block_of(grid, full)
+    assert block.tasks == ["SST-2", "RTE"]
+    deviation = statistics.stdev([70, 71])
+    assert block.texts["mezo", "official"] == {
+        "SST-2": f"70.50 ({deviation:.2f}; 2)", "RTE": f"70.50 ({deviation:.2f}; 2)", "AVG": "70.50"}  # fmt: skip
+    assert block.numbers["bszo", "corrected"]["AVG"] == pytest.approx(80.5)
+    assert block.texts["bszo", "corrected - official"]["SST-2"] == "+0.00"
+    made = section(block)
+    assert [row[:2] for row in made.rows] == [
+        ("mezo", "official"), ("mezo", "corrected"), ("mezo", "corrected - official"),
+        ("bszo", "official"), ("bszo", "corrected"), ("bszo", "corrected - official")]  # fmt: skip
+    assert made.bold == frozenset()  # two rows of a source: nothing stands out
+
+
+def test_missing_seeds_and_tasks(grid: Grid, full: list[dict[str, Any]]):
+    some = [r for r in full if r["choices"]["task"] == "sst2" and not (
+        r["config"]["seed"] == 1 and r["choices"]["optimizer"] == "mezo")]  # fmt: skip
+    block = block_of(grid, some)
+    assert block.texts["mezo", "official"] == {"SST-2": "70.00 (1 of 2)", "RTE": "-", "AVG": "-"}
+
+
+def test_the_best_two_stand_out_with_ties():
+    block = Block("t", ["a"])
+    for label, value in {"w": 1.0, "x": 3.0, "y": 2.0, "z": 2.0}.items():
+        block.texts[label, "official"] = {"a": str(value)}
+        block.numbers[label, "official"] = {"a": value}
+    assert {section(block).rows[i][0] for i, _ in section(block).bold} == {"x", "y", "z"}
+
+
+def test_profiles_do_not_mix(full: list[dict[str, Any]], conf: Path):
+    paper = parse(SWEEP, "paper", conf)
+    block = block_of(paper, full)
+    assert block.used == set() and block.texts["bszo", "corrected"]["SST-2"] == "-"
+
+
+def test_the_paper_s_numbers_stand_beside_ours(full: list[dict[str, Any]], conf: Path, make: Make):
+    paper = parse(SWEEP, "paper", conf)
+
+    def printed(point: Point) -> str | None:
+        texts = {("mezo", "sst2"): "70.0 (1.0; 5)", ("mezo", "rte"): "60.0", ("mezo", "AVG"): "65.0",
+                 ("bszo", "sst2"): "75.0", ("bszo", "rte"): "collapsed", ("bszo", "AVG"): "75.0"}  # fmt: skip
+        return texts.get((point["optimizer"], point["task"]))
+
+    runs = [
+        make(point, rate, test=0.73) for point in paper.points for rate in (1e-3, 1e-4) if point["optimizer"] == "mezo"
+    ]
+    block = block_of(paper, runs, replace(PLAIN, published=printed))
+    assert block.texts["mezo", "paper"]["SST-2"] == "70.0 (1.0; 5)"
+    assert block.texts["mezo", "official - paper"] == {"SST-2": "+3.00", "RTE": "+13.00", "AVG": "+8.00"}
+    assert block.texts["bszo", "paper"] == {"SST-2": "75.0", "RTE": "collapsed", "AVG": "75.0 †"}
+    assert block.notes == [
+        "† The paper's averages of bszo leave out the tasks that collapsed; the others' do not."
+        " Over the same 1 tasks (SST-2): mezo 70.00, bszo 75.00."]  # fmt: skip
+
+
+def test_equal_budgets_cut_every_run_where_the_cheapest_ends(grid: Grid, full: list[dict[str, Any]]):
+    for record in full:
+        if record["choices"]["optimizer"] == "bszo":
+            record["num_forwards"] = 20
+            continue
+        record["num_forwards"], record["train_seconds"] = 10, 9.0
+        record["curve"] = record["curve"][:2]
+    forwards, seconds = (block_of(grid, full, replace(PLAIN, scoring=budget.scoring)) for budget in BUDGETS)
+    assert forwards.numbers["bszo", "corrected"]["SST-2"] == pytest.approx(80)  # at 10 forward passes, not 90 at 20
+    assert seconds.numbers["bszo", "corrected"]["SST-2"] == pytest.approx(90)  # its own 2 seconds are the least
+
+
+def test_damaged_and_foreign_files_are_named_and_left_out(tmp_path: Path, full: list[dict[str, Any]]):
+    for record in full[:3]:
+        records.write(record, tmp_path)
+    (tmp_path / "a-truncated.json").write_text('{"schema_version": 1, "sig')
+    (tmp_path / "b-foreign.json").write_text('{"loss": 1}')
+    older = {**full[3], "schema_version": 0}
+    (tmp_path / "c-older.json").write_text(json.dumps(older))
+    twin = {**full[0], "choices": {**full[0]["choices"], "task": "rte"}}
+    records.write(twin, tmp_path)
+    found, problems = gather(tmp_path)
+    assert {record["signature"] for record in found} == {full[1]["signature"], full[2]["signature"]}
+    assert len(problems) == 4
+    assert any("a-truncated.json: not whole JSON" in line for line in problems)
+    assert any("b-foreign.json: not a run's record" in line for line in problems)
+    assert any("c-older.json: schema_version 0" in line for line in problems)
+    assert any(f"2 records with the signature {full[0]['signature']}" in line for line in problems)
+
+
+def test_a_paper_file_without_a_column_is_named(tmp_path: Path):
+    (tmp_path / "table1.csv").write_text("model,method\nx,y\n")
+    with pytest.raises(PaperError, match=r"table1.csv: no column 'task'; model, method are there"):
+        paper_table("table1", ("method", "task"), tmp_path)
+    with pytest.raises(PaperError, match=r"table9.csv: not in"):
+        paper_table("table9", ("method",), tmp_path)
+
+
+def test_the_three_forms_say_the_same():
+    one = Section("A & B", ("x_1", "y"), (("1|2", "50%"),), frozenset({(0, 1)}), ("note",))
+    assert "| 1\\|2 | **50%** |" in markdown("T", [one], "generated by me")
+    rows = list(csv.reader(comma_separated([one], "generated by me").splitlines()[1:]))
+    assert rows == [["section", "x_1", "y"], ["A & B", "1|2", "50%"]]
+    assert r"1|2 & \textbf{50\%} \\" in latex("T", [one], "generated by me")
+    assert all(text.splitlines()[0].strip("<!-%# >").startswith("generated by me")
+               for text in (markdown("T", [one], "generated by me"), latex("T", [one], "generated by me")))  # fmt: skip
+
+
+def test_table_1_s_means_follow_from_table_11():
+    """The paper against itself, and the paired test against scipy's on the paper's numbers."""
+    kind = published.table1()
+    rows = paper_table("table11", ("task", "method", "run", "accuracy"), PAPER)
+    scores = [float(row["accuracy"]) for row in rows if (row["task"], row["method"]) == ("RTE", "BSZO")]
+    base = [float(row["accuracy"]) for row in rows if (row["task"], row["method"]) == ("RTE", "MeZO")]
+    printed = kind.published({"optimizer": "bszo", "task": "rte"})
+    assert printed == f"{statistics.fmean(scores):.2f} ({statistics.stdev(scores):.2f}; 5)"
+
+    class Nothing:
+        def __init__(self) -> None:
+            self.used: set[str] = set()
+
+        def records(self, profile: str) -> list[Any]:
+            return []
+
+    _, (first, *_) = sections(Nothing())  # type: ignore[arg-type]
+    row = next(row for row in first.rows if row[:2] == ("RTE", "BSZO"))
+    assert row[-1] == f"{stats.ttest_rel(scores, base).pvalue:.3f}"
+
+
+@pytest.mark.parametrize("number", [1, 2, 3, 5, 6, 7, 8, 9, 10, 11, 12])
+def test_scripts_render_without_torch_and_twice_the_same(number: int, tmp_path: Path):
+    command = [sys.executable, "-X", "importtime", f"scripts/table{number}.py", "--out", str(tmp_path)]
+    first = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert first.returncode == 0, first.stderr[-500:]
+    loaded = {line.rpartition("|")[2].strip() for line in first.stderr.splitlines()}
+    assert not loaded & {"torch", "hydra", "transformers"}
+    made = {path.name: path.read_bytes() for path in tmp_path.glob("table*")}
+    assert {f"table{number}.md", f"table{number}.csv", f"table{number}.tex"} <= set(made)
+    assert all(b"generated by scripts/table" in content.splitlines()[0] for content in made.values())
