@@ -1,0 +1,83 @@
+"""The walk's measurement and its table: points against a walk by hand, cells against the numbers they come from."""
+
+import importlib.util
+import json
+import math
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"
+
+
+@pytest.fixture
+def script(monkeypatch: pytest.MonkeyPatch) -> Any:
+    monkeypatch.syspath_prepend(str(SCRIPTS))
+
+    def load(name: str) -> Any:
+        spec = importlib.util.spec_from_file_location(name, SCRIPTS / f"{name}.py")
+        assert spec is not None and spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        return module
+
+    return load
+
+
+def test_steps_are_log_spaced_and_end_at_the_last(script: Any) -> None:
+    log_spaced = script("walk_drift").log_spaced
+    assert log_spaced(1) == [0, 1]
+    assert log_spaced(20) == [0, 1, 2, 5, 10, 20]
+    assert log_spaced(20_000)[-4:] == [2000, 5000, 10_000, 20_000]
+    assert log_spaced(700) == [0, 1, 2, 5, 10, 20, 50, 100, 200, 500, 700]
+
+
+def test_drift_is_the_relative_distance(script: Any) -> None:
+    module = nn.Linear(3, 1, bias=False)
+    with torch.no_grad():
+        module.weight.copy_(torch.tensor([[3.0, 0.0, 4.0]]))
+    assert script("walk_drift").drift(module, [torch.tensor([[3.0, 0.0, 0.0]])]) == pytest.approx(4 / 3)
+
+
+def test_a_walk_drifts_in_sixteen_bits_and_an_exact_step_does_not(tmp_path: Path) -> None:
+    command = [sys.executable, str(SCRIPTS / "walk_drift.py"), "--steps", "5", "--dtypes", "bfloat16", "--eps", "1e-3",
+               "--tokens", "24", "--out", str(tmp_path)]  # fmt: skip
+    first = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    again = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert first.count("\n") == 3 and again == ""  # complete curves are not walked again
+    curves = {c["walk"]: c for c in json.loads((tmp_path / "tiny-mistral.json").read_text())["curves"].values()}
+    assert all(curve["complete"] and len(curve["points"]) == 4 for curve in curves.values())
+    last = {walk: curve["points"][-1] for walk, curve in curves.items()}
+    assert last["exact"]["drift"] == 0 and last["exact"]["perplexity"] == curves["exact"]["points"][0]["perplexity"]
+    assert last["three-leg"]["drift"] > 3 * last["two-leg"]["drift"] > 0
+
+
+def test_the_table_takes_last_points_and_means_of_runs(script: Any, tmp_path: Path) -> None:
+    table = script("table_walk")
+    points = [{"step": 0, "drift": 0.0, "perplexity": 2.0}, {"step": 5, "drift": 0.1, "perplexity": 3.0},
+              {"step": 10, "drift": 0.25, "perplexity": None}]  # fmt: skip
+    curve = {"dtype": "float16", "eps": 1e-3, "walk": "three-leg", "points": points, "complete": True}
+    (tmp_path / "m.json").write_text(json.dumps({"setting": {"model": "m"}, "curves": {"c": curve}}))
+    section = table.drift_section(table.points(tmp_path), "m")
+    assert section.rows == (("float16", "0.001", "three-leg", "10", "25 %", "2", "inf"),)
+    assert {path.suffix for path in table.draw(table.points(tmp_path), tmp_path)} == {".png", ".pdf"}
+
+    def record(accuracy: float, perturbation: str, status: str = "ok") -> dict[str, Any]:
+        choices = {"model": "m", "task": "t", "precision": "bf16", "optimizer": "mezo"}
+        train = [{"train_loss": None}, {"train_loss": 0.7}, {"train_loss": 0.5}]
+        return {"choices": choices, "config": {"optimizer": {"perturbation": perturbation}}, "curve": train,
+                "status": status, "validation_accuracy": accuracy, "test_accuracy": accuracy / 2}  # fmt: skip
+
+    runs = table.run_section([record(0.5, "exact"), record(0.7, "exact"), record(0.1, "exact", "diverged"),
+                              record(0.9, "three-leg")])  # fmt: skip
+    assert [row[4:] for row in runs.rows] == [
+        ("exact", "2 of 3", "60", "30", "0.7", "0.5", "-", "-"),
+        ("three-leg", "1 of 1", "90", "45", "0.7", "0.5", "-", "-"),
+    ]  # fmt: skip
+    assert table.run_section([]) is None
+    assert table.number(math.nan) == "inf"
