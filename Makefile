@@ -5,7 +5,7 @@ RUN := $(VENV)/bin/python
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo bench test lint types check lock clean tables figures status
+.PHONY: help setup demo bench soak test lint types check lock clean tables figures status
 
 help:  ## this list
 	@grep -E '^[a-z][a-z0-9-]*:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -77,6 +77,9 @@ run-%: $(READY)
 
 plan-%: $(READY)
 	@for sweep in $(sweeps); do $(RUN) -m experiments.plan $$sweep --profile $(PROFILE) || exit; done
+
+soak: $(READY)  ## every zeroth-order method, 2,000 steps in three precisions: flat memory, no drift (about half an hour)
+	$(RUN) scripts/soak.py
 
 test: $(READY)  ## the whole test suite
 	$(RUN) -m pytest -n 2

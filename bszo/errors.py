@@ -1,8 +1,14 @@
 """Every error that a user can cause or must hear of: one line, naming what is wrong and what would be valid."""
 
+MOST_CHARACTERS = 2000
+
 
 class BszoError(Exception):
     """Base of all errors raised on purpose; its message is one line that stands on its own."""
+
+    def __str__(self) -> str:
+        line = " ".join(super().__str__().splitlines())  # what it quotes may hold line breaks, and be long
+        return line if len(line) <= MOST_CHARACTERS else f"{line[:MOST_CHARACTERS]}..."
 
 
 class ConfigError(BszoError):

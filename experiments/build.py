@@ -1,5 +1,6 @@
 """From a typed configuration to the parts of a run: rows, model, encoded examples, optimizer."""
 
+import logging
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -11,10 +12,12 @@ from hydra.utils import instantiate
 
 import bszo.models
 from bszo.errors import BszoError, ConfigError, OptimError
-from bszo.models import Encoded, LanguageModel, parameter_groups, weights_fingerprint
-from bszo.tasks import Row, Task, fingerprint, make_splits
+from bszo.models import Encoded, GenerativeModel, LanguageModel, parameter_groups, weights_fingerprint
+from bszo.tasks import Example, GenerationTask, Row, Splits, Task, demonstrated, fingerprint, make_splits, overlaps
 from experiments.provenance import content_id
 from experiments.schema import RunConfig
+
+log = logging.getLogger("experiments")
 
 
 @dataclass(frozen=True)
@@ -38,18 +41,32 @@ def resolve_device(device: str) -> str:
 def by_content(config: RunConfig) -> dict[str, Any]:
     """The configuration for signature and record: local folders named by what they hold."""
     plain = asdict(config)
-    path = Path(str(plain["model"].get("path", ""))).expanduser()
+    path = _folder(str(plain["model"].get("path", "")), "model.path")
     asset = str(plain["model"].get("path", "")).removeprefix("asset:")
     if str(path).startswith("asset:"):
         path = Path(bszo.models.__file__).parent / "assets" / asset
-    if path.is_dir() and path.name:
-        plain["model"]["path"] = content_id(path)
+    if (path / "config.json").is_file():  # else it is no model, which the build says, and may hold anything
+        plain["model"]["path"] = _content_id(path, "model.path")
     plain["model"].pop("device_map", None)  # where it runs, like device
     if plain["data"].get("root"):
-        rows = Path(plain["data"]["root"]).expanduser() / str(plain["task"].get("name"))
+        rows = _folder(plain["data"]["root"], "data.root") / str(plain["task"].get("name"))
         if rows.is_dir():
-            plain["data"]["root"] = content_id(rows)
+            plain["data"]["root"] = _content_id(rows, "data.root")
     return plain
+
+
+def _folder(path: str, key: str) -> Path:
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as error:  # ~ of nobody, or without a home
+        raise ConfigError(f"{key}={path}: {error}") from error
+
+
+def _content_id(path: Path, key: str) -> str:
+    try:
+        return content_id(path)
+    except OSError as error:
+        raise ConfigError(f"{key}={path}: cannot be read ({error.strerror})") from error
 
 
 def build(config: RunConfig) -> Parts:
@@ -65,32 +82,49 @@ def build(config: RunConfig) -> Parts:
         torch.set_num_threads(config.threads)
     task: Task = _make(config.task)
     splits = make_splits(task, _make(config.data), order=config.fidelity.train_rows, seed=config.data["seed"])
-    torch.manual_seed(config.seed)  # for parameters that a model has to initialise, and nothing else
-    model: LanguageModel = _make(config.model, dtype=config.precision.dtype, device=device)
-    most = config.protocol.max_eval_examples
-
-    def encode(rows: Sequence[Row]) -> list[Encoded]:
-        words = config.fidelity.label_words
-        return model.encode([task.example(row.values, model.style, words, where=row.where) for row in rows])
-
-    encoded = {
-        "train": encode(splits.train),
-        "validation": encode(splits.validation[:most]),
-        "test": encode(splits.test[:most]),
-    }
+    model = _model(config, task, device)
+    encoded = _encoded(config, task, splits, model)
     data = {
         "fingerprints": {name: fingerprint(getattr(splits, name)) for name in encoded},
         "num_examples": {name: len(examples) for name, examples in encoded.items()},
         "num_truncated": {name: sum(e.truncated for e in examples) for name, examples in encoded.items()},
+        "num_overlapping": overlaps(task, splits),
     }
+    for name, count in data["num_overlapping"].items():
+        if count:
+            log.warning("%d of %d %s rows have the text of a training row", count, len(getattr(splits, name)), name)
     parameters = [parameter for parameter in model.module.parameters() if parameter.requires_grad]
     facts = {
         "fingerprint": weights_fingerprint(model.module),
         "num_parameters": sum(parameter.numel() for parameter in parameters),
         "style": model.style,
     }
-    optimizer = make_optimizer(config.optimizer, model)
+    optimizer = make_optimizer(config.optimizer_node, model)
+    if isinstance(model, GenerativeModel) and model.task.objective == "f1" and not hasattr(optimizer, "share"):
+        raise ConfigError("task.objective=f1: has no gradient, which this optimizer needs; task.objective=likelihood"
+                          " has one, and zeroth-order methods need none")
     return Parts(model, optimizer, **encoded, data=data, model_facts=facts)
+
+
+def _model(config: RunConfig, task: Task, device: str) -> LanguageModel:
+    """The model, with what trains of it."""
+    torch.manual_seed(config.seed)  # for parameters that a model has to initialise, and nothing else
+    model = config.tuning.attach(_make(config.model, dtype=config.precision.dtype, device=device), task, config.seed)
+    return GenerativeModel(model, task) if isinstance(task, GenerationTask) else model
+
+
+def _encoded(config: RunConfig, task: Task, splits: Splits, model: LanguageModel) -> dict[str, list[Encoded]]:
+    """Every split's examples as the model sees them, behind the demonstrations where there are any."""
+    most = config.protocol.max_eval_examples
+
+    def read(rows: Sequence[Row]) -> list[Example]:
+        words = config.fidelity.label_words
+        return [task.example(row.values, model.style, words, where=row.where) for row in rows]
+
+    train = read(splits.train)
+    shots = config.tuning.shots(train, config.seed)
+    examples = {"train": train, "validation": read(splits.validation[:most]), "test": read(splits.test[:most])}
+    return {name: model.encode([demonstrated(e, shots) for e in part]) for name, part in examples.items()}
 
 
 def _make(node: dict[str, Any], **supplied: Any) -> Any:
@@ -104,11 +138,24 @@ def _make(node: dict[str, Any], **supplied: Any) -> Any:
 
 def make_optimizer(node: dict[str, Any], model: LanguageModel) -> torch.optim.Optimizer:
     """Matrices decay, biases and norms do not: the groups carry it, for every method alike."""
+    node = dict(node)
+    directions = node.pop("directions", None)
     inner = node.get("algorithm", {})
     groups = parameter_groups(model.module, node.get("weight_decay", inner.get("weight_decay", 0.0)))
     try:
-        return _make(node)(groups, module=model.module)
+        optimizer = _make(node)(groups, module=model.module)
     except OptimError as error:  # its message begins with the argument's name
         raise ConfigError(f"optimizer.{error}") from error
     except (ValueError, InstantiationException) as error:  # from torch's own optimizers
         raise ConfigError(f"optimizer: {' '.join(str(error.__cause__ or error).split())}") from error
+    return optimizer if directions is None else _restrict(optimizer, directions)
+
+
+def _restrict(optimizer: Any, directions: dict[str, Any]) -> torch.optim.Optimizer:
+    if not hasattr(optimizer, "restrict"):
+        raise ConfigError(f"directions: {type(optimizer).__name__} follows true gradients and draws none;"
+                          " directions.sparsity=0 directions.blocks=none is valid")  # fmt: skip
+    try:
+        return optimizer.restrict(**directions)
+    except OptimError as error:
+        raise ConfigError(f"directions.{error}") from error

@@ -43,7 +43,7 @@ def drifts(config: dict[str, Any]) -> dict[str, tuple[float, float]]:
         with torch.no_grad():
             for p, value in zip(parameters, start, strict=True):
                 p.copy_(value)
-        optimizer = make_optimizer(run.optimizer | {"perturbation": engine}, parts.model)
+        optimizer = make_optimizer(run.optimizer_node | {"perturbation": engine}, parts.model)
         _walk(parts, optimizer, run.protocol.num_steps, run.protocol.batch_size, run.seed)
         found[engine] = _distance(parameters, start)
     return found

@@ -97,7 +97,7 @@ class Group:
             return score(encoded)
         mine, failure, right = encoded[self.rank :: self.size], None, 0.0
         try:
-            right = float(round(score(mine) * len(mine))) if mine else 0.0
+            right = round(score(mine) * len(mine), 6) if mine else 0.0  # a count, or a sum of token F1
         except ModelError as error:
             failure, right = error, float("nan")
         total = sum(value for (value,) in self.gather([right]))

@@ -1,5 +1,6 @@
 """Where one signature's record, lock and checkpoints lie, and what lies there already."""
 
+import errno
 import logging
 import os
 import shutil
@@ -38,9 +39,12 @@ class Place:
             return busy
         except OSError as error:
             raise ConfigError(f"paths.results={self.results}: cannot be written ({error.strerror})") from error
-        place = next(folder for folder in (self.runs, *self.runs.absolute().parents) if folder.exists())
-        if not os.access(place, os.W_OK):
-            raise ConfigError(f"paths.runs={self.runs}: cannot be written (Permission denied)")
+        try:
+            self.runs.mkdir(parents=True, exist_ok=True)
+            if not os.access(self.runs, os.W_OK):
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        except OSError as error:
+            raise ConfigError(f"paths.runs={self.runs}: cannot be written ({error.strerror})") from error
         return None
 
     def earlier(self) -> dict[str, Any] | None:

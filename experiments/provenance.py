@@ -20,14 +20,45 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("torch", "transformers", "safetensors", "datasets", "hydra-core")
 
 _PART = r"[^\s'\",;:=()\[\]{}/\\]"
-_ABSOLUTE = re.compile(rf"(?<![\w.~/:-])(?:~[^\s/\\]*|[A-Za-z]:(?=\\))?(?:[/\\]+{_PART}*)*[/\\]+({_PART}+)")
+_ABSOLUTE = re.compile(rf"(?<![\w.~/:)\]}}-])(?:~[^\s/\\]*|[A-Za-z]:(?=\\))?(?:[/\\]+{_PART}*)*[/\\]+({_PART}+)")
+_SECRET = re.compile("KEY|TOKEN|SECRET|PASSW|CREDENTIAL", re.IGNORECASE)
+LEAST_SECRET = 8  # characters; shorter values stand in any text by chance
+COMMON = ("root", "localhost")  # names of nobody
 _WHOLE_FILE_BYTES = 64 << 20
 _ENDS_BYTES = 1 << 20
 
 
 def scrub(text: str) -> str:
-    """The text with every absolute path cut to its last name: `/home/me/x.json` becomes `.../x.json`."""
+    """The text with every absolute path cut to its last name (`/home/me/x.json` becomes `.../x.json`), and no secret.
+
+    A secret is the value of an environment variable that is called one.
+    """
+    for name, value in os.environ.items():
+        if len(value) >= LEAST_SECRET and _SECRET.search(name):
+            text = text.replace(value, "...")
     return _ABSOLUTE.sub(r".../\1", text)
+
+
+def anonymous(text: str) -> str:
+    """`scrub`, and no user's, home's or machine's name as a word of its own."""
+    text = scrub(text)
+    for name in _own_names():
+        text = re.sub(rf"(?<!\w){re.escape(name)}(?!\w)", "...", text)
+    return text
+
+
+def folder_name(path: Path) -> str:
+    """The last name of a path, unless it is a name of whose path it is."""
+    name = path.resolve().name
+    return "folder" if name in _own_names() else name
+
+
+def _own_names() -> list[str]:
+    """What tells who runs this, and where; the host's full name before its first part."""
+    host = platform.node()
+    names = {os.environ.get(key, "") for key in ("USER", "LOGNAME", "USERNAME")} | {host, host.split(".")[0]}
+    names |= {Path(os.environ.get("HOME", "")).name}
+    return sorted(names - {"", *COMMON}, key=len, reverse=True)
 
 
 def scrub_all(value: Any) -> Any:
@@ -59,7 +90,7 @@ def content_id(path: Path) -> str:
                 digest.update(stream.read(_ENDS_BYTES))
                 stream.seek(-_ENDS_BYTES, os.SEEK_END)
                 digest.update(stream.read())
-    return f"{path.resolve().name}@{digest.hexdigest()[:12]}"
+    return f"{folder_name(path)}@{digest.hexdigest()[:12]}"
 
 
 def fingerprint_rows(rows: Iterable[Mapping[str, Any]]) -> str:
@@ -123,6 +154,12 @@ def _hardware(device: str) -> dict[str, Any]:
     return hardware
 
 
+def _public_override(override: str) -> str:
+    """Whole words are taken out of values that may be paths alone: `root` is a key as well as a user."""
+    key, equals, value = override.partition("=")
+    return key + equals + (anonymous(value) if re.search(r"[/\\~]", value) else scrub(value))
+
+
 def provenance(overrides: Sequence[str], device: str, num_processes: int = 1) -> dict[str, Any]:
     """Everything that says how to get this number again, as plain JSON values.
 
@@ -136,7 +173,7 @@ def provenance(overrides: Sequence[str], device: str, num_processes: int = 1) ->
     return {
         "commit": _git("rev-parse", "HEAD"),
         "dirty": None if changes is None else bool(changes),
-        "command": scrub(f"{launch} -m experiments.run {shlex.join(overrides)}".strip()),
+        "command": f"{launch} -m experiments.run {shlex.join(map(_public_override, overrides))}".strip(),
         "versions": _versions(),
         "hardware": _hardware(device),
         "byte_order": sys.byteorder,

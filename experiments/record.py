@@ -14,6 +14,7 @@ from typing import Any
 from experiments.files import written_whole
 
 SCHEMA_VERSION = 1
+MOST_BYTES = 64 << 20
 STATUSES = ("ok", "diverged", "out_of_memory", "interrupted", "crashed")
 
 # Where a run logs, how it shows itself and what machine it got: provenance says it, the signature does not.
@@ -85,7 +86,7 @@ def signature(config: Mapping[str, Any]) -> str:
 def file_name(record: Mapping[str, Any]) -> str:
     """`<task>-<model>-<optimizer>-<signature>.json`, from the record's choices."""
     names = [str(record["choices"].get(group, "none")) for group in ("task", "model", "optimizer")]
-    stem = "-".join(re.sub(r"[^A-Za-z0-9._-]+", "_", name).strip(".") or "none" for name in names)
+    stem = "-".join(re.sub(r"[^A-Za-z0-9._-]+", "_", name).strip(".")[:60] or "none" for name in names)
     return f"{stem}-{record['signature']}.json"
 
 
@@ -114,16 +115,18 @@ def validate(record: Any, where: str) -> dict[str, Any]:
         raise RecordError(f"{where}: not a run's record (no schema_version)")
     version = record["schema_version"]
     if version != SCHEMA_VERSION:
-        raise RecordError(f"{where}: schema_version {version!r}, this version reads {SCHEMA_VERSION}")
+        raise RecordError(f"{where}: schema_version {version!r:.80}, this version reads {SCHEMA_VERSION}")
     wrong = [f"misses {key}" for key in FIELDS if key not in record]
-    wrong += [f"has the unknown key {key}" for key in record if key not in FIELDS]
+    wrong += [f"has the unknown key {key!r:.80}" for key in record if key not in FIELDS]
     for key, types in FIELDS.items():
         value = record.get(key)
         if key in record and (not isinstance(value, types) or isinstance(value, bool)):
             names = " or ".join("null" if kind is type(None) else kind.__name__ for kind in types)
             wrong.append(f"{key} is {type(value).__name__}, not {names}")
     if not wrong and record["status"] not in STATUSES:
-        wrong.append(f"status {record['status']!r} is none of {', '.join(STATUSES)}")
+        wrong.append(f"status {record['status']!r:.80} is none of {', '.join(STATUSES)}")
+    if not wrong and not re.fullmatch(r"\w{1,64}", record["signature"]):  # it is part of the file's name
+        wrong.append(f"signature {record['signature']!r:.80} is no plain word")
     if wrong:
         raise RecordError(f"{where}: {wrong[0]}")
     return record
@@ -146,22 +149,37 @@ def load(path: Path) -> dict[str, Any]:
         RecordError: the file is missing, truncated, no JSON, of another schema or damaged.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        if path.stat().st_size > MOST_BYTES:
+            raise RecordError(f"{path.name}: more than {MOST_BYTES} bytes; no record is that long")
+        data = path.read_bytes()
     except OSError as error:
         raise RecordError(f"{path.name}: cannot be read ({error.strerror})") from error
-    except UnicodeDecodeError as error:
-        raise RecordError(f"{path.name}: not UTF-8 text") from error
+    return parse(data, path.name)
+
+
+def parse(data: bytes, where: str) -> dict[str, Any]:
+    """The record in a file's bytes; `where` is the file's name. RecordError as `load`."""
     try:
-        parsed = json.loads(text, parse_constant=_refuse)
+        text = data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise RecordError(f"{where}: not UTF-8 text") from error
+    try:
+        parsed = json.loads(text, parse_constant=_finite, parse_float=_finite)
+        json.dumps(parsed, ensure_ascii=False).encode("utf-8")  # half a surrogate pair cannot be written again
+    except UnicodeEncodeError as error:
+        raise RecordError(f"{where}: holds half a surrogate pair, which is no character") from error
     except ValueError as error:
-        raise RecordError(f"{path.name}: not whole JSON ({str(error).splitlines()[0]})") from error
+        raise RecordError(f"{where}: not whole JSON ({str(error).splitlines()[0]})") from error
     except RecursionError as error:
-        raise RecordError(f"{path.name}: not a record (nested too deep)") from error
-    return validate(parsed, path.name)
+        raise RecordError(f"{where}: not a record (nested too deep)") from error
+    return validate(parsed, where)
 
 
-def _refuse(constant: str) -> float:
-    raise ValueError(f"{constant} is no JSON number")
+def _finite(number: str) -> float:
+    value = float(number)
+    if not math.isfinite(value):
+        raise ValueError(f"{number:.40} is no JSON number")
+    return value
 
 
 def find(signature: str, folder: Path) -> Path | None:

@@ -1,23 +1,17 @@
 """The fixed parts of a run's configuration, typed; nothing here has a default, the files under conf/ have."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from pydantic import ConfigDict, with_config
 
 from bszo.errors import ConfigError
-from experiments.typed import check_arguments, check_finite, check_targets, typed
+from experiments.tunings import InContext, Tuning
+from experiments.typed import check_arguments, check_targets, check_values, typed
 
 _FORBID = ConfigDict(extra="forbid")
-
-
-@with_config(_FORBID)
-@dataclass(frozen=True)
-class Tuning:
-    """Which parameters train."""
-
-    method: Literal["full"]
+MOST_THREADS = 1024
 
 
 @with_config(_FORBID)
@@ -57,9 +51,13 @@ class Protocol:
 @with_config(_FORBID)
 @dataclass(frozen=True)
 class Checkpoint:
-    """What a checkpoint holds of the parameters: all of them, or the log by which they are found again."""
+    """What a checkpoint holds of the parameters: all of them, or the log by which they are found again.
+
+    `weights` is a folder for the selected parameters of a run that ended well: a new folder in it, named by signature.
+    """
 
     kind: Literal["full", "trajectory"]
+    weights: str | None
 
 
 @with_config(_FORBID)
@@ -73,6 +71,8 @@ class Fidelity:
     noise_floor: float
     lozo_redraw: Literal["same", "as-run"]
     lozo_scale: Literal["1/r", "none"]
+    zo_sign: Literal["element", "scalar"]
+    subzero_scale: Literal["sqrt(mn)/r", "none"]
     hizoo_smoothing: float
     state_dtype: Literal["float32", "parameter"]
     label_words: Literal["corrected", "as-run"]
@@ -104,6 +104,32 @@ class Paths:
     runs: str
     wandb: str
 
+    def __post_init__(self) -> None:
+        if empty := [name for name, value in vars(self).items() if not value]:
+            raise ConfigError(f"paths.{empty[0]}=: must be a folder")
+
+
+@with_config(_FORBID)
+@dataclass(frozen=True)
+class Directions:
+    """What is done to the directions of any zeroth-order method; the optimizer holds them against its module."""
+
+    sparsity: float
+    mask_scope: Literal["layer", "global"]
+    mask_interval: int
+    blocks: Literal["none", "transformer", "halves", "linear", "tensor"]
+
+    def __post_init__(self) -> None:  # before a model is loaded
+        if not 0 <= self.sparsity < 1:
+            raise ConfigError(f"directions.sparsity={self.sparsity}: the share of zeros is in [0, 1); 0 is dense")
+        if self.mask_interval < 1:
+            raise ConfigError(f"directions.mask_interval={self.mask_interval}: must be at least 1")
+
+    @property
+    def dense(self) -> bool:
+        """All entries, one estimate: the method as it is."""
+        return self.sparsity == 0 and self.blocks == "none"
+
 
 @with_config(_FORBID)
 @dataclass(frozen=True)
@@ -126,6 +152,7 @@ class RunConfig:
     seed: int
     device: Literal["auto", "cpu", "cuda"]
     threads: int | None
+    directions: Directions
     parallel: Parallel
     model: dict[str, Any]
     task: dict[str, Any]
@@ -140,8 +167,19 @@ class RunConfig:
     paths: Paths
 
     def __post_init__(self) -> None:
-        if self.threads is not None and self.threads < 1:
-            raise ConfigError(f"threads={self.threads}: must be at least 1, or null")
+        if self.threads is not None and not 1 <= self.threads <= MOST_THREADS:  # torch ends the process for too many
+            raise ConfigError(f"threads={self.threads}: must be 1 to {MOST_THREADS}, or null")
+        if isinstance(self.tuning, InContext) and self.protocol.num_steps:
+            raise ConfigError(
+                f"protocol.num_steps={self.protocol.num_steps}: tuning=zero-shot and tuning=in-context train nothing;"
+                " protocol=zero-shot goes with them"
+            )
+
+
+    @property
+    def optimizer_node(self) -> dict[str, Any]:
+        """All by which the optimizer can be built again (`experiments.build.make_optimizer`)."""
+        return self.optimizer if self.directions.dense else {**self.optimizer, "directions": asdict(self.directions)}
 
 
 # The arguments that the runner passes itself, by group: a config file does not hold them.
@@ -159,7 +197,7 @@ def parse(config: Mapping[str, Any]) -> RunConfig:
     Raises:
         ConfigError: the key that is unknown, missing or of the wrong type, and what would be valid.
     """
-    check_finite(config)
+    check_values(config)
     run = typed(RunConfig, config, "")
     check_targets(config)
     for group, supplied in SUPPLIED.items():

@@ -1,6 +1,7 @@
 """One configuration from signature to record, however the run ends."""
 
 import logging
+import shutil
 import sys
 import time
 from collections.abc import Sequence
@@ -11,7 +12,7 @@ from typing import Any
 import torch
 
 from bszo.errors import BszoError, NonFiniteLoss
-from bszo.models import weights_fingerprint
+from bszo.models import saved, weights_fingerprint
 from experiments import record as records
 from experiments.build import Parts, build, by_content, resolve_device
 from experiments.checkpoint import Checkpoints
@@ -20,7 +21,7 @@ from experiments.light import LightCheckpoints
 from experiments.locks import Busy
 from experiments.parallel import join
 from experiments.place import Place
-from experiments.provenance import provenance, scrub, scrub_all
+from experiments.provenance import anonymous, folder_name, provenance, scrub_all
 from experiments.result import Result
 from experiments.runner import Runner
 from experiments.schema import parse
@@ -63,7 +64,7 @@ class Session:
         """`model=local` says nothing: the folder's name does."""
         if choices.get("model") != "local":
             return {}
-        return {"model": Path(str(self.config.model["path"])).expanduser().resolve().name}
+        return {"model": folder_name(Path(str(self.config.model["path"])).expanduser())}
 
     def run(self) -> dict[str, Any]:
         """The record of this configuration: an earlier one that is ok, or a new one.
@@ -138,6 +139,7 @@ class Session:
             runner.run()
             if self.group.size > 1:
                 self.group.require_same("trained weights", weights_fingerprint(self.parts.model.module))
+            self._keep_weights(self.parts)
         except (NonFiniteLoss, Diverged) as error:
             return "diverged", str(error)
         except (torch.OutOfMemoryError, MemoryError) as error:
@@ -157,7 +159,15 @@ class Session:
         folder = self.place.checkpoints
         if self.config.checkpoint.kind == "full":
             return Checkpoints(folder, self.signature, parts)
-        return LightCheckpoints(folder, self.signature, parts, self.config.optimizer, writes=self.group.rank == 0)
+        return LightCheckpoints(folder, self.signature, parts, self.config.optimizer_node, writes=self.group.rank == 0)
+
+    def _keep_weights(self, parts: Parts) -> None:
+        """The selected parameters, which are in place: an adapter in peft's format, else the model in transformers'."""
+        if self.config.checkpoint.weights and self.group.rank == 0:
+            folder = Path(self.config.checkpoint.weights).expanduser() / self.signature
+            shutil.rmtree(folder, ignore_errors=True)  # of an attempt whose record is gone
+            saved.save_tuned(parts.model, folder)
+            log.info("selected weights: %s", folder)
 
     def _begin(self, runner: Runner, found: tuple[dict[str, Any], list[torch.Tensor]] | None) -> None:
         """From the checkpoint that was found, or from the beginning."""
@@ -182,7 +192,7 @@ class Session:
             "schema_version": records.SCHEMA_VERSION,
             "signature": self.signature,
             "status": status,
-            "reason": None if reason is None else scrub(" ".join(reason.split()))[:500],
+            "reason": None if reason is None else anonymous(" ".join(reason.split()))[:500],
             "choices": self.choices,
             "config": self.public,
             "zero_shot_accuracy": result.zero_shot_accuracy,

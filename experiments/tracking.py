@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
+from bszo.errors import ConfigError
 from experiments.schema import Paths, Tracker
 
 WANDB_HOST = "api.wandb.ai"
@@ -65,7 +66,6 @@ class WandbTracker:
     ) -> None:
         import wandb
 
-        folder.mkdir(parents=True, exist_ok=True)
         # no console capture, no code, no git, no host: only the numbers that are logged
         settings = wandb.Settings(
             console="off",
@@ -79,17 +79,22 @@ class WandbTracker:
             host="",
             username="",
         )
-        self._run = wandb.init(
-            mode=mode,
-            project=project,
-            dir=str(folder),
-            name=name,
-            config=dict(config),
-            settings=settings,
-            reinit="finish_previous",
-            id=run_id,
-            resume="allow" if run_id else None,
-        )
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            self._run = wandb.init(
+                mode=mode,
+                project=project,
+                dir=str(folder),
+                name=name,
+                config=dict(config),
+                settings=settings,
+                reinit="finish_previous",
+                id=run_id,
+                resume="allow" if run_id else None,
+            )
+        except (OSError, wandb.Error) as error:
+            why = " ".join(str(error).split())[:200]
+            raise ConfigError(f"tracker=wandb: W&B cannot begin ({why}); tracker=none does without it") from error
         self.run_id: str | None = self._run.id
 
     def log(self, values: Mapping[str, float], step: int) -> None:

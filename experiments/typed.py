@@ -1,9 +1,9 @@
 """Values held against types and signatures, with one line for whatever does not fit."""
 
-import importlib
 import inspect
 import json
 import math
+import re
 import typing
 from collections.abc import Iterable, Mapping
 from dataclasses import is_dataclass
@@ -13,8 +13,10 @@ from pydantic import PydanticSchemaGenerationError, TypeAdapter, ValidationError
 
 from bszo.errors import ConfigError
 from experiments.hints import did_you_mean
+from experiments.targets import buildable
 
-ALLOWED_TARGETS = ("bszo.", "torch.optim.")
+MOST_INT = 2**63 - 1
+_NO_TEXT = re.compile("[\0\ud800-\udfff]")
 
 
 def typed(kind: Any, value: Any, key: str) -> Any:
@@ -26,14 +28,14 @@ def typed(kind: Any, value: Any, key: str) -> Any:
     try:
         return adapter.validate_json(json.dumps(value), strict=True)
     except ValidationError as error:
-        raise ConfigError(_one_line(error, key, kind)) from error
+        raise ConfigError(_one_line(error, key, kind, value)) from error
 
 
-def _one_line(error: ValidationError, key: str, kind: Any) -> str:
+def _one_line(error: ValidationError, key: str, kind: Any, value: Any) -> str:
     """The first problem of a pydantic error: key, value, what would be valid."""
     problems = error.errors(include_url=False)
     first = problems[0]
-    path = [str(part) for part in first["loc"]]
+    path = _as_written(first["loc"], value)
     if first["type"] == "unexpected_keyword_argument":
         return f"{dotted(key, path)}: no such key{did_you_mean(path[-1], _keys_at(kind, path[:-1]))}"
     if first["type"] in ("missing", "missing_argument"):
@@ -43,48 +45,66 @@ def _one_line(error: ValidationError, key: str, kind: Any) -> str:
         path = path[: 2 if names else 1]
     else:
         path = []  # what follows is pydantic's name for a member of a union
-    same = [item["msg"] for item in problems if [str(part) for part in item["loc"]][: len(path)] == path]
+    same = [item["msg"] for item in problems if _as_written(item["loc"], value)[: len(path)] == path]
     wants = " or ".join(dict.fromkeys(message.removeprefix("Input ") for message in same))
     return f"{dotted(key, path)}={first['input']!r}: {wants}"
 
 
+def _as_written(loc: Iterable[Any], value: Any) -> list[str]:
+    """A place in `value` by its own keys, without pydantic's names for members of a union; a missing key is last."""
+    path, last = [], None
+    for part in loc:
+        items: Any = value if isinstance(value, Mapping) else range(len(value)) if isinstance(value, list) else ()
+        last = None if part in items else part
+        if part in items:
+            path.append(str(part))
+            value = value[part]
+    return [*path, str(last)] if last is not None and isinstance(value, Mapping) else path
+
+
 def _keys_at(kind: Any, path: list[str]) -> list[str]:
-    """The field names of the dataclass found by following `path` down from `kind`."""
+    """The field names of the dataclass, or the dataclasses of a union, found by following `path` down from `kind`."""
     for part in path:
         kind = typing.get_type_hints(kind).get(part) if is_dataclass(kind) else None
-    return list(kind.__dataclass_fields__) if is_dataclass(kind) else []
+    members = [kind] if is_dataclass(kind) else [member for member in typing.get_args(kind) if is_dataclass(member)]
+    return list(dict.fromkeys(name for member in members for name in member.__dataclass_fields__))
 
 
 def dotted(key: str, path: Iterable[str]) -> str:
     return ".".join(part for part in (key, *path) if part)
 
 
-def check_finite(value: Any, key: str = "") -> None:
-    """Refuse NaN and infinity anywhere: neither trains, and JSON has neither.
+def check_values(value: Any, key: str = "") -> None:
+    """Refuse, anywhere, what no record and no generator can hold.
+
+    NaN and infinity (JSON has neither), whole numbers beyond 64 bits, texts with a NUL or half a surrogate pair (what
+    Python makes of bytes that are not UTF-8).
 
     Raises:
         ConfigError: naming the key.
     """
     if isinstance(value, float) and not math.isfinite(value):
         raise ConfigError(f"{key}={value}: must be a finite number")
-    items = (
-        value.items() if isinstance(value, Mapping) else enumerate(value) if isinstance(value, list) else ()
-    )
+    if isinstance(value, int) and abs(value) > MOST_INT:
+        raise ConfigError(f"{key}={value!s:.40}: must be a whole number of at most 64 bits")
+    if isinstance(value, str) and _NO_TEXT.search(value):
+        raise ConfigError(f"{key}={value!r:.80}: must be a text, without NUL and bytes that are not UTF-8")
+    items = value.items() if isinstance(value, Mapping) else enumerate(value) if isinstance(value, list) else ()
     for name, item in items:
-        check_finite(item, dotted(key, [str(name)]))
+        at = dotted(key, [str(name).encode("unicode_escape").decode()])
+        check_values(name, f"{at} (the key)")
+        check_values(item, at)
 
 
 def check_targets(value: Any, key: str = "") -> None:
-    """Refuse any `_target_` outside bszo and torch.optim, however deep: a shared file must not run code.
+    """Refuse any `_target_` that has no role where it stands, however deep: a shared file must not run code.
 
     Raises:
         ConfigError: naming the key.
     """
     if isinstance(value, Mapping):
-        target = value.get("_target_")
-        if "_target_" in value and not (isinstance(target, str) and target.startswith(ALLOWED_TARGETS)):
-            at = dotted(key, ["_target_"])
-            raise ConfigError(f"{at}={target!r}: only bszo.* and torch.optim.* may be built")
+        if "_target_" in value:
+            locate(value["_target_"], key)
         for name, item in value.items():
             check_targets(item, dotted(key, [str(name)]))
     elif isinstance(value, (list, tuple)):
@@ -92,21 +112,17 @@ def check_targets(value: Any, key: str = "") -> None:
             check_targets(item, dotted(key, [str(index)]))
 
 
-def locate(target: str, key: str) -> Any:
-    """The public class or function that a `_target_` names.
+def locate(target: Any, key: str) -> Any:
+    """The class or function that the `_target_` of the node at `key` names.
 
     Raises:
-        ConfigError: it does not exist, or is private, or is a module met on the way (`bszo.tasks.os.system`).
+        ConfigError: it is none that may be built there, with those that may.
     """
-    module_name, _, name = target.rpartition(".")
-    try:
-        found = getattr(importlib.import_module(module_name), name)
-    except (ImportError, AttributeError) as error:
-        raise ConfigError(f"{key}._target_={target!r}: there is no such class or function") from error
-    home = getattr(found, "__module__", "") or ""
-    if name.startswith("_") or not callable(found) or not f"{home}.".startswith(ALLOWED_TARGETS):
-        raise ConfigError(f"{key}._target_={target!r}: only bszo.* and torch.optim.* may be built")
-    return found
+    valid = buildable(key)
+    if isinstance(target, str) and target in valid:
+        return valid[target]
+    what = f"{dotted(key, ['_target_'])}={target!r:.80}: only bszo's own and torch.optim's may be built, where they fit"
+    raise ConfigError(what + did_you_mean(str(target)[:80], valid))
 
 
 def check_arguments(node: Mapping[str, Any], key: str, supplied: Iterable[str] = ()) -> None:
@@ -118,6 +134,8 @@ def check_arguments(node: Mapping[str, Any], key: str, supplied: Iterable[str] =
     if "_target_" not in node:
         raise ConfigError(f"{key}: has no _target_")
     built = locate(node["_target_"], key)
+    if node.get("_partial_", False) is not ("params" in supplied):  # parameters come when the model is there
+        raise ConfigError(f"{key}._partial_: must be {'true' if 'params' in supplied else 'left out'}")
     parameters = inspect.signature(built).parameters
     hints = typing.get_type_hints(built.__init__ if inspect.isclass(built) else built)
     names = [name for name, p in parameters.items() if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
@@ -135,8 +153,7 @@ def check_arguments(node: Mapping[str, Any], key: str, supplied: Iterable[str] =
                 _check_fields(hints[name], value, at)
             typed(hints[name], value, at)
     for name in settable:
-        required = parameters[name].default is inspect.Parameter.empty
-        if name not in node and required and not node.get("_partial_"):
+        if name not in node and parameters[name].default is inspect.Parameter.empty:
             raise ConfigError(f"{key}.{name}: this key is missing")
 
 

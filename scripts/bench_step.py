@@ -15,7 +15,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ from bench_published import PUBLISHED
 from torch.nn import functional as F
 
 from bszo import BSZO, LOZO, HiZOO, MeZO, MeZOAdam
-from bszo.models import Batch, collate, option_scores, random_model
+from bszo.models import Batch, collate, option_logits, random_model
 from bszo.models.encode import Encoded, OptionTokens
 from bszo.models.shapes import MASKED
 from bszo.perturb import noise
@@ -34,6 +34,7 @@ OURS: dict[str, Callable[..., Any]] = {
     "BSZO": BSZO, "BSZO-B": partial(BSZO, reuse_observations=False), "MeZO": MeZO, "MeZO-Adam": MeZOAdam,
     "HiZOO": HiZOO, "LOZO": LOZO,
 }
+AT_THETA = {"BSZO": 1, "BSZO-B": 1, "HiZOO": 1}  # losses of a step that are taken at theta itself
 
 
 class Setting:
@@ -50,8 +51,8 @@ class Setting:
 
     @torch.no_grad()
     def loss(self) -> float:
-        """Logits where an option stands."""
-        return float(F.cross_entropy(option_scores(self.model, self.batch, causal=self.causal), self.batch.labels))
+        """Logits of the options' words, where they stand; the bare forward passes take it too."""
+        return float(F.cross_entropy(option_logits(self.model, self.batch, causal=self.causal), self.batch.labels))
 
     @torch.no_grad()
     def published_loss(self) -> float:
@@ -67,7 +68,7 @@ class Setting:
     def evaluate(self, batched: bool) -> None:
         """All examples at once with both options on one row, or one option of one example a pass."""
         if batched:
-            option_scores(self.model, self.batch, causal=self.causal)
+            option_logits(self.model, self.batch, causal=self.causal)
             return
         for example in self.encoded:
             for _ in example.options:
@@ -122,6 +123,7 @@ def bench_steps(setting: Setting, methods: list[str], repeats: int) -> dict[str,
         report[method] = {
             **times,
             "num_forwards": forwards,
+            "bytes": traffic(setting.params, method),
             "faster_than_published": times["published"]["median"] / times["ours"]["median"],
             "over_forwards": times["ours"]["median"] / times["forwards"]["median"],
         }
@@ -130,6 +132,23 @@ def bench_steps(setting: Setting, methods: list[str], repeats: int) -> dict[str,
               f"{report[method]['over_forwards']:5.2f}x its {forwards} forwards", flush=True)
         del ours, published
     return report
+
+
+def traffic(params: Sequence[torch.Tensor], method: str) -> int:
+    """Bytes that a step must move beside its forward passes: parameters read and written once a perturbed pass and once
+    for the update. What a method keeps (moments, curvature) comes on top, rows that nobody looks up come off."""
+    perturbed = PUBLISHED[method].num_forwards - AT_THETA.get(method, 0)
+    return 2 * (perturbed + 1) * sum(p.numel() * p.element_size() for p in params)
+
+
+def bench_bandwidth(setting: Setting, repeats: int, count: int = 20_000_000) -> dict[str, float]:
+    """Bytes a second, read and written, of a copy that no cache holds."""
+    source = torch.ones(count, device=setting.device)
+    target = torch.empty_like(source)
+    seconds = alternate(setting, {"copy": lambda: target.copy_(source)}, repeats)["copy"]
+    rate = 2 * source.numel() * source.element_size() / statistics.median(seconds)
+    print(f"bandwidth  {rate / 1e9:.1f} GB/s", flush=True)
+    return {"bytes_per_second": rate}
 
 
 def bench_noise(setting: Setting, repeats: int, count: int = 20_000_000) -> dict[str, Any]:
@@ -240,6 +259,7 @@ def main() -> None:
     report: dict[str, Any] = {"machine": machine(args), "setting": shape,
                               "steps": bench_steps(setting, args.methods, args.repeats),
                               "noise": bench_noise(setting, args.repeats),
+                              "bandwidth": bench_bandwidth(setting, args.repeats),
                               "evaluation": bench_evaluation(setting, args.repeats)}
     del setting
     report["memory"] = None if args.no_memory else bench_memory(args)

@@ -8,11 +8,10 @@ From results/walk/*.json (`scripts/walk_drift.py`) and the records of runs in 16
 import argparse
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 from matplotlib import pyplot as plt
 from style import COLOURS, FIGURES, bare, save
 
@@ -21,42 +20,49 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from experiments.record import RecordError, load_all
 from experiments.tables.layout import TABLES, Section, write
 
-Frame = Any  # of pandas, whose types say too little
+Row = dict[str, Any]
 WALK, RUNS = FIGURES.parent / "walk", FIGURES.parent / "runs"
 WALKS = ("three-leg", "two-leg", "exact")
 DTYPES = {"float32": "-", "float16": "--", "bfloat16": ":"}
+CURVE = ("dtype", "eps", "walk")
 GROUP = ["model", "task", "precision", "method", "perturbation"]
 SCORES = ["validation accuracy", "test accuracy", "first training loss", "last training loss",
           "first validation loss", "last validation loss"]  # fmt: skip
 
 
-def points(folder: Path) -> Frame:
-    """One row a point of a curve: model, dtype, eps, walk, step, drift, perplexity."""
+def points(folder: Path) -> list[Row]:
+    """One row a point of a curve: model, dtype, eps, walk, step, drift, perplexity; in order of the steps."""
     rows = []
     for path in sorted(folder.glob("*.json")):
         report = json.loads(path.read_text(encoding="utf-8"))
         for curve in report["curves"].values():
             fixed = {"model": report["setting"]["model"], **{name: curve[name] for name in ("dtype", "eps", "walk")}}
             rows += [{**fixed, **point} for point in curve["points"]]
-    return pd.DataFrame(rows, columns=["model", "dtype", "eps", "walk", "step", "drift", "perplexity"])
+    return sorted(rows, key=lambda row: row["step"])
 
 
-def drift_section(data: Frame, model: str) -> Section:
+def groups(rows: Iterable[Row], names: Sequence[str]) -> Iterator[tuple[tuple[Any, ...], list[Row]]]:
+    """The rows that agree in the named columns, in the order of what they agree in."""
+    found: dict[tuple[Any, ...], list[Row]] = {}
+    for row in rows:
+        found.setdefault(tuple(row[name] for name in names), []).append(row)
+    yield from sorted(found.items())
+
+
+def drift_section(data: Sequence[Row], model: str) -> Section:
     """The last point of every curve of a model."""
-    mine = data[data["model"] == model]
     rows = []
-    for (dtype, eps, how), curve in mine.groupby(["dtype", "eps", "walk"], sort=True):
-        curve = curve.sort_values("step")
-        first, last = curve.iloc[0], curve.iloc[-1]
-        rows.append((str(dtype), f"{eps:g}", str(how), f"{last['step']:,}", f"{100 * last['drift']:.3g} %",
+    for (dtype, eps, how), curve in groups((row for row in data if row["model"] == model), CURVE):
+        first, last = curve[0], curve[-1]
+        rows.append((dtype, f"{eps:g}", how, f"{last['step']:,}", f"{100 * last['drift']:.3g} %",
                      number(first["perplexity"]), number(last["perplexity"])))  # fmt: skip
     columns = ("dtype", "eps", "walk", "steps", "drift", "perplexity at the start", "at the end")
     note = "Drift is |theta - theta_0| / |theta_0| at lr 0. A perplexity beyond every float prints as inf."
     return Section(f"{model} at lr 0", columns, tuple(rows), notes=(note,))
 
 
-def number(value: Any, digits: int = 3) -> str:
-    return "inf" if value is None or pd.isna(value) else f"{value:.{digits}g}"
+def number(value: float | None) -> str:
+    return "inf" if value is None else f"{value:.3g}"
 
 
 def run_of(record: dict[str, Any]) -> dict[str, Any] | None:
@@ -78,35 +84,35 @@ def run_of(record: dict[str, Any]) -> dict[str, Any] | None:
 
 def run_section(records: Sequence[dict[str, Any]]) -> Section | None:
     """Means over the runs of a group that ended well; how many did not is said beside."""
-    runs: Frame = pd.DataFrame([row for record in records if (row := run_of(record)) is not None])
-    if runs.empty or (runs := runs[runs["precision"] != "fp32"]).empty:
+    runs = [row for record in records if (row := run_of(record)) is not None and row["precision"] != "fp32"]
+    if not runs:
         return None
     rows = []
-    for key, group in runs.groupby(GROUP, sort=True):
-        good = group[group["status"] == "ok"]
-        scores = [mean(good[name], 100 if "accuracy" in name else 1) for name in SCORES]
+    for key, group in groups(runs, GROUP):
+        good = [row for row in group if row["status"] == "ok"]
+        scores = [mean([row[name] for row in good], 100 if "accuracy" in name else 1) for name in SCORES]
         rows.append((*map(str, key), f"{len(good)} of {len(group)}", *scores))
     return Section("Walk as published against exact restoration", (*GROUP, "runs ok", *SCORES), tuple(rows),
                    notes=("Means over the runs that ended well; accuracies in %; - where no record has the number.",))
 
 
-def mean(values: Frame, factor: float) -> str:
-    numbers = [float(value) for value in values if not pd.isna(value)]
+def mean(values: Sequence[float | None], factor: float) -> str:
+    numbers = [value for value in values if value is not None]
     return f"{factor * sum(numbers) / len(numbers):.4g}" if numbers else "-"
 
 
-def draw(data: Frame, folder: Path) -> list[Path]:
+def draw(data: Sequence[Row], folder: Path) -> list[Path]:
     """A column a model: drift above, perplexity below; colour says the walk and eps, line the type."""
-    models = sorted(data["model"].unique())
+    models = sorted({row["model"] for row in data})
     figure, panels = plt.subplots(2, len(models), figsize=(5.2 * len(models), 6.4), sharex=True, squeeze=False)
-    kinds = [(how, eps) for how in WALKS for eps in sorted(data["eps"].unique())]
+    kinds = [(how, eps) for how in WALKS for eps in sorted({row["eps"] for row in data})]
     for column, model in enumerate(models):
-        for (dtype, eps, how), curve in data[data["model"] == model].groupby(["dtype", "eps", "walk"]):
-            curve = curve[curve["step"] > 0].sort_values("step")
+        for (dtype, eps, how), curve in groups((row for row in data if row["model"] == model), CURVE):
             colour = COLOURS[kinds.index((how, eps)) % len(COLOURS)]
             for panel, name in zip(panels[:, column], ("drift", "perplexity"), strict=True):
-                drawn = curve[curve[name] > 0]  # the axes are logarithmic: a curve that never moves is not on them
-                panel.plot(drawn["step"], drawn[name], DTYPES[str(dtype)], color=colour, lw=1.3,
+                # the axes are logarithmic: a curve that never moves is not on them
+                drawn = [(row["step"], row[name]) for row in curve if row["step"] and row[name]]
+                panel.plot(*zip(*drawn, strict=True) if drawn else ([], []), DTYPES[dtype], color=colour, lw=1.3,
                            label=f"{how}, eps {eps:g}, {dtype}")  # fmt: skip
         panels[0, column].set(title=model, ylabel="relative drift of the weights", yscale="log")
         panels[1, column].set(xlabel="steps at lr 0", ylabel="perplexity", xscale="log", yscale="log")
@@ -126,7 +132,7 @@ def main() -> int:
     parser.add_argument("--figures", type=Path, default=FIGURES)
     args = parser.parse_args()
     data = points(args.walk)
-    sections = [drift_section(data, model) for model in sorted(data["model"].unique())]
+    sections = [drift_section(data, model) for model in sorted({row["model"] for row in data})]
     try:
         runs = run_section(load_all(sorted(args.runs.rglob("*.json"))))
     except RecordError as error:
@@ -135,7 +141,7 @@ def main() -> int:
     sections += [runs] if runs is not None else []
     title = "The walk: what the perturbation alone does to weights in low precision"
     paths = write("table_walk", title, sections, "scripts/table_walk.py", args.tables)
-    paths += draw(data, args.figures) if len(data) else []
+    paths += draw(data, args.figures) if data else []
     print(*paths, sep="\n")
     return 0
 

@@ -4,7 +4,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import settings
 
+settings.register_profile("deep", max_examples=4000, deadline=None)  # pytest --hypothesis-profile=deep
 torch.set_num_threads(1)  # tests run beside each other; one thread each also makes sums reproducible
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"

@@ -18,12 +18,15 @@ from experiments.schema import SUPPLIED, RunConfig, parse
 from experiments.typed import locate
 
 GROUPS = sorted(
-    folder.name for folder in CONF.iterdir() if folder.is_dir() and folder.name not in ("hydra", "tuned")
+    folder.name for folder in CONF.iterdir() if folder.is_dir() and folder.name not in ("hydra", "rates", "sweep", "tuned")
 )
 CHOICES = [(group, file.stem) for group in GROUPS for file in sorted((CONF / group).glob("*.yaml"))]
 OPTIMIZERS = sorted(file.stem for file in (CONF / "optimizer").glob("*.yaml"))
 FIDELITIES = sorted(file.stem for file in (CONF / "fidelity").glob("*.yaml"))
 TUNED = sorted((CONF / "tuned").glob("*/*.yaml"))
+
+
+UNTRAINED = {f"tuning={name}": ["protocol=zero-shot"] for name in ("in-context", "zero-shot")}
 
 
 @pytest.fixture(autouse=True)
@@ -54,7 +57,7 @@ def test_the_issue_s_choices_are_there():
 
 @pytest.mark.parametrize(("group", "choice"), CHOICES, ids=[f"{group}={choice}" for group, choice in CHOICES])
 def test_every_choice_composes_and_fits_its_signature(group: str, choice: str):
-    extra = {"model=local": ["model.path=x"], "data=local": ["data.root=x"]}.get(f"{group}={choice}", [])
+    extra = {"model=local": ["model.path=x"], "data=local": ["data.root=x"], **UNTRAINED}.get(f"{group}={choice}", [])
     assert isinstance(parse(composed(f"{group}={choice}", *extra)), RunConfig)
 
 
@@ -64,7 +67,7 @@ def test_every_optimizer_builds_and_steps(optimizer: str, fidelity: str):
     config = composed(f"optimizer={optimizer}", f"fidelity={fidelity}", "seed=5")
     parse(config)
     torch.manual_seed(0)
-    module = nn.Linear(4, 3)
+    module = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 3))
     before = [parameter.detach().clone() for parameter in module.parameters()]
     built: Any = instantiate(config["optimizer"], _convert_="all")(list(module.parameters()), module=module)
     x = torch.randn(8, 4)
@@ -143,7 +146,9 @@ def test_switches_reach_the_optimizers(
     assert chosen("hizoo")["smoothing"] == smoothing
     assert chosen("hizoo")["state_dtype"] == chosen("mezo-adam")["state_dtype"] == state
     walk = "exact" if fidelity == "corrected" else "as-published"
-    assert {chosen(name)["perturbation"] for name in OPTIMIZERS if name != "adamw"} == {walk}
+    assert {chosen(name).get("perturbation", walk) for name in OPTIMIZERS} == {walk}
+    assert chosen("zo-sgd-sign")["sign"] == ("scalar" if fidelity == "official" else "element")
+    assert chosen("subzero")["scale"] == ("none" if fidelity == "paper" else "sqrt(mn)/r")
 
 
 def test_results_move_with_one_key():

@@ -1,6 +1,7 @@
 """A replay is the run again without a forward pass: bit for bit, whatever the method, type, rounding or schedule."""
 
 import functools
+import inspect
 import multiprocessing
 import time
 from collections.abc import Callable
@@ -29,7 +30,14 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "MeZOAdam-as-run": ("MeZOAdam", {"state_dtype": "parameter", "adam_eps": 1e-3}),
     "HiZOO-as-run": ("HiZOO", {"state_dtype": "parameter", "smoothing": 1e-6}),
     "LOZO-as-run": ("LOZO", {"interval": 3, "scale": "none", "redraw_stream": "as-run"}),
+    "LOZOM-redrawn": ("LOZOM", {"interval": 3}),
+    "SubZero-momentum": ("SubZero", {"rank": 2, "interval": 3, "scale": "none", "momentum": 0.9}),
+    "ZOSGDSign-as-run": ("ZOSGDSign", {"sign": "scalar"}),
+    "MeZOBCD": ("MeZOBCD", {"blocks": "tensor"}),
+    "MeZOBCD-random": ("MeZOBCD", {"blocks": "tensor", "order": "random"}),
+    "MeZOAdamHistory-forgets": ("MeZOAdamHistory", {"window": 3, "num_directions": 2}),
 }
+WALKING = [name for name, made in METHODS.items() if "perturbation" in inspect.signature(made).parameters]
 TYPES = [(torch.float32, "nearest"), (torch.bfloat16, "nearest"), (torch.bfloat16, "stochastic")]
 
 
@@ -49,7 +57,8 @@ def groups(module: nn.Module) -> list[dict[str, Any]]:
 
 def build(module: nn.Module, variant: str, **more: Any) -> Any:
     name, kwargs = VARIANTS[variant]
-    return METHODS[name](groups(module), **{"lr": 1e-2, "eps": 1e-2, "seed": 5, "module": module, **kwargs, **more})
+    length = {"eps": 1e-2} if name in WALKING else {}
+    return METHODS[name](groups(module), **{"lr": 1e-2, "seed": 5, "module": module, **length, **kwargs, **more})
 
 
 def closure(module: nn.Module, step: int) -> Callable[[], Tensor]:
@@ -110,7 +119,7 @@ def test_every_method_replays_bit_for_bit(tmp_path: Path, variant: str, dtype: t
 
 
 @pytest.mark.parametrize("perturbation", ["copy", "two-leg", "three-leg", "in-place", "as-published"])
-@pytest.mark.parametrize("variant", METHODS)
+@pytest.mark.parametrize("variant", WALKING)
 def test_walks_replay_with_the_rounding_that_they_leave(tmp_path: Path, variant: str, perturbation: str) -> None:
     _, seen = recorded(tmp_path / "log", variant, 5, torch.bfloat16, perturbation=perturbation)
     again = build(model(torch.bfloat16), variant, perturbation=perturbation)
@@ -277,7 +286,8 @@ def test_a_skipped_step_moves_nothing_and_counts(tmp_path: Path, variant: str) -
         record(optimizer, writer)
         train(optimizer, 2)
         good = closure(optimizer.module, 2)
-        losses = iter([good, lambda: torch.tensor(torch.nan)])
+        passes = optimizer.num_forwards // optimizer.num_steps
+        losses = iter([good, lambda: torch.tensor(torch.nan)][-passes:])
         with pytest.raises(NonFiniteLoss):
             optimizer.step(lambda: next(losses)())
         optimizer.skip()

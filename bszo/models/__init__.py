@@ -3,11 +3,13 @@
 from bszo.models.batch import Batch, buckets, collate
 from bszo.models.causal import CausalEncoder
 from bszo.models.encode import Encoded, OptionTokens
+from bszo.models.generate import GenerativeModel
 from bszo.models.language_model import LanguageModel
 from bszo.models.load import load_model
 from bszo.models.masked import MaskedEncoder
 from bszo.models.parameters import parameter_groups, weights_fingerprint
-from bszo.models.scores import option_scores, position_logits
+from bszo.models.probe import ProbedModel, load_probe
+from bszo.models.scores import option_logits, option_scores, position_logits
 from bszo.models.shapes import SHAPES, random_model
 
 __all__ = [
@@ -15,12 +17,16 @@ __all__ = [
     "Batch",
     "CausalEncoder",
     "Encoded",
+    "GenerativeModel",
     "LanguageModel",
     "MaskedEncoder",
     "OptionTokens",
+    "ProbedModel",
     "buckets",
     "collate",
     "load_model",
+    "load_probe",
+    "option_logits",
     "option_scores",
     "parameter_groups",
     "position_logits",

@@ -22,6 +22,8 @@ class Batch:
         tokens: (B, O, L) the option's token ids.
         present: (B, O, L) False where an option is shorter than L or an example has fewer options.
         labels: (B,) index of the right option.
+        words: (W,) the tokens of all options, in order, none twice, where each option is one token and an example's
+            options are read at one position; else None.
     """
 
     input_ids: Tensor
@@ -32,6 +34,7 @@ class Batch:
     tokens: Tensor
     present: Tensor
     labels: Tensor
+    words: Tensor | None
 
 
 def collate(encoded: Sequence[Encoded], *, pad_id: int, device: torch.device | str = "cpu") -> Batch:
@@ -63,7 +66,17 @@ def collate(encoded: Sequence[Encoded], *, pad_id: int, device: torch.device | s
     where = torch.tensor(list(places)).T.contiguous()  # (2, N)
     labels = torch.tensor([example.label for example in encoded])
     parts = (input_ids, attention_mask, where[0], where[1], position, tokens, present, labels)
-    return Batch(*(part.to(device) for part in parts))
+    unique = _words(encoded)
+    words = None if unique is None else torch.tensor(unique, device=device)
+    return Batch(*(part.to(device) for part in parts), words=words)
+
+
+def _words(encoded: Sequence[Encoded]) -> list[int] | None:
+    for example in encoded:
+        places = {(option.row, option.columns) for option in example.options}
+        if len(places) > 1 or any(len(option.tokens) > 1 for option in example.options):
+            return None
+    return sorted({option.tokens[0] for example in encoded for option in example.options})
 
 
 def buckets(encoded: Sequence[Encoded], max_tokens: int) -> Iterator[list[int]]:

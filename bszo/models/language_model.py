@@ -1,6 +1,6 @@
 """One interface over masked and causal language models: examples in; option scores, losses, answers out."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import torch
@@ -12,7 +12,7 @@ from bszo.models.batch import Batch, buckets, collate
 from bszo.models.causal import CausalEncoder
 from bszo.models.encode import Encoded
 from bszo.models.masked import MaskedEncoder
-from bszo.models.scores import option_scores
+from bszo.models.scores import option_logits, option_scores
 from bszo.tasks import Example
 
 
@@ -97,7 +97,11 @@ class LanguageModel:
 
     def loss(self, batch: Batch) -> Tensor:
         """Mean softmax cross entropy over the options' scores, a float32 scalar."""
-        return F.cross_entropy(self.scores(batch), batch.labels)
+        return F.cross_entropy(self._comparable(batch), batch.labels)
+
+    def _comparable(self, batch: Batch) -> Tensor:
+        """Scores up to a constant an example: enough to choose, and often far cheaper."""
+        return option_logits(self.module, batch, causal=self.style == "causal")
 
     def score_all(self, encoded: Sequence[Encoded], *, max_tokens: int) -> Tensor:
         """Scores of all examples, (len(encoded), O) float32 on the CPU, in input order, without gradients.
@@ -107,11 +111,20 @@ class LanguageModel:
         Raises:
             ModelError: a score that is not finite, naming the example.
         """
+        return self._over_buckets(self.scores, encoded, max_tokens)
+
+    def predict(self, encoded: Sequence[Encoded], *, max_tokens: int) -> list[int]:
+        """Index of each example's best option, in input order; the lowest of equals. Raises as score_all."""
+        return self._over_buckets(self._comparable, encoded, max_tokens).argmax(-1).tolist() if encoded else []
+
+    def _over_buckets(
+        self, score: Callable[[Batch], Tensor], encoded: Sequence[Encoded], max_tokens: int
+    ) -> Tensor:
         num_options = max((len(example.options) for example in encoded), default=0)
         out = torch.full((len(encoded), num_options), -torch.inf)
         with torch.no_grad():
             for bucket in buckets(encoded, max_tokens):
-                scores = self.scores(self.collate([encoded[i] for i in bucket])).cpu()
+                scores = score(self.collate([encoded[i] for i in bucket])).cpu()
                 out[bucket, : scores.shape[1]] = scores
         for example, row in zip(encoded, out, strict=True):
             if not row[: len(example.options)].isfinite().all():
@@ -119,7 +132,3 @@ class LanguageModel:
                     f"{self.name}: example {example.id} has option scores {row.tolist()}, not finite"
                 )
         return out
-
-    def predict(self, encoded: Sequence[Encoded], *, max_tokens: int) -> list[int]:
-        """Index of each example's best option, in input order; the lowest of equals. Raises as score_all."""
-        return self.score_all(encoded, max_tokens=max_tokens).argmax(-1).tolist() if encoded else []

@@ -149,12 +149,14 @@ def _quiet() -> Iterator[None]:
 @contextmanager
 def _reading(what: str, path: str, on_disk: bool) -> Iterator[None]:
     """All that transformers raises for a bad file or an unreachable hub, as one ModelError."""
+    from huggingface_hub.errors import StrictDataclassError
     from safetensors import SafetensorError
 
-    expected = (AssertionError, OSError, ValueError, TypeError, KeyError, AttributeError, RuntimeError, ImportError)
+    expected = (ArithmeticError, AssertionError, AttributeError, ImportError, LookupError, OSError, RuntimeError,
+                TypeError, ValueError)  # fmt: skip
     try:
         yield
-    except (*expected, SafetensorError) as error:
+    except (*expected, SafetensorError, StrictDataclassError) as error:
         if on_disk:
             raise ModelError(f"model {path}: its {what} cannot be read: {one_line(error)}") from error
         raise ModelError(

@@ -1,6 +1,7 @@
 """What a model's path means (a folder, a model of this package, a hub name); is the folder complete."""
 
 import importlib.resources
+import json
 from pathlib import Path
 
 from bszo.errors import ModelError
@@ -16,7 +17,10 @@ def locate(path: str) -> Path | None:
         ModelError: a path that is neither, or a folder without configuration, safetensors or tokenizer.
     """
     in_package = path.startswith(ASSET)
-    folder = _asset(path.removeprefix(ASSET)) if in_package else Path(path).expanduser()
+    try:
+        folder = _asset(path.removeprefix(ASSET)) if in_package else Path(path).expanduser()
+    except RuntimeError as error:
+        raise ModelError(f"model.path={path}: {error}") from error
     if path and folder.is_dir():
         _check_folder(folder, path)
         return folder
@@ -41,9 +45,26 @@ def _check_folder(folder: Path, path: str) -> None:
     """Refuse early, by file name, what transformers would report in many lines, or take."""
     if not (folder / "config.json").is_file():
         raise ModelError(f"model {path}: the folder has no config.json")
+    if (folder / "adapter_config.json").is_file():  # transformers would load the model that it names instead
+        raise ModelError(f"model {path}: the folder holds an adapter (adapter_config.json), not a model")
     if not any(folder.glob("*.safetensors")):
         pickled = sorted(file.name for end in ("bin", "pt", "pth") for file in folder.glob(f"*.{end}"))
         found = f"{', '.join(pickled)} only, and a pickle can run code when read" if pickled else "no weights"
         raise ModelError(f"model {path}: the folder has {found}; *.safetensors is needed")
+    _check_index(folder, path)
     if not any((folder / file).is_file() for file in TOKENIZER_FILES):
         raise ModelError(f"model {path}: the folder has no tokenizer (none of {', '.join(TOKENIZER_FILES)})")
+
+
+def _check_index(folder: Path, path: str) -> None:
+    """Every shard that an index names is a safetensors file of this folder: transformers would read any other kind."""
+    index = folder / "model.safetensors.index.json"
+    if not index.is_file():
+        return
+    try:
+        shards = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+        raise ModelError(f"model {path}: its {index.name} cannot be read ({type(error).__name__})") from error
+    for shard in shards:
+        if not isinstance(shard, str) or Path(shard).name != shard or not shard.endswith(".safetensors"):
+            raise ModelError(f"model {path}: its {index.name} names {shard!r:.80}; *.safetensors in it is needed")

@@ -1,4 +1,4 @@
-"""The paper's architectures with random weights, for benchmarks: time and memory do not depend on values."""
+"""The papers' architectures with random weights, for benchmarks: time and memory do not depend on values."""
 
 from pathlib import Path
 from typing import Any, Literal
@@ -21,6 +21,21 @@ def _opt(hidden_size: int, num_hidden_layers: int, num_attention_heads: int) -> 
         "num_hidden_layers": num_hidden_layers,
         "num_attention_heads": num_attention_heads,
         "max_position_embeddings": 2048,
+    }
+
+
+def _llama_2(hidden_size: int, intermediate_size: int, num_hidden_layers: int, num_heads: int) -> dict[str, Any]:
+    """LLaMA-2 (Touvron et al. 2023, arXiv 2307.09288) up to 13B: as many key-value heads as heads."""
+    return {
+        "model_type": "llama",
+        "vocab_size": 32000,
+        "hidden_size": hidden_size,
+        "intermediate_size": intermediate_size,
+        "num_hidden_layers": num_hidden_layers,
+        "num_attention_heads": num_heads,
+        "num_key_value_heads": num_heads,
+        "max_position_embeddings": 4096,
+        "rms_norm_eps": 1e-5,
     }
 
 
@@ -53,6 +68,9 @@ SHAPES: dict[str, dict[str, Any]] = {
         "sliding_window": 4096,
         "rms_norm_eps": 1e-5,
     },
+    "llama-2-7b": _llama_2(4096, 11008, 32, 32),
+    "llama-2-13b": _llama_2(5120, 13824, 40, 40),
+    "vicuna-7b": _llama_2(4096, 11008, 32, 32),
 }
 MASKED = frozenset({"roberta", "bert"})  # model types whose language model is a masked one
 

@@ -3,9 +3,38 @@
 from bszo.optim.base import StepReport, ZerothOrderOptimizer
 from bszo.optim.bszo import BSZO
 from bszo.optim.first_order import FirstOrder
+from bszo.optim.forward_grad import ForwardGrad
+from bszo.optim.fzoo import FZOO
 from bszo.optim.hizoo import HiZOO
+from bszo.optim.hybrid import Hybrid
 from bszo.optim.lozo import LOZO
+from bszo.optim.lozo_m import LOZOM
 from bszo.optim.mezo import MeZO
 from bszo.optim.mezo_adam import MeZOAdam
+from bszo.optim.mezo_adam_history import MeZOAdamHistory
+from bszo.optim.mezo_bcd import MeZOBCD
+from bszo.optim.subzero import SubZero
+from bszo.optim.zo_sgd_cons import ZOSGDConservative
+from bszo.optim.zo_sgd_mmt import ZOSGDMomentum
+from bszo.optim.zo_sgd_sign import ZOSGDSign
 
-__all__ = ["BSZO", "LOZO", "FirstOrder", "HiZOO", "MeZO", "MeZOAdam", "StepReport", "ZerothOrderOptimizer"]
+__all__ = [
+    "BSZO",
+    "FZOO",
+    "LOZO",
+    "LOZOM",
+    "FirstOrder",
+    "ForwardGrad",
+    "HiZOO",
+    "Hybrid",
+    "MeZO",
+    "MeZOAdam",
+    "MeZOAdamHistory",
+    "MeZOBCD",
+    "StepReport",
+    "SubZero",
+    "ZOSGDConservative",
+    "ZOSGDMomentum",
+    "ZOSGDSign",
+    "ZerothOrderOptimizer",
+]

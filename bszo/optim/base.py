@@ -2,14 +2,17 @@
 
 import copy
 import math
+from abc import abstractmethod
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Literal, get_args
+from dataclasses import asdict, replace
+from typing import Any, ClassVar, Literal, Self, get_args
 
 import torch
 from torch import Tensor, nn
 
 from bszo.errors import NonFiniteLoss, OptimError
+from bszo.optim.report import StepReport, joined
+from bszo.optim.restriction import Restricted, Restriction
 from bszo.perturb import (
     Closure,
     Copies,
@@ -19,39 +22,19 @@ from bszo.perturb import (
     Injected,
     Legs,
     LossOracle,
+    MaskScope,
     Share,
+    Split,
     Streaming,
     Terms,
     Walk,
     mix64,
+    seed_in_block,
 )
 
 Params = Iterable[Tensor] | Iterable[dict[str, Any]]
 Perturbation = Literal["exact", "streaming", "copy", "two-leg", "three-leg", "in-place", "as-published"]
 Rounding = Literal["nearest", "stochastic"]
-
-
-@dataclass(frozen=True)
-class StepReport:
-    """What the last step saw.
-
-    Attributes:
-        loss: the loss of the batch at theta (central differences: the mean of both sides).
-        observations: directional derivatives, in the order measured.
-        mean: (k,) posterior mean; None where there is no belief.
-        cov: (k, k) posterior covariance.
-        noise_var: variance of an observation after the step.
-        gain: least-squares slope of the posterior mean over the observations; 1 is no shrinkage.
-        losses: every loss of the step, in the order taken; filled in by `step`.
-    """
-
-    loss: float
-    observations: tuple[float, ...]
-    mean: Tensor | None = None
-    cov: Tensor | None = None
-    noise_var: float | None = None
-    gain: float | None = None
-    losses: tuple[float, ...] = ()
 
 
 class ZerothOrderOptimizer(torch.optim.Optimizer):
@@ -87,6 +70,7 @@ class ZerothOrderOptimizer(torch.optim.Optimizer):
     """
 
     published_walk: ClassVar[Legs] = "three-leg"
+    restriction: Restriction | None = None  # set by `restrict`
 
     def __init__(self, params: Params, *, lr: float, eps: float, weight_decay: float, seed: int,
                  perturbation: Perturbation, module: nn.Module | None, directions: DirectionFunction | None,
@@ -108,10 +92,25 @@ class ZerothOrderOptimizer(torch.optim.Optimizer):
         self._failed: LossOracle | None = None
         self.share: Share | None = None
         self._bound: tuple[int, ...] = ()
+        self._restricted: Restricted | None = None
+        self._block = 0  # that is measured now
         super().__init__(params, {"lr": lr, "weight_decay": weight_decay})
         require(len(self.trainable()) > 0, "params: no parameter requires a gradient, so none would be trained")
         require(rounding == "nearest" or any(p.dtype == torch.bfloat16 for p in self.trainable()),
                 "rounding='stochastic' is for bfloat16 parameters and there are none: nearest is valid")
+
+    def restrict(self, *, sparsity: float = 0.0, mask_scope: MaskScope = "layer", mask_interval: int = 100,
+                 blocks: Split | Literal["none"] = "none") -> Self:
+        """Mask the directions, or estimate block by block; to be said before the first step (see `Restriction`).
+
+        Raises:
+            OptimError: a value that is out of range, or blocks that the module has none of.
+        """
+        require(self.num_steps == 0, f"restrict(): the optimizer has made {self.num_steps} steps; before the first is"
+                                     " valid")
+        self.restriction = Restriction(sparsity, mask_scope, mask_interval, blocks)
+        self._restricted = Restricted(self.restriction, self.trainable(), self.module)
+        return self
 
     def step(self, closure: Closure | None = None) -> float:  # type: ignore[override]
         """One step on the closure's batch; returns the loss at theta.
@@ -125,12 +124,12 @@ class ZerothOrderOptimizer(torch.optim.Optimizer):
         self._bind()
         require(self.share is None or not isinstance(self._engine, Walk),
                 f"perturbation={self.perturbation!r}: walks cannot share points; exact, streaming or copy is valid")
-        family = self.directions()
+        family = self.restricted(self.directions())
         rounding_seed = mix64(self.seed, self.num_steps, -1) if self.rounding == "stochastic" else None
         oracle = LossOracle(self._params, closure, family, self._engine, self.num_steps, rounding_seed,
                             self.share)
         try:
-            gradient, report = self.estimate(oracle)
+            gradient, report = self.gradient(oracle)
             self.apply_(oracle, gradient)
         except NonFiniteLoss:
             self._failed = oracle
@@ -157,6 +156,31 @@ class ZerothOrderOptimizer(torch.optim.Optimizer):
         """The family of this step's directions; Gaussian unless a method says otherwise."""
         return self._family
 
+    def restricted(self, family: Directions) -> Directions:
+        """A family under this step's mask and in blocks, where `restrict` has asked for them."""
+        return family if self._restricted is None else self._restricted.family(family, self.seed, self.num_steps)
+
+    def gradient(self, oracle: LossOracle) -> tuple[Terms, StepReport]:
+        """`estimate`, or one a block, all at the same theta."""
+        blocks = self._restricted.blocks if self._restricted else []
+        if not blocks:
+            return self.estimate(oracle)
+        gradient: dict[int, float] = {}
+        reports, before = [], self.scalar_state()
+        try:
+            for self._block in range(len(blocks)):
+                terms, report = self.estimate(oracle)
+                gradient.update(terms)
+                reports.append(report)
+        except NonFiniteLoss:
+            for name, value in before.items():  # what earlier blocks have taught the method
+                setattr(self, name, value)
+            raise
+        finally:
+            self._block = 0
+        return gradient, joined(reports)
+
+    @abstractmethod
     def estimate(self, oracle: LossOracle) -> tuple[Terms, StepReport]:
         """The gradient as {seed: coefficient}, and what was seen. Each method has its own."""
         raise TypeError(f"{type(self).__name__} does not say how it estimates a gradient")
@@ -167,7 +191,9 @@ class ZerothOrderOptimizer(torch.optim.Optimizer):
 
     def direction_seeds(self, count: int) -> list[int]:
         """The seeds of this step: a pure function of (seed, step), so that the stream's state is the step count."""
-        return [mix64(self.seed, self.num_steps, i) for i in range(count)]
+        seeds = [mix64(self.seed, self.num_steps, i) for i in range(count)]
+        num_blocks = len(self._restricted.blocks) if self._restricted else 0
+        return [seed_in_block(seed, self._block, num_blocks) for seed in seeds] if num_blocks else seeds
 
     def trainable(self) -> list[Tensor]:
         """The parameters that move, in the order that numbers their noise."""
@@ -181,6 +207,8 @@ class ZerothOrderOptimizer(torch.optim.Optimizer):
         """torch's state with one more entry: counters, seed and the method's scalars. Nothing else is needed."""
         own = {"method": type(self).__name__, "seed": self.seed, "num_steps": self.num_steps,
                "num_forwards": self.num_forwards, "num_backwards": self.num_backwards, **self.scalar_state()}
+        if self._restricted is not None:
+            own["restriction"] = self._restricted.state()
         return {**super().state_dict(), "zeroth_order": own}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -191,10 +219,15 @@ class ZerothOrderOptimizer(torch.optim.Optimizer):
         method = own.pop("method", None)
         if method != type(self).__name__:
             raise OptimError(f"state_dict was saved by {method}; one of {type(self).__name__} is valid")
+        there, here = own.pop("restriction", None), self.restriction and asdict(self.restriction)
+        require((there and {key: there[key] for key in there if key != "zeros"}) == here,
+                f"state_dict was saved under restrict({there and {**there, 'zeros': None}}), here it is {here}")
         super().load_state_dict({key: value for key, value in state_dict.items() if key != "zeroth_order"})
         self._restore_types(state_dict)
         for name, value in own.items():
             setattr(self, name, value)
+        if self._restricted is not None:
+            self._restricted.load(there)
 
     def scalar_state(self) -> dict[str, float]:
         """Attributes of the method beside the counters that a later step depends on."""
@@ -216,6 +249,8 @@ class ZerothOrderOptimizer(torch.optim.Optimizer):
             self._bound, self._params = bound, params
             self._family = Injected(params, self.injected) if self.injected else self.make_family(params)
             self._engine = self._make_engine(params)
+            if self.restriction is not None and self._restricted and bound != self._restricted.bound:
+                self._restricted = Restricted(self.restriction, params, self.module)
 
     def unbind(self) -> None:
         """Build family and engine anew at the next step: what streaming has watched so far was no model's pass."""

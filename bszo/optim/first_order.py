@@ -1,15 +1,18 @@
 """First-order baselines behind the same step(closure)."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from bszo.errors import NonFiniteLoss, OptimError
 from bszo.optim.base import Params, StepReport
-from bszo.perturb import Closure
+from bszo.perturb import Closure, repeated_modules
 
 Algorithm = Callable[[Any], torch.optim.Optimizer]
 
@@ -20,16 +23,24 @@ class FirstOrder(torch.optim.Optimizer):
     Args:
         params: parameters or groups.
         algorithm: params -> a torch optimizer, for example `functools.partial(torch.optim.AdamW, lr=1e-4)`.
-        seed, module: taken so that every optimizer is built alike; nothing here is random.
+        gradient_checkpointing: keep the activations at the borders of the repeated modules only, and compute the
+            others again in the backward pass: a third more time for far less memory. The closure must ask for no cache.
+        module: where the repeated modules are found; nothing else needs it.
+        seed: taken so that every optimizer is built alike; nothing here is random.
 
     Attributes:
         num_forwards, num_backwards, num_steps, last: as in ZerothOrderOptimizer.
 
     Raises:
         NonFiniteLoss: before the backward pass; the parameters have not moved.
+        OptimError: gradient_checkpointing without repeated modules.
     """
 
-    def __init__(self, params: Params, *, algorithm: Algorithm, seed: int = 0, module: nn.Module | None = None) -> None:
+    def __init__(self, params: Params, *, algorithm: Algorithm, gradient_checkpointing: bool = False, seed: int = 0,
+                 module: nn.Module | None = None) -> None:
+        self._layers: list[nn.Module] = []
+        if gradient_checkpointing:
+            self._layers = _layers_of(module)
         self.algorithm = algorithm(params)
         super().__init__(self.algorithm.param_groups, self.algorithm.defaults)
         self.param_groups, self.state = self.algorithm.param_groups, self.algorithm.state
@@ -38,9 +49,16 @@ class FirstOrder(torch.optim.Optimizer):
 
     def step(self, closure: Closure | None = None) -> float:  # type: ignore[override]
         """One step on the closure's batch; returns the loss before it."""
+        value = self.backward(closure)
+        self.move_()
+        self.last = StepReport(value, ())
+        return value
+
+    def backward(self, closure: Closure | None) -> float:
+        """The first half of a step: the loss, and its gradient in the parameters' `grad`."""
         if closure is None:
             raise OptimError("step() needs a closure: () -> the loss of the current batch")
-        with torch.enable_grad():
+        with torch.enable_grad(), _checkpointed(self._layers):
             loss = closure()
             self.num_forwards += 1
             if not isinstance(loss, Tensor) or loss.numel() != 1:
@@ -51,11 +69,13 @@ class FirstOrder(torch.optim.Optimizer):
             self.algorithm.zero_grad(set_to_none=True)
             loss.backward()
             self.num_backwards += 1
+        return value
+
+    def move_(self) -> None:
+        """The second half: the algorithm's step, after which no gradient is left."""
         self.algorithm.step()
         self.algorithm.zero_grad(set_to_none=True)
         self.num_steps += 1
-        self.last = StepReport(value, ())
-        return value
 
     def skip(self) -> None:
         """Go on past a step that raised NonFiniteLoss; nothing has moved."""
@@ -73,3 +93,23 @@ class FirstOrder(torch.optim.Optimizer):
         self.param_groups, self.state = self.algorithm.param_groups, self.algorithm.state
         for name, value in state_dict["counters"].items():
             setattr(self, name, value)
+
+
+def _layers_of(module: nn.Module | None) -> list[nn.Module]:
+    if module is None:
+        raise OptimError("gradient_checkpointing=True: needs module=, whose layers are checkpointed; false needs none")
+    try:
+        return list(repeated_modules(module)[1])
+    except OptimError as error:
+        raise OptimError(f"gradient_checkpointing=True: {error} to checkpoint; false is valid") from error
+
+
+@contextmanager
+def _checkpointed(layers: Sequence[nn.Module]) -> Iterator[None]:
+    """transformers' own switch acts in training mode only; here models are in evaluation mode."""
+    with ExitStack() as stack:
+        for layer in layers:
+            own, forward = "forward" in vars(layer), layer.forward
+            layer.forward = partial(checkpoint, forward, use_reentrant=False, preserve_rng_state=False)
+            stack.callback(setattr, layer, "forward", forward) if own else stack.callback(delattr, layer, "forward")
+        yield

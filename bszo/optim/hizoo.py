@@ -35,6 +35,7 @@ class HiZOO(ZerothOrderOptimizer):
         super().__init__(params, lr=lr, eps=eps, weight_decay=weight_decay, seed=seed, perturbation=perturbation,
                          module=module, directions=directions, rounding=rounding)
         self.smoothing, self.state_dtype = smoothing, state_dtype
+        self._second: dict[int, float] = {}  # {seed: |L_+ + L_- - 2 L_0|} of this step
 
     def directions(self) -> Directions:
         """z / sqrt(H), with H as it stands when a direction is asked for."""
@@ -43,18 +44,20 @@ class HiZOO(ZerothOrderOptimizer):
     def estimate(self, oracle: LossOracle) -> tuple[Terms, StepReport]:
         (seed,) = self.direction_seeds(1)
         f_plus, f_minus, f_0 = oracle.measure([{seed: self.eps}, {seed: -self.eps}, {}])
-        self._second = abs(f_plus + f_minus - 2 * f_0)
+        self._second[seed] = abs(f_plus + f_minus - 2 * f_0)
         y = central_difference(f_plus, f_minus, self.eps)
         return {seed: y}, StepReport(f_0, (y,))
 
     @torch.no_grad()
     def apply_(self, oracle: LossOracle, gradient: Terms) -> None:
         oracle.home()
-        (seed,) = gradient
+        family, second = self.restricted(self._family), {seed: self._second[seed] for seed in gradient}
         for i, h in enumerate(self._curvature()):
-            z = self._family.direction(seed, i).to(h.dtype)
-            grown = h * z * z * self._second * self.smoothing / (2 * self.eps**2)  # in this order fp16 underflows
-            h.mul_(1 - self.smoothing).add_(grown)
+            for seed in family.own(i, second):
+                z = family.direction(seed, i).to(h.dtype)
+                grown = h * z * z * second[seed] * self.smoothing / (2 * self.eps**2)  # in this order fp16 underflows
+                h.mul_(1 - self.smoothing).add_(grown)
+        self._second.clear()
         super().apply_(oracle, gradient)  # along z / sqrt(H) with the H just learnt
 
     def _curvature(self) -> Sequence[Tensor]:

@@ -1,8 +1,9 @@
 """LOZO: MeZO along low-rank directions, in a subspace that is kept for a while."""
 
+from collections.abc import Sequence
 from typing import Literal
 
-from torch import nn
+from torch import Tensor, nn
 
 from bszo.optim.base import Params, Perturbation, Rounding, require
 from bszo.optim.mezo import MeZO
@@ -41,18 +42,33 @@ class LOZO(MeZO):
         super().__init__(params, lr=lr, eps=eps, weight_decay=weight_decay, seed=seed, perturbation=perturbation,
                          module=module, directions=directions, rounding=rounding)
         self.rank, self.interval, self.scale, self.redraw_stream = rank, interval, scale, redraw_stream
+        if not self.injected:
+            require_rank(rank, [min(p.shape[0], p.shape[1:].numel()) for p in self.trainable() if p.ndim >= 2])
 
     def directions(self) -> Directions:
         return self._family if self.injected else self._low_rank()
 
     def apply_(self, oracle: LossOracle, gradient: Terms) -> None:
         elsewhere = self.redraw_stream == "as-run" and self.num_steps % self.interval == 0 and not self.injected
-        s = 1.0 / self.rank if self.scale == "1/r" else 1.0
-        scales = [s if p.ndim >= 2 else 1.0 for p in oracle.params]  # a vector's Gaussian estimate needs no factor
+        scales = self.scales(oracle.params)
         lr = [rate * scale for rate, scale in zip(self.per_parameter("lr"), scales, strict=True)]
         decay = [rate / scale for rate, scale in zip(self.per_parameter("weight_decay"), scales, strict=True)]
-        oracle.move_(gradient, lr, decay, along=self._low_rank(stream=1) if elsewhere else None)
+        oracle.move_(gradient, lr, decay, along=self.restricted(self._low_rank(stream=1)) if elsewhere else None)
+
+    def scales(self, params: Sequence[Tensor]) -> list[float]:
+        """s for each parameter; a vector's Gaussian estimate needs no factor."""
+        return [1.0 / self.rank if p.ndim >= 2 and self.scale == "1/r" else 1.0 for p in params]
 
     def _low_rank(self, stream: int = 0) -> LowRank:
-        basis_seed = mix64(self.seed, self.num_steps // self.interval, -2)
-        return LowRank(self._params, self.rank, basis_seed, stream)
+        return self.subspace(self.num_steps // self.interval, stream)
+
+    def subspace(self, draw: int, stream: int = 0) -> LowRank:
+        """The family in the draw-th V."""
+        return LowRank(self._params, self.rank, mix64(self.seed, draw, -2), stream)
+
+
+def require_rank(rank: int, smaller_sides: Sequence[int]) -> None:
+    """Raise OptimError if a rank restricts no parameter: it has no matrix, or none that large."""
+    most = max(smaller_sides, default=0)
+    require(most > 0, f"rank={rank}: no trained parameter has two axes, so that none has a rank; MeZO is valid here")
+    require(rank <= most, f"rank={rank}: the trained matrices' smaller sides are {most} at most; 1 to {most} is valid")

@@ -3,7 +3,7 @@
 from typing import Literal
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from bszo.optim.base import Params, Perturbation, Rounding, require
 from bszo.optim.mezo import MeZO
@@ -43,7 +43,6 @@ class MeZOAdam(MeZO):
     @torch.no_grad()
     def apply_(self, oracle: LossOracle, gradient: Terms) -> None:
         oracle.home()
-        b1, b2 = self.betas
         t = self.num_steps + 1
         rates = zip(oracle.params, self.per_parameter("lr"), self.per_parameter("weight_decay"), strict=True)
         for i, (p, lr, weight_decay) in enumerate(rates):
@@ -51,8 +50,18 @@ class MeZOAdam(MeZO):
             if not state:
                 dtype = torch.float32 if self.state_dtype == "float32" else p.dtype
                 state["m"], state["v"] = torch.zeros_like(p, dtype=dtype), torch.zeros_like(p, dtype=dtype)
-            g = oracle.dense(i, gradient)
-            m = state["m"].mul_(b1).add_(g.to(state["m"].dtype), alpha=1 - b1)
-            v = state["v"].mul_(b2).add_((g * g).to(state["v"].dtype), alpha=1 - b2)
-            m_hat, v_hat = m.to(g.dtype) / (1 - b1**t), v.to(g.dtype) / (1 - b2**t)
-            oracle.add_(i, -lr * m_hat / (v_hat.sqrt() + self.adam_eps), decay=1 - lr * weight_decay)
+            m, v, g = state["m"], state["v"], oracle.dense(i, gradient)
+            self.learn_(m, v, g)
+            oracle.add_(i, self.change(m.to(g.dtype), v.to(g.dtype), t, lr), decay=1 - lr * weight_decay)
+
+    def learn_(self, m: Tensor, v: Tensor, g: Tensor) -> None:
+        """Both moments take in one more gradient of one parameter."""
+        b1, b2 = self.betas
+        m.mul_(b1).add_(g.to(m.dtype), alpha=1 - b1)
+        v.mul_(b2).add_((g * g).to(v.dtype), alpha=1 - b2)
+
+    def change(self, m: Tensor, v: Tensor, t: int, lr: float) -> Tensor:
+        """-lr m_hat / (sqrt(v_hat) + adam_eps) after t gradients."""
+        b1, b2 = self.betas
+        m_hat, v_hat = m / (1 - b1**t), v / (1 - b2**t)
+        return -lr * m_hat / (v_hat.sqrt() + self.adam_eps)

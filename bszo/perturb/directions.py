@@ -43,6 +43,22 @@ class Directions:
         """All of z at once, kept until `release`; a family whose `direction` stands alone needs none."""
         return [self.direction(seed, i) for i in range(len(self.params))]
 
+    def own(self, index: int, terms: Terms) -> Terms:
+        """The terms that move this parameter; where none is left, an engine passes it by."""
+        return terms
+
+    def coordinates(self, seed: int, index: int) -> Tensor:
+        """What names z in the family's basis, and is as long as what a momentum must keep; without one, z itself."""
+        return self.direction(seed, index)
+
+    def expand(self, coordinates: Tensor, index: int) -> Tensor:
+        """The tensor, in the parameter's shape, that has these coordinates; linear in them."""
+        return coordinates
+
+    def carry(self, coordinates: Tensor, index: int, old: "Directions") -> Tensor:
+        """Coordinates in the basis of `old`, a family of the same kind, projected on this one's."""
+        return coordinates
+
     def shift(self, theta: Tensor, index: int, terms: Terms, *, decay: float = 1.0, out: Tensor | None = None,
               rounding_seed: int | None = None) -> Tensor:
         """decay theta + sum_i c_i z_i, summed in fp32 and rounded once (arguments: `noise.shift`)."""
@@ -127,13 +143,29 @@ class LowRank(Directions):
         self.rank, self.basis_seed, self.stream = rank, basis_seed, stream
 
     def direction(self, seed: int, index: int) -> Tensor:
+        return self.expand(self.coordinates(seed, index), index)
+
+    def coordinates(self, seed: int, index: int) -> Tensor:
+        """U (rows, rank); a vector's own noise."""
         p = self.params[index]
-        if p.ndim < 2:
-            return noise.values(p.shape, index, noise.mix64(seed, self.stream), device=p.device)
-        rows, columns = p.shape[0], p.shape[1:].numel()
-        u = noise.values(torch.Size((rows, self.rank)), index, noise.mix64(seed, self.stream), device=p.device)
-        v = noise.values(torch.Size((columns, self.rank)), index, self.basis_seed, device=p.device)
-        return (u @ v.T).view(p.shape)
+        shape = p.shape if p.ndim < 2 else torch.Size((p.shape[0], self.rank))
+        return noise.values(shape, index, noise.mix64(seed, self.stream), device=p.device)
+
+    def expand(self, coordinates: Tensor, index: int) -> Tensor:
+        p = self.params[index]
+        return coordinates if p.ndim < 2 else (coordinates @ self.basis(index).to(coordinates).T).view(p.shape)
+
+    def carry(self, coordinates: Tensor, index: int, old: Directions) -> Tensor:
+        """U V_old^T V / columns: the expectation of V^T V / columns is the identity."""
+        if self.params[index].ndim < 2 or not isinstance(old, LowRank):
+            return coordinates
+        v_old, v = old.basis(index), self.basis(index)
+        return coordinates @ (v_old.T @ v / v.shape[0]).to(coordinates)
+
+    def basis(self, index: int) -> Tensor:
+        """V (columns, rank) of a matrix."""
+        p = self.params[index]
+        return noise.values(torch.Size((p.shape[1:].numel(), self.rank)), index, self.basis_seed, device=p.device)
 
 
 class Scaled(Directions):

@@ -26,7 +26,7 @@ class Copies:
         if not terms:
             yield
             return
-        kept = {i: self.params[i].data for i in self.indices}
+        kept = {i: self.params[i].data for i in self.indices if directions.own(i, terms)}
         try:
             for i, theta in kept.items():
                 self.params[i].data = directions.shift(theta, i, terms)
@@ -69,11 +69,12 @@ class Walk:
         leg = {s: terms.get(s, 0.0) - self.position.get(s, 0.0) for s in seeds}
         leg = {s: c for s, c in leg.items() if c != 0.0}
         for i, p in enumerate(self.params):
-            if not leg:
-                break
-            if self.legs == "in-place":
-                directions.shift(p.data, i, leg, out=p.data)
+            own = directions.own(i, leg)
+            if not own:
                 continue
-            for seed, c in leg.items():  # as published: z is drawn in the parameter's type, and a leg rounds once
+            if self.legs == "in-place":
+                directions.shift(p.data, i, own, out=p.data)
+                continue
+            for seed, c in own.items():  # as published: z is drawn in the parameter's type, and a leg rounds once
                 p.data.add_(directions.direction(seed, i).to(p.dtype), alpha=c)
         self.position = dict(terms)

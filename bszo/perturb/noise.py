@@ -81,34 +81,36 @@ def _round_bf16(acc: Tensor, bits: Tensor) -> Tensor:
     return (raw & -65536).view(torch.float32).to(torch.bfloat16)
 
 
-def _shift(theta: Tensor, counter: Tensor, keys: Tensor, coefficients: Tensor, decay: float,
-           round_key: Tensor | None, distribution: Distribution) -> Tensor:
-    acc = theta.to(torch.promote_types(theta.dtype, torch.float32)) * decay
+def _shift(theta: Tensor, counter: Tensor, keys: Tensor, factors: Tensor, round_key: Tensor | None,
+           distribution: Distribution) -> Tensor:
+    acc = theta.to(torch.promote_types(theta.dtype, torch.float32)) * factors[0]
     for i in range(keys.shape[0]):
-        acc = acc + coefficients[i] * _values(counter, keys[i, 0], keys[i, 1], distribution).to(acc.dtype)
+        acc = acc + factors[i + 1] * _values(counter, keys[i, 0], keys[i, 1], distribution).to(acc.dtype)
     if round_key is not None:
         return _round_bf16(acc, _hash(counter, round_key[0], round_key[1]))
     return acc.to(theta.dtype)
 
 
-def _shift_whole(out: Tensor, theta: Tensor, keys: Tensor, coefficients: Tensor, decay: float,
-                 round_key: Tensor | None, distribution: Distribution) -> None:
+def _shift_whole(out: Tensor, theta: Tensor, keys: Tensor, factors: Tensor, round_key: Tensor | None,
+                 distribution: Distribution) -> None:
     counter = torch.arange(theta.numel(), dtype=torch.int32, device=theta.device)
-    out.copy_(_shift(theta, counter, keys, coefficients, decay, round_key, distribution))
+    out.copy_(_shift(theta, counter, keys, factors, round_key, distribution))
 
 
-def _shift_chunks(out: Tensor, theta: Tensor, keys: Tensor, coefficients: Tensor, decay: float,
-                  round_key: Tensor | None, distribution: Distribution) -> None:
+def _shift_chunks(out: Tensor, theta: Tensor, keys: Tensor, factors: Tensor, round_key: Tensor | None,
+                  distribution: Distribution) -> None:
     for start in range(0, theta.numel(), _CHUNK):
         part = slice(start, min(start + _CHUNK, theta.numel()))
         counter = torch.arange(part.start, part.stop, dtype=torch.int32, device=theta.device)
-        out[part] = _shift(theta[part], counter, keys, coefficients, decay, round_key, distribution)
+        out[part] = _shift(theta[part], counter, keys, factors, round_key, distribution)
 
 
 @functools.cache
 def _compiled() -> Callable[..., None]:
     log.info("compiling the noise kernel (once, about 20 s; later processes find it in PyTorch's cache)")
-    return torch.compile(_shift_whole, dynamic=True)
+    # one kernel a (dtype, number of terms); floats that are no tensors are the polynomials' and belong into the code
+    options = torch._dynamo.config.patch(recompile_limit=64, specialize_float=True)
+    return options(torch.compile(_shift_whole, dynamic=True))
 
 
 def shift(theta: Tensor, parameter: int, terms: Terms, *, decay: float = 1.0, out: Tensor | None = None,
@@ -135,10 +137,10 @@ def shift(theta: Tensor, parameter: int, terms: Terms, *, decay: float = 1.0, ou
         raise ValueError(f"parameter {parameter} has {theta.numel()} elements; the counter ends at 2^31")
     out = torch.empty_like(theta, memory_format=torch.contiguous_format) if out is None else out
     keys = torch.tensor([key(seed, parameter) for seed in terms], dtype=torch.int32).reshape(-1, 2)
-    coefficients = torch.tensor(list(terms.values()), dtype=torch.promote_types(theta.dtype, torch.float32))
+    factors = torch.tensor([decay, *terms.values()], dtype=torch.promote_types(theta.dtype, torch.float32))
     round_key = None if rounding_seed is None else torch.tensor(key(rounding_seed, parameter), dtype=torch.int32)
     if theta.device.type != "cpu":
-        keys, coefficients = keys.to(theta.device), coefficients.to(theta.device)
+        keys, factors = keys.to(theta.device), factors.to(theta.device)
         round_key = None if round_key is None else round_key.to(theta.device)
     if not out.is_contiguous():
         return out.copy_(shift(theta, parameter, terms, decay=decay, rounding_seed=rounding_seed,
@@ -146,13 +148,12 @@ def shift(theta: Tensor, parameter: int, terms: Terms, *, decay: float = 1.0, ou
     flat = theta.reshape(-1)
     flat_out = flat if out.data_ptr() == theta.data_ptr() else out.view(-1)  # in place: the compiler wants one tensor
     if counter is not None:
-        shifted = _shift(flat, counter.reshape(-1), keys, coefficients, decay, round_key, distribution)
+        shifted = _shift(flat, counter.reshape(-1), keys, factors, round_key, distribution)
         flat_out.copy_(shifted)
     elif fused:
-        with torch._dynamo.config.patch(recompile_limit=64):  # one kernel a (dtype, number of terms)
-            _compiled()(flat_out, flat, keys, coefficients, decay, round_key, distribution)
+        _compiled()(flat_out, flat, keys, factors, round_key, distribution)
     else:
-        _shift_chunks(flat_out, flat, keys, coefficients, decay, round_key, distribution)
+        _shift_chunks(flat_out, flat, keys, factors, round_key, distribution)
     return out
 
 
@@ -163,20 +164,29 @@ def values(shape: torch.Size, parameter: int, seed: int, *, device: torch.device
 
 
 @functools.lru_cache(maxsize=4)
-def _counters(sizes: tuple[int, ...]) -> Tensor:
-    return torch.cat([torch.arange(size, dtype=torch.int32) for size in sizes])
+def _counters(sizes: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+    """Of each element of all parameters: its number in its parameter, and its parameter."""
+    counter = torch.cat([torch.arange(size, dtype=torch.int32) for size in sizes])
+    return counter, torch.arange(len(sizes), dtype=torch.int32).repeat_interleave(torch.tensor(sizes))
 
 
 def values_of_all(params: Sequence[Tensor], seed: int, *, distribution: Distribution = "gaussian") -> list[Tensor]:
     """z of every parameter in one sweep: for small models, where a call a parameter would cost more than its values."""
     sizes = tuple(p.numel() for p in params)
     keys = torch.tensor([key(seed, i) for i in range(len(params))], dtype=torch.int32)
-    key_0, key_1 = keys.repeat_interleave(torch.tensor(sizes), dim=0).T.contiguous()
+    key_0, key_1 = keys.T.contiguous()
+    counter, parameter = _counters(sizes)
     flat = torch.empty(sum(sizes))
     for start in range(0, flat.numel(), _CHUNK):
         part = slice(start, start + _CHUNK)
-        flat[part] = _values(_counters(sizes)[part], key_0[part], key_1[part], distribution)
+        of = parameter[part]
+        flat[part] = _values(counter[part], key_0[of], key_1[of], distribution)
     return [z.reshape(p.shape).to(p.device) for z, p in zip(flat.split(sizes), params, strict=True)]
+
+
+def bits(counter: Tensor, parameter: int, seed: int) -> Tensor:
+    """32 bits for each element's number, int32; two elements of a parameter never have the same."""
+    return _hash(counter, *key(seed, parameter))
 
 
 def round_to(acc: Tensor, parameter: int, rounding_seed: int | None, out: Tensor) -> Tensor:

@@ -1,8 +1,8 @@
 """The one thing that moves parameters: losses at theta + sum_i c_i z_i, and theta itself by sum_i c_i z_i."""
 
 import math
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any, Protocol
 
 import torch
@@ -16,6 +16,8 @@ from bszo.perturb.streaming import Streaming
 Closure = Callable[[], Any]
 # (points, loss at a point) -> the loss at every point, in order; it may have other processes take some of them
 Share = Callable[[Sequence[Terms], Callable[[Terms], float]], list[float]]
+# (closure, parameters, tangents) -> (loss, slope): see `bszo.perturb.forward_mode`
+Differentiate = Callable[[Closure, Sequence[Tensor], Iterable[Tensor]], tuple[float, float]]
 
 
 class Engine(Protocol):
@@ -40,7 +42,7 @@ class LossOracle:
 
     Attributes:
         num_forwards: forward passes so far, those that other processes took for it included.
-        losses: every loss so far, in order.
+        losses: every loss so far, in order; a slope stands after its loss.
     """
 
     def __init__(self, params: Sequence[Tensor], closure: Closure, directions: Directions, engine: Engine,
@@ -72,6 +74,29 @@ class LossOracle:
         values = self.share(points, self._at)
         self.num_forwards = before + len(points)
         return [self._finite(terms, value) for terms, value in zip(points, values, strict=True)]
+
+    @torch.no_grad()
+    def slope(self, seed: int, differentiate: Differentiate) -> tuple[float, float]:
+        """L(theta) and z^T grad L(theta) from one pass of forward-mode differentiation; raises as `measure`.
+
+        A closure that has a `loss_and_slope` of its own, such as a log, is asked for both instead.
+        """
+        self.num_forwards += 1
+        known: Callable[[], tuple[float, float]] | None = getattr(self.closure, "loss_and_slope", None)
+        tangents = (self.directions.direction(seed, i) for i in range(len(self.params)))
+        loss, slope = known() if known else differentiate(self.closure, self.params, tangents)
+        return self._finite({}, loss), self._finite({seed: 1.0}, slope)
+
+    @contextmanager
+    def along(self, directions: Directions) -> Iterator[None]:
+        """Measure along another family for a while; theta is home before and after."""
+        self.home()
+        kept, self.directions = self.directions, directions
+        try:
+            yield
+            self.home()
+        finally:
+            self.directions = kept
 
     def _at(self, terms: Terms) -> float:
         try:
@@ -122,9 +147,10 @@ class LossOracle:
         """
         self.home()
         for i, p in enumerate(self.params):
-            terms = {seed: -lr[i] * g for seed, g in gradient.items()}
-            (along or self.directions).shift(p.data, i, terms, decay=1.0 - lr[i] * weight_decay[i],
-                                             out=p.data, rounding_seed=self._rounding(p))
+            family, decay = along or self.directions, 1.0 - lr[i] * weight_decay[i]
+            own = family.own(i, {seed: -lr[i] * g for seed, g in gradient.items()})
+            if own or decay != 1.0:
+                family.shift(p.data, i, own, decay=decay, out=p.data, rounding_seed=self._rounding(p))
 
     @torch.no_grad()
     def dense(self, index: int, gradient: Terms) -> Tensor:

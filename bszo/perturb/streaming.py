@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 from torch.overrides import TorchFunctionMode
 
 from bszo.perturb.directions import Directions
@@ -50,8 +51,11 @@ class Streaming:
             stack.enter_context(self.copies.at(directions, terms))
             stack.callback(self._restore_all)
             for owner, owned in self.owners.items():
-                hook = self._hook_lookup if _is_lookup(owner) else self._hook_swap
-                hook(owner, owned, directions, terms, stack)
+                if _is_lookup(owner):
+                    continue
+                if not self.watched or any(directions.own(i, terms) for i in owned):
+                    self._hook_swap(owner, owned, directions, terms, stack)
+            self._hook_lookups(directions, terms, stack)
             if not self.watched:
                 self.watch = stack.enter_context(_Watch(self, missed))
                 stack.callback(setattr, self, "watch", None)
@@ -71,14 +75,15 @@ class Streaming:
         def swap_in(module: nn.Module, args: Any) -> None:
             for i in owned:
                 self.running[i] += 1
-                if self.running[i] == 1:  # an outer owner may have swapped it already
+                # an outer owner may have swapped it already
+                if self.running[i] == 1 and directions.own(i, terms):
                     with self._unwatched():
                         theta = self.theta[i] = self.params[i].data
                         self.params[i].data = directions.shift(theta, i, terms, out=self._buffer(theta))
 
         def swap_out(module: nn.Module, args: Any, output: Any) -> None:
             for i in owned:
-                if self.running[i] == 1:
+                if self.running[i] == 1 and i in self.theta:
                     self._give_back(self.params[i].data, output)
                     self.params[i].data = self.theta.pop(i)
                 self.running[i] -= 1
@@ -101,25 +106,35 @@ class Streaming:
         if all(value.untyped_storage().data_ptr() != storage for value in tensors):  # else a view of it lives on
             self.spare.setdefault((buffer.numel(), buffer.dtype), []).append(buffer)
 
-    def _hook_lookup(self, owner: nn.Module, owned: list[int], directions: Directions, terms: Terms,
-                     stack: ExitStack) -> None:
-        """A plain embedding reads few of its rows, so only those are perturbed: the same numbers, far fewer."""
-        (i,) = owned
+    def _hook_lookups(self, directions: Directions, terms: Terms, stack: ExitStack) -> None:
+        """A plain embedding reads few of its rows, so only those are perturbed: the same numbers, far fewer.
+
+        The hooks are global, for a closure may look rows up with a module of its own that shares a parameter: an
+        output layer of which it needs a few words.
+        """
+        def parameter_of(module: nn.Module) -> int | None:
+            i = self.index.get(id(module._parameters["weight"])) if _is_lookup(module) else None
+            return None if i is None or i in self.copies.indices else i
 
         def enter(module: nn.Module, args: Any) -> None:
-            self.running[i] += 1
+            if (i := parameter_of(module)) is not None:
+                self.running[i] += 1
 
-        def look_up(module: nn.Module, args: Any, kwargs: Any, output: Tensor) -> Tensor:
+        def look_up(module: nn.Module, args: Any, kwargs: Any, output: Tensor) -> Tensor | None:
+            if (i := parameter_of(module)) is None:
+                return None
+            self.running[i] -= 1
+            if not directions.own(i, terms):
+                return None
             ids = args[0] if args else kwargs["input"]
             with self._unwatched():
                 rows, place = torch.unique(ids, return_inverse=True)
                 theta = self.theta.get(i, self.params[i].data)  # an outer owner of a tied weight may have swapped it
-                perturbed = directions.shift_rows(theta, i, rows, terms)[place]
-            self.running[i] -= 1
-            return perturbed
+                return directions.shift_rows(theta, i, rows, terms)[place]
 
-        stack.callback(owner.register_forward_pre_hook(enter, prepend=True).remove)
-        stack.callback(owner.register_forward_hook(look_up, prepend=True, with_kwargs=True).remove)
+        stack.callback(register_module_forward_pre_hook(enter).remove)
+        handle = register_module_forward_hook(look_up, with_kwargs=True)  # type: ignore[arg-type]  # it may replace
+        stack.callback(handle.remove)
 
     @contextmanager
     def _unwatched(self) -> Iterator[None]:

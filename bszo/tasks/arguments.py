@@ -3,12 +3,15 @@
 Each function raises ConfigError, in one line with the key, where the value cannot be that.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from bszo.errors import ConfigError
 from bszo.tasks.template import Template
+
+_HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")  # a path of this machine, which `datasets` would take, is none
 
 
 @dataclass(frozen=True)
@@ -45,7 +48,12 @@ def mapping(value: Any, key: str) -> dict[Any, Any]:
 
 def hub(value: Any, key: str) -> Hub:
     """A Hub, or a mapping of its arguments."""
-    return value if isinstance(value, Hub) else Hub(**_arguments(value, key, ("path",), ("name", "revision")))
+    found = value if isinstance(value, Hub) else Hub(**_arguments(value, key, ("path",), ("name", "revision")))
+    for name in ("path", "name", "revision"):
+        text = getattr(found, name)
+        if text is not None and (not isinstance(text, str) or not _HUB_NAME.fullmatch(text) or ".." in text):
+            raise ConfigError(f"{key}.{name}={text!r:.80}: not a name on the hub (letters, digits, . _ - and one /)")
+    return found
 
 
 def template(value: Any, key: str) -> Template:

@@ -5,6 +5,8 @@ from typing import Any
 
 from bszo.errors import DataError
 
+GAP = "_"  # what a text with a missing word has in its place
+
 
 def text_field(value: Any, at: str) -> str:
     """The text without its outer blanks. DataError: no text, empty, a NUL or half a surrogate pair in it."""
@@ -36,6 +38,20 @@ def label_field(value: Any, names: Sequence[str], at: str) -> int:
         return name
     valid = ", ".join(f"{index} ({text})" for index, text in enumerate(names))
     raise DataError(f"{at} is {shorten(repr(value))}; valid: {valid}")
+
+
+def gap_field(value: str, at: str) -> None:
+    """DataError unless the text has one gap `_`."""
+    if (count := value.count(GAP)) != 1:
+        raise DataError(f"{at} holds the gap {GAP} {count} times, it must be once")
+
+
+def answers_field(value: Any, at: str) -> tuple[str, ...]:
+    """Gold answers, from a list of texts or from SQuAD's {"text": [...]}. DataError: none, or one that is no text."""
+    texts = value.get("text") if isinstance(value, Mapping) else value
+    if isinstance(texts, str) or not isinstance(texts, Sequence) or not texts:
+        raise DataError(f'{at} is {shorten(repr(value))}; valid: a list of one or more texts, or {{"text": [...]}}')
+    return tuple(text_field(text, f"{at}, answer {number}") for number, text in enumerate(texts, start=1))
 
 
 def shorten(text: str, length: int = 60) -> str:

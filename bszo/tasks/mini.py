@@ -1,4 +1,4 @@
-"""A small English world: rows of the eight tasks with the hub's columns, and raw text for pretraining.
+"""A small English world: rows of the tasks with the hub's columns, and raw text for pretraining.
 
 Made for machines without a data hub. Labels come from the grammar, so they are right except where SST-2's rows
 are undecided on purpose (5 %). The text itself decides the split: splits are disjoint whatever the seeds.
@@ -10,19 +10,24 @@ from collections.abc import Callable, Iterator
 from typing import Any, Literal, NamedTuple
 
 from bszo.errors import DataError
-from bszo.tasks import mini_corpus, mini_facts, mini_rows
+from bszo.tasks import mini_corpus, mini_facts, mini_more, mini_rows
 from bszo.tasks.mini_rows import Row
 
 Split = Literal["train", "test"]
 
 
 class Maker(NamedTuple):
-    """How one task's rows are made: what writes a row for a label, and which columns are its text."""
+    """How one task's rows are made: what writes a row for a label, and which columns are its text.
+
+    `names` are the label's values where they are no indices; `label` is empty where the row holds its answers.
+    """
 
     make: Callable[[random.Random, int], Row]
     num_labels: int
     text: tuple[str, ...]
     label: str = "label"
+    names: tuple[str, ...] = ()
+    numbered: bool = True  # has an idx
 
 
 MAKERS = {
@@ -32,8 +37,11 @@ MAKERS = {
     "copa": Maker(mini_rows.copa, 2, ("premise", "choice1", "choice2", "question")),
     "wic": Maker(mini_rows.wic, 2, ("word", "sentence1", "sentence2")),
     "wsc": Maker(mini_rows.wsc, 2, ("text", "span1_text", "span2_text")),
-    "trec": Maker(mini_facts.trec, 6, ("text",), "coarse_label"),
+    "trec": Maker(mini_facts.trec, 6, ("text",), "coarse_label", numbered=False),
     "boolq": Maker(mini_facts.boolq, 2, ("question", "passage")),
+    "winogrande": Maker(mini_more.winogrande, 2, ("sentence", "option1", "option2"), "answer", ("1", "2"), False),
+    "multirc": Maker(mini_more.multirc, 2, ("paragraph", "question", "answer")),
+    "squad": Maker(mini_more.squad, 1, ("context", "question"), label="", numbered=False),
 }
 MAX_TRIES = 200  # a row; a split that is nearly exhausted stops with an error and not with a hang
 
@@ -61,7 +69,7 @@ def generate(task_name: str, split: Split, num_rows: int, seed: int) -> list[dic
     """`num_rows` different rows of one task and split, the same for the same arguments on every machine.
 
     Args:
-        task_name: sst2, rte, cb, copa, wic, wsc, trec or boolq.
+        task_name: one of MAKERS.
         split: "train" or "test"; no text is in both, whatever the seeds.
         num_rows: how many; a shorter request gives the first rows of a longer one.
         seed: of generators of its own; the global ones are left alone.
@@ -89,7 +97,8 @@ def generate(task_name: str, split: Split, num_rows: int, seed: int) -> list[dic
         else:
             raise DataError(f"mini: {task_name} has about {index} different {split} rows, not {num_rows}")
         seen.add(text)
-        rows.append(row | {maker.label: label} | ({} if task_name == "trec" else {"idx": index}))
+        row |= {maker.label: maker.names[label] if maker.names else label} if maker.label else {}
+        rows.append(row | ({"idx": index} if maker.numbered else {}))
     return rows
 
 

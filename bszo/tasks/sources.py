@@ -12,6 +12,7 @@ from bszo.tasks.task import Task
 SplitName = Literal["train", "test"]
 # the hub keeps a plain-file copy of sets that are programs, which `datasets` 4 and later refuse to run
 PARQUET_REVISION = "refs/convert/parquet"
+MOST_MINI_ROWS = 100_000
 
 
 class Source(Protocol):
@@ -71,7 +72,10 @@ class LocalSource:
         name = f"{task.name}/{task.splits[split]}.jsonl"
         if not self.root:
             raise ConfigError(f"data.root is not set: data=local needs data.root=DIR, a folder with {name}")
-        path = Path(self.root).expanduser() / name
+        try:
+            path = Path(self.root).expanduser() / name
+        except RuntimeError as error:
+            raise ConfigError(f"data.root={self.root}: {error}") from error
         rows = read_jsonl(path)
         if not rows:
             raise DataError(f"{path}: no rows; the {split} split of task {task.name} is empty")
@@ -90,5 +94,7 @@ class MiniSource:
         from bszo.tasks import mini
 
         num_rows = self.num_train if split == "train" else self.num_test
+        if num_rows > MOST_MINI_ROWS:
+            raise ConfigError(f"data.num_{split}={num_rows}: the grammar makes at most {MOST_MINI_ROWS} rows")
         values = mini.generate(task.name, split, num_rows, self.seed)
         return [Row(row, f"mini/{task.name}/{split}:{number}") for number, row in enumerate(values, start=1)]

@@ -1,7 +1,7 @@
 """Which rows train, select and test, and in what order training sees them."""
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -10,7 +10,7 @@ import torch
 from bszo.errors import ConfigError, DataError
 from bszo.tasks.rows import Row
 from bszo.tasks.sources import Source
-from bszo.tasks.task import Task
+from bszo.tasks.task import Task, example_id
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Splits:
 def make_splits(task: Task, source: Source, *, order: Literal["permuted", "first"], seed: int) -> Splits:
     """n_1 + n_2 official train rows, the last n_2 of them for validation; test is the whole official split.
 
-    Every row of both official splits is checked, taken or not.
+    Every row of both official splits is checked, taken or not, and that no two of a split have one id.
 
     Args:
         order: "permuted": the first n_1 + n_2 of one permutation of the train split (as the authors' code
@@ -41,8 +41,7 @@ def make_splits(task: Task, source: Source, *, order: Literal["permuted", "first
     for split, found in (("train", rows), ("test", test)):
         if not found:
             raise DataError(f"task {task.name}: the {split} split is empty")
-        for row in found:
-            task.check(row.values, row.where)
+        _check_rows(task, found)
     taken = task.num_train + task.num_validation
     if len(rows) < taken:
         raise DataError(
@@ -52,6 +51,27 @@ def make_splits(task: Task, source: Source, *, order: Literal["permuted", "first
     indices = list(range(taken)) if order == "first" else _permutation(len(rows), seed)[:taken]
     chosen = tuple(rows[index] for index in indices)
     return Splits(chosen[: task.num_train], chosen[task.num_train :], tuple(test))
+
+
+def overlaps(task: Task, splits: Splits) -> dict[str, int]:
+    """How many validation and test rows have the very text of a training row, whatever their labels."""
+
+    def texts(rows: Iterable[Row]) -> list[tuple[str, ...]]:
+        return [tuple(task.check(row.values, row.where)[0].values()) for row in rows]
+
+    known = set(texts(splits.train))
+    parts = {"validation": splits.validation, "test": splits.test}
+    return {name: sum(text in known for text in texts(rows)) for name, rows in parts.items()}
+
+
+def _check_rows(task: Task, rows: Iterable[Row]) -> None:
+    """DataError at the first row that the task cannot use, or that has another one's id."""
+    places: dict[str, str] = {}
+    for row in rows:
+        task.check(row.values, row.where)
+        name = example_id(row.values, row.where)
+        if (first := places.setdefault(name, row.where)) != row.where:
+            raise DataError(f"{row.where}: has the id {name}, as {first} has; ids (idx) must differ within a split")
 
 
 def batches(num_examples: int, batch_size: int, seed: int, start_step: int = 0) -> Iterator[list[int]]:

@@ -3,12 +3,13 @@
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, get_args
+from functools import cached_property
+from typing import Any, ClassVar, get_args
 
 from bszo.errors import ConfigError, DataError
 from bszo.tasks import arguments
 from bszo.tasks.arguments import Hub
-from bszo.tasks.fields import label_field, lookup_field, shorten, text_field
+from bszo.tasks.fields import gap_field, label_field, lookup_field, shorten, text_field
 from bszo.tasks.template import MASK, Style, Template, Words, render
 
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
@@ -23,12 +24,14 @@ class Example:
         prompt: causal: the text before the option. Masked: a text that holds `<mask>` once.
         options: in label order, leading blank included where there is one.
         label: index of the right one.
+        answers: gold answers, where the task has the model write one.
     """
 
     id: str
     prompt: str
     options: tuple[str, ...]
     label: int
+    answers: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -66,6 +69,8 @@ class Task:
     masked: Template
     lookup: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
 
+    LEAST_LABELS: ClassVar[int] = 2
+
     def __post_init__(self) -> None:
         normal = {
             "hub": arguments.hub(self.hub, "task.hub"),
@@ -74,19 +79,25 @@ class Task:
             "label": arguments.texts([self.label], "task.label")[0],
             "label_names": arguments.texts(self.label_names, "task.label_names"),
             "causal": arguments.template(self.causal, "task.causal"),
-            "masked": arguments.template(self.masked, "task.masked"),
             "lookup": {column: arguments.text_map(words, f"task.lookup.{column}")
                        for column, words in arguments.mapping(self.lookup, "task.lookup").items()},
         }
+        if "masked" in self.styles:
+            normal["masked"] = arguments.template(self.masked, "task.masked")
         for key, value in normal.items():
             object.__setattr__(self, key, value)
         self._check_names_and_counts()
-        for style in get_args(Style):
+        for style in self.styles:
             self._check_template(style, getattr(self, style))
 
     @property
     def num_labels(self) -> int:
         return len(self.label_names)
+
+    @property
+    def styles(self) -> tuple[Style, ...]:
+        """The kinds of model that the task has a template for."""
+        return get_args(Style)
 
     def example(self, row: Mapping[str, Any], style: Style, words: Words = "corrected", *,
                 where: str = "") -> Example:
@@ -111,7 +122,7 @@ class Task:
             held = ", ".join(column for column in self.columns if MASK in values[column].lower())
             raise DataError(f"{where or self.name}: field {held!r} holds {MASK}, which only the prompt may")
         options = tuple(render(option, values) for option in template.words(words))
-        return Example(_example_id(row, where), prompt, options, label)
+        return Example(example_id(row, where), prompt, options, label)
 
     def check(self, row: Mapping[str, Any], where: str = "") -> tuple[dict[str, str], int]:
         """The row's text columns (outer blanks cut, lookups done) and its label. DataError as `example`."""
@@ -124,7 +135,17 @@ class Task:
         values = {column: text_field(row[column], f"{where}: field {column!r}") for column in self.columns}
         for column, texts in self.lookup.items():
             values[column] = lookup_field(values[column], texts, f"{where}: field {column!r}")
-        return values, label_field(row[self.label], self.label_names, f"{where}: field {self.label!r}")
+        for column in sorted(self._gapped):
+            gap_field(values[column], f"{where}: field {column!r}")
+        return values, self._label(row, where)
+
+    def _label(self, row: Mapping[str, Any], where: str) -> int:
+        return label_field(row[self.label], self.label_names, f"{where}: field {self.label!r}")
+
+    @cached_property
+    def _gapped(self) -> frozenset[str]:
+        """Columns that a template cuts in two at their gap."""
+        return frozenset().union(*(getattr(self, style).gapped for style in self.styles))
 
     def _check_names_and_counts(self) -> None:
         if set(self.splits) != {"train", "test"}:
@@ -137,12 +158,15 @@ class Task:
             count = getattr(self, key)
             if not isinstance(count, int) or isinstance(count, bool) or count < 1:
                 raise ConfigError(f"task.{key}={count!r}: must be a whole number, 1 or more")
-        if self.num_labels < 2 or len(set(self.label_names)) < self.num_labels:
+        if self.num_labels < self.LEAST_LABELS or len(set(self.label_names)) < self.num_labels:
             raise ConfigError(f"task.label_names={list(self.label_names)}: two or more, all different")
+
+    def _usable_columns(self) -> set[str]:
+        return set(self.columns)
 
     def _check_template(self, style: str, template: Template) -> None:
         at = f"task.{style}"
-        if strange := (template.columns | set(self.lookup)) - set(self.columns):
+        if strange := (template.columns | set(self.lookup)) - self._usable_columns():
             has = ", ".join(self.columns)
             raise ConfigError(f"{at} uses {', '.join(sorted(strange))}; task.columns has {has}")
         for options in (template.options, template.options_as_run or template.options):
@@ -153,7 +177,8 @@ class Task:
             raise ConfigError(f"{at}.prompt must hold {MASK} {'once' if style == 'masked' else 'nowhere'}")
 
 
-def _example_id(row: Mapping[str, Any], where: str) -> str:
+def example_id(row: Mapping[str, Any], where: str) -> str:
+    """ "<split>:<idx>", or "<split>:<row number>" where the row has no integer idx."""
     split, _, number = where.rsplit("/", 1)[-1].rpartition(":")
     index = row.get("idx")
     if isinstance(index, int) and not isinstance(index, bool):

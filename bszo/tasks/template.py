@@ -3,13 +3,14 @@
 Source of the prompts themselves: conf/task/*.yaml.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from string import Formatter
 from typing import Literal, get_args
 
 from bszo.errors import ConfigError
+from bszo.tasks.fields import GAP
 
 Style = Literal["causal", "masked"]
 Words = Literal["corrected", "as-run"]
@@ -37,7 +38,10 @@ CONVERSIONS: dict[str, Callable[[str], str]] = {
     "d": lambda text: text.removesuffix("."),  # without the final dot
     "q": lambda text: _first_upper(text.removesuffix("?").rstrip()),  # a question without its mark
     "t": _without_title,  # without a leading "Title -- "
+    "b": lambda text: text.partition(GAP)[0],  # before the gap `_`
+    "a": lambda text: text.partition(GAP)[2],  # after it
 }
+GAP_CONVERSIONS = frozenset("ab")
 
 
 @lru_cache(maxsize=1024)
@@ -87,8 +91,16 @@ class Template:
     @property
     def columns(self) -> set[str]:
         """Names of all columns that the prompt or an option mentions."""
-        texts = (self.prompt, *self.options, *self.options_as_run)
-        return {column for text in texts for _, column, _ in parse(text) if column is not None}
+        return {column for column, _ in self._fields() if column is not None}
+
+    @property
+    def gapped(self) -> set[str]:
+        """Those of them that are cut in two at their gap."""
+        return {column for column, conversion in self._fields() if column and conversion in GAP_CONVERSIONS}
+
+    def _fields(self) -> Iterator[tuple[str | None, str | None]]:
+        for text in (self.prompt, *self.options, *self.options_as_run):
+            yield from ((column, conversion) for _, column, conversion in parse(text))
 
     def words(self, words: Words) -> tuple[str, ...]:
         """The options for `fidelity`'s choice of label words. ConfigError on an unknown choice."""

@@ -9,6 +9,7 @@ import hashlib
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import is_dataclass
 from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor, nn
@@ -17,6 +18,7 @@ from bszo.errors import TrajectoryError
 from bszo.perturb import NOISE_VERSION, LossOracle, Terms
 from bszo.trajectory.block import Step
 from bszo.trajectory.header import Header
+from bszo.trajectory.logged import Logged
 from bszo.trajectory.reader import Trajectory
 from bszo.trajectory.writer import TrajectoryWriter
 
@@ -36,7 +38,7 @@ class ZerothOrder(Protocol):
     num_forwards: int
     num_backwards: int
     recorder: Callable[[Any, LossOracle, Terms], None] | None
-    estimate: Callable[[LossOracle], tuple[Terms, Any]]
+    gradient: Callable[[LossOracle], tuple[Terms, Any]]
 
     def step(self, closure: Callable[[], Any]) -> float: ...
 
@@ -141,24 +143,18 @@ def _take(optimizer: ZerothOrder, step: Step) -> None:
     if step.losses:
         left = list(reversed(step.losses))
         with _moving_by(optimizer, step.coefficients, left):
-            optimizer.step(lambda: _next(left, optimizer.num_steps))
+            optimizer.step(Logged(left, optimizer.num_steps))
     else:
         optimizer.num_steps += 1
     optimizer.num_forwards = spent  # a first streaming pass that was repeated has cost one more
 
 
-def _next(left: list[float], step: int) -> float:
-    if not left:
-        raise TrajectoryError(f"step {step}: the method asks for more losses than the run took")
-    return left.pop()
-
-
 @contextmanager
 def _moving_by(optimizer: ZerothOrder, coefficients: Sequence[float], left: list[float]) -> Iterator[None]:
     """The optimizer's next step estimates as ever, and moves by what the run moved by."""
-    method = optimizer.estimate
+    method = optimizer.gradient
 
-    def estimate(oracle: LossOracle) -> tuple[Terms, Any]:
+    def gradient_as_logged(oracle: LossOracle) -> tuple[Terms, Any]:
         gradient, report = method(oracle)
         found = list(gradient.values())
         slack = AGREE * max(map(abs, coefficients), default=0.0)
@@ -168,11 +164,11 @@ def _moving_by(optimizer: ZerothOrder, coefficients: Sequence[float], left: list
                                   f"the coefficients {found!s:.80}, the run had {list(coefficients)!s:.80}")
         return dict(zip(gradient, coefficients, strict=True)), report
 
-    optimizer.estimate = estimate
+    optimizer.gradient = gradient_as_logged
     try:
         yield
     finally:
-        del optimizer.estimate  # the method's own shows again
+        del optimizer.gradient  # the method's own shows again
 
 
 def _same(slack: float) -> Callable[[float, float], bool]:
@@ -192,6 +188,8 @@ def _settings(optimizer: ZerothOrder) -> Iterator[tuple[str, Any]]:
             continue
         if isinstance(value, PLAIN) or (isinstance(value, (tuple, list)) and all(isinstance(v, PLAIN) for v in value)):
             yield name, list(value) if isinstance(value, (tuple, list)) else value
+        elif is_dataclass(value) and not isinstance(value, type):
+            yield from ((f"{name}.{key}", plain) for key, plain in vars(value).items())
         elif callable(value) and not hasattr(type(optimizer), name):  # a scheduler wraps `step`
             yield name, getattr(value, "__qualname__", type(value).__qualname__)
 

@@ -315,6 +315,48 @@ def test_torchrun_from_the_command_line(tmp_path: Path):
     assert all(records.load(path)["status"] in ("crashed", "interrupted") for path in left)
 
 
+KILLED = """
+import os, signal
+from experiments import run, runner
+step = runner.Runner._step
+def killed(self, *arguments):
+    if self.result.num_steps == 3:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return step(self, *arguments)
+runner.Runner._step = killed
+run.main()
+"""
+
+
+@pytest.mark.parametrize("checkpoint", ["full", "trajectory"])
+def test_torchrun_goes_on_after_a_kill(tmp_path: Path, checkpoint: str):
+    """Both processes die without a word at step 3; the same command again ends where an undisturbed run does."""
+    driver = tmp_path / "driver.py"
+    driver.write_text(KILLED)
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+
+    def start(name: str, *program: str) -> subprocess.Popen[str]:
+        arguments = ["protocol=smoke", "protocol.checkpoint_every=1", "tracker=none", f"checkpoint={checkpoint}"]
+        command = [*torchrun, *program, *arguments, f"paths.results={tmp_path / name}"]
+        return subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=ROOT, env=environment)
+
+    whole, broken = start("whole", "-m", "experiments.run"), start("broken", str(driver))
+    assert whole.wait(timeout=120) == 0
+    assert broken.wait(timeout=120) != 0
+    assert list((tmp_path / "broken").glob("checkpoints/*/step-*.safetensors"))
+    again = start("broken", "-m", "experiments.run")
+    said = again.communicate(timeout=120)[1]
+    assert again.returncode == 0, said
+    assert said.count("goes on at step 3 (part 2)") == 1
+    (expected,), (found,) = (records.load_all([tmp_path / name / "runs"]) for name in ("whole", "broken"))
+    assert (expected["num_parts"], found["num_parts"]) == (1, 2)
+    for key in ("signature", "status", "num_forwards", "num_steps", "best_step", "test_accuracy", "validation_accuracy"):
+        assert found[key] == expected[key], key
+    for one, other in zip(expected["curve"], found["curve"], strict=True):
+        assert {**one, "train_seconds": 0} == {**other, "train_seconds": 0}
+
+
 def test_concurrent_writers_lose_and_tear_nothing(tmp_path: Path, some_record: dict[str, Any]):
     """Four processes finish cells in one folder, the last two the same ones, while a reader looks."""
 

@@ -20,6 +20,8 @@ from experiments.provenance import content_id, provenance, scrub, scrub_all
         ("~/runs/x ~joe/y", ".../x .../y"),
         (r"C:\Users\joe\x.json", ".../x.json"),
         ("/x", ".../x"),
+        ("(at /home/joe/x)", "(at .../x)"),
+        ("sqrt(mn)/r", "sqrt(mn)/r"),
         ("facebook/opt-1.3b n / 1e6 scale=1/r", "facebook/opt-1.3b n / 1e6 scale=1/r"),
     ],
 )

@@ -5,7 +5,8 @@ from typing import Any
 import pytest
 
 from bszo.errors import ConfigError
-from experiments.typed import check_arguments, check_finite, check_targets, locate, typed
+from experiments.targets import buildable
+from experiments.typed import check_arguments, check_values, check_targets, locate, typed
 
 BSZO = {"_target_": "bszo.BSZO", "_partial_": True}
 SUPPLIED = ("params", "module", "directions")
@@ -43,26 +44,48 @@ def test_a_missing_argument_is_named():
 
 
 @pytest.mark.parametrize(
-    "target", ["os.system", "bszo", "bszoo.x", "builtins.eval", None, 3, "torch.load", "experiments.run.main"]
-)
-def test_targets_outside_the_two_packages_are_refused_however_deep(target: Any):
+    "target",
+    ["os.system", "bszo", "bszoo.x", "builtins.eval", None, 3, ["os.system"], "torch.load", "experiments.run.main",
+     "bszo.BSZO", "torch.optim.Adam"],
+)  # fmt: skip
+def test_nothing_is_built_where_no_group_of_ours_says_what(target: Any):
     with pytest.raises(ConfigError, match=r"a.0.b._target_"):
         check_targets({"a": [{"b": {"_target_": target}}]})
+
+
+@pytest.mark.parametrize(("group", "targets"), [
+    ("model", {"bszo.models.load_model"}),
+    ("task", {"bszo.tasks.Task"}),
+    ("data", {"bszo.tasks.HubSource", "bszo.tasks.LocalSource", "bszo.tasks.MiniSource"}),
+    ("optimizer", {"bszo.BSZO", "bszo.MeZO", "bszo.FirstOrder"}),
+    ("optimizer.algorithm", {"torch.optim.AdamW", "torch.optim.SGD"}),
+])  # fmt: skip
+def test_each_role_has_its_own_targets(group: str, targets: set[str]):
+    assert targets <= set(buildable(group))
+    for target in targets:
+        check_targets({group: {"_target_": target}})
+    others = {name for key in ("model", "task", "data", "optimizer") for name in buildable(key)} - set(buildable(group))
+    for target in others:
+        with pytest.raises(ConfigError, match="_target_"):
+            locate(target, group)
 
 
 @pytest.mark.parametrize(
     "target",
     ["bszo.tasks.sources.Path", "bszo.nothing.here", "bszo.BSZZ", "bszo.tasks", "bszo.optim.base.copy.deepcopy",
-     "torch.optim.adamw.torch.load", "bszo.errors.__builtins__"],
+     "torch.optim.adamw.torch.load", "bszo.errors.__builtins__", "bszo.trajectory.TrajectoryWriter", "torch.optim.SGD",
+     "bszo.models.random_model", "bszo.ZerothOrderOptimizer", "torch.optim.Optimizer", "bszo.tasks.read_jsonl"],
 )  # fmt: skip
-def test_modules_that_an_allowed_package_imports_are_no_way_out(target: str):
-    with pytest.raises(ConfigError, match="_target_"):
-        locate(target, "optimizer")
+def test_what_has_no_role_in_a_run_is_not_built(target: str):
+    for group in ("optimizer", "model", "task", "data"):
+        with pytest.raises(ConfigError, match=f"{group}._target_=") as caught:
+            locate(target, group)
+        assert "\n" not in str(caught.value)
 
 
 def test_numbers_are_finite():
     with pytest.raises(ConfigError, match=r"optimizer.betas.1=nan"):
-        check_finite({"optimizer": {"lr": 1e-3, "betas": [0.9, float("nan")]}})
+        check_values({"optimizer": {"lr": 1e-3, "betas": [0.9, float("nan")]}})
 
 
 def test_lists_stand_for_tuples():

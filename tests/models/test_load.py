@@ -228,4 +228,5 @@ def test_a_model_config_holds_load_models_arguments(file: Path) -> None:
 def test_the_model_configs_are_all_there() -> None:
     opts = {f"opt-{size}" for size in ("125m", "1.3b", "2.7b", "6.7b", "13b")}
     tiny = {"tiny-roberta", "tiny-opt", "tiny-mistral"}
-    assert {file.stem for file in CONFIGS} == opts | tiny | {"roberta-large", "mistral-7b", "local"}
+    llamas = {"llama-2-7b", "llama-2-13b", "vicuna-7b"}
+    assert {file.stem for file in CONFIGS} == opts | tiny | llamas | {"roberta-large", "mistral-7b", "local"}

@@ -9,7 +9,24 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from bszo import BSZO, LOZO, FirstOrder, HiZOO, MeZO, MeZOAdam
+from bszo import (
+    BSZO,
+    FZOO,
+    LOZO,
+    LOZOM,
+    FirstOrder,
+    ForwardGrad,
+    HiZOO,
+    Hybrid,
+    MeZO,
+    MeZOAdam,
+    MeZOAdamHistory,
+    MeZOBCD,
+    SubZero,
+    ZOSGDConservative,
+    ZOSGDMomentum,
+    ZOSGDSign,
+)
 
 
 @dataclass(frozen=True)
@@ -22,13 +39,26 @@ class Method:
     backwards: int = 0
     observations: int = 1
     state: set[str] = field(default_factory=set)
+    compact: bool = False  # a matrix's state is smaller than the matrix
+    gaussian: bool = True  # its own directions are what directions=Gaussian(...) says
+    sweep: int = 1  # steps in which it comes to every parameter of the tests' models
+    per_tensor: bool = False  # `forwards` is for the four parameters of `Problem`
+    needs_module: bool = False  # differentiates the module, and takes no differences
 
     def __call__(self, params: Iterable[Any], **more: Any) -> Any:
+        params = list(params)
+        if self.needs_module and "module" not in more:
+            more["module"] = (params[0]["params"] if isinstance(params[0], dict) else params)[0].owner
         return self.make(params, **{**self.kwargs, **more})
 
     @property
     def zeroth_order(self) -> bool:
-        return self.backwards == 0
+        return self.backwards == 0 and not self.needs_module
+
+
+def restricted(make: Any, **restriction: Any) -> Callable[..., Any]:
+    """The method, told before its first step what is done to its directions."""
+    return lambda params, **kwargs: make(params, **kwargs).restrict(**restriction)
 
 
 BELIEF = {"eps": 1e-3, "prior_var": 100.0, "noise_var": 1.0}
@@ -45,10 +75,30 @@ METHODS = {
     "mezo-adam-as-run": Method(MeZOAdam, {"lr": 0.03, "eps": 1e-3, "state_dtype": "parameter", "adam_eps": 1e-4}, 2,
                                state={"m", "v"}),
     "hizoo": Method(HiZOO, {"lr": 0.02, "eps": 1e-2, "smoothing": 1e-7}, 3, state={"curvature"}),
-    "lozo": Method(LOZO, {"lr": 0.03, "eps": 1e-3, "interval": 3}, 2),
+    "lozo": Method(LOZO, {"lr": 0.03, "eps": 1e-3, "interval": 3}, 2, gaussian=False),
     "lozo-as-run": Method(LOZO, {"lr": 0.01, "eps": 1e-3, "interval": 3, "scale": "none",
-                                 "redraw_stream": "as-run"}, 2),
+                                 "redraw_stream": "as-run"}, 2, gaussian=False),
+    "lozo-m": Method(LOZOM, {"lr": 0.03, "eps": 1e-3, "interval": 3}, 2, state={"momentum"}, compact=True,
+                     gaussian=False),
+    "subzero": Method(SubZero, {"lr": 0.03, "eps": 1e-3, "rank": 2, "interval": 3}, 2, gaussian=False),
+    "subzero-m": Method(SubZero, {"lr": 3e-3, "eps": 1e-3, "rank": 2, "interval": 3, "momentum": 0.9}, 2,
+                        state={"momentum"}, compact=True, gaussian=False),
+    "fzoo": Method(FZOO, {"lr": 0.05, "eps": 1e-3, "num_directions": 4}, 5, observations=4, gaussian=False),
+    "zo-sgd-sign": Method(ZOSGDSign, {"lr": 0.04, "eps": 1e-3}, 2),
+    "zo-sgd-sign-as-run": Method(ZOSGDSign, {"lr": 0.02, "eps": 1e-3, "sign": "scalar"}, 2),
+    "zo-sgd-mmt": Method(ZOSGDMomentum, {"lr": 3e-3, "eps": 1e-3}, 2, state={"momentum"}),
+    "zo-sgd-cons": Method(ZOSGDConservative, {"lr": 0.03, "eps": 1e-3}, 5),
+    "mezo-adam-history": Method(MeZOAdamHistory, {"lr": 0.03, "eps": 1e-3, "window": 5}, 2),
+    "mezo-bcd": Method(MeZOBCD, {"lr": 0.1, "eps": 1e-2, "blocks": "tensor"}, 2, sweep=6),
+    "forward-grad": Method(ForwardGrad, {"lr": 0.03}, 1, needs_module=True),
+    "mezo-sparse": Method(restricted(MeZO, sparsity=0.5, mask_interval=4), {"lr": 0.03, "eps": 1e-3}, 2),
+    "bszo-sparse": Method(restricted(BSZO, sparsity=0.5, mask_interval=4), {"lr": 0.02, **BELIEF}, 3, observations=3),
+    "mezo-blocks": Method(restricted(MeZO, blocks="tensor"), {"lr": 0.1, "eps": 0.03}, 8, observations=4,
+                          per_tensor=True),
+    "hybrid": Method(Hybrid, {"zeroth_order": functools.partial(MeZO, lr=0.03, eps=0.1), **ADAMW, "blocks": "tensor",
+                              "num_blocks": 2}, 3, 1),
     "first-order": Method(FirstOrder, ADAMW, 1, 1, observations=0),
+    "sgd": Method(FirstOrder, {"algorithm": functools.partial(torch.optim.SGD, lr=0.05)}, 1, 1, observations=0),
 }
 
 
@@ -65,6 +115,8 @@ class Problem(nn.Module):
             for p in self.layer.parameters():
                 p.copy_(torch.randn(p.shape, generator=generator))
         self.to(dtype)
+        for p in self.parameters():
+            p.owner = self  # type: ignore[attr-defined]
 
     def forward(self) -> Tensor:
         eye = torch.eye(3, dtype=self.matrix.dtype)

@@ -118,7 +118,7 @@ def test_groups_have_their_own_lr(method: Any, problem: Make) -> None:
     before = bits(module)
     layer = list(module.layer.parameters())  # type: ignore[union-attr]
     optimizer = method([{"params": [module.matrix, module.scalar], "lr": 0.0}, {"params": layer}])
-    for _ in range(3):
+    for _ in range(3 * method.sweep):
         optimizer.step(module)
     after = bits(module)
     assert same(before[:2], after[:2])

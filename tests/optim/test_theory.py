@@ -60,18 +60,19 @@ def test_mezo_is_unbiased() -> None:
     assert_mean(moves(lambda params: MeZO(params, lr=0.1, eps=1e-3), (6,), linear), -0.1 * SLOPE)
 
 
-@pytest.mark.parametrize(("shape", "rank"), [((2, 3), 1), ((2, 3), 3), ((6,), 3), ((3, 1, 2), 2)])
+@pytest.mark.parametrize(("shape", "rank"), [((2, 3), 1), ((2, 3), 2), ((6,), 2), ((3, 1, 2), 2)])
 def test_lozo_with_one_over_r_is_unbiased(shape: tuple[int, ...], rank: int) -> None:
     """For a matrix of any rank r, and for a vector, which needs no factor: E[s g P] = grad L."""
-    delta = moves(lambda params: LOZO(params, lr=0.1, eps=1e-3, rank=rank, interval=1), shape,
+    idle = nn.Parameter(torch.zeros(2, 2, dtype=torch.float64))  # a matrix that the rank fits, beside the vector
+    delta = moves(lambda params: LOZO([*params, idle], lr=0.1, eps=1e-3, rank=rank, interval=1), shape,
                   lambda p: SLOPE @ p.reshape(-1))
     assert_mean(delta, -0.1 * SLOPE)
 
 
 def test_lozo_as_run_is_r_times_too_long() -> None:
-    delta = moves(lambda params: LOZO(params, lr=0.1, eps=1e-3, rank=3, interval=1, scale="none"), (2, 3),
+    delta = moves(lambda params: LOZO(params, lr=0.1, eps=1e-3, rank=2, interval=1, scale="none"), (2, 3),
                   lambda p: SLOPE @ p.reshape(-1))
-    assert_mean(delta, -0.3 * SLOPE)
+    assert_mean(delta, -0.2 * SLOPE)
 
 
 def test_lozo_on_a_redraw_step_as_run_goes_nowhere_on_average() -> None:

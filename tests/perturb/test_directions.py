@@ -6,7 +6,18 @@ import pytest
 import torch
 from torch import Tensor
 
-from bszo.perturb import Directions, Gaussian, Injected, LossOracle, LowRank, Scaled, Walk, noise
+from bszo.perturb import (
+    Directions,
+    Gaussian,
+    Injected,
+    LossOracle,
+    LowRank,
+    Scaled,
+    Subspace,
+    Walk,
+    Weighted,
+    noise,
+)
 
 
 @pytest.fixture
@@ -21,11 +32,13 @@ def families(params: list[Tensor]) -> dict[str, Directions]:
     return {
         "gaussian": Gaussian(params), "rademacher": Gaussian(params, "rademacher"), "low-rank": LowRank(params, 2, 99),
         "scaled": Scaled(Gaussian(params), curvature),
+        "subspace": Subspace(params, 2, 99, scaled=True, square=True),
+        "weighted": Weighted(Gaussian(params), [0.5, -1.0, 2.0, 0.0, 1.0]),
         "injected": Injected(params, lambda ps, seed: [torch.full(p.shape, float(seed)) for p in ps]),
     }
 
 
-@pytest.mark.parametrize("family", ["gaussian", "rademacher", "low-rank", "scaled", "injected"])
+@pytest.mark.parametrize("family", ["gaussian", "rademacher", "low-rank", "scaled", "subspace", "weighted", "injected"])
 def test_shift_is_the_direction_added_up(params: list[Tensor], family: str, size: str) -> None:
     tested = families(params)[family]
     for i, p in enumerate(params):

@@ -10,7 +10,7 @@ import yaml
 from bszo.tasks import Row, Task
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
-TASK_NAMES = ("boolq", "cb", "copa", "rte", "sst2", "trec", "wic", "wsc")
+TASK_NAMES = ("boolq", "cb", "copa", "multirc", "rte", "sst2", "trec", "wic", "winogrande", "wsc")
 
 
 @pytest.fixture

@@ -23,8 +23,12 @@ COLUMNS = {
     "wsc": {"text", "span1_index", "span2_index", "span1_text", "span2_text", "label", "idx"},
     "trec": {"text", "coarse_label"},
     "boolq": {"question", "passage", "label", "idx"},
+    "winogrande": {"sentence", "option1", "option2", "answer"},
+    "multirc": {"paragraph", "question", "answer", "label", "idx"},
+    "squad": {"id", "title", "context", "question", "answers"},
 }
 NUM_LABELS = {"sst2": 2, "rte": 2, "cb": 3, "copa": 2, "wic": 2, "wsc": 2, "trec": 6, "boolq": 2}
+NUM_LABELS |= {"winogrande": 2, "multirc": 2, "squad": 1}
 GOLDEN = {
     "boolq": "9d0938bf0bbc8e13",
     "cb": "1ebb885da0a9a1f6",
@@ -34,6 +38,9 @@ GOLDEN = {
     "trec": "63252f73f9f5d659",
     "wic": "e354da4944e94b2a",
     "wsc": "d00d0dc614f9b5a4",
+    "multirc": "3afc8cdc64a1cef7",
+    "squad": "f814125f438b551c",
+    "winogrande": "b708d66cd71d15f1",
 }
 GOLDEN_CORPUS = "36d908d989668887"
 TASKS = sorted(COLUMNS)
@@ -44,7 +51,9 @@ def digest(value: object) -> str:
 
 
 def label(row: dict) -> int:
-    return row["coarse_label"] if "coarse_label" in row else row["label"]
+    if "option1" in row:
+        return int(row["answer"]) - 1
+    return 0 if "answers" in row else row["coarse_label"] if "coarse_label" in row else row["label"]
 
 
 def text(task: str, row: dict) -> str:
@@ -104,7 +113,7 @@ def test_a_shorter_request_gives_the_first_rows_and_another_seed_other_rows(task
     assert mini.generate(task, "train", 100, seed=1) != rows
 
 
-@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("task", sorted(set(TASKS) - {"squad"}))
 def test_no_single_word_decides_a_label(task: str) -> None:
     """The best rule "this label if the word is there, else that one", chosen on the rows it is scored on."""
     rows = mini.generate(task, "train", 2000, seed=0)
@@ -137,6 +146,17 @@ def test_wic_offsets_and_wsc_indices_point_at_their_words() -> None:
         assert words[row["span2_index"]] == row["span2_text"]
 
 
+def test_answers_and_options_stand_in_their_texts() -> None:
+    for row in mini.generate("squad", "train", 500, 0):
+        spans = zip(row["answers"]["text"], row["answers"]["answer_start"], strict=True)
+        assert all(row["context"][start:].startswith(text) for text, start in spans)
+    for row in mini.generate("winogrande", "train", 500, 0):
+        assert row["sentence"].count("_") == 1 and row["option1"] != row["option2"]
+        assert all(row["option" + side] in row["sentence"] for side in "12")
+    for row in mini.generate("multirc", "train", 500, 0):
+        assert row["answer"].split()[-1] in row["paragraph"]  # right or wrong: a word of the paragraph
+
+
 def test_corpus_gives_no_label_away() -> None:
     """No test sentence of SST-2 is a sentence of it, and great and terrible follow either side about equally."""
     documents = mini.corpus(20_000, seed=0)
@@ -161,7 +181,7 @@ def test_speed() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("mnli", "train", 1, 0), "unknown task 'mnli'; valid: sst2, rte, cb, copa, wic, wsc, trec, boolq"),
+        (("mnli", "train", 1, 0), "unknown task 'mnli'; valid: sst2, rte, cb, copa, wic, wsc, trec, boolq, winog"),
         (("sst2", "validation", 1, 0), "unknown split 'validation'; valid: train, test"),
         (("sst2", "train", -1, 0), "num_rows is -1"),
     ],

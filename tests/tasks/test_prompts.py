@@ -21,6 +21,10 @@ ROWS: dict[str, dict[str, Any]] = {
     "trec": {"text": "Where is Delft ?", "coarse_label": 4, "fine_label": 30},
     "boolq": {"passage": "Otter -- An otter -- a swimmer -- eats fish.", "question": "do otters eat fish",
               "label": 1, "idx": 0},
+    "winogrande": {"sentence": "The cup fits the box because the _ is small, he said.", "option1": "box",
+                   "option2": "cup", "answer": "2"},
+    "multirc": {"paragraph": "Otters eat fish.", "question": "What do they eat?", "answer": "fish", "label": 1,
+                "idx": {"paragraph": 0, "question": 0, "answer": 0}},
 }  # fmt: skip
 
 # task -> (causal prompt, options, masked prompt, options, options as run)
@@ -66,7 +70,23 @@ GOLDEN: dict[str, tuple[str, tuple[str, ...], str, tuple[str, ...], tuple[str, .
         "An otter -- a swimmer -- eats fish. Do otters eat fish?\n", ("No", "Yes"),
         "An otter -- a swimmer -- eats fish. Do otters eat fish? <mask> .", (" No", " Yes"), ("Yes", "No"),
     ),
+    "winogrande": (
+        "The cup fits the box because the", (" box is small, he said.", " cup is small, he said."),
+        "The cup fits the box because the _ is small, he said. First: box Second: cup The <mask> one fits .",
+        (" first", " second"), (" first", " second"),
+    ),
+    "multirc": (
+        'Otters eat fish.\nQuestion: What do they eat?\nI found this answer "fish". Is that correct? Yes or No?\n',
+        ("No", "Yes"),
+        'Otters eat fish. Question: What do they eat? I found this answer "fish". Is that correct? <mask> .',
+        (" No", " Yes"), (" No", " Yes"),
+    ),
 }  # fmt: skip
+
+
+def answer(task: Task, row: dict[str, Any]) -> int:
+    value = row[task.label]
+    return task.label_names.index(value) if isinstance(value, str) else value
 
 
 def test_causal_text(task_name: str, load_task: Callable[..., Task]) -> None:
@@ -74,7 +94,7 @@ def test_causal_text(task_name: str, load_task: Callable[..., Task]) -> None:
     task, row = load_task(task_name), ROWS[task_name]
     for words in ("corrected", "as-run"):  # the label words' switch is a matter of masked models
         example = task.example(row, "causal", words, where="x/train.jsonl:1")
-        assert (example.prompt, example.options, example.label) == (prompt, options, row[task.label])
+        assert (example.prompt, example.options, example.label) == (prompt, options, answer(task, row))
 
 
 def test_masked_text(task_name: str, load_task: Callable[..., Task]) -> None:
@@ -83,7 +103,7 @@ def test_masked_text(task_name: str, load_task: Callable[..., Task]) -> None:
     corrected, as_run = task.example(row, "masked"), task.example(row, "masked", "as-run")
     assert (corrected.prompt, corrected.options) == (prompt, options)
     assert (as_run.prompt, as_run.options) == (prompt, options_as_run)
-    assert corrected.label == as_run.label == row[task.label]
+    assert corrected.label == as_run.label == answer(task, row)
 
 
 @pytest.mark.parametrize(("task_name", "swaps"), [

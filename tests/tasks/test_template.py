@@ -15,6 +15,7 @@ from bszo.tasks.template import CONVERSIONS, Template, parse, render
     ("d", "It sat.", "It sat"), ("d", "It sat", "It sat"), ("d", "a.b", "a.b"),
     ("q", "is it?", "Is it"), ("q", "is it ?", "Is it"), ("q", "is it", "Is it"),
     ("t", "A -- b -- c", "b -- c"), ("t", "a--b", "a--b"),
+    ("b", "the _ fits.", "the "), ("a", "the _ fits.", " fits."), ("b", "_ fits", ""), ("a", "it is _", ""),
 ])  # fmt: skip
 def test_conversion(conversion: str, text: str, changed: str) -> None:
     assert render(f"<{{x!{conversion}}}>", {"x": text}) == f"<{changed}>"
@@ -28,7 +29,7 @@ def test_every_conversion_has_a_case_above() -> None:
 @pytest.mark.parametrize(("template", "says"), [
     ("{x", "expected '}'"), ("x}", "Single '}'"), ("{}", "must be a column"), ("{0}", "must be a column"),
     ("{x.__class__}", "must be a column"), ("{x[0]}", "must be a column"), ("{x:>9}", "must be a column"),
-    ("{x!r}", "conversion !r is not one of !c, !l, !f, !d, !q, !t"),
+    ("{x!r}", "conversion !r is not one of !c, !l, !f, !d, !q, !t, !b, !a"),
 ])  # fmt: skip
 def test_refused(template: str, says: str) -> None:
     with pytest.raises(ConfigError, match=r"^template ") as caught:

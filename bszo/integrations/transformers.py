@@ -1,0 +1,112 @@
+"""transformers' Trainer, driven by any of the optimizers here."""
+
+import math
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import Trainer
+
+from bszo.errors import OptimError
+from bszo.optim import BSZO
+
+Method = Callable[..., torch.optim.Optimizer]
+
+
+class ZerothOrderTrainer(Trainer):
+    """A Trainer whose step is optimizer.step(closure): the mean loss over the micro-batches that make up the step.
+
+    The Trainer's arguments, callbacks, evaluation, checkpoints, resuming and reports are as ever; `optim` and
+    `max_grad_norm` have no meaning, for the method is given here and there is no gradient to clip. Micro-batches of
+    `gradient_accumulation_steps` are weighed as the Trainer weighs their gradients: by tokens, where the model's loss
+    can be. The model is in evaluation mode while it is measured, mixed precision needs no loss scaler and has none, and
+    optimizer.pt holds what the method keeps: for BSZO and MeZO a few numbers. Logs gain `num_forwards`, and `sigma_e`
+    and `gain` where the method has them. One process, one device.
+
+    Args:
+        method: (parameter groups, lr=, seed=, module=) -> optimizer, such as `partial(BSZO, k=4)`. The groups carry
+            `args.weight_decay` (biases and norms have none); lr is `args.learning_rate`, seed `args.seed`. First order:
+            `lambda groups, lr, **more: FirstOrder(groups, algorithm=partial(torch.optim.AdamW, lr=lr), **more)`.
+        args, kwargs: as for `transformers.Trainer`.
+
+    Raises:
+        OptimError: several processes or devices, or an optimizer among `optimizers`; from `train`, an argument of the
+            method that is out of range.
+        NonFiniteLoss: from `train`; the parameters are where they were before that step.
+    """
+
+    def __init__(self, *args: Any, method: Method = BSZO, **kwargs: Any) -> None:
+        self.method = method
+        super().__init__(*args, **kwargs)
+        if self.optimizer is not None:
+            raise OptimError("optimizers: holds an optimizer; method= builds it here, and (None, scheduler) is valid")
+        if self.args.world_size > 1 or self.args.n_gpu > 1 or self.is_deepspeed_enabled or self.is_fsdp_enabled:
+            raise OptimError(f"ZerothOrderTrainer: {self.args.world_size} processes with {self.args.n_gpu} GPUs each;"
+                             " one process, one device, no DeepSpeed and no FSDP is valid (CUDA_VISIBLE_DEVICES=0)")
+        self._micro_batches: list[dict[str, Any]] = []
+        self._num_items: Any = None
+        self._measured: nn.Module | None = None
+
+    def create_accelerator_and_postprocess(self) -> None:
+        super().create_accelerator_and_postprocess()
+        self.accelerator.scaler = None  # it is for gradients that underflow in fp16
+
+    def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
+        """The method on the model's trainable parameters, in the Trainer's two groups."""
+        if self.optimizer is None:
+            module: Any = self.model if model is None else model
+            decayed = set(self.get_decay_parameter_names(module))
+            named = [(name in decayed, p) for name, p in module.named_parameters() if p.requires_grad]
+            groups = [{"params": [p for decays, p in named if decays is which], "weight_decay": rate}
+                      for which, rate in ((True, self.args.weight_decay), (False, 0.0))]
+            optimizer: Any = self.method([group for group in groups if group["params"]], lr=self.args.learning_rate,
+                                         seed=self.args.seed, module=module)
+            optimizer.step = partial(self._take, optimizer.step)  # the Trainer's loop calls it without a closure
+            self.optimizer = optimizer
+        return self.optimizer
+
+    def training_step(self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Any = None) -> Tensor:
+        """Set a micro-batch aside; its loss is taken, and counted, by the step."""
+        model.eval()
+        self._measured, self._num_items = model, num_items_in_batch
+        self._micro_batches.append(self._prepare_inputs(inputs))
+        return torch.zeros((), device=self.args.device)
+
+    def _take(self, step: Callable[[Callable[[], Tensor]], float], closure: None = None) -> float:
+        loss = step(self._loss)
+        self._micro_batches.clear()
+        self._tr_loss += loss
+        return loss
+
+    def _loss(self) -> Tensor:
+        assert self._measured is not None
+        scaled = self.loss_is_scaled_for_ga
+        if scaled is None:
+            by_items = self.model_accepts_loss_kwargs and self._num_items is not None
+            scaled = by_items or self.compute_loss_func is not None
+        total = torch.zeros((), device=self.args.device)
+        for inputs in self._micro_batches:
+            with self.compute_loss_context_manager():
+                loss = self.compute_loss(self._measured, dict(inputs), num_items_in_batch=self._num_items)
+            assert isinstance(loss, Tensor)
+            total = total + loss.float() / (1 if scaled else len(self._micro_batches))
+        return total
+
+    def _clip_grad_norm(self, model: nn.Module) -> None:
+        """There is none to clip."""
+
+    def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> None:
+        """There is none to report."""
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Add what the method has to say to the logs of training."""
+        if "loss" in logs and self.optimizer is not None:
+            method: Any = getattr(self.optimizer, "optimizer", self.optimizer)  # accelerate wraps it
+            logs["num_forwards"] = method.num_forwards
+            if method.last is not None and method.last.noise_var is not None:
+                logs["sigma_e"] = math.sqrt(method.last.noise_var)
+            if method.last is not None and method.last.gain is not None:
+                logs["gain"] = method.last.gain
+        super().log(logs, start_time)

@@ -1,0 +1,144 @@
+"""Questions that a causal model answers in its own words: greedy, batched, scored by token F1."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from bszo.errors import ModelError
+from bszo.models.batch import Batch, buckets
+from bszo.models.encode import Encoded, tokenise
+from bszo.models.language_model import LanguageModel
+from bszo.tasks import Example, GenerationTask, token_f1
+
+
+@dataclass(frozen=True)
+class Question(Encoded):
+    """An encoded example, with the prompt that the model goes on from and the answers that it is held against."""
+
+    prompt: tuple[int, ...]
+    answers: tuple[str, ...]
+
+    @property
+    def length(self) -> int:
+        """Tokens in the longest row, the prompt's among them."""
+        return max(super().length, len(self.prompt))
+
+
+@dataclass(frozen=True)
+class Questions(Batch):
+    """A batch that still knows its questions."""
+
+    asked: tuple[Question, ...] = ()
+
+
+class GenerativeModel(LanguageModel):
+    """A causal model on a GenerationTask.
+
+    loss = - mean log-probability of the first gold answer's tokens (objective=likelihood), or - mean F1 of what the
+    model generates (objective=f1), which has no gradient: a step function of the parameters.
+
+    Args:
+        model: the model, tuned or not.
+        task: says how long answers are, where they stop, and the objective.
+
+    Raises:
+        ModelError: a masked model, or one with too few positions for an answer.
+    """
+
+    def __init__(self, model: LanguageModel, task: GenerationTask) -> None:
+        if model.style != "causal":
+            raise ModelError(f"task={task.name}: {model.name} is masked and writes no answers; take a causal model")
+        super().__init__(model.module, model.tokenizer, style="causal", max_length=model.limit, name=model.name)
+        self.task = task
+        self.room = self.limit - task.max_new_tokens  # for a prompt
+        if self.room < 2:
+            raise ModelError(f"task.max_new_tokens={task.max_new_tokens}: leaves no room in {self.limit} tokens")
+        self.ends = _tokens_with(self.tokenizer, task.stop)
+
+    def encode(self, examples: Sequence[Example]) -> list[Encoded]:
+        """As LanguageModel; a prompt loses its beginning where an answer would find no room behind it."""
+        pieces = tokenise(self.tokenizer, [example.prompt for example in examples])
+        encoded: list[Encoded] = []
+        for plain, example, piece in zip(super().encode(examples), examples, pieces, strict=True):
+            start, ids = piece.ids[: piece.text.start], piece.ids[piece.text]
+            cut = max(0, len(start) + len(ids) - self.room)
+            parts = {**vars(plain), "truncated": plain.truncated or cut > 0}
+            encoded.append(Question(**parts, prompt=(*start, *ids[cut:]), answers=example.answers))
+        return encoded
+
+    def collate(self, encoded: Sequence[Any]) -> Batch:
+        """One padded batch on the model's device, with its questions; ModelError if empty."""
+        return Questions(**vars(super().collate(encoded)), asked=tuple(encoded))
+
+    def loss(self, batch: Any) -> Tensor:
+        """The task's objective, a float32 scalar."""
+        if self.task.objective == "likelihood":
+            return -self.scores(batch)[:, 0].mean()
+        every = len(batch.asked) * (max(question.length for question in batch.asked) + self.task.max_new_tokens)
+        return torch.tensor(-self.mean_f1(batch.asked, max_tokens=every))
+
+    def mean_f1(self, questions: Sequence[Any], *, max_tokens: int) -> float:
+        """Mean over questions of the best token F1 over the gold answers, in [0, 1]."""
+        texts = self.answer(questions, max_tokens=max_tokens)
+        return sum(token_f1(text, q.answers) for text, q in zip(texts, questions, strict=True)) / len(questions)
+
+    @torch.no_grad()
+    def answer(self, questions: Sequence[Question], *, max_tokens: int) -> list[str]:
+        """What the model writes behind each prompt, up to the task's stop, without outer blanks; in input order.
+
+        Prompts of like length share a batch of at most `max_tokens` padded positions, new tokens included.
+        """
+        texts = [""] * len(questions)
+        for bucket in self._buckets(questions, max_tokens):
+            for i, new in zip(bucket, self._greedy([questions[i].prompt for i in bucket]), strict=True):
+                text = self.tokenizer.decode(new, skip_special_tokens=True)
+                texts[i] = text.split(self.task.stop)[0].strip()
+        return texts
+
+    def _buckets(self, questions: Sequence[Question], max_tokens: int) -> Iterator[list[int]]:
+        room = [_Width(question, self.task.max_new_tokens) for question in questions]
+        for bucket in buckets(room, max_tokens):  # type: ignore[arg-type]
+            if not getattr(self.module, "prompt_encoder", None):
+                yield bucket
+                continue
+            # padding would stand between virtual tokens and the text, where rotary positions count it
+            lengths = {len(questions[i].prompt) for i in bucket}
+            yield from ([i for i in bucket if len(questions[i].prompt) == length] for length in sorted(lengths))
+
+    def _greedy(self, prompts: Sequence[tuple[int, ...]]) -> list[list[int]]:
+        """The new tokens of each prompt, the most probable one each time, padded on the left."""
+        width = max(map(len, prompts))
+        ids = torch.tensor([[self.pad_id] * (width - len(row)) + list(row) for row in prompts], device=self.device)
+        mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in prompts], device=self.device)
+        module: Any = self.module
+        out = module.generate(
+            input_ids=ids, attention_mask=mask, do_sample=False, num_beams=1, max_new_tokens=self.task.max_new_tokens,
+            eos_token_id=self.ends, pad_token_id=self.pad_id,
+        )  # fmt: skip
+        return out[:, width:].tolist()
+
+
+@dataclass(frozen=True)
+class _Width:
+    """A question as `buckets` sees it: one row, as long as prompt and answer."""
+
+    question: Question
+    more: int
+
+    @property
+    def length(self) -> int:
+        return len(self.question.prompt) + self.more
+
+    @property
+    def rows(self) -> tuple[None]:
+        return (None,)
+
+
+def _tokens_with(tokenizer: Any, stop: str) -> list[int]:
+    """Every token that ends a text: those that hold `stop`, and the end of the sequence."""
+    texts = tokenizer.batch_decode([[i] for i in range(len(tokenizer))])
+    ends = {i for i, text in enumerate(texts) if stop in text}
+    return sorted(ends | ({tokenizer.eos_token_id} if tokenizer.eos_token_id is not None else set()))

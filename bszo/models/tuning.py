@@ -1,0 +1,182 @@
+"""Parameter-efficient tuning: the base is frozen, and an adapter of `peft` is all that trains.
+
+    lora     W + (alpha / rank) B A in place of the query and value matrices W, B = 0 at the start
+    prefix   keys and values of `num_tokens` virtual tokens in front of every layer's own
+    prompt   embeddings of `num_tokens` virtual tokens in front of the text's own
+
+Hu et al. 2021, arXiv 2106.09685; Li and Liang 2021, arXiv 2101.00190; Lester et al. 2021, arXiv 2104.08691. A seed
+decides every starting value, and no global generator is moved. Adapters have the base's dtype and device.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from bszo.errors import ModelError
+from bszo.models.language_model import LanguageModel, num_positions
+from bszo.models.load import one_line
+
+# names of the query and the value projection in an attention module, by family
+PAIRS = (("q_proj", "v_proj"), ("query", "value"), ("q_lin", "v_lin"))
+REFUSALS = (AttributeError, IndexError, KeyError, NotImplementedError, RuntimeError, TypeError, ValueError)
+
+
+def lora(model: LanguageModel, *, rank: int = 8, alpha: float = 16, seed: int = 0) -> LanguageModel:
+    """The model with W + (alpha / rank) B A for every query and value matrix W; B = 0: its scores are the base's.
+
+    Args:
+        rank: columns of B and rows of A.
+        seed: of A, Kaiming-uniform as peft draws it.
+
+    Raises:
+        ModelError: a rank that fits no projection, or a model without query and value projections of their own.
+    """
+    from peft import LoraConfig
+
+    names = query_and_value(model)
+    parts: list[Any] = [part for name, part in model.module.named_modules() if name.endswith(names)]
+    most = min(min(part.weight.shape) for part in parts)
+    if not 1 <= rank <= most:
+        raise ModelError(f"tuning.rank={rank}: must be 1 to {most}, the smaller side of {model.name}'s projections")
+    if alpha <= 0:
+        raise ModelError(f"tuning.alpha={alpha}: must be more than 0")
+    targets = [name.removeprefix(".") for name in names]
+    config = LoraConfig(r=rank, lora_alpha=alpha, target_modules=targets, task_type=_task(model))  # type: ignore[arg-type]
+    return wrapped(model, attached(model, config, seed), model.limit)
+
+
+def prefix(model: LanguageModel, *, num_tokens: int = 5, seed: int = 0) -> LanguageModel:
+    """The model with trained keys and values in front; they start as those of tokens drawn from the vocabulary.
+
+    A causal model so begins with the scores that it gives to texts with those tokens in front.
+
+    Raises:
+        ModelError: more tokens than the model has positions for, or a model that takes no keys and values.
+    """
+    from peft import PrefixTuningConfig, initialize_kv_prefix_from_past_key_values
+
+    limit = limit_beside(model, num_tokens)
+    with _refusing(model, "prefix"), torch.no_grad():
+        from transformers import DynamicCache
+
+        cache, ids = DynamicCache(), _drawn(model, num_tokens, seed)
+        model.module(input_ids=ids, past_key_values=cache)
+        config = PrefixTuningConfig(num_virtual_tokens=num_tokens, task_type=_task(model))
+        module = attached(model, config, seed)
+        initialize_kv_prefix_from_past_key_values(module, past_key_values=cache)
+        _check_trial(module, model, num_tokens, in_front=0)
+    return wrapped(model, module, limit)
+
+
+def prompt(model: LanguageModel, *, num_tokens: int = 10, seed: int = 0) -> LanguageModel:
+    """The model with trained embeddings in front; they start as those of tokens drawn from the vocabulary.
+
+    Raises:
+        ModelError: more tokens than the model has positions for, or a model that takes no embeddings.
+    """
+    from peft import PromptTuningConfig
+
+    limit = limit_beside(model, num_tokens)
+    with _refusing(model, "prompt"), torch.no_grad():
+        embeddings: Any = model.module.get_input_embeddings()  # type: ignore[operator]
+        values: Tensor = embeddings(_drawn(model, num_tokens, seed))[0]
+        config = PromptTuningConfig(num_virtual_tokens=num_tokens, token_dim=values.shape[1], task_type=_task(model))
+        module = attached(model, config, seed)
+        module.word_embeddings = embeddings  # peft takes the first parameter with as many rows as the vocabulary
+        module.prompt_encoder["default"].embedding.weight.copy_(values)
+        _check_trial(module, model, num_tokens, in_front=num_tokens)
+    return wrapped(model, module, limit)
+
+
+def query_and_value(model: LanguageModel) -> tuple[str, str]:
+    """The ends of the names of all query and value projections, such as `.q_proj` and `.v_proj`.
+
+    Raises:
+        ModelError: no attention module has both as linear layers.
+    """
+    for query, value in PAIRS:
+        for part in model.module.modules():
+            if all(isinstance(getattr(part, name, None), nn.Linear) for name in (query, value)):
+                return f".{query}", f".{value}"
+    known = ", ".join("/".join(pair) for pair in PAIRS)
+    raise ModelError(
+        f"tuning=lora: {kind_of(model)} has no linear query and value projections of their own ({known});"
+        " tuning=prefix, tuning=prompt and tuning=full need none"
+    )
+
+
+def _task(model: LanguageModel) -> str:
+    # peft's name for "any model, outputs as they are": it has none for masked language models
+    return "CAUSAL_LM" if model.style == "causal" else "FEATURE_EXTRACTION"
+
+
+def kind_of(model: LanguageModel) -> str:
+    return f"{model.name} ({type(model.module).__name__})"
+
+
+def limit_beside(model: LanguageModel, num_tokens: int) -> int:
+    """Tokens that a row may have beside the virtual ones, which take positions of the model."""
+    positions = num_positions(model.module)
+    if num_tokens < 1 or (positions is not None and num_tokens > positions - 2):
+        most = "" if positions is None else f" and at most {positions - 2}, the model has {positions} positions"
+        raise ModelError(f"tuning.num_tokens={num_tokens}: must be at least 1{most}")
+    return model.limit if positions is None else min(model.limit, positions - num_tokens)
+
+
+def _drawn(model: LanguageModel, num_tokens: int, seed: int) -> Tensor:
+    """(1, num_tokens) ids from the vocabulary, evenly."""
+    ids = torch.randint(len(model.tokenizer), (1, num_tokens), generator=torch.Generator().manual_seed(seed))
+    return ids.to(model.device)
+
+
+def attached(model: LanguageModel, config: Any, seed: int) -> Any:
+    """peft's wrapper, in evaluation mode, its parameters of the base's dtype."""
+    from peft import get_peft_model
+
+    module: Any = model.module
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        tuned: Any = get_peft_model(module, config, autocast_adapter_dtype=False)
+    if Path(str(config.base_model_name_or_path)).exists():  # the place of a folder is its owner's
+        config.base_model_name_or_path = model.name
+    for parameter in tuned.parameters():
+        if parameter.requires_grad:
+            parameter.data = parameter.data.to(module.dtype)
+    return tuned.eval()
+
+
+def _check_trial(module: Any, model: LanguageModel, num_tokens: int, in_front: int) -> None:
+    """ValueError unless virtual tokens move the logits of a text; some models take keys and drop them."""
+    ids = torch.full((1, 2), len(model.tokenizer) - 1, device=model.device)
+    inputs = {"input_ids": ids} | ({} if model.style == "causal" else {"attention_mask": torch.ones_like(ids)})
+    with_them = module(**inputs).logits
+    if with_them.shape[1] != in_front + 2:
+        raise ValueError(f"{num_tokens} virtual tokens and 2 real ones give {with_them.shape[1]} logits")
+    encoder = module.prompt_encoder["default"].embedding.weight
+    kept = encoder.detach().clone()
+    encoder.data.zero_()
+    without = module(**inputs).logits
+    encoder.data.copy_(kept)
+    if torch.equal(with_them, without):
+        raise ValueError("it does not look at virtual tokens")
+
+
+@contextmanager
+def _refusing(model: LanguageModel, method: str) -> Iterator[None]:
+    """Whatever a model without a place for virtual tokens raises, as one ModelError."""
+    kind = kind_of(model)
+    try:
+        yield
+    except REFUSALS as error:
+        raise ModelError(
+            f"tuning={method}: {kind} cannot have virtual tokens ({one_line(error)}); tuning=lora and"
+            " tuning=full need none"
+        ) from error
+
+
+def wrapped(model: LanguageModel, module: Any, limit: int) -> LanguageModel:
+    return LanguageModel(module, model.tokenizer, style=model.style, max_length=limit, name=model.name)

@@ -1,0 +1,78 @@
+"""What is done to the directions of any method: entries masked, blocks estimated one by one."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, get_args
+
+from torch import Tensor, nn
+
+from bszo.errors import OptimError
+from bszo.perturb import Block, Blocks, Directions, Mask, MaskScope, Sparse, Split, mix64, partition, zeros_of
+
+
+@dataclass(frozen=True)
+class Restriction:
+    """z <- M z with M diagonal, a share of it 0 and the rest 1; and one estimate a block, of M z in that block alone.
+
+    Forward passes: the method's, times the number of blocks B; the directions of two blocks are independent, all are
+    measured at the same theta, and the step moves all blocks. Extra memory: one number a parameter; masks are hashed
+    anew from their seed wherever they are used.
+
+    Args:
+        sparsity: share of the entries of z that is zero, in [0, 1).
+        mask_scope: layer: `sparsity` of every parameter's. global: a parameter's share follows from how many of its
+            entries are among the least of all in magnitude, before the first step; `sparsity` is then the overall one.
+        mask_interval: steps between two draws of the mask.
+        blocks: none: the whole is one. transformer, halves, linear, tensor: see `bszo.perturb.partition`.
+
+    Raises:
+        OptimError: a value that is none of these.
+
+    Source: Zhang et al. 2024 (ZO-LLM), arXiv 2402.11592, section 5.
+    """
+
+    sparsity: float
+    mask_scope: MaskScope
+    mask_interval: int
+    blocks: Split | Literal["none"]
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.sparsity < 1:
+            raise OptimError(f"sparsity={self.sparsity}: the share of zeros is in [0, 1); 0 is dense")
+        if self.mask_scope not in get_args(MaskScope):
+            raise OptimError(f"mask_scope={self.mask_scope!r}: layer or global is valid")
+        if self.mask_interval < 1:
+            raise OptimError(f"mask_interval={self.mask_interval}: at least 1 step is valid")
+
+
+class Restricted:
+    """A restriction on the parameters of one optimizer.
+
+    Attributes:
+        blocks: in the order in which they are measured; empty where the whole is one.
+        zeros: entries to mask in each parameter, in expectation; part of the optimizer's state.
+    """
+
+    def __init__(self, restriction: Restriction, params: Sequence[Tensor], module: nn.Module | None) -> None:
+        self.restriction, self.params = restriction, list(params)
+        self.bound = tuple(id(p) for p in params)
+        by = restriction.blocks
+        self.blocks: list[Block] = [] if by == "none" else partition(self.params, by, module)
+        self.zeros = zeros_of(self.params, restriction.sparsity, restriction.mask_scope) if restriction.sparsity else []
+        self._mask: Mask | None = None
+
+    def family(self, base: Directions, seed: int, step: int) -> Directions:
+        """The method's family of this step, restricted."""
+        if self.zeros:
+            mask_seed = mix64(seed, step // self.restriction.mask_interval, -3)
+            if self._mask is None or self._mask.seed != mask_seed:
+                self._mask = Mask(self.params, mask_seed, self.zeros)
+            base = Sparse(base, self._mask)
+        return Blocks(base, self.blocks) if self.blocks else base
+
+    def state(self) -> dict[str, Any]:
+        return {**asdict(self.restriction), "zeros": self.zeros}
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Go on with the shares of the run that saved them."""
+        self.zeros, self._mask = list(state["zeros"]), None

@@ -1,0 +1,29 @@
+"""ZO-SGD-Cons: MeZO that looks before it leaps."""
+
+from dataclasses import replace
+
+from bszo.optim.base import StepReport
+from bszo.optim.mezo import MeZO
+from bszo.perturb import LossOracle, Terms, Weighted
+
+
+class ZOSGDConservative(MeZO):
+    """theta <- argmin L over {theta, theta - lr g z, theta + lr g z}, all on the step's batch.
+
+    g as in MeZO, the mean of q directions likewise; of equal losses the first wins, so that a flat loss moves nothing.
+    Where there is weight decay, lr weight_decay theta is taken off whichever is kept. Forward passes a step: 2 q + 3.
+    Extra memory: none.
+
+    Args:
+        params, lr, eps, num_directions, ...: see MeZO.
+
+    Source: Zhang et al. 2024 (ZO-LLM), arXiv 2402.11592, section 3; Kim et al. 2021 (conservative steps).
+    """
+
+    def estimate(self, oracle: LossOracle) -> tuple[Terms, StepReport]:
+        gradient, report = super().estimate(oracle)
+        signs = (0.0, 1.0, -1.0)
+        with oracle.along(Weighted(oracle.directions, self.per_parameter("lr"))):
+            losses = oracle.measure([{}, *({seed: -sign * g for seed, g in gradient.items()} for sign in signs[1:])])
+        kept = signs[losses.index(min(losses))]
+        return {seed: kept * g for seed, g in gradient.items()}, replace(report, loss=losses[0])

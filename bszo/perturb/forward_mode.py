@@ -1,0 +1,76 @@
+"""Forward-mode differentiation: a loss and its slope along one direction, in one pass."""
+
+import logging
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from bszo.errors import OptimError
+
+WITH_A_RULE = (None, "eager", "sdpa")  # attention of transformers: sdpa has a kernel with a rule, the others do not
+log = logging.getLogger(__name__)
+
+
+class ForwardMode:
+    """(loss, slope) of a closure at theta along tangents: L(theta) and d L(theta + t v) / d t at t = 0.
+
+    The closure's module runs with dual numbers in place of its parameters, which are not written. PyTorch's fused
+    attention kernels have no forward-mode rule, so its math kernel runs in their place.
+
+    Args:
+        params: the parameters that have tangents.
+        module: the module that the closure runs.
+
+    Raises:
+        OptimError: a parameter that is not the module's, or an attention kernel without a forward-mode rule; from a
+            call, an operation without a rule, or a closure that returns no differentiable tensor of one element.
+    """
+
+    def __init__(self, params: Sequence[Tensor], module: nn.Module) -> None:
+        self.module, self.names = module, {id(p): f"module.{name}" for name, p in module.named_parameters()}
+        if missing := sum(id(p) not in self.names for p in params):
+            raise OptimError(f"params: {missing} of {len(params)} are not parameters of module=, which is run")
+        kernels = {getattr(getattr(m, "config", None), "_attn_implementation", None) for m in module.modules()}
+        if others := sorted(map(str, kernels - set(WITH_A_RULE))):
+            raise OptimError(f"module: its attention kernel {others[0]} has no forward-mode rule; a model loaded with"
+                             " attn_implementation='sdpa' or 'eager' is valid")
+        if "sdpa" in kernels:
+            log.info("forward mode: attention runs PyTorch's math kernel, for the fused ones have no forward-mode rule")
+
+    def __call__(self, closure: Callable[[], Any], params: Sequence[Tensor], tangents: Iterable[Tensor]
+                 ) -> tuple[float, float]:
+        runs = _Runs(self.module, closure)
+
+        def loss(values: Mapping[str, Tensor]) -> Tensor:
+            return torch.func.functional_call(runs, dict(values))
+
+        primal = {self.names[id(p)]: p.detach() for p in params}
+        tangent = {self.names[id(p)]: v.to(p.dtype) for p, v in zip(params, tangents, strict=True)}
+        try:
+            with sdpa_kernel(SDPBackend.MATH):
+                value, slope = torch.func.jvp(loss, (primal,), (tangent,))  # pyright: ignore[reportAssignmentType]
+        except RuntimeError as error:  # without a rule: NotImplementedError; from an autograd.Function a plain one
+            if not isinstance(error, NotImplementedError) and "jvp" not in str(error):
+                raise
+            reason = " ".join(str(error).split()).split(". ")[0].rstrip(".")
+            raise OptimError(f"closure(): {reason}; a method that takes differences, such as MeZO, is valid") from error
+        return float(value), float(slope)
+
+
+class _Runs(nn.Module):
+    """The closure as the forward of a module, so that `functional_call` can put values in the other's place."""
+
+    def __init__(self, module: nn.Module, closure: Callable[[], Any]) -> None:
+        super().__init__()
+        self.module, self.closure = module, partial(closure)  # a closure that is a module must not become a part
+
+    def forward(self) -> Tensor:
+        result = self.closure()
+        if not isinstance(result, Tensor) or result.numel() != 1:
+            raise OptimError(f"closure() returned {type(result).__name__} {result!r:.80}; forward mode needs a tensor"
+                             " of one element that was computed by the module in this process")
+        return result.reshape(())

@@ -1,0 +1,71 @@
+"""A task whose answers a model writes itself, held against gold answers."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal, get_args
+
+from bszo.errors import ConfigError
+from bszo.tasks.fields import answers_field
+from bszo.tasks.task import Example, Task, example_id
+from bszo.tasks.template import Style, Template, Words, render
+
+Objective = Literal["likelihood", "f1"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class GenerationTask(Task):
+    """Rows -> prompts with gold answers. Scored by token F1; only causal models write.
+
+    Args:
+        label: the column of the gold answers: a list of texts, or SQuAD's {"text": [...]}.
+        causal: the prompt, and as its one option what training has the model say, in which {answer} is the first
+            gold answer.
+        objective: what training minimises: the answer's negative log-likelihood, or -F1 of what is generated, which
+            has no gradient.
+        max_new_tokens: longest answer.
+        stop: the character that ends an answer.
+
+    Raises:
+        ConfigError: as Task, and an argument above that is none of these.
+    """
+
+    label_names: tuple[str, ...] = ("answer",)
+    masked: Template | None = field(default=None)  # type: ignore[assignment]
+    objective: Objective = "likelihood"
+    max_new_tokens: int = 50
+    stop: str = "\n"
+
+    LEAST_LABELS: ClassVar[int] = 1
+
+    def example(self, row: Mapping[str, Any], style: Style, words: Words = "corrected", *, where: str = "") -> Example:
+        """The row's prompt, the answer to learn as its one option, and all gold answers. Raises as Task."""
+        if style not in self.styles:
+            raise ConfigError(f"task={self.name}: answers are written, which a {style} model cannot; take a causal one")
+        values, label = self.check(row, where)
+        answers = self._answers(row, where)
+        options = tuple(render(option, {**values, "answer": answers[0]}) for option in self.causal.words(words))
+        prompt = render(self.causal.prompt, values).strip(" ")
+        return Example(example_id(row, where), prompt, options, label, answers)
+
+    def _label(self, row: Mapping[str, Any], where: str) -> int:
+        self._answers(row, where)
+        return 0
+
+    def _answers(self, row: Mapping[str, Any], where: str) -> tuple[str, ...]:
+        return answers_field(row[self.label], f"{where or self.name}: field {self.label!r}")
+
+    @property
+    def styles(self) -> tuple[Style, ...]:
+        return ("causal",)
+
+    def _check_names_and_counts(self) -> None:
+        super()._check_names_and_counts()
+        if self.objective not in get_args(Objective):
+            raise ConfigError(f"task.objective={self.objective!r}: not one of {', '.join(get_args(Objective))}")
+        if not isinstance(self.max_new_tokens, int) or self.max_new_tokens < 1:
+            raise ConfigError(f"task.max_new_tokens={self.max_new_tokens!r}: must be a whole number, 1 or more")
+        if not isinstance(self.stop, str) or len(self.stop) != 1:
+            raise ConfigError(f"task.stop={self.stop!r}: must be one character")
+
+    def _usable_columns(self) -> set[str]:
+        return super()._usable_columns() | {"answer"}

@@ -1,0 +1,100 @@
+"""What trains, as a configuration says it: each choice of conf/tuning, typed, and what it makes of a model."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+from pydantic import ConfigDict, Field, with_config
+
+from bszo.errors import ConfigError
+from bszo.models import LanguageModel, ProbedModel, tuning
+from bszo.tasks import Example, choose
+
+_FORBID = ConfigDict(extra="forbid")
+
+
+class Choice:
+    """What each choice answers: the model that trains, and what stands in front of its prompts."""
+
+    def attach(self, model: LanguageModel, task: Any, seed: int) -> LanguageModel:
+        """The model as the choice has it train; ModelError where it cannot."""
+        return model
+
+    def shots(self, examples: Sequence[Example], seed: int) -> list[Example]:
+        """The training examples to show."""
+        return []
+
+
+@with_config(_FORBID)
+@dataclass(frozen=True)
+class Full(Choice):
+    """Every parameter trains."""
+
+    method: Literal["full"]
+
+
+@with_config(_FORBID)
+@dataclass(frozen=True)
+class Lora(Choice):
+    """W + (alpha / rank) B A on query and value projections; A and B train."""
+
+    method: Literal["lora"]
+    rank: int
+    alpha: float
+
+    def attach(self, model: LanguageModel, task: Any, seed: int) -> LanguageModel:
+        return tuning.lora(model, rank=self.rank, alpha=self.alpha, seed=seed)
+
+
+@with_config(_FORBID)
+@dataclass(frozen=True)
+class Prefix(Choice):
+    """Keys and values of virtual tokens in front of every layer's own train."""
+
+    method: Literal["prefix"]
+    num_tokens: int
+
+    def attach(self, model: LanguageModel, task: Any, seed: int) -> LanguageModel:
+        return tuning.prefix(model, num_tokens=self.num_tokens, seed=seed)
+
+
+@with_config(_FORBID)
+@dataclass(frozen=True)
+class Prompt(Choice):
+    """Embeddings of virtual tokens in front of the text's own train."""
+
+    method: Literal["prompt"]
+    num_tokens: int
+
+    def attach(self, model: LanguageModel, task: Any, seed: int) -> LanguageModel:
+        return tuning.prompt(model, num_tokens=self.num_tokens, seed=seed)
+
+
+@with_config(_FORBID)
+@dataclass(frozen=True)
+class LinearProbe(Choice):
+    """A head over the last hidden state at the option's position trains."""
+
+    method: Literal["linear-probe"]
+
+    def attach(self, model: LanguageModel, task: Any, seed: int) -> LanguageModel:
+        return ProbedModel(model, task.num_labels)
+
+
+@with_config(_FORBID)
+@dataclass(frozen=True)
+class InContext(Choice):
+    """Nothing trains; `num_shots` training rows with their answers stand in front of every prompt."""
+
+    method: Literal["in-context"]
+    num_shots: int
+
+    def __post_init__(self) -> None:
+        if self.num_shots < 0:
+            raise ConfigError(f"tuning.num_shots={self.num_shots}: must be at least 0")
+
+    def shots(self, examples: Sequence[Example], seed: int) -> list[Example]:
+        return choose(examples, self.num_shots, seed)
+
+
+Tuning = Annotated[Full | Lora | Prefix | Prompt | LinearProbe | InContext, Field(discriminator="method")]

@@ -1,0 +1,172 @@
+"""`make soak`: every zeroth-order method for 2,000 steps in three precisions; memory and open files must stay flat.
+
+    python scripts/soak.py [--steps N] [--methods NAME ...] [--precisions NAME ...] [--out FILE]
+
+A case's figures are written as soon as it ends. Exit codes: 0 all flat and exact, 1 something grew or drifted.
+"""
+
+import argparse
+import gc
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import psutil
+import torch
+from hydra import compose, initialize_config_dir
+from torch import Tensor, nn
+from transformers import OPTConfig, OPTForCausalLM
+
+import bszo
+from bszo.errors import NonFiniteLoss
+from bszo.models import weights_fingerprint
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from experiments.build import make_optimizer  # noqa: E402 - found through the line above
+from experiments.files import written_whole  # noqa: E402
+from experiments.run import CONF, resolve  # noqa: E402
+from experiments.schema import parse  # noqa: E402
+
+METHODS = sorted(path.stem for path in (CONF / "optimizer").glob("*.yaml"))
+PRECISIONS = ("fp32", "bf16", "fp16")
+SAMPLES = 20  # over a case
+WARM_UP = 0.25  # of the steps: allocators and caches fill
+MOST_GROWTH = 0.02
+SIZE: dict[str, Any] = {
+    "vocab_size": 97, "hidden_size": 16, "word_embed_proj_dim": 16, "ffn_dim": 32, "num_hidden_layers": 2,
+    "num_attention_heads": 2, "max_position_embeddings": 32, "dropout": 0.0, "pad_token_id": 1, "init_std": 0.2,  # as in a trained model: at 0.02 float16 norms overflow in slopes
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Sample:
+    """What a process holds at one moment: resident bytes, open files, live tensors."""
+
+    bytes: int
+    files: int
+    tensors: int
+
+
+def look() -> Sample:
+    """After a collection, so that what waits for one does not count; nor does what was frozen before."""
+    gc.collect()
+    tensors = sum(issubclass(type(thing), Tensor) for thing in gc.get_objects())
+    process = psutil.Process()
+    return Sample(process.memory_info().rss, process.num_fds(), tensors)
+
+
+def growth(values: Sequence[int]) -> float:
+    """The most after the warm-up beyond the most until its end, as a share."""
+    border = max(1, round(WARM_UP * len(values)))
+    return max(values[border:]) / max(1, *values[:border]) - 1
+
+
+def problems(samples: Sequence[Sample], drift: float) -> list[str]:
+    """What is not as it must be, each in a few words."""
+    found = [
+        f"{name} grew by {100 * share:.1f} %"
+        for name, share in (
+            ("resident memory", growth([sample.bytes for sample in samples])),
+            ("live tensors", growth([sample.tensors for sample in samples])),
+        )
+        if share > MOST_GROWTH
+    ]
+    if growth([sample.files for sample in samples]) > 0:
+        found.append(f"open files grew from {samples[0].files} to {samples[-1].files}")
+    return found + ([f"at lr 0 a weight moved by {drift:.3g}"] if drift else [])
+
+
+def tiny(dtype: torch.dtype) -> tuple[nn.Module, Callable[[], Tensor]]:
+    """A random OPT of a few thousand weights and the loss of one batch."""
+    torch.manual_seed(0)
+    module: Any = OPTForCausalLM(OPTConfig(**SIZE))
+    module.to(dtype).eval()
+    ids = torch.randint(2, 97, (4, 16), generator=torch.Generator().manual_seed(1))
+
+    def loss() -> Tensor:
+        logits = module(input_ids=ids).logits[:, :-1].float()
+        return nn.functional.cross_entropy(logits.flatten(0, 1), ids[:, 1:].flatten())
+
+    return module, loss
+
+
+def still(node: Any) -> Any:
+    """An optimizer's configuration with every rate zero."""
+    if isinstance(node, dict):
+        return {key: 0.0 if key == "lr" else still(value) for key, value in node.items()}
+    return node
+
+
+def soak(method: str, precision: str, steps: int) -> dict[str, Any] | None:
+    """The figures of one case; None for a method that follows true gradients alone."""
+    run = parse(resolve(compose("config", overrides=[f"optimizer={method}", f"precision={precision}", "device=cpu"])))
+    module, loss = tiny(getattr(torch, run.precision.dtype))
+    gc.collect()
+    gc.freeze()  # what the libraries hold is not gone through at every look
+    model: Any = SimpleNamespace(module=module)
+    optimizer: Any = make_optimizer(run.optimizer_node, model)
+    if isinstance(optimizer, bszo.FirstOrder):
+        return None
+    before = weights_fingerprint(module)
+    samples, every, last = [], max(1, steps // SAMPLES), 0.0
+    start = time.perf_counter()
+    try:
+        for step in range(steps):
+            last = float(optimizer.step(loss))
+            if (step + 1) % every == 0:
+                samples.append(look())
+    except NonFiniteLoss as error:
+        return {"steps": optimizer.num_steps, "growth": 0.0, "seconds": 0.0, "problems": [str(error)]}
+    finally:
+        gc.unfreeze()
+    seconds = time.perf_counter() - start
+    kept = [parameter.detach().clone() for parameter in module.parameters()]
+    exact: Any = make_optimizer(still(run.optimizer_node), model)
+    for _ in range(max(1, steps // 10)):
+        exact.step(loss)
+    drift = max(float((a - b).detach().abs().max()) for a, b in zip(module.parameters(), kept, strict=True))
+    found = problems(samples, drift)
+    return {
+        "steps": steps, "seconds": round(seconds, 2), "last_loss": last, "moved": before != weights_fingerprint(module),
+        "resident_bytes": [samples[0].bytes, samples[-1].bytes], "growth": growth([s.bytes for s in samples]),
+        "files": [samples[0].files, samples[-1].files], "tensors": [samples[0].tensors, samples[-1].tensors],
+        "drift_at_lr_0": drift, "problems": found,
+    }  # fmt: skip
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command line; returns the exit code."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--steps", type=int, default=2000)
+    parser.add_argument("--methods", nargs="+", choices=METHODS, default=METHODS)
+    parser.add_argument("--precisions", nargs="+", choices=PRECISIONS, default=PRECISIONS)
+    parser.add_argument("--out", type=Path, default=Path("results/soak.json"))
+    arguments = parser.parse_args(argv)
+    torch.set_num_threads(1)
+    cases: dict[str, Any] = {}
+    report = {"made_by": "scripts/soak.py", "torch": torch.__version__, "cores": os.cpu_count(), "cases": cases}
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        for method in arguments.methods:
+            for precision in arguments.precisions:
+                case = soak(method, precision, arguments.steps)
+                if case is None:
+                    continue
+                cases[f"{method} {precision}"] = case
+                with written_whole(arguments.out) as temporary:
+                    temporary.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+                said = "; ".join(case["problems"]) or "flat, exact"
+                grown = f"{100 * case['growth']:+5.2f} %"
+                print(f"{method:<20} {precision:<5} {case['seconds']:7.1f} s  {grown}  {said}", flush=True)
+    return 1 if any(case["problems"] for case in cases.values()) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

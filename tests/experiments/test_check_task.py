@@ -1,0 +1,105 @@
+"""The page "your own task" is true: its YAML and rows, checked and run from a folder of the user's."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from experiments.check_task import main
+from tests.experiments.conftest import Cli
+
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "your-own-task.md"
+
+
+@pytest.fixture
+def mine(tmp_path: Path) -> Path:
+    """The page's own YAML and rows, in the page's own folders."""
+    (task,) = re.findall(r"```yaml\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
+    (rows,) = re.findall(r"```json\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
+    (tmp_path / "task").mkdir()
+    (tmp_path / "task" / "mood.yaml").write_text(task, encoding="utf-8")
+    folder = tmp_path / "rows" / "mood"
+    folder.mkdir(parents=True)
+    examples = [json.loads(line) for line in rows.splitlines()]
+    for split, count in (("train", 8), ("test", 4)):
+        numbered = [examples[i % 2] | {"text": f"{split} {i} {examples[i % 2]['text']}"} for i in range(count)]
+        (folder / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in numbered), encoding="utf-8")
+    return tmp_path
+
+
+def arguments(mine: Path, *more: str) -> list[str]:
+    return ["--config-dir", str(mine), "task=mood", "data=local", f"data.root={mine / 'rows'}", "device=cpu", *more]
+
+
+@pytest.mark.parametrize("model", ["tiny-opt", "tiny-roberta"])
+def test_one_example_is_shown_token_by_token(model: str, mine: Path, capsys: pytest.CaptureFixture[str]):
+    assert main(arguments(mine, f"model={model}", "--row", "1")) == 0
+    out = capsys.readouterr().out
+    assert "train │ 6" in out.replace("  ", " ") or re.search(r"train\s+│ 6 ", out)
+    tokens = re.findall(r"(\[?\d+\]?):(\S+)", out.split("bracketed] ones")[1].split("score =")[0])
+    read = [token for mark, token in tokens if mark.startswith("[")]
+    assert read == (["Ġwas"] if model == "tiny-opt" else ["<mask>"])
+    assert "'" + " terrible" + "'" in out and "Ġgreat" in out
+    assert out.count("right") == 1 and out.count("chosen") == 1
+    scores = [float(score) for score in re.findall(r"-\d+\.\d{4}", out)]
+    assert len(scores) == 2 and all(score < 0 for score in scores)
+
+
+def test_scores_and_tokens_are_the_model_s(mine: Path, capsys: pytest.CaptureFixture[str]):
+    from bszo.models import load_model
+    from bszo.tasks import Example
+
+    assert main(arguments(mine, "model=tiny-opt")) == 0
+    out = capsys.readouterr().out
+    pieces = re.findall(r"\[?\d+\]?:(\S+)", out.split("bracketed] ones")[1].split("score =")[0])
+    text = "".join(pieces[1:]).replace("Ġ", " ")
+    model = load_model("asset:tiny-opt", dtype="float32")
+    encoded = model.encode([Example("x:0", text, (" terrible", " great"), 0)])
+    expected = model.score_all(encoded, max_tokens=99)[0].tolist()
+    assert [float(score) for score in re.findall(r"-\d+\.\d{4}", out)] == pytest.approx(expected, abs=1e-4)
+
+
+def test_written_answers_are_shown_with_their_f1(capsys: pytest.CaptureFixture[str]):
+    small = ("data.num_train=20", "data.num_test=4", "task.num_train=8", "task.num_validation=4", "device=cpu")
+    assert main(["task=squad", "model=tiny-opt", "task.max_new_tokens=5", *small]) == 0
+    assert re.search(r"written: '.*'\ngold: +'.*'.*\ntoken F1 [01]\.\d{3}", capsys.readouterr().out)
+
+
+def test_the_page_s_run_command_runs(mine: Path, cli: Cli):
+    extra = ("model=tiny-opt", "optimizer=bszo", "protocol=smoke", "tracker=none", "tracker.progress=never")
+    outcome = cli(*arguments(mine, *extra, f"paths.results={mine / 'results'}"))
+    assert outcome.code == 0, outcome.err
+    assert len(list((mine / "results" / "runs").glob("mood-*.json"))) == 1
+
+
+def test_the_project_s_file_wins_over_one_of_the_same_name(mine: Path):
+    from experiments.check_task import composed
+
+    (mine / "protocol").mkdir()
+    (mine / "protocol" / "mini.yaml").write_text("num_steps: 1\n", encoding="utf-8")
+    assert composed(["task=mood"], str(mine))["protocol"]["num_steps"] == 2000
+
+
+def test_mistakes_are_one_line(mine: Path, capsys: pytest.CaptureFixture[str]):
+    rows = mine / "rows" / "mood" / "train.jsonl"
+    good = rows.read_text(encoding="utf-8")
+    yaml = mine / "task" / "mood.yaml"
+    text = yaml.read_text(encoding="utf-8")
+
+    def says(*more: str) -> str:
+        assert main(arguments(mine, "model=tiny-opt", *more)) == 1
+        (line,) = capsys.readouterr().err.splitlines()
+        return line
+
+    assert says("--row", "6") == "--row 6: must be 0 to 5, the training rows"
+    assert says("task=moods").startswith("task=moods: no such choice; choose one of")
+    assert main(["--config-dir", str(mine / "none")]) == 1
+    assert "none: there is no such folder; one with task/<name>.yaml is needed" in capsys.readouterr().err
+    rows.write_text(good.replace('"sad"', '"glad"', 1), encoding="utf-8")
+    assert says().endswith("train.jsonl:1: field 'mood' is 'glad'; valid: 0 (sad), 1 (happy)")
+    rows.write_text(good, encoding="utf-8")
+    yaml.write_text(text.replace("columns: [text]", "columns: [words]"), encoding="utf-8")
+    assert says() == "task.causal uses text; task.columns has words"
+    yaml.write_text(text.replace("num_train: 6", "num_trains: 6"), encoding="utf-8")
+    assert says().startswith("task.num_trains: no such key; choose one of")

@@ -1,0 +1,97 @@
+"""A record names all that is needed to run it again, and running it again gives it again."""
+
+import copy
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from experiments import record as records
+from experiments.rerun import comparison, differences, main
+from tests.experiments.conftest import Cli
+from tests.experiments.runs import make_model
+
+SMALL = (
+    "protocol=smoke", "tracker=none", "task.num_train=16", "task.num_validation=8", "device=cpu", "threads=1",
+    "protocol.checkpoint_every=2",
+)  # fmt: skip
+MINI = ("data.num_train=32", "data.num_test=8")
+Said = pytest.CaptureFixture[str]
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_model(tmp_path_factory.mktemp("rerun") / "model")
+
+
+def one(folder: Path) -> tuple[Path, dict[str, Any]]:
+    (path,) = (folder / "runs").iterdir()
+    return path, records.load(path)
+
+
+def test_a_shipped_model_needs_the_record_alone(cli: Cli, tmp_path: Path, capfd: Said):
+    assert cli(*SMALL, *MINI, "optimizer=bszo", "precision=bf16", "seed=3", f"paths.results={tmp_path / 'r'}").code == 0
+    path, record = one(tmp_path / "r")
+    assert main([str(path), "--out", str(tmp_path / "again")]) == 0
+    said = capfd.readouterr().out
+    assert "equal, bit for bit" in said and "DIFFERENT" not in said
+    _, again = one(tmp_path / "again")
+    assert again["signature"] == record["signature"] and again["config"] == record["config"]
+    assert [p["train_loss"] for p in again["curve"]] == [p["train_loss"] for p in record["curve"]]
+    # a number that was changed by hand is found
+    record["curve"][-1]["train_loss"] += 1e-6
+    (tmp_path / "edited.json").write_text(json.dumps(record))
+    assert main([str(tmp_path / "edited.json"), "--out", str(tmp_path / "again")]) == 3
+    assert "curve: train_loss" in next(x for x in capfd.readouterr().out.splitlines() if "DIFFERENT" in x)
+
+
+def test_folders_are_asked_for_and_held_to_their_content(cli: Cli, tmp_path: Path, model: Path, capfd: Said):
+    (tmp_path / "data" / "sst2").mkdir(parents=True)
+    for name, count in (("train", 30), ("validation", 8)):
+        rows = [{"sentence": f"{name} film {i}", "label": i % 2} for i in range(count)]
+        (tmp_path / "data" / "sst2" / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    local = ["model=local", f"model.path={model}", "data=local", f"data.root={tmp_path / 'data'}"]
+    assert cli(*SMALL, *local, "optimizer=mezo", f"paths.results={tmp_path / 'r'}").code == 0
+    path, _ = one(tmp_path / "r")
+    out = ["--out", str(tmp_path / "again")]
+    tries = [
+        ([], "give its folder with --model DIR"),
+        (["--model", str(tmp_path / "none")], "no such folder"),
+        (["--model", str(tmp_path / "data")], "the record was made with model@"),
+        (["--model", str(model)], "give its folder with --data DIR"),
+        (["--model", str(model), "--data", str(model)], "no such folder"),
+    ]
+    for arguments, says in tries:
+        assert main([str(path), *arguments, *out]) == 1
+        said = capfd.readouterr().err.strip()
+        assert says in said and "\n" not in said
+    assert not (tmp_path / "again").exists()
+    assert main([str(path), "--model", str(model), "--data", str(tmp_path / "data"), *out]) == 0
+    assert "equal, bit for bit" in capfd.readouterr().out
+
+
+@pytest.mark.parametrize("text", ["", "{}", '{"schema_version": 99}'])
+def test_what_is_no_record(tmp_path: Path, text: str, capfd: Said):
+    (tmp_path / "x.json").write_text(text)
+    assert main([str(tmp_path / "x.json")]) == 1
+    assert "x.json" in capfd.readouterr().err
+
+
+def test_another_machine_is_named_and_compared_within_tolerances(some_record: dict[str, Any]):
+    machine = {"versions": {"torch": "2.0"}, "hardware": {"device": "cpu", "cpu": "a"}, "byte_order": "little"}
+    other = {"versions": {"torch": "2.1"}, "hardware": {"device": "cuda", "gpu": "b"}, "byte_order": "little",
+             "parallel": {"world_size": 2}}  # fmt: skip
+    assert differences(machine, machine) == []
+    found = differences(machine, other)
+    assert "version of torch: 2.0 there, 2.1 here" in found and "processes: 1 there, 2 here" in found
+    near = copy.deepcopy(some_record)
+    near["test_accuracy"] += 0.01
+    near["curve"][1]["train_loss"] *= 1.005
+
+    def equal(there: dict[str, Any], here: dict[str, Any], *, bitwise: bool) -> bool:
+        return all(line.equal for line in comparison(there, here, bitwise=bitwise))
+
+    assert equal(some_record, near, bitwise=False) and not equal(some_record, near, bitwise=True)
+    for key, value in (("num_forwards", 61), ("test_accuracy", 0.75), ("status", "diverged"), ("test_accuracy", None)):
+        assert not equal(some_record, some_record | {key: value}, bitwise=False)

@@ -1,0 +1,142 @@
+"""A machine that does not do its part: a full or read-only disk, no home, a clock that goes back."""
+
+import errno
+import itertools
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from experiments import files
+from experiments import record as records
+from tests.experiments.conftest import Cli, some_record  # noqa: F401 (a fixture)
+from tests.hostile.conftest import MINI, SMALL
+
+ROOT = Path(__file__).resolve().parents[2]
+# a run whose files cannot grow beyond so many bytes, as on a disk with so much room
+LIMITED = """
+import resource, sys
+limit = int(sys.argv.pop(1))
+resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+from experiments.run import main
+main()
+"""
+
+
+def arguments(model: Path, results: Path) -> list[str]:
+    return [*SMALL, *MINI, "model=local", f"model.path={model}", f"paths.results={results}"]
+
+
+def left(folder: Path) -> list[str]:
+    """Names of all files but the empty locks."""
+    return sorted(path.name for path in folder.rglob("*") if path.is_file() and path.suffix != ".lock")
+
+
+@pytest.mark.parametrize(
+    ("limit", "more", "says", "status"),
+    [
+        (1000, [], "the record cannot be written (File too large)", None),
+        (20_000, ["protocol.checkpoint_every=1"], "cannot be written", "crashed"),
+    ],
+)
+def test_a_full_disk(
+    tmp_path: Path, model_folder: Path, limit: int, more: list[str], says: str, status: str | None
+):
+    command = [sys.executable, "-c", LIMITED, str(limit), *arguments(model_folder, tmp_path / "r"), *more]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    assert says in done.stderr.strip().splitlines()[-1]
+    found = records.load_all([tmp_path / "r" / "runs"])
+    assert [record["status"] for record in found] == ([status] if status else [])
+    assert len(left(tmp_path)) == len(found)  # no part of a checkpoint, no temporary file
+
+
+def test_a_disk_that_fills_at_any_sync(
+    cli: Cli, tmp_path: Path, model_folder: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Whatever file is being written then: what is there is whole, and the same command ends well later."""
+    sync = files._sync
+
+    def full_after(left: int) -> Callable[[Path], None]:
+        count = itertools.count()
+
+        def full(path: Path) -> None:
+            if next(count) >= left:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            sync(path)
+
+        return full
+
+    for at in range(5):
+        results = tmp_path / str(at)
+        monkeypatch.setattr(files, "_sync", full_after(at))
+        done = cli(*arguments(model_folder, results), "protocol.checkpoint_every=2")
+        assert done.code == 1 and "No space left on device" in done.err.splitlines()[-1]
+        assert not [name for name in left(results) if name.endswith(".tmp")]
+        if (results / "runs").is_dir():
+            records.load_all([results / "runs"])
+        monkeypatch.setattr(files, "_sync", sync)
+        assert cli(*arguments(model_folder, results), "protocol.checkpoint_every=2").code == 0
+        (record,) = records.load_all([results / "runs"])
+        assert record["status"] == "ok"
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EROFS, errno.EDQUOT, errno.EIO])
+def test_a_record_is_never_half_written(
+    tmp_path: Path, some_record: dict[str, Any], monkeypatch: pytest.MonkeyPatch, code: int  # noqa: F811
+):
+    path = records.write(some_record, tmp_path)
+    before, write_text = path.read_bytes(), Path.write_text
+
+    def half(self: Path, text: str, **options: Any) -> int:
+        write_text(self, text[: len(text) // 2], **options)
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(Path, "write_text", half)
+    with pytest.raises(OSError):
+        records.write(some_record | {"num_steps": 61}, tmp_path)
+    assert path.read_bytes() == before
+    assert [file.name for file in tmp_path.iterdir()] == [path.name]
+
+
+def test_a_read_only_place(refused: Any):
+    """/proc takes no new file, not even from root."""
+    for key in ("paths.results", "paths.runs"):
+        assert f"{key}=/proc/none" in refused(f"{key}=/proc/none")
+
+
+def test_no_home(tmp_path: Path, model_folder: Path):
+    """W&B and transformers look for one; this home cannot be made, and holds no key."""
+    environment = {key: value for key, value in os.environ.items() if not key.startswith(("XDG_", "HF_", "WANDB_"))}
+    command = [sys.executable, "-m", "experiments.run", *arguments(model_folder, tmp_path / "r"), "tracker=wandb"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=environment | {"HOME": "/proc/none"})
+    assert done.returncode == 0, done.stderr
+    assert [record["status"] for record in records.load_all([tmp_path / "r" / "runs"])] == ["ok"]
+    assert list((tmp_path / "r" / "wandb").glob("offline-run-*"))
+
+
+def test_home_is_not_set(cli: Cli, tmp_path: Path, model_folder: Path, monkeypatch: pytest.MonkeyPatch):
+    for name in ("HOME", "USER", "LOGNAME", "USERNAME"):
+        monkeypatch.delenv(name, raising=False)
+    assert cli(*arguments(model_folder, tmp_path / "r")).code == 0
+
+
+def test_a_clock_that_goes_back(
+    cli: Cli, tmp_path: Path, model_folder: Path, monkeypatch: pytest.MonkeyPatch
+):
+    now, calls = time.time, itertools.count(1)
+    monkeypatch.setattr(time, "time", lambda: now() - 3600 * next(calls))
+    begin = time.perf_counter()
+    assert cli(*arguments(model_folder, tmp_path / "r")).code == 0
+    spent = time.perf_counter() - begin
+    (record,) = records.load_all([tmp_path / "r" / "runs"])
+    seconds = [record["train_seconds"], record["evaluation_seconds"], record["step_ms"] / 1000]
+    seconds += [point["train_seconds"] for point in record["curve"]]
+    assert all(0 <= value <= spent for value in seconds)
+    assert [point["train_seconds"] for point in record["curve"]] == sorted(seconds[3:])

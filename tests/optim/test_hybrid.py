@@ -1,0 +1,160 @@
+"""Hybrid ZO-FO against a dense reference, and the border at which the backward pass and its memory stop."""
+
+import copy
+from functools import partial
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from bszo import BSZO, FirstOrder, Hybrid, MeZO
+from bszo.errors import NonFiniteLoss, OptimError, TrajectoryError
+from bszo.perturb import mix64, noise
+from bszo.trajectory import describe
+
+IDS = torch.arange(48).reshape(4, 12) % 30 + 2
+SGD = partial(torch.optim.SGD, lr=0.05)
+ADAMW = partial(torch.optim.AdamW, lr=1e-3, weight_decay=0.1)
+
+
+def opt(layers: int = 3) -> Any:
+    from transformers import OPTConfig, OPTForCausalLM
+
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        config = OPTConfig(vocab_size=32, hidden_size=16, ffn_dim=32, num_hidden_layers=layers, num_attention_heads=2,
+                           max_position_embeddings=16, word_embed_proj_dim=16, dropout=0.1)
+        return OPTForCausalLM(config).double().eval()
+
+
+def loss_of(model: Any) -> Tensor:
+    return model(input_ids=IDS, labels=IDS, use_cache=False).loss
+
+
+def kept_bytes(optimizer: Any, model: nn.Module) -> int:
+    """What autograd keeps for the backward pass of one step, each storage once, parameters aside."""
+    own = {p.untyped_storage().data_ptr() for p in model.parameters()}
+    storages: dict[int, int] = {}
+
+    def pack(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in own:
+            storages[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        optimizer.step(lambda: loss_of(model))
+    return sum(storages.values())
+
+
+def test_both_halves_step_from_the_same_theta() -> None:
+    """Above the border the gradient of theta, below it MeZO's estimate at theta, from formulas and a dense z."""
+    model, eps, lr, seed = opt(), 1e-2, 1e-2, 5
+    twin = copy.deepcopy(model)
+    optimizer = Hybrid(model.parameters(), zeroth_order=partial(MeZO, lr=lr, eps=eps), algorithm=SGD, num_blocks=2,
+                       weight_decay=0.1, seed=seed, module=model)
+    names = [name for name, _ in model.named_parameters()]
+    high = [i for i, name in enumerate(names) if "layers.2." in name or name.startswith("model.decoder.final")]
+    low = [i for i in range(len(names)) if i not in high]
+    for step in range(3):
+        theta = [p.detach().clone() for p in twin.parameters()]
+        value = loss_of(twin)
+        gradients = torch.autograd.grad(value, list(twin.parameters()))
+        z = {i: noise.values(theta[i].shape, place, mix64(seed, step, 0)).double() for place, i in enumerate(low)}
+        sides = []
+        for sign in (1, -1):
+            with torch.no_grad():
+                for i, p in enumerate(twin.parameters()):
+                    p.copy_(theta[i] + sign * eps * z[i] if i in z else theta[i])
+                sides.append(float(loss_of(twin)))
+        y = (sides[0] - sides[1]) / (2 * eps)
+        with torch.no_grad():
+            for i, p in enumerate(twin.parameters()):
+                delta = -lr * (y * z[i] + 0.1 * theta[i]) if i in z else -0.05 * (gradients[i] + 0.1 * theta[i])
+                p.copy_(theta[i] + delta)
+        assert optimizer.step(lambda: loss_of(model)) == pytest.approx(float(value), rel=1e-6)
+        for name, p, q in zip(names, model.parameters(), twin.parameters(), strict=True):
+            torch.testing.assert_close(p, q, rtol=1e-4, atol=1e-6, msg=name)  # the loss is in fp32
+    assert (optimizer.num_forwards, optimizer.num_backwards, optimizer.num_steps) == (9, 3, 3)
+
+
+def test_no_activation_is_kept_below_the_border() -> None:
+    """With one of n layers above it, what is kept does not grow with n; without a border it does."""
+    def kept(layers: int, num_blocks: int | None) -> int:
+        model = opt(layers)
+        if num_blocks is None:
+            return kept_bytes(FirstOrder(model.parameters(), algorithm=SGD), model)
+        return kept_bytes(Hybrid(model.parameters(), zeroth_order=partial(MeZO, lr=1e-3, eps=1e-3), algorithm=SGD,
+                                 num_blocks=num_blocks, module=model), model)
+
+    assert kept(2, 2) == kept(5, 2) < kept(5, 3) < kept(5, None)
+    a_layer = (kept(5, None) - kept(2, None)) / 3
+    assert kept(5, 3) - kept(5, 2) == pytest.approx(a_layer, rel=0.25)
+
+
+def test_nothing_below_has_a_gradient_and_all_still_require_one() -> None:
+    model = opt()
+    optimizer = Hybrid(model.parameters(), zeroth_order=partial(BSZO, lr=1e-3), algorithm=ADAMW, module=model)
+    seen: list[int] = []
+    optimizer.step(lambda: seen.append(sum(p.requires_grad for p in model.parameters())) or loss_of(model))
+    assert seen[0] == 2 and set(seen[1:]) == {len(list(model.parameters()))}, "only the last norm while it is recorded"
+    assert all(p.grad is None and p.requires_grad for p in model.parameters())
+
+
+def test_a_failure_below_leaves_all_where_it_was() -> None:
+    model = opt()
+    optimizer = Hybrid(model.parameters(), zeroth_order=partial(MeZO, lr=1e-3), algorithm=ADAMW, module=model)
+    before, calls = copy.deepcopy(model.state_dict()), iter([1.0, 1.0, float("nan"), float("nan")])
+    with pytest.raises(NonFiniteLoss):
+        optimizer.step(lambda: loss_of(model) * next(calls))
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert all(p.grad is None and p.requires_grad for p in model.parameters())
+    optimizer.skip()
+    assert optimizer.num_steps == 1 == optimizer.low.num_steps
+
+
+@pytest.mark.parametrize(("more", "message"), [
+    ({"num_blocks": 5}, "num_blocks=5: there are 5 blocks, and each method needs one; 1 to 4 is valid"),
+    ({"num_blocks": 0}, "num_blocks=0"), ({"blocks": "none"}, "blocks='none'"), ({"module": None}, "needs module="),
+])
+def test_a_border_out_of_range_is_refused(more: dict[str, Any], message: str) -> None:
+    model = opt()
+    with pytest.raises(OptimError, match=message):
+        Hybrid(model.parameters(), **{"zeroth_order": partial(MeZO, lr=1e-3), "algorithm": SGD, "module": model} | more)
+
+
+def test_it_has_no_trajectory() -> None:
+    model = opt()
+    optimizer = Hybrid(model.parameters(), zeroth_order=partial(MeZO, lr=1e-3), algorithm=SGD, module=model)
+    with pytest.raises(TrajectoryError, match="Hybrid follows true gradients"):
+        describe(optimizer, base="0" * 64)
+
+
+def test_foreign_states_are_refused() -> None:
+    model = opt()
+    optimizer = Hybrid(model.parameters(), zeroth_order=partial(MeZO, lr=1e-3), algorithm=SGD, module=model)
+    with pytest.raises(OptimError, match="not saved by Hybrid"):
+        optimizer.load_state_dict(FirstOrder(model.parameters(), algorithm=SGD).state_dict())
+
+
+def test_gradient_checkpointing_changes_no_bit_and_keeps_far_less() -> None:
+    """In evaluation mode, where transformers' own switch does nothing."""
+    results = []
+    for checkpointing in (False, True):
+        model = opt(5)
+        optimizer = FirstOrder(model.parameters(), algorithm=SGD, gradient_checkpointing=checkpointing, module=model)
+        kept = kept_bytes(optimizer, model)
+        optimizer.step(lambda model=model: loss_of(model))
+        assert not any("forward" in vars(part) for part in model.modules()), "no layer stays wrapped"
+        results.append((kept, model.state_dict()))
+    (plain, one), (less, other) = results
+    assert less < 0.5 * plain
+    assert all(torch.equal(value, other[name]) for name, value in one.items())
+
+
+def test_gradient_checkpointing_without_layers_is_refused() -> None:
+    for module, message in ((None, "needs module="), (nn.Linear(2, 2), "Linear has no list of repeated modules")):
+        params = nn.Linear(2, 2).parameters() if module is None else module.parameters()
+        with pytest.raises(OptimError, match=message):
+            FirstOrder(params, algorithm=SGD, gradient_checkpointing=True, module=module)

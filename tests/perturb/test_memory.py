@@ -1,0 +1,59 @@
+"""What a step may add to the resident set: streaming one layer's weights, copies all of them."""
+
+import subprocess
+import sys
+
+import pytest
+
+WIDTH, LAYERS = 1024, 100
+LAYER_BYTES = 4 * WIDTH * (WIDTH + 1)
+
+STEP = f"""
+import resource, sys
+import torch
+from torch import nn
+from bszo import BSZO
+from bszo.perturb import directions
+
+torch.set_num_threads(1)
+def peak():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+# +1 and -1 by the eager kernel: the memory is that of any family, and no compiler's
+class Signs(directions.Gaussian):
+    def __init__(self, params):
+        super().__init__(params, "rademacher")
+        self.fused = False
+
+BSZO.make_family = lambda self, params: Signs(params)
+module = nn.Sequential(*(nn.Linear({WIDTH}, {WIDTH}) for _ in range({LAYERS})))
+assert sum(p.numel() for p in module.parameters()) >= 100_000_000
+x = torch.randn(2, {WIDTH})
+optimizer = BSZO(module.parameters(), lr=1e-6, k=1, m=1, module=module, perturbation=sys.argv[1])
+small = nn.Linear(8, 8)  # whatever a first step loads
+BSZO(small.parameters(), lr=1e-6, k=1, m=1, module=small).step(lambda: small(torch.ones(1, 8)).square().mean())
+with torch.no_grad():
+    module(x)
+    before = peak()
+    optimizer.step(lambda: module(x).square().mean())
+print(peak() - before)
+"""
+
+
+@pytest.fixture(scope="module")
+def growth() -> dict[str, int]:
+    """Bytes that the peak resident set of a fresh process grows in one step."""
+    found = {}
+    for how in ("streaming", "copy"):
+        done = subprocess.run([sys.executable, "-c", STEP, how], capture_output=True, text=True, check=True)
+        found[how] = int(done.stdout)
+    return found
+
+
+def test_a_streaming_step_adds_one_layer(growth: dict[str, int]) -> None:
+    assert growth["streaming"] < 4 * LAYER_BYTES + 8_000_000  # buffers of a layer and the kernel's chunks
+
+
+def test_a_step_with_copies_adds_the_model(growth: dict[str, int]) -> None:
+    """So that the bound above is known to see what a copy adds."""
+    assert growth["copy"] > 0.9 * LAYERS * LAYER_BYTES
