@@ -5,7 +5,7 @@ RUN := $(VENV)/bin/python
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo bench soak test lint types check lock clean tables figures status
+.PHONY: help setup demo bench soak test lint types check lock clean tables figures notebooks status
 
 help:  ## this list
 	@grep -E '^[a-z][a-z0-9-]*:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -58,6 +58,9 @@ $(FIGURES): %: results/figures/.made/%
 
 tables: $(TABLES)  ## every table (`make table3`: one), from the records and the paper's numbers
 figures: $(FIGURES)  ## every figure (`make figure1`: one)
+
+notebooks: $(READY) tables figures  ## execute the notebooks; the report is results/report/index.html
+	@$(RUN) scripts/report.py
 
 status: | $(RENDER)  ## what is present, missing and failed of every table and figure
 	@$(RUN) scripts/status.py

@@ -160,12 +160,10 @@ def load(path: Path) -> dict[str, Any]:
 def parse(data: bytes, where: str) -> dict[str, Any]:
     """The record in a file's bytes; `where` is the file's name. RecordError as `load`."""
     try:
-        text = data.decode("utf-8")
+        parsed = json.loads(data.decode("utf-8"), parse_constant=_finite, parse_float=_finite)
+        json.dumps(parsed, ensure_ascii=False).encode("utf-8")  # half a surrogate pair cannot be written again
     except UnicodeDecodeError as error:
         raise RecordError(f"{where}: not UTF-8 text") from error
-    try:
-        parsed = json.loads(text, parse_constant=_finite, parse_float=_finite)
-        json.dumps(parsed, ensure_ascii=False).encode("utf-8")  # half a surrogate pair cannot be written again
     except UnicodeEncodeError as error:
         raise RecordError(f"{where}: holds half a surrogate pair, which is no character") from error
     except ValueError as error:

@@ -63,8 +63,6 @@ def _check_config(config: dict[str, Any]) -> None:
         raise ConfigError(f"optimizer.{nested[0]}: must be a plain value or a list of them")
     check_targets(config, "optimizer")
     check_arguments(config, "optimizer", SUPPLIED["optimizer"])
-    if config.get("_partial_") is not True:
-        raise ConfigError("optimizer._partial_: an optimizer with _partial_: true is valid")
 
 
 def save(model: LanguageModel, out: Path) -> None:

@@ -22,7 +22,8 @@ from experiments.provenance import content_id
 from experiments.run import CONF, execute, hydra_errors, resolve
 
 ASSETS = Path(bszo.models.__file__).parent / "assets"
-EXACT = ("signature", "status", "num_steps", "num_forwards", "num_backwards")  # on every machine
+EXACT = ("status", "num_steps", "num_forwards", "num_backwards")  # on every machine
+DEFAULTED = ("directions", "fidelity", "precision", "protocol")  # groups that later versions have added keys to
 SCORES = ("zero_shot_accuracy", "validation_accuracy", "test_accuracy")
 POINT = ("train_loss", "validation_accuracy", "noise_var", "gain")
 MACHINE = ("device", "cpu", "gpu", "torch_threads")
@@ -52,18 +53,27 @@ def configuration(record: Mapping[str, Any], *, model: str | None, data: str | N
         ConfigError: a folder is needed, or holds something else.
     """
     hardware, parallel = record["provenance"]["hardware"], record["provenance"].get("parallel", {})
-    overrides = ["tracker=none", f"device={str(hardware['device']).partition(':')[0]}", f"paths.results='{out}'"]
+    overrides = ["tracker=none", f"device={str(hardware['device']).partition(':')[0]}", f"paths.results='{out}'",
+                 f"fidelity={record['choices'].get('fidelity', 'corrected')}"]  # fmt: skip
     with hydra_errors(), initialize_config_dir(str(CONF), version_base="1.3"):
         config = resolve(compose("config", overrides=overrides))
     config["threads"] = hardware["torch_threads"]
     config["parallel"] |= {"queries": parallel.get("queries", False)}
     there = record["config"]
-    config |= {key: dict(value) if isinstance(value, dict) else value for key, value in there.items()}
-    config["protocol"].setdefault("checkpoint_every", None)
+    for key, value in there.items():
+        config[key] = (config[key] if key in DEFAULTED else {}) | value if isinstance(value, dict) else value
+    config["protocol"]["checkpoint_every"] = None
     config["model"]["path"] = _model(there["model"]["path"], model)
     if root := there["data"].get("root"):
         config["data"]["root"] = _data(root, there["task"]["name"], data)
     return config
+
+
+def lacking(record: Mapping[str, Any], config: Mapping[str, Any]) -> list[str]:
+    """Keys that the record's version did not have and the present one signs."""
+    there, signed = record["config"], records.scientific(config)
+    keys = [(key, name) for key in DEFAULTED if key in there for name in signed[key]]
+    return [key for key in signed if key not in there] + [f"{k}.{name}" for k, name in keys if name not in there[k]]
 
 
 def _model(named: str, given: str | None) -> str:
@@ -90,7 +100,7 @@ def _same(named: str, given: str | None, folder: Path, key: str) -> str:
 
 
 def differences(there: Mapping[str, Any], here: Mapping[str, Any]) -> list[str]:
-    """In what versions, hardware or number of processes two runs differ, each in a few words."""
+    """In what versions, hardware or number of processes two runs differ."""
     pairs = [(f"version of {name}", there["versions"].get(name), here["versions"].get(name))
              for name in sorted(there["versions"].keys() | here["versions"].keys())]  # fmt: skip
     pairs += [(name, there["hardware"].get(name), here["hardware"].get(name)) for name in MACHINE]
@@ -148,13 +158,19 @@ def rerun(path: Path, *, model: str | None, data: str | None, out: Path | None) 
     """
     there = records.load(path)
     place = out or Path("outputs") / "rerun" / there["signature"]
-    here = execute(configuration(there, model=model, data=data, out=place), there["choices"], [])
+    config = configuration(there, model=model, data=data, out=place)
+    if older := lacking(there, config):
+        print(f"the record's version had no {', '.join(older)}: as by default now, under another signature")
+    here = execute(config, there["choices"], [])
     differ = differences(there["provenance"], here["provenance"])
     for difference in differ:
         print(f"differs: {difference}")
     if differ:
         print(f"compared within {SCORE_TOLERANCE:g} in scores and {LOSS_TOLERANCE:.0%} in losses; counts exactly")
     lines = list(comparison(there, here, bitwise=not differ))
+    if not older:
+        a, b = there["signature"], here["signature"]
+        lines.insert(0, Line("signature", a, b, a == b))
     print(f"{'':<28}{'record':<46}{'again':<46}")
     for line in lines:
         print(f"{line.what:<28}{line.there:<46}{line.here:<46}{'' if line.equal else 'DIFFERENT'}".rstrip())

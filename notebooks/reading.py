@@ -12,7 +12,7 @@ import pandas as pd
 from IPython.display import HTML, Image, Markdown, display
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, LogFormatter, NullLocator
+from matplotlib.ticker import FixedLocator, LogLocator, NullLocator
 from PIL import Image as pillow
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -25,7 +25,7 @@ from scripts.style import COLOURS
 
 RESULTS = Path(os.environ.get("BSZO_RESULTS", Path(__file__).resolve().parents[1] / "results"))
 COLUMNS = ["artefact", "profile", "model", "precision", "setting", "task", "method", "fidelity", "seed", "k", "m",
-           "noise", "lr", "status", "chosen", "test", "validation", "loss", "record"]  # fmt: skip
+           "noise", "walk", "lr", "status", "chosen", "test", "validation", "loss", "record"]  # fmt: skip
 COLOUR = dict(zip(METHODS.values(), COLOURS, strict=False))
 
 
@@ -50,16 +50,22 @@ class Records:
         full = [frame for frame in frames if len(frame)]
         return pd.concat(full, ignore_index=True) if full else _frame([])
 
-    def presence(self, *artefacts: str) -> pd.DataFrame:
-        """How many of each artefact's runs are there, how many failed, and which files could not be used."""
-        rows = []
+    def overview(self, *artefacts: str) -> None:
+        """Say how many of each artefact's runs are there, how many failed, and of what nothing is there."""
+        rows, nothing = [], []
         for artefact, profile in [(name, profile) for name in artefacts for profile in _profiles(name)]:
             grid, frame = self._of(artefact, profile)
             cells = frame.loc[frame["chosen"].to_numpy(), "status"].to_list()
-            rows.append([artefact, profile, len(grid.points), len(cells), len(cells) - cells.count("ok"),
-                         len(frame) - len(cells), len(self.inputs.problems(profile))])  # fmt: skip
-        return pd.DataFrame(rows, columns=["artefact", "profile", "runs planned", "there", "of them failed",
-                                           "others, to choose the rate", "unusable files"])  # fmt: skip
+            if len(frame):
+                rows.append([artefact, profile, len(grid.points), len(cells), len(cells) - cells.count("ok"),
+                             len(frame) - len(cells), len(self.inputs.problems(profile))])  # fmt: skip
+            else:
+                nothing.append(f"{artefact} ({profile})")
+        if rows:
+            table(pd.DataFrame(rows, columns=["artefact", "profile", "runs planned", "there", "of them failed",
+                                              "others, to choose the rate", "unusable files"]))  # fmt: skip
+        if nothing:
+            say(f"Nothing was run of {', '.join(nothing)}.")
 
     def facts(self, name: str) -> Any:
         """A JSON file of the results, None where it is not there."""
@@ -97,8 +103,8 @@ def _row(grid: Grid, point: Point, record: Record, chosen: bool) -> list[Any]:
     losses = [seen["train_loss"] for seen in record["curve"] if seen["train_loss"] is not None]
     return [grid.name, grid.profile, model, point["precision"], f"{model}, {point['precision']} ({grid.profile})",
             shown(TASKS, point["task"]), shown(METHODS, point["optimizer"]), point["fidelity"],
-            record["config"]["seed"], optimizer.get("k"), optimizer.get("m"), optimizer.get("adapt_noise"), lr,
-            record["status"], chosen, _percent(record["test_accuracy"], ended),
+            record["config"]["seed"], optimizer.get("k"), optimizer.get("m"), optimizer.get("adapt_noise"),
+            optimizer.get("perturbation"), lr, record["status"], chosen, _percent(record["test_accuracy"], ended),
             _percent(record["validation_accuracy"], ended), losses[-1] if losses and ended else None,
             record]  # fmt: skip
 
@@ -154,11 +160,9 @@ def plain(panel: Axes, axis: Literal["x", "y"], ticks: Sequence[float] | None = 
     """A logarithmic axis with plain numbers, at the ticks where any are given."""
     panel.set(**{f"{axis}scale": "log"})
     which = panel.xaxis if axis == "x" else panel.yaxis
-    if ticks is not None:
-        which.set_major_locator(FixedLocator(ticks))
-        which.set_minor_locator(NullLocator())
+    which.set_major_locator(LogLocator(subs=(1, 2, 5)) if ticks is None else FixedLocator(ticks))
+    which.set_minor_locator(NullLocator())
     which.set_major_formatter("{x:g}")
-    which.set_minor_formatter(LogFormatter(minor_thresholds=(1, 0.4)))
     return panel
 
 

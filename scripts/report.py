@@ -25,13 +25,18 @@ from nbformat import NotebookNode
 from pygments.formatters import HtmlFormatter
 from traitlets.config import Config
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from experiments.files import written_whole
 
+ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOKS = ROOT / "notebooks"
 MOST_BYTES = 2 << 20
+TITLE = "BSZO: what was measured"
+ABOUT = (
+    "Three notebooks that read the runs' records, the paper's tables beside ours, and the figures. Every number comes"
+    " from a record under <code>results/</code>; what was not run prints as <code>-</code>."
+)
 # nbconvert's plainest body: the code folded away, everything else in the page's own style
 BODY = """{%- extends 'basic/index.html.j2' -%}
 {% block input_group -%}
@@ -108,27 +113,27 @@ def convert(notebook: NotebookNode, name: str) -> Page:
 
 def tables(folder: Path) -> list[tuple[str, str]]:
     """(title, HTML) of every rendered table, in the order of their numbers."""
-    def number(file: Path) -> tuple[int, str]:
-        found = re.search(r"\d+", file.stem)
-        return (int(found[0]) if found else sys.maxsize, file.stem)
-
     found = []
-    for file in sorted(folder.glob("*.md"), key=number):
+    for file in sorted(folder.glob("*.md"), key=lambda file: (int(re.sub(r"\D", "", file.stem) or 1000), file.stem)):
         text = re.sub(r"^<!--.*?-->\s*", "", file.read_text(encoding="utf-8"))
         title, _, rest = text.partition("\n")
         html = markdown2html(re.sub(r"^#+ (.*)$", r"### \1", rest, flags=re.MULTILINE))
         html = re.sub(r'<a class="anchor-link".*?</a>', "", html)
-        found.append((title.lstrip("# "), html.replace("<table>", '<div class="wide"><table>').replace(
-            "</table>", "</table></div>")))  # fmt: skip
+        html = html.replace("<table>", '<div class="wide"><table>').replace("</table>", "</table></div>")
+        found.append((title.lstrip("# "), html))
     return found
+
+
+def caption(stem: str) -> str:
+    """What a figure shows; figure1_mini is figure1 of a profile."""
+    name, _, profile = stem.rpartition("_")
+    known = FIGURES.get(stem) or FIGURES.get(name)
+    return f"{known or stem.replace('_', ' ')}{f' (profile {profile})' if name in FIGURES and known else ''}"
 
 
 def index(pages: Sequence[Page], rendered: Sequence[tuple[str, str]], figures: Sequence[str]) -> str:
     """The body of the first page: each notebook's question and answer, the tables, the figures."""
-    parts = ["<h1>BSZO: what was measured</h1>",
-             "<p>Three notebooks that read the runs' records, the paper's tables beside ours, and the figures. Every number"
-             " comes from a record under <code>results/</code>; what was not run prints as <code>-</code>.</p>",
-             "<h2>Questions and answers</h2>"]  # fmt: skip
+    parts = [f"<h1>{TITLE}</h1>", f"<p>{ABOUT}</p>", "<h2>Questions and answers</h2>"]
     for page in pages:
         parts.append(f'<section class="card"><h3><a href="{page.name}.html">{escape(page.title)}</a></h3>'
                      f"{markdown2html(f'**{page.question}**')}{markdown2html(page.answer)}</section>")  # fmt: skip
@@ -137,10 +142,8 @@ def index(pages: Sequence[Page], rendered: Sequence[tuple[str, str]], figures: S
     parts += [] if rendered else ["<p>No table was rendered yet.</p>"]
     parts += ["<h2>Figures</h2>"]
     for stem in figures:
-        about = next((FIGURES[name] for name in sorted(FIGURES, reverse=True) if stem.startswith(name)), stem)
-        profile = " (profile mini)" if stem.endswith("_mini") else ""
-        parts.append(f'<figure><img src="figures/{stem}.png" alt="{escape(about + profile)}" loading="lazy">'
-                     f"<figcaption>{escape(about + profile)}</figcaption></figure>")  # fmt: skip
+        about = escape(caption(stem))
+        parts.append(f'<figure><img src="figures/{stem}.png" alt="{about}"><figcaption>{about}</figcaption></figure>')
     return "\n".join(parts if figures else [*parts, "<p>No figure was drawn yet.</p>"])
 
 
@@ -158,7 +161,7 @@ def report(results: Path) -> dict[str, bytes]:
     pages = [convert(execute(path, results), path.stem) for path in sorted(NOTEBOOKS.glob("[0-9]*.ipynb"))]
     drawn = {file.stem: file.read_bytes() for file in sorted((results / "figures").glob("*.png"))}
     files = {f"{page.name}.html": whole(page.title, page.body) for page in pages}
-    files["index.html"] = whole("BSZO: what was measured", index(pages, tables(results / "tables"), list(drawn)))
+    files["index.html"] = whole(TITLE, index(pages, tables(results / "tables"), list(drawn)))
     files |= {name: png for page in pages for name, png in page.figures.items()}
     files |= {f"figures/{stem}.png": png for stem, png in drawn.items()}
     for name, content in files.items():

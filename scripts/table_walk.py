@@ -3,6 +3,8 @@
     python scripts/table_walk.py       # -> results/tables/table_walk.*, results/figures/figure_drift.png, .pdf
 
 From results/walk/*.json (`scripts/walk_drift.py`) and the records of runs in 16 bits. Loads neither torch nor Hydra.
+The runs: python -m experiments.run --multirun optimizer=mezo,lozo,hizoo,bszo precision=bf16,fp16,bf16-sr
+fidelity.perturbation=as-published,exact seed=0,1,2, with the rest of `fidelity` as it is.
 """
 
 import argparse

@@ -59,6 +59,10 @@ LAYERS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "scripts.bench": (OURS, ("torch", "transformers", "safetensors", "rich", "hydra")),
     "scripts.measure": (OURS, ("torch",)),
     "scripts.walk": (OURS, ("torch",)),
+    "scripts.report": (
+        ("experiments.files",),
+        ("nbclient", "nbconvert", "nbformat", "jinja2", "pygments", "traitlets"),
+    ),
     "scripts.soak": (OURS, ("torch", "transformers", "hydra", "psutil")),
     "scripts.pretrain": (OURS, ("torch", "transformers", "safetensors", "tokenizers", "numpy", "tqdm")),
 }

@@ -100,7 +100,7 @@ def _plain(layer: nn.Module | None, parent: nn.Module) -> bool:
     """A matrix product and no more, whose bias, if any, its parent owns too: it runs around it, the layer does not."""
     return (
         type(layer) is nn.Linear
-        # accelerate wraps it to move its input, which `_Words` does too, or to load weights, which are on meta till then
+        # accelerate wraps it to move its input, as `_Words` does, or to load weights, which are on meta till then
         and ("forward" not in vars(layer) or hasattr(layer, "_hf_hook"))
         and isinstance(layer._parameters.get("weight"), nn.Parameter)  # quantisers and weight normalisation replace it
         and not layer.weight.is_meta

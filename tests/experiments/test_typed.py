@@ -6,7 +6,7 @@ import pytest
 
 from bszo.errors import ConfigError
 from experiments.targets import buildable
-from experiments.typed import check_arguments, check_values, check_targets, locate, typed
+from experiments.typed import check_arguments, check_targets, check_values, locate, typed
 
 BSZO = {"_target_": "bszo.BSZO", "_partial_": True}
 SUPPLIED = ("params", "module", "directions")

@@ -47,7 +47,8 @@ Plain = dict[str, Any]
 
 def cases(count: int) -> Callable[[Any], Any]:
     return settings(max_examples=math.ceil(count * TIMES), deadline=None, derandomize=TIMES == 1,
-                    suppress_health_check=list(HealthCheck))  # fmt: skip
+                    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large,
+                                            HealthCheck.function_scoped_fixture])  # fmt: skip
 
 
 def one_line(error: Exception) -> None:

@@ -213,7 +213,7 @@ def test_another_restriction_is_another_run(tmp_path: Path) -> None:
 
 
 def test_moments_from_a_history_have_no_masks() -> None:
-    with pytest.raises(OptimError, match="sparsity=0.5: MeZO-Adam from its history"):
+    with pytest.raises(OptimError, match=r"sparsity=0.5: MeZO-Adam from its history"):
         MeZOAdamHistory(Stack().parameters()).restrict(sparsity=0.5)
     module = Stack()
     optimizer = MeZOAdamHistory(module.parameters(), module=module).restrict(blocks="transformer")
