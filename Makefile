@@ -32,11 +32,11 @@ bench: $(READY)  ## step time, noise, evaluation and memory against the publishe
 PROFILE ?= mini
 JOBS ?= $(shell getconf _NPROCESSORS_ONLN)
 RENDER := $(VENV)/.render
-TABLES := $(patsubst scripts/%.py,%,$(wildcard scripts/table[0-9]*.py))
+TABLES := $(patsubst scripts/%.py,%,$(wildcard scripts/table*.py))
 FIGURES := $(patsubst scripts/%.py,%,$(wildcard scripts/figure*.py))
 RENDERERS := $(wildcard experiments/tables/*.py) experiments/grid.py experiments/selection.py experiments/record.py
 CONFIGURED := $(wildcard conf/sweep/*.yaml conf/rates/*.yaml conf/optimizer/*.yaml conf/protocol/*.yaml conf/task/*.yaml)
-SOURCES := $(wildcard results/runs/* results/paper/*.csv results/bench/*.json results/*.json)
+SOURCES := $(wildcard results/runs/* results/paper/*.csv results/bench/*.json results/walk/*.json results/*.json)
 
 # Enough of the pinned packages to render with; nothing to install where the project is set up.
 $(RENDER): requirements.lock
@@ -50,6 +50,7 @@ results/tables/%.md: scripts/%.py $(RENDERERS) $(CONFIGURED) $(SOURCES) | $(REND
 
 results/figures/.made/%: scripts/%.py scripts/style.py $(RENDERERS) $(CONFIGURED) $(SOURCES) | $(RENDER)
 	@$(RUN) scripts/$*.py
+	@mkdir -p $(@D) && touch $@
 
 -include $(wildcard results/tables/.made/*.d results/figures/.made/*.d)
 

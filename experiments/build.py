@@ -100,7 +100,8 @@ def build(config: RunConfig) -> Parts:
         "style": model.style,
     }
     optimizer = make_optimizer(config.optimizer_node, model)
-    if isinstance(model, GenerativeModel) and model.task.objective == "f1" and not hasattr(optimizer, "share"):
+    if (isinstance(model, GenerativeModel) and model.task.objective == "f1"
+            and not getattr(optimizer, "losses_suffice", False)):  # fmt: skip
         raise ConfigError("task.objective=f1: has no gradient, which this optimizer needs; task.objective=likelihood"
                           " has one, and zeroth-order methods need none")
     return Parts(model, optimizer, **encoded, data=data, model_facts=facts)

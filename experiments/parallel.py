@@ -109,7 +109,7 @@ class Group:
         """Hand the optimizer what it needs to share its queries.
 
         Raises:
-            ConfigError: it needs gradients, which do not cross, or walks in place while queries are shared.
+            ConfigError: it needs derivatives, which do not cross, or walks in place while queries are shared.
         """
         if self.size == 1:
             return
@@ -117,6 +117,11 @@ class Group:
             raise ConfigError(
                 f"optimizer={type(optimizer).__name__}: needs gradients, and only losses cross between"
                 " processes; run it without torchrun"
+            )
+        if not optimizer.losses_suffice and not self.queries:
+            raise ConfigError(
+                f"optimizer={type(optimizer).__name__}: differentiates the loss of the whole batch, of which each"
+                " process has a slice; run it without torchrun"
             )
         if self.queries:
             if optimizer.perturbation not in EXACT:

@@ -27,7 +27,7 @@ DEFAULTED = ("directions", "fidelity", "precision", "protocol")  # groups that l
 SCORES = ("zero_shot_accuracy", "validation_accuracy", "test_accuracy")
 POINT = ("train_loss", "validation_accuracy", "noise_var", "gain")
 MACHINE = ("device", "cpu", "gpu", "torch_threads")
-# where versions or hardware differ, losses differ in their last bits, and a few rows near a tie change sides
+# where code, versions or hardware differ, losses differ in their last bits, and a few rows near a tie change sides
 SCORE_TOLERANCE, LOSS_TOLERANCE = 0.02, 0.02
 
 
@@ -100,11 +100,13 @@ def _same(named: str, given: str | None, folder: Path, key: str) -> str:
 
 
 def differences(there: Mapping[str, Any], here: Mapping[str, Any]) -> list[str]:
-    """In what versions, hardware or number of processes two runs differ."""
+    """In what code, versions, hardware or number of processes two runs differ."""
     pairs = [(f"version of {name}", there["versions"].get(name), here["versions"].get(name))
              for name in sorted(there["versions"].keys() | here["versions"].keys())]  # fmt: skip
     pairs += [(name, there["hardware"].get(name), here["hardware"].get(name)) for name in MACHINE]
     sizes = [side.get("parallel", {}).get("world_size", 1) for side in (there, here)]
+    commits = [f"{str(side.get('commit'))[:10]}{' (dirty)' if side.get('dirty') else ''}" for side in (there, here)]
+    pairs += [("commit", *commits)]
     pairs += [("processes", *sizes), ("byte order", there["byte_order"], here["byte_order"])]
     return [f"{name}: {a} there, {b} here" for name, a, b in pairs if a != b]
 
@@ -113,8 +115,8 @@ def comparison(there: Mapping[str, Any], here: Mapping[str, Any], *, bitwise: bo
     """A line for each thing that two records of one configuration should agree in.
 
     Args:
-        bitwise: nothing differs in versions and hardware, so that every number must be the same; otherwise counts must,
-            and scores and losses must agree within their tolerances.
+        bitwise: every number must be the same, since nothing differs in code, versions and hardware; otherwise counts
+            must, and scores and losses must agree within their tolerances.
     """
     def line(what: str, a: Any, b: Any, tolerance: float = 0.0) -> Line:
         return Line(what, _short(a), _short(b), a == b or (not bitwise and _near(a, b, tolerance)))

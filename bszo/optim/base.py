@@ -70,6 +70,7 @@ class ZerothOrderOptimizer(torch.optim.Optimizer):
     """
 
     published_walk: ClassVar[Legs] = "three-leg"
+    losses_suffice: ClassVar[bool] = True  # False: the closure's loss is differentiated
     restriction: Restriction | None = None  # set by `restrict`
 
     def __init__(self, params: Params, *, lr: float, eps: float, weight_decay: float, seed: int,

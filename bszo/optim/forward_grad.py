@@ -23,6 +23,8 @@ class ForwardGrad(ZerothOrderOptimizer):
     Source: Baydin et al. 2022, arXiv 2202.08587; Zhang et al. 2024 (ZO-LLM), arXiv 2402.11592, section 3.
     """
 
+    losses_suffice = False
+
     def __init__(self, params: Params, *, lr: float = 1e-6, weight_decay: float = 0.0, seed: int = 0,
                  module: nn.Module | None = None, directions: DirectionFunction | None = None,
                  rounding: Rounding = "nearest") -> None:

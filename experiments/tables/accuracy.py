@@ -58,11 +58,12 @@ class Kind:
 def blocks(grid: Grid, records: Sequence[Record], kind: Kind) -> Iterator[Block]:
     """A block a setting; `model=local` stands for every local model that has records."""
     for setting in grid.settings:
-        for name, own in _by_model(setting["model"], records):
+        for name, own in by_model(setting["model"], records):
             yield _block(grid, Shelf(own, grid.conf), setting, name, kind)
 
 
-def _by_model(model: str, records: Sequence[Record]) -> list[tuple[str, Sequence[Record]]]:
+def by_model(model: str, records: Sequence[Record]) -> list[tuple[str, Sequence[Record]]]:
+    """(name, records) of a model; `local` stands for every local one that has records."""
     if model != "local":
         return [(shown(MODELS, model), records)]
     names = sorted({r["choices"]["model"] for r in records if r["config"]["model"].get("name") is None})

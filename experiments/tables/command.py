@@ -79,7 +79,6 @@ def figure_command(stem: str, draw: Callable[[Inputs, Path], list[Path]], folder
         print(error, file=sys.stderr)
         return 1
     write_dependencies(options.out / ".made" / stem, inputs.files(), options.out / ".made" / f"{stem}.d")
-    (options.out / ".made" / stem).touch()
     print(f"{titled(stem)}: {', '.join(map(str, map(_short, paths))) or 'no records yet'}")
     return 0
 

@@ -257,6 +257,10 @@ def test_what_cannot_be_split_is_refused():
     with pytest.raises(ConfigError, match="needs gradients"):
         Group(0, 2).attach(adamw)
     Group().attach(adamw)
+    forward = bszo.ForwardGrad(weights, module=nn.ParameterList(weights))
+    with pytest.raises(ConfigError, match="ForwardGrad: differentiates the loss of the whole batch"):
+        Group(0, 2).attach(forward)
+    Group(0, 2, queries=True).attach(forward)  # every process has the whole batch
     walking = bszo.MeZO(weights, perturbation="as-published")
     with pytest.raises(ConfigError, match=r"parallel\.queries=true: perturbation=as-published"):
         Group(0, 2, queries=True).attach(walking)

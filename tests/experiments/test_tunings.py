@@ -118,6 +118,8 @@ def test_written_answers_run_on_either_objective(cli: Cli, runs: Runs, tmp_path:
     (("task=squad", "model=tiny-opt", "tuning=linear-probe"), "tuning=linear-probe: tells options apart"),
     (("task=squad", "model=tiny-opt", "task.objective=f1", "optimizer=adamw"),
      "task.objective=f1: has no gradient, which this optimizer needs; task.objective=likelihood has one"),
+    (("task=squad", "model=tiny-opt", "task.objective=f1", "optimizer=forward-grad"),
+     "task.objective=f1: has no gradient, which this optimizer needs; task.objective=likelihood has one"),
 ])  # fmt: skip
 def test_what_cannot_be_is_one_line_and_leaves_nothing(
     arguments: tuple[str, ...], says: str, cli: Cli, tmp_path: Path

@@ -33,26 +33,30 @@ def point_of(step: int, best: float, run: Point) -> dict[str, Any]:
             "noise_var": 3.0 if bszo else None, "validation_accuracy": 0.5 + (best - 0.5) * step / 200}  # fmt: skip
 
 
+def keys_of(group: str, run: Point) -> dict[str, Any]:
+    """The keys of one group that a run names."""
+    return {key.removeprefix(f"{group}."): literal(value) for key, value in run.items() if key.startswith(f"{group}.")}
+
+
 def record_of(run: Point, grid: Grid) -> dict[str, Any]:
     """A run's record: BEST, a little more for every seed, exact restoration and the middle rate ahead of the others."""
     key = rate_key(run["optimizer"])
     rates = [literal(other[key]) for other in grid.candidates(run)]
     best = BEST[run["task"], run["optimizer"]] + 0.01 * int(run["seed"]) + 0.02 * (run["fidelity"] == "corrected")
     best -= 0.1 * abs(rates.index(literal(run[key])) - 1)
-    fidelity = {"perturbation": "exact" if run["fidelity"] == "corrected" else "as-published", "noise_adaptation": "always"}
-    optimizer: dict[str, Any] = {"perturbation": fidelity["perturbation"]}
+    walk = "exact" if run["fidelity"] == "corrected" else "as-published"
+    optimizer: dict[str, Any] = {"perturbation": walk}
     if run["optimizer"] == "bszo":
         optimizer |= {"prior_var": "auto", "adapt_noise": "always", "k": 2, "m": 3}
-    optimizer |= {name.removeprefix("optimizer."): literal(value) for name, value in run.items()
-                  if name.startswith("optimizer.")}  # fmt: skip
+    optimizer |= keys_of("optimizer", run)
     curve = [point_of(step, best, run) for step in range(0, 201, 40)]
     whole: dict[str, Any] = {
         "schema_version": records.SCHEMA_VERSION, "status": "ok", "reason": None,
         "signature": hashlib.sha256(json.dumps(run, sort_keys=True).encode()).hexdigest()[:16],
         "choices": {name: value for name, value in run.items() if "." not in name and name != "seed"},
         "config": {"seed": int(run["seed"]), "model": {"name": run["model"]}, "optimizer": optimizer,
-                   "fidelity": fidelity, "protocol": {name.removeprefix("protocol."): literal(value) for name, value in run.items()
-                                if name.startswith("protocol.")}},
+                   "protocol": keys_of("protocol", run),
+                   "fidelity": {"perturbation": walk, "noise_adaptation": "always", "label_words": walk}},
         "zero_shot_accuracy": 0.5, "validation_accuracy": best, "test_accuracy": best, "curve": curve,
         "num_forwards": curve[-1]["num_forwards"], "train_seconds": curve[-1]["train_seconds"], "num_steps": 200,
         "best_step": 200, "num_backwards": 0, "evaluation_seconds": 0.0, "step_ms": None, "num_parts": 1,
@@ -87,8 +91,8 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
     study = {"setting": {"model": "small"}, "curves": {"bfloat16 0.001 three-leg 10": curve}}
     (folder / "walk" / "small.json").write_text(json.dumps(study))
     (folder / "tables").mkdir()
-    lines = ("<!-- made -->", "# Table 9: a title", "", "## A part", "", "| a | b |", "| --- | --- |", "| 1 | **2** |", "")
-    (folder / "tables" / "table9.md").write_text("\n".join(lines))
+    text = "<!-- made -->\n# Table 9: a title\n\n## A part\n\n| a | b |\n| --- | --- |\n| 1 | **2** |\n"
+    (folder / "tables" / "table9.md").write_text(text)
     (folder / "figures").mkdir()
     (folder / "figures" / "figure1_mini.png").write_bytes(b"\x89PNG")
     return folder
