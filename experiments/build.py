@@ -110,7 +110,8 @@ def build(config: RunConfig) -> Parts:
 def _model(config: RunConfig, task: Task, device: str) -> LanguageModel:
     """The model, with what trains of it."""
     torch.manual_seed(config.seed)  # for parameters that a model has to initialise, and nothing else
-    model = config.tuning.attach(_make(config.model, dtype=config.precision.dtype, device=device), task, config.seed)
+    base = _make(config.model, dtype=config.precision.dtype, device=device)
+    model = config.tuning.attach(base, task.num_labels, config.seed)
     return GenerativeModel(model, task) if isinstance(task, GenerationTask) else model
 
 

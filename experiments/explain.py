@@ -11,32 +11,32 @@ from hydra.errors import HydraException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from experiments.hints import did_you_mean
+from experiments.hints import did_you_mean, who_has
 
 _NOT_A_KEY = re.compile(r"Could not override '([^']+)'")
 _NOT_AN_OPTION = re.compile(r"(?:Could not find|Could not load) '([^']+)'")
 
 
-def explain(error: Exception, conf: Path, arguments: Sequence[str]) -> str:
+def explain(error: Exception, conf: Path, arguments: Sequence[str], beside: Sequence[Path] = ()) -> str:
     """One line about an error of composing the configuration.
 
     Args:
         error: from Hydra or OmegaConf.
         conf: the folder of configuration groups.
         arguments: of the command line.
+        beside: folders that are searched for choices, too.
     """
     text = str(error)
     cause = error if isinstance(error, OmegaConfBaseException) else error.__cause__
     if found := _NOT_AN_OPTION.search(text):
         group, _, option = found[1].rpartition("/")
-        folder = conf / group
-        if folder.is_dir() and group:
-            choices = (file.stem for file in folder.glob("*.yaml"))
+        if (conf / group).is_dir() and group:
+            choices = {file.stem for folder in (conf, *beside) for file in (folder / group).glob("*.yaml")}
             return f"{group}={option}: no such choice{did_you_mean(option, choices)}"
     if found := _NOT_A_KEY.search(text):
         key = found[1]
         parent, _, name = key.rpartition(".")
-        return f"{key}: no such key{did_you_mean(name, _siblings(parent, key, conf, arguments))}"
+        return f"{key}: no such key{did_you_mean(name, _siblings(parent, key, conf, arguments))}{who_has(key, conf)}"
     if isinstance(error, OverrideParseException):
         why = " ".join(text.splitlines()[1:2]) or "cannot be read"
         return f"{error.override}: not of the form key=value ({why})"

@@ -31,7 +31,8 @@ class Grid:
         points: every run but for its learning rate.
         select: what the runs that choose the rate have in place of the point's own, {"seed": "0"}; None where the rate
             is in the points, or that of conf/tuned is meant.
-        rates: (model, optimizer) -> the rates to choose from.
+        rates: (model, optimizer) -> the rates to choose from; the model of a run that trains an adapter is
+            model+tuning, see `trained`.
         settings: the axis of models and precisions, in the order of the rows.
         conf: the folder of configuration files that all this is about.
     """
@@ -49,7 +50,7 @@ class Grid:
         """The runs among which the learning rate of `point` is chosen; empty where it is not chosen."""
         if self.select is None:
             return []
-        key, place = rate_key(point["optimizer"], self.conf), (point["model"], point["optimizer"])
+        key, place = rate_key(point["optimizer"], self.conf), (trained(point), point["optimizer"])
         if place not in self.rates:
             raise GridError(f"conf/rates/{place[0]}.yaml: no learning rates for {place[1]}, which {self.name} needs")
         return [{**point, **self.select, key: f"{rate:g}"} for rate in self.rates[place]]
@@ -100,7 +101,7 @@ def parse(node: Mapping[str, Any], profile: str, conf: Path = CONF) -> Grid:
     points = [point for point in points if not any(holds(point, gap) for gap in without)]
     select = own.get("select", node.get("select"))
     return Grid(node["name"], node["title"], profile, tuple(points), None if select is None else overrides(select),
-                rates_of({point["model"] for point in points}, conf), settings, conf)  # fmt: skip
+                rates_of(map(trained, points), conf), settings, conf)  # fmt: skip
 
 
 def merge(parts: Iterable[Point]) -> Point:
@@ -112,10 +113,16 @@ def holds(point: Point, part: Point) -> bool:
     return all(point.get(key) == value for key, value in part.items())
 
 
+def trained(point: Point) -> str:
+    """What the rates of a point are for: its model, and the tuning where not all of the model trains."""
+    tuning = point.get("tuning", "full")
+    return point["model"] if tuning == "full" else f"{point['model']}+{tuning}"
+
+
 def rates_of(models: Iterable[str], conf: Path = CONF) -> dict[tuple[str, str], tuple[float, ...]]:
     """(model, optimizer) -> the learning rates of conf/rates/<model>.yaml, each once, the greatest first."""
     found: dict[tuple[str, str], tuple[float, ...]] = {}
-    for model in models:
+    for model in set(models):
         file = conf / "rates" / f"{model}.yaml"
         content: dict[str, Sequence[float]] = yaml.safe_load(file.read_text()) if file.is_file() else {}
         for optimizer, rates in content.items():

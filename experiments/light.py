@@ -22,7 +22,7 @@ class LightCheckpoints(Checkpoints):
 
     Args:
         folder, signature, parts: as for Checkpoints.
-        config: the optimizer's configuration, by which someone else can replay the log.
+        config: of the optimizer and of the adapter, by which someone else can replay the log.
         writes: False in all but the first of several processes that share the folder.
 
     Raises:

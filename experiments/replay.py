@@ -1,26 +1,25 @@
 """`python -m experiments.replay TRAJECTORY --base MODEL --to STEP --out DIR`: a fine-tuned model from its log.
 
-No forward pass is made. DIR appears whole or not at all. Exit codes: 0 ok, 1 a log, model or folder that cannot be
-used, 130 interrupted.
+No forward pass is made; of a run that trained an adapter, the adapter is left. DIR appears whole or not at all. Exit
+codes: 0 ok, 1 a log, model or folder that cannot be used, 130 interrupted.
 """
 
 import argparse
-import shutil
 import sys
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError
 from tqdm import tqdm
 
 from bszo.errors import BszoError, ConfigError, TrajectoryError
 from bszo.models import LanguageModel, load_model, weights_fingerprint
+from bszo.models.saved import save_tuned
 from bszo.trajectory import Trajectory, read, replay
 from experiments.build import make_optimizer, resolve_device
 from experiments.schema import SUPPLIED, Directions
-from experiments.typed import check_arguments, check_targets, typed
+from experiments.tunings import Attached
+from experiments.typed import check_arguments, check_targets, check_values, typed
 
 
 def rebuild(trajectory: Trajectory, base: str, to_step: int | None, device: str) -> LanguageModel:
@@ -36,23 +35,30 @@ def rebuild(trajectory: Trajectory, base: str, to_step: int | None, device: str)
         BszoError: base or device cannot be used, the log names no optimizer that may be built, or they do not match.
     """
     header = trajectory.header
-    _check_config(header.config)
+    node, adapter = _checked(header.config)
     device = "cpu" if device == "auto" and header.device == "cpu" else resolve_device(device)
     if device != header.device:
         print(f"the run was on {header.device}, this is {device}: equal but for rounding, not bitwise", file=sys.stderr)
     model = load_model(base, dtype=header.dtype, device=device)  # type: ignore[arg-type]
-    optimizer = make_optimizer(header.config, model)
+    model = model if adapter is None else adapter.model(model)
+    optimizer = make_optimizer(node, model)
     steps = len(trajectory.steps) if to_step is None else to_step
     with tqdm(total=steps, unit="step", disable=not sys.stderr.isatty(), dynamic_ncols=True) as bar:
         replay(trajectory, optimizer, base=weights_fingerprint(model.module), to_step=to_step, on_step=bar.update)
     return model
 
 
-def _check_config(config: dict[str, Any]) -> None:
-    """Refuse all but an optimizer with plain arguments: whoever wrote the file may not run code here."""
-    if not config:
+def _checked(whole: dict[str, Any]) -> tuple[dict[str, Any], Attached | None]:
+    """The optimizer's node, and what adapter it trains; None: the model's own parameters.
+
+    All but an optimizer with plain arguments is refused: whoever wrote the file may not run code here.
+    """
+    if not whole:
         raise TrajectoryError("the log does not say how its optimizer is built: bszo.trajectory.replay takes one")
-    config = dict(config)
+    check_values(whole, "optimizer")
+    node = dict(whole)
+    adapter = typed(Attached, node.pop("tuning"), "tuning") if "tuning" in node else None
+    config = dict(node)
     if "directions" in config:
         typed(Directions, config.pop("directions"), "directions")
     if strange := [key for key in config if not key.isidentifier()]:
@@ -63,30 +69,7 @@ def _check_config(config: dict[str, Any]) -> None:
         raise ConfigError(f"optimizer.{nested[0]}: must be a plain value or a list of them")
     check_targets(config, "optimizer")
     check_arguments(config, "optimizer", SUPPLIED["optimizer"])
-
-
-def save(model: LanguageModel, out: Path) -> None:
-    """Weights, configuration and tokenizer under a temporary name, which then becomes `out`.
-
-    Raises:
-        TrajectoryError: `out` cannot be written; nothing is left behind.
-    """
-    from transformers.utils import logging  # loaded with the model; a wrong log is told before it
-
-    logging.disable_progress_bar()
-    module: Any = model.module
-    module.config._name_or_path = ""  # the base's path is its owner's
-    try:
-        temporary = Path(tempfile.mkdtemp(prefix=f".{out.name}-", suffix=".tmp", dir=out.parent))
-        try:
-            module.save_pretrained(temporary)
-            model.tokenizer.save_pretrained(temporary)
-            temporary.chmod(0o755)  # mkdtemp makes it accessible to its owner alone
-            temporary.rename(out)
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
-    except (OSError, SafetensorError) as error:
-        raise TrajectoryError(f"{out}: cannot be written ({' '.join(str(error).split())})") from error
+    return node, adapter
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -100,7 +83,10 @@ def run(arguments: argparse.Namespace) -> None:
     if trajectory.problem:
         print(f"{arguments.trajectory}: {trajectory.problem}", file=sys.stderr)
     model = rebuild(trajectory, arguments.base, arguments.to, arguments.device)
-    save(model, out)
+    from transformers.utils import logging  # loaded with the model; a wrong log is told before it
+
+    logging.disable_progress_bar()
+    save_tuned(model, out)
     steps = many if arguments.to is None else arguments.to
     print(f"wrote {out}: {steps} steps, weights {weights_fingerprint(model.module)}")
 

@@ -7,7 +7,7 @@ from typing import Any, Literal
 from pydantic import ConfigDict, with_config
 
 from bszo.errors import ConfigError
-from experiments.tunings import InContext, Tuning
+from experiments.tunings import Attached, Full, InContext, Tuning
 from experiments.typed import check_arguments, check_targets, check_values, typed
 
 _FORBID = ConfigDict(extra="forbid")
@@ -180,6 +180,14 @@ class RunConfig:
     def optimizer_node(self) -> dict[str, Any]:
         """All by which the optimizer can be built again (`experiments.build.make_optimizer`)."""
         return self.optimizer if self.directions.dense else {**self.optimizer, "directions": asdict(self.directions)}
+
+    @property
+    def log_node(self) -> dict[str, Any]:
+        """`optimizer_node`, and by what the trained parameters are built where they are not the model's own."""
+        if isinstance(self.tuning, Full):
+            return self.optimizer_node
+        attached = Attached(self.tuning, len(self.task.get("label_names") or ()), self.seed)
+        return {**self.optimizer_node, "tuning": asdict(attached)}
 
 
 # The arguments that the runner passes itself, by group: a config file does not hold them.

@@ -142,6 +142,12 @@ def literal(text: str) -> Any:
 
 def as_shipped(record: Record, point: Point, conf: Path = CONF) -> bool:
     """True where everything that the point does not name is as the configuration files have it."""
+    if record["choices"].get("tuning", "full") != point.get("tuning", "full"):
+        return False
+    directions = record["config"].get("directions", {})
+    for key, shipped in scalars(conf / "config.yaml", "directions").items():
+        if f"directions.{key}" not in point and directions.get(key, shipped) != shipped:
+            return False
     for group in _CHECKED:
         choice, held = record["choices"].get(group), record["config"].get(group)
         for key, shipped in scalars(conf / group / f"{choice}.yaml").items():
@@ -157,9 +163,10 @@ def _referred(shipped: Any, record: Record) -> Any:
 
 
 @cache
-def scalars(file: Path) -> dict[str, Any]:
-    """The values of a configuration file that are neither lists nor mappings, nor left open."""
+def scalars(file: Path, node: str | None = None) -> dict[str, Any]:
+    """The values of a configuration file, or of a node in it, that are neither lists nor mappings, nor left open."""
     content = yaml.safe_load(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    content = content if node is None else content.get(node, {})
     plain = (str, int, float, bool, type(None))
     return {key: literal(value) if isinstance(value, str) else value
             for key, value in content.items() if isinstance(value, plain) and value != "???"}  # fmt: skip

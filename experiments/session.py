@@ -159,7 +159,7 @@ class Session:
         folder = self.place.checkpoints
         if self.config.checkpoint.kind == "full":
             return Checkpoints(folder, self.signature, parts)
-        return LightCheckpoints(folder, self.signature, parts, self.config.optimizer_node, writes=self.group.rank == 0)
+        return LightCheckpoints(folder, self.signature, parts, self.config.log_node, writes=self.group.rank == 0)
 
     def _keep_weights(self, parts: Parts) -> None:
         """The selected parameters, which are in place: an adapter in peft's format, else the model in transformers'."""

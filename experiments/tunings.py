@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import ConfigDict, Field, with_config
 
@@ -11,13 +11,14 @@ from bszo.models import LanguageModel, ProbedModel, tuning
 from bszo.tasks import Example, choose
 
 _FORBID = ConfigDict(extra="forbid")
+MOST_LABELS = 10_000  # a log may come from anyone
 
 
 class Choice:
     """What each choice answers: the model that trains, and what stands in front of its prompts."""
 
-    def attach(self, model: LanguageModel, task: Any, seed: int) -> LanguageModel:
-        """The model as the choice has it train; ModelError where it cannot."""
+    def attach(self, model: LanguageModel, num_labels: int, seed: int) -> LanguageModel:
+        """The model as the choice has it train, for a task of so many labels; ModelError where it cannot."""
         return model
 
     def shots(self, examples: Sequence[Example], seed: int) -> list[Example]:
@@ -42,7 +43,7 @@ class Lora(Choice):
     rank: int
     alpha: float
 
-    def attach(self, model: LanguageModel, task: Any, seed: int) -> LanguageModel:
+    def attach(self, model: LanguageModel, num_labels: int, seed: int) -> LanguageModel:
         return tuning.lora(model, rank=self.rank, alpha=self.alpha, seed=seed)
 
 
@@ -54,7 +55,7 @@ class Prefix(Choice):
     method: Literal["prefix"]
     num_tokens: int
 
-    def attach(self, model: LanguageModel, task: Any, seed: int) -> LanguageModel:
+    def attach(self, model: LanguageModel, num_labels: int, seed: int) -> LanguageModel:
         return tuning.prefix(model, num_tokens=self.num_tokens, seed=seed)
 
 
@@ -66,7 +67,7 @@ class Prompt(Choice):
     method: Literal["prompt"]
     num_tokens: int
 
-    def attach(self, model: LanguageModel, task: Any, seed: int) -> LanguageModel:
+    def attach(self, model: LanguageModel, num_labels: int, seed: int) -> LanguageModel:
         return tuning.prompt(model, num_tokens=self.num_tokens, seed=seed)
 
 
@@ -77,8 +78,8 @@ class LinearProbe(Choice):
 
     method: Literal["linear-probe"]
 
-    def attach(self, model: LanguageModel, task: Any, seed: int) -> LanguageModel:
-        return ProbedModel(model, task.num_labels)
+    def attach(self, model: LanguageModel, num_labels: int, seed: int) -> LanguageModel:
+        return ProbedModel(model, num_labels)
 
 
 @with_config(_FORBID)
@@ -98,3 +99,21 @@ class InContext(Choice):
 
 
 Tuning = Annotated[Full | Lora | Prefix | Prompt | LinearProbe | InContext, Field(discriminator="method")]
+
+
+@with_config(_FORBID)
+@dataclass(frozen=True)
+class Attached:
+    """A choice with all by which it is attached again, as a trajectory's header holds it."""
+
+    choice: Tuning
+    num_labels: int
+    seed: int
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.num_labels <= MOST_LABELS:
+            raise ConfigError(f"num_labels={self.num_labels}: must be 0 to {MOST_LABELS}")
+
+    def model(self, base: LanguageModel) -> LanguageModel:
+        """The base as the run had it train; ModelError where it cannot."""
+        return self.choice.attach(base, self.num_labels, self.seed)

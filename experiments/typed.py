@@ -12,7 +12,7 @@ from typing import Any
 from pydantic import PydanticSchemaGenerationError, TypeAdapter, ValidationError
 
 from bszo.errors import ConfigError
-from experiments.hints import did_you_mean
+from experiments.hints import did_you_mean, who_has
 from experiments.targets import buildable
 
 MOST_INT = 2**63 - 1
@@ -144,7 +144,8 @@ def check_arguments(node: Mapping[str, Any], key: str, supplied: Iterable[str] =
         if name in ("_target_", "_partial_"):
             continue
         if name not in settable:
-            raise ConfigError(f"{key}.{name}: no such key{did_you_mean(str(name), settable)}")
+            at = f"{key}.{name}"
+            raise ConfigError(f"{at}: no such key{did_you_mean(str(name), settable)}{who_has(at)}")
         at = f"{key}.{name}"
         if isinstance(value, Mapping) and "_target_" in value:
             check_arguments(value, at, ("params",))

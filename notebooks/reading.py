@@ -75,8 +75,9 @@ class Records:
     def _of(self, name: str, profile: str) -> tuple[Grid, pd.DataFrame]:
         if (name, profile) not in self._found:
             grid, shelf = load(name, profile), Shelf(self.inputs.records(profile))
-            cells = [shelf.choose(grid, point).point for point in grid.points]
-            others = [run for point in grid.points for run in grid.candidates(point)]
+            points = grid.points if self.inputs.records(profile) else ()
+            cells = [shelf.choose(grid, point).point for point in points]
+            others = [run for point in points for run in grid.candidates(point)]
             rows: dict[tuple[Any, ...], list[Any]] = {}
             for chosen, run in [(True, run) for run in cells if run] + [(False, run) for run in others]:
                 key = tuple(sorted(run.items()))

@@ -15,7 +15,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from experiments.files import written_whole
-from experiments.grid import CONF, GridError, load, rate_key
+from experiments.grid import CONF, GridError, load, rate_key, trained
 from experiments.selection import Shelf
 from experiments.tables.command import Inputs
 from experiments.tables.sources import RUNS
@@ -33,6 +33,8 @@ def collect(artefacts: Sequence[str], profile: str, inputs: Inputs) -> dict[tupl
             choice = shelf.choose(grid, point)
             if choice.point is None or any(point[key] != value for key, value in (grid.select or {}).items()):
                 continue
+            if trained(point) != point["model"] or any(key.startswith("directions.") for key in point):
+                continue  # conf/tuned is for the method as it is, on all of the model
             rates, evidence = found[point["optimizer"], point["model"]]
             key, dtype = rate_key(point["optimizer"]), DTYPES[point["precision"]]
             rates.setdefault(dtype, {})[point["task"]] = choice.point[key]

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from transformers import OPTConfig, OPTForCausalLM
 
 import bszo
-from bszo.errors import NonFiniteLoss
+from bszo.errors import ConfigError, NonFiniteLoss
 from bszo.models import weights_fingerprint
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -110,12 +110,15 @@ def soak(method: str, precision: str, steps: int) -> dict[str, Any] | None:
     """The figures of one case; None for a method that follows true gradients alone."""
     run = parse(resolve(compose("config", overrides=[f"optimizer={method}", f"precision={precision}", "device=cpu"])))
     module, loss = tiny(getattr(torch, run.precision.dtype))
-    gc.collect()
-    gc.freeze()  # what the libraries hold is not gone through at every look
     model: Any = SimpleNamespace(module=module)
-    optimizer: Any = make_optimizer(run.optimizer_node, model)
+    try:
+        optimizer: Any = make_optimizer(run.optimizer_node, model)
+    except ConfigError as refused:  # as a run would be, before anything moves
+        return {"steps": 0, "growth": 0.0, "seconds": 0.0, "refused": str(refused), "problems": []}
     if isinstance(optimizer, bszo.FirstOrder):
         return None
+    gc.collect()
+    gc.freeze()  # what is there now is not gone through at every look
     before = weights_fingerprint(module)
     samples, every, last = [], max(1, steps // SAMPLES), 0.0
     start = time.perf_counter()
@@ -163,7 +166,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 cases[f"{method} {precision}"] = case
                 with written_whole(arguments.out) as temporary:
                     temporary.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
-                said = "; ".join(case["problems"]) or "flat, exact"
+                said = "; ".join(case["problems"]) or case.get("refused", "flat, exact")
                 grown = f"{100 * case['growth']:+5.2f} %"
                 print(f"{method:<20} {precision:<5} {case['seconds']:7.1f} s  {grown}  {said}", flush=True)
     return 1 if any(case["problems"] for case in cases.values()) else 0

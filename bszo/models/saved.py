@@ -18,6 +18,7 @@ def save_tuned(model: LanguageModel, folder: Path) -> None:
         ModelError: the folder is there already, or cannot be written; nothing is left behind.
     """
     from peft import PeftModel
+    from safetensors import SafetensorError
 
     if folder.exists():
         raise ModelError(f"{folder}: is there already; weights are written to a new folder")
@@ -29,13 +30,14 @@ def save_tuned(model: LanguageModel, folder: Path) -> None:
             if isinstance(module, PeftModel):
                 module.save_pretrained(str(temporary), save_embedding_layers=False)  # "auto" asks the hub
             else:
+                module.config._name_or_path = ""  # the base's path is its owner's
                 module.save_pretrained(temporary)
                 model.tokenizer.save_pretrained(temporary)
             temporary.chmod(0o755)  # mkdtemp makes it accessible to its owner alone
             temporary.rename(folder)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
-    except OSError as error:
+    except (OSError, SafetensorError) as error:
         raise ModelError(f"{folder}: cannot be written ({one_line(error)})") from error
 
 

@@ -33,7 +33,7 @@ class FirstOrder(torch.optim.Optimizer):
 
     Raises:
         NonFiniteLoss: before the backward pass; the parameters have not moved.
-        OptimError: gradient_checkpointing without repeated modules.
+        OptimError: gradient_checkpointing without repeated modules; an eps that the parameters' type rounds to zero.
     """
 
     def __init__(self, params: Params, *, algorithm: Algorithm, gradient_checkpointing: bool = False, seed: int = 0,
@@ -42,6 +42,7 @@ class FirstOrder(torch.optim.Optimizer):
         if gradient_checkpointing:
             self._layers = _layers_of(module)
         self.algorithm = algorithm(params)
+        _require_eps(self.algorithm)
         super().__init__(self.algorithm.param_groups, self.algorithm.defaults)
         self.param_groups, self.state = self.algorithm.param_groups, self.algorithm.state
         self.num_forwards = self.num_backwards = self.num_steps = 0
@@ -93,6 +94,16 @@ class FirstOrder(torch.optim.Optimizer):
         self.param_groups, self.state = self.algorithm.param_groups, self.algorithm.state
         for name, value in state_dict["counters"].items():
             setattr(self, name, value)
+
+
+def _require_eps(algorithm: torch.optim.Optimizer) -> None:
+    """torch keeps moments and eps in the parameters' type: an eps of zero divides 0 by 0."""
+    for group in algorithm.param_groups:
+        for dtype in {p.dtype for p in group["params"]}:
+            eps = float(group.get("eps", 1.0))
+            if eps > 0 and float(torch.tensor(eps, dtype=dtype)) == 0:
+                raise OptimError(f"algorithm.eps={eps:g}: is zero in {str(dtype).removeprefix('torch.')};"
+                                 " 1e-4 is valid, or precision=bf16")
 
 
 def _layers_of(module: nn.Module | None) -> list[nn.Module]:

@@ -1,10 +1,13 @@
 """Scores at an equal budget: the best validation accuracy of each run when the task's cheapest run was at its end."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from experiments.selection import Record
 from experiments.tables.cells import Score
+
+Spent = Callable[[Record, Mapping[str, Any]], float]  # a run, and a point of its curve or itself -> what it took
 
 
 @dataclass(frozen=True)
@@ -13,25 +16,23 @@ class Budget:
 
     Attributes:
         words: for a heading.
-        total: the record's key of what a whole run spent.
-        spent: the key of the same in a point of its curve.
+        spent: by a run up to a point of its curve, or in all.
         note: what the numbers are.
     """
 
     words: str
-    total: str
-    spent: str
+    spent: Spent
     note: str
 
     def scoring(self, records: Sequence[Record]) -> Score:
         """How a task's runs are scored: by validation, as the test split is scored for the final choice alone."""
-        limit = min((record[self.total] for record in records), default=0)
+        limit = min((self.spent(record, record) for record in records), default=0)
 
         def score(record: Record) -> float | None:
             seen = [
                 point["validation_accuracy"]
                 for point in record["curve"]
-                if point["step"] > 0 and point[self.spent] <= limit
+                if point["step"] > 0 and self.spent(record, point) <= limit
             ]
             return max((value for value in seen if value is not None), default=None)
 
@@ -44,6 +45,6 @@ _NOTE = (
     " evaluation by then."
 )
 BUDGETS = (
-    Budget("at equal forward passes", "num_forwards", "num_forwards", _NOTE.format("the forward passes")),
-    Budget("at equal wall-clock", "train_seconds", "train_seconds", _NOTE.format("the training seconds")),
+    Budget("at equal forward passes", lambda _, at: at["num_forwards"], _NOTE.format("the forward passes")),
+    Budget("at equal wall-clock", lambda _, at: at["train_seconds"], _NOTE.format("the training seconds")),
 )

@@ -37,6 +37,8 @@ def numbers(record: dict[str, Any]) -> dict[str, Any]:
         ("optimiser=bszo", "optimiser: no such key; .*did you mean optimizer"),
         ("optimizer.lrr=1", "optimizer.lrr: no such key; .*did you mean lr"),
         ("+optimizer.lrr=1", "optimizer.lrr: no such key; .*did you mean lr"),
+        ("optimizer.window=8", "optimizer.window: no such key; choose .*; optimizer=mezo-adam-history takes it"),
+        ("+optimizer.window=8", "optimizer.window: no such key; choose .*; optimizer=mezo-adam-history takes it"),
         ("protocol.num_stepz=3", "protocol.num_stepz: no such key; .*did you mean num_steps"),
         ("protocol.num_steps=abc", "protocol.num_steps='abc': should be a valid integer"),
         ("optimizer.k=2.5", "optimizer.k=2.5: should be a valid integer"),

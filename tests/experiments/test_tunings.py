@@ -1,5 +1,6 @@
 """What trains, from the command line to the record: every scheme, zero-shot, in-context, and what is refused."""
 
+import json
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -7,12 +8,15 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from bszo.errors import ConfigError
 from bszo.models import ProbedModel, load_model, saved, tuning
 from bszo.tasks import Example
 from experiments.build import make_optimizer
+from experiments.light import LightCheckpoints
 from experiments.record import signature
+from experiments.replay import main as replay
 from experiments.run import CONF
 from tests.experiments.conftest import Cli
 from tests.experiments.runs import configuration
@@ -77,6 +81,31 @@ def test_every_method_trains_every_scheme(scheme: str):
         trained = {name for name, p in model.module.named_parameters() if p.requires_grad}
         assert moved and (moved <= trained if path.stem == "mezo-bcd" else moved == trained), path.stem
         assert float(optimizer.step(lambda m=model, b=batch: m.loss(b))) != loss, path.stem
+
+
+@pytest.mark.parametrize("scheme", sorted(TRAINED))
+def test_the_log_of_a_run_builds_its_adapter_and_replays_it(
+    scheme: str, cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+):
+    logs = tmp_path / "kept.bszo"
+
+    def keep(self: LightCheckpoints) -> None:  # in place of deleting it when the run is ok
+        assert self.writer is not None
+        self.writer.finish()
+        self.path.rename(logs)
+
+    monkeypatch.setattr(LightCheckpoints, "remove", keep)
+    made, replayed = tmp_path / "made", tmp_path / "replayed"
+    arguments = (*SMALL, "model=tiny-opt", f"tuning={scheme}", "optimizer=mezo", "optimizer.lr=1e-2", "seed=3",
+                 "checkpoint=trajectory", f"paths.results={tmp_path}", f"checkpoint.weights={made}")  # fmt: skip
+    assert cli(*arguments).code == 0
+    (record,) = [json.loads(path.read_text()) for path in tmp_path.glob("runs/*.json")]
+    capfd.readouterr()
+    assert replay([str(logs), "--base", "asset:tiny-opt", "--to", str(record["best_step"]), "--out", str(replayed)]) == 0
+    assert capfd.readouterr().err == ""
+    (file,) = replayed.glob("*model.safetensors") if scheme != "linear-probe" else replayed.glob("probe.safetensors")
+    found, wanted = load_file(file), load_file(made / record["signature"] / file.name)
+    assert found.keys() == wanted.keys() and all(torch.equal(found[name], wanted[name]) for name in found)
 
 
 def test_full_tuning_keeps_the_signature_of_its_records(tmp_path: Path):

@@ -38,6 +38,12 @@ def test_arguments_that_do_not(wrong: dict[str, Any], says: str):
     assert "\n" not in str(caught.value)
 
 
+def test_an_argument_of_other_methods_names_them():
+    with pytest.raises(ConfigError, match="optimizer.momentum: no such key; choose one of .*") as caught:
+        check_arguments({"_target_": "bszo.MeZO", "_partial_": True, "momentum": 0.9}, "optimizer", SUPPLIED)
+    assert str(caught.value).endswith("; optimizer=lozo-m, subzero, zo-sgd-mmt take it")
+
+
 def test_a_missing_argument_is_named():
     with pytest.raises(ConfigError, match=r"data.num_test: this key is missing"):
         check_arguments({"_target_": "bszo.tasks.MiniSource", "seed": 0, "num_train": 3}, "data")

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +15,14 @@ from scripts import report
 # artefact -> which of its points have records: the values that each of some keys may have
 CELLS: dict[str, dict[str, tuple[str, ...]]] = {
     "table1": {"task": ("sst2", "rte"), "optimizer": ("mezo", "bszo"), "seed": ("0", "1")},
+    "table3": {"task": ("sst2",), "model": ("tiny-opt",), "optimizer": ("mezo", "bszo")},
     "table5b": {"task": ("sst2",), "optimizer.k": ("1", "2")},
     "table5c": {"optimizer.k": ("2",)},
     "figure1": {"optimizer": ("mezo", "bszo")},
 }
 PASSES = {"mezo": 2, "bszo": 3}
 BEST = {("sst2", "mezo"): 0.8, ("sst2", "bszo"): 0.9, ("rte", "mezo"): 0.7, ("rte", "bszo"): 0.6}
-Scores = Callable[[Point], float]
+WORDS = {"exact": "corrected", "as-published": "as-run"}
 
 
 def point_of(step: int, best: float, run: Point) -> dict[str, Any]:
@@ -56,7 +56,7 @@ def record_of(run: Point, grid: Grid) -> dict[str, Any]:
         "choices": {name: value for name, value in run.items() if "." not in name and name != "seed"},
         "config": {"seed": int(run["seed"]), "model": {"name": run["model"]}, "optimizer": optimizer,
                    "protocol": keys_of("protocol", run),
-                   "fidelity": {"perturbation": walk, "noise_adaptation": "always", "label_words": walk}},
+                   "fidelity": {"perturbation": walk, "noise_adaptation": "always", "label_words": WORDS[walk]}},
         "zero_shot_accuracy": 0.5, "validation_accuracy": best, "test_accuracy": best, "curve": curve,
         "num_forwards": curve[-1]["num_forwards"], "train_seconds": curve[-1]["train_seconds"], "num_steps": 200,
         "best_step": 200, "num_backwards": 0, "evaluation_seconds": 0.0, "step_ms": None, "num_parts": 1,

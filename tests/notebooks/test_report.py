@@ -59,13 +59,15 @@ def test_the_answers_are_the_records_numbers(pages: Path):
     sst2, rte = (0.5 + 0.6 * 0.42) - 0.82, (0.5 + 0.6 * 0.12) - 0.72  # seed 0; seed 1 has 0.01 more at its end
     mean = 100 * (sst2 + rte) / 2 + 0.5 * (0.6 - 1)
     assert f"BSZO is behind MeZO by {-mean:.2f} points (2 tasks" in text
-    assert "BSZO against MeZO, whole runs : +0.00 points on average over 2 pairs of task and model" in text
+    assert "BSZO against MeZO, whole runs : +5.00 points on average over 4 pairs of task and model" in text
     text = text_of(pages / "2-posterior-and-noise.html")
     assert "the median gain is 0.25" in text and "1.00 times the γ of the run's own" in text  # 1 / (1 + 3)
     text = text_of(pages / "3-low-precision.html")
-    assert "in bf16 (tiny-opt, bf16 (mini)): exact restoration changes test accuracy by BSZO +2.00" in text
-    assert "Swallowed updates : runs that warned of them: 9 of 18 in bf16" in text
-    assert "Drift of small in bfloat16 at ε = 0.001 after 10 steps at lr 0: three-leg 0.1 %" in text
+    each = "MeZO +2.00 (1 better, 0 worse of 1); BSZO +2.00 (1 better, 0 worse of 1) points"
+    assert f"The walk alone in bf16 (tiny-opt, bf16 (mini)): exact restoration changes test accuracy by {each}" in text
+    assert "Swallowed updates : runs that warned of them: 8 of" in text  # 6 of figure 1, 2 of table 3
+    assert "Drift of small after 10 steps at lr 0: bfloat16, ε = 0.001: three-leg 0.1 %" in text
+    assert "Perplexity of small: at most 2.25 times what it was" in text  # 8 + 10 over 8
 
 
 def test_the_same_records_give_the_same_bytes(pages: Path, results: Path):

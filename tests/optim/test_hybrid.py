@@ -158,3 +158,11 @@ def test_gradient_checkpointing_without_layers_is_refused() -> None:
         params = nn.Linear(2, 2).parameters() if module is None else module.parameters()
         with pytest.raises(OptimError, match=message):
             FirstOrder(params, algorithm=SGD, gradient_checkpointing=True, module=module)
+
+
+def test_an_eps_that_the_type_rounds_to_zero_is_refused():
+    half = nn.Linear(2, 2).half()
+    with pytest.raises(OptimError, match=r"algorithm.eps=1e-08: is zero in float16; 1e-4 is valid, or precision=bf16"):
+        FirstOrder(half.parameters(), algorithm=partial(torch.optim.AdamW, lr=1e-3))
+    FirstOrder(half.parameters(), algorithm=partial(torch.optim.AdamW, lr=1e-3, eps=1e-4))
+    FirstOrder(half.parameters(), algorithm=partial(torch.optim.SGD, lr=1e-3))
