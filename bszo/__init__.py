@@ -14,10 +14,10 @@ from bszo.optim import (
     MeZOAdamHistory,
     MeZOBCD,
     SubZero,
+    ZerothOrderOptimizer,
     ZOSGDConservative,
     ZOSGDMomentum,
     ZOSGDSign,
-    ZerothOrderOptimizer,
 )
 
 __version__ = "0.1.0"

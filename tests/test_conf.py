@@ -18,7 +18,9 @@ from experiments.schema import SUPPLIED, RunConfig, parse
 from experiments.typed import locate
 
 GROUPS = sorted(
-    folder.name for folder in CONF.iterdir() if folder.is_dir() and folder.name not in ("hydra", "rates", "sweep", "tuned")
+    folder.name
+    for folder in CONF.iterdir()
+    if folder.is_dir() and folder.name not in ("hydra", "rates", "sweep", "tuned")
 )
 CHOICES = [(group, file.stem) for group in GROUPS for file in sorted((CONF / group).glob("*.yaml"))]
 OPTIMIZERS = sorted(file.stem for file in (CONF / "optimizer").glob("*.yaml"))
