@@ -5,7 +5,7 @@ RUN := $(VENV)/bin/python
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo bench soak test lint types check lock clean tables figures notebooks status
+.PHONY: help setup demo bench soak test lint types check lock clean tables figures notebooks status zo-bench
 
 help:  ## this list
 	@grep -E '^[a-z][a-z0-9-]*:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -32,7 +32,7 @@ bench: $(READY)  ## step time, noise, evaluation and memory against the publishe
 PROFILE ?= mini
 JOBS ?= $(shell getconf _NPROCESSORS_ONLN)
 RENDER := $(VENV)/.render
-TABLES := $(patsubst scripts/%.py,%,$(wildcard scripts/table*.py))
+TABLES := $(patsubst scripts/%.py,%,$(wildcard scripts/table*.py)) zo_bench
 FIGURES := $(patsubst scripts/%.py,%,$(wildcard scripts/figure*.py))
 RENDERERS := $(wildcard experiments/tables/*.py) experiments/grid.py experiments/selection.py experiments/record.py
 CONFIGURED := $(wildcard conf/sweep/*.yaml conf/rates/*.yaml conf/optimizer/*.yaml conf/protocol/*.yaml conf/task/*.yaml)
@@ -55,6 +55,7 @@ results/figures/.made/%: scripts/%.py scripts/style.py $(RENDERERS) $(CONFIGURED
 -include $(wildcard results/tables/.made/*.d results/figures/.made/*.d)
 
 $(TABLES): %: results/tables/%.md
+zo-bench: zo_bench  ## the field's methods on every tuning scheme, ranked (`make run-zo-bench`: its runs)
 $(FIGURES): %: results/figures/.made/%
 
 tables: $(TABLES)  ## every table (`make table3`: one), from the records and the paper's numbers
@@ -71,6 +72,7 @@ SWEEPS_table11 := table1
 SWEEPS_table5 := table5a table5b table5c table5d
 SWEEPS_table12 := table5a table5b table12c
 SWEEPS_figure_gain := figure1
+SWEEPS_zo-bench := zo_bench
 sweeps = $(or $(SWEEPS_$*),$*)
 
 # make run-table1 PROFILE=mini|local|paper JOBS=2 ARGS="data.root=..."; resumes where it was stopped.

@@ -7,6 +7,7 @@ product of the file's axes. The learning rate is not one of them: validation cho
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -130,6 +131,7 @@ def rates_of(models: Iterable[str], conf: Path = CONF) -> dict[tuple[str, str], 
     return found
 
 
+@cache
 def rate_key(optimizer: str, conf: Path = CONF) -> str:
     """Where the learning rate of an optimizer stands: a first-order one has it in its algorithm."""
     content = yaml.safe_load((conf / "optimizer" / f"{optimizer}.yaml").read_text(encoding="utf-8"))

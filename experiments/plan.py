@@ -56,9 +56,10 @@ def forwards_a_step(optimizer: str, more: tuple[str, ...]) -> int:
 
     with initialize_config_dir(str(CONF), version_base="1.3"):
         config: Any = compose("config", overrides=[f"optimizer={optimizer}", *more])
-    theta = torch.nn.Parameter(torch.ones(4, 4))
-    made = instantiate(OmegaConf.create(OmegaConf.to_container(config.optimizer, resolve=True)))([theta])
-    made.step(lambda: (theta**2).sum())
+    toy = torch.nn.Linear(4, 4, bias=False)
+    node = OmegaConf.create(OmegaConf.to_container(config.optimizer, resolve=True))
+    made = instantiate(node)(toy.parameters(), module=toy)
+    made.step(lambda: toy(torch.ones(1, 4)).square().sum())
     return made.num_forwards
 
 
@@ -70,7 +71,7 @@ def protocol_of(point: Point) -> dict[str, Any]:
 
 
 def forwards_of(point: Point) -> int:
-    """Forward passes of a run's training that does not stop early."""
+    """Forward passes of a run's training that does not stop early; block-wise: of one block."""
     a_step = forwards_a_step(
         point["optimizer"], tuple(f"{k}={v}" for k, v in sorted(point.items()) if k.startswith("optimizer."))
     )
@@ -188,6 +189,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     console = Console()
     console.width = max(console.width, 160)
     console.print(shown_table(grid, lines))
+    if any(point.get("directions.blocks", "none") != "none" for point in grid.points):
+        console.print("Block-wise runs are counted with one block; a model has one a layer, and embeddings and head.")
     return 0
 
 

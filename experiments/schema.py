@@ -7,7 +7,7 @@ from typing import Any, Literal
 from pydantic import ConfigDict, with_config
 
 from bszo.errors import ConfigError
-from experiments.tunings import Attached, Full, InContext, Tuning
+from experiments.tunings import Attached, Full, InContext, Prefix, Tuning
 from experiments.typed import check_arguments, check_targets, check_values, typed
 
 _FORBID = ConfigDict(extra="forbid")
@@ -174,6 +174,9 @@ class RunConfig:
                 f"protocol.num_steps={self.protocol.num_steps}: tuning=zero-shot and tuning=in-context train nothing;"
                 " protocol=zero-shot goes with them"
             )
+        if isinstance(self.tuning, Prefix) and self.optimizer.get("gradient_checkpointing"):
+            raise ConfigError("optimizer.gradient_checkpointing=true: a layer's second pass would put its keys behind"
+                              " the prefix again; false is valid with tuning=prefix")  # fmt: skip
 
 
     @property

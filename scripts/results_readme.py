@@ -26,6 +26,7 @@ SWEEPS = {
     "table5": ("table5a", "table5b", "table5c", "table5d"),
     "table11": ("table1",),
     "table12": ("table5a", "table5b", "table12c"),
+    "zo_bench": ("zo_bench",),
     "figure1": ("figure1",),
     "figure_gain": ("figure1",),
 }

@@ -91,7 +91,7 @@ class Gaussian(Directions):
         if self.small:
             return super().direction(seed, index)
         p = self.params[index]
-        return noise.values(p.shape, index, seed, device=p.device, distribution=self.distribution)
+        return noise.values(p.shape, index, seed, device=p.device, distribution=self.distribution, fused=self.fused)
 
     def make(self, seed: int) -> Sequence[Tensor]:
         return noise.values_of_all(self.params, seed, distribution=self.distribution)

@@ -158,9 +158,10 @@ def shift(theta: Tensor, parameter: int, terms: Terms, *, decay: float = 1.0, ou
 
 
 def values(shape: torch.Size, parameter: int, seed: int, *, device: torch.device | str = "cpu",
-           distribution: Distribution = "gaussian") -> Tensor:
+           distribution: Distribution = "gaussian", fused: bool = False) -> Tensor:
     """z itself, fp32."""
-    return shift(torch.zeros(shape, device=device), parameter, {seed: 1.0}, distribution=distribution)
+    zeros = torch.zeros(shape, device=device)
+    return shift(zeros, parameter, {seed: 1.0}, out=zeros, distribution=distribution, fused=fused)
 
 
 @functools.lru_cache(maxsize=4)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from experiments.tables.layout import Section
-from experiments.tables.names import MODELS
+from experiments.tables.names import MODELS, shown
 from experiments.tables.sources import paper_table
 
 BENCH = Path(__file__).resolve().parents[2] / "results" / "bench"
@@ -35,7 +35,7 @@ def measured(folder: Path = BENCH) -> list[Measured]:
         for method, times in report["steps"].items():
             bytes_of = memory.get(method, {})
             found.append(Measured(
-                MODELS.get(setting["model"], setting["model"]), DTYPES[setting["dtype"]], method,
+                shown(MODELS, setting["model"]), DTYPES[setting["dtype"]], method,
                 f"{report['machine']['device']}{'' if file.stem.endswith('cuda') else ' (CPU, resident set)'}",
                 _giga(bytes_of.get("ours")), 1e3 * times["ours"]["median"],
                 _giga(bytes_of.get("published")), 1e3 * times["published"]["median"]))  # fmt: skip

@@ -101,7 +101,8 @@ def test_the_log_of_a_run_builds_its_adapter_and_replays_it(
     assert cli(*arguments).code == 0
     (record,) = [json.loads(path.read_text()) for path in tmp_path.glob("runs/*.json")]
     capfd.readouterr()
-    assert replay([str(logs), "--base", "asset:tiny-opt", "--to", str(record["best_step"]), "--out", str(replayed)]) == 0
+    step = str(record["best_step"])
+    assert replay([str(logs), "--base", "asset:tiny-opt", "--to", step, "--out", str(replayed)]) == 0
     assert capfd.readouterr().err == ""
     (file,) = replayed.glob("*model.safetensors") if scheme != "linear-probe" else replayed.glob("probe.safetensors")
     found, wanted = load_file(file), load_file(made / record["signature"] / file.name)
@@ -143,6 +144,8 @@ def test_written_answers_run_on_either_objective(cli: Cli, runs: Runs, tmp_path:
     (("tuning=adapters",), "tuning=adapters: no such choice; choose one of full, in-context, linear-probe, lora"),
     (("tuning=in-context",), "protocol.num_steps=4: tuning=zero-shot and tuning=in-context train nothing;"),
     (("tuning=in-context", "protocol=zero-shot"), "tuning.num_shots=32: must be 0 to 16, the number of training"),
+    (("tuning=prefix", "optimizer=adamw", "optimizer.gradient_checkpointing=true"),
+     "optimizer.gradient_checkpointing=true: a layer's second pass would put its keys behind the prefix again"),
     (("task=squad",), "task=squad: tiny-roberta is masked and writes no answers; take a causal model"),
     (("task=squad", "model=tiny-opt", "tuning=linear-probe"), "tuning=linear-probe: tells options apart"),
     (("task=squad", "model=tiny-opt", "task.objective=f1", "optimizer=adamw"),

@@ -1,0 +1,190 @@
+"""The field side by side (`sweep=zo_bench`): a section a tuning scheme, ranks at equal forward passes, memory."""
+
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from experiments.grid import PROFILES, Grid, Point, holds, load, read
+from experiments.selection import Choice, Record, Shelf
+from experiments.tables.accuracy import AVERAGE, by_model
+from experiments.tables.budgets import Budget
+from experiments.tables.cells import Cell, Score, cell_of, test_score
+from experiments.tables.command import Inputs
+from experiments.tables.layout import Section
+from experiments.tables.memory import by_scheme
+from experiments.tables.names import METHODS, TASKS, shown
+
+NAMES = {**METHODS, "sgd": "SGD", "adamw": "AdamW", "forward-grad": "Forward-Grad", "mezo": "ZO-SGD (MeZO)",
+         "zo-sgd-sign": "ZO-SGD-Sign", "zo-sgd-mmt": "ZO-SGD-MMT", "zo-sgd-cons": "ZO-SGD-Cons",
+         "mezo-adam": "ZO-Adam (MeZO-Adam)", "subzero": "SubZero"}  # fmt: skip
+TASK_NAMES = {**TASKS, "winogrande": "WinoGrande"}
+KINDS = {"sgd": "first-order", "adamw": "first-order", "forward-grad": "forward-gradient"}
+ZEROTH = "zeroth-order"
+BACKWARD, FORWARD_MODE = 2, 3
+Cells = dict[tuple[str, str], tuple[list[Choice], list[Record | None]]]  # (label, task) -> of each seed
+
+
+def effort(record: Record, at: Mapping[str, Any]) -> float:
+    """Forward passes of a run up to a point of its curve: a backward pass counts as 2, a forward-mode pass as 3.
+
+    In a layer y = W x these are the products with W or of its size: 1 forward; 2 backward, for x and for W; in
+    forward mode y and the tangents W x', W' x.
+    """
+    share = at.get("step", record["num_steps"]) / max(1, record["num_steps"])
+    forward = FORWARD_MODE if record["choices"]["optimizer"] == "forward-grad" else 1
+    return forward * at["num_forwards"] + BACKWARD * share * record["num_backwards"]
+
+
+EQUAL = Budget("at equal forward passes", effort, (
+    f"At equal passes: best validation accuracy within the forward passes of each task's cheapest run, the mean over"
+    f" the tasks; a backward pass counts as {BACKWARD} forward passes, a forward-mode pass as {FORWARD_MODE}. Ties"
+    f" share a rank. `-`: not run, or nothing that the method could move."))  # fmt: skip
+
+
+def label(point: Point) -> str:
+    """ "ZO-SGD (MeZO), block-wise"."""
+    text = shown(NAMES, point["optimizer"])
+    if point.get("directions.blocks", "none") != "none":
+        text += ", block-wise"
+    if point.get("directions.sparsity", "0.0") != "0.0":
+        text += f", {float(point['directions.sparsity']):.0%} sparse"
+    return text
+
+
+def sections(inputs: Inputs) -> tuple[str, list[Section]]:
+    """Of every profile and setting that has runs: the schemes, the ranks, the memory."""
+    node, found = read("zo_bench"), []
+    for profile in (name for name in PROFILES if name in node["profiles"]):
+        grid = load("zo_bench", profile)
+        for setting in grid.settings:
+            for name, own in by_model(setting["model"], inputs.records(profile)):
+                shelf = Shelf(own, grid.conf)
+                made = of_setting(grid, shelf, setting, f"{name}, {setting['precision']} (profile {profile})")
+                found += made if shelf.used else []
+                inputs.used |= shelf.used
+    if not found:
+        found = [Section("Not run yet", ("how",), (("make run-zo-bench PROFILE=mini",),))]
+    return node["title"], [*found, *by_scheme()]
+
+
+def of_setting(grid: Grid, shelf: Shelf, setting: Point, where: str) -> list[Section]:
+    """A section a tuning scheme, then ranks and memory over all of them."""
+    points = [point for point in grid.points if holds(point, setting)]
+    labels, tasks = _in_order(label(p) for p in points), _in_order(p["task"] for p in points)
+    made, ranks, memory, kinds = [], {}, [], set()
+    for tuning in _in_order(point["tuning"] for point in points):
+        cells = _cells(grid, shelf, [point for point in points if point["tuning"] == tuning])
+        equal = _equal(cells, labels, tasks)
+        ranks[tuning] = {name: _rank(equal, name) for name in labels}
+        made.append(_scheme(f"{where}: tuning={tuning}", cells, labels, tasks, equal, ranks[tuning]))
+        memory.append((tuning, *_memory(_ended(cells))))
+        kinds |= {record["peak_memory_kind"] for record in _ended(cells) if record["peak_memory_kind"]}
+    note = f"MB, the least and the most among a kind's methods; {', '.join(sorted(kinds)).replace('_', ' ')}"
+    note += ", of the whole process: a tiny model is lost in its libraries'." if "resident_set" in kinds else "."
+    return [*made, _ranking(f"{where}: ranks {EQUAL.words}", ranks, labels),
+            Section(f"{where}: peak memory of training", ("tuning", "trained parameters", *_kinds()), tuple(memory),
+                    notes=(note,))]  # fmt: skip
+
+
+def _in_order(values: Iterable[str]) -> list[str]:
+    return list(dict.fromkeys(values))
+
+
+def _kinds() -> list[str]:
+    return _in_order((*KINDS.values(), ZEROTH))
+
+
+def _cells(grid: Grid, shelf: Shelf, points: Sequence[Point]) -> Cells:
+    cells: Cells = {}
+    for point in points:
+        choice = shelf.choose(grid, point)
+        choices, records = cells.setdefault((label(point), point["task"]), ([], []))
+        choices.append(choice)
+        records.append(shelf.find(choice.point) if choice.point else None)
+    return cells
+
+
+def _ended(cells: Cells, **wanted: str) -> list[Record]:
+    """The runs that ended well, of one label or task where it is given."""
+    return [record for (name, task), (_, records) in cells.items() for record in records
+            if record is not None and record["status"] == "ok"
+            and wanted.get("label", name) == name and wanted.get("task", task) == task]  # fmt: skip
+
+
+def _cell(cells: Cells, name: str, task: str, score: Score = test_score) -> Cell:
+    return cell_of(*cells.get((name, task), ([], [])), score)
+
+
+def _mean(cells: Sequence[Cell]) -> float | None:
+    """Over the tasks, only where every one has a number."""
+    numbers = [cell.number for cell in cells if cell.number is not None]
+    return statistics.fmean(numbers) if len(numbers) == len(cells) else None
+
+
+def _equal(cells: Cells, labels: Sequence[str], tasks: Sequence[str]) -> dict[str, float]:
+    """Label -> mean validation accuracy at equal forward passes, where every task has one."""
+    scores = {task: EQUAL.scoring(_ended(cells, task=task)) for task in tasks}
+    means = {name: _mean([_cell(cells, name, task, scores[task]) for task in tasks]) for name in labels}
+    return {name: mean for name, mean in means.items() if mean is not None}
+
+
+def _rank(equal: Mapping[str, float], name: str) -> int | None:
+    return None if name not in equal else 1 + sum(other > equal[name] for other in equal.values())
+
+
+def _scheme(title: str, cells: Cells, labels: Sequence[str], tasks: Sequence[str], equal: Mapping[str, float],
+            ranks: Mapping[str, int | None]) -> Section:  # fmt: skip
+    """One tuning scheme: a row a method, the start in front."""
+    start = [statistics.fmean(100 * r["zero_shot_accuracy"] for r in _ended(cells, task=task))
+             if _ended(cells, task=task) else None for task in tasks]  # fmt: skip
+    known = [value for value in start if value is not None]
+    mean = statistics.fmean(known) if len(known) == len(tasks) else None
+    rows = [("before training", *(_text(value) for value in (*start, mean)), *["-"] * 6)]
+    for name in labels:
+        row = [_cell(cells, name, task) for task in tasks]
+        runs = _ended(cells, label=name)
+        costs = (_most(runs, "num_forwards", "{:,.0f}"), _most(runs, "num_backwards", "{:,.0f}"),
+                 _most(runs, "peak_memory_bytes", "{:,.0f}", 1e-6), _typical(runs))  # fmt: skip
+        rows.append((name, *(cell.text for cell in row), _text(_mean(row)), *costs, _text(equal.get(name)),
+                     _text(ranks[name], "{}")))  # fmt: skip
+    columns = ("method", *(shown(TASK_NAMES, task) for task in tasks), AVERAGE, "forward passes", "backward passes",
+               "peak MB", "seconds a step", "at equal passes", "rank")  # fmt: skip
+    bold = frozenset((1 + i, len(columns) - 1) for i, name in enumerate(labels) if ranks[name] in (1, 2))
+    return Section(title, columns, tuple(rows), bold, ("Tasks: test accuracy (%) of the whole run.", EQUAL.note))
+
+
+def _text(value: float | None, form: str = "{:.2f}") -> str:
+    return "-" if value is None else form.format(value)
+
+
+def _most(runs: Sequence[Record], key: str, form: str, unit: float = 1) -> str:
+    return _text(max((unit * r[key] for r in runs if r[key] is not None), default=None), form)
+
+
+def _typical(runs: Sequence[Record]) -> str:
+    steps = [record["step_ms"] / 1e3 for record in runs if record["step_ms"] is not None]
+    return _text(statistics.fmean(steps) if steps else None, "{:.4f}")
+
+
+def _ranking(title: str, ranks: Mapping[str, Mapping[str, int | None]], labels: Sequence[str]) -> Section:
+    """Methods by their mean rank over the schemes; those without one in every scheme last."""
+    means: dict[str, float] = {}
+    for name in labels:
+        known = [rank for rank in (ranks[tuning][name] for tuning in ranks) if rank is not None]
+        if len(known) == len(ranks):
+            means[name] = statistics.fmean(known)
+    rows = [(name, *(_text(ranks[tuning][name], "{}") for tuning in ranks), _text(means.get(name)))
+            for name in sorted(labels, key=lambda name: means.get(name, float("inf")))]  # fmt: skip
+    return Section(title, ("method", *ranks, "mean"), tuple(rows))
+
+
+def _memory(runs: Sequence[Record]) -> tuple[str, ...]:
+    """Trained parameters, then peak MB of each kind of method, "480 - 512"."""
+    sizes = {f"{record['model']['num_parameters']:,}" for record in runs}
+    found = [", ".join(sorted(sizes)) or "-"]
+    for kind in _kinds():
+        peaks = [record["peak_memory_bytes"] / 1e6 for record in runs if record["peak_memory_bytes"] is not None
+                 and KINDS.get(record["choices"]["optimizer"], ZEROTH) == kind]  # fmt: skip
+        ends = [f"{value:,.0f}" for value in (min(peaks, default=0), max(peaks, default=0))]
+        found.append(" - ".join(_in_order(ends)) if peaks else "-")
+    return tuple(found)

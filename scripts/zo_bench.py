@@ -1,0 +1,12 @@
+"""The field side by side: task, tuning scheme, method. `make zo-bench`; loads neither torch nor Hydra."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from experiments.tables.command import run
+from experiments.tables.zo_bench import sections
+
+if __name__ == "__main__":
+    sys.exit(run("zo_bench", sections, "scripts/zo_bench.py"))
