@@ -8,7 +8,9 @@ READY := $(VENV)/.ready
 .PHONY: help setup demo bench soak test lint types check lock clean tables figures notebooks status zo-bench
 
 help:  ## this list
-	@grep -E '^[a-z][a-z0-9-]*:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
+	@grep -hE '^[a-z][a-z0-9-]*:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 16
+	@printf '%s\n' 'run-table3      run what table 3 misses, then render it (PROFILE=paper|mini|local JOBS=2); any table or figure' \
+		'plan-table3     what that would be: runs, forward passes, GPU memory, hours'
 
 setup: $(READY)  ## install the project and its pinned dependencies into .venv
 
@@ -73,6 +75,7 @@ SWEEPS_table5 := table5a table5b table5c table5d
 SWEEPS_table12 := table5a table5b table12c
 SWEEPS_figure_gain := figure1
 SWEEPS_zo-bench := zo_bench
+SWEEPS_table_walk := walk
 sweeps = $(or $(SWEEPS_$*),$*)
 
 # make run-table1 PROFILE=mini|local|paper JOBS=2 ARGS="data.root=..."; resumes where it was stopped.
@@ -83,6 +86,30 @@ run-%: $(READY)
 
 plan-%: $(READY)
 	@for sweep in $(sweeps); do $(RUN) -m experiments.plan $$sweep --profile $(PROFILE) || exit; done
+
+# Measured in one go, or read off the configuration files: no grid of runs.
+MEASURED := table2 table4 figure2 figure_theory figure_drift
+READ_OFF := table6 table7 table8 table9 table10
+run-table2: $(READY)
+	$(RUN) scripts/bench_state.py
+	@$(MAKE) --no-print-directory table2
+run-table4 run-figure2: bench
+	@$(MAKE) --no-print-directory table4 figure2
+run-figure_theory: $(READY)
+	$(RUN) scripts/measure_theory.py
+	@$(MAKE) --no-print-directory figure_theory
+run-figure_drift: $(READY)
+	$(RUN) scripts/walk_drift.py $(ARGS)
+	@$(MAKE) --no-print-directory figure_drift table_walk
+$(addprefix run-,$(READ_OFF)): run-%: %
+	@:
+$(addprefix plan-,$(MEASURED)): plan-%:
+	@echo "$*: measured in one go by make run-$*, minutes"
+$(addprefix plan-,$(READ_OFF)): plan-%:
+	@echo "$*: read off the configuration files, nothing to run"
+
+results/README.md: results/deviations.md tables figures  # the state of every artefact
+	@$(RUN) scripts/results_readme.py
 
 soak: $(READY)  ## every zeroth-order method, 2,000 steps in three precisions: flat memory, no drift (about half an hour)
 	$(RUN) scripts/soak.py
