@@ -1,10 +1,9 @@
 """What every zeroth-order optimizer shares: one `step`, a private stream of seeds, and a complete state."""
 
-import copy
 import math
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import Any, ClassVar, Literal, Self, get_args
 
 import torch
@@ -13,6 +12,7 @@ from torch import Tensor, nn
 from bszo.errors import NonFiniteLoss, OptimError
 from bszo.optim.report import StepReport, joined
 from bszo.optim.restriction import Restricted, Restriction
+from bszo.optim.state import CompleteState, require
 from bszo.perturb import (
     Closure,
     Copies,
@@ -37,7 +37,7 @@ Perturbation = Literal["exact", "streaming", "copy", "two-leg", "three-leg", "in
 Rounding = Literal["nearest", "stochastic"]
 
 
-class ZerothOrderOptimizer(torch.optim.Optimizer):
+class ZerothOrderOptimizer(CompleteState):
     """theta <- theta - lr (sum_i g_i z_i + weight_decay theta), with g from loss values alone.
 
     A method answers three questions: which random directions (`directions`), what is the gradient, as
@@ -204,44 +204,6 @@ class ZerothOrderOptimizer(torch.optim.Optimizer):
         """A group's value for each trainable parameter."""
         return [float(g[name]) for g in self.param_groups for p in g["params"] if p.requires_grad]
 
-    def state_dict(self) -> dict[str, Any]:  # type: ignore[override]
-        """torch's state with one more entry: counters, seed and the method's scalars. Nothing else is needed."""
-        own = {"method": type(self).__name__, "seed": self.seed, "num_steps": self.num_steps,
-               "num_forwards": self.num_forwards, "num_backwards": self.num_backwards, **self.scalar_state()}
-        if self._restricted is not None:
-            own["restriction"] = self._restricted.state()
-        return {**super().state_dict(), "zeroth_order": own}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Continue bit for bit from a `state_dict` of the same method."""
-        if "zeroth_order" not in state_dict:
-            raise OptimError("state_dict has no entry 'zeroth_order': it was not saved by one of these optimizers")
-        own = dict(state_dict["zeroth_order"])
-        method = own.pop("method", None)
-        if method != type(self).__name__:
-            raise OptimError(f"state_dict was saved by {method}; one of {type(self).__name__} is valid")
-        there, here = own.pop("restriction", None), self.restriction and asdict(self.restriction)
-        require((there and {key: there[key] for key in there if key != "zeros"}) == here,
-                f"state_dict was saved under restrict({there and {**there, 'zeros': None}}), here it is {here}")
-        super().load_state_dict({key: value for key, value in state_dict.items() if key != "zeroth_order"})
-        self._restore_types(state_dict)
-        for name, value in own.items():
-            setattr(self, name, value)
-        if self._restricted is not None:
-            self._restricted.load(there)
-
-    def scalar_state(self) -> dict[str, float]:
-        """Attributes of the method beside the counters that a later step depends on."""
-        return {}
-
-    def _restore_types(self, state_dict: dict[str, Any]) -> None:
-        """torch casts loaded state to the parameter's type, which would round fp32 moments of 16-bit parameters."""
-        params = [p for group in self.param_groups for p in group["params"]]
-        numbers = [i for group in state_dict["param_groups"] for i in group["params"]]
-        for number, p in zip(numbers, params, strict=True):
-            for name, value in state_dict["state"].get(number, {}).items():
-                self.state[p][name] = value.to(p.device).clone() if isinstance(value, Tensor) else copy.deepcopy(value)
-
     def _bind(self) -> None:
         """Build the family and the engine for the parameters that are trainable now."""
         params = self.trainable()
@@ -268,11 +230,3 @@ class ZerothOrderOptimizer(torch.optim.Optimizer):
         if self.module is not None and how != "copy":
             return Streaming(params, self.module)
         return Copies(params, list(range(len(params))))
-
-
-def require(condition: bool, message: str) -> None:
-    """Raise OptimError with the message unless the condition holds (NaN fails every comparison, so it is caught)."""
-    if not condition:
-        raise OptimError(message)
-
-

@@ -62,7 +62,7 @@ def restricted(make: Any, **restriction: Any) -> Callable[..., Any]:
 
 
 BELIEF = {"eps": 1e-3, "prior_var": 100.0, "noise_var": 1.0}
-ADAMW = {"algorithm": functools.partial(torch.optim.AdamW, lr=0.05)}
+ADAMW = {"algorithm": functools.partial(torch.optim.AdamW, lr=0.05, eps=1e-4)}
 METHODS = {
     "bszo": Method(BSZO, {"lr": 0.02, **BELIEF}, 3, observations=3),
     "bszo-b": Method(BSZO, {"lr": 0.02, "reuse_observations": False, **BELIEF}, 4, observations=3),

@@ -11,6 +11,12 @@ import pytest
 import torch
 from torch import nn
 
+from experiments import record as records
+from experiments.grid import load
+from experiments.tables import walks
+from experiments.tables.command import Inputs
+from tests.experiments.conftest import some_record  # noqa: F401 - a fixture
+
 SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"
 
 
@@ -56,27 +62,36 @@ def test_a_walk_drifts_in_sixteen_bits_and_an_exact_step_does_not(tmp_path: Path
     assert last["three-leg"]["drift"] > 3 * last["two-leg"]["drift"] > 0
 
 
-def test_the_table_takes_last_points_and_means_of_runs(script: Any, tmp_path: Path) -> None:
-    table = script("table_walk")
+def test_the_table_takes_the_last_points(script: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     points = [{"step": 0, "drift": 0.0, "perplexity": 2.0}, {"step": 5, "drift": 0.1, "perplexity": 3.0},
               {"step": 10, "drift": 0.25, "perplexity": None}]  # fmt: skip
     curve = {"dtype": "float16", "eps": 1e-3, "walk": "three-leg", "points": points, "complete": True}
     (tmp_path / "m.json").write_text(json.dumps({"setting": {"model": "m"}, "curves": {"c": curve}}))
-    section = table.drift_section(table.points(tmp_path), "m")
+    data = walks.points(tmp_path)
+    section = walks.drift_section(data, "m")
     assert section.rows == (("float16", "0.001", "three-leg", "10", "25 %", "2", "inf"),)
-    assert {path.suffix for path in table.draw(table.points(tmp_path), tmp_path)} == {".png", ".pdf"}
+    drawing = script("figure_drift")
+    monkeypatch.setattr(drawing, "points", lambda: data)
+    assert {path.suffix for path in drawing.build(Inputs(tmp_path), tmp_path)} == {".png", ".pdf"}
 
-    def record(accuracy: float, perturbation: str, status: str = "ok") -> dict[str, Any]:
-        choices = {"model": "m", "task": "t", "precision": "bf16", "optimizer": "mezo"}
-        train = [{"train_loss": None}, {"train_loss": 0.7}, {"train_loss": 0.5}]
-        return {"choices": choices, "config": {"optimizer": {"perturbation": perturbation}}, "curve": train,
-                "status": status, "validation_accuracy": accuracy, "test_accuracy": accuracy / 2}  # fmt: skip
 
-    runs = table.run_section([record(0.5, "exact"), record(0.7, "exact"), record(0.1, "exact", "diverged"),
-                              record(0.9, "three-leg")])  # fmt: skip
-    assert [row[4:] for row in runs.rows] == [
-        ("exact", "2 of 3", "60", "30", "0.7", "0.5", "-", "-"),
-        ("three-leg", "1 of 1", "90", "45", "0.7", "0.5", "-", "-"),
-    ]  # fmt: skip
-    assert table.run_section([]) is None
-    assert table.number(None) == "inf"
+def test_runs_stand_by_walk(tmp_path: Path, some_record: dict[str, Any]) -> None:
+    """One method and precision a row: the walk as published left, exact right; a failure is said."""
+    grid = load("walk", "mini")
+    mine = [p for p in grid.points if p["optimizer"] == "bszo" and p["precision"] in ("bf16", "fp16")]
+    for number, point in enumerate(mine):
+        groups = {key: point[key] for key in ("model", "precision", "task", "optimizer", "fidelity", "data", "protocol")}
+        config = {"seed": 0, "model": {"name": "tiny-roberta"}, "fidelity": {}, "protocol": {},
+                  "optimizer": {"lr": 1e-2, "perturbation": point["optimizer.perturbation"]}}  # fmt: skip
+        config["protocol"] |= {"num_steps": 1000, "eval_every": 100}
+        record = {**some_record, "choices": groups, "config": config, "signature": f"{number:016x}",
+                  "test_accuracy": 0.5 + number / 10, "status": "diverged" if number == 3 else "ok",
+                  "provenance": {"started": "2026-01-01"}}  # fmt: skip
+        records.write(record, tmp_path / "mini")
+    inputs = Inputs(tmp_path)
+    (section,) = walks.run_sections(inputs)
+    rows = {row[:2]: row[2:] for row in section.rows}
+    assert rows["BSZO", "fp16"] == ("50.00", "0.6000", "60.00", "0.6000")
+    assert rows["BSZO", "bf16"] == ("70.00", "0.6000", "diverged", "-")
+    assert rows["MeZO", "bf16"] == ("-", "-", "-", "-")
+    assert len(inputs.used) == 4
