@@ -7,8 +7,9 @@ Loads neither torch nor Hydra.
 """
 
 import argparse
+import statistics
 import sys
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -50,9 +51,8 @@ def _percent(value: float | None) -> str:
 
 
 def text(optimizer: str, profile: str, rates: Chosen, evidence: Sequence[str]) -> str:
-    """The file: the rate of the run's precision and task, for a task without a choice the one that was chosen most."""
-    every = Counter(rate for tasks in rates.values() for rate in tasks.values())
-    usual = min(every, key=lambda rate: (-every[rate], float(rate)))
+    """The file: the rate of the run's precision and task; without such a choice the median of the first precision's."""
+    usual = statistics.median_low([float(rate) for rate in next(iter(rates.values())).values()])
     key = rate_key(optimizer).removeprefix("optimizer.")
     lines = ["# @package _global_",
              f"# Written by scripts/select_rates.py from results/runs/{profile}: the best validation of seed 0,",
@@ -60,7 +60,7 @@ def text(optimizer: str, profile: str, rates: Chosen, evidence: Sequence[str]) -
              *(f"# {line}" for line in evidence), "rates:"]  # fmt: skip
     for dtype, tasks in rates.items():
         lines += [f"  {dtype}:", *(f"    {task}: {_number(rate)}" for task, rate in tasks.items())]
-    value = f"${{oc.select:rates.${{precision.dtype}}.${{task.name}},{_number(usual)}}}"
+    value = f"${{oc.select:rates.${{precision.dtype}}.${{task.name}},{usual:g}}}"
     lines.append("optimizer:")
     *above, last = key.split(".")
     lines += [f"{'  ' * (i + 1)}{part}:" for i, part in enumerate(above)]

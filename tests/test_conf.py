@@ -25,6 +25,7 @@ GROUPS = sorted(
 CHOICES = [(group, file.stem) for group in GROUPS for file in sorted((CONF / group).glob("*.yaml"))]
 OPTIMIZERS = sorted(file.stem for file in (CONF / "optimizer").glob("*.yaml"))
 FIDELITIES = sorted(file.stem for file in (CONF / "fidelity").glob("*.yaml"))
+PRECISIONS = {"float32": "fp32", "float16": "fp16", "bfloat16": "bf16"}
 TUNED = sorted((CONF / "tuned").glob("*/*.yaml"))
 
 
@@ -98,15 +99,20 @@ def test_an_optimizer_file_is_its_constructor_s_arguments(optimizer: str):
 
 @pytest.mark.parametrize("path", TUNED, ids=lambda path: f"{path.parent.name}/{path.stem}")
 def test_a_tuned_file_sets_the_rate_of_a_pair_that_exists(path: Path):
+    """By precision and task where it was chosen so, one for all where not."""
     assert path.parent.name in OPTIMIZERS
     assert ("model", path.stem) in CHOICES
     assert path.read_text().startswith("# @package _global_\n")
     plain = raw(path)
-    node = plain["optimizer"]
-    node = node.get("algorithm", node)
-    assert list(plain) == ["optimizer"] and list(node) == ["lr"]
-    used = composed(f"optimizer={path.parent.name}", f"model={path.stem}")["optimizer"]
-    assert used.get("algorithm", used)["lr"] == node["lr"]
+    node = plain["optimizer"].get("algorithm", plain["optimizer"])
+    assert set(plain) <= {"optimizer", "rates"} and list(node) == ["lr"]
+    pair = (f"optimizer={path.parent.name}", f"model={path.stem}")
+    chosen = [(dtype, task, rate) for dtype, tasks in plain.get("rates", {}).items() for task, rate in tasks.items()]
+    for dtype, task, rate in chosen or [("float32", "sst2", node["lr"])]:
+        used = composed(*pair, f"task={task}", f"precision={PRECISIONS[dtype]}")["optimizer"]
+        assert used.get("algorithm", used)["lr"] == rate
+    used = composed(*pair, "task=multirc")["optimizer"]  # never chosen: a number all the same
+    assert used.get("algorithm", used)["lr"] > 0
 
 
 def test_the_command_line_wins_over_a_tuned_rate():

@@ -75,12 +75,13 @@ def test_the_table_takes_the_last_points(script: Any, tmp_path: Path, monkeypatc
     assert {path.suffix for path in drawing.build(Inputs(tmp_path), tmp_path)} == {".png", ".pdf"}
 
 
-def test_runs_stand_by_walk(tmp_path: Path, some_record: dict[str, Any]) -> None:
+def test_runs_stand_by_walk(tmp_path: Path, some_record: dict[str, Any]) -> None:  # noqa: F811
     """One method and precision a row: the walk as published left, exact right; a failure is said."""
     grid = load("walk", "mini")
     mine = [p for p in grid.points if p["optimizer"] == "bszo" and p["precision"] in ("bf16", "fp16")]
     for number, point in enumerate(mine):
-        groups = {key: point[key] for key in ("model", "precision", "task", "optimizer", "fidelity", "data", "protocol")}
+        names = ("model", "precision", "task", "optimizer", "fidelity", "data", "protocol")
+        groups = {key: point[key] for key in names}
         config = {"seed": 0, "model": {"name": "tiny-roberta"}, "fidelity": {}, "protocol": {},
                   "optimizer": {"lr": 1e-2, "perturbation": point["optimizer.perturbation"]}}  # fmt: skip
         config["protocol"] |= {"num_steps": 1000, "eval_every": 100}
