@@ -78,7 +78,8 @@ SWEEPS_zo-bench := zo_bench
 SWEEPS_table_walk := walk
 sweeps = $(or $(SWEEPS_$*),$*)
 
-# make run-table1 PROFILE=mini|local|paper JOBS=2 ARGS="data.root=..."; resumes where it was stopped.
+# make run-table1 PROFILE=mini|paper JOBS=2, or PROFILE=local ARGS="model=local model.path=DIR data=local data.root=DIR";
+# resumes where it was stopped.
 run-%: $(READY)
 	@for sweep in $(sweeps); do $(RUN) -m experiments.run --multirun sweep=$$sweep sweep.profile=$(PROFILE) \
 		hydra/launcher=joblib hydra.launcher.n_jobs=$(JOBS) $(ARGS) || exit; done
