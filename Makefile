@@ -73,7 +73,7 @@ status: | $(RENDER)  ## what is present, missing and failed of every table and f
 SWEEPS_table11 := table1
 SWEEPS_table5 := table5a table5b table5c table5d
 SWEEPS_table12 := table5a table5b table12c
-SWEEPS_figure_gain := figure1
+SWEEPS_figure_gain := table3 figure1
 SWEEPS_zo-bench := zo_bench
 SWEEPS_table_walk := walk
 sweeps = $(or $(SWEEPS_$*),$*)

@@ -31,7 +31,7 @@ SWEEPS = {
     "table12": ("table5a", "table5b", "table12c"),
     "zo_bench": ("zo_bench",),
     "figure1": ("figure1",),
-    "figure_gain": ("figure1",),
+    "figure_gain": ("table3", "figure1"),
 }
 STUDIES = {
     "table2": ("bench/state.json", "bytes of optimizer state, growing models and k = 1 ... 16"),
