@@ -56,4 +56,4 @@ def test_a_streaming_step_adds_one_layer(growth: dict[str, int]) -> None:
 
 def test_a_step_with_copies_adds_the_model(growth: dict[str, int]) -> None:
     """So that the bound above is known to see what a copy adds."""
-    assert growth["copy"] > 0.9 * LAYERS * LAYER_BYTES
+    assert growth["copy"] > 0.7 * LAYERS * LAYER_BYTES
