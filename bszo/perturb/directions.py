@@ -6,7 +6,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from bszo.perturb import noise
+from bszo.perturb import gpu, noise
 from bszo.perturb.noise import Distribution, Terms
 
 KEEP_BELOW = 4_000_000  # elements of a model so small that z kept for one step costs less than making it again
@@ -24,6 +24,8 @@ class Directions:
     Args:
         params: the parameters, in the optimizer's order; an element's noise depends on its place in it.
     """
+
+    any_stream = False  # True: a call keeps nothing on the device, so that calls may run on several of its streams
 
     def __init__(self, params: Sequence[Tensor]) -> None:
         self.params = list(params)
@@ -83,9 +85,9 @@ class Gaussian(Directions):
         super().__init__(params)
         self.distribution: Distribution = distribution
         num_elements = sum(p.numel() for p in self.params)
-        self.small = num_elements <= KEEP_BELOW
-        on_gpu = any(p.device.type == "cuda" for p in self.params)
-        self.fused = not self.small and (on_gpu or num_elements >= noise.COMPILE_FROM)
+        self.any_stream = on_gpu = all(p.is_cuda for p in self.params)
+        self.small = num_elements <= KEEP_BELOW and not on_gpu
+        self.fused = num_elements >= noise.COMPILE_FROM
 
     def direction(self, seed: int, index: int) -> Tensor:
         if self.small:
@@ -97,11 +99,12 @@ class Gaussian(Directions):
         return noise.values_of_all(self.params, seed, distribution=self.distribution)
 
     def shift(self, theta: Tensor, index: int, terms: Terms, *, decay: float = 1.0, out: Tensor | None = None,
-              rounding_seed: int | None = None) -> Tensor:
+              rounding_seed: int | None = None, curvature: Tensor | None = None) -> Tensor:
+        """As `Directions.shift`; a curvature h, which no small model's family takes, makes it z / sqrt(h)."""
         if self.small:
             return super().shift(theta, index, terms, decay=decay, out=out, rounding_seed=rounding_seed)
         return noise.shift(theta, index, terms, decay=decay, out=out, rounding_seed=rounding_seed,
-                           distribution=self.distribution, fused=self.fused)
+                           distribution=self.distribution, fused=self.fused, curvature=curvature)
 
     def shift_rows(self, theta: Tensor, index: int, rows: Tensor, terms: Terms) -> Tensor:
         columns = torch.arange(theta.shape[1], dtype=torch.int32, device=theta.device)
@@ -140,6 +143,7 @@ class LowRank(Directions):
 
     def __init__(self, params: Sequence[Tensor], rank: int, basis_seed: int, stream: int = 0) -> None:
         super().__init__(params)
+        self.any_stream = all(p.is_cuda for p in self.params)
         self.rank, self.basis_seed, self.stream = rank, basis_seed, stream
 
     def direction(self, seed: int, index: int) -> Tensor:
@@ -162,6 +166,16 @@ class LowRank(Directions):
         v_old, v = old.basis(index), self.basis(index)
         return coordinates @ (v_old.T @ v / v.shape[0]).to(coordinates)
 
+    def shift(self, theta: Tensor, index: int, terms: Terms, *, decay: float = 1.0, out: Tensor | None = None,
+              rounding_seed: int | None = None) -> Tensor:
+        if theta.ndim < 2 or not gpu.serves(theta) or not terms:
+            return super().shift(theta, index, terms, decay=decay, out=out, rounding_seed=rounding_seed)
+        u = sum(coefficient * self.coordinates(seed, index) for seed, coefficient in terms.items())  # one V serves all
+        out = torch.empty_like(theta, memory_format=torch.contiguous_format) if out is None else out
+        round_key = None if rounding_seed is None else noise.key(rounding_seed, index)
+        gpu.shift_low_rank(out, theta, u, self.basis(index), decay=decay, round_key=round_key)
+        return out
+
     def basis(self, index: int) -> Tensor:
         """V (columns, rank) of a matrix."""
         p = self.params[index]
@@ -173,11 +187,19 @@ class Scaled(Directions):
 
     def __init__(self, base: Directions, curvature: Sequence[Tensor]) -> None:
         super().__init__(base.params)
+        self.any_stream = base.any_stream
         self.base, self.curvature = base, curvature
 
     def direction(self, seed: int, index: int) -> Tensor:
         h = self.curvature[index]
         return self.base.direction(seed, index) * h.to(torch.promote_types(h.dtype, torch.float32)).rsqrt()
+
+    def shift(self, theta: Tensor, index: int, terms: Terms, *, decay: float = 1.0, out: Tensor | None = None,
+              rounding_seed: int | None = None) -> Tensor:
+        if isinstance(self.base, Gaussian) and not self.base.small:
+            return self.base.shift(theta, index, terms, decay=decay, out=out, rounding_seed=rounding_seed,
+                                   curvature=self.curvature[index])
+        return super().shift(theta, index, terms, decay=decay, out=out, rounding_seed=rounding_seed)
 
     def release(self) -> None:
         self.base.release()

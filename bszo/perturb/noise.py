@@ -3,7 +3,7 @@
 An element's counter and the key of (seed, parameter) go through a 32-bit integer hash; its bits become a uniform
 number, and that a normal one through the inverse of the normal distribution. So a value depends on nothing else:
 not on device, chunk, shard, thread count, or on what was drawn before. One function serves eager PyTorch (in chunks
-that stay in the cache) and `torch.compile` (one fused pass, on a CPU or a GPU).
+that stay in the cache) and `torch.compile` (one fused pass); `bszo.perturb.gpu` is the same for a GPU.
 """
 
 import functools
@@ -14,20 +14,22 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from bszo.perturb import gpu
+
 Distribution = Literal["gaussian", "rademacher"]
 Terms = Mapping[int, float]  # {seed: coefficient}
 NOISE_VERSION = 1  # a stored seed means the same direction only under the same version
 
 _MASK64 = (1 << 64) - 1
-_GOLDEN = -1640531527  # 2^32 / golden ratio as int32: neighbouring counters land far apart
-_MIX_1, _MIX_2 = 0x7FEB352D, 0x846CA68B - (1 << 32)  # odd multipliers with good avalanche (Wellons 2018)
-_TO_UNIT = 2.0**-31 * (1.0 - 2.0**-24)  # the largest int32, a power of two in fp32, must stay below 1
+GOLDEN = -1640531527  # 2^32 / golden ratio as int32: neighbouring counters land far apart
+MIX_1, MIX_2 = 0x7FEB352D, 0x846CA68B - (1 << 32)  # odd multipliers with good avalanche (Wellons 2018)
+TO_UNIT = 2.0**-31 * (1.0 - 2.0**-24)  # the largest int32, a power of two in fp32, must stay below 1
 _CHUNK = 1 << 15  # 128 KB of fp32: the thirty passes of the eager form run in the second-level cache
 COMPILE_FROM = 16_000_000  # elements of a model from which one compilation (about 20 s) pays for itself
 
 # sqrt(2) erfinv(x) = x P(w) / Q(w), w = -log(1 - x^2); least relative error over |x| < 1 - 2^-32: 4.9e-5
-_P = (1.25337484, 4.36772270e-01, 7.79533166e-02, 6.88299233e-03)
-_Q = (1.0, 8.71268688e-02, 2.58497449e-02, 3.35164675e-04)
+P = (1.25337484, 4.36772270e-01, 7.79533166e-02, 6.88299233e-03)
+Q = (1.0, 8.71268688e-02, 2.58497449e-02, 3.35164675e-04)
 
 log = logging.getLogger(__name__)
 
@@ -53,18 +55,18 @@ def key(seed: int, parameter: int) -> tuple[int, int]:
 
 def _hash(counter: Tensor, key_0: Tensor | int, key_1: Tensor | int) -> Tensor:
     """int32 counters -> int32 bits. The second key enters between the rounds: 64 bits tell streams apart."""
-    h = counter * _GOLDEN + key_0
-    h = (h ^ ((h >> 16) & 0xFFFF)) * _MIX_1 + key_1  # the mask makes the shift a logical one
-    h = (h ^ ((h >> 15) & 0x1FFFF)) * _MIX_2
+    h = counter * GOLDEN + key_0
+    h = (h ^ ((h >> 16) & 0xFFFF)) * MIX_1 + key_1  # the mask makes the shift a logical one
+    h = (h ^ ((h >> 15) & 0x1FFFF)) * MIX_2
     return h
 
 
 def _normal(bits: Tensor) -> Tensor:
     """int32 bits -> N(0, 1) in fp32, |z| < 5.43, symmetric by construction."""
-    x = bits.to(torch.float32) * _TO_UNIT  # uniform on (-1, 1)
+    x = bits.to(torch.float32) * TO_UNIT  # uniform on (-1, 1)
     log_q = torch.log((1.0 - x) * (1.0 + x))  # = -w; the product keeps the tails exact where 1 - x^2 would not
-    p = ((-_P[3] * log_q + _P[2]) * log_q - _P[1]) * log_q + _P[0]
-    q = ((-_Q[3] * log_q + _Q[2]) * log_q - _Q[1]) * log_q + _Q[0]
+    p = ((-P[3] * log_q + P[2]) * log_q - P[1]) * log_q + P[0]
+    q = ((-Q[3] * log_q + Q[2]) * log_q - Q[1]) * log_q + Q[0]
     return x * (p / q)
 
 
@@ -82,27 +84,31 @@ def _round_bf16(acc: Tensor, bits: Tensor) -> Tensor:
 
 
 def _shift(theta: Tensor, counter: Tensor, keys: Tensor, factors: Tensor, round_key: Tensor | None,
-           distribution: Distribution) -> Tensor:
+           distribution: Distribution, curvature: Tensor | None) -> Tensor:
     acc = theta.to(torch.promote_types(theta.dtype, torch.float32)) * factors[0]
     for i in range(keys.shape[0]):
-        acc = acc + factors[i + 1] * _values(counter, keys[i, 0], keys[i, 1], distribution).to(acc.dtype)
+        z = _values(counter, keys[i, 0], keys[i, 1], distribution)
+        if curvature is not None:
+            z = z * curvature.to(torch.promote_types(curvature.dtype, torch.float32)).rsqrt()
+        acc = acc + factors[i + 1] * z.to(acc.dtype)
     if round_key is not None:
         return _round_bf16(acc, _hash(counter, round_key[0], round_key[1]))
     return acc.to(theta.dtype)
 
 
 def _shift_whole(out: Tensor, theta: Tensor, keys: Tensor, factors: Tensor, round_key: Tensor | None,
-                 distribution: Distribution) -> None:
+                 distribution: Distribution, curvature: Tensor | None) -> None:
     counter = torch.arange(theta.numel(), dtype=torch.int32, device=theta.device)
-    out.copy_(_shift(theta, counter, keys, factors, round_key, distribution))
+    out.copy_(_shift(theta, counter, keys, factors, round_key, distribution, curvature))
 
 
 def _shift_chunks(out: Tensor, theta: Tensor, keys: Tensor, factors: Tensor, round_key: Tensor | None,
-                  distribution: Distribution) -> None:
+                  distribution: Distribution, curvature: Tensor | None) -> None:
     for start in range(0, theta.numel(), _CHUNK):
         part = slice(start, min(start + _CHUNK, theta.numel()))
         counter = torch.arange(part.start, part.stop, dtype=torch.int32, device=theta.device)
-        out[part] = _shift(theta[part], counter, keys, factors, round_key, distribution)
+        h = None if curvature is None else curvature[part]
+        out[part] = _shift(theta[part], counter, keys, factors, round_key, distribution, h)
 
 
 @functools.cache
@@ -115,8 +121,8 @@ def _compiled() -> Callable[..., None]:
 
 def shift(theta: Tensor, parameter: int, terms: Terms, *, decay: float = 1.0, out: Tensor | None = None,
           rounding_seed: int | None = None, distribution: Distribution = "gaussian", fused: bool = False,
-          counter: Tensor | None = None) -> Tensor:
-    """decay theta + sum_i c_i z_i, accumulated in fp32 (fp64 for fp64 parameters) and rounded once.
+          counter: Tensor | None = None, curvature: Tensor | None = None) -> Tensor:
+    """decay theta + sum_i c_i z_i / sqrt(h), accumulated in fp32 (fp64 for fp64 parameters) and rounded once.
 
     Args:
         theta: the parameter's values, any shape; not changed unless it is also `out`.
@@ -126,8 +132,9 @@ def shift(theta: Tensor, parameter: int, terms: Terms, *, decay: float = 1.0, ou
         out: where the result goes, a new tensor by default; contiguous.
         rounding_seed: round a bf16 result stochastically, with this seed's bits; None rounds to nearest.
         distribution: of the elements of z: N(0, 1), or +1 and -1 alike.
-        fused: one compiled pass instead of eager chunks; the same numbers to the last few ulps.
+        fused: on a CPU, one compiled pass instead of eager chunks; the same numbers to the last few ulps.
         counter: int32, of theta's shape: the elements' numbers, where theta is a part (rows) of the parameter.
+        curvature: h, of theta's shape; None for ones.
 
     Raises:
         ValueError: rounding_seed with a parameter that is not bf16, or a parameter of 2^31 elements or more.
@@ -136,24 +143,27 @@ def shift(theta: Tensor, parameter: int, terms: Terms, *, decay: float = 1.0, ou
     if theta.numel() >= 1 << 31:
         raise ValueError(f"parameter {parameter} has {theta.numel()} elements; the counter ends at 2^31")
     out = torch.empty_like(theta, memory_format=torch.contiguous_format) if out is None else out
-    keys = torch.tensor([key(seed, parameter) for seed in terms], dtype=torch.int32).reshape(-1, 2)
-    factors = torch.tensor([decay, *terms.values()], dtype=torch.promote_types(theta.dtype, torch.float32))
-    round_key = None if rounding_seed is None else torch.tensor(key(rounding_seed, parameter), dtype=torch.int32)
-    if theta.device.type != "cpu":
-        keys, factors = keys.to(theta.device), factors.to(theta.device)
-        round_key = None if round_key is None else round_key.to(theta.device)
     if not out.is_contiguous():
         return out.copy_(shift(theta, parameter, terms, decay=decay, rounding_seed=rounding_seed,
-                               distribution=distribution, fused=fused, counter=counter))
+                               distribution=distribution, fused=fused, counter=counter, curvature=curvature))
     flat = theta.reshape(-1)
     flat_out = flat if out.data_ptr() == theta.data_ptr() else out.view(-1)  # in place: the compiler wants one tensor
+    counter = None if counter is None else counter.reshape(-1)
+    curvature = None if curvature is None else curvature.reshape(-1)
+    keys, round_key = [key(s, parameter) for s in terms], None if rounding_seed is None else key(rounding_seed, parameter)
+    if gpu.serves(theta):
+        gpu.shift(flat_out, flat, keys, list(terms.values()), decay=decay, round_key=round_key,
+                  rademacher=distribution == "rademacher", counter=counter, curvature=curvature)
+        return out
+    key_pairs = torch.tensor(keys, dtype=torch.int32, device=theta.device).reshape(-1, 2)
+    factors = torch.tensor([decay, *terms.values()], dtype=torch.promote_types(theta.dtype, torch.float32),
+                           device=theta.device)
+    rounding = None if round_key is None else torch.tensor(round_key, dtype=torch.int32, device=theta.device)
     if counter is not None:
-        shifted = _shift(flat, counter.reshape(-1), keys, factors, round_key, distribution)
-        flat_out.copy_(shifted)
-    elif fused:
-        _compiled()(flat_out, flat, keys, factors, round_key, distribution)
-    else:
-        _shift_chunks(flat_out, flat, keys, factors, round_key, distribution)
+        flat_out.copy_(_shift(flat, counter, key_pairs, factors, rounding, distribution, curvature))
+        return out
+    apply = _compiled() if fused and not theta.is_cuda else _shift_chunks
+    apply(flat_out, flat, key_pairs, factors, rounding, distribution, curvature)
     return out
 
 

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 from torch.overrides import TorchFunctionMode
 
+from bszo.perturb.ahead import Ahead, Buffers, Reused
 from bszo.perturb.directions import Directions
 from bszo.perturb.inplace import Copies
 from bszo.perturb.noise import Terms
@@ -20,8 +21,8 @@ log = logging.getLogger(__name__)
 class Streaming:
     """Exact: hooks swap a parameter's data for theta + sum_i c_i z_i while a module that owns it runs.
 
-    Extra memory: the weights of the modules that run inside one another, which is one layer's in practice. Tied
-    weights are perturbed alike wherever they run. Parameters that are used while no owner of theirs runs (a
+    Extra memory: the weights of the modules that run inside one another, which is one layer's in practice; on a GPU,
+    where the next ones are made meanwhile, those of the next two or three layers. Tied weights are perturbed alike wherever they run. Parameters that are used while no owner of theirs runs (a
     functional call in some other module) are found in the first perturbed pass; it is repeated with copies of them.
     """
 
@@ -39,7 +40,9 @@ class Streaming:
         self.watch: _Watch | None = None  # while one is
         self.theta: dict[int, Tensor] = {}  # what the swapped parameters hold when nothing runs
         self.running = [0] * len(params)  # owners of each parameter that run now
-        self.spare: dict[tuple[int, torch.dtype], list[Tensor]] = {}  # buffers that no module uses now
+        devices = {p.device for p in params}
+        self.reused = self.buffers = Reused(params)
+        self.ahead = Ahead(params, *devices) if len(devices) == 1 and params[0].is_cuda else None
 
     @contextmanager
     def at(self, directions: Directions, terms: Terms) -> Iterator[None]:
@@ -47,9 +50,11 @@ class Streaming:
             yield
             return
         missed: set[int] = set()
+        self.buffers = self.ahead if self.ahead is not None and directions.any_stream else self.reused
         with ExitStack() as stack:
             stack.enter_context(self.copies.at(directions, terms))
             stack.callback(self._restore_all)
+            stack.enter_context(self._filled(self.buffers, directions, terms))
             for owner, owned in self.owners.items():
                 if _is_lookup(owner):
                     continue
@@ -78,33 +83,34 @@ class Streaming:
                 # an outer owner may have swapped it already
                 if self.running[i] == 1 and directions.own(i, terms):
                     with self._unwatched():
-                        theta = self.theta[i] = self.params[i].data
-                        self.params[i].data = directions.shift(theta, i, terms, out=self._buffer(theta))
+                        self.theta[i], self.params[i].data = self.params[i].data, self.buffers.get(i)
 
         def swap_out(module: nn.Module, args: Any, output: Any) -> None:
             for i in owned:
                 if self.running[i] == 1 and i in self.theta:
-                    self._give_back(self.params[i].data, output)
+                    self._give_back(i, self.params[i].data, output)
                     self.params[i].data = self.theta.pop(i)
                 self.running[i] -= 1
 
         stack.callback(owner.register_forward_pre_hook(swap_in, prepend=True).remove)  # others may read the weights
         stack.callback(owner.register_forward_hook(swap_out).remove)
 
-    def _buffer(self, theta: Tensor) -> Tensor:
-        """Memory for a perturbed parameter. On a CPU fresh pages would cost more than the noise that fills them."""
-        spare = self.spare.get((theta.numel(), theta.dtype)) if theta.device.type == "cpu" else None
-        if spare:
-            return spare.pop().view(theta.shape)
-        return torch.empty(theta.shape, dtype=theta.dtype, device=theta.device)
+    @contextmanager
+    def _filled(self, buffers: Buffers, directions: Directions, terms: Terms) -> Iterator[None]:
+        def make(i: int, buffer: Tensor) -> None:
+            directions.shift(self.theta.get(i, self.params[i].data), i, terms, out=buffer)
 
-    def _give_back(self, buffer: Tensor, output: Any) -> None:
-        if buffer.device.type != "cpu":  # CUDA's allocator keeps freed memory itself
-            return
-        storage = buffer.untyped_storage().data_ptr()
+        buffers.begin(make)
+        try:
+            yield
+        finally:
+            buffers.end()
+
+    def _give_back(self, i: int, buffer: Tensor, output: Any) -> None:
+        storage, end = buffer.data_ptr(), buffer.data_ptr() + buffer.nbytes
         tensors = [value for value in _flat((output,)) if isinstance(value, Tensor)]
-        if all(value.untyped_storage().data_ptr() != storage for value in tensors):  # else a view of it lives on
-            self.spare.setdefault((buffer.numel(), buffer.dtype), []).append(buffer)
+        if all(not storage <= value.data_ptr() < end for value in tensors):  # else a view of it lives on
+            self.buffers.give_back(i, buffer)
 
     def _hook_lookups(self, directions: Directions, terms: Terms, stack: ExitStack) -> None:
         """A plain embedding reads few of its rows, so only those are perturbed: the same numbers, far fewer.
