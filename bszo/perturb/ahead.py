@@ -1,159 +1,138 @@
-"""Where a module's perturbed weights lie: buffers that are used again and, on a GPU, are filled ahead of time.
+"""Where the weights of a perturbed pass lie: buffers that are used again and, on a GPU, are filled ahead of time.
 
 Noise keeps a GPU's arithmetic units busy, matrix products its tensor cores. So the weights of the next modules are made
-on a second stream while this one runs, in the order in which the last pass asked for them.
+on a second stream while this one runs, in the order in which an earlier pass asked for them, some modules a launch.
 """
 
-from collections import deque
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 from torch import Tensor
 
-Make = Callable[[int, Tensor], None]  # (parameter, buffer): fill the buffer with the parameter's perturbed values
-DEPTH = 2.5  # how many of the largest repeated parameters fit into a GPU's buffer
+from bszo.perturb.gpu import Scalars, Table
 
-
-class Buffers(Protocol):
-    """Perturbed parameters of one pass, between `begin` and `end`."""
-
-    def begin(self, make: Make) -> None: ...
-
-    def get(self, i: int) -> Tensor:
-        """Parameter i, perturbed; the current stream may read it."""
-        ...
-
-    def give_back(self, i: int, buffer: Tensor) -> None:
-        """No work that is not queued yet reads it."""
-        ...
-
-    def end(self) -> None: ...
+SLOTS = 3  # groups of parameters that are in memory at a time: one runs, two are made
+_ALIGNED = 512  # bytes
 
 
 class Reused:
-    """On a CPU: fresh pages would cost more than the noise that fills them."""
+    """Buffers that no module uses now. Fresh pages would cost a CPU more than the noise that fills them."""
 
-    def __init__(self, params: Sequence[Tensor]) -> None:
-        self.params = params
+    def __init__(self) -> None:
         self.spare: dict[tuple[int, torch.dtype], list[Tensor]] = {}
 
-    def begin(self, make: Make) -> None:
-        self.make = make
-
-    def get(self, i: int) -> Tensor:
-        theta = self.params[i]
+    def take(self, theta: Tensor) -> Tensor:
+        """A contiguous buffer of theta's shape and type."""
         spare = self.spare.get((theta.numel(), theta.dtype))
-        buffer = spare.pop().view(theta.shape) if spare else torch.empty_like(theta, memory_format=torch.contiguous_format)
-        self.make(i, buffer)
-        return buffer
+        if spare:
+            return spare.pop().view(theta.shape)
+        return torch.empty(theta.shape, dtype=theta.dtype, device=theta.device)
 
-    def give_back(self, i: int, buffer: Tensor) -> None:
+    def give_back(self, buffer: Tensor) -> None:
+        """No work that is not queued yet reads it."""
         self.spare.setdefault((buffer.numel(), buffer.dtype), []).append(buffer)
-
-    def end(self) -> None:
-        pass
-
-
-@dataclass
-class _Slot:
-    """Bytes [start, stop) of the ring, taken by a parameter's values until the work before `free` is done."""
-
-    start: int
-    stop: int
-    values: Tensor
-    ready: torch.cuda.Event
-    free: torch.cuda.Event | None = None
 
 
 class Ahead:
-    """On a GPU: a ring of bytes that a second stream fills as far ahead as it has room.
+    """The perturbed parameters of a pass, in an order that is known: theta + sum_i c_i z_i in SLOTS buffers in turn.
 
-    Extra memory: DEPTH times the largest parameter of which the model has several of a size.
+    Consecutive parameters form a group, as large as the largest parameter that the model has several of; a group is one
+    launch. It is made as soon as the group SLOTS places before it has been given back. A parameter that is alone of its
+    size (an output layer) is in no group if it is larger.
+
+    Extra memory: SLOTS groups.
+
+    Args:
+        params: all parameters, on one GPU.
+        order: their numbers, as a pass asks for them; one that runs twice stands there twice.
     """
 
-    def __init__(self, params: Sequence[Tensor], device: torch.device) -> None:
-        self.params, self.device = params, device
+    def __init__(self, params: Sequence[Tensor], order: Sequence[int]) -> None:
+        self.params, self.order = params, list(order)
+        self.room = _room([params[i].nbytes for i in order])
+        self.sequence = [i for i in order if params[i].nbytes <= self.room]
+        self.groups = self._grouped()  # [start, stop) in the sequence
+        self.of = [g for g, (start, stop) in enumerate(self.groups) for _ in range(start, stop)]
+        device = params[order[0]].device
         self.stream = torch.cuda.Stream(device)
-        self.order: list[int] = []  # what the last pass asked for
-        self.ring = torch.empty(0, dtype=torch.uint8, device=device)
+        self.memory = torch.empty(min(SLOTS, len(self.groups)) * self.room, dtype=torch.uint8, device=device)
+        self.values = self._placed()
+        self.table = Table([params[i].data for i in self.sequence], self.values, self.sequence)
+        self.ready = [torch.cuda.Event() for _ in self.groups]
+        self.whole = True  # every group of the last pass came back
+        self.active = False  # between `begin` and `end`
 
-    def begin(self, make: Make) -> None:
-        self.make, self.asked = make, list[int]()
-        self.next = 0  # place in `order` of what is made next
-        self.waiting: deque[tuple[int, _Slot]] = deque()  # made, not yet asked for
-        self.slots: deque[_Slot] = deque()  # oldest first
-        self.taken: dict[int, _Slot] = {}  # by address of their values
-        self.top = 0
-        self._fit()
-        self.stream.wait_stream(torch.cuda.current_stream(self.device))  # theta as the last step left it
-        self._go_on()
+    def fits(self, params: Sequence[Tensor]) -> bool:
+        """Whether theta still lies where it lay, and no view of a buffer lives on."""
+        return self.whole and self.table.addresses == [params[i].data_ptr() for i in self.sequence]
 
-    def get(self, i: int) -> Tensor:
-        self.asked.append(i)
-        if self.waiting and self.waiting[0][0] == i:
-            slot = self.waiting.popleft()[1]
-            torch.cuda.current_stream(self.device).wait_event(slot.ready)
-            self.taken[slot.values.data_ptr()] = slot
-            self._go_on()
-            return slot.values
-        if self.waiting:  # another order than last time: what was made stays unused, and nothing more is foreseen
-            self._forget()
-        elif self.next < len(self.order) and self.order[self.next] == i:
-            self.next += 1
-        buffer = torch.empty_like(self.params[i], memory_format=torch.contiguous_format)
-        self.make(i, buffer)
-        self._go_on()
-        return buffer
+    def begin(self, scalars: Scalars) -> None:
+        """Start on the first groups; theta must not move until `end`."""
+        self.scalars, self.here = scalars, torch.cuda.current_stream(self.memory.device)
+        self.active, self.at = True, 0  # place in the sequence of what is asked for next
+        self.left = [stop - start for start, stop in self.groups]  # of each group, not given back yet
+        self.made = 0  # groups that have been launched
+        self.stream.wait_stream(self.here)
+        for _ in range(min(SLOTS, len(self.groups))):
+            self._make()
 
-    def give_back(self, i: int, buffer: Tensor) -> None:
-        slot = self.taken.pop(buffer.data_ptr(), None)
-        if slot is not None:
-            slot.free = torch.cuda.current_stream(self.device).record_event()
-            self._go_on()
+    def take(self, i: int) -> tuple[Tensor, int] | None:
+        """Parameter i, perturbed, and its group; None if it is not what was foreseen."""
+        if self.at == len(self.sequence) or self.sequence[self.at] != i or self.of[self.at] >= self.made:
+            return None
+        place, group = self.at, self.of[self.at]
+        if place == self.groups[group][0]:
+            self.here.wait_event(self.ready[group])
+        self.at += 1
+        return self.values[place], group
+
+    def give_back(self, group: int) -> None:
+        """No work that is not queued yet reads one parameter of the group."""
+        self.left[group] -= 1
+        if self.left[group] == 0 and self.made == group + SLOTS < len(self.groups):
+            self.stream.wait_event(self.here.record_event())
+            self._make()
 
     def end(self) -> None:
-        torch.cuda.current_stream(self.device).wait_stream(self.stream)  # theta may be moved now
-        self.order = self.asked
+        """Theta may move again."""
+        self.active = False
+        self.here.wait_stream(self.stream)
+        self.whole = not any(self.left)
 
-    def _go_on(self) -> None:
-        """Make what is asked for next, as long as there is room for it."""
-        while self.next < len(self.order):
-            i = self.order[self.next]
-            slot = self._room(i)
-            if slot is None:
-                return
-            with torch.cuda.stream(self.stream):
-                self.make(i, slot.values)
-                slot.ready.record(self.stream)
-            self.waiting.append((i, slot))
-            self.next += 1
+    def _make(self) -> None:
+        start, stop = self.groups[self.made]
+        with torch.cuda.stream(self.stream):
+            self.table.launch(start, stop, self.scalars)
+        self.ready[self.made].record(self.stream)
+        self.made += 1
 
-    def _room(self, i: int) -> _Slot | None:
-        theta = self.params[i]
-        size = -(-theta.numel() * theta.element_size() // 512) * 512
-        if size > self.ring.numel() // 2:
-            return None
-        start = self.top if self.top + size <= self.ring.numel() else 0
-        while any(slot.start < start + size and start < slot.stop for slot in self.slots):
-            if self.slots[0].free is None:
-                return None
-            self.stream.wait_event(self.slots.popleft().free)  # type: ignore[arg-type]
-        values = self.ring[start : start + theta.numel() * theta.element_size()].view(theta.dtype).view(theta.shape)
-        slot = _Slot(start, start + size, values, torch.cuda.Event())
-        self.slots.append(slot)
-        self.top = start + size
-        return slot
+    def _grouped(self) -> list[tuple[int, int]]:
+        starts, used = [], self.room
+        for place, i in enumerate(self.sequence):
+            size = _aligned(self.params[i].nbytes)
+            if used + size > self.room:
+                starts.append(place)
+                used = 0
+            used += size
+        return list(pairwise([*starts, len(self.sequence)]))
 
-    def _fit(self) -> None:
-        """Size the ring once an order is known."""
-        sizes = sorted(p.numel() * p.element_size() for p in (self.params[i] for i in self.order))
-        largest = max((a for a, b in zip(sizes, sizes[1:], strict=False) if a == b), default=0)
-        wanted = int(DEPTH * largest)
-        if wanted > self.ring.numel():
-            self.ring = torch.empty(wanted, dtype=torch.uint8, device=self.device)
+    def _placed(self) -> list[Tensor]:
+        values = []
+        for g, (start, stop) in enumerate(self.groups):
+            at = g % SLOTS * self.room
+            for i in self.sequence[start:stop]:
+                p = self.params[i]
+                values.append(self.memory[at : at + p.nbytes].view(p.dtype).view(p.shape))
+                at += _aligned(p.nbytes)
+        return values
 
-    def _forget(self) -> None:
-        self.next = len(self.order)
-        self.waiting.clear()
+
+def _aligned(size: int) -> int:
+    return -(-size // _ALIGNED) * _ALIGNED
+
+
+def _room(sizes: Sequence[int]) -> int:
+    """Bytes of a group: the largest size that occurs twice, and a little for the vectors beside it."""
+    ordered = sorted(sizes)
+    return _aligned(max((a for a, b in pairwise(ordered) if a == b), default=ordered[-1]) + (1 << 20))

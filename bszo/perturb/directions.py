@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from bszo.perturb import gpu, noise
+from bszo.perturb.gpu import Scalars, Table
 from bszo.perturb.noise import Distribution, Terms
 
 KEEP_BELOW = 4_000_000  # elements of a model so small that z kept for one step costs less than making it again
@@ -24,8 +25,6 @@ class Directions:
     Args:
         params: the parameters, in the optimizer's order; an element's noise depends on its place in it.
     """
-
-    any_stream = False  # True: a call keeps nothing on the device, so that calls may run on several of its streams
 
     def __init__(self, params: Sequence[Tensor]) -> None:
         self.params = list(params)
@@ -69,6 +68,16 @@ class Directions:
             acc = acc + coefficient * self.direction(seed, index).to(acc.dtype)
         return noise.round_to(acc, index, rounding_seed, torch.empty_like(theta) if out is None else out)
 
+    def scalars(self, terms: Terms) -> Scalars | None:
+        """A shift of every parameter as one GPU's numbers; None where it takes more, or there is no such GPU."""
+        return None
+
+    def shift_all_(self, terms: Sequence[Terms], decay: Sequence[float], rounding_seeds: Sequence[int | None]) -> None:
+        """theta_p <- decay_p theta_p + sum_i c_i z_i of every parameter in place, one rounding each."""
+        for i, p in enumerate(self.params):
+            if terms[i] or decay[i] != 1.0:
+                self.shift(p.data, i, terms[i], decay=decay[i], out=p.data, rounding_seed=rounding_seeds[i])
+
     def shift_rows(self, theta: Tensor, index: int, rows: Tensor, terms: Terms) -> Tensor:
         """`shift` of the given rows of a matrix only: (r,) rows -> (r, columns)."""
         return self.shift(theta, index, terms)[rows]
@@ -85,9 +94,10 @@ class Gaussian(Directions):
         super().__init__(params)
         self.distribution: Distribution = distribution
         num_elements = sum(p.numel() for p in self.params)
-        self.any_stream = on_gpu = all(p.is_cuda for p in self.params)
-        self.small = num_elements <= KEEP_BELOW and not on_gpu
+        self.on_gpu = len({p.device for p in self.params}) == 1 and all(gpu.serves(p) for p in self.params)
+        self.small = num_elements <= KEEP_BELOW and not self.on_gpu
         self.fused = num_elements >= noise.COMPILE_FROM
+        self._table: Table | None = None  # of the parameters where they lie now
 
     def direction(self, seed: int, index: int) -> Tensor:
         if self.small:
@@ -105,6 +115,27 @@ class Gaussian(Directions):
             return super().shift(theta, index, terms, decay=decay, out=out, rounding_seed=rounding_seed)
         return noise.shift(theta, index, terms, decay=decay, out=out, rounding_seed=rounding_seed,
                            distribution=self.distribution, fused=self.fused, curvature=curvature)
+
+    def scalars(self, terms: Terms) -> Scalars | None:
+        count = len(self.params)
+        return self._scalars([terms] * count, [1.0] * count, None) if self.on_gpu else None
+
+    def shift_all_(self, terms: Sequence[Terms], decay: Sequence[float], rounding_seeds: Sequence[int | None]) -> None:
+        values = [p.data for p in self.params]
+        if not (self.on_gpu and Table.takes(values) and all(t.keys() == terms[0].keys() for t in terms)):
+            super().shift_all_(terms, decay, rounding_seeds)
+            return
+        if self._table is None or self._table.addresses != [v.data_ptr() for v in values]:
+            self._table = Table(values, values, range(len(values)))
+        self._table.launch(0, len(values), self._scalars(terms, decay, rounding_seeds[0]))
+
+    def _scalars(self, terms: Sequence[Terms], decay: Sequence[float], rounding_seed: int | None) -> Scalars:
+        count = len(self.params)
+        factors = torch.tensor([[t[seed] for seed in terms[0]] for t in terms], dtype=torch.float64)
+        return Scalars.of(
+            [noise.keys(seed, count) for seed in terms[0]], factors, torch.tensor(decay, dtype=torch.float64),
+            None if rounding_seed is None else noise.keys(rounding_seed, count), self.params[0].device,
+            self.distribution == "rademacher")  # fmt: skip
 
     def shift_rows(self, theta: Tensor, index: int, rows: Tensor, terms: Terms) -> Tensor:
         columns = torch.arange(theta.shape[1], dtype=torch.int32, device=theta.device)
@@ -143,7 +174,6 @@ class LowRank(Directions):
 
     def __init__(self, params: Sequence[Tensor], rank: int, basis_seed: int, stream: int = 0) -> None:
         super().__init__(params)
-        self.any_stream = all(p.is_cuda for p in self.params)
         self.rank, self.basis_seed, self.stream = rank, basis_seed, stream
 
     def direction(self, seed: int, index: int) -> Tensor:
@@ -170,7 +200,7 @@ class LowRank(Directions):
               rounding_seed: int | None = None) -> Tensor:
         if theta.ndim < 2 or not gpu.serves(theta) or not terms:
             return super().shift(theta, index, terms, decay=decay, out=out, rounding_seed=rounding_seed)
-        u = sum(coefficient * self.coordinates(seed, index) for seed, coefficient in terms.items())  # one V serves all
+        u = torch.stack([c * self.coordinates(seed, index) for seed, c in terms.items()]).sum(0)  # one V serves all
         out = torch.empty_like(theta, memory_format=torch.contiguous_format) if out is None else out
         round_key = None if rounding_seed is None else noise.key(rounding_seed, index)
         gpu.shift_low_rank(out, theta, u, self.basis(index), decay=decay, round_key=round_key)
@@ -187,7 +217,6 @@ class Scaled(Directions):
 
     def __init__(self, base: Directions, curvature: Sequence[Tensor]) -> None:
         super().__init__(base.params)
-        self.any_stream = base.any_stream
         self.base, self.curvature = base, curvature
 
     def direction(self, seed: int, index: int) -> Tensor:

@@ -6,23 +6,21 @@ that nothing is copied to the device and no launch waits.
 
 import functools
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass
+from importlib.util import find_spec
+from typing import Any, Self
 
 import torch
 from torch import Tensor
 
-try:  # torch brings Triton along where it has CUDA
-    import triton
-    import triton.language as tl
-except ImportError:
-    triton = None
-
-_BLOCK, _NUM_WARPS = 2048, 8  # 8 elements a thread: loads of 16 bytes in 16 bits
+_HAS_TRITON = find_spec("triton") is not None  # torch brings it along where it has CUDA
+_BLOCK, _NUM_WARPS = 1024, 4  # 8 elements a thread: loads of 16 bytes in 16 bits
+_SPAN = 8 * _BLOCK  # elements of a program that shifts a part of one tensor among many
 
 
 def serves(theta: Tensor) -> bool:
     """Whether the kernel takes a tensor: on a GPU that Triton knows, in 16 or 32 bits."""
-    return triton is not None and theta.is_cuda and theta.dtype in (torch.float32, torch.bfloat16, torch.float16)
+    return _HAS_TRITON and theta.is_cuda and theta.dtype in (torch.float32, torch.bfloat16, torch.float16)
 
 
 def shift(out: Tensor, theta: Tensor | None, keys: Sequence[tuple[int, int]], factors: Sequence[float], *,
@@ -44,7 +42,7 @@ def shift(out: Tensor, theta: Tensor | None, keys: Sequence[tuple[int, int]], fa
     if out.numel() == 0:
         return
     terms = tuple(x for k, c in zip(keys, factors, strict=True) for x in (c, *_halves(k)))
-    _kernels().shift[(triton.cdiv(out.numel(), _BLOCK),)](
+    _kernels().shift[(-(-out.numel() // _BLOCK),)](
         out, out if theta is None else theta, out if counter is None else counter,
         out if curvature is None else curvature, out.numel(), float(decay), terms, _halves(round_key or (0, 0)),
         HAS_THETA=theta is not None, HAS_COUNTER=counter is not None, HAS_CURVATURE=curvature is not None,
@@ -55,9 +53,71 @@ def shift_low_rank(out: Tensor, theta: Tensor, u: Tensor, v: Tensor, *, decay: f
                    round_key: tuple[int, int] | None = None) -> None:
     """out = decay theta + U V^T for (rows, columns) matrices, (rows, r) U and (columns, r) V in fp32, rounded once."""
     rows, columns = theta.shape
-    grid = (rows, triton.cdiv(columns, _BLOCK))
+    grid = (rows, -(-columns // _BLOCK))
     _kernels().low_rank[grid](out, theta, u, v, columns, float(decay), _halves(round_key or (0, 0)),
                               RANK=u.shape[1], ROUND=round_key is not None, BLOCK=_BLOCK, num_warps=_NUM_WARPS)
+
+
+@dataclass(frozen=True)
+class Scalars:
+    """What one pass over many parameters multiplies and hashes with; a row a parameter, on the device.
+
+    Attributes:
+        rows: (P, 3 K + 3) int32: the keys of K terms, their factors (fp32 bits), the decay, the key of the rounding.
+        num_terms: K.
+        rounds: whether bf16 is rounded stochastically.
+        rademacher: z is +1 and -1 alike.
+    """
+
+    rows: Tensor
+    num_terms: int
+    rounds: bool = False
+    rademacher: bool = False
+
+    @classmethod
+    def of(cls, keys: Sequence[Tensor], factors: Tensor, decay: Tensor, round_keys: Tensor | None,
+           device: torch.device, rademacher: bool) -> Self:
+        """From K tensors of (P, 2) keys, (P, K) factors and (P,) decays; one copy, which no launch waits for."""
+        none = torch.zeros(decay.numel(), 2, dtype=torch.int32)
+        floats = torch.cat([factors, decay[:, None]], 1).to(torch.float32).view(torch.int32)
+        rows = torch.cat([*keys, floats, none if round_keys is None else round_keys], 1)
+        return cls(rows.pin_memory().to(device, non_blocking=True), len(keys), round_keys is not None, rademacher)
+
+
+class Table:
+    """Tensors of one type on one GPU that one launch shifts: out_t = decay theta_t + sum_i c_i z_i.
+
+    Args:
+        thetas: contiguous, aligned to 16 bytes.
+        outs: where the results go, likewise; the same tensors for a move in place.
+        parameters: of each tensor, its row in `Scalars`.
+    """
+
+    def __init__(self, thetas: Sequence[Tensor], outs: Sequence[Tensor], parameters: Sequence[int]) -> None:
+        device, self.dtype = thetas[0].device, thetas[0].dtype
+        self.addresses = [t.data_ptr() for t in thetas]
+        sizes = torch.tensor([t.numel() for t in thetas])
+        blocks = (sizes + _SPAN - 1) // _SPAN
+        ends = blocks.cumsum(0)
+        self.firsts = [0, *ends.tolist()]  # block at which each tensor begins
+        addresses = torch.tensor([self.addresses, [t.data_ptr() for t in outs]])
+        self.wide = addresses.to(device)  # (2, T) int64
+        self.narrow = torch.stack([sizes, ends - blocks, torch.tensor(parameters)]).to(torch.int32).to(device)  # (3, T)
+        self.tensor_of = torch.arange(len(thetas), dtype=torch.int32).repeat_interleave(blocks).to(device)
+
+    @staticmethod
+    def takes(tensors: Sequence[Tensor]) -> bool:
+        """Whether one table can hold them."""
+        of_a_kind = len({(t.dtype, t.device) for t in tensors}) == 1
+        return of_a_kind and all(serves(t) and t.is_contiguous() and t.data_ptr() % 16 == 0 for t in tensors)
+
+    def launch(self, start: int, stop: int, scalars: Scalars) -> None:
+        """Shift the tensors [start, stop)."""
+        first, last = self.firsts[start], self.firsts[stop]
+        _kernels().shift_many[(last - first,)](
+            self.wide, self.narrow, self.tensor_of, scalars.rows, first, self.wide.shape[1],
+            DTYPE=_kernels().TYPES[self.dtype], TERMS=scalars.num_terms, ROUND=scalars.rounds,
+            RADEMACHER=scalars.rademacher, SPAN=_SPAN, BLOCK=_BLOCK, num_warps=_NUM_WARPS)  # fmt: skip
 
 
 def _halves(key: tuple[int, int]) -> tuple[float, ...]:

@@ -53,6 +53,16 @@ def key(seed: int, parameter: int) -> tuple[int, int]:
     return low - ((low >> 31) << 32), high - ((high >> 31) << 32)
 
 
+def keys(seed: int, count: int) -> Tensor:
+    """`key` of the first `count` parameters at once: (count, 2) int32."""
+    start = (mix64(seed) + 0x9E3779B97F4A7C15) & _MASK64
+    h = torch.arange(count) + (start - ((start >> 63) << 64))  # int64 arithmetic wraps, as `mix64`'s mask does
+    h = (h ^ ((h >> 30) & (_MASK64 >> 30))) * (0xBF58476D1CE4E5B9 - (1 << 64))
+    h = (h ^ ((h >> 27) & (_MASK64 >> 27))) * (0x94D049BB133111EB - (1 << 64))
+    h = h ^ ((h >> 31) & (_MASK64 >> 31))
+    return h.view(torch.int32).view(-1, 2)  # the low word first
+
+
 def _hash(counter: Tensor, key_0: Tensor | int, key_1: Tensor | int) -> Tensor:
     """int32 counters -> int32 bits. The second key enters between the rounds: 64 bits tell streams apart."""
     h = counter * GOLDEN + key_0
@@ -150,12 +160,13 @@ def shift(theta: Tensor, parameter: int, terms: Terms, *, decay: float = 1.0, ou
     flat_out = flat if out.data_ptr() == theta.data_ptr() else out.view(-1)  # in place: the compiler wants one tensor
     counter = None if counter is None else counter.reshape(-1)
     curvature = None if curvature is None else curvature.reshape(-1)
-    keys, round_key = [key(s, parameter) for s in terms], None if rounding_seed is None else key(rounding_seed, parameter)
+    pairs = [key(seed, parameter) for seed in terms]
+    round_key = None if rounding_seed is None else key(rounding_seed, parameter)
     if gpu.serves(theta):
-        gpu.shift(flat_out, flat, keys, list(terms.values()), decay=decay, round_key=round_key,
+        gpu.shift(flat_out, flat, pairs, list(terms.values()), decay=decay, round_key=round_key,
                   rademacher=distribution == "rademacher", counter=counter, curvature=curvature)
         return out
-    key_pairs = torch.tensor(keys, dtype=torch.int32, device=theta.device).reshape(-1, 2)
+    key_pairs = torch.tensor(pairs, dtype=torch.int32, device=theta.device).reshape(-1, 2)
     factors = torch.tensor([decay, *terms.values()], dtype=torch.promote_types(theta.dtype, torch.float32),
                            device=theta.device)
     rounding = None if round_key is None else torch.tensor(round_key, dtype=torch.int32, device=theta.device)

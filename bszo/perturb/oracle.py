@@ -146,11 +146,10 @@ class LossOracle:
             along: other directions than those that were measured along.
         """
         self.home()
-        for i, p in enumerate(self.params):
-            family, decay = along or self.directions, 1.0 - lr[i] * weight_decay[i]
-            own = family.own(i, {seed: -lr[i] * g for seed, g in gradient.items()})
-            if own or decay != 1.0:
-                family.shift(p.data, i, own, decay=decay, out=p.data, rounding_seed=self._rounding(p))
+        family = along or self.directions
+        terms = [family.own(i, {seed: -rate * g for seed, g in gradient.items()}) for i, rate in enumerate(lr)]
+        decay = [1.0 - rate * w for rate, w in zip(lr, weight_decay, strict=True)]
+        family.shift_all_(terms, decay, [self._rounding(p) for p in self.params])
 
     @torch.no_grad()
     def dense(self, index: int, gradient: Terms) -> Tensor:

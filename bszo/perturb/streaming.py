@@ -1,8 +1,8 @@
 """Streaming perturbation: a module's perturbed weights exist only while it runs, and theta is never written."""
 
 import logging
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -10,8 +10,9 @@ from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 from torch.overrides import TorchFunctionMode
 
-from bszo.perturb.ahead import Ahead, Buffers, Reused
+from bszo.perturb.ahead import Ahead, Reused
 from bszo.perturb.directions import Directions
+from bszo.perturb.gpu import Table
 from bszo.perturb.inplace import Copies
 from bszo.perturb.noise import Terms
 
@@ -22,8 +23,9 @@ class Streaming:
     """Exact: hooks swap a parameter's data for theta + sum_i c_i z_i while a module that owns it runs.
 
     Extra memory: the weights of the modules that run inside one another, which is one layer's in practice; on a GPU,
-    where the next ones are made meanwhile, those of the next two or three layers. Tied weights are perturbed alike wherever they run. Parameters that are used while no owner of theirs runs (a
-    functional call in some other module) are found in the first perturbed pass; it is repeated with copies of them.
+    where the next ones are made meanwhile, two or three of the largest matrices. Tied weights are perturbed alike
+    wherever they run. Parameters that are used while no owner of theirs runs (a functional call in some other module)
+    are found in the first perturbed pass; it is repeated with copies of them.
     """
 
     def __init__(self, params: list[Tensor], module: nn.Module) -> None:
@@ -40,27 +42,26 @@ class Streaming:
         self.watch: _Watch | None = None  # while one is
         self.theta: dict[int, Tensor] = {}  # what the swapped parameters hold when nothing runs
         self.running = [0] * len(params)  # owners of each parameter that run now
-        devices = {p.device for p in params}
-        self.reused = self.buffers = Reused(params)
-        self.ahead = Ahead(params, *devices) if len(devices) == 1 and params[0].is_cuda else None
+        self.reused = Reused()
+        self.order: list[int] = []  # parameters as the last pass swapped them
+        self.ahead: Ahead | None = None  # on a GPU, once an order is known
+        self.group: dict[int, int] = {}  # of the swapped parameters that were made ahead
 
     @contextmanager
     def at(self, directions: Directions, terms: Terms) -> Iterator[None]:
-        if not terms:
-            yield
-            return
         missed: set[int] = set()
-        self.buffers = self.ahead if self.ahead is not None and directions.any_stream else self.reused
         with ExitStack() as stack:
+            stack.enter_context(_every_module_runs())
+            if not terms:
+                yield
+                return
             stack.enter_context(self.copies.at(directions, terms))
             stack.callback(self._restore_all)
-            stack.enter_context(self._filled(self.buffers, directions, terms))
-            for owner, owned in self.owners.items():
-                if _is_lookup(owner):
-                    continue
-                if not self.watched or any(directions.own(i, terms) for i in owned):
-                    self._hook_swap(owner, owned, directions, terms, stack)
-            self._hook_lookups(directions, terms, stack)
+            stack.enter_context(self._ahead(directions, terms))
+            # two hooks for all modules: one on each, set and taken away every pass, would cost more than the noise
+            enter, leave = self._hooks(directions, terms)
+            stack.callback(register_module_forward_pre_hook(enter).remove)  # first: others may read the weights
+            stack.callback(register_module_forward_hook(leave, with_kwargs=True).remove)  # type: ignore[arg-type]
             if not self.watched:
                 self.watch = stack.enter_context(_Watch(self, missed))
                 stack.callback(setattr, self, "watch", None)
@@ -75,97 +76,130 @@ class Streaming:
     def home(self, directions: Directions) -> None:
         """Nothing to do: theta was never moved."""
 
-    def _hook_swap(self, owner: nn.Module, owned: list[int], directions: Directions, terms: Terms,
-                   stack: ExitStack) -> None:
-        def swap_in(module: nn.Module, args: Any) -> None:
-            for i in owned:
-                self.running[i] += 1
-                # an outer owner may have swapped it already
-                if self.running[i] == 1 and directions.own(i, terms):
-                    with self._unwatched():
-                        self.theta[i], self.params[i].data = self.params[i].data, self.buffers.get(i)
+    def _hooks(self, directions: Directions, terms: Terms) -> tuple[Callable[..., None], Callable[..., Any]]:
+        """What is done before and after any module runs."""
+        moved = [bool(directions.own(i, terms)) for i in range(len(self.params))]
 
-        def swap_out(module: nn.Module, args: Any, output: Any) -> None:
-            for i in owned:
+        def enter(module: nn.Module, args: Any) -> None:
+            if _is_lookup(module):
+                if (i := self._looked_up(module)) is not None:
+                    self.running[i] += 1
+                return
+            for i in self.owners.get(module, ()):
+                self.running[i] += 1
+                if self.running[i] == 1 and moved[i]:  # else an outer owner has swapped it already
+                    with self._unwatched():
+                        self.theta[i], self.params[i].data = self.params[i].data, self._take(i, directions, terms)
+
+        def leave(module: nn.Module, args: Any, kwargs: Any, output: Any) -> Tensor | None:
+            if _is_lookup(module):
+                if (i := self._looked_up(module)) is None:
+                    return None
+                self.running[i] -= 1
+                return self._rows(i, args[0] if args else kwargs["input"], directions, terms) if moved[i] else None
+            for i in self.owners.get(module, ()):
                 if self.running[i] == 1 and i in self.theta:
                     self._give_back(i, self.params[i].data, output)
                     self.params[i].data = self.theta.pop(i)
                 self.running[i] -= 1
+            return None
 
-        stack.callback(owner.register_forward_pre_hook(swap_in, prepend=True).remove)  # others may read the weights
-        stack.callback(owner.register_forward_hook(swap_out).remove)
-
-    @contextmanager
-    def _filled(self, buffers: Buffers, directions: Directions, terms: Terms) -> Iterator[None]:
-        def make(i: int, buffer: Tensor) -> None:
-            directions.shift(self.theta.get(i, self.params[i].data), i, terms, out=buffer)
-
-        buffers.begin(make)
-        try:
-            yield
-        finally:
-            buffers.end()
-
-    def _give_back(self, i: int, buffer: Tensor, output: Any) -> None:
-        storage, end = buffer.data_ptr(), buffer.data_ptr() + buffer.nbytes
-        tensors = [value for value in _flat((output,)) if isinstance(value, Tensor)]
-        if all(not storage <= value.data_ptr() < end for value in tensors):  # else a view of it lives on
-            self.buffers.give_back(i, buffer)
-
-    def _hook_lookups(self, directions: Directions, terms: Terms, stack: ExitStack) -> None:
-        """A plain embedding reads few of its rows, so only those are perturbed: the same numbers, far fewer.
-
-        The hooks are global, for a closure may look rows up with a module of its own that shares a parameter: an
-        output layer of which it needs a few words.
-        """
-        def parameter_of(module: nn.Module) -> int | None:
-            i = self.index.get(id(module._parameters["weight"])) if _is_lookup(module) else None
-            return None if i is None or i in self.copies.indices else i
-
-        def enter(module: nn.Module, args: Any) -> None:
-            if (i := parameter_of(module)) is not None:
-                self.running[i] += 1
-
-        def look_up(module: nn.Module, args: Any, kwargs: Any, output: Tensor) -> Tensor | None:
-            if (i := parameter_of(module)) is None:
-                return None
-            self.running[i] -= 1
-            if not directions.own(i, terms):
-                return None
-            ids = args[0] if args else kwargs["input"]
-            with self._unwatched():
-                rows, place = torch.unique(ids, return_inverse=True)
-                theta = self.theta.get(i, self.params[i].data)  # an outer owner of a tied weight may have swapped it
-                return directions.shift_rows(theta, i, rows, terms)[place]
-
-        stack.callback(register_module_forward_pre_hook(enter).remove)
-        handle = register_module_forward_hook(look_up, with_kwargs=True)  # type: ignore[arg-type]  # it may replace
-        stack.callback(handle.remove)
+        return enter, leave
 
     @contextmanager
-    def _unwatched(self) -> Iterator[None]:
-        """The engine's own work: a compiled kernel would be compiled again for a watch that is gone next time, and a
-        rule for directions may read the parameters."""
-        if self.watch is None:
+    def _ahead(self, directions: Directions, terms: Terms) -> Iterator[None]:
+        """While active, a GPU's second stream makes what is asked for next, if the family can say it in numbers."""
+        scalars = directions.scalars(terms)
+        if scalars is None:
             yield
             return
-        self.watch.__exit__(None, None, None)
+        if self.ahead is not None and not (self.ahead.order == self.order and self.ahead.fits(self.params)):
+            self.ahead = None
+        if self.ahead is None and self.order and Table.takes([self.params[i].data for i in self.order]):
+            self.ahead = Ahead(self.params, self.order)
+        self.order = []
+        if self.ahead is None:
+            yield
+            return
+        self.ahead.begin(scalars)
         try:
             yield
         finally:
-            self.watch.__enter__()
+            self.ahead.end()
+
+    def _take(self, i: int, directions: Directions, terms: Terms) -> Tensor:
+        self.order.append(i)
+        made = self.ahead.take(i) if self.ahead is not None and self.ahead.active else None
+        if made is not None:
+            buffer, self.group[i] = made
+            return buffer
+        theta = self.params[i].data
+        return directions.shift(theta, i, terms, out=None if theta.is_cuda else self.reused.take(theta))
+
+    def _give_back(self, i: int, buffer: Tensor, output: Any) -> None:
+        group, start, stop = self.group.pop(i, None), buffer.data_ptr(), buffer.data_ptr() + buffer.nbytes
+        tensors = [output] if isinstance(output, Tensor) else [v for v in _flat((output,)) if isinstance(v, Tensor)]
+        if any(start <= value.data_ptr() < stop for value in tensors):  # a view of it lives on
+            return
+        if group is not None and self.ahead is not None:
+            self.ahead.give_back(group)
+        elif not buffer.is_cuda:  # CUDA's allocator keeps what is free itself
+            self.reused.give_back(buffer)
+
+    def _looked_up(self, module: nn.Module) -> int | None:
+        """The parameter of a lookup, be it the model's or one that shares it: an output layer that needs few words."""
+        i = self.index.get(id(module._parameters["weight"]))
+        return None if i is None or i in self.copies.indices else i
+
+    def _rows(self, i: int, ids: Tensor, directions: Directions, terms: Terms) -> Tensor:
+        """A plain embedding's answer. It reads few of its rows, so only those are perturbed, with the same numbers."""
+        with self._unwatched():
+            rows, place = torch.unique(ids, return_inverse=True)
+            theta = self.theta.get(i, self.params[i].data)  # an outer owner of a tied weight may have swapped it
+            return directions.shift_rows(theta, i, rows, terms)[place]
+
+    def _unwatched(self) -> AbstractContextManager[None]:
+        """The engine's own work: a compiled kernel would be compiled again for a watch that is gone next time, and a
+        rule for directions may read the parameters."""
+        return _WITHOUT if self.watch is None else _off(self.watch)
 
     def _restore_all(self) -> None:
         """After the closure, whether it returned or raised in the middle of a module."""
         for i, theta in self.theta.items():
             self.params[i].data = theta
         self.theta.clear()
+        self.group.clear()
         self.running = [0] * len(self.params)
 
 
+_WITHOUT = nullcontext()
+
+
+@contextmanager
+def _every_module_runs() -> Iterator[None]:
+    """torch's encoder layers have a fused path that reads the weights of modules which it does not run; off, and at
+    theta too, so that losses that are subtracted from one another come from the same kernels."""
+    enabled = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(enabled)
+
+
+@contextmanager
+def _off(watch: "_Watch") -> Iterator[None]:
+    watch.__exit__(None, None, None)
+    try:
+        yield
+    finally:
+        watch.__enter__()
+
+
 def _is_lookup(module: nn.Module) -> bool:
-    plain = type(module) is nn.Embedding and "forward" not in vars(module)  # accelerate wraps forward
-    return plain and module.max_norm is None and len(module._parameters) == 1
+    if type(module) is not nn.Embedding or "forward" in vars(module):  # accelerate wraps forward
+        return False
+    return module.max_norm is None and len(module._parameters) == 1
 
 
 class _Watch(TorchFunctionMode):
