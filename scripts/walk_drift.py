@@ -24,6 +24,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from bszo import BSZO, MeZO
 from bszo.models import LanguageModel, load_model
 from experiments.files import written_whole
+from experiments.provenance import provenance
 
 WALKS: dict[str, Callable[..., Any]] = {
     "three-leg": partial(MeZO, perturbation="three-leg"), "two-leg": partial(BSZO, perturbation="two-leg"),
@@ -109,8 +110,7 @@ def main() -> None:
         ids = tokens_of(model, args.text, args.tokens)
     name = Path(args.model.removeprefix("asset:")).name
     setting = {"model": name, "num_parameters": sum(p.numel() for p in model.module.parameters()),
-               "text": args.text.name if args.text else "its own", "num_tokens": ids.shape[1],
-               "torch": torch.__version__}
+               "text": args.text.name if args.text else "its own", "num_tokens": ids.shape[1]}
     path = args.out / f"{name}.json"
     report = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     if report.get("setting") != setting:
@@ -120,7 +120,8 @@ def main() -> None:
         if report["curves"].get(key, {}).get("complete"):
             continue
         module = copy.deepcopy(model.module).to(DTYPES[dtype])
-        curve: dict[str, Any] = {"dtype": dtype, "eps": eps, "walk": how, "points": [], "complete": False}
+        curve: dict[str, Any] = {"dtype": dtype, "eps": eps, "walk": how, "points": [], "complete": False,
+                                 "provenance": {**provenance([], "cpu"), "command": "python scripts/walk_drift.py"}}
         report["curves"][key] = curve
         for point in walk(module, how, eps, args.steps, ids):
             curve["points"].append(point)
