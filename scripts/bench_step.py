@@ -7,6 +7,7 @@ lowest and highest of the repeats); every ratio is between medians of runs that 
 """
 
 import argparse
+import gc
 import json
 import os
 import platform
@@ -29,9 +30,10 @@ from bszo.models.encode import Encoded, OptionTokens
 from bszo.models.shapes import MASKED
 from bszo.perturb import noise
 
-OURS: dict[str, Callable[..., Any]] = {
-    "BSZO": BSZO, "BSZO-B": partial(BSZO, reuse_observations=False), "MeZO": MeZO, "MeZO-Adam": MeZOAdam,
-    "HiZOO": HiZOO, "LOZO": LOZO,
+OURS: dict[str, Callable[..., Any]] = {  # dense state in the parameters' type, as the published code has it
+    "BSZO": BSZO, "BSZO-B": partial(BSZO, reuse_observations=False), "MeZO": MeZO,
+    "MeZO-Adam": partial(MeZOAdam, state_dtype="parameter"), "HiZOO": partial(HiZOO, state_dtype="parameter"),
+    "LOZO": LOZO,
 }
 AT_THETA = {"BSZO": 1, "BSZO-B": 1, "HiZOO": 1}  # losses of a step that are taken at theta itself
 
@@ -129,7 +131,10 @@ def bench_steps(setting: Setting, methods: list[str], repeats: int) -> dict[str,
         print(f"{method:10s} published {times['published']['median']:7.3f} s   ours {times['ours']['median']:7.3f} s   "
               f"{report[method]['faster_than_published']:5.2f}x faster   "
               f"{report[method]['over_forwards']:5.2f}x its {forwards} forwards", flush=True)
-        del ours, published
+        del ours, published, runs
+        gc.collect()
+        if setting.device == "cuda":
+            torch.cuda.empty_cache()
     return report
 
 
@@ -178,8 +183,13 @@ def bench_evaluation(setting: Setting, repeats: int) -> dict[str, Any]:
     return {"examples_per_second": rates, "seconds": times, "ratio": ratio}
 
 
-def peak_bytes(args: argparse.Namespace, what: str) -> int:
-    """Peak memory of a process of its own: three steps of a method, or three losses ("inference")."""
+def peak_bytes(args: argparse.Namespace, setting: "Setting | None", what: str) -> int:
+    """Peak memory of three steps of a method ("ours:BSZO"), or of three losses ("inference").
+
+    It is CUDA's allocator's where the setting lies on a GPU, else the resident set of a process of its own.
+    """
+    if setting is not None:
+        return peak_here(setting, what)
     command = [sys.executable, __file__, "--peak-of", what]
     for name in ("model", "dtype", "device", "batch", "length", "threads"):
         command += [f"--{name}", str(getattr(args, name))]
@@ -187,22 +197,25 @@ def peak_bytes(args: argparse.Namespace, what: str) -> int:
     return int(done.stdout.strip().splitlines()[-1])
 
 
-def peak_here(args: argparse.Namespace) -> None:
-    """The child's side of `peak_bytes`: CUDA's allocator on a GPU, the resident set on a CPU."""
-    setting = Setting(args)
-    if args.peak_of != "inference":
-        which, name = args.peak_of.split(":")
-        optimizer = (OURS[name](setting.params, lr=1e-9, module=setting.model) if which == "ours"
-                     else PUBLISHED[name](setting.params))
-        closure = setting.loss if which == "ours" else setting.published_loss
-    cuda = args.device == "cuda"
+def peak_here(setting: Setting, what: str) -> int:
+    """`peak_bytes` in this process."""
+    which, _, name = what.partition(":")
+    closure = setting.published_loss if which == "published" else setting.loss
+    optimizer = None
+    if which == "ours":
+        optimizer = OURS[name](setting.params, lr=1e-9, module=setting.model)
+    elif which == "published":
+        optimizer = PUBLISHED[name](setting.params)
+    cuda = setting.device == "cuda"
     if cuda:
+        gc.collect()
+        torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
     else:
         Path("/proc/self/clear_refs").write_text("5")  # the peak of making random weights is not the step's
     for _ in range(3):
-        setting.loss() if args.peak_of == "inference" else optimizer.step(closure)
-    print(torch.cuda.max_memory_allocated() if cuda else resident_peak())
+        closure() if optimizer is None else optimizer.step(closure)
+    return torch.cuda.max_memory_allocated() if cuda else resident_peak()
 
 
 def resident_peak() -> int:
@@ -213,11 +226,12 @@ def resident_peak() -> int:
 
 def bench_memory(args: argparse.Namespace) -> dict[str, Any]:
     """Peak bytes of each method, ours and published, and over inference."""
-    inference = peak_bytes(args, "inference")
+    setting = Setting(args) if args.device == "cuda" else None
+    inference = peak_bytes(args, setting, "inference")
     report: dict[str, Any] = {"kind": "cuda allocator" if args.device == "cuda" else "resident set",
                               "inference": inference}
     for method in args.methods:
-        ours, published = peak_bytes(args, f"ours:{method}"), peak_bytes(args, f"published:{method}")
+        ours, published = (peak_bytes(args, setting, f"{which}:{method}") for which in ("ours", "published"))
         report[method] = {"ours": ours, "published": published, "ours_over_inference": ours / inference}
         print(f"memory     {method:10s} ours {ours / 1e9:.2f} GB ({ours / inference:.2f}x inference)   "
               f"published {published / 1e9:.2f} GB", flush=True)
@@ -259,7 +273,7 @@ def main() -> None:
     args = parse()
     torch.set_num_threads(args.threads)
     if args.peak_of:
-        peak_here(args)
+        print(peak_here(Setting(args), args.peak_of))
         return
     setting = Setting(args)
     shape = {name: getattr(args, name) for name in ("model", "dtype", "batch", "length", "repeats")}
@@ -271,6 +285,7 @@ def main() -> None:
                               "bandwidth": bench_bandwidth(setting, args.repeats),
                               "evaluation": bench_evaluation(setting, args.repeats)}
     del setting
+    gc.collect()
     report["memory"] = None if args.no_memory else bench_memory(args)
     if args.out:
         args.out.mkdir(parents=True, exist_ok=True)

@@ -198,12 +198,13 @@ class LowRank(Directions):
 
     def shift(self, theta: Tensor, index: int, terms: Terms, *, decay: float = 1.0, out: Tensor | None = None,
               rounding_seed: int | None = None) -> Tensor:
-        if theta.ndim < 2 or not gpu.serves(theta) or not terms:
+        if theta.ndim != 2 or not gpu.serves(theta) or not theta.is_contiguous():
             return super().shift(theta, index, terms, decay=decay, out=out, rounding_seed=rounding_seed)
-        u = torch.stack([c * self.coordinates(seed, index) for seed, c in terms.items()]).sum(0)  # one V serves all
-        out = torch.empty_like(theta, memory_format=torch.contiguous_format) if out is None else out
+        out = torch.empty_like(theta) if out is None else out
+        keys = [noise.key(noise.mix64(seed, self.stream), index) for seed in terms]
         round_key = None if rounding_seed is None else noise.key(rounding_seed, index)
-        gpu.shift_low_rank(out, theta, u, self.basis(index), decay=decay, round_key=round_key)
+        gpu.shift_low_rank(out, theta, keys, list(terms.values()), noise.key(self.basis_seed, index), self.rank,
+                           decay=decay, round_key=round_key)
         return out
 
     def basis(self, index: int) -> Tensor:

@@ -15,6 +15,7 @@ from torch import Tensor
 
 _HAS_TRITON = find_spec("triton") is not None  # torch brings it along where it has CUDA
 _BLOCK, _NUM_WARPS = 1024, 4  # 8 elements a thread: loads of 16 bytes in 16 bits
+_ROWS = 32  # of a matrix that a program goes through with the same part of V
 _SPAN = 8 * _BLOCK  # elements of a program that shifts a part of one tensor among many
 
 
@@ -49,13 +50,22 @@ def shift(out: Tensor, theta: Tensor | None, keys: Sequence[tuple[int, int]], fa
         ROUND=round_key is not None, RADEMACHER=rademacher, BLOCK=_BLOCK, num_warps=_NUM_WARPS)  # fmt: skip
 
 
-def shift_low_rank(out: Tensor, theta: Tensor, u: Tensor, v: Tensor, *, decay: float = 1.0,
+def shift_low_rank(out: Tensor, theta: Tensor, keys: Sequence[tuple[int, int]], factors: Sequence[float],
+                   basis: tuple[int, int], rank: int, *, decay: float = 1.0,
                    round_key: tuple[int, int] | None = None) -> None:
-    """out = decay theta + U V^T for (rows, columns) matrices, (rows, r) U and (columns, r) V in fp32, rounded once."""
+    """out = decay theta + (sum_i c_i U_i) V^T of (rows, columns) matrices, U and V made in registers.
+
+    Args:
+        keys: of U_i (rows, rank), one a term.
+        basis: key of V (columns, rank).
+        out, theta, factors, decay, round_key: see `shift`.
+    """
     rows, columns = theta.shape
-    grid = (rows, -(-columns // _BLOCK))
-    _kernels().low_rank[grid](out, theta, u, v, columns, float(decay), _halves(round_key or (0, 0)),
-                              RANK=u.shape[1], ROUND=round_key is not None, BLOCK=_BLOCK, num_warps=_NUM_WARPS)
+    terms = tuple(x for k, c in zip(keys, factors, strict=True) for x in (c, *_halves(k)))
+    grid = (-(-rows // _ROWS), -(-columns // _BLOCK))
+    _kernels().shift_low_rank[grid](
+        out, theta, rows, columns, float(decay), terms, _halves(basis), _halves(round_key or (0, 0)), RANK=rank,
+        ROUND=round_key is not None, ROWS=_ROWS, BLOCK=_BLOCK, num_warps=_NUM_WARPS)  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -115,13 +115,19 @@ def shift_many(wide, narrow, tensor_of, rows, first, count, DTYPE: tl.constexpr,
 
 
 @triton.jit
-def low_rank(out, theta, u, v, columns, decay, round_key, RANK: tl.constexpr, ROUND: tl.constexpr,
-             BLOCK: tl.constexpr):
-    row = tl.program_id(0)
+def shift_low_rank(out, theta, rows, columns, decay, terms, basis, round_key, RANK: tl.constexpr, ROUND: tl.constexpr,
+                   ROWS: tl.constexpr, BLOCK: tl.constexpr):
     column = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     inside = column < columns
-    at = row.to(tl.int64) * columns + column
-    acc = tl.load(theta + at, mask=inside).to(tl.float32) * decay
-    for r in tl.static_range(RANK):
-        acc += tl.load(u + row * RANK + r) * tl.load(v + column * RANK + r, mask=inside)
-    tl.store(out + at, _rounded(acc, at.to(tl.uint32), round_key, out.dtype.element_ty, ROUND), mask=inside)
+    basis_0, basis_1 = _word(basis[0], basis[1]), _word(basis[2], basis[3])
+    first = tl.program_id(0) * ROWS
+    for row in range(first, tl.minimum(first + ROWS, rows)):
+        at = row.to(tl.int64) * columns + column
+        acc = tl.load(theta + at, mask=inside).to(tl.float32) * decay
+        for r in tl.static_range(RANK):
+            u = 0.0
+            for i in tl.static_range(len(terms) // 5):
+                key_0, key_1 = _word(terms[5 * i + 1], terms[5 * i + 2]), _word(terms[5 * i + 3], terms[5 * i + 4])
+                u += terms[5 * i] * _normal(_hash((row * RANK + r).to(tl.uint32), key_0, key_1))
+            acc += u * _normal(_hash((column * RANK + r).to(tl.uint32), basis_0, basis_1))  # the same for all rows
+        tl.store(out + at, _rounded(acc, at.to(tl.uint32), round_key, out.dtype.element_ty, ROUND), mask=inside)

@@ -181,6 +181,9 @@ def shift(theta: Tensor, parameter: int, terms: Terms, *, decay: float = 1.0, ou
 def values(shape: torch.Size, parameter: int, seed: int, *, device: torch.device | str = "cpu",
            distribution: Distribution = "gaussian", fused: bool = False) -> Tensor:
     """z itself, fp32."""
+    if torch.device(device).type == "cuda" and gpu.serves(z := torch.empty(shape, device=device)):
+        gpu.shift(z.view(-1), None, [key(seed, parameter)], [1.0], rademacher=distribution == "rademacher")
+        return z
     zeros = torch.zeros(shape, device=device)
     return shift(zeros, parameter, {seed: 1.0}, out=zeros, distribution=distribution, fused=fused)
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 from torch.overrides import TorchFunctionMode
 
-from bszo.perturb.ahead import Ahead, Reused
+from bszo.perturb.buffers import Groups, Reused
 from bszo.perturb.directions import Directions
 from bszo.perturb.gpu import Table
 from bszo.perturb.inplace import Copies
@@ -23,8 +23,8 @@ class Streaming:
     """Exact: hooks swap a parameter's data for theta + sum_i c_i z_i while a module that owns it runs.
 
     Extra memory: the weights of the modules that run inside one another, which is one layer's in practice; on a GPU,
-    where the next ones are made meanwhile, two or three of the largest matrices. Tied weights are perturbed alike
-    wherever they run. Parameters that are used while no owner of theirs runs (a functional call in some other module)
+    where several are made at a time, two of the largest matrices. Tied weights are perturbed alike wherever they run.
+    Parameters that are used while no owner of theirs runs (a functional call in some other module)
     are found in the first perturbed pass; it is repeated with copies of them.
     """
 
@@ -44,8 +44,8 @@ class Streaming:
         self.running = [0] * len(params)  # owners of each parameter that run now
         self.reused = Reused()
         self.order: list[int] = []  # parameters as the last pass swapped them
-        self.ahead: Ahead | None = None  # on a GPU, once an order is known
-        self.group: dict[int, int] = {}  # of the swapped parameters that were made ahead
+        self.groups: Groups | None = None  # on a GPU, once an order is known
+        self.group: dict[int, int] = {}  # of the swapped parameters that were made in one
 
     @contextmanager
     def at(self, directions: Directions, terms: Terms) -> Iterator[None]:
@@ -57,7 +57,7 @@ class Streaming:
                 return
             stack.enter_context(self.copies.at(directions, terms))
             stack.callback(self._restore_all)
-            stack.enter_context(self._ahead(directions, terms))
+            stack.enter_context(self._grouped(directions, terms))
             # two hooks for all modules: one on each, set and taken away every pass, would cost more than the noise
             enter, leave = self._hooks(directions, terms)
             stack.callback(register_module_forward_pre_hook(enter).remove)  # first: others may read the weights
@@ -88,8 +88,11 @@ class Streaming:
             for i in self.owners.get(module, ()):
                 self.running[i] += 1
                 if self.running[i] == 1 and moved[i]:  # else an outer owner has swapped it already
+                    p = self.params[i]
+                    theta = p.data
                     with self._unwatched():
-                        self.theta[i], self.params[i].data = self.params[i].data, self._take(i, directions, terms)
+                        p.data = self._take(i, theta, directions, terms)
+                    self.theta[i] = theta
 
         def leave(module: nn.Module, args: Any, kwargs: Any, output: Any) -> Tensor | None:
             if _is_lookup(module):
@@ -107,42 +110,44 @@ class Streaming:
         return enter, leave
 
     @contextmanager
-    def _ahead(self, directions: Directions, terms: Terms) -> Iterator[None]:
-        """While active, a GPU's second stream makes what is asked for next, if the family can say it in numbers."""
-        scalars = directions.scalars(terms)
+    def _grouped(self, directions: Directions, terms: Terms) -> Iterator[None]:
+        """While active, a GPU makes several parameters a launch, if the family can say them in numbers."""
+        scalars, order, self.order = directions.scalars(terms), self.order, []
         if scalars is None:
             yield
             return
-        if self.ahead is not None and not (self.ahead.order == self.order and self.ahead.fits(self.params)):
-            self.ahead = None
-        if self.ahead is None and self.order and Table.takes([self.params[i].data for i in self.order]):
-            self.ahead = Ahead(self.params, self.order)
-        self.order = []
-        if self.ahead is None:
+        if self.groups is not None and not self.groups.fits(self.params, order):
+            self.groups = None
+        if self.groups is None and order and Table.takes([self.params[i].data for i in order]):
+            self.groups = Groups(self.params, order)
+        if self.groups is None:
             yield
             return
-        self.ahead.begin(scalars)
+        self.groups.begin(scalars)
         try:
             yield
         finally:
-            self.ahead.end()
+            self.groups.end()
 
-    def _take(self, i: int, directions: Directions, terms: Terms) -> Tensor:
+    def _take(self, i: int, theta: Tensor, directions: Directions, terms: Terms) -> Tensor:
         self.order.append(i)
-        made = self.ahead.take(i) if self.ahead is not None and self.ahead.active else None
+        made = self.groups.take(i) if self.groups is not None else None
         if made is not None:
             buffer, self.group[i] = made
             return buffer
-        theta = self.params[i].data
         return directions.shift(theta, i, terms, out=None if theta.is_cuda else self.reused.take(theta))
 
     def _give_back(self, i: int, buffer: Tensor, output: Any) -> None:
-        group, start, stop = self.group.pop(i, None), buffer.data_ptr(), buffer.data_ptr() + buffer.nbytes
-        tensors = [output] if isinstance(output, Tensor) else [v for v in _flat((output,)) if isinstance(v, Tensor)]
-        if any(start <= value.data_ptr() < stop for value in tensors):  # a view of it lives on
+        group = self.group.pop(i, None)
+        start, stop = self.groups.span if group is not None and self.groups is not None else _span(buffer)
+        if isinstance(output, Tensor):
+            lives_on = start <= output.data_ptr() < stop
+        else:
+            lives_on = any(isinstance(v, Tensor) and start <= v.data_ptr() < stop for v in _flat((output,)))
+        if lives_on:  # a view of it
             return
-        if group is not None and self.ahead is not None:
-            self.ahead.give_back(group)
+        if group is not None and self.groups is not None:
+            self.groups.give_back(group)
         elif not buffer.is_cuda:  # CUDA's allocator keeps what is free itself
             self.reused.give_back(buffer)
 
@@ -217,6 +222,11 @@ class _Watch(TorchFunctionMode):
                 if i is not None and self.engine.running[i] == 0 and i not in self.engine.copies.indices:
                     self.missed.add(i)
         return result
+
+
+def _span(buffer: Tensor) -> tuple[int, int]:
+    """Its addresses."""
+    return buffer.data_ptr(), buffer.data_ptr() + buffer.nbytes
 
 
 def _flat(values: Any) -> Iterator[Any]:

@@ -1,4 +1,4 @@
-"""On a GPU: the kernels' numbers are the CPU's, and weights that are made ahead of time are the same ones."""
+"""On a GPU: the kernels' numbers are the CPU's, and weights that are made in groups are the same ones."""
 
 from collections.abc import Callable
 
@@ -100,25 +100,25 @@ class Tower(nn.Module):
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_weights_made_ahead_are_the_same_and_theta_stays(dtype: torch.dtype) -> None:
-    """Passes in one order, in another, and back: each gives what a pass without a second stream gives, bit for bit."""
+def test_weights_made_in_groups_are_the_same_and_theta_stays(dtype: torch.dtype) -> None:
+    """Passes in one order, in another, and back: each gives what copies made one by one give, bit for bit."""
     torch.manual_seed(0)
     module = Tower().cuda().to(dtype)
     x = torch.randn(64, 512, device="cuda", dtype=dtype)
     params = list(module.parameters())
     before = [p.detach().clone() for p in params]
-    family, ahead, plain = Gaussian(params), Streaming(params, module), Copies(params, list(range(len(params))))
+    family, grouped, plain = Gaussian(params), Streaming(params, module), Copies(params, list(range(len(params))))
     with torch.no_grad():
         for turn, turned in enumerate((False, False, False, True, True, False, False)):
             module.turned = turned
             terms = {turn + 1: 1e-2}
             with plain.at(family, terms):
                 expected = module(x).clone()
-            with ahead.at(family, terms):
+            with grouped.at(family, terms):
                 found = module(x)
             assert torch.equal(found, expected), turn
             foreseen = turn not in (0, 3, 5)  # one pass is enough to know an order
-            assert (ahead.ahead is not None and ahead.ahead.whole) == foreseen, turn
+            assert (grouped.groups is not None and not any(grouped.groups.left)) == foreseen, turn
     assert all(torch.equal(a, b) for a, b in zip(before, params, strict=True))
 
 
