@@ -55,7 +55,8 @@ class HiZOO(ZerothOrderOptimizer):
         for i, h in enumerate(self._curvature()):
             for seed in family.own(i, second):
                 z = family.direction(seed, i).to(h.dtype)
-                grown = h * z * z * second[seed] * self.smoothing / (2 * self.eps**2)  # in this order fp16 underflows
+                grown = (h * z).mul_(z).mul_(second[seed])
+                grown.mul_(self.smoothing).div_(2 * self.eps**2)  # in this order fp16 underflows
                 h.mul_(1 - self.smoothing).add_(grown)
         self._second.clear()
         super().apply_(oracle, gradient)  # along z / sqrt(H) with the H just learnt

@@ -50,9 +50,9 @@ class MeZOAdam(MeZO):
             if not state:
                 dtype = torch.float32 if self.state_dtype == "float32" else p.dtype
                 state["m"], state["v"] = torch.zeros_like(p, dtype=dtype), torch.zeros_like(p, dtype=dtype)
-            m, v, g = state["m"], state["v"], oracle.dense(i, gradient)
-            self.learn_(m, v, g)
-            oracle.add_(i, self.change(m.to(g.dtype), v.to(g.dtype), t, lr), decay=1 - lr * weight_decay)
+            m, v, wide = state["m"], state["v"], torch.promote_types(p.dtype, torch.float32)
+            self.learn_(m, v, oracle.dense(i, gradient))
+            oracle.add_(i, self.change(m.to(wide), v.to(wide), t, lr), decay=1 - lr * weight_decay)
 
     def learn_(self, m: Tensor, v: Tensor, g: Tensor) -> None:
         """Both moments take in one more gradient of one parameter."""
@@ -63,5 +63,5 @@ class MeZOAdam(MeZO):
     def change(self, m: Tensor, v: Tensor, t: int, lr: float) -> Tensor:
         """-lr m_hat / (sqrt(v_hat) + adam_eps) after t gradients."""
         b1, b2 = self.betas
-        m_hat, v_hat = m / (1 - b1**t), v / (1 - b2**t)
-        return -lr * m_hat / (v_hat.sqrt() + self.adam_eps)
+        m_hat, v_hat = m / (1 - b1**t), v / (1 - b2**t)  # in place from here on: a parameter may be 10^8 elements
+        return m_hat.mul_(-lr).div_(v_hat.sqrt_().add_(self.adam_eps))

@@ -31,7 +31,8 @@ def follow_momentum_(optimizer: ZerothOrderOptimizer, oracle: LossOracle, gradie
     family = oracle.directions
     rates = zip(oracle.params, optimizer.per_parameter("lr"), optimizer.per_parameter("weight_decay"), strict=True)
     for i, (p, lr, weight_decay) in enumerate(rates):
-        estimate = sum(g * family.coordinates(seed, i) for seed, g in family.own(i, gradient).items())
+        wide = torch.promote_types(p.dtype, torch.float32)
+        estimate = sum(g * family.coordinates(seed, i).to(wide) for seed, g in family.own(i, gradient).items())
         assert isinstance(estimate, torch.Tensor)
         state = optimizer.state[p]
         if not state:

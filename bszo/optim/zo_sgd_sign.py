@@ -46,4 +46,4 @@ class ZOSGDSign(MeZO):
         oracle.home()
         rates = zip(self.per_parameter("lr"), self.per_parameter("weight_decay"), strict=True)
         for i, (lr, weight_decay) in enumerate(rates):
-            oracle.add_(i, -lr * oracle.dense(i, gradient).sign(), decay=1 - lr * weight_decay)
+            oracle.add_(i, oracle.dense(i, gradient).sign_().mul_(-lr), decay=1 - lr * weight_decay)

@@ -155,14 +155,14 @@ class LossOracle:
     def dense(self, index: int, gradient: Terms) -> Tensor:
         """sum_i g_i z_i of one parameter, fp32 (fp64 for fp64 parameters)."""
         p = self.params[index]
-        zero = torch.zeros_like(p, dtype=torch.promote_types(p.dtype, torch.float32))
-        return self.directions.shift(zero, index, gradient)
+        total = torch.zeros_like(p, dtype=torch.promote_types(p.dtype, torch.float32))
+        return self.directions.shift(total, index, gradient, out=total)
 
     @torch.no_grad()
     def add_(self, index: int, delta: Tensor, decay: float = 1.0) -> None:
         """theta_p <- decay theta_p + delta for one parameter and a dense delta, with one rounding."""
         p = self.params[index]
-        acc = p.data.to(torch.promote_types(p.dtype, torch.float32)) * decay + delta
+        acc = (p.data.to(torch.promote_types(p.dtype, torch.float32)) * decay).add_(delta)
         round_to(acc, index, self._rounding(p), p.data)
 
     def _rounding(self, p: Tensor) -> int | None:

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from bszo import FZOO, MeZOBCD, ZOSGDConservative, ZOSGDMomentum, ZOSGDSign
+from bszo import FZOO, MeZO, MeZOBCD, ZOSGDConservative, ZOSGDMomentum, ZOSGDSign
 from bszo.errors import OptimError
 from bszo.perturb import Gaussian
 from tests.optim.test_reference import Loss, N, flat, follow, parameters, spsa
@@ -54,6 +54,17 @@ def test_momentum(q: int) -> None:
                                weight_decay=DECAY, state_dtype="parameter")
     kept = flat([optimizer.state[p]["momentum"] for p in params])
     torch.testing.assert_close(kept, sgd.state[point]["momentum_buffer"], rtol=1e-8, atol=1e-9)
+
+
+def test_the_first_step_of_a_momentum_is_mezo_s_in_float64_too() -> None:
+    """The estimate is made in the parameters' own type where that is wider than z's."""
+    moved = []
+    for make in (ZOSGDMomentum, MeZO):
+        params = parameters()
+        more: Any = {"state_dtype": "parameter"} if make is ZOSGDMomentum else {}
+        make(params, lr=LR, eps=EPS, weight_decay=DECAY, **more).step(lambda p=params: float(flat(p).sin().sum()))
+        moved.append(flat(params) - flat(parameters()))
+    torch.testing.assert_close(*moved, rtol=1e-12, atol=1e-15)
 
 
 @pytest.mark.parametrize(("lr", "seen"), [(2e-3, {1}), (0.05, {0, 1}), (20.0, {0})])
