@@ -26,6 +26,11 @@ class _Words(nn.Module):
         self.rows = nn.Embedding(full.out_features, full.in_features, device="meta")
         self.rows.weight = full.weight  # the parameter itself: an engine that perturbs it knows it by its identity
 
+    @property
+    def weight(self) -> Tensor:
+        """The full layer's, of which some models ask the type."""
+        return self.rows.weight
+
     def forward(self, hidden: Tensor) -> Tensor:
         bias = None if self.bias is None else self.bias[self.words]
         return F.linear(hidden.to(self.words.device), self.rows(self.words), bias)

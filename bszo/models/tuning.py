@@ -8,8 +8,9 @@ Hu et al. 2021, arXiv 2106.09685; Li and Liang 2021, arXiv 2101.00190; Lester et
 decides every starting value, and no global generator is moved. Adapters have the base's dtype and device.
 """
 
+import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -105,7 +106,7 @@ def query_and_value(model: LanguageModel) -> tuple[str, str]:
     known = ", ".join("/".join(pair) for pair in PAIRS)
     raise ModelError(
         f"tuning=lora: {kind_of(model)} has no linear query and value projections of their own ({known});"
-        " tuning=prefix, tuning=prompt and tuning=full need none"
+        " tuning=full needs none, nor do tuning=prefix and tuning=prompt in a model that takes virtual tokens"
     )
 
 
@@ -138,7 +139,8 @@ def attached(model: LanguageModel, config: Any, seed: int) -> Any:
     from peft import get_peft_model
 
     module: Any = model.module
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # peft asks transformers under a name that will go
         torch.default_generator.manual_seed(seed)
         tuned: Any = get_peft_model(module, config, autocast_adapter_dtype=False)
     if Path(str(config.base_model_name_or_path)).exists():  # the place of a folder is its owner's
@@ -172,9 +174,12 @@ def _refusing(model: LanguageModel, method: str) -> Iterator[None]:
     try:
         yield
     except REFUSALS as error:
+        others = "tuning=full needs none"
+        with suppress(ModelError):
+            query_and_value(model)
+            others = "tuning=lora and tuning=full need none"
         raise ModelError(
-            f"tuning={method}: {kind} cannot have virtual tokens ({one_line(error)}); tuning=lora and"
-            " tuning=full need none"
+            f"tuning={method}: {kind} cannot have virtual tokens ({one_line(error)}); {others}"
         ) from error
 
 

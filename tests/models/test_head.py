@@ -155,6 +155,20 @@ def test_a_layer_that_is_more_than_a_matrix_is_run_in_full() -> None:
     assert torch.equal(of(batch, module, "llama", option_logits), of(batch, module, "llama", option_scores))
 
 
+def test_a_model_may_ask_the_layer_for_its_type() -> None:
+    """Mamba reads `lm_head.weight.dtype` before it calls the layer, in a pass with exchanged weights too."""
+    config = AutoConfig.for_model("mamba", num_hidden_layers=2, hidden_size=16, state_size=4, vocab_size=VOCABULARY)
+    module, batch = AutoModelForCausalLM.from_config(config).eval(), collate(ONE_TOKEN, pad_id=1)
+    few, full = (of(batch, module, "mamba", score).softmax(-1) for score in (option_logits, option_scores))
+    torch.testing.assert_close(few, full)
+    params = list(module.parameters())
+    losses = []
+    for engine in (Streaming(params, module), Copies(params, list(range(len(params))))):
+        oracle = LossOracle(params, lambda: option_logits(module, batch, causal=True)[0, 0], Gaussian(params), engine)
+        losses.append(oracle.loss({3: 0.1}))
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+
+
 def test_the_layer_is_back_after_an_error() -> None:
     module, batch = build("roberta", tied=True), collate(ONE_TOKEN, pad_id=1)
     layer, keys = module.get_output_embeddings(), list(module.state_dict())  # type: ignore[operator]

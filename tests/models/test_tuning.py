@@ -8,7 +8,15 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
-from transformers import AttentionInterface, DistilBertConfig, DistilBertForMaskedLM, GPT2Config, GPT2LMHeadModel
+from transformers import (
+    AttentionInterface,
+    DistilBertConfig,
+    DistilBertForMaskedLM,
+    GPT2Config,
+    GPT2LMHeadModel,
+    MambaConfig,
+    MambaForCausalLM,
+)
 
 import bszo
 from bszo.errors import ModelError
@@ -247,6 +255,11 @@ def test_a_scheme_that_a_model_cannot_take_is_refused_with_what_would_work(load:
     with pytest.raises(ModelError, match=r"^tuning=prefix: distil .* cannot have virtual tokens .*tuning=lora and"):
         tuning.prefix(keyless)
     assert len(trained(tuning.lora(keyless, rank=2))) == 4  # and again
+    shape: Any = {"vocab_size": 600, "hidden_size": 16, "num_hidden_layers": 1, "state_size": 4}
+    neither = LanguageModel(MambaForCausalLM(MambaConfig(**shape)).eval(), load("opt").tokenizer, style="causal",
+                            max_length=64, name="mamba")  # fmt: skip
+    with pytest.raises(ModelError, match=r"^tuning=prefix: mamba .* cannot have virtual tokens .*; tuning=full needs"):
+        tuning.prefix(neither)
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)
