@@ -177,7 +177,10 @@ class RunConfig:
         if isinstance(self.tuning, Prefix) and self.optimizer.get("gradient_checkpointing"):
             raise ConfigError("optimizer.gradient_checkpointing=true: a layer's second pass would put its keys behind"
                               " the prefix again; false is valid with tuning=prefix")  # fmt: skip
-
+        takers = [part for part in (self.optimizer, *self.optimizer.values()) if isinstance(part, Mapping)]
+        if self.precision.rounding == "stochastic" and not any("rounding" in part for part in takers):
+            raise ConfigError("precision.rounding=stochastic: torch's optimizers round to the nearest, which"
+                              " precision=bf16 says")  # fmt: skip
 
     @property
     def optimizer_node(self) -> dict[str, Any]:
