@@ -1,25 +1,32 @@
 """transformers' Trainer, driven by any of the optimizers here."""
 
+import logging
 import math
 from collections.abc import Callable
+from dataclasses import fields
 from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import Trainer
+from transformers import Trainer, TrainingArguments
 
 from bszo.errors import OptimError
 from bszo.optim import BSZO
 
 Method = Callable[..., torch.optim.Optimizer]
+# arguments that act on gradients, on the Trainer's own optimizer, or in training mode alone
+WITHOUT_MEANING = ("optim", "optim_args", "optim_target_modules", "max_grad_norm", "gradient_checkpointing",
+                   "neftune_noise_alpha")  # fmt: skip
+
+log = logging.getLogger(__name__)
 
 
 class ZerothOrderTrainer(Trainer):
     """A Trainer whose step is optimizer.step(closure): the mean loss over the micro-batches that make up the step.
 
-    The Trainer's arguments, callbacks, evaluation, checkpoints, resuming and reports are as ever; `optim` and
-    `max_grad_norm` have no meaning, for the method is given here and there is no gradient to clip. Micro-batches of
+    The Trainer's arguments, callbacks, evaluation, checkpoints, resuming and reports are as ever; those that act on
+    gradients, or choose an optimizer, have no meaning (WITHOUT_MEANING): the log says which were set. Micro-batches of
     `gradient_accumulation_steps` are weighed as the Trainer weighs their gradients: by tokens, where the model's loss
     can be. The model is in evaluation mode while it is measured, mixed precision needs no loss scaler and has none, and
     optimizer.pt holds what the method keeps: for BSZO and MeZO a few numbers. Logs gain `num_forwards`, and `sigma_e`
@@ -32,7 +39,7 @@ class ZerothOrderTrainer(Trainer):
         args, kwargs: as for `transformers.Trainer`.
 
     Raises:
-        OptimError: several processes or devices, or an optimizer among `optimizers`; from `train`, an argument of the
+        OptimError: several processes or devices, torch_compile, another optimizer; from `train`, an argument of the
             method that is out of range.
         NonFiniteLoss: from `train`; the parameters are where they were before that step.
     """
@@ -40,14 +47,27 @@ class ZerothOrderTrainer(Trainer):
     def __init__(self, *args: Any, method: Method = BSZO, **kwargs: Any) -> None:
         self.method = method
         super().__init__(*args, **kwargs)
-        if self.optimizer is not None:
-            raise OptimError("optimizers: holds an optimizer; method= builds it here, and (None, scheduler) is valid")
-        if self.args.world_size > 1 or self.args.n_gpu > 1 or self.is_deepspeed_enabled or self.is_fsdp_enabled:
-            raise OptimError(f"ZerothOrderTrainer: {self.args.world_size} processes with {self.args.n_gpu} GPUs each;"
-                             " one process, one device, no DeepSpeed and no FSDP is valid (CUDA_VISIBLE_DEVICES=0)")
+        self._refuse()
         self._micro_batches: list[dict[str, Any]] = []
         self._num_items: Any = None
         self._measured: nn.Module | None = None
+
+    def _refuse(self) -> None:
+        """What would be ignored in silence, or break deep inside: refused here, or said."""
+        if self.optimizer is not None:
+            raise OptimError("optimizers: holds an optimizer; method= builds it here, and (None, scheduler) is valid")
+        if self.optimizer_cls_and_kwargs is not None:
+            raise OptimError("optimizer_cls_and_kwargs: names an optimizer; method= builds it here, and None is valid")
+        if self.args.torch_compile:
+            raise OptimError("torch_compile=True: compiled code does not see weights that are perturbed while it runs;"
+                             " False is valid")
+        if self.args.world_size > 1 or self.args.n_gpu > 1 or self.is_deepspeed_enabled or self.is_fsdp_enabled:
+            raise OptimError(f"ZerothOrderTrainer: {self.args.world_size} processes with {self.args.n_gpu} GPUs each;"
+                             " one process, one device, no DeepSpeed and no FSDP is valid (CUDA_VISIBLE_DEVICES=0)")
+        defaults = {field.name: field.default for field in fields(TrainingArguments)}
+        values = {name: getattr(self.args, name) for name in WITHOUT_MEANING if name in defaults}
+        if ignored := [f"{name}={value}" for name, value in values.items() if value and value != defaults[name]]:
+            log.warning("ZerothOrderTrainer: without meaning here, and ignored: %s", ", ".join(ignored))
 
     def create_accelerator_and_postprocess(self) -> None:
         super().create_accelerator_and_postprocess()
@@ -75,8 +95,10 @@ class ZerothOrderTrainer(Trainer):
         return torch.zeros((), device=self.args.device)
 
     def _take(self, step: Callable[[Callable[[], Tensor]], float], closure: None = None) -> float:
-        loss = step(self._loss)
-        self._micro_batches.clear()
+        try:
+            loss = step(self._loss)
+        finally:
+            self._micro_batches.clear()  # a step that raises has used them up, too
         self._tr_loss += loss
         return loss
 

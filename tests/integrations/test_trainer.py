@@ -157,12 +157,27 @@ def test_what_cannot_be_is_refused(tmp_path: Path) -> None:
     adam = torch.optim.Adam(network.parameters())
     with pytest.raises(OptimError, match="optimizers: holds an optimizer"):
         ZerothOrderTrainer(network, TrainingArguments(str(tmp_path), use_cpu=True), optimizers=(adam, None))
+    with pytest.raises(OptimError, match="optimizer_cls_and_kwargs: names an optimizer"):
+        ZerothOrderTrainer(network, TrainingArguments(str(tmp_path), use_cpu=True, report_to="none"),
+                           optimizer_cls_and_kwargs=(torch.optim.SGD, {"lr": 0.1}))
+    with pytest.raises(OptimError, match="torch_compile=True: compiled code does not see"):
+        trainer(tmp_path, MeZO, torch_compile=True)
     with pytest.raises(OptimError, match="k=0"):
         trainer(tmp_path, partial(BSZO, k=0)).train()
     with torch.no_grad():
         network.lm_head.weight.fill_(float("nan"))
+    broken = trainer(tmp_path, partial(MeZO, eps=1e-2), network=network, gradient_accumulation_steps=2)
     with pytest.raises(NonFiniteLoss, match="step 0"):
-        trainer(tmp_path, partial(MeZO, eps=1e-2), network=network).train()
+        broken.train()
+    assert broken._micro_batches == [], "a later step must not measure them again"
+
+
+def test_what_has_no_meaning_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    trainer(tmp_path, MeZO)
+    assert caplog.messages == []
+    trainer(tmp_path, MeZO, optim="sgd", max_grad_norm=0.1, gradient_checkpointing=True)
+    assert caplog.messages[-1] == ("ZerothOrderTrainer: without meaning here, and ignored: optim=OptimizerNames.SGD, "
+                                   "max_grad_norm=0.1, gradient_checkpointing=True")
 
 
 def test_the_example_learns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
