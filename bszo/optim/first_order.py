@@ -18,7 +18,10 @@ Algorithm = Callable[[Any], torch.optim.Optimizer]
 
 
 class FirstOrder(torch.optim.Optimizer):
-    """theta <- algorithm(theta, grad L(theta)): one forward and one backward pass a step.
+    """theta <- algorithm(theta, grad L(theta)).
+
+    Forward passes a step: 1, and 1 backward; with gradient_checkpointing the layers run once more in it. Extra memory:
+    gradients, n elements in the parameters' type, what the algorithm keeps (AdamW 2 n) and the activations.
 
     Args:
         params: parameters or groups.
@@ -34,6 +37,8 @@ class FirstOrder(torch.optim.Optimizer):
     Raises:
         NonFiniteLoss: before the backward pass; the parameters have not moved.
         OptimError: gradient_checkpointing without repeated modules; an eps that the parameters' type rounds to zero.
+
+    Source: Loshchilov and Hutter 2019, arXiv 1711.05101 (AdamW); Chen et al. 2016, arXiv 1604.06174 (checkpointing).
     """
 
     def __init__(self, params: Params, *, algorithm: Algorithm, gradient_checkpointing: bool = False, seed: int = 0,
