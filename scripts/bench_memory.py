@@ -92,6 +92,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--length", type=int, default=64)
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
+    origin = {**provenance([], "cpu"), "command": "python scripts/bench_memory.py"}  # of the code that runs now
     began, schemes = time.perf_counter(), {}
     for scheme in options.schemes:
         rows: dict[str, int] = {}
@@ -104,7 +105,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     setting = {"model": options.model, "dtype": "float32", "device": "cpu", "batch": options.batch,
                "length": options.length}  # fmt: skip
     facts = {"setting": setting, "schemes": schemes, "seconds": round(time.perf_counter() - began, 1),
-             "provenance": {**provenance([], "cpu"), "command": "python scripts/bench_memory.py"}}  # fmt: skip
+             "provenance": origin}  # fmt: skip
     options.out.parent.mkdir(parents=True, exist_ok=True)
     options.out.write_text(json.dumps(facts, indent=1) + "\n")
     print(options.out)
