@@ -82,7 +82,7 @@ sweeps = $(or $(SWEEPS_$*),$*)
 # resumes where it was stopped.
 run-%: $(READY)
 	@for sweep in $(sweeps); do $(RUN) -m experiments.run --multirun sweep=$$sweep sweep.profile=$(PROFILE) \
-		hydra/launcher=joblib hydra.launcher.n_jobs=$(JOBS) $(ARGS) || exit; done
+		hydra/launcher=processes hydra.launcher.n_jobs=$(JOBS) $(ARGS) || exit; done
 	@$(MAKE) --no-print-directory $*
 
 plan-%: $(READY)

@@ -216,6 +216,7 @@ class Session:
             | {
                 "parallel": self.group.facts(),
                 "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(self.started)),
+                "seconds": round(time.time() - self.started, 3),  # of this process's part, building included
             },
         }
 
