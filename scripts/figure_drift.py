@@ -1,44 +1,87 @@
 """Drift and perplexity along steps at lr 0, walks against exact restoration. `make figure_drift`; loads no torch."""
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from matplotlib import pyplot as plt
+from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
 from style import COLOURS, FIGURES, bare, save
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from experiments.tables.command import Inputs, figure_command
-from experiments.tables.walks import CURVE, groups, points
+from experiments.tables.sources import PaperError
+from experiments.tables.walks import CURVE, Row, groups, points, reference
 
-WALKS = ("three-leg", "two-leg", "exact")
-DTYPES = {"float32": "-", "float16": "--", "bfloat16": ":"}
+WALKS = {"three-leg": COLOURS[1], "two-leg": COLOURS[0], "exact": COLOURS[2]}
+DTYPES: dict[str, Any] = {"float32": ":", "float16": "--", "bfloat16": "-"}
+NOUGHT = 1e-8  # below it the axis of the drift is linear, so that 0 has a place
 
 
 def build(inputs: Inputs, folder: Path) -> list[Path]:
-    """A column a model: drift above, perplexity below; colour says the walk and eps, line the type."""
+    """A row a model and quantity, a column an eps; colour says the walk, the line the type."""
     del inputs  # no run's record: the study's files
-    data = points()
+    data, problems = points()
+    for problem in problems:
+        print(f"figure_drift: left out: {problem}", file=sys.stderr)
     if not data:
         return []
-    models = sorted({row["model"] for row in data})
-    figure, panels = plt.subplots(2, len(models), figsize=(5.2 * len(models) + 2, 6.4), sharex=True, squeeze=False)
-    kinds = [(how, eps) for how in WALKS for eps in sorted({row["eps"] for row in data})]
-    for column, model in enumerate(models):
-        for (dtype, eps, how), curve in groups((row for row in data if row["model"] == model), CURVE):
-            colour = COLOURS[kinds.index((how, eps)) % len(COLOURS)]
-            for panel, name in zip(panels[:, column], ("drift", "perplexity"), strict=True):
-                # the axes are logarithmic: a curve that never moves is not on them
-                drawn = [(row["step"], row[name]) for row in curve if row["step"] and row[name]]
-                panel.plot(*zip(*drawn, strict=True) if drawn else ([], []), DTYPES[dtype], color=colour, lw=1.3,
-                           label=f"{how}, eps {eps:g}, {dtype}")  # fmt: skip
-        panels[0, column].set(title=model, ylabel="relative drift of the weights", yscale="log")
-        panels[1, column].set(xlabel="steps at lr 0", ylabel="perplexity", xscale="log", yscale="log")
-        for panel in panels[:, column]:
-            bare(panel)
-    panels[0, -1].legend(fontsize=7, loc="center left", bbox_to_anchor=(1.01, 0.0), frameon=False)
-    figure.tight_layout()
+    models = sorted({row["model"] for row in data}, key=lambda model: (model == "synthetic", model))
+    rows = [(model, what) for model in models for what in ("drift", "perplexity")
+            if any(row["model"] == model and row[what] is not None for row in data)]  # fmt: skip
+    lengths = sorted({row["eps"] for row in data})
+    size = (11, 0.6 + 2.7 * len(rows))
+    figure, panels = plt.subplots(len(rows), len(lengths), figsize=size, sharex=True, sharey="row", squeeze=False,
+                                  layout="constrained")  # fmt: skip
+    for line, (model, what) in zip(panels, rows, strict=True):
+        for panel, eps in zip(line, lengths, strict=True):
+            own = [row for row in data if row["model"] == model and row["eps"] == eps]
+            draw(panel, own, what)
+            rings(panel, model, eps, what, next((row["perplexity"] for row in own if row["step"] == 0), None))
+            panel.set_title(f"{model}, eps {eps:g}", fontsize=10)
+        line[0].set_ylabel("relative drift" if what == "drift" else "perplexity")
+    for panel in panels[-1]:
+        panel.set_xlabel("steps at learning rate 0")
+    keys = [Line2D([], [], color=colour, label=how) for how, colour in WALKS.items()]
+    keys += [Line2D([], [], color="black", linestyle=style, label=dtype) for dtype, style in DTYPES.items()]
+    keys.append(Line2D([], [], color="black", marker="o", fillstyle="none", linestyle="none", label="measured before"))
+    figure.legend(handles=keys, loc="outside upper center", ncols=len(keys), frameon=False, fontsize=8)
     return save(figure, "figure_drift", "scripts/figure_drift.py", folder)
+
+
+def draw(panel: Axes, data: Sequence[Row], what: str) -> None:
+    """One model's curves at one eps."""
+    for (dtype, _, how), curve in groups(data, CURVE):
+        seen = [(row["step"], row[what]) for row in curve if row["step"] and row[what] is not None]
+        panel.plot(*zip(*seen, strict=True) if seen else ([], []), DTYPES[dtype], color=WALKS[how], lw=1.4)
+    bare(panel).set(xscale="log")
+    if what == "drift":
+        panel.set_yscale("symlog", linthresh=NOUGHT)
+        panel.set_yticks([0, *(10.0**power for power in range(-8, 1, 2))])
+        panel.set_ylim(-NOUGHT / 2, 2)
+    else:
+        panel.set_yscale("log")
+
+
+def rings(panel: Axes, model: str, eps: float, what: str, start: float | None) -> None:
+    """What was measured before; a perplexity as many times `start`, which is ours, as it was its own."""
+    try:
+        found = reference(model)
+    except PaperError as error:
+        print(f"figure_drift: left out: {error}", file=sys.stderr)
+        return
+    for row in (row for row in found if not row["eps"] or float(row["eps"]) == eps):
+        low, _, high = row["drift_percent"].partition("-")
+        if what == "drift" and low:
+            value = (float(low) + float(high or low)) / 200
+        elif what == "perplexity" and row["perplexity"] and start:
+            value = start * float(row["perplexity"]) / float(row["perplexity_at_start"])
+        else:
+            continue
+        panel.plot(int(row["steps"]), value, "o", fillstyle="none", color=WALKS[row["walk"]], ms=7)
 
 
 if __name__ == "__main__":

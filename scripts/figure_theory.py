@@ -16,6 +16,10 @@ import numpy as np
 from matplotlib import pyplot as plt
 from style import COLOURS, FIGURES, bare, save
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from experiments.tables.command import announce
+
 THEORY = FIGURES.parent / "theory.json"
 SURELY = 4.0  # standard errors: chance alone goes farther in 1 of 16,000 means
 MARKS = ("o", "s", "^", "D", "v")
@@ -186,8 +190,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except json.JSONDecodeError as error:
         print(f"{options.theory.name}: not whole JSON ({error})", file=sys.stderr)
         return 1
-    for path in draw(facts, options.out):
-        print(path.name)
+    announce("figure_theory", draw(facts, options.out))
     return 0
 
 

@@ -5,8 +5,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from experiments.grid import read
 from experiments.tables import published
 from experiments.tables.command import accuracy_command
 
 if __name__ == "__main__":
-    sys.exit(accuracy_command("table1", {"table1": published.table1}))
+    sys.exit(accuracy_command("table1", read("table1")["title"], {"table1": published.table1}))

@@ -9,4 +9,5 @@ from experiments.tables.command import run
 from experiments.tables.configured import hyperparameters
 
 if __name__ == "__main__":
-    sys.exit(run("table10", lambda inputs: ("Table 10: hyperparameters", [hyperparameters(10)]), "scripts/table10.py"))
+    title = "Table 10: hyperparameters of OPT-13B"
+    sys.exit(run("table10", lambda inputs: (title, [hyperparameters(10)]), "scripts/table10.py"))

@@ -15,4 +15,4 @@ PARTS = {
 }
 
 if __name__ == "__main__":
-    sys.exit(accuracy_command("table12", PARTS))
+    sys.exit(accuracy_command("table12", "Ablations of k, m and the noise in fp32, accuracy (%)", PARTS))

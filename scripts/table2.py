@@ -9,6 +9,7 @@ import argparse
 import json
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,8 +18,9 @@ import numpy as np
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from experiments.tables.layout import TABLES, Section, write  # noqa: E402 - found through the line above
-from experiments.tables.sources import PAPER, PaperError, paper_table  # noqa: E402
+from experiments.tables.command import announce  # noqa: E402 - found through the line above
+from experiments.tables.layout import TABLES, Section, write  # noqa: E402
+from experiments.tables.sources import PAPER, left_out, printed  # noqa: E402
 
 NAMES = {
     "mezo": "MeZO-SGD",
@@ -95,10 +97,10 @@ def orders(state: dict[str, Any], paper: dict[str, dict[str, str]]) -> Section:
         in_n = fit_order(sizes, [of_method(row) for row in over_n])
         in_k = fit_order([row["k"] for row in over_k], [of_method(row) for row in over_k])
         in_all = fit_order(sizes, [4 * row["n"] + of_method(row) for row in over_n])  # fp32 parameters
-        printed = paper.get(name, {})
+        theirs = paper.get(name, {})
         lines.append((
-            name, printed.get("memory", NO_NUMBER), order(n=in_all),
-            printed.get("additional_space", NO_NUMBER), order(n=in_n, k=in_k), shown(in_n), shown(in_k),
+            name, theirs.get("memory", NO_NUMBER), order(n=in_all),
+            theirs.get("additional_space", NO_NUMBER), order(n=in_n, k=in_k), shown(in_n), shown(in_k),
         ))  # fmt: skip
     setting, versions = state["setting"], state["provenance"]["versions"]
     pairs = ("in all: paper", "in all: ours", "beyond n: paper", "beyond n: ours")  # n: the parameters themselves
@@ -177,13 +179,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         state = read_state(options.state)
-        paper = paper_table("table2", ("method", "memory", "additional_space"), options.paper)
-    except (ValueError, PaperError) as error:
+    except ValueError as error:
         print(error, file=sys.stderr)
         return 1
-    printed = {row["method"]: row for row in paper}
-    for path in write("table2", TITLE, sections_of(state, printed), "scripts/table2.py", options.out):
-        print(path.name)
+    paper, problems = printed("table2", ("method", "memory", "additional_space"), folder=options.paper)
+    first, *others = sections_of(state, {row["method"]: row for row in paper})
+    for line in left_out(problems):
+        print(f"table2: {line}", file=sys.stderr)
+        first = replace(first, notes=(*first.notes, line))
+    announce(TITLE, write("table2", TITLE, [first, *others], "scripts/table2.py", options.out))
     return 0
 
 

@@ -9,4 +9,5 @@ from experiments.tables.command import run
 from experiments.tables.configured import splits
 
 if __name__ == "__main__":
-    sys.exit(run("table6", lambda inputs: ("Table 6: split sizes", [splits()]), "scripts/table6.py"))
+    title = "Table 6: rows for training and validation"
+    sys.exit(run("table6", lambda inputs: (title, [splits()]), "scripts/table6.py"))

@@ -9,4 +9,5 @@ from experiments.tables.command import run
 from experiments.tables.configured import hyperparameters
 
 if __name__ == "__main__":
-    sys.exit(run("table7", lambda inputs: ("Table 7: hyperparameters", [hyperparameters(7)]), "scripts/table7.py"))
+    title = "Table 7: hyperparameters of RoBERTa-large"
+    sys.exit(run("table7", lambda inputs: (title, [hyperparameters(7)]), "scripts/table7.py"))

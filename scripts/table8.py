@@ -9,4 +9,5 @@ from experiments.tables.command import run
 from experiments.tables.configured import hyperparameters
 
 if __name__ == "__main__":
-    sys.exit(run("table8", lambda inputs: ("Table 8: hyperparameters", [hyperparameters(8)]), "scripts/table8.py"))
+    title = "Table 8: hyperparameters of OPT-1.3B"
+    sys.exit(run("table8", lambda inputs: (title, [hyperparameters(8)]), "scripts/table8.py"))

@@ -9,4 +9,5 @@ from experiments.tables.command import run
 from experiments.tables.configured import hyperparameters
 
 if __name__ == "__main__":
-    sys.exit(run("table9", lambda inputs: ("Table 9: hyperparameters", [hyperparameters(9)]), "scripts/table9.py"))
+    title = "Table 9: hyperparameters of Mistral-7B"
+    sys.exit(run("table9", lambda inputs: (title, [hyperparameters(9)]), "scripts/table9.py"))

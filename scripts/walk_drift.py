@@ -2,6 +2,7 @@
 
     python scripts/walk_drift.py --model ../shared/models/stories260k-llama --text story.txt
     python scripts/walk_drift.py                                       # a shipped tiny model, on what it writes itself
+    python scripts/walk_drift.py --model synthetic                     # one matrix, N(0, 0.02); no text, no perplexity
 
 Writes results/walk/<model>.json after every point; curves that are complete there are not walked again.
 """
@@ -14,6 +15,7 @@ import sys
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -30,6 +32,7 @@ WALKS: dict[str, Callable[..., Any]] = {
     "three-leg": partial(MeZO, perturbation="three-leg"), "two-leg": partial(BSZO, perturbation="two-leg"),
     "exact": partial(MeZO, perturbation="copy"),
 }
+SYNTHETIC = "synthetic"
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -59,6 +62,29 @@ def perplexity(module: nn.Module, ids: Tensor) -> float:
     return math.exp(loss) if loss < 700 else math.inf
 
 
+class Matrix(nn.Module):
+    """A layer that is run as a language model is: on ids, which it does not read."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(256, 256, bias=False)
+        with torch.no_grad():
+            self.layer.weight.normal_(0.0, 0.02, generator=torch.Generator().manual_seed(0))
+
+    def forward(self, **inputs: Any) -> SimpleNamespace:
+        return SimpleNamespace(logits=self.layer(torch.ones(1, 256, dtype=self.layer.weight.dtype)))
+
+
+def subject(args: argparse.Namespace) -> tuple[str, nn.Module, Tensor | None]:
+    """What walks: its name, the module, and the text that it is scored on."""
+    if args.model == SYNTHETIC:
+        return SYNTHETIC, Matrix(), None
+    model = load_model(args.model, dtype="float32", kind="causal")
+    with torch.no_grad():
+        ids = tokens_of(model, args.text, args.tokens)
+    return Path(args.model.removeprefix("asset:")).name, model.module, ids
+
+
 def drift(module: nn.Module, start: list[Tensor]) -> float:
     """|theta - theta_0| / |theta_0| over all parameters."""
     pairs = [(p.detach().double(), q.double()) for p, q in zip(module.parameters(), start, strict=True)]
@@ -74,21 +100,21 @@ def log_spaced(last: int) -> list[int]:
 
 
 @torch.no_grad()
-def walk(module: nn.Module, how: str, eps: float, last: int, ids: Tensor) -> Iterator[dict[str, Any]]:
+def walk(module: nn.Module, how: str, eps: float, last: int, ids: Tensor | None) -> Iterator[dict[str, Any]]:
     """Points of one curve. At lr 0 nothing depends on the loss, so that none is taken."""
     start = [p.detach().clone() for p in module.parameters()]
     optimizer = WALKS[how](module.parameters(), lr=0.0, eps=eps, seed=0)
     for step in log_spaced(last):
         while optimizer.num_steps < step:
             optimizer.step(lambda: 0.0)
-        score = perplexity(module, ids)
+        score = math.inf if ids is None else perplexity(module, ids)
         yield {"step": step, "drift": drift(module, start), "perplexity": score if math.isfinite(score) else None}
 
 
 def parse() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", default="asset:tiny-mistral", help="folder of a causal model")
+    parser.add_argument("--model", default="asset:tiny-mistral", help=f"folder of a causal model, or {SYNTHETIC}")
     parser.add_argument("--text", type=Path, help="UTF-8 file; by default the model writes it itself, in fp32")
     parser.add_argument("--tokens", type=int, default=256, help="of the text, at most")
     parser.add_argument("--steps", type=int, default=20_000)
@@ -103,12 +129,10 @@ def main() -> None:
     """Every curve that is not complete yet."""
     args = parse()
     torch.set_num_threads(1)
-    model = load_model(args.model, dtype="float32", kind="causal")
-    with torch.no_grad():
-        ids = tokens_of(model, args.text, args.tokens)
-    name = Path(args.model.removeprefix("asset:")).name
-    setting = {"model": name, "num_parameters": sum(p.numel() for p in model.module.parameters()),
-               "text": args.text.name if args.text else "its own", "num_tokens": ids.shape[1]}
+    name, subject_module, ids = subject(args)
+    setting = {"model": name, "num_parameters": sum(p.numel() for p in subject_module.parameters()),
+               "text": args.text.name if args.text else "none" if ids is None else "its own",
+               "num_tokens": 0 if ids is None else ids.shape[1]}
     path = args.out / f"{name}.json"
     report = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     if report.get("setting") != setting:
@@ -117,7 +141,7 @@ def main() -> None:
         key = f"{dtype} {eps:g} {how} {args.steps}"
         if report["curves"].get(key, {}).get("complete"):
             continue
-        module = copy.deepcopy(model.module).to(DTYPES[dtype])
+        module = copy.deepcopy(subject_module).to(DTYPES[dtype])
         curve: dict[str, Any] = {"dtype": dtype, "eps": eps, "walk": how, "points": [], "complete": False,
                                  "provenance": {**provenance([], "cpu"), "command": "python scripts/walk_drift.py"}}
         report["curves"][key] = curve
@@ -126,8 +150,10 @@ def main() -> None:
             curve["complete"] = point["step"] == args.steps
             with written_whole(path) as temporary:
                 temporary.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
-        print(f"{key}: drift {curve['points'][-1]['drift']:.3g}, perplexity {curve['points'][0]['perplexity']:.3g} -> "
-              f"{curve['points'][-1]['perplexity'] or math.inf:.3g}", flush=True)
+        first, final = curve["points"][0], curve["points"][-1]
+        print(f"{key}: drift {final['drift']:.3g}", end="" if ids is not None else "\n", flush=True)
+        if ids is not None:
+            print(f", perplexity {first['perplexity']:.3g} -> {final['perplexity'] or math.inf:.3g}", flush=True)
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from experiments.selection import Choice, Record, Shelf
 from experiments.tables.cells import Cell, Score, cell_of, test_score
 from experiments.tables.layout import Section
 from experiments.tables.names import MODELS, TASKS, shown
+from experiments.tables.sources import left_out
 
 Label = Callable[[Point], str]
 Published = Callable[[Point], str | None]
@@ -48,11 +49,15 @@ class Kind:
         label: a row's name, from one of its points.
         published: the paper's text for a point's cell (task AVG: its average); None where it prints none.
         scoring: how a task's runs are scored.
+        notes: what stands under every block.
+        problems: what is wrong with the paper's file, where it is left out.
     """
 
     label: Label
     published: Published
     scoring: Scoring = lambda records: test_score
+    notes: tuple[str, ...] = ()
+    problems: Sequence[str] = ()
 
 
 def blocks(grid: Grid, records: Sequence[Record], kind: Kind) -> Iterator[Block]:
@@ -74,7 +79,9 @@ def _block(grid: Grid, shelf: Shelf, setting: Point, name: str, kind: Kind) -> B
     points = [point for point in grid.points if holds(point, setting)]
     tasks = list(dict.fromkeys(point["task"] for point in points))
     block = Block(f"{name}, {setting['precision']} (profile {grid.profile})", [shown(TASKS, task) for task in tasks])
+    block.notes += kind.notes
     if grid.profile == "paper":
+        block.notes += left_out(kind.problems)
         _print_paper(block, points, kind)
     for task in tasks:
         _print_runs(block, [point for point in points if point["task"] == task], grid, shelf, kind)

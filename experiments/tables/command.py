@@ -1,22 +1,24 @@
 """What `scripts/tableN.py` does: read records and the paper's numbers, write files, say what was left out."""
 
 import argparse
-import itertools
 import re
+import string
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from experiments.files import written_whole
 from experiments.grid import PROFILES, GridError, load, read
 from experiments.selection import Record
-from experiments.tables.accuracy import Kind, blocks, section
+from experiments.tables.accuracy import Block, Kind, blocks, section
 from experiments.tables.budgets import BUDGETS
 from experiments.tables.layout import TABLES, Section, write
-from experiments.tables.sources import RUNS, PaperError, gather
+from experiments.tables.sources import RUNS, gather, left_out
 
 Build = Callable[["Inputs"], tuple[str, list[Section]]]
+Parts = Mapping[str, Callable[[], Kind]]  # artefact -> what its table shows
 
 
 class Inputs:
@@ -40,6 +42,11 @@ class Inputs:
         self.records(profile)
         return self._read[profile][1]
 
+    def footer(self) -> tuple[str, ...]:
+        """A line for each profile that was read and has files that cannot be used."""
+        return tuple(line for profile, (_, problems) in self._read.items()
+                     for line in left_out(problems, f" of profile {profile}"))  # fmt: skip
+
     def files(self) -> list[Path]:
         """The files of the records that were used, and the folders where new ones would appear."""
         folders = [self.runs / profile for profile in self._read]
@@ -57,13 +64,21 @@ def run(stem: str, build: Build, script: str, arguments: Sequence[str] | None = 
     inputs = Inputs(options.runs)
     try:
         title, sections = build(inputs)
-    except (GridError, PaperError) as error:
+    except GridError as error:
         print(error, file=sys.stderr)
         return 1
+    sections[-1] = replace(sections[-1], notes=(*sections[-1].notes, *inputs.footer()))
+    for note in dict.fromkeys(note for made in sections for note in made.notes if note.startswith("Left out")):
+        print(f"{stem}: {note}", file=sys.stderr)
     paths = write(stem, title, sections, script, options.out)
     write_dependencies(paths[0], inputs.files(), options.out / ".made" / f"{stem}.d")
-    print(f"{title}: {', '.join(map(str, map(_short, paths)))}")
+    announce(title, paths)
     return 0
+
+
+def announce(title: str, paths: Iterable[Path]) -> None:
+    """The one line that a script says about the files that it has written."""
+    print(f"{title}: {', '.join(str(_short(path)) for path in paths) or 'nothing to show yet'}")
 
 
 def figure_command(stem: str, draw: Callable[[Inputs, Path], list[Path]], folder: Path) -> int:
@@ -78,8 +93,10 @@ def figure_command(stem: str, draw: Callable[[Inputs, Path], list[Path]], folder
     except GridError as error:
         print(error, file=sys.stderr)
         return 1
+    for note in inputs.footer():
+        print(f"{stem}: {note}", file=sys.stderr)
     write_dependencies(options.out / ".made" / stem, inputs.files(), options.out / ".made" / f"{stem}.d")
-    print(f"{titled(stem)}: {', '.join(map(str, map(_short, paths))) or 'no records yet'}")
+    announce(titled(stem), paths)
     return 0
 
 
@@ -95,25 +112,12 @@ def write_dependencies(target: Path, files: Iterable[Path], out: Path) -> None:
         temporary.write_text(text, encoding="utf-8")
 
 
-def accuracy_command(stem: str, parts: Mapping[str, Callable[[], Kind]]) -> int:
-    """Write <stem> and <stem>_equal from the grids in `parts` and what each shows."""
+def accuracy_command(stem: str, what: str, parts: Parts) -> int:
+    """Write <stem> and <stem>_equal from the grids in `parts` and what each shows; `what` is the table's title."""
     script = f"scripts/{stem}.py"
-    return run(stem, lambda inputs: _tables(stem, parts, inputs), script) or run(
-        f"{stem}_equal", lambda inputs: _equal_tables(stem, parts, inputs), script)  # fmt: skip
-
-
-def _tables(stem: str, parts: Mapping[str, Callable[[], Kind]], inputs: Inputs) -> tuple[str, list[Section]]:
-    """A section a part, profile and setting; profiles without records only for the paper."""
-    sections = []
-    for artefact, kind in parts.items():
-        node = read(artefact)
-        for profile in (name for name in PROFILES if name in node["profiles"]):
-            for block in blocks(load(artefact, profile), inputs.records(profile), kind()):
-                if profile == "paper" or block.used:
-                    block.title = f"{node['title']}. {block.title}" if len(parts) > 1 else block.title
-                    sections.append(_with_footer(section(block), inputs.problems(profile), block.doubles))
-                inputs.used |= block.used
-    return titled(stem) + (f": {read(stem)['title']}" if len(parts) == 1 else ""), sections
+    title, equal = f"{titled(stem)}: {what}", f"{titled(stem)} at equal budgets: validation accuracy (%)"
+    return run(stem, lambda inputs: (title, _sections(parts, inputs)), script) or run(
+        f"{stem}_equal", lambda inputs: (equal, _equal_sections(parts, inputs)), script)  # fmt: skip
 
 
 def titled(stem: str) -> str:
@@ -121,29 +125,33 @@ def titled(stem: str) -> str:
     return re.sub(r"(\D+)(\d+)", lambda found: f"{found[1].capitalize()} {found[2]}", stem)
 
 
-def _equal_tables(stem: str, parts: Mapping[str, Callable[[], Kind]], inputs: Inputs) -> tuple[str, list[Section]]:
-    """The same tables at an equal number of forward passes, and at equal wall-clock; only of what was run."""
-    sections = []
-    for budget, (artefact, kind) in itertools.product(BUDGETS, parts.items()):
-        scored = replace(kind(), published=lambda point: None, scoring=budget.scoring)
+def _found(parts: Parts, inputs: Inputs, changed: Callable[[Kind], Kind]) -> Iterator[tuple[str, Block]]:
+    """(profile, block) of every part, profile and setting; a part of several is named in its blocks' titles."""
+    for letter, (artefact, kind) in zip(string.ascii_lowercase, parts.items(), strict=False):
         node = read(artefact)
-        for profile in node["profiles"]:
-            for block in blocks(load(artefact, profile), inputs.records(profile), scored):
-                if block.used:
-                    what = f"{node['title']}. " if len(parts) > 1 else ""
-                    block.title = f"{what}{block.title}, {budget.words}"
-                    block.notes.append(budget.note)
-                    sections.append(section(block))
+        for profile in (name for name in PROFILES if name in node["profiles"]):
+            for block in blocks(load(artefact, profile), inputs.records(profile), changed(kind())):
+                block.title = f"({letter}) {node['title']}. {block.title}" if len(parts) > 1 else block.title
                 inputs.used |= block.used
-    return f"{titled(stem)} at equal budgets: validation accuracy (%)", sections
+                if block.doubles:
+                    block.notes.append("Replaced by a later run of the same configuration:"
+                                       f" {len(block.doubles)} ({', '.join(sorted(block.doubles))}).")  # fmt: skip
+                yield profile, block
 
 
-def _with_footer(made: Section, problems: Sequence[str], doubles: set[str]) -> Section:
-    notes = list(made.notes)
-    if problems:
-        notes.append(f"Left out: {len(problems)} ({'; '.join(problems)}).")
-    if doubles:
-        notes.append(
-            f"Replaced by a later run of the same configuration: {len(doubles)} ({', '.join(sorted(doubles))})."
-        )
-    return replace(made, notes=tuple(notes))
+def _sections(parts: Parts, inputs: Inputs) -> list[Section]:
+    """What was run, and the paper's numbers whether or not anything was run beside them."""
+    found = _found(parts, inputs, lambda kind: kind)
+    return [section(block) for profile, block in found if profile == "paper" or block.used]
+
+
+def _equal_sections(parts: Parts, inputs: Inputs) -> list[Section]:
+    """The same tables at an equal number of forward passes, and at equal wall-clock; only of what was run."""
+    made = []
+    for budget in BUDGETS:
+        scored = partial(replace, published=lambda point: None, scoring=budget.scoring, notes=(budget.note,))
+        for _, block in _found(parts, inputs, scored):
+            if block.used:
+                block.title += f", {budget.words}"
+                made.append(section(block))
+    return made or [Section("Not run yet", ("how",), (("make run-tableN",),))]

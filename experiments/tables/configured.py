@@ -8,7 +8,7 @@ import yaml
 from experiments.grid import CONF
 from experiments.tables.layout import Section
 from experiments.tables.names import METHODS, MODELS, TASKS
-from experiments.tables.sources import paper_table
+from experiments.tables.sources import left_out, printed
 
 SAME, MISSING = "same", "-"
 GRID_COLUMNS = ("table", "model", "method", "learning_rate_grid", "batch_size", "epsilon", "k", "m", "lozo_rank",
@@ -24,33 +24,34 @@ def splits(conf: Path = CONF) -> Section:
     """Table 6: rows for training and for validation."""
     rows = []
     choices = {name: choice for choice, name in TASKS.items()}
-    for printed in paper_table("table6", ("task", "train", "validation")):
-        task = _yaml(conf, "task", f"{choices.get(printed['task'], printed['task'])}.yaml")
-        pairs = [(printed["train"], str(task.get("num_train", MISSING))),
-                 (printed["validation"], str(task.get("num_validation", MISSING)))]  # fmt: skip
-        rows.append((printed["task"], *(text for pair in pairs for text in pair), _verdict(pairs)))
+    found, problems = printed("table6", ("task", "train", "validation"))
+    for row in found:
+        task = _yaml(conf, "task", f"{choices.get(row['task'], row['task'])}.yaml")
+        pairs = [(row["train"], str(task.get("num_train", MISSING))),
+                 (row["validation"], str(task.get("num_validation", MISSING)))]  # fmt: skip
+        rows.append((row["task"], *(text for pair in pairs for text in pair), _verdict(pairs)))
     columns = ("task", "train (paper)", "train (conf)", "validation (paper)", "validation (conf)", "conf against paper")
-    return Section("Rows taken from the official training split", columns, tuple(rows))
+    return Section("Rows taken from the official training split", columns, tuple(rows), notes=left_out(problems))
 
 
 def hyperparameters(number: int, conf: Path = CONF) -> Section:
     """Tables 7 to 10: grids of learning rates and what every method is run with, one model a table."""
-    printed_rows = [row for row in paper_table("tables7to10", GRID_COLUMNS) if row["table"] == str(number)]
-    model = printed_rows[0]["model"]
-    rows = []
-    for printed in printed_rows:
-        ours = _ours(str(printed["method"]), model, conf)
-        pairs = [(_canonical(str(printed[key])), _canonical(ours[key])) for key in GRID_COLUMNS[3:]]
-        rows.append((printed["method"], "paper", *(printed[key] or MISSING for key in GRID_COLUMNS[3:]), ""))
-        rows.append((printed["method"], "conf", *(ours[key] or MISSING for key in GRID_COLUMNS[3:]), _verdict(pairs)))
+    found, problems = printed("tables7to10", GRID_COLUMNS)
+    found, rows = [row for row in found if row["table"] == str(number)], []
+    for row in found:
+        ours = _ours(row["method"], row["model"], conf)
+        pairs = [(_canonical(row[key]), _canonical(ours[key])) for key in GRID_COLUMNS[3:]]
+        rows.append((row["method"], "paper", *(row[key] or MISSING for key in GRID_COLUMNS[3:]), ""))
+        rows.append((row["method"], "conf", *(ours[key] or MISSING for key in GRID_COLUMNS[3:]), _verdict(pairs)))
     columns = ("method", "numbers", "learning rates", "batch", "eps", "k", "m", "rank", "interval", "patience (steps)",
                "conf against paper")  # fmt: skip
-    return Section(f"{model}", columns, tuple(rows))
+    models = ", ".join(dict.fromkeys(row["model"] for row in found))
+    return Section(models or "no model", columns, tuple(rows), notes=left_out(problems))
 
 
 def _ours(name: str, model: str, conf: Path) -> dict[str, str]:
-    method = {shown: choice for choice, shown in METHODS.items()}[name]
-    choice = {shown: choice for choice, shown in MODELS.items()}[model]
+    method = {shown: choice for choice, shown in METHODS.items()}.get(name, name)
+    choice = {shown: choice for choice, shown in MODELS.items()}.get(model, model)
     optimizer, protocol = _yaml(conf, "optimizer", f"{method}.yaml"), _yaml(conf, "protocol", "paper.yaml")
     rates = _yaml(conf, "rates", f"{choice}.yaml").get(method, [])
     patience = protocol.get("patience", 0) * protocol.get("eval_every", 0)

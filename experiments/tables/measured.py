@@ -1,85 +1,150 @@
 """Table 4 and Figure 2: peak memory and time of a step, the paper's on its GPU beside the benchmark's JSON."""
 
 import json
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from experiments.tables.layout import Section
 from experiments.tables.names import MODELS, shown
-from experiments.tables.sources import paper_table
+from experiments.tables.sources import left_out, printed
 
 BENCH = Path(__file__).resolve().parents[2] / "results" / "bench"
 DTYPES = {"float32": "fp32", "float16": "fp16", "bfloat16": "bf16"}
+Setting = tuple[str, str]  # model, precision
 
 
 @dataclass(frozen=True)
 class Measured:
-    """One method on one model: ours and the published procedure, in GB and milliseconds; None where not measured."""
+    """One method on one model: the published procedure and ours, in 1e9 bytes and milliseconds; None: not measured.
+
+    Attributes:
+        card: the GPU's name, or the CPU's.
+        gpu: the peak is that of the GPU's allocator; else the process's resident set, libraries included.
+        shape: batch and repeats, in words.
+    """
 
     model: str
     precision: str
     method: str
-    device: str
-    ours_gb: float | None
-    ours_ms: float
+    card: str
+    gpu: bool
+    shape: str
     published_gb: float | None
-    published_ms: float
+    ours_gb: float | None
+    published_ms: float | None
+    ours_ms: float | None
 
 
-def measured(folder: Path = BENCH) -> list[Measured]:
-    """Everything that `make bench` has left, of every model and device."""
-    found = []
-    for file in sorted(folder.glob("*-*-*.json")):
-        report = json.loads(file.read_text(encoding="utf-8"))
-        setting, memory = report["setting"], report["memory"] or {}
-        for method, times in report["steps"].items():
-            bytes_of = memory.get(method, {})
-            found.append(Measured(
-                shown(MODELS, setting["model"]), DTYPES[setting["dtype"]], method,
-                f"{report['machine']['device']}{'' if file.stem.endswith('cuda') else ' (CPU, resident set)'}",
-                _giga(bytes_of.get("ours")), 1e3 * times["ours"]["median"],
-                _giga(bytes_of.get("published")), 1e3 * times["published"]["median"]))  # fmt: skip
-    return found
+@dataclass(frozen=True)
+class Printed:
+    """One row of the paper's Table 4."""
+
+    gb: float
+    ms: float
 
 
-def _giga(value: float | None) -> float | None:
-    return None if value is None else value / 1e9
+Paper = dict[Setting, dict[str, Printed]]  # setting -> method -> what is printed
 
 
-def printed() -> list[dict[str, str]]:
-    """The paper's rows."""
-    return paper_table("table4", ("model", "precision", "method", "peak_memory_gb", "step_time_ms"))
+def measured(folder: Path | None = None) -> tuple[list[Measured], list[str]]:
+    """Everything that `make bench` has left, of every model and device; a line for each file that is left out."""
+    rows, problems = [], []
+    for file in sorted((folder or BENCH).glob("*-*-*.json")):
+        try:
+            rows += _rows(json.loads(file.read_text(encoding="utf-8")), gpu=file.stem.endswith("-cuda"))
+        except (ValueError, LookupError, TypeError, AttributeError) as error:
+            problems.append(f"{file.name}: not a report of scripts/bench_step.py ({type(error).__name__}: {error})")
+    return rows, problems
 
 
-def table4() -> list[Section]:
-    """The paper's settings first, then whatever else was measured."""
-    ours = {(row.model, row.precision, row.method): row for row in measured() if "CPU" not in row.device}
+def _rows(report: dict, gpu: bool) -> list[Measured]:
+    setting, memory = report["setting"], report["memory"] or {}
+    shape = f"batch {setting['batch']} x {setting['length']} tokens, {setting['repeats']} repeats"
     rows = []
-    for paper in printed():
-        own = ours.get((paper["model"], paper["precision"], paper["method"]))
-        rows.append((paper["model"], paper["precision"], paper["method"], paper["peak_memory_gb"],
-                     _text(own and own.ours_gb), paper["step_time_ms"], _text(own and own.ours_ms)))  # fmt: skip
-    note = ("Ours: none of these was measured; it takes a GPU." if not ours else
-            f"Ours: {', '.join(sorted({row.device for row in ours.values()}))}, random weights.")  # fmt: skip
-    numbers = ("peak GB (paper)", "peak GB (ours)", "ms a step (paper)", "ms a step (ours)")
-    columns = ("model", "precision", "method", *numbers)
-    return [Section("The paper's settings, one H200", columns, tuple(rows), notes=(note,)), *_others()]
+    for method, times in report["steps"].items():
+        peak = memory.get(method, {})
+        rows.append(Measured(
+            shown(MODELS, setting["model"]), DTYPES[setting["dtype"]], method, str(report["machine"]["device"]), gpu,
+            shape, _scaled(peak.get("published"), 1e-9), _scaled(peak.get("ours"), 1e-9),
+            _scaled(times.get("published", {}).get("median"), 1e3), _scaled(times["ours"]["median"], 1e3)))  # fmt: skip
+    return rows
 
 
-def _others() -> list[Section]:
+def _scaled(value: float | None, by: float) -> float | None:
+    return None if value is None else by * value
+
+
+def paper() -> tuple[Paper, list[str]]:
+    """(model, precision) -> method -> the paper's cell, and what is wrong with its file."""
+    columns = ("model", "precision", "method", "peak_memory_gb", "step_time_ms")
+    rows, problems = printed("table4", columns, columns[3:])
+    cells: Paper = {}
+    for row in rows:
+        cell = Printed(float(row["peak_memory_gb"]), float(row["step_time_ms"]))
+        cells.setdefault((row["model"], row["precision"]), {})[row["method"]] = cell
+    return cells, problems
+
+
+def table4(folder: Path | None = None) -> list[Section]:
+    """The paper's settings, memory and time; then whatever else was measured."""
+    rows, problems = measured(folder)
+    theirs, wrong = paper()
+    ours = [row for row in rows if row.gpu and (row.model, row.precision) in theirs]
+    others = [row for row in rows if row not in ours]
+    return [
+        _beside("Peak memory on a GPU, GB (1e9 bytes)", theirs, ours, lambda cell: cell.gb,
+                lambda row: (row.published_gb, row.ours_gb), _MEMORY, *left_out([*wrong, *problems])),
+        _beside("Time of a step on a GPU, ms", theirs, ours, lambda cell: cell.ms,
+                lambda row: (row.published_ms, row.ours_ms), f"{_TIME}{_shapes(ours)}"),
+        *([_elsewhere(others)] if others else []),
+    ]  # fmt: skip
+
+
+_MEMORY = ("The paper's: one H200. Ours: the most that CUDA's allocator held in three steps of a process of its own;"
+           " weights are random, of the model's shape. `-`: not measured.")  # fmt: skip
+_TIME = "The paper does not print how long its rows are, so that its times and ours need not agree."
+
+
+def _shapes(rows: Iterable[Measured]) -> str:
+    shapes = "; ".join(dict.fromkeys(row.shape for row in rows))
+    return f" Here: medians, {shapes}." if shapes else ""
+
+
+def _beside(title: str, theirs: Paper, ours: Sequence[Measured], of: Callable[[Printed], float],
+            values: Callable[[Measured], tuple[float | None, float | None]], *notes: str) -> Section:  # fmt: skip
+    """The paper's numbers, the published procedure and ours as measured here, and their ratios."""
+    here = {(row.model, row.precision, row.method): row for row in ours}
+    rows = []
+    for setting, methods in theirs.items():
+        own = [method for model, precision, method in here if (model, precision) == setting]
+        for method in dict.fromkeys((*methods, *own)):
+            row = here.get((*setting, method))
+            published, mine = values(row) if row else (None, None)
+            given = of(methods[method]) if method in methods else None
+            as_printed = "-" if given is None else f"{given:.1f}"
+            rows.append((*setting, method, as_printed, text(published), text(mine), ratio(published, given),
+                         ratio(mine, published), row.card if row else "-"))  # fmt: skip
+    columns = ("model", "precision", "method", "paper", "as published", "ours", "as published / paper",
+               "ours / as published", "our card")  # fmt: skip
+    return Section(title, columns, tuple(rows), notes=notes)
+
+
+def _elsewhere(rows: Sequence[Measured]) -> Section:
     """Models and devices that the paper has not."""
-    there = {(paper["model"], paper["precision"]) for paper in printed()}
-    rows = [(row.model, row.precision, row.method, _text(row.published_gb), _text(row.ours_gb), _text(row.published_ms),
-             _text(row.ours_ms)) for row in measured()
-            if "CPU" in row.device or (row.model, row.precision) not in there]  # fmt: skip
-    if not rows:
-        return []
-    devices = sorted({row.device for row in measured()})
-    columns = ("model", "precision", "method", "peak GB (as published)", "peak GB (ours)", "ms a step (as published)",
-               "ms a step (ours)")  # fmt: skip
-    note = f"{', '.join(devices)}; random weights; `make bench`, medians."
-    return [Section("Measured elsewhere", columns, tuple(rows), notes=(note,))]
+    lines = [(row.model, row.precision, row.method, text(row.published_gb), text(row.ours_gb), text(row.published_ms),
+              text(row.ours_ms), ratio(row.ours_ms, row.published_ms),
+              row.card + ("" if row.gpu else " (resident set)")) for row in rows]  # fmt: skip
+    columns = ("model", "precision", "method", "peak GB, as published", "peak GB, ours", "ms, as published", "ms, ours",
+               "ms, ours / as published", "measured on")  # fmt: skip
+    about = f"Random weights.{_shapes(rows)}"
+    about += " A resident set holds the libraries, too." if any(not row.gpu for row in rows) else ""
+    return Section("Other models and machines", columns, tuple(lines), notes=(about,))
 
 
-def _text(value: float | None) -> str:
+def text(value: float | None) -> str:
     return "-" if value is None else f"{value:.2f}" if value < 10 else f"{value:,.1f}"
+
+
+def ratio(of: float | None, to: float | None) -> str:
+    return f"{of / to:.2f}" if of and to else "-"

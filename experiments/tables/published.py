@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from experiments.grid import Point
 from experiments.tables.accuracy import Kind
 from experiments.tables.names import METHODS, MODELS, TASKS, shown
-from experiments.tables.sources import paper_table
+from experiments.tables.sources import printed
 
 ADAPTIVE = {"always": "yes", "beyond-k": "yes", "never": "no"}
 
@@ -22,44 +22,46 @@ def variant(point: Point) -> str:
 
 def table1() -> Kind:
     """Means and deviations of five runs, by method and task."""
-    printed = {}
-    for row in paper_table("table1", ("method", "task", "accuracy_mean", "accuracy_std")):
+    rows, problems = printed("table1", ("method", "task", "accuracy_mean", "accuracy_std"), ("accuracy_mean",))
+    texts = {}
+    for row in rows:
         spread = f" ({row['accuracy_std']}; 5)" if row["accuracy_std"] else ""
-        printed[row["method"], row["task"]] = row["accuracy_mean"] + spread
-    return Kind(method, lambda point: printed.get((method(point), shown(TASKS, point["task"]))))
+        texts[row["method"], row["task"]] = row["accuracy_mean"] + spread
+    return Kind(method, lambda point: texts.get((method(point), shown(TASKS, point["task"]))), problems=problems)
 
 
 def table3() -> Kind:
     """One run, by model, method and task."""
-    rows = paper_table("table3", ("model", "method", "task", "accuracy"))
-    printed = {(row["model"], row["method"], row["task"]): row["accuracy"] for row in rows}
+    rows, problems = printed("table3", ("model", "method", "task", "accuracy"))
+    texts = {(row["model"], row["method"], row["task"]): row["accuracy"] for row in rows}
 
     def published(point: Point) -> str | None:
-        return printed.get((shown(MODELS, point["model"]), method(point), shown(TASKS, point["task"])))
+        return texts.get((shown(MODELS, point["model"]), method(point), shown(TASKS, point["task"])))
 
-    return Kind(method, published)
+    return Kind(method, published, problems=problems)
 
 
 def table5(part: str) -> Kind:
     """An ablation of k, m or the noise: a part of Table 5."""
-    rows = paper_table("table5", ("part", "k", "m", "adaptive_noise", "task", "accuracy"))
-    return _ablation([row for row in rows if row["part"] == part])
+    rows, problems = printed("table5", ("part", "k", "m", "adaptive_noise", "task", "accuracy"), ("accuracy",))
+    return _ablation([row for row in rows if row["part"] == part], problems)
 
 
 def table12(part: str) -> Kind:
     """An ablation in fp32: a part of Table 12."""
     noise = {"adaptive noise": "yes", "noise-free adaptive sampling": "no"}
-    rows = paper_table("table12", ("part", "k", "m", "variant", "task", "accuracy"))
-    return _ablation([{**row, "adaptive_noise": noise[row["variant"]]} for row in rows if row["part"] == part])
+    rows, problems = printed("table12", ("part", "k", "m", "variant", "task", "accuracy"), ("accuracy",))
+    mine = [{**row, "adaptive_noise": noise.get(row["variant"], "")} for row in rows if row["part"] == part]
+    return _ablation(mine, problems)
 
 
-def _ablation(rows: Sequence[Mapping[str, str]]) -> Kind:
-    printed = {(row["k"], row["m"], row["adaptive_noise"], row["task"]): row["accuracy"] for row in rows}
+def _ablation(rows: Sequence[Mapping[str, str]], problems: Sequence[str]) -> Kind:
+    texts = {(row["k"], row["m"], row["adaptive_noise"], row["task"]): row["accuracy"] for row in rows}
 
     def published(point: Point) -> str | None:
         k, m = point["optimizer.k"], point["optimizer.m"]
         noise = ADAPTIVE[point.get("optimizer.adapt_noise", "always")]
         task = shown(TASKS, point["task"])
-        return printed.get((k, m, noise, task), printed.get((k, "", noise, task)))  # part c prints no m
+        return texts.get((k, m, noise, task), texts.get((k, "", noise, task)))  # part c prints no m
 
-    return Kind(variant, published)
+    return Kind(variant, published, problems=problems)

@@ -11,7 +11,7 @@ from experiments.tables.command import Inputs
 from experiments.tables.layout import Section
 from experiments.tables.names import MODELS, TASKS, shown
 from experiments.tables.published import method
-from experiments.tables.sources import paper_table
+from experiments.tables.sources import left_out, printed
 
 Value = float | str | None  # a score, a failure, or nothing
 Runs = dict[tuple[str, str, str], list[Value]]  # (task, method, source) -> a value a seed
@@ -24,8 +24,9 @@ _TEST = (
 
 def sections(inputs: Inputs) -> tuple[str, list[Section]]:
     """The paper's runs, then ours, a section a profile."""
-    found = [_section("Paper: RoBERTa-large, fp32", _paper(),
-                      _TEST.format("number") + " The paper does not say which of its runs share a seed.")]  # fmt: skip
+    runs, problems = _paper()
+    paired = _TEST.format("number") + " The paper does not say which of its runs share a seed."
+    found = [_section("Paper: RoBERTa-large, fp32", runs, paired, *left_out(problems))]
     for profile in (name for name in PROFILES if name in read("table1")["profiles"]):
         grid = load("table1", profile)
         shelf = Shelf(inputs.records(profile))
@@ -38,12 +39,12 @@ def sections(inputs: Inputs) -> tuple[str, list[Section]]:
     return "Table 11: the runs behind Table 1, test accuracy (%)", found
 
 
-def _paper() -> Runs:
-    rows = paper_table("table11", ("task", "method", "run", "accuracy"))
+def _paper() -> tuple[Runs, list[str]]:
+    rows, problems = printed("table11", ("task", "method", "run", "accuracy"), ("run", "accuracy"))
     runs: Runs = {}
-    for row in sorted(rows, key=lambda row: int(row["run"])):
+    for row in sorted(rows, key=lambda row: float(row["run"])):
         runs.setdefault((row["task"], row["method"], "paper"), []).append(float(row["accuracy"]))
-    return runs
+    return runs, problems
 
 
 def _ours(grid: Grid, shelf: Shelf, setting: Point) -> Runs:
@@ -53,7 +54,8 @@ def _ours(grid: Grid, shelf: Shelf, setting: Point) -> Runs:
             choice = shelf.choose(grid, point)
             record = shelf.find(choice.point) if choice.point else None
             row = (shown(TASKS, point["task"]), method(point), point["fidelity"])
-            runs.setdefault(row, []).append(None if record is None else _value(record))
+            failed = choice.failed[0] if choice.failed else None
+            runs.setdefault(row, []).append(failed if record is None else _value(record))
     return runs
 
 
@@ -61,17 +63,17 @@ def _value(record: Record) -> Value:
     return 100 * record["test_accuracy"] if record["status"] == "ok" else record["status"]
 
 
-def _section(title: str, runs: Runs, note: str) -> Section:
-    count = max(map(len, runs.values()))
+def _section(title: str, runs: Runs, *notes: str) -> Section:
+    count = max(map(len, runs.values()), default=0)
     rows = [(task, name, source, *map(_text, values), *[""] * (count - len(values)),
              *_paired(values, runs.get((task, BASELINE, source), []), name))
             for (task, name, source), values in runs.items()]  # fmt: skip
     columns = ("task", "method", "numbers", *(f"run {i + 1}" for i in range(count)), "minus MeZO", "p")
-    return Section(title, columns, tuple(rows), notes=(note,))
+    return Section(title, columns, tuple(rows), notes=notes)
 
 
 def _text(value: Value) -> str:
-    return "-" if value is None else value if isinstance(value, str) else f"{value:.2f}"
+    return "-" if value is None else value.replace("_", " ") if isinstance(value, str) else f"{value:.2f}"
 
 
 def _paired(own: Sequence[Value], base: Sequence[Value], name: str) -> tuple[str, str]:

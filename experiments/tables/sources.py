@@ -2,7 +2,9 @@
 
 import csv
 from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from experiments.record import RecordError, load
 from experiments.selection import Record
@@ -10,6 +12,12 @@ from experiments.selection import Record
 ROOT = Path(__file__).resolve().parents[2]
 RUNS = ROOT / "results" / "runs"
 PAPER = ROOT / "results" / "paper"
+
+# what tables read inside a record, beyond what a record must be to be one: path -> type
+_INSIDE = {("config", "model"): dict, ("config", "optimizer"): dict, ("config", "protocol"): dict,
+           ("config", "fidelity"): dict, ("config", "seed"): int, ("provenance", "started"): str}  # fmt: skip
+_POINT = {"step": int, "num_forwards": int, "train_seconds": (int, float), "train_loss": (int, float, type(None)),
+          "validation_accuracy": (int, float, type(None))}  # fmt: skip
 
 
 class PaperError(Exception):
@@ -28,6 +36,9 @@ def gather(folder: Path) -> tuple[list[Record], list[str]]:
             record = load(file)
         except RecordError as error:
             problems.append(str(error))
+            continue
+        if wrong := next(_unreadable(record), None):
+            problems.append(f"{file.name}: {wrong}")
         else:
             records[record["signature"]].append((file.name, record))
     for signature, found in records.items():
@@ -38,19 +49,71 @@ def gather(folder: Path) -> tuple[list[Record], list[str]]:
     return [found[0][1] for found in records.values() if len(found) == 1], problems
 
 
-def paper_table(name: str, columns: tuple[str, ...], folder: Path = PAPER) -> list[dict[str, str]]:
+def _unreadable(record: Record) -> Iterator[str]:
+    """What no table can read of a record."""
+    for (outer, inner), kind in _INSIDE.items():
+        if not isinstance(record[outer].get(inner), kind):
+            yield f"{outer}.{inner} is no {kind.__name__}"
+    if not all(isinstance(choice, str) for choice in record["choices"].values()):
+        yield "a choice is no text"
+    if record["status"] == "ok" and record["test_accuracy"] is None:
+        yield "status ok without a test accuracy"
+    for number, point in enumerate(record["curve"]):
+        if not isinstance(point, Mapping):
+            yield f"curve[{number}] is no mapping"
+        elif wrong := [key for key, kind in _POINT.items() if not isinstance(point.get(key, ...), kind)]:
+            yield f"curve[{number}] has no sound {wrong[0]}"
+
+
+def left_out(problems: Sequence[str], of: str = "") -> tuple[str, ...]:
+    """The footer's line about files that are not in a table; none where there are none."""
+    return (f"Left out{of}: {len(problems)} ({'; '.join(problems)}).",) if problems else ()
+
+
+def printed(name: str, columns: Sequence[str], numbers: Sequence[str] = (),
+            folder: Path | None = None) -> tuple[list[dict[str, str]], list[str]]:  # fmt: skip
+    """The rows of `paper_table`, and what is wrong with a file that is left out."""
+    try:
+        return paper_table(name, columns, numbers, folder), []
+    except PaperError as error:
+        return [], [str(error)]
+
+
+def paper_table(name: str, columns: Sequence[str], numbers: Sequence[str] = (),
+                folder: Path | None = None) -> list[dict[str, str]]:  # fmt: skip
     """The paper's numbers of one table, as text, a dictionary a row.
 
+    Args:
+        name: stem of the file.
+        columns: that must be there.
+        numbers: those of them that must hold a number in every row.
+
     Raises:
-        PaperError: no such file, or a column is missing.
+        PaperError: no such file, or it is no CSV of these columns.
     """
-    file = folder / f"{name}.csv"
+    file = (folder or PAPER) / f"{name}.csv"
     if not file.is_file():
-        raise PaperError(f"{file.name}: not in {folder.name}/, where the paper's numbers are")
-    with file.open(encoding="utf-8", newline="") as lines:
-        reader = csv.DictReader(lines)
-        there = reader.fieldnames or ()
-        missing = [column for column in columns if column not in there]
-        if missing:
-            raise PaperError(f"{file.name}: no column {missing[0]!r}; {', '.join(there)} are there")
-        return list(reader)
+        raise PaperError(f"{file.name}: not in {file.parent.name}/, where the paper's numbers are")
+    try:
+        with file.open(encoding="utf-8", newline="") as lines:
+            reader = csv.DictReader(lines)
+            rows: list[dict[str, Any]] = list(reader)
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise PaperError(f"{file.name}: not a CSV file in UTF-8 ({error})") from error
+    there = reader.fieldnames or ()
+    missing = [column for column in columns if column not in there]
+    if missing:
+        raise PaperError(f"{file.name}: no column {missing[0]!r}; {', '.join(there)} are there")
+    for number, row in enumerate(rows, start=2):
+        if None in row or None in row.values():
+            raise PaperError(f"{file.name}: line {number} has not as many values as the {len(there)} columns")
+        for column in numbers:
+            _require_number(row[column], f"{file.name}: line {number}: {column}")
+    return rows
+
+
+def _require_number(text: str, where: str) -> None:
+    try:
+        float(text)
+    except ValueError:
+        raise PaperError(f"{where} {text!r:.40} is no number") from None

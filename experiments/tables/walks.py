@@ -1,7 +1,8 @@
 """Is the low-precision gap the walk? Drift at lr 0, and every method as published against exact restoration."""
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,22 +12,49 @@ from experiments.tables.accuracy import by_model
 from experiments.tables.command import Inputs
 from experiments.tables.layout import Section
 from experiments.tables.names import METHODS, shown
+from experiments.tables.sources import PaperError, left_out, paper_table
 
 Row = dict[str, Any]
-STUDY = Path(__file__).resolve().parents[2] / "results" / "walk"
-CURVE = ("dtype", "eps", "walk")
+RESULTS = Path(__file__).resolve().parents[2] / "results"
+STUDY, REFERENCE = RESULTS / "walk", RESULTS / "reference"
+CURVE, POINT = ("dtype", "eps", "walk"), ("step", "drift", "perplexity")
 WALKS = ("as-published", "exact")
 
 
-def points(folder: Path = STUDY) -> list[Row]:
-    """One row a point of a curve: model, dtype, eps, walk, step, drift, perplexity; in order of the steps."""
-    rows = []
+def points(folder: Path = STUDY) -> tuple[list[Row], list[str]]:
+    """One row a point of a curve: model, text, dtype, eps, walk, step, drift, perplexity; in order of the steps.
+
+    Of two curves of one kind the longer one counts. Also a line for each file that cannot be used.
+    """
+    longest: dict[tuple[Any, ...], list[Row]] = {}
+    problems = []
     for path in sorted(folder.glob("*.json")):
-        report = json.loads(path.read_text(encoding="utf-8"))
-        for curve in report["curves"].values():
-            fixed = {"model": report["setting"]["model"], **{name: curve[name] for name in CURVE}}
-            rows += [{**fixed, **point} for point in curve["points"]]
-    return sorted(rows, key=lambda row: row["step"])
+        try:
+            report = json.loads(path.read_text(encoding="utf-8"))
+            setting = report["setting"]
+            for curve in report["curves"].values():
+                fixed = {"model": setting["model"], "text": setting.get("text", "-"), **{n: curve[n] for n in CURVE}}
+                rows = [{**fixed, **{name: point[name] for name in POINT}} for point in curve["points"]]
+                kind = tuple(fixed[name] for name in ("model", *CURVE))
+                longest[kind] = max(longest.get(kind, []), rows, key=len)
+        except (ValueError, LookupError, TypeError, AttributeError) as error:
+            problems.append(f"{path.name}: not a report of scripts/walk_drift.py ({type(error).__name__}: {error})")
+    return sorted((row for rows in longest.values() for row in rows), key=lambda row: row["step"]), problems
+
+
+def reference(model: str) -> list[dict[str, str]]:
+    """What was measured before this suite, of one model; PaperError where the file cannot be used."""
+    columns = ("model", *CURVE, "steps", "drift_percent", "perplexity_at_start", "perplexity")
+    rows = paper_table("drift", columns, ("steps",), REFERENCE)
+    return [row for row in rows if row["model"] == model]
+
+
+def said(found: Sequence[dict[str, str]], dtype: str, eps: float, how: str, step: int) -> dict[str, str]:
+    """The reference's row for a point; one without an eps is for every eps. Empty where there is none."""
+    wanted = {"dtype": dtype, "walk": how, "steps": str(step)}
+    fitting = [row for row in found if all(row[key] == value for key, value in wanted.items())
+               and (not row["eps"] or float(row["eps"]) == eps)]  # fmt: skip
+    return fitting[0] if fitting else {}
 
 
 def groups(rows: Iterable[Row], names: Sequence[str]) -> Iterator[tuple[tuple[Any, ...], list[Row]]]:
@@ -38,15 +66,38 @@ def groups(rows: Iterable[Row], names: Sequence[str]) -> Iterator[tuple[tuple[An
 
 
 def drift_section(data: Sequence[Row], model: str) -> Section:
-    """The last point of every curve of a model."""
-    rows = []
-    for (dtype, eps, how), curve in groups((row for row in data if row["model"] == model), CURVE):
-        first, last = curve[0], curve[-1]
-        rows.append((dtype, f"{eps:g}", how, f"{last['step']:,}", f"{100 * last['drift']:.3g} %",
-                     number(first["perplexity"]), number(last["perplexity"])))  # fmt: skip
-    columns = ("dtype", "eps", "walk", "steps", "drift", "perplexity at the start", "at the end")
-    note = "Drift is |theta - theta_0| / |theta_0| at lr 0. A perplexity beyond every float prints as inf."
-    return Section(f"{model} at lr 0", columns, tuple(rows), notes=(note,))
+    """The last point of every curve of a model, and those that were measured before, both side by side."""
+    rows, problems = [], []
+    try:
+        theirs = reference(model)
+    except PaperError as error:
+        theirs, problems = [], [str(error)]
+    own = [row for row in data if row["model"] == model]
+    scored = any(row["perplexity"] is not None for row in own)
+    for (dtype, eps, how), curve in groups(own, CURVE):
+        for point in curve[1:]:
+            other = said(theirs, dtype, eps, how, point["step"])
+            if point is not curve[-1] and not other:
+                continue
+            rows.append((dtype, f"{eps:g}", how, f"{point['step']:,}", f"{100 * point['drift']:.3g} %",
+                         f"{other['drift_percent']} %" if other.get("drift_percent") else "-",
+                         *(_scores(curve[0]["perplexity"], point["perplexity"], other) if scored else ())))  # fmt: skip
+    columns = ("dtype", "eps", "walk", "steps", "drift", "reference")
+    columns += ("perplexity at the start", "then", "then / start", "reference") if scored else ()
+    notes = ["Drift is |theta - theta_0| / |theta_0|. Reference: measured before this suite, on other directions"
+             " (`results/reference`)."]  # fmt: skip
+    if scored:
+        text = "text that the model wrote itself" if own[0]["text"] == "its own" else own[0]["text"]
+        notes.append(f"Perplexity of {text}; the reference's is that of a story, so that ratios to the start compare,"
+                     " not perplexities. One beyond every float prints as inf.")  # fmt: skip
+    return Section(f"{model} at lr 0", columns, tuple(rows), notes=(*notes, *left_out(problems)))
+
+
+def _scores(start: float | None, then: float | None, other: Mapping[str, str]) -> tuple[str, str, str, str]:
+    """Perplexities and how many times the first the second is, ours and the reference's."""
+    times = "inf" if then is None or not start else f"{then / start:.3g}"
+    theirs = float(other["perplexity"]) / float(other["perplexity_at_start"]) if other.get("perplexity") else None
+    return number(start), number(then), times, "-" if theirs is None else f"{theirs:.3g}"
 
 
 def number(value: float | None) -> str:
@@ -87,6 +138,9 @@ def _cells(record: Record | None) -> list[str]:
 
 
 def sections(inputs: Inputs) -> tuple[str, list[Section]]:
-    data = points()
-    drift = [drift_section(data, model) for model in sorted({row["model"] for row in data})]
-    return "The walk: what the perturbation alone does to weights in low precision", [*drift, *run_sections(inputs)]
+    data, problems = points()
+    found = [drift_section(data, model) for model in sorted({row["model"] for row in data})]
+    found += run_sections(inputs)
+    found = found or [Section("Not run yet", ("how",), (("make run-figure_drift",), ("make run-table_walk",)))]
+    found[0] = replace(found[0], notes=(*found[0].notes, *left_out(problems)))
+    return "The walk: what the perturbation alone does to weights in low precision", found

@@ -78,13 +78,20 @@ def test_the_table_of_a_hand_made_measurement(tmp_path: Path):
     assert files["md"] == (tmp_path / "out" / "table2.md").read_text()
 
 
-@pytest.mark.parametrize(("state", "paper", "said"), [
-    ("{", PAPER, "state.json: not whole JSON"),
-    ('{"over_n": {}}', PAPER, "state.json: no over_k, provenance, setting"),
-    (None, "method,memory\nBSZO,O(n)\n", "table2.csv: no column 'additional_space'"),
+def test_a_bad_paper_file_is_named_and_left_out(tmp_path: Path):
+    done = render(tmp_path, paper="method,memory\nBSZO,O(n)\n")
+    assert done.returncode == 0
+    text = (tmp_path / "out" / "table2.md").read_text()
+    assert "Left out: 1 (table2.csv: no column 'additional_space'; method, memory are there)." in text
+    assert "| BSZO | - | O(n) | - | O(k^2) |" in text
+
+
+@pytest.mark.parametrize(("state", "said"), [
+    ("{", "state.json: not whole JSON"),
+    ('{"over_n": {}}', "state.json: no over_k, provenance, setting"),
 ])  # fmt: skip
-def test_bad_input_is_one_line_and_writes_nothing(tmp_path: Path, state: str | None, paper: str, said: str):
-    done = render(tmp_path, state, paper)
+def test_a_bad_measurement_is_one_line_and_writes_nothing(tmp_path: Path, state: str, said: str):
+    done = render(tmp_path, state)
     assert done.returncode == 1 and said in done.stderr.splitlines()[-1]
     assert not (tmp_path / "out").exists()
 

@@ -17,6 +17,11 @@ from experiments.tables import walks
 from experiments.tables.command import Inputs
 from tests.experiments.conftest import some_record  # noqa: F401 - a fixture
 
+REFERENCE = """\
+model,dtype,eps,walk,steps,drift_percent,perplexity_at_start,perplexity
+m,float16,,three-leg,5,11-13,1.5,3
+m,float16,0.1,three-leg,10,9,,
+"""
 SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"
 
 
@@ -67,12 +72,25 @@ def test_the_table_takes_the_last_points(script: Any, tmp_path: Path, monkeypatc
               {"step": 10, "drift": 0.25, "perplexity": None}]  # fmt: skip
     curve = {"dtype": "float16", "eps": 1e-3, "walk": "three-leg", "points": points, "complete": True}
     (tmp_path / "m.json").write_text(json.dumps({"setting": {"model": "m"}, "curves": {"c": curve}}))
-    data = walks.points(tmp_path)
+    shorter = {**curve, "points": points[:2], "complete": False}
+    (tmp_path / "n.json").write_text(json.dumps({"setting": {"model": "m"}, "curves": {"c": shorter}}))
+    (tmp_path / "o.json").write_text('{"curves": {}}')
+    (tmp_path / "drift.csv").write_text(REFERENCE)
+    monkeypatch.setattr(walks, "REFERENCE", tmp_path)
+    data, problems = walks.points(tmp_path)
+    assert len(data) == 3 and problems == ["o.json: not a report of scripts/walk_drift.py (KeyError: 'setting')"]
     section = walks.drift_section(data, "m")
-    assert section.rows == (("float16", "0.001", "three-leg", "10", "25 %", "2", "inf"),)
+    assert section.rows == (("float16", "0.001", "three-leg", "5", "10 %", "11-13 %", "2", "3", "1.5", "2"),
+                            ("float16", "0.001", "three-leg", "10", "25 %", "-", "2", "inf", "inf", "-"))  # fmt: skip
     drawing = script("figure_drift")
-    monkeypatch.setattr(drawing, "points", lambda: data)
+    monkeypatch.setattr(drawing, "points", lambda: (data, problems))
     assert {path.suffix for path in drawing.build(Inputs(tmp_path), tmp_path)} == {".png", ".pdf"}
+
+
+def test_a_model_without_text_has_no_perplexity() -> None:
+    row = {"model": "m", "text": "none", "dtype": "float32", "eps": 1e-3, "walk": "exact", "perplexity": None}
+    section = walks.drift_section([{**row, "step": step, "drift": 0.0} for step in (0, 5)], "m")
+    assert section.rows == (("float32", "0.001", "exact", "5", "0 %", "-"),)
 
 
 def test_runs_stand_by_walk(tmp_path: Path, some_record: dict[str, Any]) -> None:  # noqa: F811

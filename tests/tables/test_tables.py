@@ -2,6 +2,7 @@
 
 import csv
 import json
+import runpy
 import statistics
 import subprocess
 import sys
@@ -21,7 +22,7 @@ from experiments.tables.budgets import BUDGETS
 from experiments.tables.cells import Cell, cell_of
 from experiments.tables.layout import Section, comma_separated, latex, markdown
 from experiments.tables.raw_runs import sections
-from experiments.tables.sources import PAPER, PaperError, gather, paper_table
+from experiments.tables.sources import PaperError, gather, paper_table
 from tests.tables.conftest import SWEEP, Make
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -132,9 +133,15 @@ def test_damaged_and_foreign_files_are_named_and_left_out(tmp_path: Path, full: 
     (tmp_path / "c-older.json").write_text(json.dumps(older))
     twin = {**full[0], "choices": {**full[0]["choices"], "task": "rte"}}
     records.write(twin, tmp_path)
+    hollow: dict[str, Any] = {"config": {"seed": 0}, "curve": [{"step": 0}], "choices": {"task": 3}}
+    for number, (key, value) in enumerate(hollow.items()):
+        (tmp_path / f"d{number}-hollow.json").write_text(json.dumps({**full[4], key: value}))
     found, problems = gather(tmp_path)
     assert {record["signature"] for record in found} == {full[1]["signature"], full[2]["signature"]}
-    assert len(problems) == 4
+    assert len(problems) == 7
+    assert "d0-hollow.json: config.model is no dict" in problems
+    assert "d1-hollow.json: curve[0] has no sound num_forwards" in problems
+    assert "d2-hollow.json: a choice is no text" in problems
     assert any("a-truncated.json: not whole JSON" in line for line in problems)
     assert any("b-foreign.json: not a run's record" in line for line in problems)
     assert any("c-older.json: schema_version 0" in line for line in problems)
@@ -144,9 +151,39 @@ def test_damaged_and_foreign_files_are_named_and_left_out(tmp_path: Path, full: 
 def test_a_paper_file_without_a_column_is_named(tmp_path: Path):
     (tmp_path / "table1.csv").write_text("model,method\nx,y\n")
     with pytest.raises(PaperError, match=r"table1.csv: no column 'task'; model, method are there"):
-        paper_table("table1", ("method", "task"), tmp_path)
+        paper_table("table1", ("method", "task"), folder=tmp_path)
     with pytest.raises(PaperError, match=r"table9.csv: not in"):
-        paper_table("table9", ("method",), tmp_path)
+        paper_table("table9", ("method",), folder=tmp_path)
+    (tmp_path / "table2.csv").write_text("method,accuracy\nx,1.0\ny,many\n")
+    with pytest.raises(PaperError, match=r"table2.csv: line 3: accuracy 'many' is no number"):
+        paper_table("table2", ("method",), ("accuracy",), tmp_path)
+    (tmp_path / "table2.csv").write_text("method,accuracy\nx\n")
+    with pytest.raises(PaperError, match=r"table2.csv: line 2 has not as many values as the 2 columns"):
+        paper_table("table2", ("method",), folder=tmp_path)
+    (tmp_path / "table2.csv").write_bytes(b"\xff\xfe")
+    with pytest.raises(PaperError, match=r"table2.csv: not a CSV file in UTF-8"):
+        paper_table("table2", ("method",), folder=tmp_path)
+
+
+@pytest.mark.parametrize("number", [1, 3, 4, 5, 6, 7, 11, 12])
+def test_a_table_without_the_paper_s_file_says_so_and_has_the_rest(
+    number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    """A truncated record and a paper file with a column less: both in the footer, with a count, and on stderr."""
+    (tmp_path / "runs" / "mini").mkdir(parents=True)
+    (tmp_path / "runs" / "mini" / "a.json").write_text('{"schema_version": 1, "sig')
+    name = "tables7to10" if number == 7 else f"table{number}"
+    (tmp_path / f"{name}.csv").write_text("model\nx\n")
+    monkeypatch.setattr("experiments.tables.sources.PAPER", tmp_path)
+    monkeypatch.setattr(sys, "argv", ["x", "--runs", str(tmp_path / "runs"), "--out", str(tmp_path / "out")])
+    with pytest.raises(SystemExit, match=r"^0$"):
+        runpy.run_path(str(ROOT / "scripts" / f"table{number}.py"), run_name="__main__")
+    text = (tmp_path / "out" / f"table{number}.md").read_text()
+    assert f"\n\nLeft out: 1 ({name}.csv: no column '" in text
+    assert f"table{number}: Left out: 1 ({name}.csv" in capsys.readouterr().err
+    if number not in (4, 6, 7):
+        assert "\n\nLeft out of profile mini: 1 (a.json: not whole JSON" in text
+        assert "| MeZO | official | - |" in text or "k = 1" in text or number == 11
 
 
 def test_the_three_forms_say_the_same():
@@ -162,7 +199,7 @@ def test_the_three_forms_say_the_same():
 def test_table_1_s_means_follow_from_table_11():
     """The paper against itself, and the paired test against scipy's on the paper's numbers."""
     kind = published.table1()
-    rows = paper_table("table11", ("task", "method", "run", "accuracy"), PAPER)
+    rows = paper_table("table11", ("task", "method", "run", "accuracy"))
     scores = [float(row["accuracy"]) for row in rows if (row["task"], row["method"]) == ("RTE", "BSZO")]
     base = [float(row["accuracy"]) for row in rows if (row["task"], row["method"]) == ("RTE", "MeZO")]
     printed = kind.published({"optimizer": "bszo", "task": "rte"})
