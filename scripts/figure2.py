@@ -16,7 +16,7 @@ from experiments.tables.measured import Measured, Printed, measured, paper
 SCRIPT = "scripts/figure2.py"
 Bars = dict[str, dict[str, float]]  # label -> method -> GB
 PAPER, PUBLISHED, OURS = "paper (H200)", "as published, here", "ours, here"
-KINDS = dict(zip((PAPER, PUBLISHED, OURS), COLOURS, strict=False))
+KINDS: dict[str, str] = dict(zip((PAPER, PUBLISHED, OURS), COLOURS, strict=False))
 METHODS = ("MeZO", "MeZO-Adam", "HiZOO", "LOZO", "BSZO", "BSZO-B")
 
 
