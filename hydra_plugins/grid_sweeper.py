@@ -5,7 +5,7 @@ is configured runs them. Beside it, an override of an axis (`optimizer=bszo,mezo
 passed on to every run.
 """
 
-import logging
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -21,10 +21,16 @@ from bszo.errors import ConfigError
 from experiments import record as records
 from experiments.grid import Grid, GridError, Point, holds, parse
 from experiments.outcome import RunFailed
+from experiments.progress import Progress, clock, log, speak
 from experiments.selection import Shelf, missing_runs
 
-log = logging.getLogger("experiments")
 ACCEPTED = (3, 4)  # diverged and out of memory are results of a sweep; its cells say so
+SHORT = ("mini",)  # profiles whose runs take seconds: that they end is all that is worth a line
+
+
+def missing(grid: Grid, runs: Path) -> tuple[list[Point], list[Point]]:
+    """What is to do of a grid by the records that are there now; see `missing_runs`."""
+    return missing_runs(grid, Shelf(records.load_all([runs]) if runs.is_dir() else [], grid.conf))
 
 
 class GridSweeper(Sweeper):
@@ -51,20 +57,35 @@ class GridSweeper(Sweeper):
             raise ConfigError(str(error)) from error
         wanted, passed = self._split(grid, arguments)
         runs = Path(self.composed.paths.runs) / grid.profile
-        passed = [f"paths.runs={runs}", *passed]
+        passed = [f"paths.runs={runs}", *self._voices(grid.profile, passed), *passed]
+        speak()
+        name, started = f"{grid.name} {grid.profile}", time.monotonic()
         failed = launched = 0
-        for phase, what in enumerate(("to choose learning rates", "of the cells")):
-            shelf = Shelf(records.load_all([runs]) if runs.is_dir() else [])
-            chosen = [run for run in missing_runs(wanted, shelf)[phase]]
-            log.info("%s %s: %d runs %s to do", grid.name, grid.profile, len(chosen), what)
+        for phase, what in enumerate(("runs that choose learning rates", "runs of the cells")):
+            chosen = missing(wanted, runs)[phase]
+            log.info("%s: to do: %d %s", name, len(chosen), what)
             if chosen:
-                failed += self._launch(chosen, passed, launched)
+                with Progress(name, chosen, runs):
+                    failed += self._launch(chosen, passed, launched)
                 launched += len(chosen)
         if failed:
-            raise RunFailed(
-                f"{grid.name}: {failed} of {launched} runs could not be run; the same command tries again", 1
-            )
+            line = f"{grid.name}: {failed} of {launched} runs could not be run; the same command tries again"
+            log.info(line)
+            raise RunFailed(line, 1)
+        left = sum(map(len, missing(wanted, runs)))  # others do them, or an override made them another's cells
+        log.info("%s: %d runs in %s, %s missing", name, launched, clock(time.monotonic() - started),
+                 f"{left} are still" if left else "nothing is")  # fmt: skip
         return None
+
+    def _voices(self, profile: str, passed: Sequence[str]) -> list[str]:
+        """How loud the runs are: no bars, which would share one terminal, and their number before a line."""
+        said = (*passed, *(OmegaConf.select(self.composed, "hydra.overrides.hydra") or ()))
+        voices = [] if any("tracker.progress=" in text for text in said) else ["tracker.progress=never"]
+        if any("hydra.job_logging" in text for text in said):
+            return voices
+        if profile in SHORT:
+            return [*voices, "hydra.job_logging.root.level=WARNING"]
+        return [*voices, "hydra.job_logging.formatters.simple.format='#${hydra.job.num} %(message)s'"]
 
     def _split(self, grid: Grid, arguments: Sequence[str]) -> tuple[Grid, list[str]]:
         """The grid of the points that the arguments pick, and the arguments for every run."""

@@ -1,8 +1,12 @@
 """`--multirun sweep=...`: which runs are launched when, and how the files that follow from them are written."""
 
+import logging
+import os
+import re
 import subprocess
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -18,6 +22,7 @@ from experiments import record as records
 from experiments.grid import CONF, Point, load, overrides, rates_of
 from experiments.outcome import RunFailed
 from experiments.plan import forwards_of, plan
+from experiments.progress import Progress, log, speak
 from experiments.run import resolve
 from experiments.selection import Shelf, missing_runs
 from hydra_plugins.grid_sweeper import GridSweeper
@@ -70,6 +75,52 @@ def written(point: Point, folder: Path, validation: float) -> dict[str, Any]:
     record = {key: filled.get(key, 1) for key in records.FIELDS}
     records.write(record, folder)
     return {"return_value": record}
+
+
+@pytest.fixture
+def lines() -> Iterator[list[str]]:
+    """What a sweep says."""
+    said: list[str] = []
+    handler = logging.Handler()
+    handler.emit = lambda record: said.append(record.getMessage())  # type: ignore[method-assign]
+    speak()
+    log.addHandler(handler)
+    yield said
+    log.removeHandler(handler)
+
+
+def test_a_sweep_says_how_far_it_is(tmp_path: Path, lines: list[str], monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("experiments.progress.LOOK_EVERY", 0.01)
+
+    def run(job: Point) -> dict[str, Any]:
+        made = written(job, tmp_path / "mini", 0.9)
+        time.sleep(0.1)
+        return made
+
+    made, launcher = sweeper(tmp_path, run)
+    made.sweep(["task=sst2", "optimizer=mezo"])
+    assert all(job["tracker.progress"] == "never" for _, jobs in launcher.launches for job in jobs)
+    assert lines[0] == "table1 mini: to do: 3 runs that choose learning rates"
+    counts = [re.match(r"table1 mini: (\d) of (\d), \d:\d\d:\d\d left; sst2 tiny-roberta", line) for line in lines[1:4]]
+    assert [found and found.groups() for found in counts] == [("1", "3"), ("2", "3"), ("3", "3")]
+    assert lines[3].startswith("table1 mini: 3 of 3, 0:00:00 left") and lines[3].endswith("lr=0.0001: 50.0 %")
+    assert lines[4] == "table1 mini: to do: 9 runs of the cells" and len(lines) == 4 + 1 + 9 + 1
+    assert re.fullmatch(r"table1 mini: 12 runs in \d:\d\d:\d\d, nothing is missing", lines[-1])
+
+
+def test_progress_counts_its_own_runs_and_no_others(tmp_path: Path, lines: list[str]):
+    grid = load("table1", "mini")
+    mine, other = ({**grid.points[0], "fidelity": "corrected", "optimizer.lr": lr} for lr in ("0.001", "0.0003"))
+    written(mine, tmp_path, 0.9)  # there already
+    progress = Progress("t", [mine], tmp_path)
+    written(other, tmp_path, 0.9)
+    (tmp_path / "damaged.json").write_text("{")
+    progress.look()
+    assert lines == [] and progress.left == [mine]
+    (made,) = tmp_path.glob(f"*-{written(mine, tmp_path, 0.8)['return_value']['signature']}.json")
+    os.utime(made, ns=(1, 1))
+    progress.look()
+    assert progress.left == [] and len(lines) == 1
 
 
 def test_first_the_rates_then_the_cells(tmp_path: Path):
