@@ -29,6 +29,7 @@ SMALL = [
     "protocol.num_steps=40", "protocol.eval_every=7", "protocol.checkpoint_every=3", "protocol.lr_schedule=linear",
     "device=cpu",
 ]  # fmt: skip
+PATIENCE = 600.0  # seconds to wait for what must come: an end to hanging, not a limit that a busy machine may reach
 Plain = dict[str, Any]
 
 

@@ -3,12 +3,10 @@
 import hashlib
 import multiprocessing
 import os
-import socket
 import subprocess
 import sys
-import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -22,8 +20,9 @@ from torch import Tensor, nn
 import bszo
 from bszo.errors import BszoError, ConfigError, ModelError, NonFiniteLoss, OptimError
 from experiments import record as records
-from experiments.parallel import Group, join
+from experiments.parallel import VARIABLES, Group, join
 from experiments.schema import Parallel
+from tests.experiments.runs import PATIENCE
 
 ROOT = Path(__file__).resolve().parents[2]
 FORK: Any = multiprocessing.get_context("fork")  # torch is loaded once, in the parent
@@ -70,17 +69,19 @@ class Model:
 EXAMPLES = [SimpleNamespace(number=i, word=i % 7, label=(3 * i + 1) % 7) for i in range(40)]
 
 
-def together(size: int, body: Callable[[Group], Any], *, queries: bool = False, timeout: float = 30.0) -> list[Any]:
-    """body(group) in `size` processes; what each returned or, as a string, the error that ended it."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
+def together(size: int, body: Callable[[Group], Any], *, queries: bool = False, timeout: float = PATIENCE) -> list[Any]:
+    """body(group) in `size` processes; what each returned or, as a string, the error that ended it.
+
+    They meet in a store of this process, as they would in torchrun's: a port that is only looked for can be another's
+    by the time that it is taken.
+    """
+    store = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
     pipes = [FORK.Pipe(duplex=False) for _ in range(size)]
 
     def process(rank: int) -> None:
         torch.set_num_threads(1)
-        names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
-        os.environ.update(zip(names, (str(rank), str(size), str(rank), "127.0.0.1", port), strict=True))
+        os.environ.update(zip(VARIABLES, map(str, (rank, size, rank, "127.0.0.1", store.port)), strict=True))
+        os.environ["TORCHELASTIC_USE_AGENT_STORE"] = "True"
         try:
             result = body(join(Parallel(queries=queries, timeout_seconds=timeout), "cpu"))
         except BaseException as error:
@@ -227,12 +228,19 @@ def test_evaluation_is_split():
 
 
 def test_a_process_that_is_silent_or_differs_is_heard_of():
+    heard = FORK.Event()
+
     def silent(group: Group) -> None:
         if group.rank == 1:
-            time.sleep(3)
-        group.gather([1.0])
+            heard.wait(PATIENCE)
+            return
+        try:
+            group.gather([1.0])
+        finally:
+            heard.set()
 
-    assert "gone, or silent" in together(2, silent, timeout=1.0)[0]
+    # as long as a busy machine may take to bring the two together, which the same limit is for
+    assert "gone, or silent" in together(2, silent, timeout=10.0)[0]
     differs = together(2, lambda group: group.require_same("weights", f"of {group.rank}"))
     assert all("the processes differ in weights" in error for error in differs)
 
@@ -277,35 +285,62 @@ def test_what_cannot_be_split_is_refused():
         Parallel(queries=False, timeout_seconds=0)
 
 
-DRIVER = """
-import os
+# --- torchrun itself ---
+
+
+class Torchrun:
+    """Two processes by torchrun, as a user starts them; all that they say goes to a file, which never fills as a pipe does.
+
+    Args:
+        results: where the run writes.
+        program: what torchrun starts.
+        arguments: of the run.
+    """
+
+    COMMAND = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--local-addr", "127.0.0.1",
+               "--nproc-per-node", "2")  # fmt: skip
+
+    def __init__(self, results: Path, *program: str, arguments: Sequence[str] = ()) -> None:
+        self.file = results.with_suffix(".said")
+        command = [*self.COMMAND, *program, "protocol=smoke", "tracker=none", *arguments, f"paths.results={results}"]
+        own = {name: value for name, value in os.environ.items() if name not in VARIABLES}
+        own |= {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+        with self.file.open("w") as said:
+            self.process = subprocess.Popen(command, stdout=said, stderr=said, cwd=ROOT, env=own)
+
+    def ends(self, well: bool) -> str:
+        """What was said until the end, which must be as expected."""
+        code = self.process.wait(timeout=PATIENCE)
+        said = self.file.read_text(encoding="utf-8")
+        assert (code == 0) is well, f"exit code {code}\n{said}"
+        return said
+
+
+DYING = """
+import os, signal
 from experiments import run, runner
 step = runner.Runner._step
 def dying(self, *arguments):
-    if os.environ["RANK"] == "1" and self.result.num_steps == 3:
-        os._exit(9)
+    if os.environ["RANK"] in "{ranks}" and self.result.num_steps == 3:
+        {death}
     return step(self, *arguments)
 runner.Runner._step = dying
 run.main()
 """
 
 
+def dying(tmp_path: Path, ranks: str, death: str) -> str:
+    """A program that runs until step 3, where processes of these ranks die."""
+    program = tmp_path / "driver.py"
+    program.write_text(DYING.format(ranks=ranks, death=death))
+    return str(program)
+
+
 def test_torchrun_from_the_command_line(tmp_path: Path):
     """One run that ends well, and beside it one whose second process dies."""
-    driver = tmp_path / "driver.py"
-    driver.write_text(DRIVER)
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-
-    def start(name: str, *program: str) -> subprocess.Popen[str]:
-        arguments = ["protocol=smoke", "tracker=none", f"paths.results={tmp_path / name}"]
-        command = [*torchrun, *program, *arguments]
-        return subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=ROOT, env=environment)
-
-    well, dies = start("well", "-m", "experiments.run"), start("dies", str(driver))
-    said, complaint = well.communicate(timeout=120)[1], dies.communicate(timeout=120)[1]
-    assert well.returncode == 0, said
-    assert dies.returncode != 0
+    well = Torchrun(tmp_path / "well", "-m", "experiments.run")
+    dies = Torchrun(tmp_path / "dies", dying(tmp_path, "1", "os._exit(9)"))
+    said, complaint = well.ends(True), dies.ends(False)
     (record,) = records.load_all([tmp_path / "well" / "runs"])
     assert record["status"] == "ok"
     assert record["provenance"]["parallel"] == {"world_size": 2, "queries": False, "bytes_sent_per_step": 24.0}
@@ -319,38 +354,16 @@ def test_torchrun_from_the_command_line(tmp_path: Path):
     assert all(records.load(path)["status"] in ("crashed", "interrupted") for path in left)
 
 
-KILLED = """
-import os, signal
-from experiments import run, runner
-step = runner.Runner._step
-def killed(self, *arguments):
-    if self.result.num_steps == 3:
-        os.kill(os.getpid(), signal.SIGKILL)
-    return step(self, *arguments)
-runner.Runner._step = killed
-run.main()
-"""
-
-
 def test_torchrun_goes_on_after_a_kill(tmp_path: Path):
     """Both processes die without a word at step 3; the same command again ends where an undisturbed run does."""
-    driver = tmp_path / "driver.py"
-    driver.write_text(KILLED)
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-
-    def start(name: str, *program: str) -> subprocess.Popen[str]:
-        arguments = ["protocol=smoke", "protocol.checkpoint_every=1", "tracker=none", "checkpoint=trajectory"]
-        command = [*torchrun, *program, *arguments, f"paths.results={tmp_path / name}"]
-        return subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=ROOT, env=environment)
-
-    whole, broken = start("whole", "-m", "experiments.run"), start("broken", str(driver))
-    assert whole.wait(timeout=120) == 0
-    assert broken.wait(timeout=120) != 0
+    arguments = ("protocol.checkpoint_every=1", "checkpoint=trajectory")
+    whole = Torchrun(tmp_path / "whole", "-m", "experiments.run", arguments=arguments)
+    kills = dying(tmp_path, "01", "os.kill(os.getpid(), signal.SIGKILL)")
+    broken = Torchrun(tmp_path / "broken", kills, arguments=arguments)
+    whole.ends(True)
+    broken.ends(False)
     assert list((tmp_path / "broken").glob("checkpoints/*/step-*.safetensors"))
-    again = start("broken", "-m", "experiments.run")
-    said = again.communicate(timeout=120)[1]
-    assert again.returncode == 0, said
+    said = Torchrun(tmp_path / "broken", "-m", "experiments.run", arguments=arguments).ends(True)
     assert said.count("goes on at step 3 (part 2)") == 1
     (expected,), (found,) = (records.load_all([tmp_path / name / "runs"]) for name in ("whole", "broken"))
     assert (expected["num_parts"], found["num_parts"]) == (1, 2)
@@ -362,21 +375,25 @@ def test_torchrun_goes_on_after_a_kill(tmp_path: Path):
 
 def test_concurrent_writers_lose_and_tear_nothing(tmp_path: Path, some_record: dict[str, Any]):
     """Four processes finish cells in one folder, the last two the same ones, while a reader looks."""
+    seen = FORK.Event()
 
     def write(name: str) -> None:
         for i in range(25):
+            if i == 5:
+                seen.wait(PATIENCE)
             signature = hashlib.sha256(f"{name} {i}".encode()).hexdigest()[:16]
             records.write(some_record | {"signature": signature, "curve": [{"step": i}] * 500}, tmp_path)
 
     writers = [FORK.Process(target=write, args=(name,)) for name in ("one", "two", "three", "three")]
     for writer in writers:
         writer.start()
-    looks = 0
     while any(writer.is_alive() for writer in writers):
-        assert all(len(found["curve"]) == 500 for found in records.load_all([tmp_path]))
-        looks += 1
+        found = records.load_all([tmp_path])
+        assert all(len(record["curve"]) == 500 for record in found)
+        if found:
+            seen.set()
     assert [writer.exitcode for writer in writers] == [0] * 4
-    assert looks > 0
+    assert seen.is_set()
     assert len(records.load_all([tmp_path])) == len(list(tmp_path.iterdir())) == 75
 
 
