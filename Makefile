@@ -113,7 +113,7 @@ results/README.md: results/deviations.md tables figures  # the state of every ar
 	@$(RUN) scripts/results_readme.py
 
 soak: $(READY)  ## every zeroth-order method, 2,000 steps in three precisions: flat memory, no drift (about half an hour)
-	$(RUN) scripts/soak.py
+	$(RUN) scripts/soak.py --jobs $(JOBS)
 
 test: $(READY)  ## the whole test suite
 	$(RUN) -m pytest -n 2

@@ -1,17 +1,20 @@
 """`make soak`: every zeroth-order method for 2,000 steps in three precisions; memory and open files must stay flat.
 
-    python scripts/soak.py [--steps N] [--methods NAME ...] [--precisions NAME ...] [--out FILE]
+    python scripts/soak.py [--steps N] [--methods NAME ...] [--precisions NAME ...] [--jobs N] [--out FILE]
 
-A case's figures are written as soon as it ends. Exit codes: 0 all flat and exact, 1 something grew or drifted.
+A case has a process of its own, --jobs of them at a time, and its figures are written as soon as it ends. Cases that
+the file has of the same clean commit, versions and number of steps are kept, so that the same command goes on.
+Exit codes: 0 all flat and exact, 1 something grew or drifted.
 """
 
 import argparse
 import gc
 import json
-import os
+import multiprocessing
 import sys
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -32,6 +35,7 @@ sys.path.insert(0, str(ROOT))
 
 from experiments.build import make_optimizer  # noqa: E402 - found through the line above
 from experiments.files import written_whole  # noqa: E402
+from experiments.provenance import provenance  # noqa: E402
 from experiments.run import CONF, resolve  # noqa: E402
 from experiments.schema import parse  # noqa: E402
 
@@ -108,7 +112,10 @@ def still(node: Any) -> Any:
 
 def soak(method: str, precision: str, steps: int) -> dict[str, Any] | None:
     """The figures of one case; None for a method that follows true gradients alone."""
-    run = parse(resolve(compose("config", overrides=[f"optimizer={method}", f"precision={precision}", "device=cpu"])))
+    torch.set_num_threads(1)
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        overrides = [f"optimizer={method}", f"precision={precision}", "device=cpu"]
+        run = parse(resolve(compose("config", overrides=overrides)))
     module, loss = tiny(getattr(torch, run.precision.dtype))
     model: Any = SimpleNamespace(module=module)
     try:
@@ -146,29 +153,50 @@ def soak(method: str, precision: str, steps: int) -> dict[str, Any] | None:
     }  # fmt: skip
 
 
+def kept(path: Path, facts: dict[str, Any]) -> dict[str, Any]:
+    """Cases of an earlier report that still hold: same steps, versions and commit, and no change beside the commit."""
+    try:
+        there = json.loads(path.read_text(encoding="utf-8"))
+        told = [there["steps"], there["provenance"]["commit"], there["provenance"]["versions"]]
+        clean = not there["provenance"]["dirty"] and not facts["provenance"]["dirty"]
+    except (OSError, ValueError, LookupError, TypeError):
+        return {}
+    same = clean and told == [facts["steps"], facts["provenance"]["commit"], facts["provenance"]["versions"]]
+    return there["cases"] if same and told[1] is not None else {}
+
+
+def line(name: str, case: dict[str, Any]) -> str:
+    """A case in words."""
+    said = "; ".join(case["problems"]) or case.get("refused", "flat, exact")
+    method, precision = name.split()
+    return f"{method:<20} {precision:<5} {case['seconds']:7.1f} s  {100 * case['growth']:+5.2f} %  {said}"
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """The command line; returns the exit code."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--steps", type=int, default=2000)
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=METHODS)
     parser.add_argument("--precisions", nargs="+", choices=PRECISIONS, default=PRECISIONS)
+    parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--out", type=Path, default=Path("results/soak.json"))
     arguments = parser.parse_args(argv)
-    torch.set_num_threads(1)
-    cases: dict[str, Any] = {}
-    report = {"made_by": "scripts/soak.py", "torch": torch.__version__, "cores": os.cpu_count(), "cases": cases}
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        for method in arguments.methods:
-            for precision in arguments.precisions:
-                case = soak(method, precision, arguments.steps)
-                if case is None:
-                    continue
-                cases[f"{method} {precision}"] = case
-                with written_whole(arguments.out) as temporary:
-                    temporary.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
-                said = "; ".join(case["problems"]) or case.get("refused", "flat, exact")
-                grown = f"{100 * case['growth']:+5.2f} %"
-                print(f"{method:<20} {precision:<5} {case['seconds']:7.1f} s  {grown}  {said}", flush=True)
+    torch.set_num_threads(1)  # what the provenance says of every case
+    facts = {"steps": arguments.steps,
+             "provenance": {**provenance([], "cpu"), "command": "python scripts/soak.py"}}  # fmt: skip
+    cases = kept(arguments.out, facts)
+    wanted = [(m, p) for m in arguments.methods for p in arguments.precisions if f"{m} {p}" not in cases]
+    fresh = multiprocessing.get_context("spawn")  # one case's memory is not another's
+    with ProcessPoolExecutor(arguments.jobs, mp_context=fresh, max_tasks_per_child=1) as pool:
+        running = {pool.submit(soak, *pair, arguments.steps): " ".join(pair) for pair in wanted}
+        for ended in as_completed(running):
+            if (case := ended.result()) is None:
+                continue
+            cases[running[ended]] = case
+            with written_whole(arguments.out) as temporary:
+                report = {**facts, "cases": dict(sorted(cases.items()))}
+                temporary.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+            print(line(running[ended], case), flush=True)
     return 1 if any(case["problems"] for case in cases.values()) else 0
 
 

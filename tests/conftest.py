@@ -4,9 +4,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
-settings.register_profile("deep", max_examples=4000, deadline=None)  # pytest --hypothesis-profile=deep
+# no case may fail because the machine is busy
+settings.register_profile("steady", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("steady")
+settings.register_profile("deep", max_examples=4000)  # pytest --hypothesis-profile=deep
 torch.set_num_threads(1)  # tests run beside each other; one thread each also makes sums reproducible
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"

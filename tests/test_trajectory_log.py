@@ -3,12 +3,10 @@
 import io
 import itertools
 import math
-import multiprocessing
-import os
+import random
 import resource
 import signal
 import struct
-import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -25,6 +23,7 @@ from bszo.trajectory.block import SHAPE, encode_block
 from bszo.trajectory.header import encode_header
 from bszo.trajectory.reader import parse
 from bszo.trajectory.writer import encode
+from tests.killing import kill, profiled
 
 HEADER = Header(base="ab" * 32, optimizer="BSZO", settings={"seed": 3, "k": 2, "betas": [0.9, 0.999], "lr": None},
                 parameters="cd" * 32, names=None, dtype="float32", device="cpu", noise_version=NOISE_VERSION,
@@ -89,7 +88,7 @@ def step_lists(draw: st.DrawFn) -> list[Step]:
     return steps
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(steps=step_lists(), flush_every=st.integers(1, 5))
 def test_what_goes_in_comes_out(steps: list[Step], flush_every: int) -> None:
     found = parsed(encode(HEADER, steps, flush_every)[0])
@@ -97,7 +96,7 @@ def test_what_goes_in_comes_out(steps: list[Step], flush_every: int) -> None:
     assert same(found.steps, steps)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.dictionaries(st.text(), st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text()
                        | st.none() | st.booleans()))
 def test_settings_come_back_as_they_were(plain: dict[str, Any]) -> None:
@@ -367,23 +366,18 @@ def test_a_full_disk_is_said_and_what_was_half_written_is_written_over(tmp_path:
 def _write_on(path: Path) -> None:
     """What the killed process does."""
     with TrajectoryWriter.resume(path, HEADER, flush_every=3) as writer:
-        while True:
+        for _ in range(30):
             writer.append(writer.num_steps, step(writer.num_steps, k=1 + writer.num_steps // 10 % 3))
 
 
 def test_killed_at_twenty_moments_and_gone_on_with(tmp_path: Path) -> None:
     path = tmp_path / "log"
-    write(path, [], finish=False)
-    fork = multiprocessing.get_context("fork")
-    count = 0
-    for i in range(20):
-        process = fork.Process(target=_write_on, args=(path,))
-        process.start()
-        time.sleep(0.02 + 0.003 * i)
-        assert process.pid is not None
-        os.kill(process.pid, signal.SIGKILL)
-        process.join()
-        assert process.exitcode == -signal.SIGKILL
+    for name in ("tried", "log"):
+        write(tmp_path / name, [], finish=False)
+    calls = profiled(lambda: _write_on(tmp_path / "tried"))
+    moments, count = random.Random(0), 0
+    for _ in range(20):
+        kill(lambda: _write_on(path), at=moments.randrange(1, calls))
         found = read(path)
         assert len(found.steps) >= count and same(found.steps, [step(j, k=1 + j // 10 % 3)
                                                                 for j in range(len(found.steps))])

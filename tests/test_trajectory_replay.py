@@ -2,8 +2,7 @@
 
 import functools
 import inspect
-import multiprocessing
-import time
+import random
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ import bszo.optim
 from bszo.errors import NonFiniteLoss, TrajectoryError
 from bszo.optim import ZerothOrderOptimizer
 from bszo.trajectory import TrajectoryWriter, describe, read, record, replay
+from tests.killing import kill, profiled
 
 BASE = "0" * 64
 METHODS: dict[str, Any] = {
@@ -368,14 +368,14 @@ def _continue(path: Path, variant: str, steps: int) -> Any:
 def test_a_run_that_is_killed_again_and_again_ends_where_it_would_have(tmp_path: Path, variant: str) -> None:
     whole, seen = recorded(tmp_path / "whole", variant, 60, torch.bfloat16, schedule=True, rounding="stochastic")
     path = tmp_path / "log"
-    TrajectoryWriter(path, describe(build(model(torch.bfloat16), variant, rounding="stochastic"), base=BASE))
-    fork = multiprocessing.get_context("fork")
-    for i in range(10):
-        process = fork.Process(target=_continue, args=(path, variant, 60))
-        process.start()
-        time.sleep(0.03 + 0.01 * i)
-        process.kill()
-        process.join()
+    for name in ("tried", "log"):
+        empty = build(model(torch.bfloat16), variant, rounding="stochastic")
+        TrajectoryWriter(tmp_path / name, describe(empty, base=BASE))
+    calls = profiled(lambda: _continue(tmp_path / "tried", variant, 60))
+    moments = random.Random(variant)
+    for _ in range(10):
+        kill(lambda: _continue(path, variant, 60), at=moments.randrange(1, calls // 4))
+    assert 0 < len(read(path).steps) < 60
     optimizer = _continue(path, variant, 60)
     assert bits(optimizer.module) == seen[-1] and state(optimizer) == state(whole)
     assert read(path).steps == read(tmp_path / "whole").steps

@@ -27,7 +27,7 @@ def recursion(rows: Tensor, y: Tensor, prior_var: float, noise_var: float) -> Be
 variances = st.floats(min_value=1e-3, max_value=1e3)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(k=st.integers(1, 6), extra=st.integers(-3, 7), prior_var=variances, noise_var=variances,
        length=st.floats(min_value=1e-2, max_value=1e2), seed=st.integers(0, 2**31))
 def test_recursion_is_the_batch_formula(k: int, extra: int, prior_var: float, noise_var: float, length: float,
@@ -43,7 +43,7 @@ def test_recursion_is_the_batch_formula(k: int, extra: int, prior_var: float, no
     assert torch.equal(belief.cov, belief.cov.T)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(k=st.integers(1, 8), prior_var=variances, noise_var=variances, seed=st.integers(0, 2**31))
 def test_corollary_3_6(k: int, prior_var: float, noise_var: float, seed: int) -> None:
     """m = k axes: cov = prior_var (1 - gamma) I, mean = gamma Y. (The paper prints cov = gamma I.)"""

@@ -19,6 +19,7 @@ from experiments import files
 from experiments.run import CONF, resolve
 from experiments.runner import Runner
 from experiments.session import Session
+from tests.killing import PATIENCE, profiled
 from tests.models.conftest import opt_tokenizer
 
 # two runs of one configuration may differ in these
@@ -29,7 +30,6 @@ SMALL = [
     "protocol.num_steps=40", "protocol.eval_every=7", "protocol.checkpoint_every=3", "protocol.lr_schedule=linear",
     "device=cpu",
 ]  # fmt: skip
-PATIENCE = 600.0  # seconds to wait for what must come: an end to hanging, not a limit that a busy machine may reach
 Plain = dict[str, Any]
 
 
@@ -67,8 +67,9 @@ def numbers(record: Plain) -> Plain:
     return plain
 
 
-def _child(config: Plain, out: str, slow_seconds: float, die_at: int | None, ready: Any, training: Any) -> None:
-    """What a process does: slowed at every sync to disk, or dead at one of them."""
+def _child(config: Plain, out: str, slow_seconds: float, die_at: int | None, die_after: int | None, ready: Any,
+           training: Any) -> None:
+    """What a process does: slowed at every sync to disk, or dead at one of them, or after so many calls of training."""
     torch.set_num_threads(1)
     count, sync = 0, files._sync
 
@@ -82,7 +83,7 @@ def _child(config: Plain, out: str, slow_seconds: float, die_at: int | None, rea
 
     def train(self: Runner, bar: Any) -> None:
         training.set()
-        whole(self, bar)
+        profiled(lambda: whole(self, bar), die_after) if die_after else whole(self, bar)
 
     files._sync, whole = slow, Runner._train
     Runner._train = train  # type: ignore[method-assign]
@@ -100,26 +101,26 @@ class Processes:
         self.out = folder / "out.json"
 
     def start(self, config: Plain, *, slow_seconds: float = 0.0, die_at: int | None = None,
-              until: Literal["begin", "train"] = "begin") -> Any:  # fmt: skip
+              die_after: int | None = None, until: Literal["begin", "train"] = "begin") -> Any:  # fmt: skip
         """Begin a run; returns when the process has come to it, or to its training."""
         ready, training = self.context.Event(), self.context.Event()
-        arguments = (config, str(self.out), slow_seconds, die_at, ready, training)
+        arguments = (config, str(self.out), slow_seconds, die_at, die_after, ready, training)
         process = self.context.Process(target=_child, args=arguments)
         process.start()
-        assert (ready if until == "begin" else training).wait(60)
+        assert (ready if until == "begin" else training).wait(PATIENCE)
         return process
 
     def finish(self, config: Plain) -> tuple[Plain, str]:
         """Run to the end; the record and the digest of the weights."""
         self.out.unlink(missing_ok=True)
         process = self.start(config)
-        process.join(120)
+        process.join(PATIENCE)
         assert process.exitcode == 0
         record, weights = json.loads(self.out.read_text())
         return record, weights
 
 
-def wait_for(condition: Callable[[], Any], seconds: float = 60) -> None:
+def wait_for(condition: Callable[[], Any], seconds: float = PATIENCE) -> None:
     """Poll until something is true."""
     deadline = time.monotonic() + seconds
     while not condition():

@@ -14,6 +14,7 @@ from experiments.locks import Busy, claimed
 from experiments.session import Session
 from tests.experiments.conftest import Cli
 from tests.experiments.runs import Processes, configuration, make_model, run_here, wait_for
+from tests.killing import PATIENCE
 
 ROOT = Path(__file__).resolve().parents[2]
 NUM_PROCESSES, NUM_CELLS = 16, 24
@@ -26,6 +27,7 @@ from experiments.locks import Busy, claimed
 
 results, count = Path(sys.argv[1]), int(sys.argv[2])
 plain = {str: "x", int: 0, dict: {}, list: [], type(None): None}
+print("ready", flush=True)
 while not (results / "go").exists():
     time.sleep(0.001)
 for _ in range(3):
@@ -35,7 +37,7 @@ for _ in range(3):
             with claimed(signature, results / "locks"):
                 if record.find(signature, results / "runs"):
                     continue
-                time.sleep(0.005)
+                time.sleep(0.02)
                 filled = {key: plain[types[0]] for key, types in record.FIELDS.items()}
                 filled |= {"schema_version": 1, "signature": signature, "status": "ok", "reason": "r" * 5000}
                 record.write(filled | {"num_steps": os.getpid()}, results / "runs")
@@ -61,7 +63,8 @@ def start(program: str, *arguments: object) -> subprocess.Popen[str]:
 
 def test_sixteen_processes_of_one_sweep(tmp_path: Path):
     workers = [start(WORKER, tmp_path, NUM_CELLS) for _ in range(NUM_PROCESSES)]
-    time.sleep(1.0)
+    for worker in workers:
+        assert worker.stdout is not None and worker.stdout.readline() == "ready\n"
     (tmp_path / "go").touch()
     while any(worker.poll() is None for worker in workers):  # whoever looks sees whole records at any time
         if (tmp_path / "runs").is_dir():
@@ -101,7 +104,7 @@ def test_two_runs_of_one_signature(tmp_path: Path, cli: Cli):
     assert str(busy.value).count("\n") == 0 and "another process is running" in str(busy.value)
     wait_for(lambda: list(tmp_path.glob("results/checkpoints/*/step-*.safetensors")))
     os.kill(first.pid, signal.SIGKILL)
-    first.join()
+    first.join(PATIENCE)
     record, _ = run_here(config)
     assert (record["status"], record["num_parts"]) == ("ok", 2)
     assert len(records.load_all([tmp_path / "results" / "runs"])) == 1

@@ -11,6 +11,7 @@ import pytest
 
 from experiments import gpus
 from experiments import record as records
+from tests.killing import PATIENCE
 
 ROOT = Path(__file__).resolve().parents[2]
 SWEEP = ("--multirun", "protocol=smoke", "tracker=none", "optimizer=mezo", "optimizer.lr=3e38,1e-4")
@@ -27,7 +28,7 @@ def test_runs_of_a_sweep_in_processes_of_their_own(tmp_path: Path):
         for launcher, more in (("processes", ["hydra.launcher.n_jobs=2"]), ("submitit_local", []))
     }  # fmt: skip
     for launcher, process in started.items():
-        said = process.communicate(timeout=180)[1]
+        said = process.communicate(timeout=PATIENCE)[1]
         assert process.returncode == 3, said
         assert "Traceback" not in said and "Warning" not in said
         found = records.load_all([tmp_path / launcher / "runs"])

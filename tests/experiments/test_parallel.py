@@ -1,7 +1,6 @@
 """Several processes that agree on losses: the numbers of one process, the same bits in all, an end that all hear of."""
 
 import hashlib
-import multiprocessing
 import os
 import subprocess
 import sys
@@ -22,10 +21,9 @@ from bszo.errors import BszoError, ConfigError, ModelError, NonFiniteLoss, Optim
 from experiments import record as records
 from experiments.parallel import VARIABLES, Group, join
 from experiments.schema import Parallel
-from tests.experiments.runs import PATIENCE
+from tests.killing import FORK, PATIENCE
 
 ROOT = Path(__file__).resolve().parents[2]
-FORK: Any = multiprocessing.get_context("fork")  # torch is loaded once, in the parent
 METHODS: dict[str, Callable[..., Any]] = {
     "bszo": partial(bszo.BSZO, lr=0.05, eps=1e-3, prior_var=1.0, noise_var=1.0),
     "bszo-b": partial(bszo.BSZO, lr=0.05, eps=1e-3, prior_var=1.0, noise_var=1.0, m=4, reuse_observations=False),
@@ -75,7 +73,7 @@ def together(size: int, body: Callable[[Group], Any], *, queries: bool = False, 
     They meet in a store of this process, as they would in torchrun's: a port that is only looked for can be another's
     by the time that it is taken.
     """
-    store = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    store: Any = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)  # type: ignore[attr-defined]
     pipes = [FORK.Pipe(duplex=False) for _ in range(size)]
 
     def process(rank: int) -> None:
@@ -289,7 +287,7 @@ def test_what_cannot_be_split_is_refused():
 
 
 class Torchrun:
-    """Two processes by torchrun, as a user starts them; all that they say goes to a file, which never fills as a pipe does.
+    """Two processes by torchrun, as a user starts them; what they say goes to a file, which never fills as a pipe does.
 
     Args:
         results: where the run writes.

@@ -4,7 +4,6 @@ import json
 import platform
 import re
 import subprocess
-import time
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ from experiments import record as records
 from experiments.provenance import anonymous, folder_name, provenance, scrub
 from experiments.replay import main as replay
 from tests.experiments.conftest import Cli
-from tests.experiments.runs import make_model
+from tests.experiments.runs import make_model, wait_for
 
 ROOT = Path(__file__).resolve().parents[2]
 USER, HOST = "quentinzz", "quentins-laptop"
@@ -75,11 +74,9 @@ def test_a_run_tells_nothing(cli: Cli, home: Path, monkeypatch: pytest.MonkeyPat
         assert status == "crashed"
     (record,) = records.load_all([results / "runs"])
     assert record["status"] == status
+    # W&B's own process writes shortly after the run has ended
+    wait_for(lambda: any(path.suffix == ".wandb" for path in wandb_files(results)))
     wandb = wandb_files(results)
-    deadline = time.monotonic() + 20  # W&B's own process writes shortly after the run has ended
-    while not any(path.suffix == ".wandb" for path in wandb) and time.monotonic() < deadline:
-        time.sleep(0.1)
-        wandb = wandb_files(results)
     light = [path for path in (results / "checkpoints").rglob("*") if path.is_file()]
     assert {path.suffix for path in light} >= {".bszo", ".safetensors"} and any(p.suffix == ".wandb" for p in wandb)
     for path in [*(results / "runs").iterdir(), *wandb, *light]:

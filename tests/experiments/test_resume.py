@@ -5,7 +5,7 @@ import os
 import random
 import signal
 import stat
-import time
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.utils import instantiate
 from torch import Tensor, nn
+from tqdm import tqdm
 
 import bszo
 from bszo.errors import BszoError
@@ -34,6 +35,7 @@ from experiments.signals import Signals
 from experiments.tracking import NoTracker, WandbTracker
 from tests.experiments.conftest import Cli, Lines, points
 from tests.experiments.runs import Processes, configuration, make_model, numbers, run_here, wait_for
+from tests.killing import PATIENCE, kill, profiled
 
 OPTIMIZERS = sorted(file.stem for file in (CONF / "optimizer").glob("*.yaml"))
 LOUD = ["optimizer.lr=1e-2"]  # every step moves every weight
@@ -158,6 +160,25 @@ def test_stopped_at_every_border_of_steps(tmp_path: Path, nodes: Any, name: str,
         assert runner.result.num_steps == steps - steps % 3
         runner.run()
         assert outcome(runner) == outcome(whole)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["fp32", "bf16"])
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_killed_at_twenty_moments(tmp_path: Path, nodes: Any, name: str, dtype: torch.dtype):
+    """Anywhere between the model's making and the record: in a step, an evaluation, a checkpoint's write."""
+    kind = "trajectory" if dtype == torch.bfloat16 and "algorithm" not in nodes[name] else "full"
+    tqdm.set_lock(threading.RLock())  # its own is shared by forks: one that dies with it would hold it for ever
+
+    def part(folder: str) -> Runner:
+        runner = make_runner(tmp_path / folder, nodes[name], dtype, kind, num_steps=6, checkpoint_every=2, eval_every=3)
+        runner.run()
+        return runner
+
+    expected = outcome(part("whole"))
+    calls, moments = profiled(lambda: part("counted")), random.Random(f"{name} {dtype}")
+    for i in range(20):
+        kill(lambda folder=str(i): part(folder), at=moments.randrange(1, calls))
+        assert outcome(part(str(i))) == expected
 
 
 def test_stopped_while_it_evaluates_or_scores(tmp_path: Path, nodes: Any, monkeypatch: pytest.MonkeyPatch):
@@ -361,24 +382,36 @@ def checkpoints(results: Path) -> list[Path]:
 @pytest.mark.parametrize("chosen", [
     ("bszo", "fp32", "full"), ("bszo", "bf16", "trajectory"), ("mezo-adam", "bf16", "full"), ("adamw", "fp32", "full"),
 ])  # fmt: skip
-def test_killed_at_random_moments(tmp_path: Path, model: Path, processes: Processes, chosen: tuple[str, str, str]):
+def test_killed_at_random_moments(tmp_path: Path, model: Path, processes: Processes, chosen: tuple[str, str, str],
+                                  monkeypatch: pytest.MonkeyPatch):  # fmt: skip
     name, precision, kind = chosen
     rate = "optimizer.algorithm.lr=1e-2" if name == "adamw" else LOUD[0]
     overrides = [f"optimizer={name}", f"precision={precision}", rate]
-    whole, weights = run_here(configuration(model, tmp_path / "whole", *overrides))
+    train, calls = Runner._train, []
+    with monkeypatch.context() as patch:
+        patch.setattr(Runner, "_train", lambda self, bar: calls.append(profiled(lambda: train(self, bar))))
+        whole, weights = run_here(configuration(model, tmp_path / "whole", *overrides))
     config = configuration(model, tmp_path / "killed", *overrides, f"checkpoint={kind}")
     moments = random.Random(f"{name} {precision}")
-    for until in ("train", "begin", "train", "train", "train"):
-        process = processes.start(config, slow_seconds=0.05, until=until)  # most of the time is spent inside writes
-        time.sleep(moments.uniform(0.0, 0.4))
-        process.kill()
-        process.join()
+    for _ in range(5):
+        process = processes.start(config, die_after=moments.randrange(1, calls[0] // 4))
+        process.join(PATIENCE)
         assert process.exitcode == -signal.SIGKILL
+    assert checkpoints(tmp_path / "killed")
     record, ended = processes.finish(config)
     assert ended == weights
     assert numbers(record) == numbers(whole)
     assert [point["step"] for point in record["curve"]] == [0, 7, 14, 21, 28, 35, 40]
     assert not (tmp_path / "killed" / "checkpoints" / record["signature"]).exists()
+
+
+def test_killed_before_it_trains(tmp_path: Path, model: Path, processes: Processes):
+    config = configuration(model, tmp_path, "optimizer=mezo")
+    process = processes.start(config, die_at=1, until="begin")  # rows and model are read, nothing is written
+    process.join(PATIENCE)
+    assert process.exitcode == -signal.SIGKILL
+    record, _ = processes.finish(config)
+    assert (record["status"], record["num_parts"]) == ("ok", 1)
 
 
 @pytest.fixture(scope="module")
@@ -393,7 +426,7 @@ def test_killed_inside_a_checkpoint_write(tmp_path: Path, model: Path, processes
     """At the sync before a rename (odd) and at the one after it; of the best parameters (5, 6) and of the state."""
     config = configuration(model, tmp_path / "run", "optimizer=hizoo", "precision=bf16", *LOUD)
     process = processes.start(config, die_at=die_at)
-    process.join(60)
+    process.join(PATIENCE)
     assert process.exitcode == -signal.SIGKILL
     left = [path for path in tmp_path.rglob("*.tmp")]
     assert len(left) == die_at % 2
@@ -410,7 +443,7 @@ def test_a_signal_saves_and_the_same_command_goes_on(tmp_path: Path, model: Path
     process = processes.start(config, slow_seconds=0.05)
     wait_for(lambda: checkpoints(tmp_path / "run"))
     os.kill(process.pid, number)
-    process.join(60)
+    process.join(PATIENCE)
     (record,) = records.load_all([tmp_path / "run" / "runs"])
     assert record["status"] == "interrupted" and number.name in record["reason"]
     assert checkpoints(tmp_path / "run")[-1].stem == f"step-{record['num_steps']:08d}"

@@ -17,6 +17,8 @@ import torch
 
 from experiments import record as records
 from tests.experiments.conftest import Cli
+from tests.experiments.runs import wait_for
+from tests.killing import PATIENCE
 
 ROOT = Path(__file__).resolve().parents[2]
 Runs = Callable[[], list[dict[str, Any]]]
@@ -138,9 +140,8 @@ def test_wandb_writes_offline_below_results(
     assert len(runs()) == 1
     (log,) = (tmp_path / "wandb").glob("offline-run-*/*.wandb")
     keys = (b"validation_accuracy", b"sigma_e", b"gain", b"step_ms", b"num_forwards", b"peak_memory_bytes")
-    deadline = time.monotonic() + 20  # W&B's own process writes the file, shortly after the run has ended
-    while not all(key in log.read_bytes() for key in keys) and time.monotonic() < deadline:
-        time.sleep(0.1)
+    # W&B's own process writes the file, shortly after the run has ended
+    wait_for(lambda: all(key in log.read_bytes() for key in keys))
     content = log.read_bytes()
     assert [key for key in keys if key not in content] == []
     assert str(tmp_path).encode() not in content
@@ -171,7 +172,7 @@ def test_interrupt_writes_a_record(tmp_path: Path):
     time.sleep(0.5)
     process.send_signal(signal.SIGINT)
     rest = process.stderr.read()
-    assert process.wait(timeout=60) == 130
+    assert process.wait(timeout=PATIENCE) == 130
     assert "Traceback" not in rest
     (record,) = records.load_all([tmp_path / "runs"])
     assert record["status"] == "interrupted"

@@ -46,7 +46,7 @@ Plain = dict[str, Any]
 
 
 def cases(count: int) -> Callable[[Any], Any]:
-    return settings(max_examples=math.ceil(count * TIMES), deadline=None, derandomize=TIMES == 1,
+    return settings(max_examples=math.ceil(count * TIMES), derandomize=TIMES == 1,
                     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large,
                                             HealthCheck.function_scoped_fixture])  # fmt: skip
 

@@ -147,7 +147,7 @@ def test_in_a_browser_headings_show_and_nothing_overflows(pages: Path, tmp_path:
         command = [browser, "--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage",
                    f"--user-data-dir={tmp_path / 'profile'}", f"--window-size={width},1200",
                    "--virtual-time-budget=4000", "--dump-dom", page.as_uri()]  # fmt: skip
-        dom = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
+        dom = subprocess.run(command, capture_output=True, text=True, timeout=600, check=True).stdout
         found = re.search(r'<pre id="probe">(.*?)</pre>', dom, flags=re.DOTALL)
         assert found, dom[-500:]
         seen = json.loads(html.unescape(found[1]))

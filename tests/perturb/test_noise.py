@@ -119,7 +119,7 @@ def test_values_of_all_is_values(distribution: noise.Distribution) -> None:
             assert z.shape == params[i].shape and z.dtype == torch.float32
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(seed=st.integers(0, 2**64 - 1), chunk=st.integers(1, 5000), rows=st.integers(1, 9))
 def test_independent_of_chunks_and_rows(seed: int, chunk: int, rows: int) -> None:
     shape, columns = torch.Size((rows, 501)), 501
