@@ -9,6 +9,7 @@ lowest and highest of the repeats); every ratio is between medians of runs that 
 import argparse
 import gc
 import json
+import math
 import os
 import platform
 import statistics
@@ -27,7 +28,7 @@ from torch.nn import functional as F
 from bszo import BSZO, LOZO, HiZOO, MeZO, MeZOAdam
 from bszo.models import Batch, collate, option_logits, random_model
 from bszo.models.encode import Encoded, OptionTokens
-from bszo.models.shapes import MASKED
+from bszo.models.shapes import MASKED, refill
 from bszo.perturb import noise
 
 OURS: dict[str, Callable[..., Any]] = {  # dense state in the parameters' type, as the published code has it
@@ -53,12 +54,12 @@ class Setting:
     @torch.no_grad()
     def loss(self) -> float:
         """Logits of the options' words, where they stand; the bare forward passes take it too."""
-        return float(F.cross_entropy(option_logits(self.model, self.batch, causal=self.causal), self.batch.labels))
+        return finite(F.cross_entropy(option_logits(self.model, self.batch, causal=self.causal), self.batch.labels))
 
     @torch.no_grad()
     def published_loss(self) -> float:
         """Logits at every position, as a model returns them."""
-        return float(F.cross_entropy(self._full(self.batch), self.batch.labels))
+        return finite(F.cross_entropy(self._full(self.batch), self.batch.labels))
 
     def _full(self, batch: Batch) -> torch.Tensor:
         logits = self.model(input_ids=batch.input_ids, attention_mask=batch.attention_mask).logits
@@ -79,6 +80,13 @@ class Setting:
         """Wait for the device."""
         if self.device == "cuda":
             torch.cuda.synchronize()
+
+
+def finite(loss: torch.Tensor) -> float:
+    """The number, or any number where it is none: MeZO-Adam as published divides by zero in fp16 (its 1e-8 is 0 there),
+    and what is timed does not depend on values."""
+    value = float(loss)
+    return value if math.isfinite(value) else 0.7
 
 
 def examples(count: int, length: int) -> list[Encoded]:
@@ -132,6 +140,7 @@ def bench_steps(setting: Setting, methods: list[str], repeats: int) -> dict[str,
               f"{report[method]['faster_than_published']:5.2f}x faster   "
               f"{report[method]['over_forwards']:5.2f}x its {forwards} forwards", flush=True)
         del ours, published, runs
+        refill(setting.model)
         gc.collect()
         if setting.device == "cuda":
             torch.cuda.empty_cache()

@@ -101,7 +101,7 @@ def random_model(
     with torch.device(device), no_init_weights():
         module = auto.from_config(config, dtype=DTYPES[dtype])
     module.tie_weights()
-    _fill(module, torch.Generator(device).manual_seed(seed))
+    refill(module, seed)
     return module.eval()
 
 
@@ -121,7 +121,9 @@ def _config(name: str) -> Any:
 
 
 @torch.no_grad()
-def _fill(module: nn.Module, generator: torch.Generator) -> None:
+def refill(module: nn.Module, seed: int = 0) -> None:
+    """The weights of `random_model`, drawn anew into a module: matrices N(0, 0.02^2), biases 0, norms 1."""
+    generator = torch.Generator(next(module.parameters()).device).manual_seed(seed)
     for parameter_name, parameter in module.named_parameters():
         if parameter.ndim >= 2:
             parameter.normal_(0.0, 0.02, generator=generator)

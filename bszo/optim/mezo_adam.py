@@ -1,5 +1,7 @@
 """MeZO-Adam: Adam on the zeroth-order estimate, with dense moments."""
 
+import functools
+from collections.abc import Callable
 from typing import Literal
 
 import torch
@@ -50,18 +52,38 @@ class MeZOAdam(MeZO):
             if not state:
                 dtype = torch.float32 if self.state_dtype == "float32" else p.dtype
                 state["m"], state["v"] = torch.zeros_like(p, dtype=dtype), torch.zeros_like(p, dtype=dtype)
-            m, v, wide = state["m"], state["v"], torch.promote_types(p.dtype, torch.float32)
-            self.learn_(m, v, oracle.dense(i, gradient))
-            oracle.add_(i, self.change(m.to(wide), v.to(wide), t, lr), decay=1 - lr * weight_decay)
+            m, v = state["m"], state["v"]
+            delta = self.learn_and_change(m, v, oracle.dense(i, gradient), t, lr)
+            oracle.add_(i, delta, decay=1 - lr * weight_decay)
 
-    def learn_(self, m: Tensor, v: Tensor, g: Tensor) -> None:
-        """Both moments take in one more gradient of one parameter."""
-        b1, b2 = self.betas
-        m.mul_(b1).add_(g.to(m.dtype), alpha=1 - b1)
-        v.mul_(b2).add_((g * g).to(v.dtype), alpha=1 - b2)
+    def learn_and_change(self, m: Tensor, v: Tensor, g: Tensor, t: int, lr: float) -> Tensor:
+        """`learn_`, then `change` in g's type; on a GPU one pass instead of twenty."""
+        if not g.is_cuda:
+            learn_(m, v, g, *self.betas)
+            return change(m.to(g.dtype), v.to(g.dtype), t, lr, *self.betas, self.adam_eps)
+        now = torch.tensor([t, lr], dtype=torch.float64, device=g.device)  # numbers would compile anew every step
+        delta = _compiled()(m.view(-1), v.view(-1), g.view(-1), now[0], now[1], *self.betas, self.adam_eps)
+        return delta.view(g.shape)
 
-    def change(self, m: Tensor, v: Tensor, t: int, lr: float) -> Tensor:
-        """-lr m_hat / (sqrt(v_hat) + adam_eps) after t gradients."""
-        b1, b2 = self.betas
-        m_hat, v_hat = m / (1 - b1**t), v / (1 - b2**t)  # in place from here on: a parameter may be 10^8 elements
-        return m_hat.mul_(-lr).div_(v_hat.sqrt_().add_(self.adam_eps))
+
+def learn_(m: Tensor, v: Tensor, g: Tensor, b1: float, b2: float) -> None:
+    """Both moments take in one more gradient of one parameter."""
+    m.mul_(b1).add_(g.to(m.dtype), alpha=1 - b1)
+    v.mul_(b2).add_((g * g).to(v.dtype), alpha=1 - b2)
+
+
+def change(m: Tensor, v: Tensor, t: int | Tensor, lr: float | Tensor, b1: float, b2: float, adam_eps: float) -> Tensor:
+    """-lr m_hat / (sqrt(v_hat) + adam_eps) after t gradients."""
+    m_hat, v_hat = m / (1 - b1**t), v / (1 - b2**t)  # in place from here on: a parameter may be 10^8 elements
+    return m_hat.mul_(-lr).div_(v_hat.sqrt_().add_(adam_eps))
+
+
+def _learn_and_change(m: Tensor, v: Tensor, g: Tensor, t: Tensor, lr: Tensor, b1: float, b2: float,
+                      adam_eps: float) -> Tensor:
+    learn_(m, v, g, b1, b2)
+    return change(m.to(g.dtype), v.to(g.dtype), t, lr, b1, b2, adam_eps)
+
+
+@functools.cache
+def _compiled() -> Callable[..., Tensor]:
+    return torch.compile(_learn_and_change, dynamic=True)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from bszo.optim.base import Params, Perturbation, Rounding, require
-from bszo.optim.mezo_adam import MeZOAdam
+from bszo.optim.mezo_adam import MeZOAdam, change, learn_
 from bszo.perturb import DirectionFunction, Gaussian, LossOracle, Terms
 
 
@@ -53,7 +53,7 @@ class MeZOAdamHistory(MeZOAdam):
         for group in self._groups():
             for i, (m, v) in self._moments(oracle, group).items():
                 wide = torch.promote_types(oracle.params[i].dtype, torch.float32)
-                delta = self.change(m.to(wide), v.to(wide), len(self._history), lr[i])
+                delta = change(m.to(wide), v.to(wide), len(self._history), lr[i], *self.betas, self.adam_eps)
                 oracle.add_(i, delta, decay=1 - lr[i] * weight_decay[i])
 
     def _groups(self) -> list[list[int]]:
@@ -67,7 +67,7 @@ class MeZOAdamHistory(MeZOAdam):
                     torch.zeros_like(self._params[i], dtype=torch.float32)) for i in group}
         for past in self._history:
             for i, (m, v) in made.items():
-                self.learn_(m, v, oracle.dense(i, dict(past)))
+                learn_(m, v, oracle.dense(i, dict(past)), *self.betas)
             oracle.directions.release()
         return made
 

@@ -198,8 +198,11 @@ class LowRank(Directions):
 
     def shift(self, theta: Tensor, index: int, terms: Terms, *, decay: float = 1.0, out: Tensor | None = None,
               rounding_seed: int | None = None) -> Tensor:
-        if theta.ndim != 2 or not gpu.serves(theta) or not theta.is_contiguous():
+        if not gpu.serves(theta) or theta.ndim > 2 or not theta.is_contiguous():
             return super().shift(theta, index, terms, decay=decay, out=out, rounding_seed=rounding_seed)
+        if theta.ndim < 2:
+            own = {noise.mix64(seed, self.stream): c for seed, c in terms.items()}
+            return noise.shift(theta, index, own, decay=decay, out=out, rounding_seed=rounding_seed)
         out = torch.empty_like(theta) if out is None else out
         keys = [noise.key(noise.mix64(seed, self.stream), index) for seed in terms]
         round_key = None if rounding_seed is None else noise.key(rounding_seed, index)

@@ -162,8 +162,10 @@ class LossOracle:
     def add_(self, index: int, delta: Tensor, decay: float = 1.0) -> None:
         """theta_p <- decay theta_p + delta for one parameter and a dense delta, with one rounding."""
         p = self.params[index]
-        acc = (p.data.to(torch.promote_types(p.dtype, torch.float32)) * decay).add_(delta)
-        round_to(acc, index, self._rounding(p), p.data)
+        if self._rounding(p) is None:
+            torch.add(delta, p.data, alpha=decay, out=p.data)  # summed in delta's wider type
+            return
+        round_to(torch.add(delta, p.data, alpha=decay), index, self._rounding(p), p.data)
 
     def _rounding(self, p: Tensor) -> int | None:
         return self.rounding_seed if p.dtype == torch.bfloat16 else None
