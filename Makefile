@@ -5,7 +5,7 @@ RUN := $(VENV)/bin/python
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo bench soak test lint types check lock clean tables figures notebooks status zo-bench
+.PHONY: help setup demo bench soak fuzz test lint types check lock clean tables figures notebooks status zo-bench
 
 help:  ## this list
 	@grep -hE '^[a-z][a-z0-9-]*:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 16
@@ -115,6 +115,13 @@ results/README.md: results/deviations.md tables figures  # the state of every ar
 soak: $(READY)  ## every zeroth-order method, 2,000 steps in three precisions: flat memory, no drift (about half an hour)
 	$(RUN) scripts/soak.py --jobs $(JOBS)
 
+FUZZ_SECONDS ?= 300
+fuzz: $(READY)  ## coverage-guided fuzzing of the record and trajectory readers, FUZZ_SECONDS each; needs atheris (Linux)
+	$(RUN) -m pip install --quiet --disable-pip-version-check -e ".[fuzz]"
+	for reader in record trajectory; do mkdir -p outputs/fuzz/$$reader && $(RUN) -m tests.fuzz.fuzz_$$reader \
+		-max_total_time=$(FUZZ_SECONDS) -print_final_stats=1 -artifact_prefix=outputs/fuzz/$$reader- \
+		outputs/fuzz/$$reader tests/fuzz/corpus/$$reader || exit; done
+
 test: $(READY)  ## the whole test suite
 	$(RUN) -m pytest -n 2
 
@@ -127,7 +134,7 @@ types: $(READY)  ## pyright
 check: lint types test  ## lint, types, tests
 
 lock:  ## pin what is installed now into requirements.lock
-	$(RUN) -m pip freeze --exclude-editable | sed -E 's/(==[^+ ]+)\+[^ ]*/\1/; s/ @ file:.*//' > requirements.lock
+	$(RUN) -m pip freeze --exclude-editable --exclude atheris | sed -E 's/(==[^+ ]+)\+[^ ]*/\1/; s/ @ file:.*//' > requirements.lock
 
 clean:  ## remove .venv and every cache
 	rm -rf $(VENV) .pytest_cache .ruff_cache .hypothesis *.egg-info

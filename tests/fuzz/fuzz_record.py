@@ -1,12 +1,17 @@
-"""Coverage-guided fuzzing of the record reader: `python fuzz_record.py corpus/record`, in this folder.
+"""Coverage-guided fuzzing of the record reader: `make fuzz`, or
+`python -m tests.fuzz.fuzz_record tests/fuzz/corpus/record`.
 
 Needs atheris; `tests/hostile/test_fuzz_record.py` runs the same target over the corpus and mutations without it.
 """
 
 import importlib
 import json
+import random
 import sys
 from typing import Any
+
+VALUES = (None, True, -1, 0.5, 10**30, 1e308, float("nan"), float("inf"), "", "ok", "../x", "a\0b", "\ud800", "x" * 300,
+          {}, [], {"task": "../x"}, [[[[]]]])  # fmt: skip
 
 
 def target(data: bytes) -> None:
@@ -25,11 +30,42 @@ def target(data: bytes) -> None:
     assert record.parse(again, "x.json") == found
 
 
+def changed(data: bytes, rng: random.Random) -> bytes | None:
+    """The same JSON with one value replaced, removed or moved; None for what is no JSON of several values."""
+    try:
+        whole = json.loads(data)
+    except (ValueError, RecursionError):
+        return None
+    node, places = whole, []
+    while isinstance(node, (dict, list)) and node:
+        key = rng.choice(list(node) if isinstance(node, dict) else range(len(node)))
+        places.append((node, key))
+        node = node[key]
+    if not places:
+        return None
+    parent, key = rng.choice(places)
+    kind = rng.randrange(4)
+    if kind == 0:
+        del parent[key]
+    elif kind == 1 and isinstance(parent, dict):
+        parent[rng.choice([k for k in VALUES if isinstance(k, str)])] = parent.pop(key)
+    else:
+        parent[key] = rng.choice(VALUES)
+    return json.dumps(whole).encode()
+
+
 def main() -> None:
     atheris: Any = importlib.import_module("atheris")
     with atheris.instrument_imports(include=["experiments.record", "json"]):
         import experiments.record  # noqa: F401
-    atheris.Setup(sys.argv, target)
+
+    def mutate(data: bytes, max_size: int, seed: int) -> bytes:
+        """Of the values, else of the bytes, which alone hardly ever leave JSON that is whole."""
+        rng = random.Random(seed)
+        new = changed(data, rng) if rng.random() < 0.7 else None
+        return new if new is not None and len(new) <= max_size else atheris.Mutate(data, max_size)
+
+    atheris.Setup(sys.argv, target, custom_mutator=mutate)
     atheris.Fuzz()
 
 

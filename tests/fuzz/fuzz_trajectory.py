@@ -1,4 +1,5 @@
-"""Coverage-guided fuzzing of the trajectory reader: `python fuzz_trajectory.py corpus/trajectory`, in this folder.
+"""Coverage-guided fuzzing of the trajectory reader: `make fuzz`, or
+`python -m tests.fuzz.fuzz_trajectory tests/fuzz/corpus/trajectory`.
 
 Needs atheris; `tests/test_trajectory_fuzz.py` runs the same target over the corpus and random mutations without it.
 """

@@ -2,8 +2,8 @@
 
 import random
 import runpy
-from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,23 +15,24 @@ NUM_MUTATIONS = 2000
 
 
 @pytest.fixture(scope="module")
-def target() -> Callable[[bytes], None]:
-    return runpy.run_path(str(FUZZ / "fuzz_record.py"))["target"]
+def fuzz() -> dict[str, Any]:
+    return runpy.run_path(str(FUZZ / "fuzz_record.py"))
 
 
-def test_the_corpus_is_there(target: Callable[[bytes], None]):
+def test_the_corpus_is_there(fuzz: dict[str, Any]):
     assert len(CORPUS) >= 5
     for path in CORPUS:
-        target(path.read_bytes())
+        fuzz["target"](path.read_bytes())
 
 
-def test_mutations_of_the_corpus(target: Callable[[bytes], None]):
+def test_mutations_of_the_corpus(fuzz: dict[str, Any]):
     rng = random.Random(0)
     corpus = [path.read_bytes() for path in CORPUS]
-    for _ in range(NUM_MUTATIONS):
-        data = mutated(rng.choice(corpus), corpus, rng)
+    for i in range(NUM_MUTATIONS):  # of values and of bytes, in turn
+        data = rng.choice(corpus)
+        data = (fuzz["changed"](data, rng) if i % 2 else None) or mutated(data, corpus, rng)
         try:
-            target(data)
+            fuzz["target"](data)
         except BaseException:
             print(f"the input: {data!r}")
             raise
