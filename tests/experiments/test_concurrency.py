@@ -12,9 +12,12 @@ import pytest
 from experiments import record as records
 from experiments.locks import Busy, claimed
 from experiments.session import Session
+from experiments.tables.command import Inputs
+from experiments.tables.sources import RUNS
+from scripts import status
 from tests.experiments.conftest import Cli
 from tests.experiments.runs import Processes, configuration, make_model, run_here, wait_for
-from tests.killing import PATIENCE
+from tests.killing import FORK, PATIENCE
 
 ROOT = Path(__file__).resolve().parents[2]
 NUM_PROCESSES, NUM_CELLS = 16, 24
@@ -77,6 +80,30 @@ def test_sixteen_processes_of_one_sweep(tmp_path: Path):
     assert sorted(record["signature"] for record in found) == sorted(said)
     assert len({record["num_steps"] for record in found}) > 1  # several processes took part
     assert all(len(record["reason"]) == 5000 for record in found)
+
+
+def test_status_while_runs_end(tmp_path: Path):
+    """`make status` counts whole runs at any time: never fewer than before, and nothing left out."""
+    ended, seen = sorted((RUNS / "mini").glob("*.json")), FORK.Event()
+
+    def end() -> None:
+        for i, path in enumerate(ended):
+            if i == len(ended) // 2:
+                seen.wait(PATIENCE)
+            records.write(records.load(path), tmp_path / "mini")
+
+    process, counts = FORK.Process(target=end), [0]
+    process.start()
+    while process.is_alive():
+        inputs = Inputs(tmp_path)
+        counts.append(int(status.line("table1", "mini", inputs)[3]))
+        assert inputs.problems("mini") == []
+        if counts[-1]:
+            seen.set()
+    assert process.exitcode == 0
+    assert counts == sorted(counts) and len(set(counts)) > 1
+    last = [status.line("table1", "mini", Inputs(folder)) for folder in (tmp_path, RUNS)]
+    assert last[0] == last[1]
 
 
 def test_a_dead_owner_holds_nothing(tmp_path: Path):

@@ -435,7 +435,7 @@ def test_killed_inside_a_checkpoint_write(tmp_path: Path, model: Path, processes
     assert not list(tmp_path.rglob("*.tmp"))
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1])
 def test_a_signal_saves_and_the_same_command_goes_on(tmp_path: Path, model: Path, processes: Processes,
                                                      number: signal.Signals):  # fmt: skip
     whole, expected = run_here(configuration(model, tmp_path / "whole", "optimizer=bszo", *LOUD))

@@ -3,6 +3,7 @@
 import errno
 import itertools
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -55,6 +56,40 @@ def test_a_full_disk(
     found = records.load_all([tmp_path / "r" / "runs"])
     assert [record["status"] for record in found] == ([status] if status else [])
     assert len(left(tmp_path)) == len(found)  # no part of a checkpoint, no temporary file
+
+
+# the same on a file system of its own that has so many bytes, and what is left on it afterwards
+FILLED = """
+mount -t tmpfs -o size="$1" none "$2" || exit 77
+"$0" -m experiments.run "${@:3}"
+code=$?
+find "$2" -type f -size +0 -printf '%f\\n'
+exit $code
+"""
+
+
+@pytest.mark.parametrize(
+    ("size", "more", "says", "leaves"),
+    [
+        ("4k", [], "the record cannot be written (No space left on device)", 0),
+        ("40k", ["protocol.checkpoint_every=1"], "No space left on device", 1),  # the record of the crash
+    ],
+)
+def test_a_disk_that_is_full(tmp_path: Path, model_folder: Path, size: str, more: list[str], says: str, leaves: int):
+    tools = [shutil.which(tool) for tool in ("unshare", "mount", "bash")]
+    if None in tools:
+        pytest.skip("needs Linux's unshare to make a file system of its own")
+    full = tmp_path / "full"
+    full.mkdir()
+    command = ["unshare", "--mount", "--map-root-user", "bash", "-c", FILLED, sys.executable, size, str(full),
+               *arguments(model_folder, full / "r"), *more]  # fmt: skip
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+    if done.returncode == 77 or "unshare:" in done.stderr:
+        pytest.skip(f"no file system can be made here: {done.stderr}")
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    assert says in done.stderr.strip().splitlines()[-1]
+    assert len(done.stdout.split()) == leaves and ".tmp" not in done.stdout
 
 
 def test_a_disk_that_fills_at_any_sync(
