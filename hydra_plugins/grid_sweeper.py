@@ -25,6 +25,8 @@ from experiments.progress import Progress, clock, log, speak
 from experiments.selection import Shelf, missing_runs
 
 ACCEPTED = (3, 4)  # diverged and out of memory are results of a sweep; its cells say so
+NUMBER = "{number}"  # of a run, in what is passed on: Hydra knows its own only after it has set up the logging
+NUMBERED = f"#{NUMBER} %(message)s"
 SHORT = ("mini",)  # profiles whose runs take seconds: that they end is all that is worth a line
 
 
@@ -85,7 +87,7 @@ class GridSweeper(Sweeper):
             return voices
         if profile in SHORT:
             return [*voices, "hydra.job_logging.root.level=WARNING"]
-        return [*voices, "hydra.job_logging.formatters.simple.format='#${hydra.job.num} %(message)s'"]
+        return [*voices, f"hydra.job_logging.formatters.simple.format='{NUMBERED}'"]
 
     def _split(self, grid: Grid, arguments: Sequence[str]) -> tuple[Grid, list[str]]:
         """The grid of the points that the arguments pick, and the arguments for every run."""
@@ -109,7 +111,10 @@ class GridSweeper(Sweeper):
 
     def _launch(self, runs: Sequence[Point], passed: Sequence[str], first: int) -> int:
         """Launch all, return how many could not be run."""
-        jobs = [[*(f"{key}={value}" for key, value in run.items()), *passed] for run in runs]
+        jobs = [
+            [*(f"{key}={value}" for key, value in run.items()), *(text.replace(NUMBER, str(i)) for text in passed)]
+            for i, run in enumerate(runs, start=first)
+        ]
         failed = 0
         for result in self.launcher.launch(jobs, initial_job_idx=first):
             try:
