@@ -3,7 +3,6 @@
 import logging
 import shutil
 import sys
-import time
 from collections.abc import Sequence
 from contextlib import ExitStack, nullcontext, suppress
 from pathlib import Path
@@ -14,6 +13,7 @@ import torch
 from bszo.errors import BszoError, NonFiniteLoss
 from bszo.models import saved, weights_fingerprint
 from experiments import record as records
+from experiments.account import Stopwatch, account
 from experiments.build import Parts, build, by_content, resolve_device
 from experiments.checkpoint import Checkpoints
 from experiments.guards import Diverged
@@ -21,8 +21,7 @@ from experiments.light import LightCheckpoints
 from experiments.locks import Busy
 from experiments.parallel import join
 from experiments.place import Place
-from experiments.provenance import anonymous, folder_name, provenance, scrub_all
-from experiments.result import Result
+from experiments.provenance import folder_name, provenance, scrub_all
 from experiments.runner import Runner
 from experiments.schema import parse
 from experiments.signals import Signals
@@ -58,7 +57,7 @@ class Session:
         self.checkpoints: Checkpoints | None = None
         self.parts: Parts | None = None
         self.tracker: RunTracker = NoTracker()
-        self.started = time.time()
+        self.stopwatch = Stopwatch()
 
     def _names(self, choices: dict[str, str]) -> dict[str, str]:
         """`model=local` says nothing: the folder's name does."""
@@ -185,40 +184,10 @@ class Session:
         return "-".join([*names, f"seed{self.config.seed}", self.signature[:6]])
 
     def _record(self, status: str, reason: str | None) -> dict[str, Any]:
-        result = self.runner.result if self.runner else Result()
-        meters = self.runner.meters if self.runner else None
-        optimizer: Any = self.parts.optimizer if self.parts else None
-        return {
-            "schema_version": records.SCHEMA_VERSION,
-            "signature": self.signature,
-            "status": status,
-            "reason": None if reason is None else anonymous(" ".join(reason.split()))[:500],
-            "choices": self.choices,
-            "config": self.public,
-            "zero_shot_accuracy": result.zero_shot_accuracy,
-            "validation_accuracy": result.validation_accuracy,
-            "test_accuracy": result.test_accuracy,
-            "num_forwards": optimizer.num_forwards if optimizer else 0,
-            "num_backwards": optimizer.num_backwards if optimizer else 0,
-            "num_steps": result.num_steps,
-            "best_step": result.best_step,
-            "peak_memory_bytes": meters.peak_memory_bytes if meters else None,
-            "peak_memory_kind": meters.peak_memory_kind if meters else None,
-            "train_seconds": meters.train_seconds if meters else 0.0,
-            "evaluation_seconds": meters.evaluation_seconds if meters else 0.0,
-            "step_ms": meters.median_step_ms if meters else None,
-            "curve": result.curve,
-            "warnings": self.runner.guards.warnings if self.runner else {},
-            "num_parts": result.num_parts,
-            "data": self.parts.data if self.parts else {},
-            "model": self.parts.model_facts if self.parts else {},
-            "provenance": provenance(self.overrides, resolve_device(self.config.device), self.group.size)
-            | {
-                "parallel": self.group.facts(),
-                "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(self.started)),
-                "seconds": round(time.time() - self.started, 3),  # of this process's part, building included
-            },
-        }
+        signed = {"signature": self.signature, "choices": self.choices, "config": self.public}
+        where = provenance(self.overrides, resolve_device(self.config.device), self.group.size)
+        where |= {"parallel": self.group.facts(), **self.stopwatch.facts()}
+        return account(status, reason, signed, self.parts, self.runner, where)
 
     def _finish_tracker(self, record: dict[str, Any]) -> None:
         keys = ("status", "zero_shot_accuracy", "validation_accuracy", "test_accuracy", "num_forwards", "best_step",

@@ -172,6 +172,7 @@ def test_a_clock_that_goes_back(
     spent = time.perf_counter() - begin
     (record,) = records.load_all([tmp_path / "r" / "runs"])
     seconds = [record["train_seconds"], record["evaluation_seconds"], record["step_ms"] / 1000]
+    assert 0 <= record["provenance"]["seconds"] <= spent
     seconds += [point["train_seconds"] for point in record["curve"]]
     assert all(0 <= value <= spent for value in seconds)
     assert [point["train_seconds"] for point in record["curve"]] == sorted(seconds[3:])
