@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from bszo.errors import TrajectoryError
 from bszo.perturb import NOISE_VERSION
 from bszo.trajectory import FORMAT_VERSION, Header, Step, Trajectory, TrajectoryWriter, read
-from bszo.trajectory.block import SHAPE, encode_block
+from bszo.trajectory.block import MOST_EMPTY, SHAPE, encode_block
 from bszo.trajectory.header import encode_header
 from bszo.trajectory.reader import parse
 from bszo.trajectory.writer import encode
@@ -296,6 +296,18 @@ def test_many_coefficients_make_smaller_blocks(tmp_path: Path) -> None:
     assert len(borders(data)) == 1 + 3 + 1 and same(read(tmp_path / "log").steps, steps)
     with pytest.raises(TrajectoryError, match="flush_every=0"):
         TrajectoryWriter(tmp_path / "other", HEADER, flush_every=0)
+
+
+def test_steps_without_a_byte_of_their_own_make_smaller_blocks(tmp_path: Path) -> None:
+    """Else half a kilobyte could name more steps than memory holds."""
+    steps = [Step((), (), (0.1,), (0.0,), 1)] * 300
+    data = write(tmp_path / "log", steps, flush_every=65_536)
+    assert same(read(tmp_path / "log").steps, steps)
+    assert encode(HEADER, steps, 65_536)[0] == data[: borders(data)[-2]]
+    start = encode_header(HEADER)
+    bomb = start + encode_block(0, steps[:MOST_EMPTY + 1], start[-32:])
+    found = parsed(bomb)
+    assert found.steps == [] and "first bytes are damaged" in (found.problem or "")
 
 
 def test_resume_after_any_damage_then_the_same_steps(tmp_path: Path, small: bytes) -> None:

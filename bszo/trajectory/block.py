@@ -7,7 +7,7 @@
     end     a block of no steps: the run is over
 
 Little-endian; rates, decays and coefficients are float64, and so are losses that float32 would round. A block holds
-steps of one shape. Its chained digest finds a block that was damaged, dropped, swapped or taken from another log.
+steps of one shape, at most 128 that take no bytes of their own. Its chained digest finds a block that was damaged, dropped, swapped or taken from another log.
 """
 
 import struct
@@ -19,6 +19,7 @@ from bszo.errors import TrajectoryError
 from bszo.trajectory.header import digest
 
 MOST_STEPS = 1 << 16
+MOST_EMPTY = 128  # steps without a byte of their own: else a log of a few bytes could name more than memory holds
 MOST_BYTES = 1 << 28
 SHAPE = struct.Struct("<QIIIIIIBB")
 
@@ -52,6 +53,11 @@ class Step:
         """May both stand in one block?"""
         return self._shape() == other._shape()
 
+    @property
+    def most(self) -> int:
+        """How many such steps a block may hold."""
+        return MOST_STEPS if self.losses or self.coefficients else MOST_EMPTY
+
     def _shape(self) -> tuple[Any, ...]:
         return len(self.losses), len(self.coefficients), len(self.lr), self.num_forwards, _bits(self.weight_decay)
 
@@ -82,7 +88,8 @@ def body_bytes(head: bytes, first: int) -> int | None:
         return 0 if number == first and not any(head[8:]) else None
     sane = number == first and loss_bytes in (4, 8) and moving in (0, 1) and groups >= 1 and rates in (1, groups)
     size = 8 * (groups + (n if moving else 1) * rates + n * k) + n * m * loss_bytes
-    return size if sane and n <= MOST_STEPS and size <= MOST_BYTES else None
+    most = MOST_STEPS if k or m else MOST_EMPTY
+    return size if sane and n <= most and size <= MOST_BYTES else None
 
 
 def decode_block(head: bytes, body: bytes) -> list[Step]:

@@ -78,7 +78,8 @@ class TrajectoryWriter:
     def flush(self) -> None:
         """Write what is appended, in blocks, and have the disk hold it. After an error it may be tried again."""
         while self._pending:
-            block = list(itertools.takewhile(self._pending[0].fits, self._pending))
+            like = self._pending[0]
+            block = list(itertools.takewhile(like.fits, self._pending[: like.most]))
             self._write(encode_block(self.num_steps - len(self._pending), block, self._chain))
             self._pending = self._pending[len(block) :]
 
@@ -138,7 +139,7 @@ def encode(header: Header, steps: Sequence[Step], block_steps: int) -> tuple[byt
     parts = [encode_header(header)]
     first = 0
     for i in range(1, len(steps) + 1):
-        if i == len(steps) or i - first == block_steps or not steps[first].fits(steps[i]):
+        if i == len(steps) or i - first == min(block_steps, steps[first].most) or not steps[first].fits(steps[i]):
             parts.append(encode_block(first, steps[first:i], parts[-1][-DIGEST_BYTES:]))
             first = i
     return b"".join(parts), parts[-1][-DIGEST_BYTES:]
