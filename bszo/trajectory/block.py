@@ -7,7 +7,8 @@
     end     a block of no steps: the run is over
 
 Little-endian; rates, decays and coefficients are float64, and so are losses that float32 would round. A block holds
-steps of one shape, at most 128 that take no bytes of their own. Its chained digest finds a block that was damaged, dropped, swapped or taken from another log.
+steps of one shape, at most 128 of them where they take no bytes of their own. Its chained digest finds a block that was
+damaged, dropped, swapped or taken from another log.
 """
 
 import struct
