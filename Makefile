@@ -5,7 +5,7 @@ RUN := $(VENV)/bin/python
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo bench soak fuzz test lint types check lock clean tables figures notebooks status zo-bench
+.PHONY: help setup demo bench soak fuzz test lint types check lock clean tables figures notebooks report status zo-bench
 
 help:  ## this list
 	@grep -hE '^[a-z][a-z0-9-]*:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 16
@@ -28,7 +28,7 @@ demo: $(READY)  ## fine-tune a tiny model with MeZO and with BSZO at the same nu
 	$(RUN) scripts/compare.py --records outputs/demo/runs
 
 bench: $(READY)  ## step time, noise, evaluation and memory against the published procedure (about 10 minutes; quiet machine)
-	$(RUN) scripts/bench_step.py --out results/bench
+	$(RUN) scripts/bench_step.py --out results/bench $(ARGS)
 
 # --- tables and figures: rendered from results/runs and results/paper; no torch, no Hydra ---------------------------
 PROFILE ?= mini
@@ -37,8 +37,10 @@ RENDER := $(VENV)/.render
 TABLES := $(patsubst scripts/%.py,%,$(wildcard scripts/table*.py)) zo_bench
 FIGURES := $(patsubst scripts/%.py,%,$(wildcard scripts/figure*.py))
 RENDERERS := $(wildcard experiments/tables/*.py) experiments/grid.py experiments/selection.py experiments/record.py
-CONFIGURED := $(wildcard conf/sweep/*.yaml conf/rates/*.yaml conf/optimizer/*.yaml conf/protocol/*.yaml conf/task/*.yaml)
-SOURCES := $(wildcard results/runs/* results/paper/*.csv results/bench/*.json results/walk/*.json results/*.json)
+CONFIGURED := $(foreach group,sweep rates optimizer protocol task fidelity precision tuning,$(wildcard conf/$(group)/*.yaml))
+RECORDS := $(wildcard results/runs/*)
+md = $(1:%=results/tables/%.md)
+drawn = $(1:%=results/figures/.made/%)
 
 # Enough of the pinned packages to render with; nothing to install where the project is set up.
 $(RENDER): requirements.lock
@@ -47,13 +49,23 @@ $(RENDER): requirements.lock
 		$(shell grep -iE '^(matplotlib|rich|pyyaml|scipy)==' requirements.lock)
 	@touch $@
 
-results/tables/%.md: scripts/%.py $(RENDERERS) $(CONFIGURED) $(SOURCES) | $(RENDER)
+results/tables/%.md: scripts/%.py $(RENDERERS) $(CONFIGURED) | $(RENDER)
 	@$(RUN) scripts/$*.py
 
-results/figures/.made/%: scripts/%.py scripts/style.py $(RENDERERS) $(CONFIGURED) $(SOURCES) | $(RENDER)
+results/figures/.made/%: scripts/%.py scripts/style.py $(RENDERERS) $(CONFIGURED) | $(RENDER)
 	@$(RUN) scripts/$*.py
 	@mkdir -p $(@D) && touch $@
 
+# What each is made of: a folder of records is newer where a record came or went, each record that was used stands in .d.
+$(call md,table1 table3 table5 table11 table12 table_walk zo_bench) $(call drawn,figure1 figure_gain): $(RECORDS)
+$(foreach n,1 2 3 4 5 6 11 12,$(eval $(call md,table$(n)): $(wildcard results/paper/table$(n).csv)))
+$(call md,table7 table8 table9 table10): $(wildcard results/paper/tables7to10.csv)
+$(call md,table2): $(wildcard results/bench/state.json)
+$(call md,table4) $(call drawn,figure2): $(wildcard results/bench/*-cpu.json results/bench/*-cuda.json)
+$(call drawn,figure2): $(wildcard results/paper/table4.csv)
+$(call md,zo_bench): $(wildcard results/bench/memory.json)
+$(call md,table_walk) $(call drawn,figure_drift): $(wildcard results/walk/*.json results/reference/*.csv)
+$(call drawn,figure_theory): $(wildcard results/theory.json)
 -include $(wildcard results/tables/.made/*.d results/figures/.made/*.d)
 
 $(TABLES): %: results/tables/%.md
@@ -63,8 +75,17 @@ $(FIGURES): %: results/figures/.made/%
 tables: $(TABLES)  ## every table (`make table3`: one), from the records and the paper's numbers
 figures: $(FIGURES)  ## every figure (`make figure1`: one)
 
-notebooks: $(READY) tables figures  ## execute the notebooks; the report is results/report/index.html
+RENDERED := $(call md,$(TABLES)) $(call drawn,$(FIGURES))
+
+notebooks: results/report/index.html  ## execute the notebooks; the report is results/report/index.html
+results/report/index.html: $(wildcard notebooks/*.ipynb notebooks/*.py scripts/report*) $(RENDERED) | $(READY)
 	@$(RUN) scripts/report.py
+
+# the state of every artefact, what the numbers show, and the deviations
+results/README.md: scripts/results_readme.py $(wildcard results/findings.md results/deviations.md) $(RENDERED)
+	@$(RUN) scripts/results_readme.py
+
+report: notebooks results/README.md  ## tables, figures, notebooks and results/README.md: whatever is out of date
 
 status: | $(RENDER)  ## what is present, missing and failed of every table and figure
 	@$(RUN) scripts/status.py
@@ -74,6 +95,7 @@ SWEEPS_table11 := table1
 SWEEPS_table5 := table5a table5b table5c table5d
 SWEEPS_table12 := table5a table5b table12c
 SWEEPS_figure_gain := table3 figure1
+PICK_figure_gain := task=sst2 optimizer=bszo fidelity=corrected
 SWEEPS_zo-bench := zo_bench
 SWEEPS_table_walk := walk
 sweeps = $(or $(SWEEPS_$*),$*)
@@ -82,19 +104,26 @@ sweeps = $(or $(SWEEPS_$*),$*)
 # resumes where it was stopped.
 run-%: $(READY)
 	@for sweep in $(sweeps); do $(RUN) -m experiments.run --multirun sweep=$$sweep sweep.profile=$(PROFILE) \
-		hydra/launcher=processes hydra.launcher.n_jobs=$(JOBS) $(ARGS) || exit; done
-	@$(MAKE) --no-print-directory $*
+		hydra/launcher=processes hydra.launcher.n_jobs=$(JOBS) $(PICK_$*) $(ARGS) || exit; done
+	@$(MAKE) --no-print-directory $(or $(filter $*,$(TABLES) $(FIGURES) zo-bench),tables figures)
 
 plan-%: $(READY)
-	@for sweep in $(sweeps); do $(RUN) -m experiments.plan $$sweep --profile $(PROFILE) || exit; done
+	@$(RUN) -m experiments.plan $(sweeps) --profile $(PROFILE) --jobs $(JOBS)
 
 # Measured in one go, or read off the configuration files: no grid of runs.
-MEASURED := table2 table4 figure2 figure_theory figure_drift
+MEASURED := table2 figure_theory figure_drift
 READ_OFF := table6 table7 table8 table9 table10
 run-table2: $(READY)
 	$(RUN) scripts/bench_state.py
 	@$(MAKE) --no-print-directory table2
-run-table4 run-figure2: bench
+run-table4 run-figure2: $(READY)
+ifeq ($(PROFILE),paper)
+	$(RUN) scripts/bench_step.py --model opt-1.3b --dtype float32 --device cuda --out results/bench $(ARGS)
+	$(RUN) scripts/bench_step.py --model mistral-7b --dtype float16 --device cuda --out results/bench $(ARGS)
+	$(RUN) scripts/bench_step.py --model opt-13b --dtype bfloat16 --device cuda --out results/bench $(ARGS)
+else
+	$(RUN) scripts/bench_step.py --out results/bench $(ARGS)
+endif
 	@$(MAKE) --no-print-directory table4 figure2
 run-figure_theory: $(READY)
 	$(RUN) scripts/measure_theory.py
@@ -105,12 +134,12 @@ run-figure_drift: $(READY)
 $(addprefix run-,$(READ_OFF)): run-%: %
 	@:
 $(addprefix plan-,$(MEASURED)): plan-%:
-	@echo "$*: measured in one go by make run-$*, minutes"
+	@echo "$*: measured in one go by make run-$*, minutes to hours"
+plan-table4 plan-figure2: plan-%:
+	@echo "$*: PROFILE=mini measures OPT-125M's shape on this machine, some 10 minutes; PROFILE=paper the paper's three models" \
+		"(random weights) on a GPU: 82.1 GB at most by Table 4 (OPT-13B, MeZO-Adam), tens of minutes"
 $(addprefix plan-,$(READ_OFF)): plan-%:
 	@echo "$*: read off the configuration files, nothing to run"
-
-results/README.md: results/deviations.md tables figures  # the state of every artefact
-	@$(RUN) scripts/results_readme.py
 
 soak: $(READY)  ## every zeroth-order method, 2,000 steps in three precisions: flat memory, no drift (about half an hour)
 	$(RUN) scripts/soak.py --jobs $(JOBS)

@@ -18,11 +18,11 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
 from bszo.errors import ConfigError
-from experiments import record as records
 from experiments.grid import Grid, GridError, Point, holds, parse
 from experiments.outcome import RunFailed
 from experiments.progress import Progress, clock, log, speak
 from experiments.selection import Shelf, missing_runs
+from experiments.tables.sources import gather, left_out
 
 ACCEPTED = (3, 4)  # diverged and out of memory are results of a sweep; its cells say so
 NUMBER = "{number}"  # of a run, in what is passed on: Hydra knows its own only after it has set up the logging
@@ -32,7 +32,7 @@ SHORT = ("mini",)  # profiles whose runs take seconds: that they end is all that
 
 def missing(grid: Grid, runs: Path) -> tuple[list[Point], list[Point]]:
     """What is to do of a grid by the records that are there now; see `missing_runs`."""
-    return missing_runs(grid, Shelf(records.load_all([runs]) if runs.is_dir() else [], grid.conf))
+    return missing_runs(grid, Shelf(gather(runs)[0], grid.conf))
 
 
 class GridSweeper(Sweeper):
@@ -61,6 +61,8 @@ class GridSweeper(Sweeper):
         runs = Path(self.composed.paths.runs) / grid.profile
         passed = [f"paths.runs={runs}", *self._voices(grid.profile, passed), *passed]
         speak()
+        for line in left_out(gather(runs)[1]):
+            log.info(line)
         name, started = f"{grid.name} {grid.profile}", time.monotonic()
         failed = launched = 0
         for phase, what in enumerate(("runs that choose learning rates", "runs of the cells")):

@@ -11,6 +11,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from experiments.grid import PROFILES, holds, load, read
 from experiments.selection import Record, Shelf
+from experiments.tables.artefacts import PICKED, SWEEPS
 from experiments.tables.command import Inputs, figure_command
 
 SCRIPT = "scripts/figure_gain.py"
@@ -23,10 +24,9 @@ def beliefs(inputs: Inputs, profile: str) -> dict[str, Record]:
     BSZO-B is left out: with exact restoration its numbers are the same.
     """
     found: dict[str, Record] = {}
-    for artefact in (name for name in ("table3", "figure1") if profile in read(name)["profiles"]):
+    for artefact in (name for name in SWEEPS["figure_gain"] if profile in read(name)["profiles"]):
         grid, shelf = load(artefact, profile), Shelf(inputs.records(profile))
-        wanted = {"optimizer": "bszo", "fidelity": "corrected", "task": "sst2"}
-        for point in (point for point in grid.points if holds(point, wanted)):
+        for point in (point for point in grid.points if holds(point, PICKED["figure_gain"])):
             for run in grid.candidates(point):
                 record = shelf.find(run)
                 if record is not None and any(seen["gain"] is not None for seen in record["curve"]):

@@ -1,8 +1,7 @@
-"""What is present, missing and failed of every artefact. `make status`; loads neither torch nor Hydra."""
+"""What is present, missing and failed of every table and figure. `make status`; loads neither torch nor Hydra."""
 
 import argparse
 import sys
-from collections import Counter
 from pathlib import Path
 
 from rich.console import Console
@@ -10,29 +9,43 @@ from rich.table import Table
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from experiments.grid import GridError, load, names, read
-from experiments.selection import Shelf, missing_runs
+from experiments.grid import GridError
+from experiments.tables.artefacts import (
+    BENCHED,
+    STUDIES,
+    SWEEPS,
+    benched,
+    configured,
+    counted,
+    everything,
+    profiles,
+    studied,
+)
 from experiments.tables.command import Inputs
 from experiments.tables.sources import RUNS
 
+COLUMNS = ("artefact", "profile", "runs", "ok", "missing", "failed", "to run now", "state")
 
-def line(artefact: str, profile: str, inputs: Inputs) -> list[str]:
-    """The counts of one artefact in one profile."""
-    grid, shelf = load(artefact, profile), Shelf(inputs.records(profile))
-    choosing, cells = missing_runs(grid, shelf)
-    statuses: Counter[str] = Counter()
-    for point in grid.points:
-        choice = shelf.choose(grid, point)
-        record = shelf.find(choice.point) if choice.point else None
-        statuses[
-            "waits" if choice.missing else "failed" if choice.failed else record["status"] if record else "missing"
-        ] += 1
-    failed = {status: n for status, n in statuses.items() if status not in ("ok", "waits", "missing")}
-    todo = len(choosing) + len(cells)
-    state = "complete" if statuses["ok"] == len(grid.points) else "not run" if not shelf.used else "partial"
-    return [artefact, profile, str(len(grid.points)), str(statuses["ok"]), str(statuses["missing"] + statuses["waits"]),
-            ", ".join(f"{n} {status}" for status, n in failed.items()) or "0",
-            f"{todo}{' and then the cells' if statuses['waits'] else ''}", state]  # fmt: skip
+
+def lines(artefact: str, inputs: Inputs) -> list[list[str]]:
+    """A line a profile, or one for what is not made of runs."""
+    if artefact in SWEEPS:
+        return [of_runs(artefact, profile, inputs) for profile in profiles(artefact)]
+    if artefact in STUDIES:
+        state = f"measured: {studied(artefact)}" if studied(artefact) else f"not measured: make run-{artefact}"
+    elif artefact in BENCHED:
+        state = f"the paper's settings: {benched(gpu=True) or 'not measured'}; others: {benched(gpu=False) or 'none'}"
+    else:
+        state = configured(artefact)
+    return [[artefact, "-", "-", "-", "-", "-", "-", state]]
+
+
+def of_runs(artefact: str, profile: str, inputs: Inputs) -> list[str]:
+    counts = counted(artefact, profile, inputs)
+    failed = ", ".join(f"{n} {status.replace('_', ' ')}" for status, n in counts.failed.items())
+    more = " and then the cells" if counts.statuses["waits"] else ""
+    return [artefact, profile, str(counts.total), str(counts.statuses["ok"]), str(counts.missing), failed or "0",
+            f"{counts.to_run}{more}", counts.state]  # fmt: skip
 
 
 def main() -> int:
@@ -41,23 +54,21 @@ def main() -> int:
     options = parser.parse_args()
     inputs = Inputs(options.runs)
     table = Table(box=None, pad_edge=False)
-    for heading in ("artefact", "profile", "runs", "ok", "missing", "failed", "to run", "state"):
-        table.add_column(
-            heading, justify="left" if heading in ("artefact", "profile", "failed", "state") else "right", no_wrap=True
-        )
+    for heading in COLUMNS:
+        left = heading in ("artefact", "profile", "failed", "state")
+        table.add_column(heading, justify="left" if left else "right", no_wrap=True)
     try:
-        for artefact in names():
-            for profile in read(artefact)["profiles"]:
-                table.add_row(*line(artefact, profile, inputs))
+        for artefact in everything():
+            for line in lines(artefact, inputs):
+                table.add_row(*line)
     except GridError as error:
         print(error, file=sys.stderr)
         return 1
     console = Console()
-    console.width = max(console.width, 110)
+    console.width = max(console.width, 170)
     console.print(table)
-    for profile in ("paper", "mini", "local"):
-        for problem in inputs.problems(profile):
-            print(f"left out of {profile}: {problem}")
+    for note in inputs.footer():
+        print(note)
     return 0
 
 

@@ -37,7 +37,9 @@ LAYERS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
         ("experiments.tables", "experiments.record", "experiments.grid", "experiments.selection", "experiments.files"),
         ("yaml", "scipy"),
     ),
-    "experiments.plan": (("experiments",), ("hydra", "omegaconf", "torch", "yaml", "rich")),
+    "experiments.estimate": (("experiments",), ("hydra", "omegaconf", "torch", "yaml")),
+    "experiments.plan": (("experiments",), ("rich",)),
+    "experiments.progress": (("experiments.record", "experiments.grid", "experiments.selection"), ()),
     "hydra_plugins": (("experiments", "bszo.errors"), ("hydra", "omegaconf")),
     # the optimizers come through Hydra's instantiate alone: no bszo.optim, no bszo.perturb
     "experiments": (

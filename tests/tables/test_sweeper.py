@@ -19,13 +19,15 @@ from omegaconf import OmegaConf
 
 from bszo.errors import ConfigError
 from experiments import record as records
+from experiments.estimate import Clock, forwards_of
 from experiments.grid import CONF, Point, load, overrides, rates_of
 from experiments.outcome import RunFailed
-from experiments.plan import forwards_of, plan
+from experiments.plan import Line, plan, total, whole
 from experiments.progress import Progress, log, speak
 from experiments.run import resolve
 from experiments.selection import Shelf, missing_runs
 from hydra_plugins.grid_sweeper import GridSweeper
+from tests.tables.conftest import Make
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -178,7 +180,23 @@ def test_the_plan_counts_by_arithmetic():
     mezo, bszo = (lines["tiny-roberta", "fp32", name] for name in ("mezo", "bszo"))
     assert (mezo.cells, mezo.choosing, mezo.then) == (50, 15, 45)
     assert mezo.forwards == (15 + 45) * 200 * 2 and bszo.forwards == (15 + 45) * 200 * 3
-    assert mezo.hours is None and mezo.source == "nothing to go by"
+    assert mezo.unknown == 60 and mezo.source == "nothing to go by"
+    assert whole(mezo, 1) == "60 runs, 0:00:00 of one process, without 60 runs that have nothing to go by"
+    assert total(lines.values()).cells == 300
+
+
+def test_the_plan_s_seconds_are_those_of_records_alike(make: Make):
+    """Training by the forward pass, evaluation and start by the run; first the method's own records, then others'."""
+    grid = load("table1", "mini")
+    mezo, bszo = (next(p for p in grid.points if p["optimizer"] == name) for name in ("mezo", "bszo"))
+    known = [make(mezo, 1e-3, train_seconds=40.0, num_forwards=400, evaluation_seconds=3.0, num_parts=1,
+                  provenance={"started": "", "seconds": 45.0})]  # fmt: skip
+    clock = Clock(known)
+    assert clock.seconds(mezo) == (pytest.approx(0.1 * 400 + 3 + 2), "1 records")
+    assert clock.seconds(bszo) == (pytest.approx(0.1 * 600 + 3 + 2), "1 records of other methods")
+    line = plan(grid, [], clock)["tiny-roberta", "fp32", "mezo"]
+    assert (line.runs, line.seconds) == (60, pytest.approx(60 * 45.0))
+    assert whole(Line(then=2, seconds=90.0), 2) == "2 runs, 0:01:30 of one process, 0:00:45 with 2 at a time"
 
 
 def test_the_paper_s_plan_takes_its_table_4():
@@ -186,7 +204,7 @@ def test_the_paper_s_plan_takes_its_table_4():
     line = lines["opt-13b", "bf16", "mezo"]
     runs = line.choosing + line.then
     assert line.memory == "30.0 (Table 4)" and line.source == "Table 4, without evaluation"
-    assert line.hours == pytest.approx(runs * 20000 * 0.4642 / 3600)
+    assert line.seconds == pytest.approx(runs * 20000 * 0.4642)
 
 
 def test_forward_passes_follow_the_arguments():

@@ -1,0 +1,123 @@
+"""What one run costs: forward passes, seconds and memory, and where the number comes from.
+
+Forward passes a step are counted by taking one on a toy; seconds are those a forward pass of records like it, with
+their evaluation and start; where there are none, the paper's Table 4 has milliseconds a step.
+"""
+
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import yaml
+from hydra import compose, initialize_config_dir
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
+
+from experiments.grid import CONF, Point
+from experiments.selection import Record
+from experiments.tables.measured import paper
+from experiments.tables.names import METHODS, MODELS, shown
+
+LIKE = (  # what a record must share with a run, the closest first, and what is said of the others
+    (("model", "precision", "optimizer", "protocol"), ""),
+    (("model", "precision", "protocol"), " of other methods"),
+    (("model", "protocol"), " in other precisions"),
+)
+
+
+@cache
+def forwards_a_step(optimizer: str, more: tuple[str, ...]) -> int:
+    """Loss evaluations of one step, counted on one small matrix."""
+    import torch
+
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        config: Any = compose("config", overrides=[f"optimizer={optimizer}", *more])
+    toy = torch.nn.Linear(4, 4, bias=False)
+    node = OmegaConf.create(OmegaConf.to_container(config.optimizer, resolve=True))
+    made = instantiate(node)(toy.parameters(), module=toy)
+    made.step(lambda: toy(torch.ones(1, 4)).square().sum())
+    return made.num_forwards
+
+
+def protocol_of(point: Point) -> dict[str, Any]:
+    """The protocol's values, with the point's own."""
+    shipped = yaml.safe_load((CONF / "protocol" / f"{point['protocol']}.yaml").read_text(encoding="utf-8"))
+    own = {key.partition(".")[2]: yaml.safe_load(value) for key, value in point.items() if key.startswith("protocol.")}
+    return {**shipped, **own}
+
+
+def forwards_of(point: Point) -> int:
+    """Forward passes of a run's training that does not stop early; block-wise: of one block."""
+    a_step = forwards_a_step(
+        point["optimizer"], tuple(f"{k}={v}" for k, v in sorted(point.items()) if k.startswith("optimizer."))
+    )
+    protocol = protocol_of(point)
+    limit = protocol["max_forwards"]
+    return protocol["num_steps"] * a_step if limit is None else min(limit, protocol["num_steps"] * a_step)
+
+
+@dataclass(frozen=True)
+class Pace:
+    """How long records took.
+
+    Attributes:
+        a_forward: seconds of training a forward pass, the median.
+        beside: seconds of evaluation a run, the median.
+        count: of the records.
+    """
+
+    a_forward: float
+    beside: float
+    count: int
+
+
+class Clock:
+    """Tells how long runs take.
+
+    Args:
+        records: what was run before.
+    """
+
+    def __init__(self, records: Sequence[Record]) -> None:
+        self.records = [record for record in records if record["status"] == "ok" and record["num_forwards"]]
+        self._paces: dict[tuple[str, ...], Pace | None] = {}
+        starts = [seconds - record["train_seconds"] - record["evaluation_seconds"] for record in self.records
+                  if (seconds := record["provenance"].get("seconds")) and record["num_parts"] == 1]  # fmt: skip
+        self.start = statistics.median(starts) if starts else 0.0  # composing, building, writing: of any model
+
+    def seconds(self, point: Point) -> tuple[float | None, str]:
+        """Seconds of one run, None where there is nothing to go by; and where they come from."""
+        for groups, words in LIKE:
+            pace = self._pace(groups, point)
+            if pace:
+                return pace.a_forward * forwards_of(point) + pace.beside + self.start, f"{pace.count} records{words}"
+        printed = paper_cell(point)
+        if printed is None:
+            return None, "nothing to go by"
+        return printed.ms / 1e3 * protocol_of(point)["num_steps"], "Table 4, without evaluation"
+
+    def _pace(self, groups: Sequence[str], point: Point) -> Pace | None:
+        key = tuple(point[group] for group in groups)
+        if key not in self._paces:
+            alike = [record for record in self.records
+                     if all(record["choices"].get(group) == point[group] for group in groups)]  # fmt: skip
+            self._paces[key] = Pace(
+                statistics.median(record["train_seconds"] / record["num_forwards"] for record in alike),
+                statistics.median(record["evaluation_seconds"] for record in alike), len(alike),
+            ) if alike else None  # fmt: skip
+        return self._paces[key]
+
+
+def paper_cell(point: Point) -> Any:
+    """The row of the paper's Table 4 for a run, None where it has none."""
+    model, method = shown(MODELS, point["model"]), shown(METHODS, point["optimizer"])
+    return next((methods[method] for (name, _), methods in paper()[0].items() if name == model and method in methods),
+                None)  # fmt: skip
+
+
+def memory_of(point: Point) -> str:
+    """Peak GB on the paper's GPU."""
+    printed = paper_cell(point)
+    return "-" if printed is None else f"{printed.gb:.1f} (Table 4)"
