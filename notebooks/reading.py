@@ -128,6 +128,11 @@ def curves(runs: pd.DataFrame) -> pd.DataFrame:
     return frame.astype(dict.fromkeys(more, float))
 
 
+def once(runs: pd.DataFrame) -> pd.DataFrame:
+    """Each record once, in the first artefact that has it."""
+    return runs.loc[~runs["record"].map(lambda record: record["signature"]).duplicated().to_numpy(bool)]
+
+
 def say(text: str) -> None:
     """A paragraph of Markdown."""
     display(Markdown(text))

@@ -31,11 +31,13 @@ from experiments.files import written_whole
 
 ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOKS = ROOT / "notebooks"
+PAGES = "[0-9]*.ipynb"
 MOST_BYTES = 2 << 20
 TITLE = "BSZO: what was measured"
 ABOUT = (
-    "Three notebooks that read the runs' records, the paper's tables beside ours, and the figures. Every number comes"
-    " from a record under <code>results/</code>; what was not run prints as <code>-</code>."
+    "BSZO fine-tunes language models from loss values alone. Here is what this suite measured of the paper's claims:"
+    " three notebooks that ask and answer, every table beside the paper's, every figure. Each number comes from a"
+    " record under <code>results/</code>; what was not run prints as <code>-</code>, a failure as what it was."
 )
 # nbconvert's plainest body: the code folded away, everything else in the page's own style
 BODY = """{%- extends 'basic/index.html.j2' -%}
@@ -44,7 +46,7 @@ BODY = """{%- extends 'basic/index.html.j2' -%}
 {%- endblock input_group %}"""
 FIGURES = {
     "figure1": "Training loss under bf16, every learning rate",
-    "figure2": "Memory and time",
+    "figure2": "Peak memory of a step: the GPU's allocator, and apart from it the resident set on a CPU",
     "figure_gain": "Gain of the posterior and sigma_e along BSZO's runs",
     "figure_theory": "BSZO's theorems against measurement",
     "figure_drift": "Drift of the weights at learning rate 0",
@@ -118,10 +120,22 @@ def tables(folder: Path) -> list[tuple[str, str]]:
         text = re.sub(r"^<!--.*?-->\s*", "", file.read_text(encoding="utf-8"))
         title, _, rest = text.partition("\n")
         html = markdown2html(re.sub(r"^#+ (.*)$", r"### \1", rest, flags=re.MULTILINE))
-        html = re.sub(r'<a class="anchor-link".*?</a>', "", html)
-        html = html.replace("<table>", '<div class="wide"><table>').replace("</table>", "</table></div>")
-        found.append((title.lstrip("# "), html))
+        found.append((title.lstrip("# "), wide(re.sub(r'<a class="anchor-link".*?</a>', "", html))))
     return found
+
+
+def state(results: Path) -> str:
+    """The table of what was run, from the head of the results' README; nothing where there is none."""
+    file = results / "README.md"
+    lines = file.read_text(encoding="utf-8").splitlines() if file.is_file() else []
+    rows = [line for line in lines[: next((i for i, line in enumerate(lines) if line.startswith("## ")), 0)]
+            if line.startswith("|")]  # fmt: skip
+    return wide(markdown2html("\n".join(rows))) if rows else ""
+
+
+def wide(html: str) -> str:
+    """Tables that scroll by themselves where the page is too narrow."""
+    return html.replace("<table>", '<div class="wide"><table>').replace("</table>", "</table></div>")
 
 
 def caption(stem: str) -> str:
@@ -131,37 +145,47 @@ def caption(stem: str) -> str:
     return f"{known or stem.replace('_', ' ')}{f' (profile {profile})' if name in FIGURES and known else ''}"
 
 
-def index(pages: Sequence[Page], rendered: Sequence[tuple[str, str]], figures: Sequence[str]) -> str:
-    """The body of the first page: each notebook's question and answer, the tables, the figures."""
-    parts = [f"<h1>{TITLE}</h1>", f"<p>{ABOUT}</p>", "<h2>Questions and answers</h2>"]
+def index(pages: Sequence[Page], rendered: Sequence[tuple[str, str]], figures: Sequence[str], there: str) -> str:
+    """The body of the first page: each notebook's question and answer, what was run, the tables, the figures."""
+    parts = [f"<h1>{TITLE}</h1>", f'<p class="lead">{ABOUT}</p>', '<h2 id="questions">Questions and answers</h2>']
     for page in pages:
         parts.append(f'<section class="card"><h3><a href="{page.name}.html">{escape(page.title)}</a></h3>'
-                     f"{markdown2html(f'**{page.question}**')}{markdown2html(page.answer)}</section>")  # fmt: skip
-    parts += ["<h2>Tables</h2>"]
+                     f'<div class="question">{markdown2html(page.question)}</div>{markdown2html(page.answer)}'
+                     f'<p><a href="{page.name}.html">Curves, tables and code</a></p></section>')  # fmt: skip
+    parts += ['<h2 id="state">What was run</h2>', there] if there else []
+    parts += ['<h2 id="tables">Tables</h2>']
     parts += [f"<details><summary>{escape(title)}</summary>{html}</details>" for title, html in rendered]
     parts += [] if rendered else ["<p>No table was rendered yet.</p>"]
-    parts += ["<h2>Figures</h2>"]
+    parts += ['<h2 id="figures">Figures</h2>']
     for stem in figures:
         about = escape(caption(stem))
         parts.append(f'<figure><img src="figures/{stem}.png" alt="{about}"><figcaption>{about}</figcaption></figure>')
     return "\n".join(parts if figures else [*parts, "<p>No figure was drawn yet.</p>"])
 
 
+def links() -> list[tuple[str, str]]:
+    """(page, title) of every notebook."""
+    first = [(path.stem, nbformat.read(path, as_version=4).cells[0].source) for path in sorted(NOTEBOOKS.glob(PAGES))]
+    return [(f"{stem}.html", source.partition("\n")[0].lstrip("# ")) for stem, source in first]
+
+
 def whole(title: str, body: str) -> bytes:
-    """A page around a body: one style, nothing from elsewhere."""
+    """A page around a body, with links to all others: one style, nothing from elsewhere."""
     folder = Path(__file__).parent
     style = (folder / "report.css").read_text() + HtmlFormatter(style="friendly").get_style_defs(".highlight")
-    page = Template((folder / "report.html.j2").read_text(), keep_trailing_newline=True)
-    text = page.render(title=escape(title), style=style, body=body)
+    template = Template((folder / "report.html.j2").read_text(), keep_trailing_newline=True)
+    others = [(page, escape(name), name == title) for page, name in links()]
+    text = template.render(title=escape(title), style=style, body=body, links=others)
     return (re.sub(r"[ \t]+\n", "\n", text)).encode()
 
 
 def report(results: Path) -> dict[str, bytes]:
     """Every file of the report by its name."""
-    pages = [convert(execute(path, results), path.stem) for path in sorted(NOTEBOOKS.glob("[0-9]*.ipynb"))]
+    pages = [convert(execute(path, results), path.stem) for path in sorted(NOTEBOOKS.glob(PAGES))]
     drawn = {file.stem: file.read_bytes() for file in sorted((results / "figures").glob("*.png"))}
     files = {f"{page.name}.html": whole(page.title, page.body) for page in pages}
-    files["index.html"] = whole(TITLE, index(pages, tables(results / "tables"), list(drawn)))
+    first = index(pages, tables(results / "tables"), list(drawn), state(results))
+    files["index.html"] = whole(TITLE, first)
     files |= {name: png for page in pages for name, png in page.figures.items()}
     files |= {f"figures/{stem}.png": png for stem, png in drawn.items()}
     for name, content in files.items():

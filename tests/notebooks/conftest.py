@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from experiments import record as records
 from experiments.grid import Grid, Point, load, rate_key
@@ -94,7 +95,9 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
     text = "<!-- made -->\n# Table 9: a title\n\n## A part\n\n| a | b |\n| --- | --- |\n| 1 | **2** |\n"
     (folder / "tables" / "table9.md").write_text(text)
     (folder / "figures").mkdir()
-    (folder / "figures" / "figure1_mini.png").write_bytes(b"\x89PNG")
+    Image.new("RGB", (900, 30), "white").save(folder / "figures" / "figure1_mini.png")
+    text = "# State\n\n| artefact | state |\n| --- | --- |\n| Table 9 | never run |\n\n## More\n"
+    (folder / "README.md").write_text(text)
     return folder
 
 
