@@ -1,6 +1,6 @@
 """Bytes beyond the parameters at the peak of a training step: first-order, forward-mode and zeroth-order methods.
 
-python scripts/bench_memory.py                      # writes results/bench/memory.json; about five minutes on one core
+python scripts/bench_memory.py                      # writes results/bench/memory.json; ten minutes on an idle core
 
 OPT-125M's shape with random weights, fp32, on the CPU; methods and schemes are those of `conf/optimizer` and
 `conf/tuning`, built as a run builds them. The peak is of the second step (state is there by then), as CPU's allocator
@@ -17,8 +17,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from bench_state import MARK, allocations, node_of
+from bench_state import MARK, allocations
 from bench_step import examples
+from hydra import compose, initialize_config_dir
 from torch.profiler import record_function
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -28,17 +29,36 @@ from bszo.models import LanguageModel, random_model, tuning  # noqa: E402 - foun
 from bszo.models.batch import collate  # noqa: E402
 from experiments.build import make_optimizer  # noqa: E402
 from experiments.provenance import provenance  # noqa: E402
+from experiments.run import CONF, resolve  # noqa: E402
+from experiments.schema import parse  # noqa: E402
 
-METHODS = {
+METHODS = {  # those of sweep=zo_bench under its table's names, and what else there is
     "SGD": ("sgd",),
     "AdamW": ("adamw",),
     "AdamW, gradient checkpointing": ("adamw", "optimizer.gradient_checkpointing=true"),
+    "Hybrid: AdamW for the last block": ("hybrid",),
     "Forward-Grad": ("forward-grad",),
     "ZO-SGD (MeZO)": ("mezo",),
+    "ZO-SGD (MeZO), block-wise": ("mezo", "directions.blocks=transformer"),
+    "ZO-SGD (MeZO), 50% sparse": ("mezo", "directions.sparsity=0.5"),
+    "MeZO-BCD": ("mezo-bcd",),
+    "ZO-SGD-Sign": ("zo-sgd-sign",),
+    "ZO-SGD-Cons": ("zo-sgd-cons",),
+    "FZOO": ("fzoo", "optimizer.num_directions=2"),
     "BSZO": ("bszo",),
+    "LOZO": ("lozo",),
+    "LOZO-M": ("lozo-m",),
+    "SubZero": ("subzero",),
+    "HiZOO": ("hizoo",),
+    "ZO-SGD-MMT": ("zo-sgd-mmt",),
     "ZO-Adam (MeZO-Adam)": ("mezo-adam",),
+    "ZO-Adam from its history": ("mezo-adam-history", "optimizer.window=2"),  # memory does not depend on it
 }
-WITHOUT = ("prefix", "AdamW, gradient checkpointing")  # refused: a layer's second pass would find its keys in the cache
+IN_BLOCKS = ("Hybrid: AdamW for the last block", "ZO-SGD (MeZO), block-wise", "MeZO-BCD")
+REFUSED = {
+    ("prefix", "AdamW, gradient checkpointing"),  # a layer's second pass would find its keys in the cache
+    *((scheme, method) for scheme in ("prefix", "prompt") for method in IN_BLOCKS),  # virtual tokens lie in no block
+}
 SCHEMES = ("full", "lora", "prefix", "prompt")
 
 
@@ -53,6 +73,12 @@ class Vocabulary:
 
     def __len__(self) -> int:
         return self.size
+
+
+def optimizer_of(method: str, *overrides: str) -> dict[str, Any]:
+    """What a run builds its optimizer from, directions included."""
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        return parse(resolve(compose("config", overrides=[f"optimizer={method}", *overrides]))).optimizer_node
 
 
 def model_of(name: str, scheme: str) -> LanguageModel:
@@ -96,10 +122,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     began, schemes = time.perf_counter(), {}
     for scheme in options.schemes:
         rows: dict[str, int] = {}
-        for method in (name for name in options.methods if (scheme, name) != WITHOUT):
+        for method in (name for name in options.methods if (scheme, name) not in REFUSED):
             model = model_of(options.model, scheme)
-            rows[method] = peak(model, node_of(*METHODS[method]), options.batch, options.length)
-            print(f"{scheme:8s} {method:30s} {rows[method] / 2**20:10,.1f} MiB", flush=True)
+            rows[method] = peak(model, optimizer_of(*METHODS[method]), options.batch, options.length)
+            print(f"{scheme:8s} {method:34s} {rows[method] / 2**20:10,.1f} MiB", flush=True)
         trained = sum(p.numel() for p in model.module.parameters() if p.requires_grad)
         schemes[scheme] = {"trained": trained, "bytes": rows}
     setting = {"model": options.model, "dtype": "float32", "device": "cpu", "batch": options.batch,

@@ -1,7 +1,9 @@
 """The field side by side (`sweep=zo_bench`): a section a tuning scheme, ranks at equal forward passes, memory."""
 
+import json
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from experiments.grid import PROFILES, Grid, Point, holds, load, read
@@ -11,6 +13,7 @@ from experiments.tables.budgets import Budget
 from experiments.tables.cells import Cell, Score, cell_of, test_score
 from experiments.tables.command import Inputs
 from experiments.tables.layout import Section
+from experiments.tables.measured import BENCH
 from experiments.tables.memory import by_scheme
 from experiments.tables.names import METHODS, TASKS, shown
 
@@ -21,7 +24,12 @@ TASK_NAMES = {**TASKS, "winogrande": "WinoGrande"}
 KINDS = {"sgd": "first-order", "adamw": "first-order", "forward-grad": "forward-gradient"}
 ZEROTH = "zeroth-order"
 BACKWARD, FORWARD_MODE = 2, 3
+OWN = "cuda_allocated"  # the peak of a run; a resident set is that of a process which has run other methods before
+OF_RUNS = "MiB: the greatest peak of a run, as the GPU's allocator counts it."
+OF_BENCH = ("MiB beyond the parameters at the peak of a step, counted by the allocator on OPT-125M's shape (the last"
+            " section): these runs' resident sets are those of processes that had run other methods, too.")  # fmt: skip
 Cells = dict[tuple[str, str], tuple[list[Choice], list[Record | None]]]  # (label, task) -> of each seed
+Peaks = Mapping[str, Mapping[str, int]]  # scheme -> label -> bytes, as `scripts/bench_memory.py` has left them
 
 
 def effort(record: Record, at: Mapping[str, Any]) -> float:
@@ -36,9 +44,9 @@ def effort(record: Record, at: Mapping[str, Any]) -> float:
 
 
 EQUAL = Budget("at equal forward passes", effort, (
-    f"At equal passes: best validation accuracy within the forward passes of each task's cheapest run, the mean over"
-    f" the tasks; a backward pass counts as {BACKWARD} forward passes, a forward-mode pass as {FORWARD_MODE}. Ties"
-    f" share a rank. `-`: not run, or nothing that the method could move."))  # fmt: skip
+    f"At equal passes: best validation accuracy among the evaluations within the forward passes of each task's cheapest"
+    f" run, the mean over the tasks; a backward pass counts as {BACKWARD} forward passes, a forward-mode pass as"
+    f" {FORWARD_MODE}. Ties share a rank. `-`: not run, or nothing that the method could move."))  # fmt: skip
 
 
 def label(point: Point) -> str:
@@ -67,23 +75,30 @@ def sections(inputs: Inputs) -> tuple[str, list[Section]]:
     return node["title"], [*found, *by_scheme()]
 
 
-def of_setting(grid: Grid, shelf: Shelf, setting: Point, where: str) -> list[Section]:
+def allocated(file: Path = BENCH / "memory.json") -> Peaks:
+    """Bytes beyond the parameters at the peak of a step, by scheme and label; nothing where none were measured."""
+    schemes = json.loads(file.read_text(encoding="utf-8"))["schemes"] if file.is_file() else {}
+    return {name: scheme["bytes"] for name, scheme in schemes.items()}
+
+
+def of_setting(grid: Grid, shelf: Shelf, setting: Point, where: str, peaks: Peaks | None = None) -> list[Section]:
     """A section a tuning scheme, then ranks and memory over all of them."""
     points = [point for point in grid.points if holds(point, setting)]
     labels, tasks = _in_order(label(p) for p in points), _in_order(p["task"] for p in points)
-    made, ranks, memory, kinds = [], {}, [], set()
+    kinds = {label(point): KINDS.get(point["optimizer"], ZEROTH) for point in points}
+    measured = allocated() if peaks is None else peaks
+    made, ranks, memory, notes = [], {}, [], set()
     for tuning in _in_order(point["tuning"] for point in points):
         cells = _cells(grid, shelf, [point for point in points if point["tuning"] == tuning])
         equal = _equal(cells, labels, tasks)
         ranks[tuning] = {name: _rank(equal, name) for name in labels}
-        made.append(_scheme(f"{where}: tuning={tuning}", cells, labels, tasks, equal, ranks[tuning]))
-        memory.append((tuning, *_memory(_ended(cells))))
-        kinds |= {record["peak_memory_kind"] for record in _ended(cells) if record["peak_memory_kind"]}
-    note = f"MB, the least and the most among a kind's methods; {', '.join(sorted(kinds)).replace('_', ' ')}"
-    note += ", of the whole process: a tiny model is lost in its libraries'." if "resident_set" in kinds else "."
+        sizes = {name: _mebibytes(_ended(cells, label=name), measured.get(tuning, {}).get(name)) for name in labels}
+        made.append(_scheme(f"{where}: tuning={tuning}", cells, labels, tasks, equal, ranks[tuning], sizes))
+        memory.append((tuning, *_memory(sizes, kinds)))
+        notes |= {_words(record) for record in _ended(cells)}
     return [*made, _ranking(f"{where}: ranks {EQUAL.words}", ranks, labels),
-            Section(f"{where}: peak memory of training", ("tuning", "trained parameters", *_kinds()), tuple(memory),
-                    notes=(note,))]  # fmt: skip
+            Section(f"{where}: memory by kind of method", ("tuning", *_kinds()), tuple(memory),
+                    notes=("The least and the most among the methods of a kind.", *sorted(notes)))]  # fmt: skip
 
 
 def _in_order(values: Iterable[str]) -> list[str]:
@@ -133,7 +148,7 @@ def _rank(equal: Mapping[str, float], name: str) -> int | None:
 
 
 def _scheme(title: str, cells: Cells, labels: Sequence[str], tasks: Sequence[str], equal: Mapping[str, float],
-            ranks: Mapping[str, int | None]) -> Section:  # fmt: skip
+            ranks: Mapping[str, int | None], sizes: Mapping[str, float | None]) -> Section:  # fmt: skip
     """One tuning scheme: a row a method, the start in front."""
     start = [statistics.fmean(100 * r["zero_shot_accuracy"] for r in _ended(cells, task=task))
              if _ended(cells, task=task) else None for task in tasks]  # fmt: skip
@@ -144,21 +159,24 @@ def _scheme(title: str, cells: Cells, labels: Sequence[str], tasks: Sequence[str
         row = [_cell(cells, name, task) for task in tasks]
         runs = _ended(cells, label=name)
         costs = (_most(runs, "num_forwards", "{:,.0f}"), _most(runs, "num_backwards", "{:,.0f}"),
-                 _most(runs, "peak_memory_bytes", "{:,.0f}", 1e-6), _typical(runs))  # fmt: skip
+                 _text(sizes[name], "{:,.1f}"), _typical(runs))  # fmt: skip
         rows.append((name, *(cell.text for cell in row), _text(_mean(row)), *costs, _text(equal.get(name)),
                      _text(ranks[name], "{}")))  # fmt: skip
     columns = ("method", *(shown(TASK_NAMES, task) for task in tasks), AVERAGE, "forward passes", "backward passes",
-               "peak MB", "seconds a step", "at equal passes", "rank")  # fmt: skip
+               "MiB", "seconds a step", "at equal passes", "rank")  # fmt: skip
     bold = frozenset((1 + i, len(columns) - 1) for i, name in enumerate(labels) if ranks[name] in (1, 2))
-    return Section(title, columns, tuple(rows), bold, ("Tasks: test accuracy (%) of the whole run.", EQUAL.note))
+    trained = {f"{record['model']['num_parameters']:,}" for record in _ended(cells)}
+    notes = (f"Tasks: test accuracy (%) of the whole run. Seconds: the median step's. Trained parameters:"
+             f" {', '.join(sorted(trained)) or '-'}.", EQUAL.note)  # fmt: skip
+    return Section(title, columns, tuple(rows), bold, (*notes, *sorted({_words(record) for record in _ended(cells)})))
 
 
 def _text(value: float | None, form: str = "{:.2f}") -> str:
     return "-" if value is None else form.format(value)
 
 
-def _most(runs: Sequence[Record], key: str, form: str, unit: float = 1) -> str:
-    return _text(max((unit * r[key] for r in runs if r[key] is not None), default=None), form)
+def _most(runs: Sequence[Record], key: str, form: str) -> str:
+    return _text(max((r[key] for r in runs if r[key] is not None), default=None), form)
 
 
 def _typical(runs: Sequence[Record]) -> str:
@@ -178,13 +196,22 @@ def _ranking(title: str, ranks: Mapping[str, Mapping[str, int | None]], labels: 
     return Section(title, ("method", *ranks, "mean"), tuple(rows))
 
 
-def _memory(runs: Sequence[Record]) -> tuple[str, ...]:
-    """Trained parameters, then peak MB of each kind of method, "480 - 512"."""
-    sizes = {f"{record['model']['num_parameters']:,}" for record in runs}
-    found = [", ".join(sorted(sizes)) or "-"]
+def _mebibytes(runs: Sequence[Record], measured: int | None) -> float | None:
+    """The runs' own greatest peak; of runs without one, what a step was measured to take."""
+    own = [record["peak_memory_bytes"] for record in runs if record["peak_memory_kind"] == OWN]
+    found = max((size for size in own if size is not None), default=measured)
+    return None if found is None or not runs else found / 2**20
+
+
+def _words(record: Record) -> str:
+    return OF_RUNS if record["peak_memory_kind"] == OWN else OF_BENCH
+
+
+def _memory(sizes: Mapping[str, float | None], kinds: Mapping[str, str]) -> tuple[str, ...]:
+    """MiB of each kind of method, "480.0 - 512.0"."""
+    found = []
     for kind in _kinds():
-        peaks = [record["peak_memory_bytes"] / 1e6 for record in runs if record["peak_memory_bytes"] is not None
-                 and KINDS.get(record["choices"]["optimizer"], ZEROTH) == kind]  # fmt: skip
-        ends = [f"{value:,.0f}" for value in (min(peaks, default=0), max(peaks, default=0))]
-        found.append(" - ".join(_in_order(ends)) if peaks else "-")
+        own = [size for name, size in sizes.items() if size is not None and kinds[name] == kind]
+        ends = [f"{value:,.1f}" for value in (min(own, default=0), max(own, default=0))]
+        found.append(" - ".join(_in_order(ends)) if own else "-")
     return tuple(found)

@@ -14,7 +14,7 @@ from experiments.grid import Grid, GridError, Point, load, parse
 from experiments.selection import Shelf
 from experiments.tables.layout import Section
 from experiments.tables.memory import by_scheme
-from experiments.tables.zo_bench import effort, label, of_setting
+from experiments.tables.zo_bench import OF_BENCH, OF_RUNS, allocated, effort, label, of_setting
 from tests.tables.conftest import Make
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -42,7 +42,8 @@ FILES = {
     "optimizer/sgd.yaml": "algorithm:\n  lr: 1.0e-2\n",
     "optimizer/forward-grad.yaml": "lr: 1.0e-6\n",
 }
-SCHEME = ("method", "SST-2", "COPA", "AVG", "forward passes", "backward passes", "peak MB", "seconds a step",
+PEAKS = {"full": {"SGD": 30 << 20, "ZO-SGD (MeZO)": 2 << 20, "ZO-SGD (MeZO), block-wise": 9 << 19}}
+SCHEME = ("method", "SST-2", "COPA", "AVG", "forward passes", "backward passes", "MiB", "seconds a step",
           "at equal passes", "rank")  # fmt: skip
 
 
@@ -72,7 +73,7 @@ def record_of(make: Make, grid: Grid, point: Point, scores: tuple[float, float],
 
 
 def made_of(grid: Grid, records: list[dict[str, Any]]) -> list[Section]:
-    return of_setting(grid, Shelf(records, grid.conf), grid.settings[0], "Small")
+    return of_setting(grid, Shelf(records, grid.conf), grid.settings[0], "Small", PEAKS)
 
 
 def test_a_scheme_has_its_own_rates_and_only_the_whole_model_has_the_model_s(bench: Grid, conf: Path):
@@ -111,16 +112,26 @@ def test_ranks_are_at_equal_passes_and_the_rest_is_of_whole_runs(bench: Grid, ma
     assert full.columns == SCHEME and full.title == "Small: tuning=full"
     assert full.rows == (
         ("before training", "50.00", "50.00", "50.00", "-", "-", "-", "-", "-", "-"),
-        ("SGD", "90.00", "90.00", "90.00", "10", "10", "300", "0.0040", "70.00", "4"),
-        ("Forward-Grad", "95.00", "95.00", "95.00", "10", "0", "200", "0.0040", "80.00", "1"),
-        ("ZO-SGD (MeZO)", "75.00", "75.00", "75.00", "20", "0", "200", "0.0040", "75.00", "2"),
-        ("ZO-SGD (MeZO), block-wise", "60.00", "60.00", "60.00", "40", "0", "200", "0.0040", "75.00", "2"),
+        ("SGD", "90.00", "90.00", "90.00", "10", "10", "30.0", "0.0040", "70.00", "4"),
+        ("Forward-Grad", "95.00", "95.00", "95.00", "10", "0", "-", "0.0040", "80.00", "1"),
+        ("ZO-SGD (MeZO)", "75.00", "75.00", "75.00", "20", "0", "2.0", "0.0040", "75.00", "2"),
+        ("ZO-SGD (MeZO), block-wise", "60.00", "60.00", "60.00", "40", "0", "4.5", "0.0040", "75.00", "2"),
     )
     assert full.bold == {(2, 9), (3, 9), (4, 9)}
     assert all(cell == "-" for row in lora.rows for cell in row[1:])
     assert [row[0] for row in ranks.rows] == list(scores) and {row[-1] for row in ranks.rows} == {"-"}
-    assert memory.rows == (("full", "9,000", "300", "200", "200"), ("lora", "-", "-", "-", "-"))
-    assert "resident set, of the whole process" in memory.notes[0]
+    assert "Trained parameters: 9,000." in full.notes[0]
+    assert memory.rows == (("full", "30.0", "-", "2.0 - 4.5"), ("lora", "-", "-", "-"))
+    assert memory.notes[1:] == (OF_BENCH,) and full.notes[-1] == OF_BENCH and OF_BENCH not in lora.notes
+
+
+def test_on_a_gpu_memory_is_the_runs_own(bench: Grid, make: Make):
+    records = [record_of(make, bench, point, (0.6, 0.7)) for point in bench.points]
+    for record in records:
+        record["peak_memory_kind"] = "cuda_allocated"
+    full, _, _, memory = made_of(bench, records)
+    assert [row[6] for row in full.rows[1:]] == ["286.1", "190.7", "190.7", "190.7"] and full.notes[-1] == OF_RUNS
+    assert memory.rows == (("full", "286.1", "190.7", "190.7"), ("lora", "286.1", "190.7", "190.7"))
 
 
 def test_failures_are_said_and_rank_nothing(bench: Grid, make: Make):
@@ -133,7 +144,7 @@ def test_failures_are_said_and_rank_nothing(bench: Grid, make: Make):
     assert ranks.columns == ("method", "full", "lora", "mean")
     assert ranks.rows == (("Forward-Grad", "1", "1", "1.00"), ("ZO-SGD (MeZO)", "1", "1", "1.00"),
                           ("SGD", "-", "-", "-"), ("ZO-SGD (MeZO), block-wise", "1", "-", "-"))  # fmt: skip
-    assert memory.rows[1] == ("lora", "50", "300", "200", "200")
+    assert memory.rows[1] == ("lora", "-", "-", "-")  # nothing was measured with an adapter
 
 
 def test_passes_are_counted_in_forwards():
@@ -162,6 +173,8 @@ def test_memory_is_shown_by_scheme(tmp_path: Path):
     schemes = {"full": {"trained": 1000, "bytes": {"SGD": 3 * 2**20, "MeZO": 2**19}},
                "lora": {"trained": 10, "bytes": {"SGD": 2**20}}}  # fmt: skip
     file.write_text(json.dumps({"setting": setting, "schemes": schemes}))
+    assert allocated(tmp_path / "none.json") == {}
+    assert allocated(file) == {"full": {"SGD": 3 * 2**20, "MeZO": 2**19}, "lora": {"SGD": 2**20}}
     (section,) = by_scheme(file)
     assert section.columns == ("method", "full", "lora")
     assert section.rows == (("trained parameters", "1,000", "10"), ("SGD", "3.0", "1.0"), ("MeZO", "0.5", "-"))
@@ -181,6 +194,12 @@ def test_what_is_counted_is_a_step_s_own(tmp_path: Path):
     assert full["AdamW"] - full["SGD"] >= 2 * n and full["SGD"] > n > full["ZO-SGD (MeZO)"]
     assert full["ZO-Adam (MeZO-Adam)"] >= 2 * n
     assert lora["SGD"] < full["SGD"] and lora["AdamW"] - lora["SGD"] < n / 10
+
+
+def test_all_of_the_sweep_s_methods_are_measured():
+    wanted = {label(point) for point in load("zo_bench", "mini").points}
+    text = (ROOT / "scripts" / "bench_memory.py").read_text()
+    assert [name for name in wanted if f'    "{name}": (' not in text] == []
 
 
 def test_make_s_names_have_a_dash():
