@@ -61,7 +61,7 @@ class MeZOAdam(MeZO):
         if not g.is_cuda:
             learn_(m, v, g, *self.betas)
             return change(m.to(g.dtype), v.to(g.dtype), t, lr, *self.betas, self.adam_eps)
-        now = torch.tensor([t, lr], dtype=torch.float64, device=g.device)  # numbers would compile anew every step
+        now = _on_device(t, lr, g.device)
         delta = _compiled()(m.view(-1), v.view(-1), g.view(-1), now[0], now[1], *self.betas, self.adam_eps)
         return delta.view(g.shape)
 
@@ -82,6 +82,12 @@ def _learn_and_change(m: Tensor, v: Tensor, g: Tensor, t: Tensor, lr: Tensor, b1
                       adam_eps: float) -> Tensor:
     learn_(m, v, g, b1, b2)
     return change(m.to(g.dtype), v.to(g.dtype), t, lr, b1, b2, adam_eps)
+
+
+@functools.lru_cache(maxsize=8)
+def _on_device(t: int, lr: float, device: torch.device) -> Tensor:
+    """t and lr: numbers would be compiled anew every step, and a copy for each parameter would wait each time."""
+    return torch.tensor([t, lr], dtype=torch.float64, device=device)
 
 
 @functools.cache

@@ -101,8 +101,8 @@ def table4(folder: Path | None = None) -> list[Section]:
     ]  # fmt: skip
 
 
-_MEMORY = ("The paper's: one H200. Ours: the most that CUDA's allocator held in three steps of a process of its own;"
-           " weights are random, of the model's shape. `-`: not measured.")  # fmt: skip
+_MEMORY = ("The paper's: one H200. Ours: the most that CUDA's allocator held in three steps; weights are random, of the"
+           " model's shape. `-`: not measured.")  # fmt: skip
 _TIME = "The paper does not print how long its rows are, so that its times and ours need not agree."
 
 
