@@ -34,7 +34,8 @@ def lines(artefact: str, inputs: Inputs) -> list[list[str]]:
     if artefact in STUDIES:
         state = f"measured: {studied(artefact)}" if studied(artefact) else f"not measured: make run-{artefact}"
     elif artefact in BENCHED:
-        state = f"the paper's settings: {benched(gpu=True) or 'not measured'}; others: {benched(gpu=False) or 'none'}"
+        theirs, others = benched(gpu=True), benched(gpu=False)
+        state = f"measured: {theirs}" if theirs else f"the paper's settings not measured; others: {others or 'none'}"
     else:
         state = configured(artefact)
     return [[artefact, "-", "-", "-", "-", "-", "-", state]]

@@ -112,12 +112,12 @@ def _curves(file: Path) -> list[dict]:
 
 def benched(gpu: bool) -> str:
     """Which models the benchmark was run on: the paper's on a GPU, or the others and CPUs."""
-    found: dict[str, list[str]] = {}
+    found: dict[str, dict[str, None]] = {}  # card -> its models, in order
     theirs = paper()[0]
     for row in measured()[0]:
         if gpu == (row.gpu and (row.model, row.precision) in theirs):
-            found.setdefault(f"{row.model} {row.precision} on {row.card}", []).append(row.method)
-    return "; ".join(f"{setting} ({len(methods)} methods)" for setting, methods in found.items())
+            found.setdefault(row.card, {})[f"{row.model} {row.precision}"] = None
+    return "; ".join(f"{', '.join(models)} on {card}" for card, models in found.items())
 
 
 def configured(name: str) -> str:
