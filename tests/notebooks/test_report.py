@@ -66,7 +66,7 @@ def test_the_answers_are_the_records_numbers(pages: Path):
     sst2, rte = (0.5 + 0.6 * 0.42) - 0.82, (0.5 + 0.6 * 0.12) - 0.72  # seed 0; seed 1 has 0.01 more at its end
     mean = 100 * (sst2 + rte) / 2 + 0.5 * (0.6 - 1)
     assert f"BSZO is behind MeZO by {-mean:.2f} points (2 tasks" in text
-    assert "over 4 pairs of task and model" in text and "+5.00 points whole runs" in text.replace(" ,", "")
+    assert "over 4 pairs of task and model" in text and "+5.00 points at the end of each run" in text
     text = text_of(pages / "2-posterior-and-noise.html")
     assert "the median gain is 0.25" in text and "1.00 times the γ of the run's own" in text  # 1 / (1 + 3)
     text = text_of(pages / "3-low-precision.html")

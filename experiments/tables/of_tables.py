@@ -1,0 +1,109 @@
+"""Findings from the runs of Tables 1 and 3: a function a number in results/findings.md."""
+
+import statistics
+from collections.abc import Mapping
+
+from experiments.grid import load
+from experiments.tables.accuracy import AVERAGE, Block
+from experiments.tables.evidence import NOT_RUN, PROFILE, Evidence, numbers
+from experiments.tables.names import METHODS, TASKS, shown
+
+
+def size(evidence: Evidence) -> str:
+    """Millions of parameters of the models."""
+    found = [record["model"]["num_parameters"] / 1e6 for record in evidence.records
+             if record["choices"]["tuning"] == "full" and record["model"].get("num_parameters")]  # fmt: skip
+    return f"{min(found):.2f} to {max(found):.2f}" if found else NOT_RUN
+
+
+def steps(evidence: Evidence) -> str:
+    found = sorted({record["num_steps"] for _, record in evidence.cells("table1", "table3")})
+    return " or ".join(f"{number:,}" for number in found) or NOT_RUN
+
+
+def rates(evidence: Evidence) -> str:
+    """How many learning rates are chosen from."""
+    del evidence
+    found = sorted({len(grid.candidates(point)) for grid in (load("table1", PROFILE), load("table3", PROFILE))
+                    for point in grid.points})  # fmt: skip
+    return " or ".join(map(str, found))
+
+
+def passes(evidence: Evidence) -> str:
+    """Forward passes a step, by method."""
+    found = {point["optimizer"]: record["num_forwards"] / record["num_steps"]
+             for point, record in evidence.cells("table1", "table3")}  # fmt: skip
+    return ", ".join(f"{shown(METHODS, name)} {found[name]:g}" for name in METHODS if name in found) or NOT_RUN
+
+
+def averages(evidence: Evidence) -> str:
+    """A line a block: averages over all tasks, and who leads how many."""
+    lines = []
+    for title, block in evidence.blocks():
+        for source in ("official", "corrected"):
+            rows = {label: row for label, row in numbers(block, source).items() if AVERAGE in row}
+            if len(rows) > 1:
+                each = ", ".join(f"{label} {row[AVERAGE]:.1f}" for label, row in rows.items())
+                lines.append(f"- {title}, {source}: {each}. {_leaders(block, rows)}")
+    return "\n".join(lines) or f"- {NOT_RUN}"
+
+
+def _leaders(block: Block, rows: Mapping[str, Mapping[str, float]]) -> str:
+    best = {task: max(row[task] for row in rows.values()) for task in block.tasks}
+    count = {label: sum(row[task] == best[task] for task in block.tasks) for label, row in rows.items()}
+    leads = sorted((label for label in count if count[label]), key=lambda label: -count[label])
+    return f"Best of a task, ties for each: {', '.join(f'{label} {count[label]}' for label in leads)}."
+
+
+def equal_forwards(evidence: Evidence) -> str:
+    """BSZO's average minus MeZO's in every block, at an equal number of forward passes."""
+    lines, gaps = [], []
+    for title, block in evidence.blocks(budget=0):
+        for source in ("official", "corrected"):
+            rows = numbers(block, source)
+            if all(AVERAGE in rows.get(label, {}) for label in ("BSZO", "MeZO")):
+                gaps.append(rows["BSZO"][AVERAGE] - rows["MeZO"][AVERAGE])
+                lines.append(f"{title}, {source} {gaps[-1]:+.2f}")
+    ahead = f"MeZO is ahead in {sum(gap < 0 for gap in gaps)} of {len(gaps)} averages"
+    return f"{ahead} (BSZO minus MeZO: {'; '.join(lines)})" if lines else NOT_RUN
+
+
+def bszo_b(evidence: Evidence) -> str:
+    gaps = [gap for _, gap in evidence.paired("optimizer", "bszo-b", "bszo", "table1", "table3", fidelity="corrected")]
+    return f"the same test accuracy in {sum(gap == 0 for gap in gaps)} of {len(gaps)} pairs of runs"
+
+
+def hizoo(evidence: Evidence) -> str:
+    """HiZOO against MeZO by precision: how far apart the cells are, and how many chose another rate."""
+    gaps: dict[str, list[float]] = {}
+    others: dict[str, int] = {}
+    rates_of = {tuple(sorted(point.items())): record["config"]["optimizer"]["lr"]
+                for point, record in evidence.cells("table1", "table3")}  # fmt: skip
+    for point, gap in evidence.paired("optimizer", "hizoo", "mezo", "table1", "table3", fidelity="corrected"):
+        gaps.setdefault(point["precision"], []).append(abs(gap))
+        chosen = {rates_of[tuple(sorted({**point, "optimizer": name}.items()))] for name in ("hizoo", "mezo")}
+        others[point["precision"]] = others.get(point["precision"], 0) + len(chosen) - 1
+    each = [f"in {name} {statistics.fmean(values):.2f} points apart on average over {len(values)} pairs of runs, at"
+            f" most {max(values):.2f} ({others[name]} of them at other rates)"
+            for name, values in gaps.items()]  # fmt: skip
+    return "; ".join(each) or NOT_RUN
+
+
+def words(evidence: Evidence) -> str:
+    """What `corrected` gains over `official` by task, for the masked model."""
+    return _by_task(evidence, "table1")
+
+
+def words_causal(evidence: Evidence) -> str:
+    """The same in fp32 for the causal model, whose label words are the same in both."""
+    return _by_task(evidence, "table3", precision="fp32")
+
+
+def _by_task(evidence: Evidence, name: str, **wanted: str) -> str:
+    gaps: dict[str, list[float]] = {}
+    for point, gap in evidence.paired("fidelity", "corrected", "official", name, **wanted):
+        gaps.setdefault(shown(TASKS, point["task"]), []).append(gap)
+    return ", ".join(f"{task} {statistics.fmean(values):+.1f}" for task, values in gaps.items()) or NOT_RUN
+
+
+FINDINGS = (size, steps, rates, passes, averages, equal_forwards, bszo_b, hizoo, words, words_causal)

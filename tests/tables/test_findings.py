@@ -1,0 +1,77 @@
+"""results/findings.md: its numbers are made from records, by hand here."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from experiments import record as records
+from experiments.grid import Point, load
+from experiments.tables.command import Inputs
+from experiments.tables.evidence import Evidence, sides
+from experiments.tables.findings import FINDINGS, written
+from tests.tables.test_sweeper import written as made
+
+ROOT = Path(__file__).resolve().parents[2]
+TEMPLATE = (ROOT / "results" / "findings.md").read_text()
+TEST = {"mezo": 0.7, "bszo": 0.8, "bszo-b": 0.8}
+
+
+def put(folder: Path, point: Point, **changes: Any) -> None:
+    """A run's record for a cell: BSZO 80 % at its end and 60 % half-way, MeZO 70 %, two passes a step and three."""
+    record = made(point, folder, 0.9)["return_value"]
+    a_step = 2 if point["optimizer"] == "mezo" else 3
+    end = TEST[point["optimizer"]]
+    curve = [{"step": step, "num_forwards": step * a_step, "train_loss": 0.5, "validation_accuracy": score,
+              "train_seconds": 0.1 * step, "gain": 0.25, "noise_var": 1.0}
+             for step, score in ((0, 0.5), (100, 0.6), (200, end))]  # fmt: skip
+    record |= {"num_steps": 200, "num_forwards": 200 * a_step, "curve": curve, "test_accuracy": end,
+               "validation_accuracy": end, "model": {"num_parameters": 250_000}, **changes}  # fmt: skip
+    records.write(record, folder)
+
+
+@pytest.fixture
+def evidence(tmp_path: Path) -> Evidence:
+    """Table 1's SST-2 of three methods, every rate, seed 0, corrected."""
+    grid = load("table1", "mini")
+    for point in grid.points:
+        if (point["optimizer"] in TEST and point["seed"] == "0" and point["fidelity"] == "corrected"):
+            for candidate in grid.candidates(point):
+                put(tmp_path / "mini", candidate)
+    return Evidence(Inputs(tmp_path))
+
+
+def test_every_number_that_the_text_names_is_made_and_none_is_idle():
+    assert set(re.findall(r"\{(\w+)\}", TEMPLATE)) == set(FINDINGS)
+
+
+def test_without_records_it_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("experiments.tables.walks.points", lambda: ([], []))
+    text = written(TEMPLATE, Inputs(tmp_path))
+    assert text.count("(not run)") >= len(FINDINGS) - 3 and "{" not in text
+
+
+def test_a_name_that_nothing_makes_is_an_error(tmp_path: Path):
+    with pytest.raises(KeyError, match="nothing"):
+        written("{nothing}", Inputs(tmp_path))
+
+
+def test_tables_by_hand(evidence: Evidence):
+    names = ("averages", "passes", "equal_forwards", "bszo_b", "size", "gains")
+    text = {name: FINDINGS[name](evidence) for name in names}
+    assert text["averages"] == ("- Table 1, tiny-roberta, fp32, corrected: MeZO 70.0, BSZO 80.0, BSZO-B 80.0."
+                                " Best of a task, ties for each: BSZO 5, BSZO-B 5.")  # fmt: skip
+    assert text["passes"] == "MeZO 2, BSZO 3, BSZO-B 3"
+    # within MeZO's 400 passes BSZO is at step 100: 60 against 70 %
+    assert text["equal_forwards"] == ("MeZO is ahead in 1 of 1 averages"
+                                      " (BSZO minus MeZO: Table 1, tiny-roberta, fp32, corrected -10.00)")  # fmt: skip
+    assert text["bszo_b"] == "the same test accuracy in 5 of 5 pairs of runs"
+    assert text["size"] == "0.25 to 0.25" and text["gains"] == "tiny-roberta fp32 0.25 (5 runs)"
+
+
+def test_pairs_differ_in_one_thing_alone(evidence: Evidence):
+    pairs = evidence.paired("optimizer", "bszo", "mezo", "table1")
+    assert [gap for _, gap in pairs] == pytest.approx([10.0] * 5)
+    assert {point["task"] for point, _ in pairs} == {"sst2", "rte", "cb", "wic", "trec"}
+    assert sides([1.0, 0.0, -2.0, 3.0]) == "2 better, 1 worse"
