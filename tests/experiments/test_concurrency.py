@@ -96,13 +96,13 @@ def test_status_while_runs_end(tmp_path: Path):
     process.start()
     while process.is_alive():
         inputs = Inputs(tmp_path)
-        counts.append(int(status.line("table1", "mini", inputs)[3]))
+        counts.append(int(status.of_runs("table1", "mini", inputs)[3]))
         assert inputs.problems("mini") == []
         if counts[-1]:
             seen.set()
     assert process.exitcode == 0
     assert counts == sorted(counts) and len(set(counts)) > 1
-    last = [status.line("table1", "mini", Inputs(folder)) for folder in (tmp_path, RUNS)]
+    last = [status.of_runs("table1", "mini", Inputs(folder)) for folder in (tmp_path, RUNS)]
     assert last[0] == last[1]
 
 
