@@ -36,7 +36,8 @@ class FirstOrder(torch.optim.Optimizer):
 
     Raises:
         NonFiniteLoss: before the backward pass; the parameters have not moved.
-        OptimError: gradient_checkpointing without repeated modules; an eps that the parameters' type rounds to zero.
+        OptimError: gradient_checkpointing without repeated modules; arguments that the algorithm cannot take; an eps
+            that the parameters' type rounds to zero.
 
     Source: Loshchilov and Hutter 2019, arXiv 1711.05101 (AdamW); Chen et al. 2016, arXiv 1604.06174 (checkpointing).
     """
@@ -46,7 +47,7 @@ class FirstOrder(torch.optim.Optimizer):
         self._layers: list[nn.Module] = []
         if gradient_checkpointing:
             self._layers = _layers_of(module)
-        self.algorithm = algorithm(params)
+        self.algorithm = _built(algorithm, params)
         _require_eps(self.algorithm)
         super().__init__(self.algorithm.param_groups, self.algorithm.defaults)
         self.param_groups, self.state = self.algorithm.param_groups, self.algorithm.state
@@ -99,6 +100,15 @@ class FirstOrder(torch.optim.Optimizer):
         self.param_groups, self.state = self.algorithm.param_groups, self.algorithm.state
         for name, value in state_dict["counters"].items():
             setattr(self, name, value)
+
+
+def _built(algorithm: Algorithm, params: Params) -> torch.optim.Optimizer:
+    """torch says what is out of range, but compares a text or takes apart a number without a look."""
+    try:
+        return algorithm(params)
+    except (IndexError, TypeError, ValueError) as error:
+        given = ", ".join(f"{name}={value}" for name, value in getattr(algorithm, "keywords", {}).items())
+        raise OptimError(f"algorithm: cannot be built with {given or 'what it is given'}: {error}") from error
 
 
 def _require_eps(algorithm: torch.optim.Optimizer) -> None:

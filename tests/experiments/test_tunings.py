@@ -146,6 +146,8 @@ def test_written_answers_run_on_either_objective(cli: Cli, runs: Runs, tmp_path:
     (("tuning=in-context", "protocol=zero-shot"), "tuning.num_shots=32: must be 0 to 16, the number of training"),
     (("tuning=prefix", "optimizer=adamw", "optimizer.gradient_checkpointing=true"),
      "optimizer.gradient_checkpointing=true: a layer's second pass would put its keys behind the prefix again"),
+    (("optimizer=adamw", "optimizer.algorithm.betas=[0.9]"), "optimizer.algorithm: cannot be built with lr="),
+    (("optimizer=hybrid", "optimizer.algorithm.lr=x"), "optimizer.algorithm: cannot be built with lr=x"),
     (("precision=bf16-sr", "optimizer=adamw"), "precision.rounding=stochastic: torch's optimizers round to the"),
     (("task=squad",), "task=squad: tiny-roberta is masked and writes no answers; take a causal model"),
     (("task=squad", "model=tiny-opt", "tuning=linear-probe"), "tuning=linear-probe: tells options apart"),
