@@ -6,6 +6,7 @@ that nothing is copied to the device and no launch waits.
 
 import functools
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any, Self
@@ -43,11 +44,12 @@ def shift(out: Tensor, theta: Tensor | None, keys: Sequence[tuple[int, int]], fa
     if out.numel() == 0:
         return
     terms = tuple(x for k, c in zip(keys, factors, strict=True) for x in (c, *_halves(k)))
-    _kernels().shift[(-(-out.numel() // _BLOCK),)](
-        out, out if theta is None else theta, out if counter is None else counter,
-        out if curvature is None else curvature, out.numel(), float(decay), terms, _halves(round_key or (0, 0)),
-        HAS_THETA=theta is not None, HAS_COUNTER=counter is not None, HAS_CURVATURE=curvature is not None,
-        ROUND=round_key is not None, RADEMACHER=rademacher, BLOCK=_BLOCK, num_warps=_NUM_WARPS)  # fmt: skip
+    with _on(out.device):
+        _kernels().shift[(-(-out.numel() // _BLOCK),)](
+            out, out if theta is None else theta, out if counter is None else counter,
+            out if curvature is None else curvature, out.numel(), float(decay), terms, _halves(round_key or (0, 0)),
+            HAS_THETA=theta is not None, HAS_COUNTER=counter is not None, HAS_CURVATURE=curvature is not None,
+            ROUND=round_key is not None, RADEMACHER=rademacher, BLOCK=_BLOCK, num_warps=_NUM_WARPS)  # fmt: skip
 
 
 def shift_low_rank(out: Tensor, theta: Tensor, keys: Sequence[tuple[int, int]], factors: Sequence[float],
@@ -63,9 +65,10 @@ def shift_low_rank(out: Tensor, theta: Tensor, keys: Sequence[tuple[int, int]], 
     rows, columns = theta.shape
     terms = tuple(x for k, c in zip(keys, factors, strict=True) for x in (c, *_halves(k)))
     grid = (-(-rows // _ROWS), -(-columns // _BLOCK))
-    _kernels().shift_low_rank[grid](
-        out, theta, rows, columns, float(decay), terms, _halves(basis), _halves(round_key or (0, 0)), RANK=rank,
-        ROUND=round_key is not None, ROWS=_ROWS, BLOCK=_BLOCK, num_warps=_NUM_WARPS)  # fmt: skip
+    with _on(out.device):
+        _kernels().shift_low_rank[grid](
+            out, theta, rows, columns, float(decay), terms, _halves(basis), _halves(round_key or (0, 0)), RANK=rank,
+            ROUND=round_key is not None, ROWS=_ROWS, BLOCK=_BLOCK, num_warps=_NUM_WARPS)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -119,15 +122,24 @@ class Table:
     def takes(tensors: Sequence[Tensor]) -> bool:
         """Whether one table can hold them."""
         of_a_kind = len({(t.dtype, t.device) for t in tensors}) == 1
-        return of_a_kind and all(serves(t) and t.is_contiguous() and t.data_ptr() % 16 == 0 for t in tensors)
+        return of_a_kind and all(
+            serves(t) and t.is_contiguous() and t.data_ptr() % 16 == 0 and t.numel() < 1 << 31 for t in tensors)
 
     def launch(self, start: int, stop: int, scalars: Scalars) -> None:
         """Shift the tensors [start, stop)."""
         first, last = self.firsts[start], self.firsts[stop]
-        _kernels().shift_many[(last - first,)](
-            self.wide, self.narrow, self.tensor_of, scalars.rows, first, self.wide.shape[1],
-            DTYPE=_kernels().TYPES[self.dtype], TERMS=scalars.num_terms, ROUND=scalars.rounds,
-            RADEMACHER=scalars.rademacher, SPAN=_SPAN, BLOCK=_BLOCK, num_warps=_NUM_WARPS)  # fmt: skip
+        if first == last:
+            return
+        with _on(self.wide.device):
+            _kernels().shift_many[(last - first,)](
+                self.wide, self.narrow, self.tensor_of, scalars.rows, first, self.wide.shape[1],
+                DTYPE=_kernels().TYPES[self.dtype], TERMS=scalars.num_terms, ROUND=scalars.rounds,
+                RADEMACHER=scalars.rademacher, SPAN=_SPAN, BLOCK=_BLOCK, num_warps=_NUM_WARPS)  # fmt: skip
+
+
+def _on(device: torch.device) -> AbstractContextManager[Any]:
+    """Triton launches on the current GPU; a model that is spread over several has parameters on others."""
+    return nullcontext() if device.index == torch.cuda.current_device() else torch.cuda.device(device)
 
 
 def _halves(key: tuple[int, int]) -> tuple[float, ...]:
