@@ -30,6 +30,10 @@ NUMBERED = f"#{NUMBER} %(message)s"
 SHORT = ("mini",)  # profiles whose runs take seconds: that they end is all that is worth a line
 
 
+def number(runs: Sequence[Any]) -> str:
+    return f"{len(runs)} run{'' if len(runs) == 1 else 's'}"
+
+
 def missing(grid: Grid, runs: Path) -> tuple[list[Point], list[Point]]:
     """What is to do of a grid by the records that are there now; see `missing_runs`."""
     return missing_runs(grid, Shelf(gather(runs)[0], grid.conf))
@@ -65,9 +69,9 @@ class GridSweeper(Sweeper):
             log.info(line)
         name, started = f"{grid.name} {grid.profile}", time.monotonic()
         failed = launched = 0
-        for phase, what in enumerate(("runs that choose learning rates", "runs of the cells")):
+        for phase, what in enumerate(("to choose learning rates", "for the cells")):
             chosen = missing(wanted, runs)[phase]
-            log.info("%s: to do: %d %s", name, len(chosen), what)
+            log.info("%s: %s to do %s", name, number(chosen), what)
             if chosen:
                 with Progress(name, chosen, runs):
                     failed += self._launch(chosen, passed, launched)
@@ -77,8 +81,8 @@ class GridSweeper(Sweeper):
             log.info(line)
             raise RunFailed(line, 1)
         left = sum(map(len, missing(wanted, runs)))  # others do them, or an override made them another's cells
-        log.info("%s: %d runs in %s, %s missing", name, launched, clock(time.monotonic() - started),
-                 f"{left} are still" if left else "nothing is")  # fmt: skip
+        log.info("%s: %s in %s, %s missing", name, number(range(launched)), clock(time.monotonic() - started),
+                 f"{left} still" if left else "nothing is")  # fmt: skip
         return None
 
     def _voices(self, profile: str, passed: Sequence[str]) -> list[str]:

@@ -102,11 +102,11 @@ def test_a_sweep_says_how_far_it_is(tmp_path: Path, lines: list[str], monkeypatc
     made, launcher = sweeper(tmp_path, run)
     made.sweep(["task=sst2", "optimizer=mezo"])
     assert all(job["tracker.progress"] == "never" for _, jobs in launcher.launches for job in jobs)
-    assert lines[0] == "table1 mini: to do: 3 runs that choose learning rates"
+    assert lines[0] == "table1 mini: 3 runs to do to choose learning rates"
     counts = [re.match(r"table1 mini: (\d) of (\d), \d:\d\d:\d\d left; sst2 tiny-roberta", line) for line in lines[1:4]]
     assert [found and found.groups() for found in counts] == [("1", "3"), ("2", "3"), ("3", "3")]
     assert lines[3].startswith("table1 mini: 3 of 3, 0:00:00 left") and lines[3].endswith("lr=0.0001: 50.0 %")
-    assert lines[4] == "table1 mini: to do: 9 runs of the cells" and len(lines) == 4 + 1 + 9 + 1
+    assert lines[4] == "table1 mini: 9 runs to do for the cells" and len(lines) == 4 + 1 + 9 + 1
     assert re.fullmatch(r"table1 mini: 12 runs in \d:\d\d:\d\d, nothing is missing", lines[-1])
 
 
