@@ -1,5 +1,6 @@
 """What is done to the directions of any method: entries masked, blocks estimated one by one."""
 
+import logging
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, get_args
@@ -8,6 +9,8 @@ from torch import Tensor, nn
 
 from bszo.errors import OptimError
 from bszo.perturb import Block, Blocks, Directions, Mask, MaskScope, Sparse, Split, mix64, partition, zeros_of
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -22,6 +25,7 @@ class Restriction:
         sparsity: share of the entries of z that is zero, in [0, 1).
         mask_scope: layer: `sparsity` of every parameter's. global: a parameter's share follows from how many of its
             entries are among the least of all in magnitude, before the first step; `sparsity` is then the overall one.
+            Parameters that it masks whole, such as an adapter's that start at 0, never move: the log counts them.
         mask_interval: steps between two draws of the mask.
         blocks: none: the whole is one. transformer, halves, linear, tensor: see `bszo.perturb.partition`.
 
@@ -60,6 +64,10 @@ class Restricted:
         self.blocks: list[Block] = [] if by == "none" else partition(self.params, by, module)
         self.zeros = zeros_of(self.params, restriction.sparsity, restriction.mask_scope) if restriction.sparsity else []
         self._mask: Mask | None = None
+        still = sum(zeros >= p.numel() > 0 for zeros, p in zip(self.zeros, self.params, strict=bool(self.zeros)))
+        if still:
+            log.warning("sparsity=%s, mask_scope=%s: %d of %d parameters are masked whole and will not move",
+                        restriction.sparsity, restriction.mask_scope, still, len(self.params))  # fmt: skip
 
     def family(self, base: Directions, seed: int, step: int) -> Directions:
         """The method's family of this step, restricted."""

@@ -231,3 +231,14 @@ def test_what_cannot_be_is_refused_at_the_start(restriction: dict[str, Any], mes
     with pytest.raises(OptimError, match=message) as caught:
         MeZO(module.parameters(), lr=0.1, module=module).restrict(**restriction)
     assert "\n" not in str(caught.value)
+
+
+def test_parameters_that_are_masked_whole_are_said(caplog: pytest.LogCaptureFixture) -> None:
+    """LoRA's B starts at 0 and is the least of all: under a global mask it would stay there without a word."""
+    a, b = nn.Parameter(torch.ones(4, 8)), nn.Parameter(torch.zeros(8, 4))
+    MeZO([a, b]).restrict(sparsity=0.5)
+    assert caplog.messages == []
+    optimizer = MeZO([a, b], lr=0.1, eps=1e-2).restrict(sparsity=0.5, mask_scope="global")
+    assert caplog.messages == ["sparsity=0.5, mask_scope=global: 1 of 2 parameters are masked whole and will not move"]
+    optimizer.step(lambda: (a.detach().sum() + b.detach().sum()))
+    assert not b.any() and bool((a != 1).all())
