@@ -76,18 +76,25 @@ def _by_k(evidence: Evidence, budget: int | None) -> str:
 
 
 def drift(evidence: Evidence) -> str:
-    """The ends of the curves at lr 0 of real models in 16 bits."""
+    """What the walks do to real models in 16 bits at lr 0, and whether exact restoration ever moved one."""
     del evidence
-    data, _ = walks.points()
+    data = [row for row in walks.points()[0] if row["perplexity"] is not None or row["step"]]
     lines = []
     for model in sorted({row["model"] for row in data if row["perplexity"] is not None}):
         own = [row for row in data if row["model"] == model and row["dtype"] != "float32"]
-        for (dtype, eps, how), curve in walks.groups(own, walks.CURVE):
-            first, last = curve[0], curve[-1]
-            lines.append(f"{model} {dtype}, eps {eps:g}, {how}: {100 * last['drift']:.3g} % and perplexity"
-                         f" {walks.number(first['perplexity'])} to {walks.number(last['perplexity'])} in"
-                         f" {last['step']:,} steps")  # fmt: skip
+        for (dtype, eps), rows in walks.groups(own, ("dtype", "eps")):
+            curves = dict(walks.groups(rows, ("walk",)))
+            each = [_moved(how, curves[how,]) for how in ("three-leg", "two-leg") if (how,) in curves]
+            lines += [f"{model} {dtype}, eps {eps:g}: {', '.join(each)}"] if each else []
+    exact = [row["drift"] for row in data if row["walk"] == "exact"]
+    lines += [f"exact restoration {'never moves a weight' if max(exact) == 0 else 'moves weights'}"] if exact else []
     return "; ".join(lines) or NOT_RUN
+
+
+def _moved(how: str, curve: Sequence[walks.Row]) -> str:
+    first, last = curve[0]["perplexity"], curve[-1]["perplexity"]
+    times = f"{last / first:.3g} times" if first and last else "beyond every float,"
+    return f"{how} {100 * curve[-1]['drift']:.3g} % and {times} the perplexity in {curve[-1]['step']:,} steps"
 
 
 def walk_study(evidence: Evidence) -> str:
