@@ -66,7 +66,7 @@ class Restricted:
         self._mask: Mask | None = None
         still = sum(zeros >= p.numel() > 0 for zeros, p in zip(self.zeros, self.params, strict=bool(self.zeros)))
         if still:
-            log.warning("sparsity=%s, mask_scope=%s: %d of %d parameters are masked whole and will not move",
+            log.info("sparsity=%s, mask_scope=%s: %d of %d parameters are masked whole and will not move",
                         restriction.sparsity, restriction.mask_scope, still, len(self.params))  # fmt: skip
 
     def family(self, base: Directions, seed: int, step: int) -> Directions:

@@ -6,11 +6,11 @@ from bszo.perturb.directions import (
     Directions,
     Gaussian,
     Injected,
-    LowRank,
     Scaled,
 )
 from bszo.perturb.forward_mode import ForwardMode
 from bszo.perturb.inplace import Copies, Legs, Walk
+from bszo.perturb.low_rank import LowRank
 from bszo.perturb.noise import NOISE_VERSION, Distribution, Terms, mix64
 from bszo.perturb.oracle import Closure, LossOracle, Share
 from bszo.perturb.partition import Block, Split, partition, repeated_modules

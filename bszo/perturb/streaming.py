@@ -3,18 +3,19 @@
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
-from torch.overrides import TorchFunctionMode
 
 from bszo.perturb.buffers import Groups, Reused
 from bszo.perturb.directions import Directions
 from bszo.perturb.gpu import Table
 from bszo.perturb.inplace import Copies
 from bszo.perturb.noise import Terms
+from bszo.perturb.watch import Watch, flat
 
 log = logging.getLogger(__name__)
 
@@ -24,8 +25,8 @@ class Streaming:
 
     Extra memory: the weights of the modules that run inside one another, which is one layer's in practice; on a GPU,
     where several are made at a time, two of the largest matrices. Tied weights are perturbed alike wherever they run.
-    Parameters that are used while no owner of theirs runs (a functional call in some other module)
-    are found in the first perturbed pass; it is repeated with copies of them.
+    Parameters that are used while no owner of theirs runs (a functional call in some other module) are found in the
+    first perturbed pass; it is repeated with copies of them.
     """
 
     def __init__(self, params: list[Tensor], module: nn.Module) -> None:
@@ -39,7 +40,7 @@ class Streaming:
         reached = {i for owned in self.owners.values() for i in owned}
         self.copies = Copies(params, [i for i in range(len(params)) if i not in reached])
         self.watched = False  # has a perturbed pass been watched for uses that the hooks miss?
-        self.watch: _Watch | None = None  # while one is
+        self.watch: Watch | None = None  # while one is
         self.theta: dict[int, Tensor] = {}  # what the swapped parameters hold when nothing runs
         self.running = [0] * len(params)  # owners of each parameter that run now
         self.reused = Reused()
@@ -63,7 +64,7 @@ class Streaming:
             stack.callback(register_module_forward_pre_hook(enter).remove)  # first: others may read the weights
             stack.callback(register_module_forward_hook(leave, with_kwargs=True).remove)  # type: ignore[arg-type]
             if not self.watched:
-                self.watch = stack.enter_context(_Watch(self, missed))
+                self.watch = stack.enter_context(Watch(partial(self._note_missed, missed)))
                 stack.callback(setattr, self, "watch", None)
             yield
         if missed:
@@ -143,13 +144,19 @@ class Streaming:
         if isinstance(output, Tensor):
             lives_on = start <= output.data_ptr() < stop
         else:
-            lives_on = any(isinstance(v, Tensor) and start <= v.data_ptr() < stop for v in _flat((output,)))
+            lives_on = any(isinstance(v, Tensor) and start <= v.data_ptr() < stop for v in flat((output,)))
         if lives_on:  # a view of it
             return
         if group is not None and self.groups is not None:
             self.groups.give_back(group)
         elif not buffer.is_cuda:  # CUDA's allocator keeps what is free itself
             self.reused.give_back(buffer)
+
+    def _note_missed(self, missed: set[int], value: Any) -> None:
+        """A value reaches an operation; is it a parameter of which no owner runs?"""
+        i = self.index.get(id(value))
+        if i is not None and self.running[i] == 0 and i not in self.copies.indices:
+            missed.add(i)
 
     def _looked_up(self, module: nn.Module) -> int | None:
         """The parameter of a lookup, be it the model's or one that shares it: an output layer that needs few words."""
@@ -166,7 +173,7 @@ class Streaming:
     def _unwatched(self) -> AbstractContextManager[None]:
         """The engine's own work: a compiled kernel would be compiled again for a watch that is gone next time, and a
         rule for directions may read the parameters."""
-        return _WITHOUT if self.watch is None else _off(self.watch)
+        return _WITHOUT if self.watch is None else self.watch.off()
 
     def _restore_all(self) -> None:
         """After the closure, whether it returned or raised in the middle of a module."""
@@ -192,48 +199,12 @@ def _every_module_runs() -> Iterator[None]:
         torch.backends.mha.set_fastpath_enabled(enabled)
 
 
-@contextmanager
-def _off(watch: "_Watch") -> Iterator[None]:
-    watch.__exit__(None, None, None)
-    try:
-        yield
-    finally:
-        watch.__enter__()
-
-
 def _is_lookup(module: nn.Module) -> bool:
     if type(module) is not nn.Embedding or "forward" in vars(module):  # accelerate wraps forward
         return False
     return module.max_norm is None and len(module._parameters) == 1
 
 
-class _Watch(TorchFunctionMode):
-    """Notes the parameters that reach an operation while none of their owners runs."""
-
-    def __init__(self, engine: Streaming, missed: set[int]) -> None:
-        super().__init__()
-        self.engine, self.missed = engine, missed
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        result = func(*args, **(kwargs or {}))
-        if any(isinstance(value, Tensor) for value in _flat((result,))):  # reading .dtype or .shape uses no values
-            for value in _flat((*args, *(kwargs or {}).values())):
-                i = self.engine.index.get(id(value))
-                if i is not None and self.engine.running[i] == 0 and i not in self.engine.copies.indices:
-                    self.missed.add(i)
-        return result
-
-
 def _span(buffer: Tensor) -> tuple[int, int]:
     """Its addresses."""
     return buffer.data_ptr(), buffer.data_ptr() + buffer.nbytes
-
-
-def _flat(values: Any) -> Iterator[Any]:
-    for value in values:
-        if isinstance(value, (tuple, list)):
-            yield from _flat(value)
-        elif isinstance(value, dict):
-            yield from _flat(value.values())
-        else:
-            yield value

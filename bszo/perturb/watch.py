@@ -1,0 +1,43 @@
+"""What reaches torch's operations while a closure runs."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+
+
+class Watch(TorchFunctionMode):
+    """While entered, shows `seen` every argument of every operation that returns a tensor."""
+
+    def __init__(self, seen: Callable[[Any], None]) -> None:
+        super().__init__()
+        self.seen = seen
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        if any(isinstance(value, Tensor) for value in flat((result,))):  # reading .dtype or .shape uses no values
+            for value in flat((*args, *(kwargs or {}).values())):
+                self.seen(value)
+        return result
+
+    @contextmanager
+    def off(self) -> Iterator[None]:
+        """Look away for a while."""
+        self.__exit__(None, None, None)
+        try:
+            yield
+        finally:
+            self.__enter__()
+
+
+def flat(values: Any) -> Iterator[Any]:
+    """The leaves of nested tuples, lists and dictionaries."""
+    for value in values:
+        if isinstance(value, (tuple, list)):
+            yield from flat(value)
+        elif isinstance(value, dict):
+            yield from flat(value.values())
+        else:
+            yield value
