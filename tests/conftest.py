@@ -1,5 +1,7 @@
 """Fixtures that every test may use."""
 
+import logging
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,6 +15,16 @@ settings.register_profile("deep", max_examples=4000)  # pytest --hypothesis-prof
 torch.set_num_threads(1)  # tests run beside each other; one thread each also makes sums reproducible
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
+
+
+@pytest.fixture(autouse=True)
+def own_logging() -> Iterator[None]:
+    """A command run in this process has Hydra set the root logger up; its handlers must not outlive their streams."""
+    root = logging.getLogger()
+    handlers, level = list(root.handlers), root.level
+    yield
+    root.handlers[:] = [handler for handler in root.handlers if handler in handlers]
+    root.setLevel(level)
 
 
 @pytest.fixture
