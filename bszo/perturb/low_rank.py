@@ -7,10 +7,11 @@ from torch import Tensor
 
 from bszo.perturb import gpu, noise
 from bszo.perturb.directions import Directions
+from bszo.perturb.factored import Factored
 from bszo.perturb.noise import Terms
 
 
-class LowRank(Directions):
+class LowRank(Factored):
     """P = U V^T for a matrix: U (rows, rank) from the seed, V (columns, rank) from the basis seed; else Gaussian.
 
     E[P] = 0 and E|P|^2 = rank * rows * columns: the factor 1/rank, where wanted, belongs to the step.
@@ -40,6 +41,11 @@ class LowRank(Directions):
     def expand(self, coordinates: Tensor, index: int) -> Tensor:
         p = self.params[index]
         return coordinates if p.ndim < 2 else (coordinates @ self.basis(index).to(coordinates).T).view(p.shape)
+
+    def factors(self, seed: int, index: int) -> tuple[Tensor, Tensor] | None:
+        """U and V^T of a matrix."""
+        u = self.coordinates(seed, index)
+        return (u, self.basis(index).to(u).T) if self.params[index].ndim == 2 else None
 
     def carry(self, coordinates: Tensor, index: int, old: Directions) -> Tensor:
         """U V_old^T V / columns: the expectation of V^T V / columns is the identity."""

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from bszo.perturb import noise
 from bszo.perturb.directions import Directions
+from bszo.perturb.factored import Factored
 
 
 def matrix_shape(shape: torch.Size, rank: int, square: bool) -> tuple[int, int]:
@@ -19,7 +20,7 @@ def matrix_shape(shape: torch.Size, rank: int, square: bool) -> tuple[int, int]:
     return m, n
 
 
-class Subspace(Directions):
+class Subspace(Factored):
     """P = s U Z V for a matrix; else Gaussian. U (m, r) has orthonormal columns, V (r, n) orthonormal rows.
 
     Z (r, r) is Gaussian, from the seed; U and V are the QR factors of Gaussians in fp32, from the basis seed, and are
@@ -57,6 +58,14 @@ class Subspace(Directions):
         u, v = (factor.to(coordinates) for factor in self.basis(index))
         s = math.sqrt(p.numel()) / max(u.shape[1], 1) if self.scaled else 1.0
         return (s * (u @ coordinates) @ v).view(p.shape)
+
+    def factors(self, seed: int, index: int) -> tuple[Tensor, Tensor] | None:
+        """s U Z and V of a matrix that is taken in its own shape."""
+        p = self.params[index]
+        if p.ndim != 2 or matrix_shape(p.shape, self.rank, self.square) != tuple(p.shape):
+            return None
+        z, (u, v) = self.coordinates(seed, index), self.basis(index)
+        return (math.sqrt(p.numel()) / max(u.shape[1], 1) if self.scaled else 1.0) * (u @ z), v
 
     def carry(self, coordinates: Tensor, index: int, old: Directions) -> Tensor:
         """(U^T U_old) Z (V_old V^T): the orthogonal projection on the new subspace."""

@@ -1,0 +1,61 @@
+"""A large matrix shifted by rows, and rows alone, are what the dense product says; no copy of it is made."""
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from bszo.perturb import LowRank, Subspace, factored
+from bszo.perturb.directions import Directions
+
+FAMILIES: dict[str, Any] = {
+    "low rank": lambda params: LowRank(params, 3, 7),
+    "subspace": lambda params: Subspace(params, 4, 7, scaled=True, square=True),
+}
+TERMS = {11: 0.3, 12: -0.2}
+
+
+@pytest.fixture(params=list(FAMILIES))
+def make(request: pytest.FixtureRequest) -> Any:
+    return FAMILIES[request.param]
+
+
+def dense(family: Directions, theta: Tensor, decay: float = 1.0) -> Tensor:
+    return decay * theta.double() + sum(c * family.direction(seed, 0).double() for seed, c in TERMS.items())
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_by_rows_is_the_product(make: Any, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(factored, "KEEP_BELOW", 0)
+    monkeypatch.setattr(factored, "AT_ONCE", 100)  # seven blocks of rows, the last one short
+    theta = torch.linspace(-1, 1, 37 * 18).reshape(37, 18).to(dtype)
+    family = make([theta])
+    wide = {torch.float32: 1e-6, torch.float64: 1e-6, torch.bfloat16: 1e-2}[dtype]
+    moved = family.shift(theta, 0, TERMS, decay=0.9)
+    torch.testing.assert_close(moved.double(), dense(family, theta, 0.9), rtol=wide, atol=wide)
+    rows = torch.tensor([36, 0, 5])
+    torch.testing.assert_close(family.shift_rows(theta, 0, rows, TERMS).double(), dense(family, theta)[rows],
+                               rtol=wide, atol=wide)
+    at = theta.clone()
+    assert family.shift(at, 0, TERMS, decay=0.9, out=at) is at and torch.equal(at, moved)
+
+
+def test_a_matrix_that_is_taken_in_another_shape_is_made_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(factored, "KEEP_BELOW", 0)
+    theta = torch.ones(3, 12)  # 6 x 6 to a subspace of rank 4
+    family = FAMILIES["subspace"]([theta])
+    assert family.factors(11, 0) is None
+    torch.testing.assert_close(family.shift(theta, 0, TERMS).double(), dense(family, theta), rtol=1e-6, atol=1e-6)
+
+
+def test_nothing_as_large_as_the_matrix_is_made(make: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    theta = torch.zeros(5000, 1000)
+    family, sizes = make([theta]), []
+    summed = factored._summed
+    monkeypatch.setattr(factored, "_summed", lambda part, *rest: sizes.append(part.numel()) or summed(part, *rest))
+    family.shift(theta, 0, TERMS, out=theta)
+    assert sum(sizes) == theta.numel() and max(sizes) <= factored.AT_ONCE
+    sizes.clear()
+    family.shift_rows(theta, 0, torch.tensor([1, 2]), TERMS)
+    assert sizes == [2 * 1000]
