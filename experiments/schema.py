@@ -177,8 +177,7 @@ class RunConfig:
         if isinstance(self.tuning, Prefix) and self.optimizer.get("gradient_checkpointing"):
             raise ConfigError("optimizer.gradient_checkpointing=true: a layer's second pass would put its keys behind"
                               " the prefix again; false is valid with tuning=prefix")  # fmt: skip
-        takers = [part for part in (self.optimizer, *self.optimizer.values()) if isinstance(part, Mapping)]
-        if self.precision.rounding == "stochastic" and not any("rounding" in part for part in takers):
+        if self.precision.rounding == "stochastic" and "rounding" not in self.optimizer:
             raise ConfigError("precision.rounding=stochastic: torch's optimizers round to the nearest, which"
                               " precision=bf16 says")  # fmt: skip
 

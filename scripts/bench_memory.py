@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from bench_setting import examples
 from bench_state import MARK, allocations
-from bench_step import examples
 from hydra import compose, initialize_config_dir
 from torch.profiler import record_function
 

@@ -9,13 +9,11 @@ lowest and highest of the repeats); every ratio is between medians of runs that 
 import argparse
 import gc
 import json
-import math
 import os
 import platform
 import statistics
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -23,12 +21,10 @@ from typing import Any
 
 import torch
 from bench_published import PUBLISHED
-from torch.nn import functional as F
+from bench_setting import Setting, alternate, summary
 
 from bszo import BSZO, LOZO, HiZOO, MeZO, MeZOAdam
-from bszo.models import Batch, collate, option_logits, random_model
-from bszo.models.encode import Encoded, OptionTokens
-from bszo.models.shapes import MASKED, refill
+from bszo.models.shapes import refill
 from bszo.perturb import noise
 
 OURS: dict[str, Callable[..., Any]] = {  # dense state in the parameters' type, as the published code has it
@@ -37,83 +33,6 @@ OURS: dict[str, Callable[..., Any]] = {  # dense state in the parameters' type, 
     "LOZO": LOZO,
 }
 AT_THETA = {"BSZO": 1, "BSZO-B": 1, "HiZOO": 1}  # losses of a step that are taken at theta itself
-
-
-class Setting:
-    """A model with random weights, a batch, and its loss computed our way and the published way."""
-
-    def __init__(self, args: argparse.Namespace) -> None:
-        self.device = args.device
-        self.model = random_model(args.model, dtype=args.dtype, device=args.device)
-        self.params = [p for p in self.model.parameters() if p.requires_grad]
-        config: Any = self.model.config
-        self.causal = config.model_type not in MASKED
-        self.encoded = examples(args.batch, args.length)
-        self.batch = collate(self.encoded, pad_id=1, device=args.device)
-
-    @torch.no_grad()
-    def loss(self) -> float:
-        """Logits of the options' words, where they stand; the bare forward passes take it too."""
-        return finite(F.cross_entropy(option_logits(self.model, self.batch, causal=self.causal), self.batch.labels))
-
-    @torch.no_grad()
-    def published_loss(self) -> float:
-        """Logits at every position, as a model returns them."""
-        return finite(F.cross_entropy(self._full(self.batch), self.batch.labels))
-
-    def _full(self, batch: Batch) -> torch.Tensor:
-        logits = self.model(input_ids=batch.input_ids, attention_mask=batch.attention_mask).logits
-        log_prob = logits[batch.rows, batch.columns].float().log_softmax(-1)
-        return log_prob[batch.position[..., 0], batch.tokens[..., 0]]
-
-    @torch.no_grad()
-    def evaluate(self, batched: bool) -> None:
-        """All examples at once with both options on one row, or one option of one example a pass."""
-        if batched:
-            option_logits(self.model, self.batch, causal=self.causal)
-            return
-        for example in self.encoded:
-            for _ in example.options:
-                self._full(collate([example], pad_id=1, device=self.device))
-
-    def ready(self) -> None:
-        """Wait for the device."""
-        if self.device == "cuda":
-            torch.cuda.synchronize()
-
-
-def finite(loss: torch.Tensor) -> float:
-    """The number, or any number where it is none: MeZO-Adam as published divides by zero in fp16 (its 1e-8 is 0 there),
-    and what is timed does not depend on values."""
-    value = float(loss)
-    return value if math.isfinite(value) else 0.7
-
-
-def examples(count: int, length: int) -> list[Encoded]:
-    """Two one-token options behind prompts of `length` random tokens."""
-    generator = torch.Generator().manual_seed(0)
-    rows = torch.randint(5, 30000, (count, length), generator=generator).tolist()
-    options = tuple(OptionTokens(0, (length - 1,), (token,)) for token in (1372, 6587))
-    return [Encoded(str(i), i % 2, (tuple(row),), options, False) for i, row in enumerate(rows)]
-
-
-def alternate(setting: Setting, runs: dict[str, Callable[[], Any]], repeats: int) -> dict[str, list[float]]:
-    """Seconds of each run, `repeats` times in turn after a round to warm up."""
-    seconds: dict[str, list[float]] = {name: [] for name in runs}
-    for turn in range(repeats + 1):
-        for name, run in runs.items():
-            setting.ready()
-            start = time.perf_counter()
-            run()
-            setting.ready()
-            if turn:
-                seconds[name].append(time.perf_counter() - start)
-    return seconds
-
-
-def summary(seconds: list[float]) -> dict[str, float]:
-    """Median and spread."""
-    return {"median": statistics.median(seconds), "min": min(seconds), "max": max(seconds), "n": len(seconds)}
 
 
 def bench_steps(setting: Setting, methods: list[str], repeats: int) -> dict[str, Any]:

@@ -15,7 +15,6 @@ from bszo.optim.restriction import Restricted, Restriction
 from bszo.optim.state import CompleteState, require
 from bszo.perturb import (
     Closure,
-    Copies,
     DirectionFunction,
     Directions,
     Gaussian,
@@ -23,17 +22,17 @@ from bszo.perturb import (
     Legs,
     LossOracle,
     MaskScope,
+    Perturbation,
     Share,
     Split,
-    Streaming,
     Terms,
     Walk,
+    make_engine,
     mix64,
     seed_in_block,
 )
 
 Params = Iterable[Tensor] | Iterable[dict[str, Any]]
-Perturbation = Literal["exact", "streaming", "copy", "two-leg", "three-leg", "in-place", "as-published"]
 Rounding = Literal["nearest", "stochastic"]
 
 
@@ -211,7 +210,7 @@ class ZerothOrderOptimizer(CompleteState):
         if bound != self._bound:
             self._bound, self._params = bound, params
             self._family = Injected(params, self.injected) if self.injected else self.make_family(params)
-            self._engine = self._make_engine(params)
+            self._engine = make_engine(self.perturbation, params, self.module, self.published_walk)
             if self.restriction is not None and self._restricted and bound != self._restricted.bound:
                 self._restricted = Restricted(self.restriction, params, self.module)
 
@@ -222,11 +221,3 @@ class ZerothOrderOptimizer(CompleteState):
     def make_family(self, params: Sequence[Tensor]) -> Directions:
         """The family that `directions` starts from."""
         return Gaussian(params)
-
-    def _make_engine(self, params: list[Tensor]) -> Streaming | Copies | Walk:
-        how = self.published_walk if self.perturbation == "as-published" else self.perturbation
-        if how in ("two-leg", "three-leg", "in-place"):
-            return Walk(params, how)
-        if self.module is not None and how != "copy":
-            return Streaming(params, self.module)
-        return Copies(params, list(range(len(params))))

@@ -8,12 +8,14 @@ from bszo.perturb.directions import (
     Injected,
     Scaled,
 )
+from bszo.perturb.engine import Perturbation, make_engine
 from bszo.perturb.forward_mode import ForwardMode
 from bszo.perturb.inplace import Copies, Legs, Walk
 from bszo.perturb.low_rank import LowRank
-from bszo.perturb.noise import NOISE_VERSION, Distribution, Terms, mix64
+from bszo.perturb.noise import NOISE_VERSION, Distribution, Terms
 from bszo.perturb.oracle import Closure, LossOracle, Share
 from bszo.perturb.partition import Block, Split, partition, repeated_modules
+from bszo.perturb.seeds import mix64
 from bszo.perturb.sparse import Mask, MaskScope, Sparse, zeros_of
 from bszo.perturb.streaming import Streaming
 from bszo.perturb.subspace import Subspace, matrix_shape
@@ -36,6 +38,7 @@ __all__ = [
     "LowRank",
     "Mask",
     "MaskScope",
+    "Perturbation",
     "Scaled",
     "Share",
     "Sparse",
@@ -45,6 +48,7 @@ __all__ = [
     "Terms",
     "Walk",
     "Weighted",
+    "make_engine",
     "matrix_shape",
     "mix64",
     "partition",

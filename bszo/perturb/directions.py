@@ -9,6 +9,7 @@ from torch import Tensor
 from bszo.perturb import gpu, noise
 from bszo.perturb.gpu import Scalars, Table
 from bszo.perturb.noise import Distribution, Terms
+from bszo.perturb.seeds import keys
 
 KEEP_BELOW = 4_000_000  # elements of a model so small that z kept for one step costs less than making it again
 
@@ -133,8 +134,8 @@ class Gaussian(Directions):
         count = len(self.params)
         factors = torch.tensor([[t[seed] for seed in terms[0]] for t in terms], dtype=torch.float64)
         return Scalars.of(
-            [noise.keys(seed, count) for seed in terms[0]], factors, torch.tensor(decay, dtype=torch.float64),
-            None if rounding_seed is None else noise.keys(rounding_seed, count), self.params[0].device,
+            [keys(seed, count) for seed in terms[0]], factors, torch.tensor(decay, dtype=torch.float64),
+            None if rounding_seed is None else keys(rounding_seed, count), self.params[0].device,
             self.distribution == "rademacher")  # fmt: skip
 
     def shift_rows(self, theta: Tensor, index: int, rows: Tensor, terms: Terms) -> Tensor:

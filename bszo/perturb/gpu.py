@@ -33,7 +33,7 @@ def shift(out: Tensor, theta: Tensor | None, keys: Sequence[tuple[int, int]], fa
     Args:
         out: where the result goes; it may be theta itself.
         theta: None for zeros.
-        keys: of (seed, parameter), one a term; see `noise.key`.
+        keys: of (seed, parameter), one a term; see `seeds.key`.
         factors: c_i, one a term.
         decay: factor on theta.
         round_key: rounds bf16 stochastically with this key's bits.

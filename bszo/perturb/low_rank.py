@@ -9,6 +9,7 @@ from bszo.perturb import gpu, noise
 from bszo.perturb.directions import Directions
 from bszo.perturb.factored import Factored
 from bszo.perturb.noise import Terms
+from bszo.perturb.seeds import key, mix64
 
 
 class LowRank(Factored):
@@ -36,7 +37,7 @@ class LowRank(Factored):
         """U (rows, rank); a vector's own noise."""
         p = self.params[index]
         shape = p.shape if p.ndim < 2 else torch.Size((p.shape[0], self.rank))
-        return noise.values(shape, index, noise.mix64(seed, self.stream), device=p.device)
+        return noise.values(shape, index, mix64(seed, self.stream), device=p.device)
 
     def expand(self, coordinates: Tensor, index: int) -> Tensor:
         p = self.params[index]
@@ -59,12 +60,12 @@ class LowRank(Factored):
         if not gpu.serves(theta) or theta.ndim > 2 or not theta.is_contiguous():
             return super().shift(theta, index, terms, decay=decay, out=out, rounding_seed=rounding_seed)
         if theta.ndim < 2:
-            own = {noise.mix64(seed, self.stream): c for seed, c in terms.items()}
+            own = {mix64(seed, self.stream): c for seed, c in terms.items()}
             return noise.shift(theta, index, own, decay=decay, out=out, rounding_seed=rounding_seed)
         out = torch.empty_like(theta) if out is None else out
-        keys = [noise.key(noise.mix64(seed, self.stream), index) for seed in terms]
-        round_key = None if rounding_seed is None else noise.key(rounding_seed, index)
-        gpu.shift_low_rank(out, theta, keys, list(terms.values()), noise.key(self.basis_seed, index), self.rank,
+        keys = [key(mix64(seed, self.stream), index) for seed in terms]
+        round_key = None if rounding_seed is None else key(rounding_seed, index)
+        gpu.shift_low_rank(out, theta, keys, list(terms.values()), key(self.basis_seed, index), self.rank,
                            decay=decay, round_key=round_key)
         return out
 

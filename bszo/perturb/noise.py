@@ -15,12 +15,12 @@ import torch
 from torch import Tensor
 
 from bszo.perturb import gpu
+from bszo.perturb.seeds import key
 
 Distribution = Literal["gaussian", "rademacher"]
 Terms = Mapping[int, float]  # {seed: coefficient}
 NOISE_VERSION = 1  # a stored seed means the same direction only under the same version
 
-_MASK64 = (1 << 64) - 1
 GOLDEN = -1640531527  # 2^32 / golden ratio as int32: neighbouring counters land far apart
 MIX_1, MIX_2 = 0x7FEB352D, 0x846CA68B - (1 << 32)  # odd multipliers with good avalanche (Wellons 2018)
 TO_UNIT = 2.0**-31 * (1.0 - 2.0**-24)  # the largest int32, a power of two in fp32, must stay below 1
@@ -32,35 +32,6 @@ P = (1.25337484, 4.36772270e-01, 7.79533166e-02, 6.88299233e-03)
 Q = (1.0, 8.71268688e-02, 2.58497449e-02, 3.35164675e-04)
 
 log = logging.getLogger(__name__)
-
-
-def mix64(*words: int) -> int:
-    """A 64-bit hash of integers (SplitMix64's finalizer folded over them): the root of every seed and key."""
-    h = 0
-    for word in words:
-        h = (h + (word & _MASK64) + 0x9E3779B97F4A7C15) & _MASK64
-        h = ((h ^ (h >> 30)) * 0xBF58476D1CE4E5B9) & _MASK64
-        h = ((h ^ (h >> 27)) * 0x94D049BB133111EB) & _MASK64
-        h ^= h >> 31
-    return h
-
-
-@functools.lru_cache(maxsize=4096)
-def key(seed: int, parameter: int) -> tuple[int, int]:
-    """The two signed 32-bit words under which one parameter's elements are hashed."""
-    h = mix64(seed, parameter)
-    low, high = h & 0xFFFFFFFF, h >> 32
-    return low - ((low >> 31) << 32), high - ((high >> 31) << 32)
-
-
-def keys(seed: int, count: int) -> Tensor:
-    """`key` of the first `count` parameters at once: (count, 2) int32."""
-    start = (mix64(seed) + 0x9E3779B97F4A7C15) & _MASK64
-    h = torch.arange(count) + (start - ((start >> 63) << 64))  # int64 arithmetic wraps, as `mix64`'s mask does
-    h = (h ^ ((h >> 30) & (_MASK64 >> 30))) * (0xBF58476D1CE4E5B9 - (1 << 64))
-    h = (h ^ ((h >> 27) & (_MASK64 >> 27))) * (0x94D049BB133111EB - (1 << 64))
-    h = h ^ ((h >> 31) & (_MASK64 >> 31))
-    return h.view(torch.int32).view(-1, 2)  # the low word first
 
 
 def _hash(counter: Tensor, key_0: Tensor | int, key_1: Tensor | int) -> Tensor:

@@ -2,14 +2,15 @@
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
-from typing import Any, Protocol
+from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from bszo.errors import NonFiniteLoss, OptimError
 from bszo.perturb.directions import Directions
+from bszo.perturb.engine import Engine
 from bszo.perturb.noise import Terms, round_to
 from bszo.perturb.streaming import Streaming
 
@@ -18,14 +19,6 @@ Closure = Callable[[], Any]
 Share = Callable[[Sequence[Terms], Callable[[Terms], float]], list[float]]
 # (closure, parameters, tangents) -> (loss, slope): see `bszo.perturb.forward_mode`
 Differentiate = Callable[[Closure, Sequence[Tensor], Iterable[Tensor]], tuple[float, float]]
-
-
-class Engine(Protocol):
-    """A way to have the closure see theta + sum_i c_i z_i."""
-
-    def at(self, directions: Directions, terms: Terms) -> AbstractContextManager[None]: ...
-
-    def home(self, directions: Directions) -> None: ...
 
 
 class LossOracle:

@@ -9,6 +9,7 @@ from torch import Tensor
 from bszo.perturb import noise
 from bszo.perturb.directions import Directions
 from bszo.perturb.factored import Factored
+from bszo.perturb.seeds import mix64
 
 
 def matrix_shape(shape: torch.Size, rank: int, square: bool) -> tuple[int, int]:
@@ -80,7 +81,7 @@ class Subspace(Factored):
             p = self.params[index]
             m, n = matrix_shape(p.shape, self.rank, self.square)
             r = min(self.rank, m, n)
-            u, v = (torch.linalg.qr(noise.values(torch.Size((side, r)), index, noise.mix64(self.basis_seed, which),
+            u, v = (torch.linalg.qr(noise.values(torch.Size((side, r)), index, mix64(self.basis_seed, which),
                                                  device=p.device)).Q for which, side in enumerate((m, n)))
             self._bases[index] = u, v.T
         return self._bases[index]

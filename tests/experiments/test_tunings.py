@@ -149,6 +149,7 @@ def test_written_answers_run_on_either_objective(cli: Cli, runs: Runs, tmp_path:
     (("optimizer=adamw", "optimizer.algorithm.betas=[0.9]"), "optimizer.algorithm: cannot be built with lr="),
     (("optimizer=hybrid", "optimizer.algorithm.lr=x"), "optimizer.algorithm: cannot be built with lr=x"),
     (("precision=bf16-sr", "optimizer=adamw"), "precision.rounding=stochastic: torch's optimizers round to the"),
+    (("precision=bf16-sr", "optimizer=hybrid"), "precision.rounding=stochastic: torch's optimizers round to the"),
     (("task=squad",), "task=squad: tiny-roberta is masked and writes no answers; take a causal model"),
     (("task=squad", "model=tiny-opt", "tuning=linear-probe"), "tuning=linear-probe: tells options apart"),
     (("task=squad", "model=tiny-opt", "task.objective=f1", "optimizer=adamw"),

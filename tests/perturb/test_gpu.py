@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from bszo.perturb import Copies, Gaussian, LossOracle, LowRank, Scaled, Streaming, noise
+from bszo.perturb import Copies, Gaussian, LossOracle, LowRank, Scaled, Streaming, noise, seeds
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU: torch.cuda finds none")
 
@@ -159,4 +159,4 @@ def test_one_launch_moves_all_parameters_as_one_each_does(rounding_seed: int | N
 
 def test_keys_of_all_parameters_are_the_keys_of_each() -> None:
     for seed in (0, 5, 2**63, 2**64 - 1, -3):
-        assert noise.keys(seed, 50).tolist() == [list(noise.key(seed, i)) for i in range(50)]
+        assert seeds.keys(seed, 50).tolist() == [list(seeds.key(seed, i)) for i in range(50)]

@@ -1,0 +1,37 @@
+"""Seeds: 64-bit hashes of integers, the root of all that is random, and the keys under which elements are hashed."""
+
+import functools
+
+import torch
+from torch import Tensor
+
+_MASK64 = (1 << 64) - 1
+
+
+def mix64(*words: int) -> int:
+    """A 64-bit hash of integers (SplitMix64's finalizer folded over them): the root of every seed and key."""
+    h = 0
+    for word in words:
+        h = (h + (word & _MASK64) + 0x9E3779B97F4A7C15) & _MASK64
+        h = ((h ^ (h >> 30)) * 0xBF58476D1CE4E5B9) & _MASK64
+        h = ((h ^ (h >> 27)) * 0x94D049BB133111EB) & _MASK64
+        h ^= h >> 31
+    return h
+
+
+@functools.lru_cache(maxsize=4096)
+def key(seed: int, parameter: int) -> tuple[int, int]:
+    """The two signed 32-bit words under which one parameter's elements are hashed."""
+    h = mix64(seed, parameter)
+    low, high = h & 0xFFFFFFFF, h >> 32
+    return low - ((low >> 31) << 32), high - ((high >> 31) << 32)
+
+
+def keys(seed: int, count: int) -> Tensor:
+    """`key` of the first `count` parameters at once: (count, 2) int32."""
+    start = (mix64(seed) + 0x9E3779B97F4A7C15) & _MASK64
+    h = torch.arange(count) + (start - ((start >> 63) << 64))  # int64 arithmetic wraps, as `mix64`'s mask does
+    h = (h ^ ((h >> 30) & (_MASK64 >> 30))) * (0xBF58476D1CE4E5B9 - (1 << 64))
+    h = (h ^ ((h >> 27) & (_MASK64 >> 27))) * (0x94D049BB133111EB - (1 << 64))
+    h = h ^ ((h >> 31) & (_MASK64 >> 31))
+    return h.view(torch.int32).view(-1, 2)  # the low word first
