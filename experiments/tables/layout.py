@@ -45,11 +45,16 @@ def write(stem: str, title: str, sections: Sequence[Section], script: str, folde
 def markdown(title: str, sections: Sequence[Section], made: str) -> str:
     lines = [f"<!-- {made} -->", f"# {title}"]
     for section in sections:
-        lines += ["", f"## {section.title}", "", _line(section.columns), _line(["---"] * len(section.columns))]
-        for i, row in enumerate(section.rows):
-            lines.append(_line([f"**{t}**" if (i, j) in section.bold else t for j, t in enumerate(row)]))
+        rows = [[f"**{t}**" if (i, j) in section.bold else t for j, t in enumerate(row)]
+                for i, row in enumerate(section.rows)]  # fmt: skip
+        lines += ["", f"## {section.title}", "", *rectangle(section.columns, rows)]
         lines += [text for note in section.notes for text in ("", note)]
     return "\n".join(lines) + "\n"
+
+
+def rectangle(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """The lines of one Markdown table."""
+    return [_line(columns), _line(["---"] * len(columns)), *map(_line, rows)]
 
 
 def _line(cells: Sequence[str]) -> str:

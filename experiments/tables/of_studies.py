@@ -11,6 +11,7 @@ from experiments.tables import walks
 from experiments.tables.accuracy import AVERAGE, Kind, blocks
 from experiments.tables.budgets import BUDGETS
 from experiments.tables.evidence import NOT_RUN, PROFILE, Evidence, mean, numbers, sides
+from experiments.tables.layout import rectangle
 from experiments.tables.names import METHODS, shown
 
 ABLATIONS = {"table5a": "m = k", "table5b": "m = k + 1"}
@@ -54,60 +55,51 @@ def _noise(evidence: Evidence, names: Sequence[str], fidelity: str) -> list[floa
 
 
 def directions(evidence: Evidence) -> str:
-    """Averages over the tasks by k, corrected, at equal steps."""
-    return _by_k(evidence, None)
-
-
-def directions_equal(evidence: Evidence) -> str:
-    """The same at an equal number of forward passes, by validation accuracy."""
-    return _by_k(evidence, 0)
-
-
-def _by_k(evidence: Evidence, budget: int | None) -> str:
-    lines = []
-    for name, what in ABLATIONS.items():
-        kind = Kind(lambda point: f"k = {point['optimizer.k']}", lambda point: None)
-        kind = kind if budget is None else replace(kind, scoring=BUDGETS[budget].scoring)
+    """Averages over the tasks by k, corrected: test accuracy at equal steps, validation's at equal forward passes."""
+    by_k = Kind(lambda point: f"k = {point['optimizer.k']}", lambda point: None)
+    kinds = {"equal steps": by_k, "equal forward passes": replace(by_k, scoring=BUDGETS[0].scoring)}
+    found = []
+    for (name, what), (budget, kind) in product(ABLATIONS.items(), kinds.items()):
         (block,) = blocks(load(name, PROFILE), evidence.records, kind)
         rows = {label: row[AVERAGE] for label, row in numbers(block, "corrected").items() if AVERAGE in row}
-        each = ", ".join(f"{value:.1f} ({label})" for label, value in rows.items())
-        lines += [f"{what}: {each}"] if each else []
-    return "; ".join(lines) or NOT_RUN
+        found += [(f"{what}, {budget}", rows)] if rows else []
+    heads = list(dict.fromkeys(label for _, rows in found for label in rows))
+    lines = [[what, *(f"{rows[label]:.1f}" if label in rows else "-" for label in heads)] for what, rows in found]
+    return "\n".join(rectangle(("average over the tasks", *heads), lines)) if lines else NOT_RUN
 
 
 def drift(evidence: Evidence) -> str:
-    """What the walks do to real models in 16 bits at lr 0, and whether exact restoration ever moved one."""
+    """A row a precision and eps: what the walks do to a real model at lr 0."""
     del evidence
     data = [row for row in walks.points()[0] if row["perplexity"] is not None or row["step"]]
-    lines = []
+    lines, hows = [], ("three-leg", "two-leg", "exact")
     for model in sorted({row["model"] for row in data if row["perplexity"] is not None}):
-        own = [row for row in data if row["model"] == model and row["dtype"] != "float32"]
-        for (dtype, eps), rows in walks.groups(own, ("dtype", "eps")):
+        for (dtype, eps), rows in walks.groups([row for row in data if row["model"] == model], ("dtype", "eps")):
             curves = dict(walks.groups(rows, ("walk",)))
-            each = [_moved(how, curves[how,]) for how in ("three-leg", "two-leg") if (how,) in curves]
-            lines += [f"{model} {dtype}, eps {eps:g}: {', '.join(each)}"] if each else []
-    exact = [row["drift"] for row in data if row["walk"] == "exact"]
-    lines += [f"exact restoration {'never moves a weight' if max(exact) == 0 else 'moves weights'}"] if exact else []
-    return "; ".join(lines) or NOT_RUN
+            each = [_moved(curves[how,]) if (how,) in curves else "-" for how in hows]
+            steps = sorted({curve[-1]["step"] for curve in curves.values()})
+            lines.append([model, dtype, f"{eps:g}", " or ".join(f"{step:,}" for step in steps), *each])
+    return "\n".join(rectangle(("model", "precision", "eps", "steps", *hows), lines)) if lines else NOT_RUN
 
 
-def _moved(how: str, curve: Sequence[walks.Row]) -> str:
-    first, last = curve[0]["perplexity"], curve[-1]["perplexity"]
-    times = f"{last / first:.3g} times" if first and last else "beyond every float,"
-    return f"{how} {100 * curve[-1]['drift']:.3g} % and {times} the perplexity in {curve[-1]['step']:,} steps"
+def _moved(curve: Sequence[walks.Row]) -> str:
+    """ "11.3 %, 3.79 -> 8.96": the weights' relative drift and the perplexity at both ends."""
+    first, last = (f"{curve[i]['perplexity']:.3g}" if curve[i]["perplexity"] else "beyond every float" for i in (0, -1))
+    return f"{100 * curve[-1]['drift']:.3g} %, {first} -> {last}"
 
 
 def walk_study(evidence: Evidence) -> str:
-    """What either walk loses to fp32 in training, by precision, and how far the losses went."""
+    """A row a precision: test accuracy in training with either walk, minus fp32's with the same one."""
     cells = {(point["optimizer"], point["precision"], point["optimizer.perturbation"]): record
              for point, record in evidence.cells("walk")}  # fmt: skip
     lines = []
-    for precision, how in product(("bf16", "bf16-sr", "fp16"), walks.WALKS):
-        own = {name: record for (name, bits, walk), record in cells.items() if (bits, walk) == (precision, how)}
-        gaps = [100 * (record["test_accuracy"] - cells[name, "fp32", how]["test_accuracy"])
-                for name, record in own.items() if (name, "fp32", how) in cells]  # fmt: skip
-        lines += [f"{precision} {how} {mean(gaps, '+.1f')} methods"] if gaps else []
-    return "; ".join(lines) or NOT_RUN
+    for precision in ("bf16", "bf16-sr", "fp16"):
+        gaps = [[100 * (record["test_accuracy"] - cells[name, "fp32", how]["test_accuracy"])
+                 for (name, bits, walk), record in cells.items()
+                 if (bits, walk) == (precision, how) and (name, "fp32", how) in cells]
+                for how in walks.WALKS]  # fmt: skip
+        lines += [[precision, *(mean(own, "+.1f") + " methods" if own else "-" for own in gaps)]] if any(gaps) else []
+    return "\n".join(rectangle(("precision", *walks.WALKS), lines)) if lines else NOT_RUN
 
 
 def walk_losses(evidence: Evidence) -> str:
@@ -120,4 +112,4 @@ def walk_losses(evidence: Evidence) -> str:
     return ", ".join(f"{name} {' and '.join(losses)}" for name, losses in found.items()) or NOT_RUN
 
 
-FINDINGS = (gains, sigma_0, adaptive_noise, directions, directions_equal, drift, walk_study, walk_losses)
+FINDINGS = (gains, sigma_0, adaptive_noise, directions, drift, walk_study, walk_losses)

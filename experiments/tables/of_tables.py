@@ -6,7 +6,10 @@ from collections.abc import Mapping
 from experiments.grid import load
 from experiments.tables.accuracy import AVERAGE, Block
 from experiments.tables.evidence import NOT_RUN, PROFILE, Evidence, numbers
+from experiments.tables.layout import rectangle
 from experiments.tables.names import METHODS, TASKS, shown
+
+SOURCES = ("official", "corrected")
 
 
 def size(evidence: Evidence) -> str:
@@ -37,35 +40,41 @@ def passes(evidence: Evidence) -> str:
 
 
 def averages(evidence: Evidence) -> str:
-    """A line a block: averages over all tasks, and who leads how many."""
-    lines = []
+    """A row a block: averages over all tasks, who leads how many, and BSZO minus MeZO at equal forward passes."""
+    gaps, lines, labels = _equal_gaps(evidence), [], list(METHODS.values())
     for title, block in evidence.blocks():
-        for source in ("official", "corrected"):
+        for source in SOURCES:
             rows = {label: row for label, row in numbers(block, source).items() if AVERAGE in row}
             if len(rows) > 1:
-                each = ", ".join(f"{label} {row[AVERAGE]:.1f}" for label, row in rows.items())
-                lines.append(f"- {title}, {source}: {each}. {_leaders(block, rows)}")
-    return "\n".join(lines) or f"- {NOT_RUN}"
+                each = [f"{rows[label][AVERAGE]:.1f}" if label in rows else "-" for label in labels]
+                gap = gaps.get((title, source))
+                ends = _leaders(block, rows), "-" if gap is None else f"{gap:+.1f}"
+                lines.append([f"{title}, {source}", *each, *ends])
+    heads = ("average over the tasks", *labels, "best of a task, ties for each", "BSZO - MeZO, equal passes")
+    return "\n".join(rectangle(heads, lines)) if lines else NOT_RUN
 
 
 def _leaders(block: Block, rows: Mapping[str, Mapping[str, float]]) -> str:
     best = {task: max(row[task] for row in rows.values()) for task in block.tasks}
     count = {label: sum(row[task] == best[task] for task in block.tasks) for label, row in rows.items()}
     leads = sorted((label for label in count if count[label]), key=lambda label: -count[label])
-    return f"Best of a task, ties for each: {', '.join(f'{label} {count[label]}' for label in leads)}."
+    return ", ".join(f"{label} {count[label]}" for label in leads)
 
 
 def equal_forwards(evidence: Evidence) -> str:
-    """BSZO's average minus MeZO's in every block, at an equal number of forward passes."""
-    lines, gaps = [], []
+    """In how many averages MeZO is ahead of BSZO at an equal number of forward passes."""
+    gaps = _equal_gaps(evidence).values()
+    return f"MeZO is ahead in {sum(gap < 0 for gap in gaps)} of {len(gaps)} averages" if gaps else NOT_RUN
+
+
+def _equal_gaps(evidence: Evidence) -> dict[tuple[str, str], float]:
+    gaps = {}
     for title, block in evidence.blocks(budget=0):
-        for source in ("official", "corrected"):
+        for source in SOURCES:
             rows = numbers(block, source)
             if all(AVERAGE in rows.get(label, {}) for label in ("BSZO", "MeZO")):
-                gaps.append(rows["BSZO"][AVERAGE] - rows["MeZO"][AVERAGE])
-                lines.append(f"{title}, {source} {gaps[-1]:+.2f}")
-    ahead = f"MeZO is ahead in {sum(gap < 0 for gap in gaps)} of {len(gaps)} averages"
-    return f"{ahead} (BSZO minus MeZO: {'; '.join(lines)})" if lines else NOT_RUN
+                gaps[title, source] = rows["BSZO"][AVERAGE] - rows["MeZO"][AVERAGE]
+    return gaps
 
 
 def bszo_b(evidence: Evidence) -> str:
