@@ -53,5 +53,13 @@ def _slices(theta: Tensor) -> Iterator[slice]:
 def _summed(theta: Tensor, decay: float, terms: list[tuple[float, Tensor, Tensor]]) -> Tensor:
     acc = theta.to(torch.promote_types(theta.dtype, torch.float32)) * decay
     for c, a, b in terms:
-        acc.add_((a @ b).to(acc.dtype), alpha=c)
+        acc.add_(product(a, b).to(acc.dtype), alpha=c)
     return acc
+
+
+def product(a: Tensor, b: Tensor) -> Tensor:
+    """a b in their own type. A closure's autocast would round the perturbation's product and not the update's."""
+    if not torch.is_autocast_enabled(a.device.type):
+        return a @ b
+    with torch.autocast(a.device.type, enabled=False):
+        return a @ b

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from bszo.perturb import gpu, noise
 from bszo.perturb.directions import Directions
-from bszo.perturb.factored import Factored
+from bszo.perturb.factored import Factored, product
 from bszo.perturb.noise import Terms
 from bszo.perturb.seeds import key, mix64
 
@@ -41,7 +41,7 @@ class LowRank(Factored):
 
     def expand(self, coordinates: Tensor, index: int) -> Tensor:
         p = self.params[index]
-        return coordinates if p.ndim < 2 else (coordinates @ self.basis(index).to(coordinates).T).view(p.shape)
+        return coordinates if p.ndim < 2 else product(coordinates, self.basis(index).to(coordinates).T).view(p.shape)
 
     def factors(self, seed: int, index: int) -> tuple[Tensor, Tensor] | None:
         """U and V^T of a matrix."""
@@ -53,7 +53,7 @@ class LowRank(Factored):
         if self.params[index].ndim < 2 or not isinstance(old, LowRank):
             return coordinates
         v_old, v = old.basis(index), self.basis(index)
-        return coordinates @ (v_old.T @ v / v.shape[0]).to(coordinates)
+        return product(coordinates, (product(v_old.T, v) / v.shape[0]).to(coordinates))
 
     def shift(self, theta: Tensor, index: int, terms: Terms, *, decay: float = 1.0, out: Tensor | None = None,
               rounding_seed: int | None = None) -> Tensor:

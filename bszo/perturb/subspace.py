@@ -8,7 +8,7 @@ from torch import Tensor
 
 from bszo.perturb import noise
 from bszo.perturb.directions import Directions
-from bszo.perturb.factored import Factored
+from bszo.perturb.factored import Factored, product
 from bszo.perturb.seeds import mix64
 
 
@@ -58,7 +58,7 @@ class Subspace(Factored):
             return coordinates
         u, v = (factor.to(coordinates) for factor in self.basis(index))
         s = math.sqrt(p.numel()) / max(u.shape[1], 1) if self.scaled else 1.0
-        return (s * (u @ coordinates) @ v).view(p.shape)
+        return product(s * product(u, coordinates), v).view(p.shape)
 
     def factors(self, seed: int, index: int) -> tuple[Tensor, Tensor] | None:
         """s U Z and V of a matrix that is taken in its own shape."""
@@ -66,14 +66,15 @@ class Subspace(Factored):
         if p.ndim != 2 or matrix_shape(p.shape, self.rank, self.square) != tuple(p.shape):
             return None
         z, (u, v) = self.coordinates(seed, index), self.basis(index)
-        return (math.sqrt(p.numel()) / max(u.shape[1], 1) if self.scaled else 1.0) * (u @ z), v
+        return (math.sqrt(p.numel()) / max(u.shape[1], 1) if self.scaled else 1.0) * product(u, z), v
 
     def carry(self, coordinates: Tensor, index: int, old: Directions) -> Tensor:
         """(U^T U_old) Z (V_old V^T): the orthogonal projection on the new subspace."""
         if self.params[index].ndim < 2 or not isinstance(old, Subspace):
             return coordinates
         (u_old, v_old), (u, v) = old.basis(index), self.basis(index)
-        return (u.T @ u_old).to(coordinates) @ coordinates @ (v_old @ v.T).to(coordinates)
+        left, right = product(u.T, u_old).to(coordinates), product(v_old, v.T).to(coordinates)
+        return product(product(left, coordinates), right)
 
     def basis(self, index: int) -> tuple[Tensor, Tensor]:
         """U (m, r) and V (r, n) of a matrix."""

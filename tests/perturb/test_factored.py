@@ -59,3 +59,15 @@ def test_nothing_as_large_as_the_matrix_is_made(make: Any, monkeypatch: pytest.M
     sizes.clear()
     family.shift_rows(theta, 0, torch.tensor([1, 2]), TERMS)
     assert sizes == [2 * 1000]
+
+
+@pytest.mark.parametrize("keep_below", [0, 4_000_000])
+def test_an_autocast_does_not_round_a_direction(make: Any, keep_below: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(factored, "KEEP_BELOW", keep_below)
+    theta = torch.zeros(30, 20)
+    family = make([theta])
+    expected = family.shift(theta, 0, TERMS), family.direction(11, 0)
+    with torch.autocast("cpu", torch.bfloat16):
+        fresh = make([theta])  # a subspace keeps its basis
+        assert torch.equal(fresh.shift(theta, 0, TERMS), expected[0])
+        assert torch.equal(fresh.direction(11, 0), expected[1])
