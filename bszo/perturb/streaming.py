@@ -26,7 +26,8 @@ class Streaming:
     Extra memory: the weights of the modules that run inside one another, which is one layer's in practice; on a GPU,
     where several are made at a time, two of the largest matrices. Tied weights are perturbed alike wherever they run.
     Parameters that are used while no owner of theirs runs (a functional call in some other module) are found in the
-    first perturbed pass; it is repeated with copies of them.
+    first perturbed pass; it is repeated with copies of them. Scripted and traced modules, which call no hook of their
+    parts, have copies from the start.
     """
 
     def __init__(self, params: list[Tensor], module: nn.Module) -> None:
@@ -35,7 +36,7 @@ class Streaming:
         self.owners: dict[nn.Module, list[int]] = {}
         for owner in module.modules():
             owned = [self.index[id(p)] for p in owner._parameters.values() if id(p) in self.index]
-            if owned:
+            if owned and not isinstance(owner, torch.jit.ScriptModule):  # its parts call no hook
                 self.owners[owner] = owned
         reached = {i for owned in self.owners.values() for i in owned}
         self.copies = Copies(params, [i for i in range(len(params)) if i not in reached])
@@ -141,11 +142,7 @@ class Streaming:
     def _give_back(self, i: int, buffer: Tensor, output: Any) -> None:
         group = self.group.pop(i, None)
         start, stop = self.groups.span if group is not None and self.groups is not None else _span(buffer)
-        if isinstance(output, Tensor):
-            lives_on = start <= output.data_ptr() < stop
-        else:
-            lives_on = any(isinstance(v, Tensor) and start <= v.data_ptr() < stop for v in flat((output,)))
-        if lives_on:  # a view of it
+        if any(_may_hold(value, start, stop) for value in flat((output,))):
             return
         if group is not None and self.groups is not None:
             self.groups.give_back(group)
@@ -185,6 +182,7 @@ class Streaming:
 
 
 _WITHOUT = nullcontext()
+_PLAIN = (int, float, str, type(None), torch.dtype, torch.device)
 
 
 @contextmanager
@@ -202,7 +200,12 @@ def _every_module_runs() -> Iterator[None]:
 def _is_lookup(module: nn.Module) -> bool:
     if type(module) is not nn.Embedding or "forward" in vars(module):  # accelerate wraps forward
         return False
-    return module.max_norm is None and len(module._parameters) == 1
+    return module.max_norm is None and module._parameters.keys() == {"weight"}  # spectral_norm, pruning: weight_orig
+
+
+def _may_hold(value: Any, start: int, stop: int) -> bool:
+    """A view of these addresses, or an object that cannot be looked into."""
+    return start <= value.data_ptr() < stop if isinstance(value, Tensor) else not isinstance(value, _PLAIN)
 
 
 def _span(buffer: Tensor) -> tuple[int, int]:

@@ -7,9 +7,11 @@ from typing import Any
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
+_READERS = (Tensor.item, Tensor.tolist, Tensor.__float__, Tensor.__int__, Tensor.__bool__)
+
 
 class Watch(TorchFunctionMode):
-    """While entered, shows `seen` every argument of every operation that returns a tensor."""
+    """While entered, shows `seen` every argument of every operation that returns a tensor, or a tensor's values."""
 
     def __init__(self, seen: Callable[[Any], None]) -> None:
         super().__init__()
@@ -17,7 +19,8 @@ class Watch(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
-        if any(isinstance(value, Tensor) for value in flat((result,))):  # reading .dtype or .shape uses no values
+        # reading .dtype or .shape uses no values
+        if func in _READERS or any(isinstance(value, Tensor) for value in flat((result,))):
             for value in flat((*args, *(kwargs or {}).values())):
                 self.seen(value)
         return result

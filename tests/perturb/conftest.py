@@ -1,13 +1,15 @@
 """Small networks, each with one habit that an engine may trip over. A case: dtype -> (module, closure)."""
 
+import warnings
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.nn.utils import parametrizations
+from torch.nn.utils import parametrizations, prune
 
 WIDTH = 6
 IDS = torch.tensor([[3, 0, 3, 7], [1, 1, 0, 8]])  # repeated ids, and the padding row 0
@@ -153,6 +155,52 @@ class Views(nn.Module):
         return x * first + 2 * second
 
 
+class BoxedToken(Token):
+    def forward(self, x: Tensor) -> Any:
+        return SimpleNamespace(**super().forward(x))
+
+
+class Boxed(nn.Module):
+    """As views, but in objects of one's own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.other = BoxedToken(), BoxedToken()
+
+    def forward(self, x: Tensor) -> Tensor:
+        first, second = self.one(x), self.other(x)
+        return x * first.token + 2 * second.token
+
+
+class Reader(nn.Module):
+    """Scalars that are read as Python numbers, by a module that does not own them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scales = nn.ModuleList([nn.Linear(1, 1, bias=False), nn.Linear(1, 1, bias=False)])
+        self.out = nn.Linear(WIDTH, WIDTH)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.out(x * self.scales[0].weight.item()) + float(self.scales[1].weight)  # type: ignore[arg-type]
+
+
+class Pruned(nn.Module):
+    """An embedding whose one parameter is not the weight that it looks up."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.words = prune.random_unstructured(nn.Embedding(10, WIDTH), "weight", amount=0.5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.words(IDS) * x
+
+
+def scripted() -> nn.Module:
+    """A graph that calls no hooks of its parts."""
+    with warnings.catch_warnings(action="ignore", category=DeprecationWarning):
+        return torch.jit.script(nn.Sequential(nn.Linear(WIDTH, WIDTH), nn.Tanh(), nn.Linear(WIDTH, WIDTH)))
+
+
 def transformer() -> nn.Module:
     layer = nn.TransformerEncoderLayer(WIDTH, 2, 8, batch_first=True)
     return nn.TransformerEncoder(layer, 2, enable_nested_tensor=False)
@@ -161,9 +209,10 @@ def transformer() -> nn.Module:
 CASES: dict[str, Callable[[], nn.Module]] = {
     "nested": Nested, "lookup": Lookup, "tied": Tied, "tied-to-itself": TiedToItself, "hooked-lookup": HookedLookup,
     "container": Container, "functional": Functional, "parametrized": Parametrized, "attention": Attention,
-    "transformer": transformer, "views": Views,
+    "transformer": transformer, "views": Views, "boxed": Boxed, "reader": Reader, "pruned": Pruned,
+    "scripted": scripted,
 }
-NEEDS_A_SECOND_PASS = {"container", "functional", "attention", "transformer"}
+NEEDS_A_SECOND_PASS = {"container", "functional", "attention", "transformer", "reader"}
 Case = Callable[[torch.dtype], tuple[nn.Module, Callable[[], Tensor]]]
 
 
