@@ -22,7 +22,8 @@ class Reused:
         spare = self.spare.get((theta.numel(), theta.dtype))
         if spare:
             return spare.pop().view(theta.shape)
-        return torch.empty(theta.shape, dtype=theta.dtype, device=theta.device)
+        with torch.inference_mode(False):  # the next closure may run outside the mode that this one runs in
+            return torch.empty(theta.shape, dtype=theta.dtype, device=theta.device)
 
     def give_back(self, buffer: Tensor) -> None:
         """No work that is not queued yet reads it."""

@@ -113,7 +113,7 @@ class LossOracle:
 
     def _evaluate(self, terms: Terms) -> float:
         self.num_forwards += 1
-        with self.engine.at(self.directions, terms):
+        with self.engine.at(self.directions, terms), _no_kept_casts():
             result = self.closure()
         if isinstance(result, Tensor) and result.numel() != 1:
             raise OptimError(f"closure() returned a tensor of shape {tuple(result.shape)}; one number is valid")
@@ -162,3 +162,13 @@ class LossOracle:
 
     def _rounding(self, p: Tensor) -> int | None:
         return self.rounding_seed if p.dtype == torch.bfloat16 else None
+
+
+@contextmanager
+def _no_kept_casts() -> Iterator[None]:
+    """An autocast around a step keeps a parameter's 16-bit cast by the parameter's identity, though its values move."""
+    torch.clear_autocast_cache()
+    try:
+        yield
+    finally:
+        torch.clear_autocast_cache()

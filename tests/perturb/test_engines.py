@@ -163,3 +163,32 @@ def test_any_one_number_is_a_loss(result: object) -> None:
 def test_the_closure_runs_without_gradients() -> None:
     module = nn.Linear(2, 2)
     assert oracle("copy", module, lambda: float(torch.is_grad_enabled())).loss({1: 1.0}) == 0.0
+
+
+@pytest.mark.parametrize("kind", ["streaming", "copy", "in-place", "two-leg", "three-leg"])
+def test_an_autocast_around_a_step_is_one_in_the_closure(kind: str) -> None:
+    """Autocast keeps a weight's cast as long as it lasts, by the parameter's identity: another point has others."""
+    module, x = nn.Sequential(nn.Linear(5, 6), nn.Tanh(), nn.Linear(6, 1)), torch.ones(3, 5)
+
+    def inside() -> Tensor:
+        with torch.autocast("cpu", torch.bfloat16):
+            return module(x).sum()
+
+    reference = oracle(kind, module, inside)
+    expected = [reference.loss({3: c}) for c in (0.1, 0.5)]
+    reference.home()
+    with torch.autocast("cpu", torch.bfloat16):
+        module(x)
+        tested = oracle(kind, module, lambda: module(x).sum())
+        assert [tested.loss({3: c}) for c in (0.1, 0.5)] == pytest.approx(expected, rel=1e-2)
+        tested.home()
+        torch.testing.assert_close(module(x).sum().float(), inside().float(), rtol=1e-2, atol=1e-2)
+    assert expected[0] != pytest.approx(expected[1], rel=0.1)
+
+
+def test_a_closure_may_run_in_inference_mode_or_not() -> None:
+    module, x = nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 2)), torch.ones(1, 3)
+    tested = oracle("streaming", module, torch.inference_mode()(lambda: module(x).sum()))
+    inside = tested.loss({1: 0.1})
+    tested.closure = lambda: module(x).sum()
+    assert tested.loss({1: 0.1}) == inside
