@@ -9,8 +9,9 @@ class RunFailed(Exception):
     Args:
         line: what happened.
         code: the exit code for it.
+        heard: whether what it said on stderr reaches whoever started the sweep; a Slurm job's is in a file.
     """
 
-    def __init__(self, line: str, code: int) -> None:
-        super().__init__(line, code)  # both, so that a worker process can send it
-        self.line, self.code = line, code
+    def __init__(self, line: str, code: int, heard: bool = True) -> None:
+        super().__init__(line, code, heard)  # all, so that a worker process can send it
+        self.line, self.code, self.heard = line, code, heard

@@ -92,7 +92,7 @@ def job(config: DictConfig) -> None:
     if own or speaker():
         print(line, file=sys.stderr)
     if settings.mode == RunMode.MULTIRUN and code != EXIT_CODES["interrupted"]:
-        raise RunFailed(line, code)
+        raise RunFailed(line, code, heard="submitit" not in settings.launcher._target_)
     sys.exit(code)
 
 
@@ -126,6 +126,8 @@ def main() -> None:
         with hydra_errors(), checked_composition(sys.argv[1:]):
             hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(job)()
     except RunFailed as failed:
+        if not failed.heard:
+            print(failed.line, file=sys.stderr)
         sys.exit(failed.code)
     except (BszoError, HydraException, OmegaConfBaseException) as error:
         if wants_traceback:
@@ -137,6 +139,19 @@ def main() -> None:
         if speaker():
             print(f"stopped by {stop or 'SIGINT'}", file=sys.stderr)
         sys.exit(EXIT_CODES["interrupted"])
+    except Exception as error:
+        if wants_traceback or not from_launcher(error):
+            raise
+        print(f"hydra/launcher: {explain(error, CONF, sys.argv[1:])}", file=sys.stderr)
+        sys.exit(1)
+
+
+def from_launcher(error: Exception) -> bool:
+    """Whether a launcher raised it, as where there is no Slurm or sbatch refuses a job; runs keep their own errors."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    return trace is not None and trace.tb_frame.f_globals.get("__name__", "").split(".")[0] in ("submitit", "joblib")
 
 
 if __name__ == "__main__":

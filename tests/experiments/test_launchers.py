@@ -31,12 +31,14 @@ def test_runs_of_a_sweep_in_processes_of_their_own(tmp_path: Path):
         said = process.communicate(timeout=PATIENCE)[1]
         assert process.returncode == 3, said
         assert "Traceback" not in said and "Warning" not in said
+        assert "diverged: " in said  # also where a run's own words go to a file
         found = records.load_all([tmp_path / launcher / "runs"])
         assert sorted(record["status"] for record in found) == ["diverged", "ok"]
 
 
 FAKE_SBATCH = """#!/bin/sh
 cp "$1" "{folder}/submitted.sh"
+echo "sbatch: error: invalid partition" >&2
 exit 1
 """
 
@@ -53,10 +55,20 @@ def test_a_slurm_job_asks_for_what_the_configuration_says(tmp_path: Path):
          "hydra.launcher.partition=gpu", "hydra.launcher.array_parallelism=1", f"paths.results={tmp_path}"],
         capture_output=True, text=True, cwd=ROOT, env=os.environ | {"PATH": f"{tools}:{os.environ['PATH']}"},
     )  # fmt: skip
-    assert done.returncode != 0
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    assert "hydra/launcher: sbatch: error: invalid partition\n" in done.stderr
     script = (tmp_path / "submitted.sh").read_text()
     for option in ("partition=gpu", "array=0-1%1", "gpus-per-node=1", "time=1440", "mem=32GB", "signal=USR1@120"):
         assert f"#SBATCH --{option}\n" in script, script
+
+
+def test_what_a_launcher_cannot_do_is_one_line(tmp_path: Path):
+    done = subprocess.run(
+        [sys.executable, "-m", "experiments.run", *SWEEP, "hydra/launcher=slurm", f"paths.results={tmp_path}"],
+        capture_output=True, text=True, cwd=ROOT, env=os.environ | {"PATH": str(tmp_path)},
+    )  # fmt: skip
+    assert done.returncode == 1 and not done.stdout
+    assert done.stderr == 'hydra/launcher: Could not detect "srun", are you indeed on a slurm cluster?\n'
 
 
 def test_each_process_takes_a_gpu_that_is_free(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
