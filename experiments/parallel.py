@@ -166,10 +166,10 @@ def join(
         device_map: of the model, which has all GPUs of a process and so excludes several processes.
 
     Raises:
-        ConfigError: a variable is missing, there are more processes than GPUs, or a device_map.
+        ConfigError: a variable is missing or no number, there are more processes than GPUs, or a device_map.
         ParallelError: the others did not come in time.
     """
-    if int(environment.get("WORLD_SIZE", "1")) == 1:
+    if _number(environment, "WORLD_SIZE", "1") == 1:
         if device == "cuda" and device_map is None:
             claim()
         return Group()
@@ -177,7 +177,7 @@ def join(
         raise ConfigError(f"WORLD_SIZE is set but {missing[0]} is not: torchrun sets {', '.join(VARIABLES)}")
     if device_map is not None:
         raise ConfigError("model.device_map: each process of torchrun has one device; run it without torchrun")
-    local = int(environment["LOCAL_RANK"])
+    local = _number(environment, "LOCAL_RANK")
     if device == "cuda":
         if local >= torch.cuda.device_count():
             raise ConfigError(
@@ -191,6 +191,13 @@ def join(
     if dist.get_rank() > 0:
         logging.disable(logging.INFO)
     return Group(dist.get_rank(), dist.get_world_size(), queries=parallel.queries, device=device)
+
+
+def _number(environment: Mapping[str, str], name: str, default: str = "") -> int:
+    text = environment.get(name, default)
+    if not text.isdecimal():
+        raise ConfigError(f"{name}={text!r} in the environment: torchrun sets a number there")
+    return int(text)
 
 
 def _enter(device: str, timeout_seconds: float) -> None:

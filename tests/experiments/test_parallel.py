@@ -276,6 +276,8 @@ def test_what_cannot_be_split_is_refused():
     parallel, torchrun = Parallel(queries=False, timeout_seconds=1.0), {"WORLD_SIZE": "2", "RANK": "0"}
     with pytest.raises(ConfigError, match="WORLD_SIZE is set but LOCAL_RANK is not"):
         join(parallel, "cpu", environment=torchrun)
+    with pytest.raises(ConfigError, match="WORLD_SIZE='two' in the environment"):
+        join(parallel, "cpu", environment={"WORLD_SIZE": "two"})
     torchrun |= {"LOCAL_RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "1"}
     with pytest.raises(ConfigError, match="device_map"):
         join(parallel, "cpu", "auto", environment=torchrun)
