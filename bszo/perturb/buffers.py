@@ -15,11 +15,11 @@ class Reused:
     """Buffers that no module uses now. Fresh pages would cost a CPU more than the noise that fills them."""
 
     def __init__(self) -> None:
-        self.spare: dict[tuple[int, torch.dtype], list[Tensor]] = {}
+        self.spare: dict[tuple[int, torch.dtype, torch.device], list[Tensor]] = {}
 
     def take(self, theta: Tensor) -> Tensor:
         """A contiguous buffer of theta's shape and type."""
-        spare = self.spare.get((theta.numel(), theta.dtype))
+        spare = self.spare.get((theta.numel(), theta.dtype, theta.device))
         if spare:
             return spare.pop().view(theta.shape)
         with torch.inference_mode(False):  # the next closure may run outside the mode that this one runs in
@@ -27,7 +27,7 @@ class Reused:
 
     def give_back(self, buffer: Tensor) -> None:
         """No work that is not queued yet reads it."""
-        self.spare.setdefault((buffer.numel(), buffer.dtype), []).append(buffer)
+        self.spare.setdefault((buffer.numel(), buffer.dtype, buffer.device), []).append(buffer)
 
 
 class Groups:

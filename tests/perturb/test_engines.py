@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from bszo.errors import NonFiniteLoss, OptimError
 from bszo.perturb import Copies, Gaussian, Injected, LossOracle, Streaming, Walk
+from bszo.perturb.buffers import Reused
 
 POINTS = [{}, {3: 1e-2}, {3: -1e-2}, {4: 0.5, 9: -0.25}, {}, {9: 1e-4}]
 Case = Callable[[torch.dtype], tuple[nn.Module, Callable[[], Tensor]]]
@@ -192,3 +193,10 @@ def test_a_closure_may_run_in_inference_mode_or_not() -> None:
     inside = tested.loss({1: 0.1})
     tested.closure = lambda: module(x).sum()
     assert tested.loss({1: 0.1}) == inside
+
+
+def test_a_buffer_is_used_again_on_its_own_device() -> None:
+    reused = Reused()
+    reused.give_back(torch.empty(4))
+    assert reused.take(torch.empty(2, 2, device="meta")).device.type == "meta"
+    assert reused.take(torch.empty(2, 2)).shape == (2, 2)
