@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from bszo.perturb.directions import KEEP_BELOW, Directions
-from bszo.perturb.noise import Terms
+from bszo.perturb.noise import Terms, round_to
 
 AT_ONCE = 1 << 20  # elements of a large matrix that are made at a time
 
@@ -24,14 +24,13 @@ class Factored(Directions):
 
     def shift(self, theta: Tensor, index: int, terms: Terms, *, decay: float = 1.0, out: Tensor | None = None,
               rounding_seed: int | None = None) -> Tensor:
-        if theta.ndim != 2 or theta.numel() <= KEEP_BELOW or rounding_seed is not None:
-            return super().shift(theta, index, terms, decay=decay, out=out, rounding_seed=rounding_seed)
-        pairs = self._pairs(index, terms)
+        pairs = self._pairs(index, terms) if theta.ndim == 2 and theta.numel() > KEEP_BELOW else None
         if pairs is None:
             return super().shift(theta, index, terms, decay=decay, out=out, rounding_seed=rounding_seed)
         out = torch.empty_like(theta) if out is None else out
         for rows in _slices(theta):
-            out[rows] = _summed(theta[rows], decay, [(c, a[rows], b) for c, a, b in pairs])
+            acc = _summed(theta[rows], decay, [(c, a[rows], b) for c, a, b in pairs])
+            round_to(acc, index, rounding_seed, out[rows], first=rows.start * theta.shape[1])
         return out
 
     def shift_rows(self, theta: Tensor, index: int, rows: Tensor, terms: Terms) -> Tensor:

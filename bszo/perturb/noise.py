@@ -185,12 +185,13 @@ def bits(counter: Tensor, parameter: int, seed: int) -> Tensor:
     return _hash(counter, *key(seed, parameter))
 
 
-def round_to(acc: Tensor, parameter: int, rounding_seed: int | None, out: Tensor) -> Tensor:
-    """acc, fp32 or fp64, rounded into `out`: to nearest, or stochastically as `shift` does."""
+def round_to(acc: Tensor, parameter: int, rounding_seed: int | None, out: Tensor, *, first: int = 0) -> Tensor:
+    """acc, fp32 or fp64, rounded into `out`: to nearest, or stochastically as `shift` does; `first` numbers its first
+    element, where it is a part of the parameter."""
     _check_rounding(rounding_seed, out.dtype)
     if rounding_seed is None:
         return out.copy_(acc)
-    counter = torch.arange(acc.numel(), dtype=torch.int32, device=acc.device).view(acc.shape)
+    counter = torch.arange(first, first + acc.numel(), dtype=torch.int32, device=acc.device).view(acc.shape)
     return out.copy_(_round_bf16(acc, _hash(counter, *key(rounding_seed, parameter))))
 
 

@@ -49,12 +49,24 @@ def test_a_matrix_that_is_taken_in_another_shape_is_made_whole(monkeypatch: pyte
     torch.testing.assert_close(family.shift(theta, 0, TERMS).double(), dense(family, theta), rtol=1e-6, atol=1e-6)
 
 
-def test_nothing_as_large_as_the_matrix_is_made(make: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    theta = torch.zeros(5000, 1000)
+def test_by_rows_rounds_stochastically_as_the_whole_does(make: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    theta = torch.linspace(-1, 1, 37 * 18).reshape(37, 18).bfloat16()
+    whole = make([theta]).shift(theta, 0, TERMS, rounding_seed=5)
+    monkeypatch.setattr(factored, "KEEP_BELOW", 0)
+    monkeypatch.setattr(factored, "AT_ONCE", 100)
+    by_rows = make([theta]).shift(theta, 0, TERMS, rounding_seed=5)
+    assert (by_rows == whole).float().mean() > 0.99  # an ulp of fp32 may carry a value across
+    assert not torch.equal(by_rows, make([theta]).shift(theta, 0, TERMS, rounding_seed=6))
+
+
+@pytest.mark.parametrize("rounding_seed", [None, 5])
+def test_nothing_as_large_as_the_matrix_is_made(make: Any, rounding_seed: int | None,
+                                                monkeypatch: pytest.MonkeyPatch) -> None:
+    theta = torch.zeros(5000, 1000, dtype=torch.bfloat16)
     family, sizes = make([theta]), []
     summed = factored._summed
     monkeypatch.setattr(factored, "_summed", lambda part, *rest: sizes.append(part.numel()) or summed(part, *rest))
-    family.shift(theta, 0, TERMS, out=theta)
+    family.shift(theta, 0, TERMS, out=theta, rounding_seed=rounding_seed)
     assert sum(sizes) == theta.numel() and max(sizes) <= factored.AT_ONCE
     sizes.clear()
     family.shift_rows(theta, 0, torch.tensor([1, 2]), TERMS)
