@@ -4,6 +4,7 @@ Hydra calls what it finds there (callbacks, logging handlers) and sets environme
 that a shared YAML file could do through `hydra.*` what `check_targets` forbids elsewhere.
 """
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -33,6 +34,11 @@ class CheckedLoader(ConfigLoaderImpl):
         for key in ("hydra.launcher._target_", "hydra.sweeper._target_"):
             if not str(OmegaConf.select(config, key)).startswith(PLUGINS):
                 raise ConfigError(f"{key}: must be a plugin of Hydra's")
+        if os.environ.get("WORLD_SIZE", "1") != "1" and not str(config.hydra.launcher._target_).startswith(PLUGINS[1]):
+            raise ConfigError(
+                "hydra/launcher: torchrun's processes take the runs of a sweep together, one after another; leave the"
+                " launcher out"
+            )
         for key in LOGGING:
             node = OmegaConf.select(config, key)
             _check_logging(OmegaConf.to_container(node, resolve=True) if node is not None else {}, key)

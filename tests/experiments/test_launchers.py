@@ -62,13 +62,18 @@ def test_a_slurm_job_asks_for_what_the_configuration_says(tmp_path: Path):
         assert f"#SBATCH --{option}\n" in script, script
 
 
-def test_what_a_launcher_cannot_do_is_one_line(tmp_path: Path):
+@pytest.mark.parametrize(("launcher", "around", "says"), [
+    ("slurm", {}, 'Could not detect "srun", are you indeed on a slurm cluster?'),
+    ("processes", {"WORLD_SIZE": "2", "RANK": "0"},
+     "torchrun's processes take the runs of a sweep together, one after another; leave the launcher out"),
+])  # fmt: skip
+def test_what_a_launcher_cannot_do_is_one_line(launcher: str, around: dict[str, str], says: str, tmp_path: Path):
     done = subprocess.run(
-        [sys.executable, "-m", "experiments.run", *SWEEP, "hydra/launcher=slurm", f"paths.results={tmp_path}"],
-        capture_output=True, text=True, cwd=ROOT, env=os.environ | {"PATH": str(tmp_path)},
+        [sys.executable, "-m", "experiments.run", *SWEEP, f"hydra/launcher={launcher}", f"paths.results={tmp_path}"],
+        capture_output=True, text=True, cwd=ROOT, env=os.environ | {"PATH": str(tmp_path)} | around, timeout=PATIENCE,
     )  # fmt: skip
     assert done.returncode == 1 and not done.stdout
-    assert done.stderr == 'hydra/launcher: Could not detect "srun", are you indeed on a slurm cluster?\n'
+    assert done.stderr == f"hydra/launcher: {says}\n"
 
 
 def test_each_process_takes_a_gpu_that_is_free(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
