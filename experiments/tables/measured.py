@@ -21,6 +21,8 @@ class Measured:
     Attributes:
         card: the GPU's name, or the CPU's.
         gpu: the peak is that of the GPU's allocator; else the process's resident set, libraries included.
+        forwards_ms: the bare forward passes of ours alone.
+        bytes_ms: what ours must move beside them, over the bandwidth of a copy in the same run.
         shape: batch and repeats, in words.
     """
 
@@ -34,6 +36,8 @@ class Measured:
     ours_gb: float | None
     published_ms: float | None
     ours_ms: float | None
+    forwards_ms: float | None = None
+    bytes_ms: float | None = None
 
 
 @dataclass(frozen=True)
@@ -60,6 +64,7 @@ def measured(folder: Path | None = None) -> tuple[list[Measured], list[str]]:
 
 def _rows(report: dict, gpu: bool) -> list[Measured]:
     setting, memory = report["setting"], report["memory"] or {}
+    a_second = report.get("bandwidth", {}).get("bytes_per_second")
     shape = f"batch {setting['batch']} x {setting['length']} tokens, {setting['repeats']} repeats"
     rows = []
     for method, times in report["steps"].items():
@@ -67,7 +72,9 @@ def _rows(report: dict, gpu: bool) -> list[Measured]:
         rows.append(Measured(
             shown(MODELS, setting["model"]), DTYPES[setting["dtype"]], method, str(report["machine"]["device"]), gpu,
             shape, _scaled(peak.get("published"), 1e-9), _scaled(peak.get("ours"), 1e-9),
-            _scaled(times.get("published", {}).get("median"), 1e3), _scaled(times["ours"]["median"], 1e3)))  # fmt: skip
+            _scaled(times.get("published", {}).get("median"), 1e3), _scaled(times["ours"]["median"], 1e3),
+            _scaled(times.get("forwards", {}).get("median"), 1e3),
+            _scaled(times.get("bytes"), 1e3 / a_second) if a_second else None))  # fmt: skip
     return rows
 
 
@@ -87,7 +94,7 @@ def paper() -> tuple[Paper, list[str]]:
 
 
 def table4(folder: Path | None = None) -> list[Section]:
-    """The paper's settings, memory and time; then whatever else was measured."""
+    """The paper's settings, memory and time; whatever else was measured; and how near its ceilings each step is."""
     rows, problems = measured(folder)
     theirs, wrong = paper()
     ours = [row for row in rows if row.gpu and (row.model, row.precision) in theirs]
@@ -98,6 +105,7 @@ def table4(folder: Path | None = None) -> list[Section]:
         _beside("Time of a step on a GPU, ms", theirs, ours, lambda cell: cell.ms,
                 lambda row: (row.published_ms, row.ours_ms), f"{_TIME}{_shapes(ours)}"),
         *([_elsewhere(others)] if others else []),
+        *([_ceilings(rows)] if any(row.forwards_ms for row in rows) else []),
     ]  # fmt: skip
 
 
@@ -140,6 +148,24 @@ def _elsewhere(rows: Sequence[Measured]) -> Section:
     about = f"Random weights.{_shapes(rows)}"
     about += " A resident set holds the libraries, too." if any(not row.gpu for row in rows) else ""
     return Section("Other models and machines", columns, tuple(lines), notes=(about,))
+
+
+def _ceilings(rows: Sequence[Measured]) -> Section:
+    """What no engine passes that makes every perturbed weight once: the forward passes, and these and the bytes."""
+    lines = []
+    for row in rows:
+        moved = row.forwards_ms + row.bytes_ms if row.forwards_ms and row.bytes_ms else None
+        lines.append((row.model, row.precision, row.method, ratio(row.ours_ms, row.forwards_ms),
+                      ratio(moved, row.forwards_ms), ratio(row.published_ms, row.ours_ms),
+                      ratio(row.published_ms, row.forwards_ms), ratio(row.published_ms, moved), row.card))  # fmt: skip
+    columns = ("model", "precision", "method", "ours / its forward passes", "by bytes", "as published / ours",
+               "by forward passes", "by bytes", "measured on")  # fmt: skip
+    return Section("A step and its ceilings", columns, tuple(lines), notes=(_CEILINGS,))
+
+
+_CEILINGS = ("By forward passes, the first is 1.00 at best. Bytes: the parameters read and written once a perturbed"
+             " pass and once for the update, at the bandwidth of a copy of 80 MB in the same run; an embedding's rows"
+             " that nobody looks up come off, what a method keeps comes on top.")  # fmt: skip
 
 
 def text(value: float | None) -> str:
