@@ -51,7 +51,7 @@ class MeZOAdam(MeZO):
             state = self.state[p]
             if not state:
                 dtype = torch.float32 if self.state_dtype == "float32" else p.dtype
-                state["m"], state["v"] = torch.zeros_like(p, dtype=dtype), torch.zeros_like(p, dtype=dtype)
+                state["m"], state["v"] = (torch.zeros(p.shape, dtype=dtype, device=p.device) for _ in range(2))
             m, v = state["m"], state["v"]
             delta = self.learn_and_change(m, v, oracle.dense(i, gradient), t, lr)
             oracle.add_(i, delta, decay=1 - lr * weight_decay)
@@ -62,7 +62,7 @@ class MeZOAdam(MeZO):
             learn_(m, v, g, *self.betas)
             return change(m.to(g.dtype), v.to(g.dtype), t, lr, *self.betas, self.adam_eps)
         now = _on_device(t, lr, g.device)
-        delta = _compiled()(m.view(-1), v.view(-1), g.view(-1), now[0], now[1], *self.betas, self.adam_eps)
+        delta = _compiled()(m.view(-1), v.view(-1), g.reshape(-1), now[0], now[1], *self.betas, self.adam_eps)
         return delta.view(g.shape)
 
 
