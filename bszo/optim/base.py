@@ -172,7 +172,7 @@ class ZerothOrderOptimizer(CompleteState):
                 terms, report = self.estimate(oracle)
                 gradient.update(terms)
                 reports.append(report)
-        except NonFiniteLoss:
+        except BaseException:
             for name, value in before.items():  # what earlier blocks have taught the method
                 setattr(self, name, value)
             raise

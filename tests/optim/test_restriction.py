@@ -198,6 +198,24 @@ def test_a_nan_in_a_later_block_leaves_no_trace() -> None:
     assert optimizer.last.mean.shape == (10,) and optimizer.last.cov.shape == (10, 10)
 
 
+def test_a_closure_that_raises_in_a_later_block_leaves_no_trace() -> None:
+    """Out of memory, say: the step that is then taken with a smaller batch starts from the state before."""
+    module, calls = Stack(), [0]
+    optimizer = build("bszo", module, "blocks")
+    optimizer.step(module)
+    state = optimizer.state_dict()["zeroth_order"]
+
+    def closure() -> Tensor:
+        calls[0] += 1
+        if calls[0] == 8:
+            raise MemoryError
+        return module()
+
+    with pytest.raises(MemoryError):
+        optimizer.step(closure)
+    assert {**optimizer.state_dict()["zeroth_order"], "num_forwards": state["num_forwards"]} == state
+
+
 def test_another_restriction_is_another_run(tmp_path: Path) -> None:
     module = Stack()
     optimizer = build("mezo", module, "layer")
