@@ -106,14 +106,13 @@ class ZerothOrderOptimizer(CompleteState):
         Raises:
             OptimError: a value that is out of range, or blocks that the module has none of.
         """
-        require(self.num_steps == 0, f"restrict(): the optimizer has made {self.num_steps} steps; before the first is"
-                                     " valid")
+        require(self.num_steps == 0, f"restrict(): it has made {self.num_steps} steps; before the first is valid")
         self.restriction = Restriction(sparsity, mask_scope, mask_interval, blocks)
         self._restricted = Restricted(self.restriction, self.trainable(), self.module)
         return self
 
     def step(self, closure: Closure | None = None) -> float:  # type: ignore[override]
-        """One step on the closure's batch; returns the loss at theta.
+        """One step on the closure's batch; returns the loss at theta (central differences: the mean of both sides).
 
         Args:
             closure: () -> the loss of the current batch, a number or a tensor of one element. It is called several
@@ -121,6 +120,7 @@ class ZerothOrderOptimizer(CompleteState):
         """
         if closure is None:
             raise OptimError("step() needs a closure: () -> the loss of the current batch")
+        self._failed = None  # what was not skipped is taken again
         self._bind()
         require(self.share is None or not isinstance(self._engine, Walk),
                 f"perturbation={self.perturbation!r}: walks cannot share points; exact, streaming or copy is valid")
@@ -148,7 +148,7 @@ class ZerothOrderOptimizer(CompleteState):
         failed, self._failed = self._failed, None
         if failed is None:
             raise OptimError(f"skip() at step {self.num_steps}: only a step that raised NonFiniteLoss can be skipped")
-        self.num_steps += 1
+        self.pass_by()
         if self.recorder is not None:
             self.recorder(self, failed, {})
 

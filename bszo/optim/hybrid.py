@@ -84,7 +84,7 @@ class Hybrid(torch.optim.Optimizer):
     def skip(self) -> None:
         """Go on past a step that raised NonFiniteLoss; nothing has moved."""
         self.high.skip()
-        self.low.num_steps = self.high.num_steps
+        self.low.pass_by()
 
     @contextmanager
     def _border(self) -> Iterator[None]:

@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Callable
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +16,8 @@ StateDtype = Literal["float32", "parameter"]
 
 class MeZOAdam(MeZO):
     """m <- b1 m + (1 - b1) g z,  v <- b2 v + (1 - b2) (g z)^2,
-    theta <- theta - lr (m_hat / (sqrt(v_hat) + adam_eps) + weight_decay theta), with bias-corrected m_hat, v_hat.
+    theta <- theta - lr (m_hat / (sqrt(v_hat) + adam_eps) + weight_decay theta), with m_hat, v_hat bias-corrected for
+    the gradients so far; a skipped step gave none.
 
     g as in MeZO. Forward passes a step: 2 q. Extra memory: 2 n elements of `state_dtype`.
 
@@ -41,11 +42,12 @@ class MeZOAdam(MeZO):
         super().__init__(params, lr=lr, eps=eps, num_directions=num_directions, weight_decay=weight_decay, seed=seed,
                          perturbation=perturbation, module=module, directions=directions, rounding=rounding)
         self.betas, self.adam_eps, self.state_dtype = betas, adam_eps, state_dtype
+        self._num_passed = 0  # steps that gave no gradient: the moments know nothing of them
 
     @torch.no_grad()
     def apply_(self, oracle: LossOracle, gradient: Terms) -> None:
         oracle.home()
-        t = self.num_steps + 1
+        t = self.num_steps + 1 - self._num_passed
         rates = zip(oracle.params, self.per_parameter("lr"), self.per_parameter("weight_decay"), strict=True)
         for i, (p, lr, weight_decay) in enumerate(rates):
             state = self.state[p]
@@ -55,6 +57,13 @@ class MeZOAdam(MeZO):
             m, v = state["m"], state["v"]
             delta = self.learn_and_change(m, v, oracle.dense(i, gradient), t, lr)
             oracle.add_(i, delta, decay=1 - lr * weight_decay)
+
+    def pass_by(self) -> None:
+        super().pass_by()
+        self._num_passed += 1
+
+    def scalar_state(self) -> dict[str, Any]:
+        return {"_num_passed": self._num_passed}
 
     def learn_and_change(self, m: Tensor, v: Tensor, g: Tensor, t: int, lr: float) -> Tensor:
         """`learn_`, then `change` in g's type; on a GPU one pass instead of twenty."""

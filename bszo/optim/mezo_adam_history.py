@@ -72,4 +72,4 @@ class MeZOAdamHistory(MeZOAdam):
         return made
 
     def scalar_state(self) -> dict[str, Any]:
-        return {"_history": self._history}
+        return {**super().scalar_state(), "_history": self._history}

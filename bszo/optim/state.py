@@ -47,6 +47,10 @@ class CompleteState(torch.optim.Optimizer):
         if self._restricted is not None:
             self._restricted.load(there)
 
+    def pass_by(self) -> None:
+        """Count a step that moves nothing; its directions are used up."""
+        self.num_steps += 1
+
     def scalar_state(self) -> dict[str, float]:
         """Attributes of the method beside the counters that a later step depends on."""
         return {}

@@ -44,6 +44,8 @@ class ZerothOrder(Protocol):
 
     def trainable(self) -> list[Tensor]: ...
 
+    def pass_by(self) -> None: ...
+
     def unbind(self) -> None: ...
 
 
@@ -145,7 +147,7 @@ def _take(optimizer: ZerothOrder, step: Step) -> None:
         with _moving_by(optimizer, step.coefficients, left):
             optimizer.step(Logged(left, optimizer.num_steps))
     else:
-        optimizer.num_steps += 1
+        optimizer.pass_by()
     optimizer.num_forwards = spent  # a first streaming pass that was repeated has cost one more
 
 

@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch import nn
 
-from bszo.errors import OptimError
+from bszo import MeZOAdam, MeZOAdamHistory
+from bszo.errors import NonFiniteLoss, OptimError
 
 Make = Callable[..., nn.Module]
 
@@ -98,6 +99,60 @@ def test_noise_var_lives_on_and_is_saved(methods: dict[str, Any], problem: Make)
     fresh = methods["bszo"](problem().parameters())
     fresh.load_state_dict(optimizer.state_dict())
     assert fresh.noise_var == optimizer.noise_var
+
+
+def failing(optimizer: Any) -> None:
+    with pytest.raises(NonFiniteLoss):
+        optimizer.step(lambda: torch.tensor(torch.nan))
+
+
+def test_only_the_step_that_has_just_failed_can_be_skipped(zeroth_order: Any, problem: Make) -> None:
+    module = problem()
+    optimizer = zeroth_order(module.parameters())
+    failing(optimizer)
+    optimizer.step(module)  # taken again, on another batch
+    with pytest.raises(OptimError, match=r"skip\(\) at step 1"):
+        optimizer.skip()
+    failing(optimizer)
+    optimizer.skip()
+    assert optimizer.num_steps == 2
+
+
+def skipping(optimizer: Any, module: nn.Module) -> list[float]:
+    """Losses of two steps between which one is skipped, and before which two are."""
+    for _ in range(2):
+        failing(optimizer)
+        optimizer.skip()
+    losses = [optimizer.step(module)]
+    failing(optimizer)
+    optimizer.skip()
+    return [*losses, optimizer.step(module)]
+
+
+@pytest.mark.parametrize("dense", [True, False])
+def test_adam_corrects_its_moments_for_the_gradients_that_they_saw(dense: bool, problem: Make) -> None:
+    """After two skipped steps the first move is lr in every element, as Adam's first is, not a part of it."""
+    module = problem(torch.float64)
+    before = [p.detach().clone() for p in module.parameters()]
+    optimizer = (MeZOAdam if dense else MeZOAdamHistory)(module.parameters(), lr=0.01, adam_eps=1e-12)
+    for _ in range(2):
+        failing(optimizer)
+        optimizer.skip()
+    optimizer.step(module)
+    for p, q in zip(module.parameters(), before, strict=True):
+        torch.testing.assert_close((p - q).abs(), torch.full_like(q, 0.01), rtol=1e-5, atol=0)
+
+
+def test_what_was_skipped_is_saved(problem: Make) -> None:
+    whole, halves, other = problem(), problem(), problem()
+    optimizer = MeZOAdam(whole.parameters(), lr=0.01)
+    expected = [*skipping(optimizer, whole), optimizer.step(whole)]
+    first, second = MeZOAdam(halves.parameters(), lr=0.01), MeZOAdam(other.parameters(), lr=0.01)
+    losses = skipping(first, halves)
+    other.load_state_dict(halves.state_dict())
+    second.load_state_dict(through_a_file(first.state_dict()))
+    assert [*losses, second.step(other)] == expected
+    assert all(map(torch.equal, whole.parameters(), other.parameters()))
 
 
 def test_lr_of_a_scheduler_is_saved(method: Any, problem: Make) -> None:
