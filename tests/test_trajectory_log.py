@@ -298,6 +298,17 @@ def test_many_coefficients_make_smaller_blocks(tmp_path: Path) -> None:
         TrajectoryWriter(tmp_path / "other", HEADER, flush_every=0)
 
 
+def test_going_on_keeps_the_smaller_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A log of many wide steps, written anew as one block, would be larger than a reader takes."""
+    monkeypatch.setattr("bszo.trajectory.writer.BLOCK_BYTES", 1 << 10)
+    monkeypatch.setattr("bszo.trajectory.block.MOST_BYTES", 1 << 11)
+    steps = [step(i, k=20, m=20) for i in range(40)]
+    data = write(tmp_path / "log", steps, finish=False, flush_every=65_536)
+    with TrajectoryWriter.resume(tmp_path / "log", HEADER, flush_every=65_536):
+        assert same(read(tmp_path / "log").steps, steps)
+    assert (tmp_path / "log").read_bytes() == data
+
+
 def test_steps_without_a_byte_of_their_own_make_smaller_blocks(tmp_path: Path) -> None:
     """Else half a kilobyte could name more steps than memory holds."""
     steps = [Step((), (), (0.1,), (0.0,), 1)] * 300

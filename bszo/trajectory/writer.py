@@ -71,8 +71,7 @@ class TrajectoryWriter:
             raise TrajectoryError(f"{self.path}: step {step} cannot follow; the next one is {self.num_steps}")
         self._pending.append(entry)
         self.num_steps += 1
-        width = len(entry.losses) + len(entry.coefficients) + len(entry.lr)
-        if len(self._pending) >= min(self.flush_every, BLOCK_BYTES // (8 * width) or 1):
+        if len(self._pending) >= _block_steps(entry, self.flush_every):
             self.flush()
 
     def flush(self) -> None:
@@ -134,12 +133,19 @@ class TrajectoryWriter:
             raise TrajectoryError(f"{self.path}: cannot be written ({error.strerror})") from error
 
 
+def _block_steps(like: Step, asked: int) -> int:
+    """Steps of a block: as many as asked for, but where they are wide."""
+    width = len(like.losses) + len(like.coefficients) + len(like.lr)
+    return min(asked, BLOCK_BYTES // (8 * width) or 1)
+
+
 def encode(header: Header, steps: Sequence[Step], block_steps: int) -> tuple[bytes, bytes]:
     """A whole log, its last digest beside it."""
     parts = [encode_header(header)]
     first = 0
     for i in range(1, len(steps) + 1):
-        if i == len(steps) or i - first == min(block_steps, steps[first].most) or not steps[first].fits(steps[i]):
+        like = steps[first]
+        if i == len(steps) or i - first == min(_block_steps(like, block_steps), like.most) or not like.fits(steps[i]):
             parts.append(encode_block(first, steps[first:i], parts[-1][-DIGEST_BYTES:]))
             first = i
     return b"".join(parts), parts[-1][-DIGEST_BYTES:]
