@@ -1,11 +1,12 @@
 """Questions that a causal model answers in its own words: greedy, batched, scored by token F1."""
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from bszo.errors import ModelError
 from bszo.models.batch import Batch, buckets
@@ -114,10 +115,11 @@ class GenerativeModel(LanguageModel):
         ids = torch.tensor([[self.pad_id] * (width - len(row)) + list(row) for row in prompts], device=self.device)
         mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in prompts], device=self.device)
         module: Any = self.module
-        out = module.generate(
-            input_ids=ids, attention_mask=mask, do_sample=False, num_beams=1, max_new_tokens=self.task.max_new_tokens,
-            eos_token_id=self.ends, pad_token_id=self.pad_id,
-        )  # fmt: skip
+        with _without_own_settings(module):
+            out = module.generate(
+                input_ids=ids, attention_mask=mask, do_sample=False, num_beams=1, eos_token_id=self.ends,
+                pad_token_id=self.pad_id, max_new_tokens=self.task.max_new_tokens,
+            )  # fmt: skip
         return out[:, width:].tolist()
 
 
@@ -135,6 +137,20 @@ class _Width:
     @property
     def rows(self) -> tuple[None]:
         return (None,)
+
+
+@contextmanager
+def _without_own_settings(module: nn.Module) -> Iterator[None]:
+    """A model's folder may ask for a repetition penalty, forced or forbidden tokens: good for chats, not greedy."""
+    from transformers import GenerationConfig, PreTrainedModel
+
+    # the outermost one: below adapters' wrappers
+    model: Any = next(part for part in module.modules() if isinstance(part, PreTrainedModel))
+    own, model.generation_config = model.generation_config, GenerationConfig()
+    try:
+        yield
+    finally:
+        model.generation_config = own
 
 
 def _tokens_with(tokenizer: Any, stop: str) -> list[int]:

@@ -60,6 +60,18 @@ def test_batches_write_what_greedy_decoding_by_hand_writes(name: str, scheme: st
     )
 
 
+@pytest.mark.parametrize("scheme", ["full", "lora", "prompt"])
+def test_a_folder_s_own_generation_settings_are_not_its_greedy_answers(scheme: str):
+    """Many chat models' generation_config.json has a repetition penalty; what is saved keeps it."""
+    model = model_of("tiny-opt", scheme)
+    questions: Any = model.encode(EXAMPLES)
+    expected = [by_hand(model, question) for question in questions]
+    settings: Any = model.module.generation_config
+    settings.repetition_penalty, settings.min_new_tokens, settings.return_dict_in_generate = 9.0, 9, True
+    assert model.answer(questions, max_tokens=10_000) == expected
+    assert model.module.generation_config.repetition_penalty == 9.0  # type: ignore[union-attr]
+
+
 def test_an_answer_stops_at_the_newline_or_at_its_longest():
     model = model_of("tiny-opt", max_new_tokens=3)
     for question, text in zip(q := model.encode(EXAMPLES), model.answer(q, max_tokens=999), strict=True):  # type: ignore[arg-type]
