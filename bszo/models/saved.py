@@ -37,7 +37,7 @@ def save_tuned(model: LanguageModel, folder: Path) -> None:
             temporary.rename(folder)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
-    except (OSError, SafetensorError) as error:
+    except (OSError, SafetensorError, ValueError) as error:  # transformers refuses to save what it finds contradictory
         raise ModelError(f"{folder}: cannot be written ({one_line(error)})") from error
 
 

@@ -288,6 +288,15 @@ def test_a_saved_adapter_comes_back_and_is_peft_s_own(family: str, scheme: str, 
         saved.load_tuned(load(family), tmp_path)
 
 
+def test_what_transformers_refuses_to_save_is_one_line(load: Load, tmp_path: Path):
+    """A temperature without sampling, which published generation settings have been known to hold."""
+    model: Any = load("opt")
+    model.module.generation_config.temperature = 0.5
+    with pytest.raises(ModelError, match=r"model: cannot be written \(.*[Gg]eneration"):
+        saved.save_tuned(model, tmp_path / "model")
+    assert list(tmp_path.iterdir()) == []
+
+
 def _narrowed(folder: Path) -> Path:
     """The adapter with a tensor of another width."""
     from safetensors.torch import load_file, save_file
