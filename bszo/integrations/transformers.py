@@ -44,6 +44,8 @@ class ZerothOrderTrainer(Trainer):
         NonFiniteLoss: from `train`; the parameters are where they were before that step.
     """
 
+    loss_is_scaled_for_ga: bool | None = None  # the Trainer's own, which transformers has from 5.19 on
+
     def __init__(self, *args: Any, method: Method = BSZO, **kwargs: Any) -> None:
         self.method = method
         super().__init__(*args, **kwargs)

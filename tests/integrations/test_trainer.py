@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
-from transformers import OPTConfig, OPTForCausalLM, TrainerCallback, TrainingArguments
+from transformers import OPTConfig, OPTForCausalLM, Trainer, TrainerCallback, TrainingArguments
 
 import bszo.models
 from bszo import BSZO, FirstOrder, MeZO, MeZOAdam
@@ -126,6 +126,13 @@ def test_resuming_is_bit_for_bit(tmp_path: Path, method: Any) -> None:
     resumed.train(resume_from_checkpoint=str(tmp_path / "checkpoint-3"))
     assert all(map(torch.equal, bits(whole.model), bits(resumed.model)))
     assert resumed.state.log_history[-2]["num_forwards"] == whole.state.log_history[-2]["num_forwards"]
+
+
+def test_transformers_before_5_19_will_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(Trainer, "loss_is_scaled_for_ga")
+    tested = trainer(tmp_path, partial(MeZO, eps=1e-2), max_steps=1)
+    tested.train()
+    assert tested.state.global_step == 1
 
 
 def test_a_checkpoint_holds_no_state_that_is_not_needed(tmp_path: Path) -> None:
