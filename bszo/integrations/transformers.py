@@ -50,8 +50,8 @@ class ZerothOrderTrainer(Trainer):
         self.method = method
         super().__init__(*args, **kwargs)
         self._refuse()
-        self._micro_batches: list[dict[str, Any]] = []
-        self._num_items: Any = None
+        # inputs, items in the step's batches as the Trainer counts them, number of those batches
+        self._micro_batches: list[tuple[dict[str, Any], Any, int]] = []
         self._measured: nn.Module | None = None
 
     def _refuse(self) -> None:
@@ -89,11 +89,17 @@ class ZerothOrderTrainer(Trainer):
             self.optimizer = optimizer
         return self.optimizer
 
+    def train(self, *args: Any, **kwargs: Any) -> Any:
+        """As ever; a step that an earlier call has left half done is forgotten."""
+        self._micro_batches.clear()
+        return super().train(*args, **kwargs)
+
     def training_step(self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Any = None) -> Tensor:
         """Set a micro-batch aside; its loss is taken, and counted, by the step."""
         model.eval()
-        self._measured, self._num_items = model, num_items_in_batch
-        self._micro_batches.append(self._prepare_inputs(inputs))
+        self._measured = model
+        count = self.current_gradient_accumulation_steps
+        self._micro_batches.append((self._prepare_inputs(inputs), num_items_in_batch, count))
         return torch.zeros((), device=self.args.device)
 
     def _take(self, step: Callable[[Callable[[], Tensor]], float], closure: None = None) -> float:
@@ -106,16 +112,16 @@ class ZerothOrderTrainer(Trainer):
 
     def _loss(self) -> Tensor:
         assert self._measured is not None
-        scaled = self.loss_is_scaled_for_ga
-        if scaled is None:
-            by_items = self.model_accepts_loss_kwargs and self._num_items is not None
-            scaled = by_items or self.compute_loss_func is not None
         total = torch.zeros((), device=self.args.device)
-        for inputs in self._micro_batches:
+        for inputs, num_items, count in self._micro_batches:
             with self.compute_loss_context_manager():
-                loss = self.compute_loss(self._measured, dict(inputs), num_items_in_batch=self._num_items)
+                loss = self.compute_loss(self._measured, dict(inputs), num_items_in_batch=num_items)
             assert isinstance(loss, Tensor)
-            total = total + loss.float() / (1 if scaled else len(self._micro_batches))
+            scaled = self.loss_is_scaled_for_ga
+            if scaled is None:
+                by_items = self.model_accepts_loss_kwargs and num_items is not None
+                scaled = by_items or self.compute_loss_func is not None
+            total = total + loss.float() / (1 if scaled else count)
         return total
 
     def _clip_grad_norm(self, model: nn.Module) -> None:

@@ -3,6 +3,7 @@
 import json
 import runpy
 import sys
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -68,6 +69,10 @@ def trainer(out: Path, method: Any, count: int = 12, network: Any = None, **argu
     return ZerothOrderTrainer(network or model(), args, method=method, **data)
 
 
+def sgd(groups: Any, lr: float, **more: Any) -> FirstOrder:
+    return FirstOrder(groups, algorithm=partial(torch.optim.SGD, lr=lr), **more)
+
+
 def bits(module: Any) -> list[Tensor]:
     return [p.detach().clone() for p in module.parameters()]
 
@@ -94,6 +99,51 @@ def test_it_takes_the_steps_of_a_plain_loop(tmp_path: Path, accumulation: int) -
     for p, q in zip(tested.model.parameters(), plain.parameters(), strict=True):
         torch.testing.assert_close(p, q, rtol=0, atol=3e-4)
     assert tested.state.global_step == 3 and watch.logs[2]["num_forwards"] == 9
+
+
+class Stream(torch.utils.data.IterableDataset[Any]):
+    """Rows whose number the Trainer does not know."""
+
+    def __init__(self, count: int) -> None:
+        self.rows = rows(count)
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self.rows)
+
+
+@pytest.mark.parametrize("by_items", [True, False])
+def test_what_an_epoch_leaves_over_is_weighed_as_the_trainer_does(tmp_path: Path, by_items: bool) -> None:
+    """Five batches in steps of three: two of an epoch are left for the first step of the next. SGD, here and there."""
+    args = TrainingArguments(str(tmp_path), max_steps=4, per_device_train_batch_size=1, gradient_accumulation_steps=3,
+                             learning_rate=0.5, optim="sgd", max_grad_norm=0.0, report_to="none", use_cpu=True,
+                             disable_tqdm=True, save_strategy="no", logging_steps=1)  # fmt: skip
+    ours: Any = ZerothOrderTrainer(model(0.0), args, method=sgd, train_dataset=Stream(5))
+    theirs: Any = Trainer(model(0.0), args, train_dataset=Stream(5))
+    for one in (ours, theirs):
+        one.model_accepts_loss_kwargs = by_items
+        one.train()
+    for p, q in zip(ours.model.parameters(), theirs.model.parameters(), strict=True):
+        torch.testing.assert_close(p, q, rtol=1e-4, atol=1e-6)
+    losses = [[log["loss"] for log in one.state.log_history if "loss" in log] for one in (ours, theirs)]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+
+
+def test_a_step_that_was_broken_off_is_forgotten(tmp_path: Path) -> None:
+    """Between its micro-batches, where no step has begun: the next call to train must not measure them."""
+
+    class Stop(TrainerCallback):
+        def on_substep_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            raise KeyboardInterrupt
+
+    tested = trainer(tmp_path, partial(MeZO, eps=1e-2), gradient_accumulation_steps=2)
+    tested.add_callback(stop := Stop())
+    with pytest.raises(KeyboardInterrupt):
+        tested.train()
+    tested.remove_callback(stop)
+    tested.train()
+    fresh = trainer(tmp_path, partial(MeZO, eps=1e-2), gradient_accumulation_steps=2)
+    fresh.train()
+    assert all(map(torch.equal, bits(tested.model), bits(fresh.model)))
 
 
 def test_callbacks_schedulers_evaluation_and_logs(tmp_path: Path) -> None:
