@@ -12,12 +12,12 @@ from torch import Tensor, nn
 from transformers import Trainer, TrainingArguments
 
 from bszo.errors import OptimError
-from bszo.optim import BSZO
+from bszo.optim import BSZO, FirstOrder, Hybrid
 
 Method = Callable[..., torch.optim.Optimizer]
 # arguments that act on gradients, on the Trainer's own optimizer, or in training mode alone
-WITHOUT_MEANING = ("optim", "optim_args", "optim_target_modules", "max_grad_norm", "gradient_checkpointing",
-                   "neftune_noise_alpha")  # fmt: skip
+WITHOUT_MEANING = ("optim", "optim_args", "optim_target_modules", "adam_beta1", "adam_beta2", "adam_epsilon",
+                   "max_grad_norm", "gradient_checkpointing", "neftune_noise_alpha")  # fmt: skip
 
 log = logging.getLogger(__name__)
 
@@ -28,9 +28,9 @@ class ZerothOrderTrainer(Trainer):
     The Trainer's arguments, callbacks, evaluation, checkpoints, resuming and reports are as ever; those that act on
     gradients, or choose an optimizer, have no meaning (WITHOUT_MEANING): the log says which were set. Micro-batches of
     `gradient_accumulation_steps` are weighed as the Trainer weighs their gradients: by tokens, where the model's loss
-    can be. The model is in evaluation mode while it is measured, mixed precision needs no loss scaler and has none, and
-    optimizer.pt holds what the method keeps: for BSZO and MeZO a few numbers. Logs gain `num_forwards`, and `sigma_e`
-    and `gain` where the method has them. One process, one device.
+    can be. The model is in evaluation mode while it is measured, mixed precision has no loss scaler, which losses do
+    not need, and optimizer.pt holds what the method keeps: for BSZO and MeZO a few numbers. Logs gain `num_forwards`,
+    and `sigma_e` and `gain` where the method has them. One process, one device.
 
     Args:
         method: (parameter groups, lr=, seed=, module=) -> optimizer, such as `partial(BSZO, k=4)`. The groups carry
@@ -39,8 +39,8 @@ class ZerothOrderTrainer(Trainer):
         args, kwargs: as for `transformers.Trainer`.
 
     Raises:
-        OptimError: several processes or devices, torch_compile, another optimizer; from `train`, an argument of the
-            method that is out of range.
+        OptimError: several processes or devices, torch_compile, another optimizer or its scheduler; from `train`, an
+            argument of the method that is out of range.
         NonFiniteLoss: from `train`; the parameters are where they were before that step.
     """
 
@@ -57,7 +57,10 @@ class ZerothOrderTrainer(Trainer):
     def _refuse(self) -> None:
         """What would be ignored in silence, or break deep inside: refused here, or said."""
         if self.optimizer is not None:
-            raise OptimError("optimizers: holds an optimizer; method= builds it here, and (None, scheduler) is valid")
+            raise OptimError("optimizers: holds an optimizer; method= builds it here, and (None, None) is valid")
+        if self.lr_scheduler is not None:
+            raise OptimError("optimizers: holds a scheduler, which is another optimizer's; (None, None) is valid, with"
+                             " lr_scheduler_type= and lr_scheduler_kwargs= of the arguments")
         if self.optimizer_cls_and_kwargs is not None:
             raise OptimError("optimizer_cls_and_kwargs: names an optimizer; method= builds it here, and None is valid")
         if self.args.torch_compile:
@@ -87,6 +90,9 @@ class ZerothOrderTrainer(Trainer):
                                          seed=self.args.seed, module=module)
             optimizer.step = partial(self._take, optimizer.step)  # the Trainer's loop calls it without a closure
             self.optimizer = optimizer
+            if self.args.fp16 and isinstance(optimizer, (FirstOrder, Hybrid)):
+                log.warning("ZerothOrderTrainer: fp16=True without a loss scaler, which backpropagation needs: small"
+                            " gradients become 0; bf16=True needs none")
         return self.optimizer
 
     def train(self, *args: Any, **kwargs: Any) -> Any:

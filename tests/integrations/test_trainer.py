@@ -214,6 +214,9 @@ def test_what_cannot_be_is_refused(tmp_path: Path) -> None:
     adam = torch.optim.Adam(network.parameters())
     with pytest.raises(OptimError, match="optimizers: holds an optimizer"):
         ZerothOrderTrainer(network, TrainingArguments(str(tmp_path), use_cpu=True), optimizers=(adam, None))
+    scheduler = torch.optim.lr_scheduler.ConstantLR(adam)
+    with pytest.raises(OptimError, match="optimizers: holds a scheduler, which is another optimizer's"):
+        ZerothOrderTrainer(network, TrainingArguments(str(tmp_path), use_cpu=True), optimizers=(None, scheduler))
     with pytest.raises(OptimError, match="optimizer_cls_and_kwargs: names an optimizer"):
         ZerothOrderTrainer(network, TrainingArguments(str(tmp_path), use_cpu=True, report_to="none"),
                            optimizer_cls_and_kwargs=(torch.optim.SGD, {"lr": 0.1}))
@@ -232,9 +235,15 @@ def test_what_cannot_be_is_refused(tmp_path: Path) -> None:
 def test_what_has_no_meaning_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     trainer(tmp_path, MeZO)
     assert caplog.messages == []
-    trainer(tmp_path, MeZO, optim="sgd", max_grad_norm=0.1, gradient_checkpointing=True)
+    trainer(tmp_path, MeZO, optim="sgd", adam_beta2=0.99, max_grad_norm=0.1, gradient_checkpointing=True)
     assert caplog.messages[-1] == ("ZerothOrderTrainer: without meaning here, and ignored: optim=OptimizerNames.SGD, "
-                                   "max_grad_norm=0.1, gradient_checkpointing=True")
+                                   "adam_beta2=0.99, max_grad_norm=0.1, gradient_checkpointing=True")
+    for method, said in ((MeZO, False), (sgd, True)):
+        caplog.clear()
+        tested = trainer(tmp_path, method)
+        tested.args.fp16 = True  # which accelerate refuses on a CPU
+        tested.create_optimizer()
+        assert any("backpropagation needs" in message for message in caplog.messages) == said
 
 
 def test_the_example_learns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
