@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from transformers import Trainer, TrainingArguments
 
 from bszo.errors import OptimError
-from bszo.optim import BSZO, FirstOrder, Hybrid
+from bszo.optim import BSZO, FirstOrder, Hybrid, ZerothOrderOptimizer
 
 Method = Callable[..., torch.optim.Optimizer]
 # arguments that act on gradients, on the Trainer's own optimizer, or in training mode alone
@@ -40,7 +40,7 @@ class ZerothOrderTrainer(Trainer):
 
     Raises:
         OptimError: several processes or devices, torch_compile, another optimizer or its scheduler; from `train`, an
-            argument of the method that is out of range.
+            argument of the method that is out of range, or a method that is no optimizer of this library.
         NonFiniteLoss: from `train`; the parameters are where they were before that step.
     """
 
@@ -88,12 +88,19 @@ class ZerothOrderTrainer(Trainer):
                       for which, rate in ((True, self.args.weight_decay), (False, 0.0))]
             optimizer: Any = self.method([group for group in groups if group["params"]], lr=self.args.learning_rate,
                                          seed=self.args.seed, module=module)
+            self._check(optimizer)
             optimizer.step = partial(self._take, optimizer.step)  # the Trainer's loop calls it without a closure
             self.optimizer = optimizer
-            if self.args.fp16 and isinstance(optimizer, (FirstOrder, Hybrid)):
-                log.warning("ZerothOrderTrainer: fp16=True without a loss scaler, which backpropagation needs: small"
-                            " gradients become 0; bf16=True needs none")
         return self.optimizer
+
+    def _check(self, optimizer: object) -> None:
+        """Refuse what takes no step by a closure's loss alone: torch's own would call it and move nothing."""
+        if not isinstance(optimizer, (ZerothOrderOptimizer, FirstOrder, Hybrid)):
+            raise OptimError(f"method: returns a {type(optimizer).__name__}, which backpropagates nothing by itself;"
+                             " FirstOrder(groups, algorithm=...) around it is valid")
+        if self.args.fp16 and isinstance(optimizer, (FirstOrder, Hybrid)):
+            log.warning("ZerothOrderTrainer: fp16=True without a loss scaler, which backpropagation needs: small"
+                        " gradients become 0; bf16=True needs none")
 
     def train(self, *args: Any, **kwargs: Any) -> Any:
         """As ever; a step that an earlier call has left half done is forgotten."""

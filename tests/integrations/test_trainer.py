@@ -224,6 +224,8 @@ def test_what_cannot_be_is_refused(tmp_path: Path) -> None:
         trainer(tmp_path, MeZO, torch_compile=True)
     with pytest.raises(OptimError, match="k=0"):
         trainer(tmp_path, partial(BSZO, k=0)).train()
+    with pytest.raises(OptimError, match=r"method: returns a SGD, .* FirstOrder\(groups, algorithm=...\) around it"):
+        trainer(tmp_path, lambda groups, lr, **more: torch.optim.SGD(groups, lr=lr)).train()
     with torch.no_grad():
         network.lm_head.weight.fill_(float("nan"))
     broken = trainer(tmp_path, partial(MeZO, eps=1e-2), network=network, gradient_accumulation_steps=2)
