@@ -23,7 +23,7 @@ class _Words(nn.Module):
     def __init__(self, full: nn.Linear, words: Tensor) -> None:
         super().__init__()
         self.words, self.bias = words.to(full.weight.device), full.bias
-        self.rows = nn.Embedding(full.out_features, full.in_features, device="meta")
+        self.rows = nn.Embedding.from_pretrained(full.weight)  # draws no values, which on any device takes its time
         self.rows.weight = full.weight  # the parameter itself: an engine that perturbs it knows it by its identity
 
     @property

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from bszo.perturb import gpu
-from bszo.perturb.seeds import key
+from bszo.perturb.seeds import key, keys
 
 Distribution = Literal["gaussian", "rademacher"]
 Terms = Mapping[int, float]  # {seed: coefficient}
@@ -169,14 +169,14 @@ def _counters(sizes: tuple[int, ...]) -> tuple[Tensor, Tensor]:
 def values_of_all(params: Sequence[Tensor], seed: int, *, distribution: Distribution = "gaussian") -> list[Tensor]:
     """z of every parameter in one sweep: for small models, where a call a parameter would cost more than its values."""
     sizes = tuple(p.numel() for p in params)
-    keys = torch.tensor([key(seed, i) for i in range(len(params))], dtype=torch.int32)
-    key_0, key_1 = keys.T.contiguous()
+    key_0, key_1 = keys(seed, len(params)).T.contiguous()
     counter, parameter = _counters(sizes)
     flat = torch.empty(sum(sizes))
     for start in range(0, flat.numel(), _CHUNK):
         part = slice(start, start + _CHUNK)
         of = parameter[part]
-        flat[part] = _values(counter[part], key_0[of], key_1[of], distribution)
+        own_0, own_1 = key_0.index_select(0, of), key_1.index_select(0, of)  # four times as fast as key_0[of]
+        flat[part] = _values(counter[part], own_0, own_1, distribution)
     return [z.reshape(p.shape).to(p.device) for z, p in zip(flat.split(sizes), params, strict=True)]
 
 
