@@ -46,6 +46,7 @@ class Checkpoints:
         self.folder, self.signature, self.parts = folder, signature, parts
         module = parts.model.module
         self.named = {name: p for name, p in module.named_parameters() if p.requires_grad}
+        self._best_kept: int | None = None  # step of the best parameters that this process wrote, or read as sound
 
     def start(self) -> None:
         """Called once before the first step of a run that no checkpoint goes on."""
@@ -97,9 +98,10 @@ class Checkpoints:
         return {PARAMETER + name: parameter for name, parameter in self.named.items()}
 
     def _save_best(self, best_step: int | None, best: Sequence[Tensor]) -> None:
-        if best_step is not None and not self._path("best", best_step).exists():
+        if best_step is not None and best_step != self._best_kept:  # a file of that name may be a damaged one
             tensors = {PARAMETER + name: kept for name, kept in zip(self.named, best, strict=True)}
             self._write("best", best_step, {}, tensors)
+            self._best_kept = best_step
 
     @torch.no_grad()
     def _restore(self, plain: dict[str, Any], state: dict[str, Any], tensors: dict[str, Tensor]) -> list[Tensor]:
@@ -109,6 +111,7 @@ class Checkpoints:
             path = self._path("best", plain["best_step"])
             with sound(path):
                 best = [value.clone() for value in self._parameters(self._read(path)[1])]
+            self._best_kept = plain["best_step"]
         self.parts.optimizer.load_state_dict(state.pop("optimizer"))
         for parameter, value in zip(self.named.values(), values, strict=True):
             parameter.copy_(value)

@@ -304,6 +304,23 @@ def test_a_damaged_checkpoint_falls_back(tmp_path: Path, nodes: Any, stopped: Ca
     assert outcome(runner) == outcome(whole)
 
 
+def test_damaged_best_parameters_are_written_again(tmp_path: Path, nodes: Any):
+    def killed() -> int:
+        """The step that a part began at, which ends after step 6."""
+        runner = make_runner(tmp_path, nodes["mezo"], torch.float32, "full", checkpoint_every=5)
+        began = runner.result.num_steps
+        break_after(runner, 6 - began, Kill())
+        with pytest.raises(Kill):
+            runner.run()
+        return began
+
+    assert killed() == 0
+    (best,) = tmp_path.glob("best-*")  # of step 4, which the checkpoint of step 5 names
+    damage(best, "flip")
+    assert killed() == 0
+    assert killed() == 5
+
+
 def test_a_damaged_trajectory_falls_back(tmp_path: Path, nodes: Any, stopped: Callable[..., Runner], caplog: Any):
     whole = make_runner(tmp_path / "whole", nodes["mezo-adam"], torch.bfloat16, "trajectory")
     whole.run()
