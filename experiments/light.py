@@ -2,6 +2,7 @@
 
 import copy
 import logging
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from bszo.errors import TrajectoryError
 from bszo.trajectory import Header, Trajectory, TrajectoryWriter, describe, read, record, replay
 from experiments.build import Parts
 from experiments.checkpoint import Checkpoints, unwritable
+from experiments.files import written_whole
 from experiments.plain import CheckpointError
 
 log = logging.getLogger("experiments")
@@ -43,6 +45,13 @@ class LightCheckpoints(Checkpoints):
                 self.folder.mkdir(parents=True, exist_ok=True)
                 self.path.unlink(missing_ok=True)  # of a run without a sound checkpoint
             self._record(TrajectoryWriter(self.path, self.header))
+
+    def export(self, path: Path) -> None:
+        """Leave the log, marked as finished, as `path`: `remove` takes the folder with its own."""
+        assert self.writer is not None  # start or load came before
+        self.writer.finish()
+        with unwritable(path), written_whole(path) as temporary:
+            shutil.copyfile(self.path, temporary)
 
     def _record(self, writer: TrajectoryWriter) -> None:
         record(self.parts.optimizer, writer)

@@ -39,12 +39,7 @@ class Place:
             return busy
         except OSError as error:
             raise ConfigError(f"paths.results={self.results}: cannot be written ({error.strerror})") from error
-        try:
-            self.runs.mkdir(parents=True, exist_ok=True)
-            if not os.access(self.runs, os.W_OK):
-                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
-        except OSError as error:
-            raise ConfigError(f"paths.runs={self.runs}: cannot be written ({error.strerror})") from error
+        require_writable(self.runs, "paths.runs")
         return None
 
     def earlier(self) -> dict[str, Any] | None:
@@ -68,3 +63,13 @@ class Place:
             return records.write(record, self.runs)
         except OSError as error:
             raise ConfigError(f"paths.runs={self.runs}: the record cannot be written ({error.strerror})") from error
+
+
+def require_writable(folder: Path, key: str) -> None:
+    """Make a folder that does not exist; ConfigError, with the key that names it, where no file can be put in it."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if not os.access(folder, os.W_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+    except OSError as error:
+        raise ConfigError(f"{key}={folder}: cannot be written ({error.strerror})") from error

@@ -1,7 +1,6 @@
 """One configuration from signature to record, however the run ends."""
 
 import logging
-import shutil
 import sys
 from collections.abc import Sequence
 from contextlib import ExitStack, nullcontext, suppress
@@ -11,12 +10,13 @@ from typing import Any
 import torch
 
 from bszo.errors import BszoError, NonFiniteLoss
-from bszo.models import saved, weights_fingerprint
+from bszo.models import weights_fingerprint
 from experiments import record as records
 from experiments.account import Stopwatch, account
 from experiments.build import Parts, build, by_content, resolve_device
 from experiments.checkpoint import Checkpoints
 from experiments.guards import Diverged
+from experiments.kept import Kept
 from experiments.light import LightCheckpoints
 from experiments.locks import Busy
 from experiments.parallel import join
@@ -49,6 +49,8 @@ class Session:
         self.signature = records.signature(self.public)
         self.place = Place(self.config.paths, self.signature)
         self.choices = choices | self._names(choices)
+        name = records.file_name({"choices": self.choices, "signature": self.signature})
+        self.kept = Kept(self.config.checkpoint, self.place.results, name, self.signature)
         self.signals = Signals()
         self.group = join(
             self.config.parallel, resolve_device(self.config.device), self.config.model.get("device_map")
@@ -95,6 +97,8 @@ class Session:
 
     def _earlier_everywhere(self) -> dict[str, Any] | None:
         earlier = self.place.earlier() if self.group.rank == 0 else None
+        if earlier:
+            self.kept.say_missing()
         return (earlier or self._record("ok", None)) if self.group.first(earlier is not None) else None
 
     def _finish(self, status: str, reason: str | None) -> dict[str, Any]:
@@ -119,6 +123,7 @@ class Session:
             self.checkpoints = self._make_checkpoints(self.parts)
             found = self.checkpoints.load()
             if self.group.rank == 0:
+                self.kept.prepare()
                 self.tracker = make_tracker(
                     self.config.tracker, self.config.paths, self._title(), self.public,
                     found[0]["tracker_id"] if found else None,
@@ -138,7 +143,8 @@ class Session:
             runner.run()
             if self.group.size > 1:
                 self.group.require_same("trained weights", weights_fingerprint(self.parts.model.module))
-            self._keep_weights(self.parts)
+            if self.group.rank == 0:
+                self.kept.leave(self.parts.model, self.checkpoints, runner.result.best_step)
         except (NonFiniteLoss, Diverged) as error:
             return "diverged", str(error)
         except (torch.OutOfMemoryError, MemoryError) as error:
@@ -159,14 +165,6 @@ class Session:
         if self.config.checkpoint.kind == "full":
             return Checkpoints(folder, self.signature, parts)
         return LightCheckpoints(folder, self.signature, parts, self.config.log_node, writes=self.group.rank == 0)
-
-    def _keep_weights(self, parts: Parts) -> None:
-        """The selected parameters, which are in place: an adapter in peft's format, else the model in transformers'."""
-        if self.config.checkpoint.weights and self.group.rank == 0:
-            folder = Path(self.config.checkpoint.weights).expanduser() / self.signature
-            shutil.rmtree(folder, ignore_errors=True)  # of an attempt whose record is gone
-            saved.save_tuned(parts.model, folder)
-            log.info("selected weights: %s", folder)
 
     def _begin(self, runner: Runner, found: tuple[dict[str, Any], list[torch.Tensor]] | None) -> None:
         """From the checkpoint that was found, or from the beginning."""

@@ -77,19 +77,19 @@ def test_a_run_tells_nothing(cli: Cli, home: Path, monkeypatch: pytest.MonkeyPat
     # W&B's own process writes shortly after the run has ended
     wait_for(lambda: any(path.suffix == ".wandb" for path in wandb_files(results)))
     wandb = wandb_files(results)
-    light = [path for path in (results / "checkpoints").rglob("*") if path.is_file()]
+    folders = (results / "checkpoints", results / "trajectories")
+    light = [path for folder in folders for path in folder.rglob("*") if path.is_file()]
     assert {path.suffix for path in light} >= {".bszo", ".safetensors"} and any(p.suffix == ".wandb" for p in wandb)
     for path in [*(results / "runs").iterdir(), *wandb, *light]:
         assert told(path.read_bytes() + path.name.encode(), home) == [], path
     assert "offline-run" in str(wandb) and not (home / ".netrc").exists()
 
 
-def test_a_rebuilt_model_tells_nothing(cli: Cli, home: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_rebuilt_model_tells_nothing(cli: Cli, home: Path):
     model = make_model(home / "models" / "mine")
-    monkeypatch.setattr("experiments.checkpoint.Checkpoints.remove", lambda self: None)
     arguments = [*SMALL, "checkpoint=trajectory", "tracker=none", "model=local", f"model.path={model}"]
     assert cli(*arguments, f"paths.results={home / 'r'}").code == 0
-    (log,) = home.glob("r/checkpoints/*/trajectory.bszo")
+    (log,) = home.glob("r/trajectories/*.bszo")
     assert replay([str(log), "--base", str(model), "--out", str(home / "out"), "--device", "cpu"]) == 0
     for path in (home / "out").iterdir():
         assert told(path.read_bytes(), home) == [], path

@@ -13,8 +13,8 @@ from safetensors.torch import load_file
 from bszo.errors import ConfigError
 from bszo.models import ProbedModel, load_model, saved, tuning
 from bszo.tasks import Example
+from bszo.trajectory import read
 from experiments.build import make_optimizer
-from experiments.light import LightCheckpoints
 from experiments.record import signature
 from experiments.replay import main as replay
 from experiments.run import CONF
@@ -85,28 +85,31 @@ def test_every_method_trains_every_scheme(scheme: str):
 
 @pytest.mark.parametrize("scheme", sorted(TRAINED))
 def test_the_log_of_a_run_builds_its_adapter_and_replays_it(
-    scheme: str, cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    scheme: str, cli: Cli, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ):
-    logs = tmp_path / "kept.bszo"
-
-    def keep(self: LightCheckpoints) -> None:  # in place of deleting it when the run is ok
-        assert self.writer is not None
-        self.writer.finish()
-        self.path.rename(logs)
-
-    monkeypatch.setattr(LightCheckpoints, "remove", keep)
     made, replayed = tmp_path / "made", tmp_path / "replayed"
     arguments = (*SMALL, "model=tiny-opt", f"tuning={scheme}", "optimizer=mezo", "optimizer.lr=1e-2", "seed=3",
                  "checkpoint=trajectory", f"paths.results={tmp_path}", f"checkpoint.weights={made}")  # fmt: skip
     assert cli(*arguments).code == 0
-    (record,) = [json.loads(path.read_text()) for path in tmp_path.glob("runs/*.json")]
+    (path,) = tmp_path.glob("runs/*.json")
+    record = json.loads(path.read_text())
     capfd.readouterr()
-    step = str(record["best_step"])
-    assert replay([str(logs), "--base", "asset:tiny-opt", "--to", step, "--out", str(replayed)]) == 0
+    step, left = str(record["best_step"]), tmp_path / "trajectories" / f"{path.stem}.bszo"
+    assert read(left).finished and len(read(left).steps) == record["num_steps"]
+    assert not any((tmp_path / "checkpoints").iterdir())
+    assert replay([str(left), "--base", "asset:tiny-opt", "--to", step, "--out", str(replayed)]) == 0
     assert capfd.readouterr().err == ""
     (file,) = replayed.glob("*model.safetensors") if scheme != "linear-probe" else replayed.glob("probe.safetensors")
     found, wanted = load_file(file), load_file(made / record["signature"] / file.name)
     assert found.keys() == wanted.keys() and all(torch.equal(found[name], wanted[name]) for name in found)
+
+
+def test_what_an_earlier_run_did_not_leave_is_said(cli: Cli, tmp_path: Path):
+    arguments = (*SMALL, "optimizer=mezo", f"paths.results={tmp_path}")
+    assert cli(*arguments).code == 0
+    again = cli(*arguments, "checkpoint=trajectory", f"checkpoint.weights={tmp_path / 'kept'}")
+    assert again.code == 0
+    assert again.err.count("the earlier run left none; move its record away to run it again") == 2
 
 
 def test_full_tuning_keeps_the_signature_of_its_records(tmp_path: Path):

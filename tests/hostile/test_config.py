@@ -41,6 +41,8 @@ BIG = str(10**30)
         ("paths.results=/proc/none", "cannot be written"),
         ("paths.runs=/proc/none", "cannot be written"),
         ("paths.results=/etc/passwd/x", "cannot be written"),
+        ("checkpoint.weights=/proc/none", "checkpoint.weights=/proc/none: cannot be written"),
+        ("checkpoint.weights='~nosuchuser/x'", "checkpoint.weights=~nosuchuser/x"),
         ("tracker.project='a\0b'", "without NUL"),
         ("tracker.project='\udcff'", "without NUL"),
         ("+optimizer.trust_remote_code=true", "no such key"),
