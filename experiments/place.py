@@ -58,11 +58,18 @@ class Place:
         return earlier
 
     def write(self, record: dict[str, Any]) -> Path:
-        """The record's file, whole; ConfigError where it cannot be written."""
+        """The record's file, whole; ConfigError where it cannot be written.
+
+        An earlier attempt's may have another name, where a choice of other words says the same: it goes.
+        """
+        earlier = records.find(self.signature, self.runs)
         try:
-            return records.write(record, self.runs)
+            path = records.write(record, self.runs)
         except OSError as error:
             raise ConfigError(f"paths.runs={self.runs}: the record cannot be written ({error.strerror})") from error
+        if earlier is not None and earlier != path:
+            earlier.unlink(missing_ok=True)
+        return path
 
 
 def require_writable(folder: Path, key: str) -> None:

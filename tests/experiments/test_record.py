@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 
 from experiments import record as records
+from experiments.place import Place
+from experiments.schema import Paths
 
 
 def test_signature_is_stable_across_versions():
@@ -113,3 +115,10 @@ def test_reading_records_loads_neither_torch_nor_hydra():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_a_signature_has_one_record_under_whatever_names_it_ran(tmp_path: Path, some_record: dict[str, Any]):
+    place = Place(Paths(str(tmp_path), str(tmp_path / "runs"), str(tmp_path)), some_record["signature"])
+    for name in ("bszo", "mine"):  # a file of the user's own that says what the project's says
+        path = place.write(some_record | {"status": "crashed", "choices": some_record["choices"] | {"optimizer": name}})
+    assert list((tmp_path / "runs").iterdir()) == [path]
