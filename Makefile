@@ -37,7 +37,8 @@ RENDER := $(VENV)/.render
 TABLES := $(patsubst scripts/%.py,%,$(wildcard scripts/table*.py)) zo_bench
 FIGURES := $(patsubst scripts/%.py,%,$(wildcard scripts/figure*.py))
 RENDERERS := $(wildcard experiments/tables/*.py) experiments/grid.py experiments/selection.py experiments/record.py
-CONFIGURED := $(foreach group,sweep rates optimizer protocol task fidelity precision tuning,$(wildcard conf/$(group)/*.yaml))
+CONFIGURED := conf/config.yaml $(foreach group,sweep rates model task data optimizer precision protocol fidelity tuning,\
+	$(wildcard conf/$(group)/*.yaml))
 RECORDS := $(wildcard results/runs/*)
 md = $(1:%=results/tables/%.md)
 drawn = $(1:%=results/figures/.made/%)

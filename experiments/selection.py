@@ -17,7 +17,10 @@ from experiments.grid import CONF, Grid, Point, rate_key
 
 Record = dict[str, Any]
 SETTLED = ("ok", "diverged", "out_of_memory")  # running it again would end the same way
-_CHECKED = ("task", "optimizer", "precision", "protocol", "fidelity", "tuning")
+_CHECKED = ("model", "task", "data", "optimizer", "precision", "protocol", "fidelity", "tuning")
+# rates, which a point may leave to conf/tuned, and where things lie
+_FREE = ("optimizer.lr", "optimizer.algorithm.lr", "optimizer.zeroth_order.lr", "model.path", "model.device_map",
+         "data.root")  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -144,29 +147,26 @@ def as_shipped(record: Record, point: Point, conf: Path = CONF) -> bool:
     """True where everything that the point does not name is as the configuration files have it."""
     if record["choices"].get("tuning", "full") != point.get("tuning", "full"):
         return False
-    directions = record["config"].get("directions", {})
-    for key, shipped in scalars(conf / "config.yaml", "directions").items():
-        if f"directions.{key}" not in point and directions.get(key, shipped) != shipped:
-            return False
-    for group in _CHECKED:
-        choice, held = record["choices"].get(group), record["config"].get(group)
-        for key, shipped in scalars(conf / group / f"{choice}.yaml").items():
-            free = f"{group}.{key}" in point or (group == "optimizer" and key == "lr")
-            if not free and isinstance(held, Mapping) and key in held and held[key] != _referred(shipped, record):
-                return False
-    return True
+    files = {group: conf / group / f"{point.get(group, record['choices'].get(group))}.yaml" for group in _CHECKED}
+    shipped = {"directions": shipped_node(conf / "config.yaml").get("directions", {}),
+               **{group: shipped_node(file) for group, file in files.items()}}  # fmt: skip
+    return all(_same(record["config"].get(group), node, group, record, point) for group, node in shipped.items())
 
 
-def _referred(shipped: Any, record: Record) -> Any:
-    """The value itself, or the record's value of the key that it refers to: ${fidelity.noise_floor}."""
-    return _value(record, shipped[2:-1]) if isinstance(shipped, str) and shipped.startswith("${") else shipped
+def _same(held: Any, shipped: Any, key: str, record: Record, point: Point) -> bool:
+    """True where a record's value is a file's; a key that only one of them has, or that is left open, changes none."""
+    chosen = key in point and "." in key  # `optimizer` in a point is the choice of a file, `optimizer.k` a value
+    if chosen or key in _FREE or shipped == "???":
+        return True
+    if isinstance(shipped, Mapping):
+        return not isinstance(held, Mapping) or all(
+            _same(held[name], value, f"{key}.{name}", record, point) for name, value in shipped.items() if name in held)
+    if isinstance(shipped, str) and shipped.startswith("${"):
+        return held == _value(record, shipped[2:-1])
+    return held == shipped or (isinstance(shipped, str) and held == literal(shipped))
 
 
 @cache
-def scalars(file: Path, node: str | None = None) -> dict[str, Any]:
-    """The values of a configuration file, or of a node in it, that are neither lists nor mappings, nor left open."""
-    content = yaml.safe_load(file.read_text(encoding="utf-8")) if file.is_file() else {}
-    content = content if node is None else content.get(node, {})
-    plain = (str, int, float, bool, type(None))
-    return {key: literal(value) if isinstance(value, str) else value
-            for key, value in content.items() if isinstance(value, plain) and value != "???"}  # fmt: skip
+def shipped_node(file: Path) -> Mapping[str, Any]:
+    """A configuration file as it is written; empty where there is none."""
+    return yaml.safe_load(file.read_text(encoding="utf-8")) if file.is_file() else {}

@@ -144,6 +144,21 @@ def test_first_the_rates_then_the_cells(tmp_path: Path):
     assert launcher.launches == []  # every run has its record
 
 
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("optimizer.betas", "[0.5,0.9]"), ("data.seed", "1"), ("data.num_test", "20"), ("model.max_length", "64"),
+     ("task.causal.prompt", "'{sentence} So'")],
+)
+def test_a_run_with_an_override_fills_no_cell(tmp_path: Path, key: str, value: str):
+    """Such a sweep's records lie in the same folder as the table's own."""
+    grid = load("table1", "mini")
+    point = next(p for p in grid.points if (p["optimizer"], p["task"]) == ("mezo-adam", "sst2"))
+    point = {**point, "optimizer.lr": "0.001"}
+    other = written({**point, key: value}, tmp_path, 0.9)["return_value"]
+    assert Shelf([other]).find(point) is None
+    assert Shelf([other, written(point, tmp_path, 0.9)["return_value"]]).find(point) is not None
+
+
 def test_divergence_is_a_result_and_a_crash_is_not(tmp_path: Path):
     made, launcher = sweeper(tmp_path, lambda job: {})
     launcher.launch = lambda jobs, initial_job_idx: [Failed(3) for _ in jobs]  # type: ignore[method-assign]
