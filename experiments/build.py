@@ -40,7 +40,11 @@ def resolve_device(device: str) -> str:
 
 def by_content(config: RunConfig) -> dict[str, Any]:
     """The configuration for signature and record: local folders named by what they hold."""
-    plain = asdict(config)
+    return named_by_content(asdict(config))
+
+
+def named_by_content(plain: dict[str, Any]) -> dict[str, Any]:
+    """The same of a plain one, of which model, data and task are read; it is changed in place."""
     path = _folder(str(plain["model"].get("path", "")), "model.path")
     asset = str(plain["model"].get("path", "")).removeprefix("asset:")
     if str(path).startswith("asset:"):

@@ -21,12 +21,13 @@ from bszo.errors import ConfigError
 from experiments.grid import Grid, GridError, Point, holds, parse
 from experiments.outcome import RunFailed
 from experiments.progress import Progress, clock, log, speak
-from experiments.selection import Shelf, missing_runs
+from experiments.selection import Record, Shelf, missing_runs
 from experiments.tables.sources import gather, left_out
 
 ACCEPTED = (3, 4)  # diverged and out of memory are results of a sweep; its cells say so
 NUMBER = "{number}"  # of a run, in what is passed on: Hydra knows its own only after it has set up the logging
 NUMBERED = f"#{NUMBER} %(message)s"
+Place = tuple[Any, Any]  # model and rows, by what their folders hold
 SHORT = ("mini",)  # profiles whose runs take seconds: that they end is all that is worth a line
 
 
@@ -34,9 +35,8 @@ def number(runs: Sequence[Any]) -> str:
     return f"{len(runs)} run{'' if len(runs) == 1 else 's'}"
 
 
-def missing(grid: Grid, runs: Path) -> tuple[list[Point], list[Point]]:
-    """What is to do of a grid by the records that are there now; see `missing_runs`."""
-    return missing_runs(grid, Shelf(gather(runs)[0], grid.conf))
+def _place_of(record: Record) -> Place:
+    return record["config"]["model"].get("path"), record["config"].get("data", {}).get("root")
 
 
 class GridSweeper(Sweeper):
@@ -48,6 +48,22 @@ class GridSweeper(Sweeper):
             hydra_context=hydra_context, task_function=task_function, config=config
         )
         self.parser = OverridesParser.create()
+
+    def missing(self, grid: Grid, runs: Path) -> tuple[list[Point], list[Point]]:
+        """What is to do of a grid by the records that are there now; see `missing_runs`."""
+        found = gather(runs)[0]
+        if any("local" in (point["model"], point.get("data")) for point in grid.points):
+            places = {task: self._place(task) for task in {point["task"] for point in grid.points}}
+            found = [record for record in found if _place_of(record) == places.get(record["choices"]["task"])]
+        return missing_runs(grid, Shelf(found, grid.conf))
+
+    def _place(self, task: str) -> Place:
+        """Whose records answer: of all local models and folders of rows those that the command names."""
+        from experiments.build import named_by_content  # loads torch
+
+        plain: Any = {name: OmegaConf.to_container(self.composed[name]) for name in ("model", "data", "task")}
+        named = named_by_content({**plain, "task": {**plain["task"], "name": task}})
+        return named["model"]["path"], named["data"].get("root")
 
     def sweep(self, arguments: list[str]) -> Any:
         """Two launches: the choosing runs, the cells.
@@ -70,7 +86,7 @@ class GridSweeper(Sweeper):
         name, started = f"{grid.name} {grid.profile}", time.monotonic()
         failed = launched = 0
         for phase, what in enumerate(("to choose learning rates", "for the cells")):
-            chosen = missing(wanted, runs)[phase]
+            chosen = self.missing(wanted, runs)[phase]
             log.info("%s: %s to do %s", name, number(chosen), what)
             if chosen:
                 with Progress(name, chosen, runs):
@@ -80,7 +96,7 @@ class GridSweeper(Sweeper):
             line = f"{grid.name}: {failed} of {launched} runs could not be run; the same command tries again"
             log.info(line)
             raise RunFailed(line, 1)
-        left = sum(map(len, missing(wanted, runs)))  # others do them, or an override made them another's cells
+        left = sum(map(len, self.missing(wanted, runs)))  # others do them, or an override made them another's cells
         log.info("%s: %s in %s, %s missing", name, number(range(launched)), clock(time.monotonic() - started),
                  f"{left} still" if left else "nothing is")  # fmt: skip
         return None

@@ -68,11 +68,16 @@ def blocks(grid: Grid, records: Sequence[Record], kind: Kind) -> Iterator[Block]
 
 
 def by_model(model: str, records: Sequence[Record]) -> list[tuple[str, Sequence[Record]]]:
-    """(name, records) of a model; `local` stands for every local one that has records."""
+    """(name, records) of a model; `local` stands for every local one that has records, told apart by its content."""
     if model != "local":
         return [(shown(MODELS, model), records)]
-    names = sorted({r["choices"]["model"] for r in records if r["config"]["model"].get("name") is None})
-    return [(name, [record for record in records if record["choices"]["model"] == name]) for name in names]
+    own: dict[str, list[Record]] = {}
+    for record in records:
+        if record["config"]["model"].get("name") is None:
+            own.setdefault(str(record["config"]["model"].get("path")), []).append(record)
+    names = [found[0]["choices"]["model"] for found in own.values()]
+    shelves = [(name if names.count(name) == 1 else path, own[path]) for path, name in zip(own, names, strict=True)]
+    return sorted(shelves, key=lambda shelf: shelf[0])
 
 
 def _block(grid: Grid, shelf: Shelf, setting: Point, name: str, kind: Kind) -> Block:

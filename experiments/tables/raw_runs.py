@@ -7,9 +7,10 @@ from scipy import stats
 
 from experiments.grid import PROFILES, Grid, Point, holds, load, read
 from experiments.selection import Record, Shelf
+from experiments.tables.accuracy import by_model
 from experiments.tables.command import Inputs
 from experiments.tables.layout import Section
-from experiments.tables.names import MODELS, TASKS, shown
+from experiments.tables.names import TASKS, shown
 from experiments.tables.published import method
 from experiments.tables.sources import left_out, printed
 
@@ -29,13 +30,14 @@ def sections(inputs: Inputs) -> tuple[str, list[Section]]:
     found = [_section("Paper: RoBERTa-large, fp32", runs, paired, *left_out(problems))]
     for profile in (name for name in PROFILES if name in read("table1")["profiles"]):
         grid = load("table1", profile)
-        shelf = Shelf(inputs.records(profile))
         for setting in grid.settings:
-            runs = _ours(grid, shelf, setting)
-            if any(value is not None for values in runs.values() for value in values):
-                title = f"{shown(MODELS, setting['model'])}, {setting['precision']} (profile {profile})"
-                found.append(_section(title, runs, _TEST.format("seed")))
-        inputs.used |= shelf.used
+            for name, own in by_model(setting["model"], inputs.records(profile)):
+                shelf = Shelf(own)
+                runs = _ours(grid, shelf, setting)
+                inputs.used |= shelf.used
+                if any(value is not None for values in runs.values() for value in values):
+                    title = f"{name}, {setting['precision']} (profile {profile})"
+                    found.append(_section(title, runs, _TEST.format("seed")))
     return "Table 11: the runs behind Table 1, test accuracy (%)", found
 
 

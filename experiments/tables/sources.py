@@ -17,7 +17,9 @@ PAPER = ROOT / "results" / "paper"
 _INSIDE = {("config", "model"): dict, ("config", "optimizer"): dict, ("config", "protocol"): dict,
            ("config", "fidelity"): dict, ("config", "seed"): int, ("provenance", "started"): str}  # fmt: skip
 _POINT = {"step": int, "num_forwards": int, "train_seconds": (int, float), "train_loss": (int, float, type(None)),
-          "validation_accuracy": (int, float, type(None))}  # fmt: skip
+          "validation_accuracy": (int, float, type(None)), "gain": (int, float, type(None)),
+          "noise_var": (int, float, type(None))}  # fmt: skip
+_CHOICES = ("task", "model", "optimizer")
 
 
 class PaperError(Exception):
@@ -56,8 +58,11 @@ def _unreadable(record: Record) -> Iterator[str]:
             yield f"{outer}.{inner} is no {kind.__name__}"
     if not all(isinstance(choice, str) for choice in record["choices"].values()):
         yield "a choice is no text"
-    if record["status"] == "ok" and record["test_accuracy"] is None:
-        yield "status ok without a test accuracy"
+    if absent := [group for group in _CHOICES if group not in record["choices"]]:
+        yield f"choices.{absent[0]} is not there"
+    for split in ("test", "validation"):
+        if record["status"] == "ok" and record[f"{split}_accuracy"] is None:
+            yield f"status ok without a {split} accuracy"
     for number, point in enumerate(record["curve"]):
         if not isinstance(point, Mapping):
             yield f"curve[{number}] is no mapping"

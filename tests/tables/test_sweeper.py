@@ -19,8 +19,9 @@ from omegaconf import OmegaConf
 
 from bszo.errors import ConfigError
 from experiments import record as records
+from experiments.build import named_by_content
 from experiments.estimate import Clock, forwards_of
-from experiments.grid import CONF, Point, load, overrides, rates_of
+from experiments.grid import CONF, Point, load, rates_of
 from experiments.outcome import RunFailed
 from experiments.plan import Line, plan, total, whole
 from experiments.progress import Progress, log, speak
@@ -39,7 +40,8 @@ class Launcher:
         self.run, self.launches = run, []
 
     def launch(self, jobs: Sequence[Sequence[str]], initial_job_idx: int) -> list[Any]:
-        self.launches.append((initial_job_idx, [overrides(" ".join(job)) for job in jobs]))
+        points = [{key: value for key, _, value in (text.partition("=") for text in job)} for job in jobs]
+        self.launches.append((initial_job_idx, points))
         return [SimpleNamespace(**self.run(job)) for job in self.launches[-1][1]]
 
 
@@ -54,9 +56,9 @@ class Failed:
         raise RunFailed("it failed", self.code)
 
 
-def sweeper(runs: Path, run: Any) -> tuple[GridSweeper, Launcher]:
+def sweeper(runs: Path, run: Any, *more: str) -> tuple[GridSweeper, Launcher]:
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        config: Any = compose("config", overrides=["sweep=table1", f"paths.runs={runs}"], return_hydra_config=False)
+        config: Any = compose("config", overrides=["sweep=table1", f"paths.runs={runs}", *more])
     made = GridSweeper()
     made.composed, made.parser, made.launcher = config, OverridesParser.create(), Launcher(run)  # type: ignore[assignment]
     return made, made.launcher  # type: ignore[return-value]
@@ -64,10 +66,10 @@ def sweeper(runs: Path, run: Any) -> tuple[GridSweeper, Launcher]:
 
 def written(point: Point, folder: Path, validation: float) -> dict[str, Any]:
     """The record that a run of this job would leave, from the configuration as Hydra composes it."""
-    job = [f"{key}={value}" for key, value in point.items() if not key.startswith("paths.")]
+    job = [f"{key}={value}" for key, value in point.items() if not key.startswith(("paths.", "hydra."))]
     with initialize_config_dir(str(CONF), version_base="1.3"):
         config = resolve(compose("config", overrides=job))
-    public = records.scientific(config)
+    public = records.scientific(named_by_content(config))
     groups = ("task", "model", "optimizer", "precision", "data", "protocol", "fidelity", "tuning")
     filled: dict[str, Any] = {
         "schema_version": 1, "signature": records.signature(public), "status": "ok", "reason": None,
@@ -142,6 +144,23 @@ def test_first_the_rates_then_the_cells(tmp_path: Path):
     again, launcher = sweeper(tmp_path, run)
     again.sweep(["sweep=table1", "task=sst2", "optimizer=mezo"])
     assert launcher.launches == []  # every run has its record
+
+
+def test_every_local_model_and_folder_of_rows_has_runs_of_its_own(tmp_path: Path):
+    """`model=local` and `data=local` are points of any of them; the records of all lie in one folder."""
+    for name in ("a", "b"):
+        for file in ("model/config.json", "rows/sst2/train.jsonl"):
+            (tmp_path / name / file).parent.mkdir(parents=True)
+            (tmp_path / name / file).write_text(f'{{"{name}": 1}}')
+    launched = []
+    for model, rows in ("aa", "aa", "ba", "bb", "ba"):
+        local = ["model=local", f"model.path={tmp_path / model / 'model'}", "data=local",
+                 f"data.root={tmp_path / rows / 'rows'}"]  # fmt: skip
+        made, launcher = sweeper(tmp_path / "runs", lambda job: written(job, tmp_path / "runs" / "local", 0.9),
+                                 "sweep.profile=local", *local)  # fmt: skip
+        made.sweep([*local, "sweep.profile=local", "task=sst2", "optimizer=mezo", "fidelity=corrected"])
+        launched.append(sum(len(jobs) for _, jobs in launcher.launches))
+    assert launched == [launched[0], 0, launched[0], launched[0], 0] and launched[0] > 5
 
 
 @pytest.mark.parametrize(

@@ -14,10 +14,10 @@ import pytest
 from scipy import stats
 
 from experiments import record as records
-from experiments.grid import Grid, Point, parse
+from experiments.grid import Grid, Point, load, parse
 from experiments.selection import Choice
 from experiments.tables import published
-from experiments.tables.accuracy import Block, Kind, blocks, section
+from experiments.tables.accuracy import Block, Kind, blocks, by_model, section
 from experiments.tables.budgets import BUDGETS
 from experiments.tables.cells import Cell, cell_of
 from experiments.tables.layout import Section, comma_separated, latex, markdown
@@ -133,12 +133,17 @@ def test_damaged_and_foreign_files_are_named_and_left_out(tmp_path: Path, full: 
     (tmp_path / "c-older.json").write_text(json.dumps(older))
     twin = {**full[0], "choices": {**full[0]["choices"], "task": "rte"}}
     records.write(twin, tmp_path)
-    hollow: dict[str, Any] = {"config": {"seed": 0}, "curve": [{"step": 0}], "choices": {"task": 3}}
+    hollow: dict[str, Any] = {"config": {"seed": 0}, "curve": [{"step": 0}], "choices": {"task": 3},
+                              "validation_accuracy": None}  # fmt: skip
     for number, (key, value) in enumerate(hollow.items()):
         (tmp_path / f"d{number}-hollow.json").write_text(json.dumps({**full[4], key: value}))
+    homeless = {key: value for key, value in full[4]["choices"].items() if key != "model"}
+    (tmp_path / "e-homeless.json").write_text(json.dumps({**full[4], "choices": homeless}))
     found, problems = gather(tmp_path)
     assert {record["signature"] for record in found} == {full[1]["signature"], full[2]["signature"]}
-    assert len(problems) == 7
+    assert len(problems) == 9
+    assert "d3-hollow.json: status ok without a validation accuracy" in problems
+    assert "e-homeless.json: choices.model is not there" in problems
     assert "d0-hollow.json: config.model is no dict" in problems
     assert "d1-hollow.json: curve[0] has no sound num_forwards" in problems
     assert "d2-hollow.json: a choice is no text" in problems
@@ -146,6 +151,13 @@ def test_damaged_and_foreign_files_are_named_and_left_out(tmp_path: Path, full: 
     assert any("b-foreign.json: not a run's record" in line for line in problems)
     assert any("c-older.json: schema_version 0" in line for line in problems)
     assert any(f"2 records with the signature {full[0]['signature']}" in line for line in problems)
+
+
+def test_two_local_models_of_one_name_are_two(make: Make, grid: Grid):
+    runs = [make(grid.points[0], 1e-3), make(grid.points[0], 1e-4), make(grid.points[1], 1e-3)]
+    for run, path in zip(runs, ("m@1", "m@2", "n@1"), strict=True):
+        run["config"]["model"], run["choices"]["model"] = {"name": None, "path": path}, path[0]
+    assert by_model("local", runs) == [("m@1", [runs[0]]), ("m@2", [runs[1]]), ("n", [runs[2]])]
 
 
 def test_a_paper_file_without_a_column_is_named(tmp_path: Path):
@@ -215,6 +227,30 @@ def test_table_1_s_means_follow_from_table_11():
     _, (first, *_) = sections(Nothing())  # type: ignore[arg-type]
     row = next(row for row in first.rows if row[:2] == ("RTE", "BSZO"))
     assert row[-1] == f"{stats.ttest_rel(scores, base).pvalue:.3f}"
+
+
+def test_table_11_has_a_section_for_every_local_model(make: Make):
+    grid = load("table1", "local")
+    point = next(point for point in grid.points if point["fidelity"] == "corrected")
+
+    class Two:
+        def __init__(self) -> None:
+            self.used: set[str] = set()
+
+        def records(self, profile: str) -> list[Any]:
+            return found if profile == "local" else []
+
+    found = []
+    for name, test in (("m", 0.6), ("n", 0.7)):
+        for rate in grid.rates["local", point["optimizer"]]:
+            record = make(point, rate, test=test, started=name)
+            record["config"] |= {"model": {"name": None, "path": f"{name}@1"}, "protocol": {}, "fidelity": {},
+                                 "optimizer": {"lr": rate}}  # fmt: skip
+            record["choices"]["model"] = name
+            found.append(record)
+    _, (_, *ours) = sections(Two())  # type: ignore[arg-type]
+    assert [(made.title, made.rows[1][3]) for made in ours] == [
+        ("m, fp32 (profile local)", "60.00"), ("n, fp32 (profile local)", "70.00")]  # fmt: skip
 
 
 @pytest.mark.parametrize("number", [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12])
