@@ -5,40 +5,25 @@ The configuration is the record's own; what it names by content is looked up by 
 """
 
 import argparse
-import math
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from hydra import compose, initialize_config_dir
+from hydra.errors import HydraException
 
 import bszo.models
 from bszo.errors import BszoError, ConfigError
 from experiments import record as records
+from experiments.comparison import LOSS_TOLERANCE, SCORE_TOLERANCE, Line, comparison, differences
+from experiments.explain import explain
 from experiments.locks import Busy
 from experiments.provenance import content_id
 from experiments.run import CONF, execute, hydra_errors, resolve
 
 ASSETS = Path(bszo.models.__file__).parent / "assets"
-EXACT = ("status", "num_steps", "num_forwards", "num_backwards")  # on every machine
 DEFAULTED = ("directions", "fidelity", "precision", "protocol")  # groups that later versions have added keys to
-SCORES = ("zero_shot_accuracy", "validation_accuracy", "test_accuracy")
-POINT = ("train_loss", "validation_accuracy", "noise_var", "gain")
-MACHINE = ("device", "cpu", "gpu", "torch_threads")
-# where code, versions or hardware differ, losses differ in their last bits, and a few rows near a tie change sides
-SCORE_TOLERANCE, LOSS_TOLERANCE = 0.02, 0.02
-
-
-@dataclass(frozen=True)
-class Line:
-    """One line of the comparison."""
-
-    what: str
-    there: str
-    here: str
-    equal: bool
 
 
 def configuration(record: Mapping[str, Any], *, model: str | None, data: str | None, out: Path) -> dict[str, Any]:
@@ -99,78 +84,53 @@ def _same(named: str, given: str | None, folder: Path, key: str) -> str:
     return given
 
 
-def differences(there: Mapping[str, Any], here: Mapping[str, Any]) -> list[str]:
-    """In what code, versions, hardware or number of processes two runs differ."""
-    pairs = [(f"version of {name}", there["versions"].get(name), here["versions"].get(name))
-             for name in sorted(there["versions"].keys() | here["versions"].keys())]  # fmt: skip
-    pairs += [(name, there["hardware"].get(name), here["hardware"].get(name)) for name in MACHINE]
-    sizes = [side.get("parallel", {}).get("world_size", 1) for side in (there, here)]
-    commits = [f"{str(side.get('commit'))[:10]}{' (dirty)' if side.get('dirty') else ''}" for side in (there, here)]
-    pairs += [("commit", *commits)]
-    pairs += [("processes", *sizes), ("byte order", there["byte_order"], here["byte_order"])]
-    return [f"{name}: {a} there, {b} here" for name, a, b in pairs if a != b]
+def prepared(path: Path, there: Mapping[str, Any], **places: Any) -> tuple[dict[str, Any], list[str]]:
+    """`configuration`, and what it has that the record lacks; whether all can be compared is tried before hours of run.
 
-
-def comparison(there: Mapping[str, Any], here: Mapping[str, Any], *, bitwise: bool) -> Iterator[Line]:
-    """A line for each thing that two records of one configuration should agree in.
-
-    Args:
-        bitwise: every number must be the same, since nothing differs in code, versions and hardware; otherwise counts
-            must, and scores and losses must agree within their tolerances.
+    Raises:
+        ConfigError: naming the file, in whatever way the record is none of a run.
     """
-    def line(what: str, a: Any, b: Any, tolerance: float = 0.0) -> Line:
-        return Line(what, _short(a), _short(b), a == b or (not bitwise and _near(a, b, tolerance)))
-
-    for key in EXACT:
-        yield line(key, there[key], here[key])
-    yield line("rows", there["data"].get("fingerprints"), here["data"].get("fingerprints"))
-    yield line("base weights", there["model"].get("fingerprint"), here["model"].get("fingerprint"))
-    for key in SCORES:
-        yield line(key, there[key], here[key], SCORE_TOLERANCE)
-    yield line("points of the curve", _column(there, "step"), _column(here, "step"))
-    for key in POINT:
-        tolerance = SCORE_TOLERANCE if key in SCORES else LOSS_TOLERANCE
-        yield line(f"curve: {key}", _column(there, key), _column(here, key), tolerance)
-    if bitwise:
-        yield line("best_step", there["best_step"], here["best_step"])
-
-
-def _column(record: Mapping[str, Any], key: str) -> list[Any]:
-    return [point.get(key) for point in record["curve"]]
-
-
-def _near(a: Any, b: Any, tolerance: float) -> bool:
-    if isinstance(a, list) and isinstance(b, list):
-        return len(a) == len(b) and all(_near(x, y, tolerance) for x, y in zip(a, b, strict=True))
-    if isinstance(a, (int, float)) and isinstance(b, (int, float)):
-        return math.isclose(a, b, rel_tol=tolerance, abs_tol=tolerance)
-    return a == b
-
-
-def _short(value: Any) -> str:
-    text = f"{value[0]} ... {value[-1]}" if isinstance(value, list) and len(value) > 2 else str(value)
-    return text if len(text) <= 44 else f"{text[:41]}..."
+    try:
+        config = configuration(there, **places)
+        older = lacking(there, config)
+        differences(there["provenance"], there["provenance"])
+        list(comparison(there, there, bitwise=False))
+    except (LookupError, TypeError, ValueError, AttributeError, HydraException) as error:
+        why = explain(error, CONF, ()) if isinstance(error, HydraException) else f"{type(error).__name__}: {error}"
+        raise ConfigError(f"{path.name}: holds no run that could be run again ({why})") from error
+    return config, older
 
 
 def rerun(path: Path, *, model: str | None, data: str | None, out: Path | None) -> bool:
     """Run a record's configuration again and print how the two compare; True if they are equal.
 
     Raises:
-        BszoError: it cannot be run here. RecordError: the file is no record.
+        BszoError: it cannot be run here. RecordError: the file is no record. KeyboardInterrupt: a signal ended the run.
     """
     there = records.load(path)
     place = out or Path("outputs") / "rerun" / there["signature"]
-    config = configuration(there, model=model, data=data, out=place)
-    if older := lacking(there, config):
+    config, older = prepared(path, there, model=model, data=data, out=place)
+    if older:
         print(f"the record's version had no {', '.join(older)}: as by default now, under another signature")
+    before = {file: file.stat().st_mtime_ns for file in (place / "runs").glob("*.json")}
     here = execute(config, there["choices"], [])
+    if here["status"] == "interrupted":
+        raise KeyboardInterrupt(here["reason"])
+    made = place / "runs" / records.file_name(here)
+    if made.stat().st_mtime_ns == before.get(made):
+        print(f"not run now: {made} was there; move it away to run once more")
+    return compared(path, there, here, signed=not older)
+
+
+def compared(path: Path, there: Mapping[str, Any], here: Mapping[str, Any], *, signed: bool) -> bool:
+    """Print the comparison; True if the two are equal. `signed`: their signatures should be, too."""
     differ = differences(there["provenance"], here["provenance"])
     for difference in differ:
         print(f"differs: {difference}")
     if differ:
         print(f"compared within {SCORE_TOLERANCE:g} in scores and {LOSS_TOLERANCE:.0%} in losses; counts exactly")
     lines = list(comparison(there, here, bitwise=not differ))
-    if not older:
+    if signed:
         a, b = there["signature"], here["signature"]
         lines.insert(0, Line("signature", a, b, a == b))
     print(f"{'':<28}{'record':<46}{'again':<46}")
@@ -195,7 +155,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (BszoError, records.RecordError, Busy) as error:
         print(error, file=sys.stderr)
         return 1
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stop:
+        print(f"{stop or 'interrupted'}; the same command goes on", file=sys.stderr)
         return 130
     return 0 if equal else 3
 

@@ -8,7 +8,9 @@ from typing import Any
 import pytest
 
 from experiments import record as records
-from experiments.rerun import comparison, differences, main
+from experiments.comparison import comparison, differences
+from experiments.rerun import main
+from experiments.runner import Runner
 from tests.experiments.conftest import Cli
 from tests.experiments.runs import make_model
 
@@ -39,11 +41,14 @@ def test_a_shipped_model_needs_the_record_alone(cli: Cli, tmp_path: Path, capfd:
     _, again = one(tmp_path / "again")
     assert again["signature"] == record["signature"] and again["config"] == record["config"]
     assert [p["train_loss"] for p in again["curve"]] == [p["train_loss"] for p in record["curve"]]
+    assert "not run now" not in said
     # a number that was changed by hand is found
     record["curve"][-1]["train_loss"] += 1e-6
     (tmp_path / "edited.json").write_text(json.dumps(record))
     assert main([str(tmp_path / "edited.json"), "--out", str(tmp_path / "again")]) == 3
-    assert "curve: train_loss" in next(x for x in capfd.readouterr().out.splitlines() if "DIFFERENT" in x)
+    said = capfd.readouterr().out
+    assert "curve: train_loss" in next(line for line in said.splitlines() if "DIFFERENT" in line)
+    assert f"not run now: {tmp_path / 'again' / 'runs'}" in said
 
 
 def test_folders_are_asked_for_and_held_to_their_content(cli: Cli, tmp_path: Path, model: Path, capfd: Said):
@@ -76,6 +81,31 @@ def test_what_is_no_record(tmp_path: Path, text: str, capfd: Said):
     (tmp_path / "x.json").write_text(text)
     assert main([str(tmp_path / "x.json")]) == 1
     assert "x.json" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("damage", [
+    {"provenance": {}}, {"config": {}}, {"config": {"model": 3}}, {"choices": {"fidelity": "none"}}, {"curve": [1]},
+    {"choices": {"fidelity": "[x"}},
+])  # fmt: skip
+def test_a_record_of_no_run_is_one_line(tmp_path: Path, some_record: dict[str, Any], damage: Any, capfd: Said):
+    hardware = {"device": "cpu", "torch_threads": 1}
+    record = some_record | {"provenance": {"hardware": hardware, "versions": {}, "byte_order": "little"}} | damage
+    (tmp_path / "x.json").write_text(json.dumps(record))
+    assert main([str(tmp_path / "x.json"), "--out", str(tmp_path / "again")]) == 1
+    said = capfd.readouterr().err.strip()
+    assert said.startswith("x.json: holds no run that could be run again") and "\n" not in said
+
+
+def test_an_interrupt_is_no_difference(tmp_path: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch, capfd: Said):
+    assert cli(*SMALL, *MINI, "optimizer=mezo", f"paths.results={tmp_path / 'r'}").code == 0
+    path, _ = one(tmp_path / "r")
+
+    def stopped(self: Runner, indices: list[int]) -> None:
+        raise KeyboardInterrupt("SIGTERM")
+
+    monkeypatch.setattr(Runner, "_step", stopped)
+    assert main([str(path), "--out", str(tmp_path / "again")]) == 130
+    assert "stopped by SIGTERM; the same command goes on" in capfd.readouterr().err
 
 
 def test_another_machine_is_named_and_compared_within_tolerances(some_record: dict[str, Any]):

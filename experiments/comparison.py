@@ -1,0 +1,76 @@
+"""What two records of one configuration should agree in: bit for bit on one machine, within tolerances elsewhere."""
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+EXACT = ("status", "num_steps", "num_forwards", "num_backwards")  # on every machine
+SCORES = ("zero_shot_accuracy", "validation_accuracy", "test_accuracy")
+POINT = ("train_loss", "validation_accuracy", "noise_var", "gain")
+MACHINE = ("device", "cpu", "gpu", "torch_threads")
+# where code, versions or hardware differ, losses differ in their last bits, and a few rows near a tie change sides
+SCORE_TOLERANCE, LOSS_TOLERANCE = 0.02, 0.02
+
+
+@dataclass(frozen=True)
+class Line:
+    """One line of the comparison."""
+
+    what: str
+    there: str
+    here: str
+    equal: bool
+
+
+def differences(there: Mapping[str, Any], here: Mapping[str, Any]) -> list[str]:
+    """In what code, versions, hardware or number of processes two runs differ."""
+    pairs = [(f"version of {name}", there["versions"].get(name), here["versions"].get(name))
+             for name in sorted(there["versions"].keys() | here["versions"].keys())]  # fmt: skip
+    pairs += [(name, there["hardware"].get(name), here["hardware"].get(name)) for name in MACHINE]
+    sizes = [side.get("parallel", {}).get("world_size", 1) for side in (there, here)]
+    commits = [f"{str(side.get('commit'))[:10]}{' (dirty)' if side.get('dirty') else ''}" for side in (there, here)]
+    pairs += [("commit", *commits)]
+    pairs += [("processes", *sizes), ("byte order", there["byte_order"], here["byte_order"])]
+    return [f"{name}: {a} there, {b} here" for name, a, b in pairs if a != b]
+
+
+def comparison(there: Mapping[str, Any], here: Mapping[str, Any], *, bitwise: bool) -> Iterator[Line]:
+    """A line for each thing that two records of one configuration should agree in.
+
+    Args:
+        bitwise: every number must be the same, since nothing differs in code, versions and hardware; otherwise counts
+            must, and scores and losses must agree within their tolerances.
+    """
+    def line(what: str, a: Any, b: Any, tolerance: float = 0.0) -> Line:
+        return Line(what, _short(a), _short(b), a == b or (not bitwise and _near(a, b, tolerance)))
+
+    for key in EXACT:
+        yield line(key, there[key], here[key])
+    yield line("rows", there["data"].get("fingerprints"), here["data"].get("fingerprints"))
+    yield line("base weights", there["model"].get("fingerprint"), here["model"].get("fingerprint"))
+    for key in SCORES:
+        yield line(key, there[key], here[key], SCORE_TOLERANCE)
+    yield line("points of the curve", _column(there, "step"), _column(here, "step"))
+    for key in POINT:
+        tolerance = SCORE_TOLERANCE if key in SCORES else LOSS_TOLERANCE
+        yield line(f"curve: {key}", _column(there, key), _column(here, key), tolerance)
+    if bitwise:
+        yield line("best_step", there["best_step"], here["best_step"])
+
+
+def _column(record: Mapping[str, Any], key: str) -> list[Any]:
+    return [point.get(key) for point in record["curve"]]
+
+
+def _near(a: Any, b: Any, tolerance: float) -> bool:
+    if isinstance(a, list) and isinstance(b, list):
+        return len(a) == len(b) and all(_near(x, y, tolerance) for x, y in zip(a, b, strict=True))
+    if isinstance(a, (int, float)) and isinstance(b, (int, float)):
+        return math.isclose(a, b, rel_tol=tolerance, abs_tol=tolerance)
+    return a == b
+
+
+def _short(value: Any) -> str:
+    text = f"{value[0]} ... {value[-1]}" if isinstance(value, list) and len(value) > 2 else str(value)
+    return text if len(text) <= 44 else f"{text[:41]}..."
