@@ -4,6 +4,7 @@ MeZO takes steps with lr = 0, once with each way to perturb; whatever the weight
 Other arguments are overrides as for `experiments.run`. Exit codes: 0 ok, 1 wrong arguments, 2 the exact engine drifts.
 """
 
+import math
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -61,7 +62,7 @@ def _distance(now: Sequence[Tensor], before: Sequence[Tensor]) -> tuple[float, f
     moved = sum(float((a - b).square().sum()) for a, b in pairs)
     size = sum(float(b.square().sum()) for _, b in pairs)
     changed = sum(int((a != b).sum()) for a, b in pairs) / sum(b.numel() for b in before)
-    return (moved / size) ** 0.5, changed
+    return (moved / size) ** 0.5 if size else math.inf if moved else 0.0, changed  # a head starts at 0
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -237,6 +237,12 @@ def test_check_drift(tmp_path: Path, capsys: pytest.CaptureFixture[str], precisi
     assert all(drift > 0 for drift in rows.values())
 
 
+def test_check_drift_of_weights_that_are_zero(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    small = ["model=local", f"model.path={make_model(tmp_path / 'model')}", "task.num_train=16", "device=cpu"]
+    assert check_drift.main([*small, "task.num_validation=8", "tuning=linear-probe", "steps=1"]) == 0
+    assert "exact              0.000e+00" in capsys.readouterr().out
+
+
 def test_check_drift_fails_where_exact_drifts(monkeypatch: pytest.MonkeyPatch):
     found = {engine: (0.0, 0.0) for engine in check_drift.ENGINES}
     monkeypatch.setattr(check_drift, "drifts", lambda _: found)
