@@ -62,3 +62,16 @@ def test_content_id_sees_a_renamed_file(tmp_path: Path):
     before = content_id(tmp_path)
     (tmp_path / "x").rename(tmp_path / "y")
     assert content_id(tmp_path) != before
+
+
+def test_content_id_sees_into_a_large_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """A merged adapter leaves the first and the last megabyte of a model's file as they were."""
+    monkeypatch.setattr("experiments.provenance._WHOLE_FILE_BYTES", 6400)
+    content = bytearray(64_000)
+    (tmp_path / "x").write_bytes(content)
+    before = content_id(tmp_path)
+    for start in (0, 20_000, 40_000, 63_999):
+        changed = bytearray(content)
+        changed[start : start + 2000] = b"1" * len(changed[start : start + 2000])
+        (tmp_path / "x").write_bytes(changed)
+        assert content_id(tmp_path) != before
