@@ -3,14 +3,14 @@
 import argparse
 import sys
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
 from experiments.estimate import Clock, forwards_of, memory_of
-from experiments.grid import Grid, GridError, Point, load, names
+from experiments.grid import Grid, GridError, Point, holds, load, names, overrides
 from experiments.progress import clock
 from experiments.selection import Record, Shelf, missing_runs
 from experiments.tables.sources import RUNS, gather, left_out
@@ -117,6 +117,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("sweeps", nargs="+", help=", ".join(names()))
     parser.add_argument("--profile", default="mini", help="paper, mini or local")
     parser.add_argument("--jobs", type=int, default=1, help="runs at a time")
+    parser.add_argument("--pick", action="append", default=[], metavar="KEY=VALUE", help="only the runs that have it")
     options = parser.parse_args(arguments)
     runs = RUNS / options.profile
     records, problems = gather(runs)
@@ -125,7 +126,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     to_do, from_nothing, blocks = Line(), Line(), False
     try:
         for name in options.sweeps:
-            grid = load(name, options.profile)
+            whole_grid, wanted = load(name, options.profile), overrides(" ".join(options.pick))
+            grid = replace(whole_grid, points=tuple(p for p in whole_grid.points if holds(p, wanted)))
             lines = plan(grid, records)
             console.print(shown_table(grid, lines))
             to_do = total([to_do, *lines.values()])

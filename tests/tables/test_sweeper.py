@@ -24,9 +24,11 @@ from experiments.estimate import Clock, forwards_of
 from experiments.grid import CONF, Point, load, rates_of
 from experiments.outcome import RunFailed
 from experiments.plan import Line, plan, total, whole
+from experiments.plan import main as plan_command
 from experiments.progress import Progress, log, speak
 from experiments.run import resolve
 from experiments.selection import Shelf, missing_runs
+from experiments.tables.artefacts import PICKED
 from hydra_plugins.grid_sweeper import GridSweeper
 from tests.tables.conftest import Make
 
@@ -217,6 +219,16 @@ def test_the_plan_counts_by_arithmetic():
     assert mezo.unknown == 60 and mezo.source == "nothing to go by"
     assert whole(mezo, 1) == "60 runs, 0:00:00 of one process, without 60 runs that have nothing to go by"
     assert total(lines.values()).cells == 300
+
+
+def test_the_plan_of_a_part_counts_the_part(capsys: pytest.CaptureFixture[str]):
+    """As `make plan-figure_gain`, whose runs are some of Table 3's three settings and of Figure 1's one."""
+    picked = [word for pair in PICKED["figure_gain"].items() for word in ("--pick", "=".join(pair))]
+    assert plan_command(["table3", "figure1", "--profile", "mini", *picked]) == 0
+    assert re.findall(r"^all +(\d+)", capsys.readouterr().out, re.MULTILINE) == ["3", "1"]
+    command = ["make", "-n", "plan-figure_gain", "PROFILE=mini", "JOBS=2"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert f"table3 figure1 --profile mini --jobs 2 {' '.join(picked)}" in done.stdout
 
 
 def test_the_plan_s_seconds_are_those_of_records_alike(make: Make):
