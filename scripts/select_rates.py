@@ -22,6 +22,7 @@ from experiments.tables.command import Inputs
 from experiments.tables.sources import RUNS
 
 DTYPES = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
+DEFAULT = "corrected"
 Chosen = dict[str, dict[str, str]]  # dtype -> task -> rate
 
 
@@ -34,8 +35,10 @@ def collect(artefacts: Sequence[str], profile: str, inputs: Inputs) -> dict[tupl
             choice = shelf.choose(grid, point)
             if choice.point is None or any(point[key] != value for key, value in (grid.select or {}).items()):
                 continue
-            if trained(point) != point["model"] or any(key.startswith("directions.") for key in point):
+            if trained(point) != point["model"] or any(key.startswith(("directions.", "optimizer.")) for key in point):
                 continue  # conf/tuned is for the method as it is, on all of the model
+            if point.get("fidelity", DEFAULT) != DEFAULT:
+                continue  # each has a choice of its own in the profile paper, and conf/tuned one place for both
             rates, evidence = found[point["optimizer"], point["model"]]
             key, dtype = rate_key(point["optimizer"]), DTYPES[point["precision"]]
             rates.setdefault(dtype, {})[point["task"]] = choice.point[key]

@@ -29,7 +29,9 @@ from experiments.progress import Progress, log, speak
 from experiments.run import resolve
 from experiments.selection import Shelf, missing_runs
 from experiments.tables.artefacts import PICKED
+from experiments.tables.command import Inputs
 from hydra_plugins.grid_sweeper import GridSweeper
+from scripts.select_rates import collect
 from tests.tables.conftest import Make
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -277,6 +279,19 @@ def test_the_tuned_files_hold_what_was_chosen_and_from_what(tmp_path: Path):
     assert node.optimizer.lr == 0.003
     node.task.name = "trec"
     assert node.optimizer.lr == 0.003  # of two rates chosen once each the smaller
+
+
+def test_a_tuned_file_is_for_the_method_as_it_is_by_default(tmp_path: Path):
+    """In the profile paper each fidelity has a choice of its own; an ablation's k is not the method's."""
+    for artefact in ("table1", "table5a"):
+        grid = load(artefact, "paper")
+        for point in (p for p in grid.points if (p["task"], p["optimizer"], p["seed"]) == ("sst2", "bszo", "0")):
+            for rate, candidate in enumerate(grid.candidates(point)):
+                best = 0 if point["fidelity"] == "official" else 1
+                written(candidate, tmp_path / "paper", 0.9 if rate == best else 0.6)
+    ((pair, (rates, evidence)),) = collect(["table1", "table5a"], "paper", Inputs(tmp_path)).items()
+    wanted = load("table1", "paper").rates["roberta-large", "bszo"][1]
+    assert pair == ("bszo", "roberta-large") and rates == {"float32": {"sst2": f"{wanted:g}"}} and len(evidence) == 1
 
 
 def test_every_shipped_rate_is_read():
