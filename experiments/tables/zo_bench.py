@@ -1,6 +1,5 @@
 """The field side by side (`sweep=zo_bench`): a section a tuning scheme, ranks at equal forward passes, memory."""
 
-import json
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -13,8 +12,7 @@ from experiments.tables.budgets import Budget
 from experiments.tables.cells import Cell, Score, cell_of, test_score
 from experiments.tables.command import Inputs
 from experiments.tables.layout import Section
-from experiments.tables.measured import BENCH
-from experiments.tables.memory import by_scheme
+from experiments.tables.memory import FILE, by_scheme, report
 from experiments.tables.names import METHODS, TASKS, shown
 
 NAMES = {**METHODS, "sgd": "SGD", "adamw": "AdamW", "forward-grad": "Forward-Grad", "mezo": "ZO-SGD (MeZO)",
@@ -75,10 +73,9 @@ def sections(inputs: Inputs) -> tuple[str, list[Section]]:
     return node["title"], [*found, *by_scheme()]
 
 
-def allocated(file: Path = BENCH / "memory.json") -> Peaks:
+def allocated(file: Path = FILE) -> Peaks:
     """Bytes beyond the parameters at the peak of a step, by scheme and label; nothing where none were measured."""
-    schemes = json.loads(file.read_text(encoding="utf-8"))["schemes"] if file.is_file() else {}
-    return {name: scheme["bytes"] for name, scheme in schemes.items()}
+    return {name: scheme["bytes"] for name, scheme in report(file)[0].get("schemes", {}).items()}
 
 
 def of_setting(grid: Grid, shelf: Shelf, setting: Point, where: str, peaks: Peaks | None = None) -> list[Section]:

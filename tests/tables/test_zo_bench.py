@@ -166,6 +166,14 @@ def test_every_method_meets_every_scheme_once(profile: str):
         assert point.get("optimizer.eps") == wants
 
 
+@pytest.mark.parametrize("text", ["{", "[]", '{"schemes": {}}', '{"setting": {}, "schemes": {"full": {}}}'])
+def test_a_damaged_measurement_is_named(tmp_path: Path, text: str):
+    (tmp_path / "memory.json").write_text(text)
+    (section,) = by_scheme(tmp_path / "memory.json")
+    assert section.rows == () and section.notes[0].startswith("Left out: 1 (memory.json: not a report of scripts/bench")
+    assert allocated(tmp_path / "memory.json") == {}
+
+
 def test_memory_is_shown_by_scheme(tmp_path: Path):
     assert by_scheme(tmp_path / "none.json") == []
     file = tmp_path / "memory.json"
