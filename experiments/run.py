@@ -74,6 +74,9 @@ def job(config: DictConfig) -> None:
     choices = {key: str(value) for key, value in made if not key.startswith(("hydra", "sweep"))}
     own = False  # under torchrun: did this happen in this process alone, perhaps?
     try:
+        sweep = OmegaConf.select(config, "sweep.name")
+        if sweep and settings.mode == RunMode.RUN:  # it would be one run of the defaults
+            raise ConfigError(f"sweep={sweep}: its runs need --multirun")
         record = execute(resolve(config), choices, list(settings.overrides.task))
         line, code = f"{record['status']}: {record['reason']}", EXIT_CODES[record["status"]]
         own = record["status"] == "out_of_memory"

@@ -200,12 +200,13 @@ def test_a_pick_that_leaves_nothing_is_an_error(tmp_path: Path):
 @pytest.mark.parametrize(
     ("arguments", "line"),
     [
-        (["sweep=table99"], "sweep=table99: no such choice"),
-        (["sweep=table1", "sweep.profile=huge"], "sweep.profile=huge: table1 has paper, mini, local"),
+        (["--multirun", "sweep=table99"], "sweep=table99: no such choice"),
+        (["--multirun", "sweep=table1", "sweep.profile=huge"], "sweep.profile=huge: table1 has paper, mini, local"),
+        (["sweep=table1"], "sweep=table1: its runs need --multirun"),
     ],
 )
 def test_the_command_s_errors_are_one_line(arguments: list[str], line: str, tmp_path: Path):
-    command = [sys.executable, "-m", "experiments.run", "--multirun", *arguments, f"paths.results={tmp_path}"]
+    command = [sys.executable, "-m", "experiments.run", *arguments, f"paths.results={tmp_path}"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 1 and done.stderr.startswith(line) and done.stderr.count("\n") == 1
     assert not list(tmp_path.rglob("*.json"))
