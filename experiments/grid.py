@@ -27,7 +27,7 @@ class Grid:
     """One artefact in one profile.
 
     Attributes:
-        name, title: of the artefact.
+        name: of the artefact.
         profile: paper, mini or local.
         points: every run but for its learning rate.
         select: what the runs that choose the rate have in place of the point's own, {"seed": "0"}; None where the rate
@@ -39,7 +39,6 @@ class Grid:
     """
 
     name: str
-    title: str
     profile: str
     points: tuple[Point, ...]
     select: Point | None
@@ -101,7 +100,7 @@ def parse(node: Mapping[str, Any], profile: str, conf: Path = CONF) -> Grid:
     ]
     points = [point for point in points if not any(holds(point, gap) for gap in without)]
     select = own.get("select", node.get("select"))
-    return Grid(node["name"], node["title"], profile, tuple(points), None if select is None else overrides(select),
+    return Grid(node["name"], profile, tuple(points), None if select is None else overrides(select),
                 rates_of(map(trained, points), conf), settings, conf)  # fmt: skip
 
 

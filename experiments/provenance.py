@@ -94,14 +94,6 @@ def content_id(path: Path) -> str:
     return f"{folder_name(path)}@{digest.hexdigest()[:12]}"
 
 
-def fingerprint_rows(rows: Iterable[Mapping[str, Any]]) -> str:
-    """16 hex digits of the rows' values in their order."""
-    digest = hashlib.sha256()
-    for row in rows:
-        digest.update(repr(sorted(row.items())).encode() + b"\n")
-    return digest.hexdigest()[:16]
-
-
 def fingerprint_tensors(tensors: Iterable[tuple[str, torch.Tensor]]) -> str:
     """16 hex digits of names, types, shapes and bits; one tensor at a time leaves the device."""
     digest = hashlib.sha256()
