@@ -24,14 +24,15 @@ def explain(error: Exception, conf: Path, arguments: Sequence[str], beside: Sequ
         error: from Hydra or OmegaConf.
         conf: the folder of configuration groups.
         arguments: of the command line.
-        beside: folders that are searched for choices, too.
+        beside: folders that are searched for choices, too, and that the arguments do not name by --config-dir.
     """
     text = str(error)
     cause = error if isinstance(error, OmegaConfBaseException) else error.__cause__
     if found := _NOT_AN_OPTION.search(text):
         group, _, option = found[1].rpartition("/")
         if (conf / group).is_dir() and group:
-            choices = {file.stem for folder in (conf, *beside) for file in (folder / group).glob("*.yaml")}
+            folders = (conf, *beside, *_config_dirs(arguments))
+            choices = {file.stem for folder in folders for file in (folder / group).glob("*.yaml")}
             return f"{group}={option}: no such choice{did_you_mean(option, choices)}"
     if found := _NOT_A_KEY.search(text):
         key = found[1]
@@ -43,6 +44,11 @@ def explain(error: Exception, conf: Path, arguments: Sequence[str], beside: Sequ
     if isinstance(cause, OmegaConfBaseException) and cause.full_key:
         return f"{cause.full_key}: {_first_line(str(cause))}"
     return _first_line(text)
+
+
+def _config_dirs(arguments: Sequence[str]) -> list[Path]:
+    pairs = [(*here.partition("=")[::2], after) for here, after in zip(arguments, [*arguments[1:], ""], strict=False)]
+    return [Path(value or after) for flag, value, after in pairs if flag in ("--config-dir", "-cd")]
 
 
 def _first_line(text: str) -> str:

@@ -73,6 +73,13 @@ def test_the_page_s_run_command_runs(mine: Path, cli: Cli):
     assert len(list((mine / "results" / "runs").glob("mood-*.json"))) == 1
 
 
+@pytest.mark.parametrize("flag", [("--config-dir={}",), ("--config-dir", "{}")])
+def test_a_misspelt_choice_of_one_s_own_is_recognised_by_a_run(flag: tuple[str, ...], mine: Path, cli: Cli):
+    outcome = cli(*(part.format(mine) for part in flag), "task=mod", f"paths.results={mine / 'results'}")
+    assert outcome.code == 1 and outcome.err.startswith("task=mod: no such choice; choose one of boolq,")
+    assert "(did you mean mood?)" in outcome.err
+
+
 def test_the_project_s_file_wins_over_one_of_the_same_name(mine: Path):
     from experiments.check_task import composed
 
