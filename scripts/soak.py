@@ -181,6 +181,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--out", type=Path, default=Path("results/soak.json"))
     arguments = parser.parse_args(argv)
+    if arguments.steps < 2:
+        parser.error("--steps: at least 2, one to warm up and one to look at")
     torch.set_num_threads(1)  # what the provenance says of every case
     facts = {"steps": arguments.steps,
              "provenance": {**provenance([], "cpu"), "command": "python scripts/soak.py"}}  # fmt: skip

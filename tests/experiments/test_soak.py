@@ -31,6 +31,12 @@ def test_a_case_is_flat_and_exact(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert "bszo" in capsys.readouterr().out
 
 
+def test_one_step_is_no_soak(capsys: pytest.CaptureFixture[str]):
+    with pytest.raises(SystemExit, match="2"):
+        soak.main(["--steps", "1"])
+    assert "--steps: at least 2" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("bytes_", "files", "tensors", "drift", "says"),
     [
