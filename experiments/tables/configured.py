@@ -64,8 +64,9 @@ def _ours(name: str, model: str, conf: Path) -> dict[str, str]:
 
 
 def _short(value: float) -> str:
-    """1e-4, 5e-7, 16."""
-    return f"{value:g}" if value >= 1 else f"{value:.0e}".replace("e-0", "e-")
+    """1e-4, 2.5e-7, 16: every digit, for what is printed is what is compared."""
+    mantissa, _, exponent = f"{value:.9e}".partition("e")
+    return f"{value:g}" if value >= 1 else f"{mantissa.rstrip('0').rstrip('.')}e{int(exponent)}"
 
 
 def _canonical(text: str) -> tuple[float, ...] | str:

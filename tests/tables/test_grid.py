@@ -130,6 +130,8 @@ def test_a_wrong_default_shows(tmp_path: Path):
         for file in (CONF / group).glob("*.yaml"):
             (tmp_path / group / file.name).write_text(file.read_text())
     file = tmp_path / "optimizer" / "bszo.yaml"
-    file.write_text(yaml.safe_dump({**yaml.safe_load(file.read_text()), "k": 3}))
-    verdicts = {row[0]: row[-1] for row in hyperparameters(8, tmp_path).rows if row[-1]}
-    assert verdicts["BSZO"] == "DIFFERS" and verdicts["MeZO"] == SAME
+    shipped = yaml.safe_load(file.read_text())
+    for wrong in ({"k": 3}, {"eps": 1.2e-4}):
+        file.write_text(yaml.safe_dump({**shipped, **wrong}))
+        verdicts = {row[0]: row[-1] for row in hyperparameters(8, tmp_path).rows if row[-1]}
+        assert verdicts["BSZO"] == "DIFFERS" and verdicts["MeZO"] == SAME
