@@ -15,7 +15,7 @@ from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 from torch import Tensor
 
-from bszo.errors import BszoError
+from bszo.errors import BszoError, ConfigError
 from bszo.tasks import batches
 from experiments.build import Parts, build, make_optimizer
 from experiments.explain import explain
@@ -31,6 +31,15 @@ def overrides(arguments: Sequence[str]) -> list[str]:
     """The Hydra overrides of the command line, after those that make it this check."""
     pairs = (argument.partition("=") for argument in arguments)
     return [*FIXED, *(f"{SHORT.get(key, key)}{equals}{value}" for key, equals, value in pairs)]
+
+
+def composed(arguments: Sequence[str]) -> dict[str, Any]:
+    """The resolved configuration; ConfigError, in one line, where it cannot be composed."""
+    try:
+        with hydra_errors(), initialize_config_dir(str(CONF), version_base="1.3"):
+            return resolve(compose("config", overrides=list(arguments)))
+    except (HydraException, OmegaConfBaseException, ValueError) as error:
+        raise ConfigError(explain(error, CONF, arguments)) from error
 
 
 def drifts(config: dict[str, Any]) -> dict[str, tuple[float, float]]:
@@ -69,14 +78,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     """The command line; returns the exit code."""
     arguments = overrides(sys.argv[1:] if argv is None else argv)
     try:
-        with hydra_errors(), initialize_config_dir(str(CONF), version_base="1.3"):
-            config = resolve(compose("config", overrides=arguments))
+        config = composed(arguments)
         found = drifts(config)
     except BszoError as error:
         print(error, file=sys.stderr)
-        return 1
-    except (HydraException, OmegaConfBaseException) as error:
-        print(explain(error, CONF, arguments), file=sys.stderr)
         return 1
     steps, eps = config["protocol"]["num_steps"], config["optimizer"]["eps"]
     print(f"{config['model']['path']}, {config['precision']['dtype']}: {steps} steps of MeZO at lr 0, eps {eps:g}")

@@ -38,7 +38,7 @@ def composed(overrides: Sequence[str], folder: str | None) -> dict[str, Any]:
     try:
         with initialize_config_dir(str(CONF), version_base="1.3"):
             return resolve(compose("config", overrides=[*overrides, *search]))
-    except (HydraException, OmegaConfBaseException) as error:
+    except (HydraException, OmegaConfBaseException, ValueError) as error:
         own = () if folder is None else (Path(folder),)
         raise ConfigError(explain(error, CONF, overrides, own)) from error
     finally:

@@ -1,6 +1,7 @@
 """Hydra's many-line errors as one line: the key, its value and the valid choices."""
 
 import re
+import traceback
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ def explain(error: Exception, conf: Path, arguments: Sequence[str], beside: Sequ
     """One line about an error of composing the configuration.
 
     Args:
-        error: from Hydra or OmegaConf.
+        error: from Hydra or OmegaConf, a ValueError of theirs among them.
         conf: the folder of configuration groups.
         arguments: of the command line.
         beside: folders that are searched for choices, too, and that the arguments do not name by --config-dir.
@@ -31,9 +32,13 @@ def explain(error: Exception, conf: Path, arguments: Sequence[str], beside: Sequ
     if found := _NOT_AN_OPTION.search(text):
         group, _, option = found[1].rpartition("/")
         if (conf / group).is_dir() and group:
-            folders = (conf, *beside, *_config_dirs(arguments))
-            choices = {file.stem for folder in folders for file in (folder / group).glob("*.yaml")}
-            return f"{group}={option}: no such choice{did_you_mean(option, choices)}"
+            return _no_choice(group, option, (conf, *beside, *_config_dirs(arguments)))
+    if text.startswith("Config group override must be"):  # optimizer=null, optimizer=3
+        folders = (conf, *beside, *_config_dirs(arguments))
+        pairs = [argument.partition("=")[::2] for argument in arguments]
+        wrong = [(group, option) for group, option in pairs if group and (conf / group).is_dir()
+                 and not any((folder / group / f"{option}.yaml").is_file() for folder in folders)]  # fmt: skip
+        return _no_choice(*wrong[0], folders) if wrong else _first_line(text)
     if found := _NOT_A_KEY.search(text):
         key = found[1]
         parent, _, name = key.rpartition(".")
@@ -44,6 +49,24 @@ def explain(error: Exception, conf: Path, arguments: Sequence[str], beside: Sequ
     if isinstance(cause, OmegaConfBaseException) and cause.full_key:
         return f"{cause.full_key}: {_first_line(str(cause))}"
     return _first_line(text)
+
+
+def of_hydra(error: Exception, conf: Path, arguments: Sequence[str]) -> str | None:
+    """One line about what Hydra or a launcher raised by itself; None: a run's own error, or a fault of this program."""
+    names = [str(frame.f_globals.get("__name__")) for frame, _ in traceback.walk_tb(error.__traceback__)]
+    if names[-1].split(".")[0] in ("submitit", "joblib"):  # there is no Slurm, or sbatch refuses a job
+        return f"hydra/launcher: {explain(error, conf, arguments)}"
+    if names[-1] == "hydra._internal.defaults_list":
+        return explain(error, conf, arguments)
+    caller = next((name for name in reversed(names) if not name.startswith("pathlib")), "")
+    if isinstance(error, OSError) and names[-1].startswith("pathlib") and caller.startswith("hydra"):
+        return f"{error.filename}: cannot be written ({error.strerror})"  # the folder of a sweep's own files
+    return None
+
+
+def _no_choice(group: str, option: str, folders: Sequence[Path]) -> str:
+    choices = {file.stem for folder in folders for file in (folder / group).glob("*.yaml")}
+    return f"{group}={option}: no such choice{did_you_mean(option, choices)}"
 
 
 def _config_dirs(arguments: Sequence[str]) -> list[Path]:

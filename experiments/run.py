@@ -22,7 +22,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from bszo.errors import BszoError, ConfigError, ParallelError
 from experiments.composing import checked_composition
-from experiments.explain import explain
+from experiments.explain import explain, of_hydra
 from experiments.locks import Busy
 from experiments.outcome import EXIT_CODES, RunFailed
 
@@ -57,9 +57,9 @@ def resolve(config: DictConfig) -> dict[str, Any]:
     Raises:
         ConfigError: a key that needs a value has none, or refers to one that does not exist.
     """
-    if missing := sorted(OmegaConf.missing_keys(config)):
-        raise ConfigError(f"{missing[0]}: needs a value ({missing[0]}=...)")
     try:
+        if missing := sorted(OmegaConf.missing_keys(config)):
+            raise ConfigError(f"{missing[0]}: needs a value ({missing[0]}=...)")
         plain = OmegaConf.to_container(config, resolve=True)
     except OmegaConfBaseException as error:
         raise ConfigError(explain(error, CONF, ())) from error
@@ -143,18 +143,11 @@ def main() -> None:
             print(f"stopped by {stop or 'SIGINT'}", file=sys.stderr)
         sys.exit(EXIT_CODES["interrupted"])
     except Exception as error:
-        if wants_traceback or not from_launcher(error):
+        if wants_traceback or (line := of_hydra(error, CONF, sys.argv[1:])) is None:
             raise
-        print(f"hydra/launcher: {explain(error, CONF, sys.argv[1:])}", file=sys.stderr)
+        if speaker():
+            print(line, file=sys.stderr)
         sys.exit(1)
-
-
-def from_launcher(error: Exception) -> bool:
-    """Whether a launcher raised it, as where there is no Slurm or sbatch refuses a job; runs keep their own errors."""
-    trace = error.__traceback__
-    while trace is not None and trace.tb_next is not None:
-        trace = trace.tb_next
-    return trace is not None and trace.tb_frame.f_globals.get("__name__", "").split(".")[0] in ("submitit", "joblib")
 
 
 if __name__ == "__main__":

@@ -78,6 +78,10 @@ class GridSweeper(Sweeper):
         except GridError as error:
             raise ConfigError(str(error)) from error
         wanted, passed = self._split(grid, arguments)
+        for group, key in (("model", "model.path"), ("data", "data.root")):  # else each of its runs would say so
+            given = any(text.startswith(f"{key}=") for text in passed)
+            if not given and any(point.get(group) == "local" for point in wanted.points):
+                raise ConfigError(f"{key}: needs a value ({group}=local {key}=DIR) in the profile {grid.profile}")
         runs = Path(self.composed.paths.runs) / grid.profile
         passed = [f"paths.runs={runs}", *self._voices(grid.profile, passed), *passed]
         speak()

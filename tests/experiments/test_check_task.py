@@ -101,6 +101,7 @@ def test_mistakes_are_one_line(mine: Path, capsys: pytest.CaptureFixture[str]):
 
     assert says("--row", "6") == "--row 6: must be 0 to 5, the training rows"
     assert re.match(r"task=moods: no such choice; choose one of .*sst2.*\(did you mean mood\?\)$", says("task=moods"))
+    assert says("model=null").startswith("model=null: no such choice; choose one of")
     assert main(["--config-dir", str(mine / "none")]) == 1
     assert "none: there is no such folder; one with task/<name>.yaml is needed" in capsys.readouterr().err
     rows.write_text(good.replace('"sad"', '"glad"', 1), encoding="utf-8")

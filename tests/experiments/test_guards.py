@@ -251,6 +251,7 @@ def test_check_drift_fails_where_exact_drifts(monkeypatch: pytest.MonkeyPatch):
     assert check_drift.main([]) == 2
 
 
-def test_check_drift_s_wrong_argument_is_one_line(capsys: pytest.CaptureFixture[str]):
-    assert check_drift.main(["model=tiny-robert"]) == 1
+@pytest.mark.parametrize("argument", ["model=tiny-robert", "model=null", "steps=${nope}", "step=3", "=3"])
+def test_check_drift_s_wrong_argument_is_one_line(argument: str, capsys: pytest.CaptureFixture[str]):
+    assert check_drift.main([argument]) == 1
     assert capsys.readouterr().err.count("\n") == 1

@@ -36,6 +36,9 @@ def numbers(record: dict[str, Any]) -> dict[str, Any]:
     ("argument", "says"),
     [
         ("optimizer=bsz", "optimizer=bsz: no such choice; choose one of adamw, bszo, .*did you mean bszo"),
+        ("optimizer=null", "optimizer=null: no such choice; choose one of adamw"),
+        ("task=3", "task=3: no such choice; choose one of boolq"),
+        ("seed=${nope}", "seed: Interpolation key 'nope' not found"),
         ("optimiser=bszo", "optimiser: no such key; .*did you mean optimizer"),
         ("optimizer.lrr=1", "optimizer.lrr: no such key; .*did you mean lr"),
         ("+optimizer.lrr=1", "optimizer.lrr: no such key; .*did you mean lr"),

@@ -9,6 +9,7 @@ from hydra.core.global_hydra import GlobalHydra
 
 from experiments import composing
 from experiments.run import CONF, main
+from tests.experiments.conftest import Cli, cli  # noqa: F401 (a fixture)
 
 Refused = Callable[..., str]
 BIG = str(10**30)
@@ -80,6 +81,12 @@ def test_one_line_and_no_file(refused: Refused, argument: str, says: str):
 )
 def test_choices_that_cannot_go_together(refused: Refused, arguments: tuple[str, ...], says: str):
     assert says in refused(*arguments)
+
+
+def test_a_sweep_s_folder_that_cannot_be_made(cli: Cli):  # noqa: F811
+    done = cli("--multirun", "protocol=smoke", "tracker=none", "seed=0,1", "paths.results=/proc/none")
+    assert (done.code, done.err.count("\n")) == (1, 1)
+    assert done.err.startswith("/proc/none: cannot be written (")
 
 
 @pytest.mark.parametrize("where", ["hydra", "optimizer", "nested"])

@@ -203,6 +203,10 @@ def test_a_pick_that_leaves_nothing_is_an_error(tmp_path: Path):
         (["--multirun", "sweep=table99"], "sweep=table99: no such choice"),
         (["--multirun", "sweep=table1", "sweep.profile=huge"], "sweep.profile=huge: table1 has paper, mini, local"),
         (["sweep=table1"], "sweep=table1: its runs need --multirun"),
+        (["--multirun", "sweep=table1", "sweep.profile=local"],
+         "model.path: needs a value (model=local model.path=DIR)"),
+        (["--multirun", "sweep=table1", "sweep.profile=local", "model=local", "model.path=x"],
+         "data.root: needs a value (data=local data.root=DIR)"),
     ],
 )
 def test_the_command_s_errors_are_one_line(arguments: list[str], line: str, tmp_path: Path):
