@@ -105,7 +105,7 @@ def test_weights_made_in_groups_are_the_same_and_theta_stays(dtype: torch.dtype)
     torch.manual_seed(0)
     module = Tower().cuda().to(dtype)
     x = torch.randn(64, 512, device="cuda", dtype=dtype)
-    params = list(module.parameters())
+    params: list[Tensor] = list(module.parameters())
     before = [p.detach().clone() for p in params]
     family, grouped, plain = Gaussian(params), Streaming(params, module), Copies(params, list(range(len(params))))
     with torch.no_grad():
@@ -125,7 +125,7 @@ def test_weights_made_in_groups_are_the_same_and_theta_stays(dtype: torch.dtype)
 def test_an_error_within_a_pass_leaves_theta_and_the_next_pass_alone() -> None:
     module = Tower().cuda()
     x = torch.randn(8, 512, device="cuda")
-    params = list(module.parameters())
+    params: list[Tensor] = list(module.parameters())
     before = [p.detach().clone() for p in params]
     family, engine = Gaussian(params), Streaming(params, module)
     with torch.no_grad():
