@@ -70,8 +70,10 @@ def some_record() -> dict[str, Any]:
         "peak_memory_kind": "resident_set",
         "warnings": {},
         "curve": [
-            {"step": 0, "num_forwards": 0, "train_loss": None, "validation_accuracy": 0.5, "train_seconds": 0},
-            {"step": 20, "num_forwards": 60, "train_loss": 0.6, "validation_accuracy": 0.75, "train_seconds": 1},
+            {"step": 0, "num_forwards": 0, "train_loss": None, "validation_accuracy": 0.5, "train_seconds": 0,
+             "gain": None, "noise_var": None},
+            {"step": 20, "num_forwards": 60, "train_loss": 0.6, "validation_accuracy": 0.75, "train_seconds": 1,
+             "gain": 0.9, "noise_var": 0.25},
         ],
         "data": {},
         "model": {},
