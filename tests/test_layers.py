@@ -66,6 +66,7 @@ LAYERS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
         ("experiments.files",),
         ("nbclient", "nbconvert", "nbformat", "jinja2", "pygments", "traitlets"),
     ),
+    "scripts.compare_again": (("experiments.comparison", "experiments.record"), ()),
     "scripts.soak": (OURS, ("torch", "transformers", "hydra", "psutil")),
     "scripts.pretrain": (OURS, ("torch", "transformers", "safetensors", "tokenizers", "numpy", "tqdm")),
 }
