@@ -9,6 +9,8 @@ from torch import Tensor
 from bszo.errors import ModelError
 from bszo.models.encode import Encoded
 
+ABSENT = -1  # no token's id
+
 
 @dataclass(frozen=True)
 class Batch:
@@ -41,34 +43,40 @@ def collate(encoded: Sequence[Encoded], *, pad_id: int, device: torch.device | s
     """One Batch of the examples, in their order, on `device`; ModelError if there are none."""
     if not encoded:
         raise ModelError("a batch needs at least one example, got none")
-    width = max(example.length for example in encoded)
     rows = [row for example in encoded for row in example.rows]
-    input_ids = torch.full((len(rows), width), pad_id, dtype=torch.long)
-    attention_mask = torch.zeros(len(rows), width, dtype=torch.long)
-    for r, row in enumerate(rows):
-        input_ids[r, : len(row)] = torch.tensor(row)
-        attention_mask[r, : len(row)] = 1
+    lengths = torch.tensor([len(row) for row in rows])
+    input_ids = _padded(rows, pad_id)
+    attention_mask = (torch.arange(input_ids.shape[1]) < lengths[:, None]).long()
 
     num_options = max(len(example.options) for example in encoded)
-    num_tokens = max(len(option.tokens) for example in encoded for option in example.options)
-    shape = (len(encoded), num_options, num_tokens)
-    position, tokens = torch.zeros(shape, dtype=torch.long), torch.zeros(shape, dtype=torch.long)
-    present = torch.zeros(shape, dtype=torch.bool)
+    none = [()] * num_options
     places: dict[tuple[int, int], int] = {}
+    used: list[Sequence[int]] = []  # (B O) lists, one an option
+    tokens: list[Sequence[int]] = []
     first_row = 0
-    for b, example in enumerate(encoded):
-        for o, option in enumerate(example.options):
-            used = [places.setdefault((first_row + option.row, c), len(places)) for c in option.columns]
-            position[b, o, : len(used)] = torch.tensor(used)
-            tokens[b, o, : len(used)] = torch.tensor(option.tokens)
-            present[b, o, : len(used)] = True
+    for example in encoded:
+        for option in example.options:
+            used.append([places.setdefault((first_row + option.row, c), len(places)) for c in option.columns])
+            tokens.append(option.tokens)
+        missing = num_options - len(example.options)
+        used += none[:missing]
+        tokens += none[:missing]
         first_row += len(example.rows)
+    shape = (len(encoded), num_options, -1)
+    padded = _padded(tokens, ABSENT).view(shape)
+    position, present = _padded(used, 0).view(shape), padded != ABSENT
     where = torch.tensor(list(places)).T.contiguous()  # (2, N)
     labels = torch.tensor([example.label for example in encoded])
-    parts = (input_ids, attention_mask, where[0], where[1], position, tokens, present, labels)
+    parts = (input_ids, attention_mask, where[0], where[1], position, padded.clamp(min=0), present, labels)
     unique = _words(encoded)
     words = None if unique is None else torch.tensor(unique, device=device)
     return Batch(*(part.to(device) for part in parts), words=words)
+
+
+def _padded(rows: Sequence[Sequence[int]], pad: int) -> Tensor:
+    """(R, T) of R rows of up to T integers."""
+    width = max(map(len, rows))
+    return torch.tensor([[*row, *[pad] * (width - len(row))] for row in rows], dtype=torch.long)
 
 
 def _words(encoded: Sequence[Encoded]) -> list[int] | None:

@@ -30,6 +30,7 @@ class MaskedEncoder:
                 " tokenizer_config.json); a causal model loads with model.kind=causal"
             )
         self.tokenizer = tokenizer
+        self.mask, self.mask_id = tokenizer.mask_token, tokenizer.mask_token_id
         self.limit = limit
 
     def __call__(self, examples: Sequence[Example]) -> list[Encoded]:
@@ -41,7 +42,7 @@ class MaskedEncoder:
                     f"example {example.id}: its text holds {MASK} {count} times, it must be once"
                 )
         words = self._words(sorted({option for example in examples for option in example.options}))
-        texts = [example.prompt.replace(MASK, self.tokenizer.mask_token) for example in examples]
+        texts = [example.prompt.replace(MASK, self.mask) for example in examples]
         pieces = tokenise(self.tokenizer, texts)
         return [self._encode(example, piece, words) for example, piece in zip(examples, pieces, strict=True)]
 
@@ -76,10 +77,8 @@ class MaskedEncoder:
 
     def _mask_position(self, example: Example, piece: Piece) -> int:
         """The token of the prompt's own gap; a text may happen to hold the tokenizer's mask token, too."""
-        behind = example.prompt.index(MASK) + len(self.tokenizer.mask_token)
+        behind = example.prompt.index(MASK) + len(self.mask)
         for t, (token, end) in enumerate(zip(piece.ids, piece.ends, strict=True)):
-            if token == self.tokenizer.mask_token_id and end >= behind:
+            if token == self.mask_id and end >= behind:
                 return t
-        raise ModelError(
-            f"example {example.id}: the tokenizer makes no mask token of {self.tokenizer.mask_token}"
-        )
+        raise ModelError(f"example {example.id}: the tokenizer makes no mask token of {self.mask}")

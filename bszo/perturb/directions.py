@@ -64,9 +64,7 @@ class Directions:
     def shift(self, theta: Tensor, index: int, terms: Terms, *, decay: float = 1.0, out: Tensor | None = None,
               rounding_seed: int | None = None) -> Tensor:
         """decay theta + sum_i c_i z_i, summed in fp32 and rounded once (arguments: `noise.shift`)."""
-        acc = theta.to(torch.promote_types(theta.dtype, torch.float32)) * decay
-        for seed, coefficient in terms.items():
-            acc = acc + coefficient * self.direction(seed, index).to(acc.dtype)
+        acc = _sum(theta, decay, [(c, self.direction(seed, index)) for seed, c in terms.items()])
         return noise.round_to(acc, index, rounding_seed, torch.empty_like(theta) if out is None else out)
 
     def scalars(self, terms: Terms) -> Scalars | None:
@@ -81,11 +79,22 @@ class Directions:
 
     def shift_rows(self, theta: Tensor, index: int, rows: Tensor, terms: Terms) -> Tensor:
         """`shift` of the given rows of a matrix only: (r,) rows -> (r, columns)."""
-        return self.shift(theta, index, terms)[rows]
+        z = [(c, self.direction(seed, index).index_select(0, rows)) for seed, c in terms.items()]
+        return _sum(theta.index_select(0, rows), 1.0, z).to(theta.dtype)
 
     def release(self) -> None:
         """Forget what was kept for this step."""
         self._kept.clear()
+
+
+def _sum(theta: Tensor, decay: float, z: Sequence[tuple[float, Tensor]]) -> Tensor:
+    """decay theta + sum_i c_i z_i, in fp32 (fp64 for fp64 parameters), not rounded yet."""
+    acc = theta.to(torch.promote_types(theta.dtype, torch.float32))
+    if decay != 1.0:
+        acc = decay * acc
+    for c, z_i in z:
+        acc = (c * z_i.to(acc.dtype)).add_(acc)
+    return acc
 
 
 class Gaussian(Directions):
@@ -139,6 +148,8 @@ class Gaussian(Directions):
             self.distribution == "rademacher")  # fmt: skip
 
     def shift_rows(self, theta: Tensor, index: int, rows: Tensor, terms: Terms) -> Tensor:
+        if self.small:
+            return super().shift_rows(theta, index, rows, terms)
         columns = torch.arange(theta.shape[1], dtype=torch.int32, device=theta.device)
         counter = rows.to(torch.int32)[:, None] * theta.shape[1] + columns  # (r, columns)
         return noise.shift(theta[rows], index, terms, distribution=self.distribution, counter=counter)

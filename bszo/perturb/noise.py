@@ -36,19 +36,18 @@ log = logging.getLogger(__name__)
 
 def _hash(counter: Tensor, key_0: Tensor | int, key_1: Tensor | int) -> Tensor:
     """int32 counters -> int32 bits. The second key enters between the rounds: 64 bits tell streams apart."""
-    h = counter * GOLDEN + key_0
-    h = (h ^ ((h >> 16) & 0xFFFF)) * MIX_1 + key_1  # the mask makes the shift a logical one
-    h = (h ^ ((h >> 15) & 0x1FFFF)) * MIX_2
-    return h
+    h = (counter * GOLDEN).add_(key_0)
+    h = h.bitwise_xor_((h >> 16).bitwise_and_(0xFFFF)).mul_(MIX_1).add_(key_1)  # the mask makes the shift a logical one
+    return h.bitwise_xor_((h >> 15).bitwise_and_(0x1FFFF)).mul_(MIX_2)
 
 
 def _normal(bits: Tensor) -> Tensor:
     """int32 bits -> N(0, 1) in fp32, |z| < 5.43, symmetric by construction."""
-    x = bits.to(torch.float32) * TO_UNIT  # uniform on (-1, 1)
-    log_q = torch.log((1.0 - x) * (1.0 + x))  # = -w; the product keeps the tails exact where 1 - x^2 would not
-    p = ((-P[3] * log_q + P[2]) * log_q - P[1]) * log_q + P[0]
-    q = ((-Q[3] * log_q + Q[2]) * log_q - Q[1]) * log_q + Q[0]
-    return x * (p / q)
+    x = bits.to(torch.float32).mul_(TO_UNIT)  # uniform on (-1, 1)
+    log_q = (1.0 - x).mul_(1.0 + x).log_()  # = -w; the product keeps the tails exact where 1 - x^2 would not
+    p = (-P[3] * log_q).add_(P[2]).mul_(log_q).sub_(P[1]).mul_(log_q).add_(P[0])
+    q = (-Q[3] * log_q).add_(Q[2]).mul_(log_q).sub_(Q[1]).mul_(log_q).add_(Q[0])
+    return x.mul_(p.div_(q))
 
 
 def _values(counter: Tensor, key_0: Tensor | int, key_1: Tensor | int, distribution: Distribution) -> Tensor:
