@@ -1,5 +1,7 @@
 """Every error that a user can cause or must hear of: one line, naming what is wrong and what would be valid."""
 
+from typing import Literal
+
 MOST_CHARACTERS = 2000
 
 
@@ -36,17 +38,18 @@ class ParallelError(BszoError):
 
 
 class NonFiniteLoss(BszoError):
-    """The loss is NaN or infinite; the parameters are back where the step began.
+    """The loss, or its slope, is NaN or infinite; the parameters are back where the step began.
 
     Attributes:
         step: steps completed before the one that failed.
-        value: the loss as returned.
+        value: as returned.
         perturbed: it was taken at theta + sum_i c_i z_i, not at theta.
         at_theta: the finite loss at theta in the same step, where one was taken before.
     """
 
-    def __init__(self, step: int, value: float, *, perturbed: bool = False, at_theta: float | None = None) -> None:
+    def __init__(self, step: int, value: float, *, perturbed: bool = False, at_theta: float | None = None,
+                 what: Literal["loss", "slope"] = "loss") -> None:
         where = " of a perturbed pass" if perturbed else ""
-        there = "" if at_theta is None else f" (at theta it is {at_theta:.6g})"
-        super().__init__(f"step {step}: the loss{where} is {value}, not a finite number{there}")
+        there = "" if at_theta is None else f" (the loss at theta is {at_theta:.6g})"
+        super().__init__(f"step {step}: the {what}{where} is {value}, not a finite number{there}")
         self.step, self.value, self.perturbed, self.at_theta = step, value, perturbed, at_theta

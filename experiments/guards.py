@@ -62,7 +62,8 @@ class Guards:
         try:
             loss = float(self.optimizer.step(closure))
         except NonFiniteLoss as error:
-            self._note("perturbed_overflow" if error.at_theta is not None else "nonfinite_loss", number, str(error))
+            overflow = error.perturbed and error.at_theta is not None
+            self._note("perturbed_overflow" if overflow else "nonfinite_loss", number, str(error))
             if self.policy == "stop":
                 raise
             self._skip(kept, number)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from bszo.errors import NonFiniteLoss, OptimError
 from bszo.optim.report import StepReport, joined
 from bszo.optim.restriction import Restricted, Restriction
-from bszo.optim.state import CompleteState, require
+from bszo.optim.state import CompleteState, require, require_failed
 from bszo.perturb import (
     Closure,
     DirectionFunction,
@@ -146,8 +146,8 @@ class ZerothOrderOptimizer(CompleteState):
     def skip(self) -> None:
         """Go on past the step that has just raised NonFiniteLoss: its directions are used up, theta stays."""
         failed, self._failed = self._failed, None
-        if failed is None:
-            raise OptimError(f"skip() at step {self.num_steps}: only a step that raised NonFiniteLoss can be skipped")
+        require_failed(failed is not None, self.num_steps)
+        assert failed is not None
         self.pass_by()
         if self.recorder is not None:
             self.recorder(self, failed, {})

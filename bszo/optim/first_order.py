@@ -12,12 +12,13 @@ from torch.utils.checkpoint import checkpoint
 
 from bszo.errors import NonFiniteLoss, OptimError
 from bszo.optim.base import Params, StepReport
+from bszo.optim.state import Copied, require_failed
 from bszo.perturb import Closure, repeated_modules
 
 Algorithm = Callable[[Any], torch.optim.Optimizer]
 
 
-class FirstOrder(torch.optim.Optimizer):
+class FirstOrder(Copied):
     """theta <- algorithm(theta, grad L(theta)).
 
     Forward passes a step: 1, and 1 backward; with gradient_checkpointing the layers run once more in it. Extra memory:
@@ -53,6 +54,7 @@ class FirstOrder(torch.optim.Optimizer):
         self.param_groups, self.state = self.algorithm.param_groups, self.algorithm.state
         self.num_forwards = self.num_backwards = self.num_steps = 0
         self.last: StepReport | None = None
+        self._failed = False
 
     def step(self, closure: Closure | None = None) -> float:  # type: ignore[override]
         """One step on the closure's batch; returns the loss before it."""
@@ -71,7 +73,8 @@ class FirstOrder(torch.optim.Optimizer):
             if not isinstance(loss, Tensor) or loss.numel() != 1:
                 raise OptimError(f"closure() returned {type(loss).__name__} {loss!r}; a tensor of one element is valid")
             value = float(loss.detach())
-            if not math.isfinite(value):
+            self._failed = not math.isfinite(value)
+            if self._failed:
                 raise NonFiniteLoss(self.num_steps, value)
             self.algorithm.zero_grad(set_to_none=True)
             loss.backward()
@@ -85,7 +88,13 @@ class FirstOrder(torch.optim.Optimizer):
         self.num_steps += 1
 
     def skip(self) -> None:
-        """Go on past a step that raised NonFiniteLoss; nothing has moved."""
+        """Go on past the step that has just raised NonFiniteLoss; nothing has moved."""
+        require_failed(self._failed, self.num_steps)
+        self._failed = False
+        self.pass_by()
+
+    def pass_by(self) -> None:
+        """Count a step that moves nothing."""
         self.num_steps += 1
 
     def state_dict(self) -> dict[str, Any]:  # type: ignore[override]

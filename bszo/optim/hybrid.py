@@ -5,16 +5,16 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, Self
 
-import torch
 from torch import Tensor, nn
 
-from bszo.errors import OptimError
+from bszo.errors import NonFiniteLoss, OptimError
 from bszo.optim.base import Params, StepReport, ZerothOrderOptimizer, require
 from bszo.optim.first_order import Algorithm, FirstOrder
+from bszo.optim.state import Copied, require_failed
 from bszo.perturb import Closure, Split, partition
 
 
-class Hybrid(torch.optim.Optimizer):
+class Hybrid(Copied):
     """theta_low <- zeroth_order(theta_low),  theta_high <- algorithm(theta_high, dL / d theta_high),
     both from the same theta = (theta_low, theta_high), theta_high the last `num_blocks` blocks.
 
@@ -55,6 +55,7 @@ class Hybrid(torch.optim.Optimizer):
         self.high = FirstOrder(_part(groups, lambda p: id(p) in high), algorithm=algorithm, module=module,
                                gradient_checkpointing=gradient_checkpointing)
         self.last: StepReport | None = None
+        self._failed = False
         super().__init__(self._groups(), {})
         self.param_groups = self._groups()
 
@@ -69,11 +70,13 @@ class Hybrid(torch.optim.Optimizer):
 
     def step(self, closure: Closure | None = None) -> float:  # type: ignore[override]
         """One step on the closure's batch, whose loss must be a tensor; returns the loss before it."""
-        with self._border():
-            value = self.high.backward(closure)
+        self._failed = False
         try:
+            with self._border():
+                value = self.high.backward(closure)
             self.low.step(closure)
-        except BaseException:
+        except BaseException as error:
+            self._failed = isinstance(error, NonFiniteLoss)
             self.high.algorithm.zero_grad(set_to_none=True)
             raise
         self.high.move_()
@@ -82,8 +85,10 @@ class Hybrid(torch.optim.Optimizer):
         return value
 
     def skip(self) -> None:
-        """Go on past a step that raised NonFiniteLoss; nothing has moved."""
-        self.high.skip()
+        """Go on past the step that has just raised NonFiniteLoss; nothing has moved."""
+        require_failed(self._failed, self.num_steps)
+        self._failed = False
+        self.high.pass_by()
         self.low.pass_by()
 
     @contextmanager

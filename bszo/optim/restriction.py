@@ -59,7 +59,6 @@ class Restricted:
 
     def __init__(self, restriction: Restriction, params: Sequence[Tensor], module: nn.Module | None) -> None:
         self.restriction, self.params = restriction, list(params)
-        self.bound = tuple(id(p) for p in params)
         by = restriction.blocks
         self.blocks: list[Block] = [] if by == "none" else partition(self.params, by, module)
         self.zeros = zeros_of(self.params, restriction.sparsity, restriction.mask_scope) if restriction.sparsity else []
@@ -68,6 +67,11 @@ class Restricted:
         if still:
             log.info("sparsity=%s, mask_scope=%s: %d of %d parameters are masked whole and will not move",
                         restriction.sparsity, restriction.mask_scope, still, len(self.params))  # fmt: skip
+
+    @property
+    def bound(self) -> tuple[int, ...]:
+        """Which tensors these are."""
+        return tuple(id(p) for p in self.params)
 
     def family(self, base: Directions, seed: int, step: int) -> Directions:
         """The method's family of this step, restricted."""

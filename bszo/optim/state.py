@@ -11,7 +11,17 @@ from bszo.errors import OptimError
 from bszo.optim.restriction import Restricted, Restriction
 
 
-class CompleteState(torch.optim.Optimizer):
+class Copied(torch.optim.Optimizer):
+    """copy.deepcopy and pickle take everything along, as of any object; torch's own would keep groups and state alone.
+
+    Whoever copies an optimizer by itself gets copies of its parameters: copy it together with its module.
+    """
+
+    def __getstate__(self) -> dict[str, Any]:
+        return vars(self).copy()
+
+
+class CompleteState(Copied):
     """`state_dict` and `load_state_dict` of every zeroth-order optimizer."""
 
     seed: int
@@ -47,6 +57,12 @@ class CompleteState(torch.optim.Optimizer):
         if self._restricted is not None:
             self._restricted.load(there)
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Without what is bound to these very tensors, made anew at the next step, and without log and group."""
+        bound = ("_params", "_family", "_engine")
+        kept = {name: value for name, value in super().__getstate__().items() if name not in bound}
+        return {**kept, "_bound": (), "_failed": None, "recorder": None, "share": None}
+
     def pass_by(self) -> None:
         """Count a step that moves nothing; its directions are used up."""
         self.num_steps += 1
@@ -62,6 +78,11 @@ class CompleteState(torch.optim.Optimizer):
         for number, p in zip(numbers, params, strict=True):
             for name, value in state_dict["state"].get(number, {}).items():
                 self.state[p][name] = value.to(p.device).clone() if isinstance(value, Tensor) else copy.deepcopy(value)
+
+
+def require_failed(failed: bool, step: int) -> None:
+    """OptimError unless the last step raised NonFiniteLoss, which alone may be skipped."""
+    require(failed, f"skip() at step {step}: only a step that raised NonFiniteLoss can be skipped")
 
 
 def require(condition: bool, message: str) -> None:

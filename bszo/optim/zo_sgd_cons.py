@@ -1,5 +1,6 @@
 """ZO-SGD-Cons: MeZO that looks before it leaps."""
 
+import math
 from dataclasses import replace
 
 from bszo.optim.base import StepReport
@@ -10,7 +11,8 @@ from bszo.perturb import LossOracle, Terms, Weighted
 class ZOSGDConservative(MeZO):
     """theta <- argmin L over {theta, theta - lr g z, theta + lr g z}, all on the step's batch.
 
-    g as in MeZO, the mean of q directions likewise; of equal losses the first wins, so that a flat loss moves nothing.
+    g as in MeZO, the mean of q directions likewise; of equal losses the first wins, so that a flat loss moves nothing,
+    and a candidate without a finite loss never does.
     Where there is weight decay, lr weight_decay theta is taken off whichever is kept. Forward passes a step: 2 q + 3.
     Extra memory: none.
 
@@ -24,6 +26,7 @@ class ZOSGDConservative(MeZO):
         gradient, report = super().estimate(oracle)
         signs = (0.0, 1.0, -1.0)
         with oracle.along(Weighted(oracle.directions, self.per_parameter("lr"))):
-            losses = oracle.measure([{}, *({seed: -sign * g for seed, g in gradient.items()} for sign in signs[1:])])
+            points = [{seed: -sign * g for seed, g in gradient.items()} for sign in signs[1:]]
+            losses = oracle.measure([{}, *points], overflow=math.inf)
         kept = signs[losses.index(min(losses))]
         return {seed: kept * g for seed, g in gradient.items()}, replace(report, loss=losses[0])

@@ -31,8 +31,9 @@ class ForwardMode:
     """
 
     def __init__(self, params: Sequence[Tensor], module: nn.Module) -> None:
-        self.module, self.names = module, {id(p): f"module.{name}" for name, p in module.named_parameters()}
-        if missing := sum(id(p) not in self.names for p in params):
+        self.module = module
+        names = self._names()
+        if missing := sum(id(p) not in names for p in params):
             raise OptimError(f"params: {missing} of {len(params)} are not parameters of module=, which is run")
         kernels = {getattr(getattr(m, "config", None), "_attn_implementation", None) for m in module.modules()}
         if others := sorted(map(str, kernels - set(WITH_A_RULE))):
@@ -48,8 +49,9 @@ class ForwardMode:
         def loss(values: Mapping[str, Tensor]) -> Tensor:
             return torch.func.functional_call(runs, dict(values))
 
-        primal = {self.names[id(p)]: p.detach() for p in params}
-        tangent = {self.names[id(p)]: v.to(p.dtype) for p, v in zip(params, tangents, strict=True)}
+        names = self._names()
+        primal = {names[id(p)]: p.detach() for p in params}
+        tangent = {names[id(p)]: v.to(p.dtype) for p, v in zip(params, tangents, strict=True)}
         try:
             with sdpa_kernel(SDPBackend.MATH):
                 value, slope = torch.func.jvp(loss, (primal,), (tangent,))  # pyright: ignore[reportAssignmentType]
@@ -59,6 +61,9 @@ class ForwardMode:
             reason = " ".join(str(error).split()).split(". ")[0].rstrip(".")
             raise OptimError(f"closure(): {reason}; a method that takes differences, such as MeZO, is valid") from error
         return float(value), float(slope)
+
+    def _names(self) -> dict[int, str]:
+        return {id(p): f"module.{name}" for name, p in self.module.named_parameters()}
 
 
 class _Runs(nn.Module):

@@ -51,8 +51,10 @@ class LossOracle:
         return self.measure([terms or {}])[0]
 
     @torch.no_grad()
-    def measure(self, points: Sequence[Terms]) -> list[float]:
+    def measure(self, points: Sequence[Terms], *, overflow: float | None = None) -> list[float]:
         """L(theta + sum_i c_i z_i) at every point; walks take them in order, and the first failure ends it.
+
+        Where `overflow` is given, it stands for the loss of a perturbed point that has no finite one.
 
         With `share` each point is taken by one process. Until streaming has watched a pass, all take all of them: what
         it finds, and the pass that it then repeats, must be the same everywhere.
@@ -62,11 +64,11 @@ class LossOracle:
             OptimError: the closure returned something other than one number.
         """
         if self.share is None or (isinstance(self.engine, Streaming) and not self.engine.watched):
-            return [self._finite(terms, self._at(terms)) for terms in points]
+            return [self._finite(terms, self._at(terms), overflow) for terms in points]
         before = self.num_forwards
         values = self.share(points, self._at)
         self.num_forwards = before + len(points)
-        return [self._finite(terms, value) for terms, value in zip(points, values, strict=True)]
+        return [self._finite(terms, value, overflow) for terms, value in zip(points, values, strict=True)]
 
     @torch.no_grad()
     def slope(self, seed: int, differentiate: Differentiate) -> tuple[float, float]:
@@ -78,7 +80,11 @@ class LossOracle:
         known: Callable[[], tuple[float, float]] | None = getattr(self.closure, "loss_and_slope", None)
         tangents = (self.directions.direction(seed, i) for i in range(len(self.params)))
         loss, slope = known() if known else differentiate(self.closure, self.params, tangents)
-        return self._finite({}, loss), self._finite({seed: 1.0}, slope)
+        self._finite({}, loss)
+        if not math.isfinite(slope):
+            raise NonFiniteLoss(self.step, slope, at_theta=loss, what="slope")
+        self.losses.append(slope)
+        return loss, slope
 
     @contextmanager
     def along(self, directions: Directions) -> Iterator[None]:
@@ -102,10 +108,12 @@ class LossOracle:
             raise
         return value
 
-    def _finite(self, terms: Terms, value: float) -> float:
+    def _finite(self, terms: Terms, value: float, overflow: float | None = None) -> float:
         if not math.isfinite(value):
-            self.home()
-            raise NonFiniteLoss(self.step, value, perturbed=bool(terms), at_theta=self._at_theta)
+            if not terms or overflow is None:
+                self.home()
+                raise NonFiniteLoss(self.step, value, perturbed=bool(terms), at_theta=self._at_theta)
+            value = overflow
         if not terms:
             self._at_theta = value
         self.losses.append(value)

@@ -97,7 +97,7 @@ def test_overflow_of_a_perturbed_pass_has_its_own_name():
     guards.step(problem, number=0, look=False)
     (detail,) = [warning["detail"] for warning in guards.warnings.values()]
     assert list(guards.warnings) == ["perturbed_overflow"]
-    assert "the loss of a perturbed pass is inf" in detail and "(at theta it is 0." in detail
+    assert "the loss of a perturbed pass is inf" in detail and "(the loss at theta is 0." in detail
 
 
 def test_more_than_a_hundred_skips_in_a_row_have_diverged(caplog: pytest.LogCaptureFixture):

@@ -43,6 +43,7 @@ class Method:
     gaussian: bool = True  # its own directions are what directions=Gaussian(...) says
     sweep: int = 1  # steps in which it comes to every parameter of the tests' models
     per_tensor: bool = False  # `forwards` is for the four parameters of `Problem`
+    candidates: int = 0  # of the last forwards: points that it may move to, and does not where they have no finite loss
     needs_module: bool = False  # differentiates the module, and takes no differences
 
     def __call__(self, params: Iterable[Any], **more: Any) -> Any:
@@ -87,7 +88,7 @@ METHODS = {
     "zo-sgd-sign": Method(ZOSGDSign, {"lr": 0.04, "eps": 1e-3}, 2),
     "zo-sgd-sign-as-run": Method(ZOSGDSign, {"lr": 0.02, "eps": 1e-3, "sign": "scalar"}, 2),
     "zo-sgd-mmt": Method(ZOSGDMomentum, {"lr": 3e-3, "eps": 1e-3}, 2, state={"momentum"}),
-    "zo-sgd-cons": Method(ZOSGDConservative, {"lr": 0.03, "eps": 1e-3}, 5),
+    "zo-sgd-cons": Method(ZOSGDConservative, {"lr": 0.03, "eps": 1e-3}, 5, candidates=2),
     "mezo-adam-history": Method(MeZOAdamHistory, {"lr": 0.03, "eps": 1e-3, "window": 5}, 2),
     "mezo-bcd": Method(MeZOBCD, {"lr": 0.1, "eps": 1e-2, "blocks": "tensor"}, 2, sweep=6),
     "forward-grad": Method(ForwardGrad, {"lr": 0.03}, 1, needs_module=True),

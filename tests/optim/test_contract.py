@@ -167,7 +167,7 @@ def test_a_nan_loss_leaves_parameters_and_state(method: Any, problem: Make, fata
         optimizer.step(module)
         twin.step(untouched)
     before, last, count = bits(module), optimizer.last, [0]
-    fatal = range(method.forwards)[min(fatal, method.forwards - 1)]
+    fatal = range(method.forwards - method.candidates)[min(fatal, method.forwards - 1)]
 
     def closure() -> Tensor:
         count[0] += 1

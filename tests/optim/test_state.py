@@ -2,6 +2,7 @@
 
 import copy
 import io
+import pickle
 from collections.abc import Callable
 from typing import Any
 
@@ -46,6 +47,25 @@ def test_round_trip_continues_bit_for_bit(method: Any, problem: Make, dtype: tor
     for p, q in zip(module.parameters(), fresh.parameters(), strict=True):
         assert torch.equal(p, q)
     assert resumed.num_forwards == optimizer.num_forwards
+
+
+def through_pickle(pair: Any) -> Any:
+    return pickle.loads(pickle.dumps(pair))
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, through_pickle], ids=["copy", "pickle"])
+def test_a_copy_goes_on_like_the_original(method: Any, problem: Make, copied: Any) -> None:
+    """Settings, counters and state with it; and the two have nothing in common."""
+    module = problem()
+    optimizer = method(module.parameters(), seed=5)
+    for _ in range(3):
+        optimizer.step(module)
+    twin, second = copied((module, optimizer))
+    expected = [optimizer.step(module) for _ in range(4)]
+    assert [second.step(twin) for _ in range(4)] == expected
+    assert second.num_forwards == optimizer.num_forwards
+    for p, q in zip(module.parameters(), twin.parameters(), strict=True):
+        assert torch.equal(p, q) and p.data_ptr() != q.data_ptr()
 
 
 def test_loading_copies(zeroth_order: Any, problem: Make) -> None:
@@ -106,9 +126,9 @@ def failing(optimizer: Any) -> None:
         optimizer.step(lambda: torch.tensor(torch.nan))
 
 
-def test_only_the_step_that_has_just_failed_can_be_skipped(zeroth_order: Any, problem: Make) -> None:
+def test_only_the_step_that_has_just_failed_can_be_skipped(method: Any, problem: Make) -> None:
     module = problem()
-    optimizer = zeroth_order(module.parameters())
+    optimizer = method(module.parameters())
     failing(optimizer)
     optimizer.step(module)  # taken again, on another batch
     with pytest.raises(OptimError, match=r"skip\(\) at step 1"):

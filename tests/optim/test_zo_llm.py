@@ -92,6 +92,14 @@ def test_against_the_slope_where_that_is_lowest() -> None:
     assert p.item() == pytest.approx(0.1) and optimizer.last is not None and optimizer.last.loss == 0.0
 
 
+def test_a_candidate_without_a_finite_loss_is_not_taken() -> None:
+    """A slope of 1 down to a wall of NaN: the step would lead into it, the other way is up, so it stays."""
+    p = nn.Parameter(torch.zeros(1, dtype=torch.float64))
+    optimizer = ZOSGDConservative([p], lr=0.1, eps=EPS, directions=lambda params, seed: [torch.ones(1)])
+    optimizer.step(lambda: x if (x := p.detach().item()) > -0.01 else math.nan)
+    assert p.item() == 0.0 and optimizer.last is not None and optimizer.last.losses[-2] == math.inf
+
+
 def test_conservative_steps_know_each_group_s_rate() -> None:
     """The candidate that is measured is the step that is taken, group by group."""
     params, seen = parameters(), []
