@@ -299,6 +299,20 @@ def test_a_skipped_step_moves_nothing_and_counts(tmp_path: Path, variant: str) -
     assert bits(again.module) == bits(optimizer.module) and state(again) == state(optimizer)
 
 
+def test_a_candidate_without_a_finite_loss_is_none_in_a_replay_either(tmp_path: Path) -> None:
+    optimizer = build(model(), "ZOSGDConservative")
+    with TrajectoryWriter(tmp_path / "log", describe(optimizer, base=BASE)) as writer:
+        record(optimizer, writer)
+        train(optimizer, 2)
+        good = closure(optimizer.module, 2)
+        losses = iter([good, good, good, lambda: torch.tensor(torch.nan), good])
+        optimizer.step(lambda: next(losses)())
+        train(optimizer, 5)
+    again = build(model(), "ZOSGDConservative")
+    replay(read(tmp_path / "log"), again, base=BASE)
+    assert bits(again.module) == bits(optimizer.module) and state(again) == state(optimizer)
+
+
 def test_a_step_that_was_not_recorded_is_not_passed_over(tmp_path: Path) -> None:
     optimizer = build(model(), "MeZO")
     writer = TrajectoryWriter(tmp_path / "log", describe(optimizer, base=BASE))
