@@ -16,6 +16,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from bszo.errors import ConfigError, ModelError, ParallelError
+from experiments.evaluate import Score
 from experiments.gpus import claim
 from experiments.schema import Parallel
 
@@ -87,23 +88,26 @@ class Group:
         table = self._gather_losses(mine + [0.0] * (most - len(mine)))
         return [table[i % self.size][i // self.size] for i in range(len(points))]
 
-    def accuracy(self, score: Callable[[list[Any]], float], encoded: list[Any]) -> float:
-        """`score`, an accuracy, over all examples, of which this process scores its part; counts cross.
+    def score(self, score: Callable[[list[Any]], Score], encoded: list[Any]) -> Score:
+        """`score` over all examples, of which this process scores its part; a count and a sum cross.
 
         Raises:
             ModelError: on every process, where a score of any process was not finite.
         """
         if self.size == 1:
             return score(encoded)
-        mine, failure, right = encoded[self.rank :: self.size], None, 0.0
+        mine, failure, right, loss = encoded[self.rank :: self.size], None, 0.0, 0.0
         try:
-            right = round(score(mine) * len(mine), 6) if mine else 0.0  # a count, or a sum of token F1
+            if mine:
+                found = score(mine)
+                right = round(found.accuracy * len(mine), 6)  # a count, or a sum of token F1
+                loss = found.loss * len(mine)
         except ModelError as error:
             failure, right = error, float("nan")
-        total = sum(value for (value,) in self.gather([right]))
-        if total != total:
+        right, loss = (sum(column) / len(encoded) for column in zip(*self.gather([right, loss]), strict=True))
+        if right != right:
             raise failure or ModelError("another process has option scores that are not finite")
-        return total / len(encoded)
+        return Score(right, loss)
 
     def attach(self, optimizer: Any) -> None:
         """Hand the optimizer what it needs to share its queries.

@@ -14,7 +14,7 @@ from bszo.errors import ModelError
 from bszo.tasks import batches
 from experiments.build import Parts
 from experiments.checkpoint import Checkpoints
-from experiments.evaluate import evaluate
+from experiments.evaluate import Score, evaluate
 from experiments.guards import Diverged, Guards
 from experiments.meters import Meters
 from experiments.parallel import Group
@@ -151,21 +151,21 @@ class Runner:
         values |= {} if result.gain is None else {"gain": result.gain}
         self.tracker.log(values, result.num_steps)
 
-    def _accuracy(self, encoded: list[Any]) -> float:
+    def _score(self, encoded: list[Any]) -> Score:
         with self.meters.evaluation():
-            return self.group.accuracy(
+            return self.group.score(
                 lambda part: evaluate(self.parts.model, part, self.protocol.eval_max_tokens), encoded
             )
 
     def _score_zero_shot(self) -> None:
-        test = self.result.zero_shot_accuracy = self._accuracy(self.parts.test)
-        validation = self._accuracy(self.parts.validation)
+        test = self.result.zero_shot_accuracy = self._score(self.parts.test).accuracy
+        validation = self._score(self.parts.validation)
         self._add_point(validation)
-        log.info("step 0: validation %.1f %%, test %.1f %% (zero-shot)", 100 * validation, 100 * test)
+        log.info("step 0: validation %.1f %%, test %.1f %% (zero-shot)", 100 * validation.accuracy, 100 * test)
 
     def _score_selected(self, step: int) -> None:
         self.selection.restore()
-        test = self.result.test_accuracy = self._accuracy(self.parts.test)
+        test = self.result.test_accuracy = self._score(self.parts.test).accuracy
         validation = self.result.validation_accuracy or 0.0
         log.info("step %d selected: validation %.1f %%, test %.1f %%", step, 100 * validation, 100 * test)
 
@@ -173,32 +173,33 @@ class Runner:
         """Score the validation rows, add a point to the curve, keep the parameters if they are the best."""
         result = self.result
         try:
-            score = self._accuracy(self.parts.validation)
+            score = self._score(self.parts.validation)
         except ModelError as error:  # zero-shot the same rows had finite scores
             raise Diverged(str(error)) from error
         with self.signals.held():  # a run stops before all of this or after it
             self._add_point(score)
             log.info("step %d: loss %.4f, validation %.1f %%, %d forward passes",
-                     result.num_steps, result.mean_loss, 100 * score, self.optimizer.num_forwards)  # fmt: skip
+                     result.num_steps, result.mean_loss, 100 * score.accuracy, self.optimizer.num_forwards)  # fmt: skip
             result.losses.clear()
             result.num_stale += 1
-            if result.validation_accuracy is None or score > result.validation_accuracy:
+            if result.validation_accuracy is None or score.accuracy > result.validation_accuracy:
                 self.selection.keep()
-                result.validation_accuracy, result.best_step, result.num_stale = score, result.num_steps, 0
+                result.validation_accuracy, result.best_step, result.num_stale = score.accuracy, result.num_steps, 0
 
-    def _add_point(self, score: float) -> None:
+    def _add_point(self, score: Score) -> None:
         result = self.result
         result.curve.append(
             {
                 "step": result.num_steps,
                 "num_forwards": self.optimizer.num_forwards,
                 "train_loss": result.mean_loss if result.losses else None,
-                "validation_accuracy": score,
+                "validation_accuracy": score.accuracy,
+                "validation_loss": score.loss if math.isfinite(score.loss) else None,
                 "noise_var": result.noise_var,
                 "gain": result.gain,
                 "train_seconds": self.meters.train_seconds,
             }
         )
         memory = self.meters.peak_memory_bytes
-        values = {"validation_accuracy": score} | ({} if memory is None else {"peak_memory_bytes": memory})
+        values = {"validation_accuracy": score.accuracy} | ({} if memory is None else {"peak_memory_bytes": memory})
         self.tracker.log(values, result.num_steps)

@@ -113,9 +113,13 @@ class LanguageModel:
         """
         return self._over_buckets(self.scores, encoded, max_tokens)
 
+    def logits(self, encoded: Sequence[Encoded], *, max_tokens: int) -> Tensor:
+        """`score_all` up to a constant an example, which neither a choice nor a loss depends on; often far cheaper."""
+        return self._over_buckets(self._comparable, encoded, max_tokens)
+
     def predict(self, encoded: Sequence[Encoded], *, max_tokens: int) -> list[int]:
         """Index of each example's best option, in input order; the lowest of equals. Raises as score_all."""
-        return self._over_buckets(self._comparable, encoded, max_tokens).argmax(-1).tolist() if encoded else []
+        return self.logits(encoded, max_tokens=max_tokens).argmax(-1).tolist() if encoded else []
 
     def _over_buckets(
         self, score: Callable[[Batch], Tensor], encoded: Sequence[Encoded], max_tokens: int

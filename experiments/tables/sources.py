@@ -19,6 +19,7 @@ _INSIDE = {("config", "model"): dict, ("config", "optimizer"): dict, ("config", 
 _POINT = {"step": int, "num_forwards": int, "train_seconds": (int, float), "train_loss": (int, float, type(None)),
           "validation_accuracy": (int, float, type(None)), "gain": (int, float, type(None)),
           "noise_var": (int, float, type(None))}  # fmt: skip
+_LATER = {"validation_loss": (int, float, type(None))}  # which records of an earlier day have not
 _CHOICES = ("task", "model", "optimizer")
 
 
@@ -66,7 +67,8 @@ def _unreadable(record: Record) -> Iterator[str]:
     for number, point in enumerate(record["curve"]):
         if not isinstance(point, Mapping):
             yield f"curve[{number}] is no mapping"
-        elif wrong := [key for key, kind in _POINT.items() if not isinstance(point.get(key, ...), kind)]:
+        elif wrong := [key for key, kind in (_POINT | _LATER).items()
+                       if not isinstance(point.get(key, None if key in _LATER else ...), kind)]:
             yield f"curve[{number}] has no sound {wrong[0]}"
 
 

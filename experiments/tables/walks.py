@@ -17,6 +17,8 @@ from experiments.tables.sources import PaperError, left_out, paper_table
 Row = dict[str, Any]
 RESULTS = Path(__file__).resolve().parents[2] / "results"
 STUDY, REFERENCE = RESULTS / "walk", RESULTS / "reference"
+LOSSES = ("train_loss", "validation_loss")  # of a record's curve; one that was written earlier has not the second
+NUMBERS = ("test %", "last training loss", "last validation loss")
 CURVE, POINT = ("dtype", "eps", "walk"), ("step", "drift", "perplexity")
 WALKS = ("as-published", "exact")
 
@@ -122,7 +124,7 @@ def _section(title: str, runs: Sequence[Point], shelf: Shelf) -> Section:
     for point in runs:
         cells = rows.setdefault((shown(METHODS, point["optimizer"]), point["precision"]), [])
         cells += _cells(shelf.find(point))
-    numbers = tuple(f"{what}, {walk}" for walk in WALKS for what in ("test %", "last training loss"))
+    numbers = tuple(f"{what}, {walk}" for walk in WALKS for what in NUMBERS)
     note = "The same rate, batches and directions on either side of a row: nothing but the walk differs. One seed."
     return Section(title, ("method", "precision", *numbers), tuple((*key, *cells) for key, cells in rows.items()),
                    notes=(note,))  # fmt: skip
@@ -130,11 +132,11 @@ def _section(title: str, runs: Sequence[Point], shelf: Shelf) -> Section:
 
 def _cells(record: Record | None) -> list[str]:
     if record is None:
-        return ["-", "-"]
+        return ["-"] * len(NUMBERS)
     if record["status"] != "ok":
-        return [record["status"].replace("_", " "), "-"]
-    losses = [point["train_loss"] for point in record["curve"] if point["train_loss"] is not None]
-    return [f"{100 * record['test_accuracy']:.2f}", f"{losses[-1]:.4f}" if losses else "-"]
+        return [record["status"].replace("_", " "), *["-"] * (len(NUMBERS) - 1)]
+    losses = [[point[key] for point in record["curve"] if point.get(key) is not None] for key in LOSSES]
+    return [f"{100 * record['test_accuracy']:.2f}", *(f"{found[-1]:.4f}" if found else "-" for found in losses)]
 
 
 def sections(inputs: Inputs) -> tuple[str, list[Section]]:

@@ -73,7 +73,7 @@ def some_record() -> dict[str, Any]:
             {"step": 0, "num_forwards": 0, "train_loss": None, "validation_accuracy": 0.5, "train_seconds": 0,
              "gain": None, "noise_var": None},
             {"step": 20, "num_forwards": 60, "train_loss": 0.6, "validation_accuracy": 0.75, "train_seconds": 1,
-             "gain": 0.9, "noise_var": 0.25},
+             "validation_loss": 0.625, "gain": 0.9, "noise_var": 0.25},
         ],
         "data": {},
         "model": {},
@@ -110,9 +110,10 @@ class Lines:
             return torch.tensor(float("nan"))
         return nn.functional.cross_entropy(self.module(batch.x), batch.labels)
 
-    def predict(self, encoded: list[Any], *, max_tokens: int) -> list[int]:
+    @torch.no_grad()
+    def logits(self, encoded: list[Any], *, max_tokens: int) -> Tensor:
         del max_tokens
-        return self.module(torch.stack([e.point for e in encoded])).argmax(-1).tolist()
+        return self.module(torch.stack([e.point for e in encoded]))
 
 
 def points(count: int, seed: int) -> list[Any]:

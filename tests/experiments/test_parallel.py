@@ -19,6 +19,7 @@ from torch import Tensor, nn
 import bszo
 from bszo.errors import BszoError, ConfigError, ModelError, NonFiniteLoss, OptimError
 from experiments import record as records
+from experiments.evaluate import Score
 from experiments.parallel import VARIABLES, Group, join
 from experiments.schema import Parallel
 from tests.killing import FORK, PATIENCE
@@ -204,22 +205,22 @@ def test_a_loss_that_is_not_finite_in_one_slice_stops_all():
 def test_evaluation_is_split():
     encoded = [SimpleNamespace(right=i % 3 == 0, number=i) for i in range(49)]
 
-    def score(part: list[Any]) -> float:
+    def score(part: list[Any]) -> Score:
         if any(e.number == 48 and e.right is None for e in part):
             raise ModelError("example 48 has no finite score")
-        return sum(e.right for e in part) / len(part)
+        return Score(sum(e.right for e in part) / len(part), sum(e.number for e in part) / len(part))
 
-    def body(group: Group) -> tuple[float, float, str]:
+    def body(group: Group) -> tuple[Score, Score, str]:
         seen: list[int] = []
-        whole = group.accuracy(lambda part: (seen.append(len(part)), score(part))[1], encoded)
-        few = group.accuracy(score, encoded[:1])  # fewer rows than processes
+        whole = group.score(lambda part: (seen.append(len(part)), score(part))[1], encoded)
+        few = group.score(score, encoded[:1])  # fewer rows than processes
         assert seen == [[17, 16, 16][group.rank]]
         with pytest.raises(ModelError) as caught:
-            group.accuracy(score, [*encoded[:48], SimpleNamespace(right=None, number=48)])
+            group.score(score, [*encoded[:48], SimpleNamespace(right=None, number=48)])
         return whole, few, str(caught.value)
 
     results = together(3, body)
-    assert [result[:2] for result in results] == [(score(encoded), 1.0)] * 3
+    assert [result[:2] for result in results] == [(score(encoded), Score(1.0, 0.0))] * 3
     assert [result[2] for result in results] == [
         "example 48 has no finite score", *["another process has option scores that are not finite"] * 2
     ]  # fmt: skip

@@ -123,5 +123,13 @@ def test_another_machine_is_named_and_compared_within_tolerances(some_record: di
         return all(line.equal for line in comparison(there, here, bitwise=bitwise))
 
     assert equal(some_record, near, bitwise=False) and not equal(some_record, near, bitwise=True)
+    earlier = copy.deepcopy(some_record)
+    del earlier["curve"][1]["validation_loss"]  # not written yet then
+    assert equal(earlier, some_record, bitwise=True)
+    near["curve"] = copy.deepcopy(some_record["curve"])
+    for point in (*near["curve"], *(complete := copy.deepcopy(some_record))["curve"]):
+        point["validation_loss"] = 0.5
+    near["curve"][1]["validation_loss"] = 0.7
+    assert not equal(complete, complete | {"curve": near["curve"]}, bitwise=False)
     for key, value in (("num_forwards", 61), ("test_accuracy", 0.75), ("status", "diverged"), ("test_accuracy", None)):
         assert not equal(some_record, some_record | {key: value}, bitwise=False)

@@ -65,8 +65,9 @@ class Net(Lines):
     def loss(self, batch: Any) -> Tensor:
         return nn.functional.cross_entropy(self._logits(batch.x), batch.labels)
 
-    def predict(self, encoded: list[Any], *, max_tokens: int) -> list[int]:
-        return self._logits(torch.stack([e.point for e in encoded])).argmax(-1).tolist()
+    @torch.no_grad()
+    def logits(self, encoded: list[Any], *, max_tokens: int) -> Tensor:
+        return self._logits(torch.stack([e.point for e in encoded]))
 
 
 @pytest.fixture(scope="module")

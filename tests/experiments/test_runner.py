@@ -11,6 +11,7 @@ import torch
 
 import bszo
 from bszo.errors import DataError, NonFiniteLoss
+from experiments.evaluate import Score
 from tests.experiments.conftest import Bench, Lines
 
 MEZO = partial(bszo.MeZO, lr=0.1, eps=1e-3, seed=0)
@@ -72,13 +73,13 @@ def test_selection_takes_the_first_best_and_the_test_split_is_scored_for_it(
     weights: list[torch.Tensor] = []
     tested: list[torch.Tensor] = []
 
-    def scored(model: Any, encoded: Any, max_tokens: int) -> float:
+    def scored(model: Any, encoded: Any, max_tokens: int) -> Score:
         del max_tokens
         if encoded is runner.parts.test:
             tested.append(model.module.weight.detach().clone())
-            return 0.33
+            return Score(0.33, 1.0)
         weights.append(model.module.weight.detach().clone())
-        return next(scores)
+        return Score(next(scores), 1.0)
 
     monkeypatch.setattr("experiments.runner.evaluate", scored)
     runner.run()
@@ -90,9 +91,20 @@ def test_selection_takes_the_first_best_and_the_test_split_is_scored_for_it(
     assert not torch.equal(weights[2], weights[4])
 
 
+def test_the_validation_loss_is_that_of_all_rows_at_the_point_s_parameters(bench: Bench):
+    runner = bench.runner(MEZO, num_steps=20)
+    runner.run()
+    rows: list[Any] = runner.parts.validation
+    x, labels = torch.stack([row.point for row in rows]), torch.tensor([row.label for row in rows])
+    start = torch.nn.functional.cross_entropy(0.05 * x, labels).item()
+    point = runner.result.curve[0]
+    assert point["step"] == 0 and point["validation_loss"] == pytest.approx(start, rel=1e-6)
+    assert runner.result.curve[-1]["validation_loss"] < start
+
+
 def test_patience_counts_evaluations_without_a_better_one(bench: Bench, monkeypatch: pytest.MonkeyPatch):
     scores = iter([0.1, 0.1, 0.5, 0.5, 0.4, 0.5, 0.9])  # test, validation zero-shot, then evaluations
-    monkeypatch.setattr("experiments.runner.evaluate", lambda *_: next(scores))
+    monkeypatch.setattr("experiments.runner.evaluate", lambda *_: Score(next(scores), 1.0))
     runner = bench.runner(MEZO, num_steps=1000, patience=2)
     runner.run()
     assert runner.result.num_steps == 30

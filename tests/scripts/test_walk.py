@@ -110,7 +110,7 @@ def test_runs_stand_by_walk(tmp_path: Path, some_record: dict[str, Any]) -> None
     inputs = Inputs(tmp_path)
     (section,) = walks.run_sections(inputs)
     rows = {row[:2]: row[2:] for row in section.rows}
-    assert rows["BSZO", "fp16"] == ("50.00", "0.6000", "60.00", "0.6000")
-    assert rows["BSZO", "bf16"] == ("70.00", "0.6000", "diverged", "-")
-    assert rows["MeZO", "bf16"] == ("-", "-", "-", "-")
+    assert rows["BSZO", "fp16"] == ("50.00", "0.6000", "0.6250", "60.00", "0.6000", "0.6250")
+    assert rows["BSZO", "bf16"] == ("70.00", "0.6000", "0.6250", "diverged", "-", "-")
+    assert rows["MeZO", "bf16"] == ("-",) * 6
     assert len(inputs.used) == 4
