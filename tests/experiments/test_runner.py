@@ -94,7 +94,7 @@ def test_selection_takes_the_first_best_and_the_test_split_is_scored_for_it(
 def test_the_validation_loss_is_that_of_all_rows_at_the_point_s_parameters(bench: Bench):
     runner = bench.runner(MEZO, num_steps=20)
     runner.run()
-    rows: list[Any] = runner.parts.validation
+    rows: Any = runner.parts.validation
     x, labels = torch.stack([row.point for row in rows]), torch.tensor([row.label for row in rows])
     start = torch.nn.functional.cross_entropy(0.05 * x, labels).item()
     point = runner.result.curve[0]
