@@ -54,6 +54,8 @@ def build(inputs: Inputs, folder: Path) -> list[Path]:
 
 def draw(panel: Axes, data: Sequence[Row], what: str) -> None:
     """One model's curves at one eps."""
+    if not data:
+        panel.text(0.5, 0.5, "not run", transform=panel.transAxes, ha="center", color="grey")
     for (dtype, _, how), curve in groups(data, CURVE):
         seen = [(row["step"], row[what]) for row in curve if row["step"] and row[what] is not None]
         panel.plot(*zip(*seen, strict=True) if seen else ([], []), DTYPES[dtype], color=WALKS[how], lw=1.4)
