@@ -185,17 +185,17 @@ def test_killed_at_twenty_moments(tmp_path: Path, nodes: Any, name: str, dtype: 
 def test_stopped_while_it_evaluates_or_scores(tmp_path: Path, nodes: Any, monkeypatch: pytest.MonkeyPatch):
     whole = make_runner(tmp_path / "whole", nodes["bszo"], torch.float32, "full", patience=2)
     calls = 0
-    predict = Net.predict
+    logits = Net.logits
 
-    def counted(self: Net, encoded: list[Any], *, max_tokens: int) -> list[int]:
+    def counted(self: Net, encoded: list[Any], *, max_tokens: int) -> Tensor:
         nonlocal calls, fatal
         calls += 1
         if calls == fatal:
             raise KeyboardInterrupt("SIGTERM")
-        return predict(self, encoded, max_tokens=max_tokens)
+        return logits(self, encoded, max_tokens=max_tokens)
 
     fatal = 0
-    monkeypatch.setattr(Net, "predict", counted)
+    monkeypatch.setattr(Net, "logits", counted)
     whole.run()
     evaluations = calls
     for fatal in range(1, evaluations + 1):
