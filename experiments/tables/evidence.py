@@ -54,10 +54,10 @@ class Evidence:
         return [(dict(rest), both[one] - both[other]) for rest, both in scores.items() if len(both) == 2]
 
 
-def mean(values: Iterable[float], form: str = "+.2f") -> str:
+def mean(values: Iterable[float]) -> str:
     """ "+1.25 points on average over 8", or that nothing was run."""
     values = list(values)
-    return f"{format(statistics.fmean(values), form)} points on average over {len(values)}" if values else NOT_RUN
+    return f"{statistics.fmean(values):+.2f} points on average over {len(values)}" if values else NOT_RUN
 
 
 def sides(values: Sequence[float]) -> str:

@@ -2,7 +2,7 @@
 
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from itertools import product
 
@@ -89,27 +89,35 @@ def _moved(curve: Sequence[walks.Row]) -> str:
 
 
 def walk_study(evidence: Evidence) -> str:
-    """A row a precision: test accuracy in training with either walk, minus fp32's with the same one."""
-    cells = {(point["optimizer"], point["precision"], point["optimizer.perturbation"]): record
-             for point, record in evidence.cells("walk")}  # fmt: skip
-    lines = []
+    """A row a precision: test accuracy in training with either walk minus fp32's, and what exactness adds; points."""
+    key, lines = "optimizer.perturbation", []
     for precision in ("bf16", "bf16-sr", "fp16"):
-        gaps = [[100 * (record["test_accuracy"] - cells[name, "fp32", how]["test_accuracy"])
-                 for (name, bits, walk), record in cells.items()
-                 if (bits, walk) == (precision, how) and (name, "fp32", how) in cells]
-                for how in walks.WALKS]  # fmt: skip
-        lines += [[precision, *(mean(own, "+.1f") + " methods" if own else "-" for own in gaps)]] if any(gaps) else []
-    return "\n".join(rectangle(("precision", *walks.WALKS), lines)) if lines else NOT_RUN
+        behind = evidence.paired("precision", precision, "fp32", "walk")
+        gaps = [_points(gap for point, gap in behind if point[key] == how) for how in walks.WALKS]
+        gains = [gap for _, gap in evidence.paired(key, *reversed(walks.WALKS), "walk", precision=precision)]
+        lines += [[precision, *gaps, f"{_points(gains)}, {sides(gains)}"]] if gains else []
+    heads = ("precision", *(f"{how} minus fp32" for how in walks.WALKS), walks.GAIN)
+    return "\n".join(rectangle(heads, lines)) if lines else NOT_RUN
+
+
+def _points(values: Iterable[float]) -> str:
+    """ "-12.3 +- 2.1 (20)": mean, its standard error, and of how many."""
+    found = list(values)
+    error = f" ± {statistics.stdev(found) / math.sqrt(len(found)):.1f}" if len(found) > 1 else ""
+    return f"{statistics.fmean(found):+.1f}{error} ({len(found)})" if found else "-"
 
 
 def walk_losses(evidence: Evidence) -> str:
-    """The last training losses in bf16, by method."""
-    found: dict[str, list[str]] = {}
+    """The last training losses in bf16 by method, either walk: the median of the seeds."""
+    found: dict[str, dict[str, list[float]]] = {}
     for point, record in evidence.cells("walk"):
-        if point["precision"] == "bf16":
-            loss = [seen["train_loss"] for seen in record["curve"] if seen["train_loss"] is not None][-1]
-            found.setdefault(shown(METHODS, point["optimizer"]), []).append(f"{loss:.3g}")
-    return ", ".join(f"{name} {' and '.join(losses)}" for name, losses in found.items()) or NOT_RUN
+        loss = walks.last(record, "train_loss")
+        if point["precision"] == "bf16" and loss is not None:
+            row = found.setdefault(shown(METHODS, point["optimizer"]), {how: [] for how in walks.WALKS})
+            row[point["optimizer.perturbation"]].append(loss)
+    texts = {name: (f"{statistics.median(side):.3g}" if side else "-" for side in row.values())
+             for name, row in found.items()}  # fmt: skip
+    return ", ".join(f"{name} {' and '.join(both)}" for name, both in texts.items()) or NOT_RUN
 
 
 FINDINGS = (gains, sigma_0, adaptive_noise, directions, drift, walk_study, walk_losses)

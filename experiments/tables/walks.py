@@ -1,6 +1,7 @@
 """Is the low-precision gap the walk? Drift at lr 0, and every method as published against exact restoration."""
 
 import json
+import statistics
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 from experiments.grid import PROFILES, Point, load, read
 from experiments.selection import Record, Shelf
 from experiments.tables.accuracy import by_model
+from experiments.tables.cells import Cell
 from experiments.tables.command import Inputs
 from experiments.tables.layout import Section
 from experiments.tables.names import METHODS, shown
@@ -19,6 +21,7 @@ RESULTS = Path(__file__).resolve().parents[2] / "results"
 STUDY, REFERENCE = RESULTS / "walk", RESULTS / "reference"
 LOSSES = ("train_loss", "validation_loss")  # of a record's curve; one that was written earlier has not the second
 NUMBERS = ("test %", "last training loss", "last validation loss")
+GAIN = "exact minus as published"
 CURVE, POINT = ("dtype", "eps", "walk"), ("step", "drift", "perplexity")
 WALKS = ("as-published", "exact")
 
@@ -107,7 +110,7 @@ def number(value: float | None) -> str:
 
 
 def run_sections(inputs: Inputs) -> Iterator[Section]:
-    """A section a profile and model: accuracy and last training loss with either walk."""
+    """A section a profile and model: accuracy and last losses with either walk, over the seeds."""
     for profile in (name for name in PROFILES if name in read("walk")["profiles"]):
         grid = load("walk", profile)
         for model in dict.fromkeys(point["model"] for point in grid.points):
@@ -120,23 +123,48 @@ def run_sections(inputs: Inputs) -> Iterator[Section]:
 
 
 def _section(title: str, runs: Sequence[Point], shelf: Shelf) -> Section:
-    rows: dict[tuple[str, str], list[str]] = {}
+    rows: dict[tuple[str, str], dict[str, list[Record | None]]] = {}
     for point in runs:
-        cells = rows.setdefault((shown(METHODS, point["optimizer"]), point["precision"]), [])
-        cells += _cells(shelf.find(point))
-    numbers = tuple(f"{what}, {walk}" for walk in WALKS for what in NUMBERS)
-    note = "The same rate, batches and directions on either side of a row: nothing but the walk differs. One seed."
-    return Section(title, ("method", "precision", *numbers), tuple((*key, *cells) for key, cells in rows.items()),
-                   notes=(note,))  # fmt: skip
+        row = rows.setdefault((shown(METHODS, point["optimizer"]), point["precision"]), {})
+        row.setdefault(point["optimizer.perturbation"], []).append(shelf.find(point))
+    columns = ("method", "precision", *(f"{what}, {walk}" for walk in WALKS for what in NUMBERS), GAIN)
+    cells = tuple((*key, *(cell for walk in WALKS for cell in _cells(row[walk])), _gain(row).text)
+                  for key, row in rows.items())  # fmt: skip
+    seeds = max(len(records) for row in rows.values() for records in row.values())
+    over = "One seed." if seeds == 1 else (
+        f"Mean (sample deviation; runs) over {seeds} seeds, the median for losses; the difference over the seeds that"
+        " ended well on both sides.")  # fmt: skip
+    note = "The same rate, batches and directions on either side of a row: nothing but the walk differs."
+    return Section(title, columns, cells, notes=(f"{note} {over}",))
 
 
-def _cells(record: Record | None) -> list[str]:
-    if record is None:
-        return ["-"] * len(NUMBERS)
-    if record["status"] != "ok":
-        return [record["status"].replace("_", " "), *["-"] * (len(NUMBERS) - 1)]
-    losses = [[point[key] for point in record["curve"] if point.get(key) is not None] for key in LOSSES]
-    return [f"{100 * record['test_accuracy']:.2f}", *(f"{found[-1]:.4f}" if found else "-" for found in losses)]
+def _cells(records: Sequence[Record | None]) -> list[str]:
+    """Of one walk, over the seeds: accuracy, and the medians of the last losses; no number where a run failed."""
+    there = [record for record in records if record is not None]
+    failures = tuple(record["status"] for record in there if record["status"] != "ok")
+    accuracy = Cell(tuple(score for record in there if (score := _score(record)) is not None), len(records), failures)
+    losses = [[last(record, key) for record in there] for key in LOSSES]
+    return [accuracy.text, *(_median(found) if accuracy.number is not None else "-" for found in losses)]
+
+
+def _median(losses: Sequence[float | None]) -> str:
+    """Of records all of which have one: one that was written earlier may have no validation loss."""
+    return "-" if None in losses else f"{statistics.median(loss for loss in losses if loss is not None):.4f}"
+
+
+def last(record: Record, key: str) -> float | None:
+    """The last loss of a curve; None where it has none."""
+    return next((point[key] for point in reversed(record["curve"]) if point.get(key) is not None), None)
+
+
+def _gain(row: Mapping[str, Sequence[Record | None]]) -> Cell:
+    """Test accuracy with exact restoration minus that as published, seed by seed."""
+    pairs = zip(*([_score(record) for record in row[walk]] for walk in WALKS), strict=True)
+    return Cell(tuple(exact - own for own, exact in pairs if own is not None and exact is not None), len(row[WALKS[0]]))
+
+
+def _score(record: Record | None) -> float | None:
+    return 100 * record["test_accuracy"] if record is not None and record["status"] == "ok" else None
 
 
 def sections(inputs: Inputs) -> tuple[str, list[Section]]:

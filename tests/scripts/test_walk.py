@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from experiments import record as records
-from experiments.grid import load
+from experiments.grid import Point, load
 from experiments.tables import walks
 from experiments.tables.command import Inputs
 from tests.experiments.conftest import some_record  # noqa: F401 - a fixture
@@ -93,24 +93,34 @@ def test_a_model_without_text_has_no_perplexity() -> None:
     assert section.rows == (("float32", "0.001", "exact", "5", "0 %", "-"),)
 
 
+def written(folder: Path, point: Point, blank: dict[str, Any], number: int, **changed: Any) -> None:
+    """A record of the walk's grid."""
+    groups = {key: point[key] for key in ("model", "precision", "task", "optimizer", "fidelity", "data", "protocol")}
+    config = {"seed": int(point["seed"]), "model": {"name": "tiny-roberta"}, "fidelity": {},
+              "protocol": {"num_steps": 1000, "eval_every": 100},
+              "optimizer": {"lr": 1e-2, "perturbation": point["optimizer.perturbation"]}}  # fmt: skip
+    records.write({**blank, "choices": groups, "config": config, "signature": f"{number:016x}", "status": "ok",
+                   "provenance": {"started": "2026-01-01"}, **changed}, folder / "mini")  # fmt: skip
+
+
 def test_runs_stand_by_walk(tmp_path: Path, some_record: dict[str, Any]) -> None:  # noqa: F811
-    """One method and precision a row: the walk as published left, exact right; a failure is said."""
-    grid = load("walk", "mini")
-    mine = [p for p in grid.points if p["optimizer"] == "bszo" and p["precision"] in ("bf16", "fp16")]
+    """One method and precision a row: the walk as published left, exact right, what exactness adds by seed."""
+    mine = [point for point in load("walk", "mini").points
+            if point["optimizer"] == "bszo" and point["precision"] in ("bf16", "fp16") and point["seed"] in "012"]
+    curve = some_record["curve"]
     for number, point in enumerate(mine):
-        names = ("model", "precision", "task", "optimizer", "fidelity", "data", "protocol")
-        groups = {key: point[key] for key in names}
-        config = {"seed": 0, "model": {"name": "tiny-roberta"}, "fidelity": {}, "protocol": {},
-                  "optimizer": {"lr": 1e-2, "perturbation": point["optimizer.perturbation"]}}  # fmt: skip
-        config["protocol"] |= {"num_steps": 1000, "eval_every": 100}
-        record = {**some_record, "choices": groups, "config": config, "signature": f"{number:016x}",
-                  "test_accuracy": 0.5 + number / 10, "status": "diverged" if number == 3 else "ok",
-                  "provenance": {"started": "2026-01-01"}}  # fmt: skip
-        records.write(record, tmp_path / "mini")
+        seed, exact, bf16 = int(point["seed"]), point["optimizer.perturbation"] == "exact", point["precision"] == "bf16"
+        accuracy = 0.5 + (0.01 + 0.02 * seed) * exact + 0.1 * seed
+        last = {**curve[-1], "train_loss": 0.5 + seed**2, "validation_loss": None if exact else 1.0}
+        written(tmp_path, point, some_record, number, test_accuracy=accuracy, curve=[*curve[:-1], last],
+                status="diverged" if bf16 and exact and seed == 1 else "ok")  # fmt: skip
     inputs = Inputs(tmp_path)
     (section,) = walks.run_sections(inputs)
     rows = {row[:2]: row[2:] for row in section.rows}
-    assert rows["BSZO", "fp16"] == ("50.00", "0.6000", "0.6250", "60.00", "0.6000", "0.6250")
-    assert rows["BSZO", "bf16"] == ("70.00", "0.6000", "0.6250", "diverged", "-", "-")
-    assert rows["MeZO", "bf16"] == ("-",) * 6
-    assert len(inputs.used) == 4
+    published = ("60.00 (10.00; 3 of 5)", "1.5000", "1.0000")
+    # seed by seed 1, 3 and 5 points; of bf16 the middle one failed
+    assert rows["BSZO", "fp16"] == (*published, "63.00 (12.00; 3 of 5)", "1.5000", "-", "3.00 (2.00; 3 of 5)")
+    assert rows["BSZO", "bf16"] == (*published, "diverged (1 of 5)", "-", "-", "3.00 (2.83; 2 of 5)")
+    assert rows["MeZO", "bf16"] == ("-",) * 7
+    assert len(inputs.used) == 12
+    assert "over 5 seeds" in section.notes[0]

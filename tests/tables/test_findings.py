@@ -74,3 +74,18 @@ def test_pairs_differ_in_one_thing_alone(evidence: Evidence):
     assert [gap for _, gap in pairs] == pytest.approx([10.0] * 5)
     assert {point["task"] for point, _ in pairs} == {"sst2", "rte", "cb", "wic", "trec"}
     assert sides([1.0, 0.0, -2.0, 3.0]) == "2 better, 1 worse"
+
+
+def test_the_walk_is_compared_seed_by_seed(tmp_path: Path):
+    """MeZO, two seeds: fp32 70 and 80 % either way; bf16 60 and 66 % as published, 61 and 71 % exact."""
+    scores = {("fp32", "as-published"): (0.7, 0.8), ("fp32", "exact"): (0.7, 0.8),
+              ("bf16", "as-published"): (0.6, 0.66), ("bf16", "exact"): (0.61, 0.71)}  # fmt: skip
+    for point in load("walk", "mini").points:
+        accuracies = scores.get((point["precision"], point["optimizer.perturbation"]))
+        if accuracies and point["optimizer"] == "mezo" and point["seed"] in "01":
+            score = accuracies[int(point["seed"])]
+            put(tmp_path / "mini", point, test_accuracy=score)
+    evidence = Evidence(Inputs(tmp_path))
+    assert FINDINGS["walk_study"](evidence).splitlines()[2:] == [
+        "| bf16 | -12.0 ± 2.0 (2) | -9.0 ± 0.0 (2) | +3.0 ± 2.0 (2), 2 better, 0 worse |"]  # fmt: skip
+    assert FINDINGS["walk_losses"](evidence) == "MeZO 0.5 and 0.5"
