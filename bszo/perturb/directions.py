@@ -147,12 +147,15 @@ class Gaussian(Directions):
             None if rounding_seed is None else keys(rounding_seed, count), self.params[0].device,
             self.distribution == "rademacher")  # fmt: skip
 
-    def shift_rows(self, theta: Tensor, index: int, rows: Tensor, terms: Terms) -> Tensor:
+    def shift_rows(self, theta: Tensor, index: int, rows: Tensor, terms: Terms, *,
+                   curvature: Tensor | None = None) -> Tensor:
+        """As `Directions.shift_rows`; `curvature` as in `shift`, of the rows."""
         if self.small:
             return super().shift_rows(theta, index, rows, terms)
         columns = torch.arange(theta.shape[1], dtype=torch.int32, device=theta.device)
         counter = rows.to(torch.int32)[:, None] * theta.shape[1] + columns  # (r, columns)
-        return noise.shift(theta[rows], index, terms, distribution=self.distribution, counter=counter)
+        return noise.shift(theta[rows], index, terms, distribution=self.distribution, counter=counter,
+                           curvature=curvature)
 
 
 class Injected(Directions):
@@ -187,6 +190,11 @@ class Scaled(Directions):
             return self.base.shift(theta, index, terms, decay=decay, out=out, rounding_seed=rounding_seed,
                                    curvature=self.curvature[index])
         return super().shift(theta, index, terms, decay=decay, out=out, rounding_seed=rounding_seed)
+
+    def shift_rows(self, theta: Tensor, index: int, rows: Tensor, terms: Terms) -> Tensor:
+        if isinstance(self.base, Gaussian) and not self.base.small:
+            return self.base.shift_rows(theta, index, rows, terms, curvature=self.curvature[index][rows])
+        return super().shift_rows(theta, index, rows, terms)
 
     def release(self) -> None:
         self.base.release()

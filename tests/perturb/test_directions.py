@@ -53,6 +53,21 @@ def test_shift_is_the_direction_added_up(params: list[Tensor], family: str, size
     assert torch.equal(tested.shift_rows(params[0].detach(), 0, rows, {3: 2.0, 4: -0.1}), whole[rows])
 
 
+@pytest.mark.parametrize("family", ["gaussian", "scaled", "weighted"])
+def test_rows_of_a_large_matrix_are_made_alone(params: list[Tensor], family: str,
+                                               monkeypatch: pytest.MonkeyPatch) -> None:
+    """An embedding's words in a batch: nothing of the whole matrix's size is made for them."""
+    monkeypatch.setattr("bszo.perturb.directions.KEEP_BELOW", 0)
+    tested, rows = families(params)[family], torch.tensor([4, 0])
+    whole = tested.shift(params[0].detach(), 0, {3: 2.0})
+
+    def refused(*args: object) -> Tensor:
+        raise AssertionError("the whole matrix was made")
+
+    monkeypatch.setattr(Gaussian, "direction", refused)
+    assert torch.equal(tested.shift_rows(params[0].detach(), 0, rows, {3: 2.0}), whole[rows])
+
+
 def test_small_and_large_models_draw_the_same_bits(params: list[Tensor], monkeypatch: pytest.MonkeyPatch) -> None:
     small = Gaussian(params)
     monkeypatch.setattr("bszo.perturb.directions.KEEP_BELOW", 0)
