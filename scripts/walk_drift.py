@@ -25,6 +25,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from bszo import BSZO, MeZO
 from bszo.models import LanguageModel, load_model
+from bszo.perturb import noise
 from experiments.files import written_whole
 from experiments.provenance import provenance
 
@@ -129,6 +130,7 @@ def main() -> None:
     """Every curve that is not complete yet."""
     args = parse()
     torch.set_num_threads(1)
+    noise.COMPILE_FROM = 0  # so many steps pay for a compilation, where a model is too large to keep its z for a step
     name, subject_module, ids = subject(args)
     setting = {"model": name, "num_parameters": sum(p.numel() for p in subject_module.parameters()),
                "text": args.text.name if args.text else "none" if ids is None else "its own",
