@@ -5,6 +5,7 @@ that a shared YAML file could do through `hydra.*` what `check_targets` forbids 
 """
 
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -58,6 +59,11 @@ def _check_logging(value: Any, key: str) -> None:
             _check_logging(item, key)
     elif isinstance(value, str) and "://" in value and value not in STREAMS:
         raise ConfigError(f"{key}={value!r:.80}: must be one of {', '.join(STREAMS)}")
+
+
+def literal(text: str) -> str:
+    """A value of an override that reads back as the text, whatever stands in it: quoted as Hydra's grammar asks."""
+    return "'" + re.sub(r"(\\*)('|$)", lambda found: found[1] * 2 + ("\\'" if found[2] else ""), text) + "'"
 
 
 @contextmanager

@@ -17,6 +17,7 @@ import bszo.models
 from bszo.errors import BszoError, ConfigError
 from experiments import record as records
 from experiments.comparison import LOSS_TOLERANCE, SCORE_TOLERANCE, Line, comparison, differences
+from experiments.composing import literal
 from experiments.explain import explain
 from experiments.locks import Busy
 from experiments.provenance import content_id
@@ -38,8 +39,8 @@ def configuration(record: Mapping[str, Any], *, model: str | None, data: str | N
         ConfigError: a folder is needed, or holds something else.
     """
     hardware, parallel = record["provenance"]["hardware"], record["provenance"].get("parallel", {})
-    overrides = ["tracker=none", f"device={str(hardware['device']).partition(':')[0]}", f"paths.results='{out}'",
-                 f"fidelity={record['choices'].get('fidelity', 'corrected')}"]  # fmt: skip
+    overrides = ["tracker=none", f"device={str(hardware['device']).partition(':')[0]}",
+                 f"paths.results={literal(str(out))}", f"fidelity={record['choices'].get('fidelity', 'corrected')}"]  # fmt: skip
     with hydra_errors(), initialize_config_dir(str(CONF), version_base="1.3"):
         config = resolve(compose("config", overrides=overrides))
     config["threads"] = hardware["torch_threads"]

@@ -18,6 +18,7 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
 from bszo.errors import ConfigError
+from experiments.composing import literal
 from experiments.grid import Grid, GridError, Point, holds, parse
 from experiments.outcome import RunFailed
 from experiments.progress import Progress, clock, log, speak
@@ -83,7 +84,7 @@ class GridSweeper(Sweeper):
             if not given and any(point.get(group) == "local" for point in wanted.points):
                 raise ConfigError(f"{key}: needs a value ({group}=local {key}=DIR) in the profile {grid.profile}")
         runs = Path(self.composed.paths.runs) / grid.profile
-        passed = [f"paths.runs={runs}", *self._voices(grid.profile, passed), *passed]
+        passed = [f"paths.runs={literal(str(runs))}", *self._voices(grid.profile, passed), *passed]
         speak()
         for line in left_out(gather(runs)[1]):
             log.info(line)
