@@ -40,7 +40,8 @@ def configuration(record: Mapping[str, Any], *, model: str | None, data: str | N
     """
     hardware, parallel = record["provenance"]["hardware"], record["provenance"].get("parallel", {})
     overrides = ["tracker=none", f"device={str(hardware['device']).partition(':')[0]}",
-                 f"paths.results={literal(str(out))}", f"fidelity={record['choices'].get('fidelity', 'corrected')}"]  # fmt: skip
+                 f"paths.results={literal(str(out))}",
+                 f"fidelity={record['choices'].get('fidelity', 'corrected')}"]  # fmt: skip
     with hydra_errors(), initialize_config_dir(str(CONF), version_base="1.3"):
         config = resolve(compose("config", overrides=overrides))
     config["threads"] = hardware["torch_threads"]
