@@ -106,7 +106,7 @@ def written(folder: Path, point: Point, blank: dict[str, Any], number: int, **ch
 def test_runs_stand_by_walk(tmp_path: Path, some_record: dict[str, Any]) -> None:  # noqa: F811
     """One method and precision a row: the walk as published left, exact right, what exactness adds by seed."""
     mine = [point for point in load("walk", "mini").points
-            if point["optimizer"] == "bszo" and point["precision"] in ("bf16", "fp16") and point["seed"] in "012"]
+            if point["optimizer"] == "bszo" and point["precision"] in ("bf16", "fp16")]
     curve = some_record["curve"]
     for number, point in enumerate(mine):
         seed, exact, bf16 = int(point["seed"]), point["optimizer.perturbation"] == "exact", point["precision"] == "bf16"
@@ -117,10 +117,10 @@ def test_runs_stand_by_walk(tmp_path: Path, some_record: dict[str, Any]) -> None
     inputs = Inputs(tmp_path)
     (section,) = walks.run_sections(inputs)
     rows = {row[:2]: row[2:] for row in section.rows}
-    published = ("60.00 (10.00; 3 of 5)", "1.5000", "1.0000")
+    published = ("60.00 (10.00; 3)", "1.5000", "1.0000")
     # seed by seed 1, 3 and 5 points; of bf16 the middle one failed
-    assert rows["BSZO", "fp16"] == (*published, "63.00 (12.00; 3 of 5)", "1.5000", "-", "3.00 (2.00; 3 of 5)")
-    assert rows["BSZO", "bf16"] == (*published, "diverged (1 of 5)", "-", "-", "3.00 (2.83; 2 of 5)")
+    assert rows["BSZO", "fp16"] == (*published, "63.00 (12.00; 3)", "1.5000", "-", "3.00 (2.00; 3)")
+    assert rows["BSZO", "bf16"] == (*published, "diverged (1 of 3)", "-", "-", "3.00 (2.83; 2 of 3)")
     assert rows["MeZO", "bf16"] == ("-",) * 7
     assert len(inputs.used) == 12
-    assert "over 5 seeds" in section.notes[0]
+    assert "over 3 seeds" in section.notes[0]
