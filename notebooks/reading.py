@@ -25,7 +25,7 @@ from scripts.style import COLOURS
 
 RESULTS = Path(os.environ.get("BSZO_RESULTS", Path(__file__).resolve().parents[1] / "results"))
 COLUMNS = ["artefact", "profile", "model", "precision", "setting", "task", "method", "fidelity", "seed", "k", "m",
-           "noise", "walk", "lr", "status", "chosen", "test", "validation", "loss", "record"]  # fmt: skip
+           "noise", "walk", "eps", "lr", "status", "chosen", "test", "validation", "loss", "record"]  # fmt: skip
 COLOUR = dict(zip(METHODS.values(), COLOURS, strict=False))
 
 
@@ -93,7 +93,7 @@ def _profiles(name: str) -> list[str]:
 
 
 def _frame(rows: list[list[Any]]) -> pd.DataFrame:
-    numbers = dict.fromkeys(("lr", "k", "m", "test", "validation", "loss"), float)
+    numbers = dict.fromkeys(("eps", "lr", "k", "m", "test", "validation", "loss"), float)
     return pd.DataFrame(rows, columns=COLUMNS).astype({"chosen": bool, **numbers})
 
 
@@ -105,9 +105,9 @@ def _row(grid: Grid, point: Point, record: Record, chosen: bool) -> list[Any]:
     return [grid.name, grid.profile, model, point["precision"], f"{model}, {point['precision']} ({grid.profile})",
             shown(TASKS, point["task"]), shown(METHODS, point["optimizer"]), point["fidelity"],
             record["config"]["seed"], optimizer.get("k"), optimizer.get("m"), optimizer.get("adapt_noise"),
-            optimizer.get("perturbation"), lr, record["status"], chosen, _percent(record["test_accuracy"], ended),
-            _percent(record["validation_accuracy"], ended), losses[-1] if losses and ended else None,
-            record]  # fmt: skip
+            optimizer.get("perturbation"), optimizer.get("eps"), lr, record["status"], chosen,
+            _percent(record["test_accuracy"], ended), _percent(record["validation_accuracy"], ended),
+            losses[-1] if losses and ended else None, record]  # fmt: skip
 
 
 def _inside(config: Any, key: str) -> Any:

@@ -19,12 +19,13 @@ ABLATIONS = {"table5a": "m = k", "table5b": "m = k + 1"}
 
 def gains(evidence: Evidence) -> str:
     """BSZO's gain at the end of its runs with adaptive noise: the median by model and precision."""
-    found: dict[tuple[str, str], list[float]] = {}
+    found: dict[tuple[str, str, float], list[float]] = {}
     for point, record in evidence.cells("table1", "table3", "walk"):
         if point["optimizer"] == "bszo" and point["fidelity"] == "corrected":
-            found.setdefault((point["model"], point["precision"]), []).append(record["curve"][-1]["gain"])
-    return ", ".join(f"{model} {precision} {statistics.median(values):.2g} ({len(values)} runs)"
-                     for (model, precision), values in sorted(found.items())) or NOT_RUN  # fmt: skip
+            setting = point["model"], point["precision"], record["config"]["optimizer"]["eps"]
+            found.setdefault(setting, []).append(record["curve"][-1]["gain"])
+    return ", ".join(f"{model} {precision} eps {eps:g} {statistics.median(values):.2g} ({len(values)} runs)"
+                     for (model, precision, eps), values in sorted(found.items())) or NOT_RUN  # fmt: skip
 
 
 def sigma_0(evidence: Evidence) -> str:
@@ -89,14 +90,15 @@ def _moved(curve: Sequence[walks.Row]) -> str:
 
 
 def walk_study(evidence: Evidence) -> str:
-    """A row a precision: test accuracy in training with either walk minus fp32's, and what exactness adds; points."""
+    """A row a precision and eps: test accuracy with either walk minus fp32's, and what exactness adds; in points."""
     key, lines = "optimizer.perturbation", []
-    for precision in ("bf16", "bf16-sr", "fp16"):
-        behind = evidence.paired("precision", precision, "fp32", "walk")
+    for precision, eps in product(("bf16", "bf16-sr", "fp16"), ("1e-4", "1e-3")):
+        wanted = {"optimizer.eps": eps}
+        behind = evidence.paired("precision", precision, "fp32", "walk", **wanted)
         gaps = [_points(gap for point, gap in behind if point[key] == how) for how in walks.WALKS]
-        gains = [gap for _, gap in evidence.paired(key, *reversed(walks.WALKS), "walk", precision=precision)]
-        lines += [[precision, *gaps, f"{_points(gains)}, {sides(gains)}"]] if gains else []
-    heads = ("precision", *(f"{how} minus fp32" for how in walks.WALKS), walks.GAIN)
+        gains = [gap for _, gap in evidence.paired(key, *reversed(walks.WALKS), "walk", precision=precision, **wanted)]
+        lines += [[precision, eps, *gaps, f"{_points(gains)}, {sides(gains)}"]] if gains else []
+    heads = ("precision", "eps", *(f"{how} minus fp32" for how in walks.WALKS), walks.GAIN)
     return "\n".join(rectangle(heads, lines)) if lines else NOT_RUN
 
 
@@ -108,16 +110,21 @@ def _points(values: Iterable[float]) -> str:
 
 
 def walk_losses(evidence: Evidence) -> str:
-    """The last training losses in bf16 by method, either walk: the median of the seeds."""
-    found: dict[str, dict[str, list[float]]] = {}
+    """The last training losses in bf16 by eps and method, either walk: the median of the seeds."""
+    found: dict[str, dict[str, dict[str, list[float]]]] = {}
     for point, record in evidence.cells("walk"):
         loss = walks.last(record, "train_loss")
         if point["precision"] == "bf16" and loss is not None:
-            row = found.setdefault(shown(METHODS, point["optimizer"]), {how: [] for how in walks.WALKS})
+            rows = found.setdefault(f"eps {point['optimizer.eps']}", {})
+            row = rows.setdefault(shown(METHODS, point["optimizer"]), {how: [] for how in walks.WALKS})
             row[point["optimizer.perturbation"]].append(loss)
-    texts = {name: (f"{statistics.median(side):.3g}" if side else "-" for side in row.values())
-             for name, row in found.items()}  # fmt: skip
-    return ", ".join(f"{name} {' and '.join(both)}" for name, both in texts.items()) or NOT_RUN
+    texts = {eps: (f"{name} {' and '.join(map(_median, row.values()))}" for name, row in rows.items())
+             for eps, rows in found.items()}  # fmt: skip
+    return "; ".join(f"{eps}: {', '.join(rows)}" for eps, rows in texts.items()) or NOT_RUN
+
+
+def _median(values: Sequence[float]) -> str:
+    return f"{statistics.median(values):.3g}" if values else "-"
 
 
 FINDINGS = (gains, sigma_0, adaptive_noise, directions, drift, walk_study, walk_losses)

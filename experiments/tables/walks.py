@@ -123,11 +123,11 @@ def run_sections(inputs: Inputs) -> Iterator[Section]:
 
 
 def _section(title: str, runs: Sequence[Point], shelf: Shelf) -> Section:
-    rows: dict[tuple[str, str], dict[str, list[Record | None]]] = {}
+    rows: dict[tuple[str, str, str], dict[str, list[Record | None]]] = {}
     for point in runs:
-        row = rows.setdefault((shown(METHODS, point["optimizer"]), point["precision"]), {})
+        row = rows.setdefault((shown(METHODS, point["optimizer"]), point["precision"], point["optimizer.eps"]), {})
         row.setdefault(point["optimizer.perturbation"], []).append(shelf.find(point))
-    columns = ("method", "precision", *(f"{what}, {walk}" for walk in WALKS for what in NUMBERS), GAIN)
+    columns = ("method", "precision", "eps", *(f"{what}, {walk}" for walk in WALKS for what in NUMBERS), GAIN)
     cells = tuple((*key, *(cell for walk in WALKS for cell in _cells(row[walk])), _gain(row).text)
                   for key, row in rows.items())  # fmt: skip
     seeds = max(len(records) for row in rows.values() for records in row.values())

@@ -46,7 +46,7 @@ def record_of(run: Point, grid: Grid) -> dict[str, Any]:
     best = BEST[run["task"], run["optimizer"]] + 0.01 * int(run["seed"]) + 0.02 * (run["fidelity"] == "corrected")
     best -= 0.1 * abs(rates.index(literal(run[key])) - 1)
     walk = "exact" if run["fidelity"] == "corrected" else "as-published"
-    optimizer: dict[str, Any] = {"perturbation": walk}
+    optimizer: dict[str, Any] = {"perturbation": walk, "eps": 1e-4}
     if run["optimizer"] == "bszo":
         optimizer |= {"prior_var": "auto", "adapt_noise": "always", "k": 2, "m": 3}
     optimizer |= keys_of("optimizer", run)

@@ -98,15 +98,15 @@ def written(folder: Path, point: Point, blank: dict[str, Any], number: int, **ch
     groups = {key: point[key] for key in ("model", "precision", "task", "optimizer", "fidelity", "data", "protocol")}
     config = {"seed": int(point["seed"]), "model": {"name": "tiny-roberta"}, "fidelity": {},
               "protocol": {"num_steps": 1000, "eval_every": 100},
-              "optimizer": {"lr": 1e-2, "perturbation": point["optimizer.perturbation"]}}  # fmt: skip
+              "optimizer": {"lr": 1e-2, "eps": 1e-4, "perturbation": point["optimizer.perturbation"]}}  # fmt: skip
     records.write({**blank, "choices": groups, "config": config, "signature": f"{number:016x}", "status": "ok",
                    "provenance": {"started": "2026-01-01"}, **changed}, folder / "mini")  # fmt: skip
 
 
 def test_runs_stand_by_walk(tmp_path: Path, some_record: dict[str, Any]) -> None:  # noqa: F811
     """One method and precision a row: the walk as published left, exact right, what exactness adds by seed."""
-    mine = [point for point in load("walk", "mini").points
-            if point["optimizer"] == "bszo" and point["precision"] in ("bf16", "fp16")]
+    mine = [point for point in load("walk", "mini").points if point["optimizer"] == "bszo"
+            and point["precision"] in ("bf16", "fp16") and point["optimizer.eps"] == "1e-4"]
     curve = some_record["curve"]
     for number, point in enumerate(mine):
         seed, exact, bf16 = int(point["seed"]), point["optimizer.perturbation"] == "exact", point["precision"] == "bf16"
@@ -116,11 +116,11 @@ def test_runs_stand_by_walk(tmp_path: Path, some_record: dict[str, Any]) -> None
                 status="diverged" if bf16 and exact and seed == 1 else "ok")  # fmt: skip
     inputs = Inputs(tmp_path)
     (section,) = walks.run_sections(inputs)
-    rows = {row[:2]: row[2:] for row in section.rows}
+    rows = {row[:3]: row[3:] for row in section.rows}
     published = ("60.00 (10.00; 3)", "1.5000", "1.0000")
     # seed by seed 1, 3 and 5 points; of bf16 the middle one failed
-    assert rows["BSZO", "fp16"] == (*published, "63.00 (12.00; 3)", "1.5000", "-", "3.00 (2.00; 3)")
-    assert rows["BSZO", "bf16"] == (*published, "diverged (1 of 3)", "-", "-", "3.00 (2.83; 2 of 3)")
-    assert rows["MeZO", "bf16"] == ("-",) * 7
+    assert rows["BSZO", "fp16", "1e-4"] == (*published, "63.00 (12.00; 3)", "1.5000", "-", "3.00 (2.00; 3)")
+    assert rows["BSZO", "bf16", "1e-4"] == (*published, "diverged (1 of 3)", "-", "-", "3.00 (2.83; 2 of 3)")
+    assert rows["BSZO", "bf16", "1e-3"] == rows["MeZO", "bf16", "1e-4"] == ("-",) * 7
     assert len(inputs.used) == 12
     assert "over 3 seeds" in section.notes[0]
