@@ -16,6 +16,7 @@ WINDOW = 100  # steps of which more than half must be coarse
 MOST_SKIPPED = 100  # steps in a row
 SAMPLE = 4096  # elements, spread over all 16-bit parameters
 SWALLOWED = 0.99
+UNMOVED = 0.5  # share of the weights: tiny models learn where a fifth stays and no longer where three quarters do
 
 log = logging.getLogger("experiments")
 
@@ -59,6 +60,8 @@ class Guards:
         """
         kept = [p.detach().clone() for p in self.parameters] if self._walks and self.policy == "skip" else []
         before = self._sample() if look and self._small else None
+        if before is not None:
+            self._check_eps(number)
         try:
             loss = float(self.optimizer.step(closure))
         except NonFiniteLoss as error:
@@ -128,9 +131,35 @@ class Guards:
             detail = f"{100 * share:.2f} % of {len(before)} sampled 16-bit weights did not change"
             self._note("swallowed_update", number, detail)
 
+    def _check_eps(self, number: int) -> None:
+        eps = getattr(self.optimizer, "eps", None)
+        if eps is None:
+            return  # a method that perturbs nothing
+        share = torch.cat([unmoved(part, dtype, eps) for part, dtype in self._parts()]).mean().item()
+        if share > UNMOVED:
+            detail = f"eps={eps:g}: {100 * share:.0f} % of theta + eps z rounds back to theta; try a larger eps"
+            self._note("swallowed_perturbation", number, detail)
+
     def _sample(self) -> Tensor:
+        return torch.cat([part for part, _ in self._parts()])
+
+    def _parts(self) -> list[tuple[Tensor, torch.dtype]]:
+        """Of each 16-bit parameter some elements, in fp32, and what it is kept in."""
         stride = max(1, sum(p.numel() for p in self._small) // SAMPLE)
-        return torch.cat([p.detach().reshape(-1)[::stride].float().cpu().clone() for p in self._small])
+        return [(p.detach().reshape(-1)[::stride].float().cpu().clone(), p.dtype) for p in self._small]
+
+
+def unmoved(theta: Tensor, dtype: torch.dtype, eps: float) -> Tensor:
+    """P(|eps z| < spacing / 2) = erf(spacing / (2 sqrt(2) eps)), z ~ N(0, 1): theta + eps z rounds to theta.
+
+    Args:
+        theta: fp32, any shape.
+        dtype: in which neighbours of theta are `spacing` apart, 2^-7 to 2^-8 of |theta| in bf16.
+    """
+    kind = torch.finfo(dtype)
+    normal = theta.abs().clamp_min(kind.smallest_normal)  # numbers below it, and zero, are spaced as it is
+    spacing = kind.eps * torch.ldexp(torch.ones_like(theta), torch.frexp(normal).exponent - 1)
+    return torch.erf(spacing / (2 * math.sqrt(2) * eps))
 
 
 def quantum(loss: float) -> float:

@@ -16,7 +16,7 @@ from bszo.errors import NonFiniteLoss
 from bszo.trajectory import TrajectoryWriter, describe, read, record, replay
 from experiments import check_drift
 from experiments import record as records
-from experiments.guards import MOST_SKIPPED, WINDOW, Diverged, Guards, quantum
+from experiments.guards import MOST_SKIPPED, WINDOW, Diverged, Guards, quantum, unmoved
 from tests.experiments.conftest import Bench, Lines
 from tests.experiments.runs import configuration, make_model, run_here
 
@@ -162,6 +162,32 @@ def test_differences_below_the_loss_s_own_spacing(eps: float, coarse: bool):
 def test_quantum_is_float32_s(loss: float):
     value = torch.tensor(loss, dtype=torch.float32)
     assert quantum(float(value)) == float(torch.nextafter(value, torch.tensor(math.inf)) - value)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("eps", [1e-4, 1e-3, 1e-2])
+def test_the_share_of_a_perturbation_that_rounds_back(dtype: torch.dtype, eps: float) -> None:
+    """Against drawing z: weights of every size, a tenth of them zero."""
+    generator = torch.Generator().manual_seed(0)
+    theta = torch.randn(200_000, generator=generator) * torch.tensor([1e-4, 0.02, 0.05, 1.0]).repeat(50_000)
+    theta = torch.where(torch.arange(200_000) % 10 == 0, 0.0, theta).to(dtype)
+    moved = (theta.float() + eps * torch.randn(200_000, generator=generator)).to(dtype)
+    expected = float((moved == theta).double().mean())
+    assert float(unmoved(theta.float(), dtype, eps).mean()) == pytest.approx(expected, abs=0.01)
+
+
+@pytest.mark.parametrize(("dtype", "name", "eps", "said"), [
+    (torch.bfloat16, "mezo", 1e-4, True), (torch.bfloat16, "mezo", 1e-2, False), (torch.float16, "mezo", 1e-4, False),
+    (torch.bfloat16, "adamw", None, False)])
+def test_a_perturbation_that_rounding_swallows(dtype: torch.dtype, name: str, eps: float | None, said: bool) -> None:
+    problem = Problem(dtype)
+    guards = guarded(problem, name, "stop", **({"eps": eps} if eps else {}))
+    guards.step(problem, number=0, look=False)
+    assert not guards.warnings  # it was not to look
+    guards.step(problem, number=1, look=True)
+    assert ("swallowed_perturbation" in guards.warnings) is said
+    if said:
+        assert guards.warnings["swallowed_perturbation"]["first_step"] == 1
 
 
 @pytest.mark.parametrize(("dtype", "lr", "swallowed"), [
