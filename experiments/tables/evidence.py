@@ -1,8 +1,9 @@
 """Runs of the mini profile as results/findings.md asks for them: blocks, cells, and pairs that differ in one thing."""
 
 import statistics
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from types import MappingProxyType
 
 from experiments.grid import Point, load
 from experiments.selection import Record, Shelf
@@ -12,7 +13,15 @@ from experiments.tables.budgets import BUDGETS
 from experiments.tables.command import Inputs
 
 PROFILE = "mini"
+NOTHING: Mapping[str, str] = MappingProxyType({})
 NOT_RUN = "(not run)"
+
+
+Score = Callable[[Record], float]
+
+
+def in_points(record: Record) -> float:
+    return 100 * record["test_accuracy"]
 
 
 class Evidence:
@@ -44,13 +53,14 @@ class Evidence:
                     seen.add(record["signature"])
                     yield point, record
 
-    def paired(self, key: str, one: str, other: str, *names: str, **wanted: str) -> list[tuple[Point, float]]:
-        """Test accuracy of one value of a key minus that of another, in points, all else of the cell being equal."""
+    def paired(self, key: str, one: str, other: str, *names: str, wanted: Mapping[str, str] = NOTHING,
+               score: Score = in_points) -> list[tuple[Point, float]]:
+        """Score of one value of a key minus that of another, all else of the cell being equal; of the wanted cells."""
         scores: dict[tuple[tuple[str, str], ...], dict[str, float]] = {}
         for point, record in self.cells(*names):
             if all(point.get(k) == v for k, v in wanted.items()) and point[key] in (one, other):
                 rest = tuple(sorted((k, v) for k, v in point.items() if k != key))
-                scores.setdefault(rest, {})[point[key]] = 100 * record["test_accuracy"]
+                scores.setdefault(rest, {})[point[key]] = score(record)
         return [(dict(rest), both[one] - both[other]) for rest, both in scores.items() if len(both) == 2]
 
 

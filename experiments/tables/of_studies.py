@@ -7,13 +7,14 @@ from dataclasses import replace
 from itertools import product
 
 from experiments.grid import load
+from experiments.selection import Record
 from experiments.tables import walks
 from experiments.tables.accuracy import AVERAGE, Kind, blocks
 from experiments.tables.budgets import BUDGETS
 from experiments.tables.evidence import NOT_RUN, PROFILE, Evidence, mean, numbers, sides
 from experiments.tables.layout import rectangle
-from experiments.tables.names import METHODS, shown
 
+LOW, EPS = ("bf16", "bf16-sr", "fp16"), ("1e-4", "1e-3")  # of the walk's study
 ABLATIONS = {"table5a": "m = k", "table5b": "m = k + 1"}
 
 
@@ -92,11 +93,12 @@ def _moved(curve: Sequence[walks.Row]) -> str:
 def walk_study(evidence: Evidence) -> str:
     """A row a precision and eps: test accuracy with either walk minus fp32's, and what exactness adds; in points."""
     key, lines = "optimizer.perturbation", []
-    for precision, eps in product(("bf16", "bf16-sr", "fp16"), ("1e-4", "1e-3")):
+    for precision, eps in product(LOW, EPS):
         wanted = {"optimizer.eps": eps}
-        behind = evidence.paired("precision", precision, "fp32", "walk", **wanted)
+        behind = evidence.paired("precision", precision, "fp32", "walk", wanted=wanted)
         gaps = [_points(gap for point, gap in behind if point[key] == how) for how in walks.WALKS]
-        gains = [gap for _, gap in evidence.paired(key, *reversed(walks.WALKS), "walk", precision=precision, **wanted)]
+        wanted["precision"] = precision
+        gains = [gap for _, gap in evidence.paired(key, *reversed(walks.WALKS), "walk", wanted=wanted)]
         lines += [[precision, eps, *gaps, f"{_points(gains)}, {sides(gains)}"]] if gains else []
     heads = ("precision", "eps", *(f"{how} minus fp32" for how in walks.WALKS), walks.GAIN)
     return "\n".join(rectangle(heads, lines)) if lines else NOT_RUN
@@ -110,21 +112,23 @@ def _points(values: Iterable[float]) -> str:
 
 
 def walk_losses(evidence: Evidence) -> str:
-    """The last training losses in bf16 by eps and method, either walk: the median of the seeds."""
-    found: dict[str, dict[str, dict[str, list[float]]]] = {}
-    for point, record in evidence.cells("walk"):
-        loss = walks.last(record, "train_loss")
-        if point["precision"] == "bf16" and loss is not None:
-            rows = found.setdefault(f"eps {point['optimizer.eps']}", {})
-            row = rows.setdefault(shown(METHODS, point["optimizer"]), {how: [] for how in walks.WALKS})
-            row[point["optimizer.perturbation"]].append(loss)
-    texts = {eps: (f"{name} {' and '.join(map(_median, row.values()))}" for name, row in rows.items())
-             for eps, rows in found.items()}  # fmt: skip
-    return "; ".join(f"{eps}: {', '.join(rows)}" for eps, rows in texts.items()) or NOT_RUN
+    """A row a precision and eps: the last training loss with either walk minus fp32's, the median of the pairs."""
+    lines = []
+    for precision, eps in product(LOW, EPS):
+        behind = evidence.paired("precision", precision, "fp32", "walk", wanted={"optimizer.eps": eps}, score=_loss)
+        gaps = [[gap for point, gap in behind if point["optimizer.perturbation"] == how] for how in walks.WALKS]
+        lines += [[precision, eps, *(f"{_median(own)} ({len(own)})" for own in gaps)]] if any(gaps) else []
+    heads = ("precision", "eps", *(f"{how} minus fp32" for how in walks.WALKS))
+    return "\n".join(rectangle(heads, lines)) if lines else NOT_RUN
+
+
+def _loss(record: Record) -> float:
+    loss = walks.last(record, "train_loss")
+    return math.nan if loss is None else loss
 
 
 def _median(values: Sequence[float]) -> str:
-    return f"{statistics.median(values):.3g}" if values else "-"
+    return f"{statistics.median(values):+.3g}" if values else "-"
 
 
 FINDINGS = (gains, sigma_0, adaptive_noise, directions, drift, walk_study, walk_losses)

@@ -10,6 +10,7 @@ from experiments.tables.layout import rectangle
 from experiments.tables.names import METHODS, TASKS, shown
 
 SOURCES = ("official", "corrected")
+CORRECTED = {"fidelity": "corrected"}
 
 
 def size(evidence: Evidence) -> str:
@@ -78,7 +79,7 @@ def _equal_gaps(evidence: Evidence) -> dict[tuple[str, str], float]:
 
 
 def bszo_b(evidence: Evidence) -> str:
-    gaps = [gap for _, gap in evidence.paired("optimizer", "bszo-b", "bszo", "table1", "table3", fidelity="corrected")]
+    gaps = [gap for _, gap in evidence.paired("optimizer", "bszo-b", "bszo", "table1", "table3", wanted=CORRECTED)]
     return f"the same test accuracy in {sum(gap == 0 for gap in gaps)} of {len(gaps)} pairs of runs"
 
 
@@ -88,7 +89,7 @@ def hizoo(evidence: Evidence) -> str:
     others: dict[str, int] = {}
     rates_of = {tuple(sorted(point.items())): record["config"]["optimizer"]["lr"]
                 for point, record in evidence.cells("table1", "table3")}  # fmt: skip
-    for point, gap in evidence.paired("optimizer", "hizoo", "mezo", "table1", "table3", fidelity="corrected"):
+    for point, gap in evidence.paired("optimizer", "hizoo", "mezo", "table1", "table3", wanted=CORRECTED):
         gaps.setdefault(point["precision"], []).append(abs(gap))
         chosen = {rates_of[tuple(sorted({**point, "optimizer": name}.items()))] for name in ("hizoo", "mezo")}
         others[point["precision"]] = others.get(point["precision"], 0) + len(chosen) - 1
@@ -110,7 +111,7 @@ def words_causal(evidence: Evidence) -> str:
 
 def _by_task(evidence: Evidence, name: str, **wanted: str) -> str:
     gaps: dict[str, list[float]] = {}
-    for point, gap in evidence.paired("fidelity", "corrected", "official", name, **wanted):
+    for point, gap in evidence.paired("fidelity", "corrected", "official", name, wanted=wanted):
         gaps.setdefault(shown(TASKS, point["task"]), []).append(gap)
     return ", ".join(f"{task} {statistics.fmean(values):+.1f}" for task, values in gaps.items()) or NOT_RUN
 

@@ -18,12 +18,12 @@ TEMPLATE = (ROOT / "results" / "findings.md").read_text()
 TEST = {"mezo": 0.7, "bszo": 0.8, "bszo-b": 0.8}
 
 
-def put(folder: Path, point: Point, **changes: Any) -> None:
+def put(folder: Path, point: Point, *, loss: float = 0.5, **changes: Any) -> None:
     """A run's record for a cell: BSZO 80 % at its end and 60 % half-way, MeZO 70 %, two passes a step and three."""
     record = made(point, folder, 0.9)["return_value"]
     a_step = 2 if point["optimizer"] == "mezo" else 3
     end = TEST[point["optimizer"]]
-    curve = [{"step": step, "num_forwards": step * a_step, "train_loss": 0.5, "validation_accuracy": score,
+    curve = [{"step": step, "num_forwards": step * a_step, "train_loss": loss, "validation_accuracy": score,
               "train_seconds": 0.1 * step, "gain": 0.25, "noise_var": 1.0}
              for step, score in ((0, 0.5), (100, 0.6), (200, end))]  # fmt: skip
     record |= {"num_steps": 200, "num_forwards": 200 * a_step, "curve": curve, "test_accuracy": end,
@@ -84,8 +84,9 @@ def test_the_walk_is_compared_seed_by_seed(tmp_path: Path):
         accuracies = scores.get((point["precision"], point["optimizer.perturbation"]))
         if accuracies and point["optimizer"] == "mezo" and point["seed"] in "01" and point["optimizer.eps"] == "1e-3":
             score = accuracies[int(point["seed"])]
-            put(tmp_path / "mini", point, test_accuracy=score)
+            rough = point["precision"] == "bf16" and point["optimizer.perturbation"] == "as-published"
+            put(tmp_path / "mini", point, test_accuracy=score, loss=0.75 if rough else 0.5)
     evidence = Evidence(Inputs(tmp_path))
     assert FINDINGS["walk_study"](evidence).splitlines()[2:] == [
         "| bf16 | 1e-3 | -12.0 ± 2.0 (2) | -9.0 ± 0.0 (2) | +3.0 ± 2.0 (2), 2 better, 0 worse |"]  # fmt: skip
-    assert FINDINGS["walk_losses"](evidence) == "eps 1e-3: MeZO 0.5 and 0.5"
+    assert FINDINGS["walk_losses"](evidence).splitlines()[2:] == ["| bf16 | 1e-3 | +0.25 (2) | +0 (2) |"]
