@@ -19,7 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from bszo.errors import ConfigError
 from experiments.composing import literal
-from experiments.grid import Grid, GridError, Point, holds, parse
+from experiments.grid import Grid, GridError, Point, parse
 from experiments.outcome import RunFailed
 from experiments.progress import Progress, clock, log, speak
 from experiments.selection import Record, Shelf, missing_runs
@@ -129,12 +129,16 @@ class GridSweeper(Sweeper):
                 continue
             values = [str(v) for v in override.sweep_string_iterator()] if override.is_sweep_override() else [
                 override.get_value_element_as_str()]  # fmt: skip
-            left = [point for point in points if any(holds(point, {key: value}) for value in values)]
+            left = [point for point in points if key in point and self._read(key, point[key]) in values]
             if not left:
                 valid = sorted({point[key] for point in points if key in point})
                 raise ConfigError(f"{argument}: no run of {grid.name} has it; {', '.join(valid)} are valid")
             points = left
         return Grid(**{**vars(grid), "points": tuple(points)}), passed
+
+    def _read(self, key: str, text: str) -> str:
+        """A point's value as Hydra reads it from a command line: 1e-3 is 0.001."""
+        return self.parser.parse_override(f"{key}={text}").get_value_element_as_str()
 
     def _launch(self, runs: Sequence[Point], passed: Sequence[str], first: int) -> int:
         """Launch all, return how many could not be run."""

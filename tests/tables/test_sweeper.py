@@ -153,6 +153,15 @@ def test_first_the_rates_then_the_cells(tmp_path: Path):
     assert launcher.launches == []  # every run has its record
 
 
+@pytest.mark.parametrize(("argument", "eps"), [
+    ("optimizer.eps=1e-3", {"1e-3"}), ("optimizer.eps=0.001", {"1e-3"}), ("optimizer.eps=1e-3,1e-4", {"1e-3", "1e-4"})])
+def test_a_number_is_picked_however_it_is_written(tmp_path: Path, argument: str, eps: set[str]):
+    made, _ = sweeper(tmp_path, None)
+    wanted, passed = made._split(load("walk", "mini"), ["precision=bf16", argument])
+    assert {point["optimizer.eps"] for point in wanted.points} == eps and passed == []
+    assert {point["precision"] for point in wanted.points} == {"bf16"}
+
+
 def test_every_local_model_and_folder_of_rows_has_runs_of_its_own(tmp_path: Path):
     """`model=local` and `data=local` are points of any of them; the records of all lie in one folder."""
     for name in ("a", "b"):
