@@ -15,8 +15,6 @@ from experiments.tables.command import Inputs
 PROFILE = "mini"
 NOTHING: Mapping[str, str] = MappingProxyType({})
 NOT_RUN = "(not run)"
-
-
 Score = Callable[[Record], float]
 
 
