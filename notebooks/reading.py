@@ -21,6 +21,7 @@ from experiments.grid import PROFILES, Grid, Point, load, rate_key, read
 from experiments.selection import Record, Shelf
 from experiments.tables.command import Inputs
 from experiments.tables.names import METHODS, MODELS, TASKS, shown
+from experiments.tables.walks import last
 from scripts.style import COLOURS
 
 RESULTS = Path(os.environ.get("BSZO_RESULTS", Path(__file__).resolve().parents[1] / "results"))
@@ -101,13 +102,12 @@ def _row(grid: Grid, point: Point, record: Record, chosen: bool) -> list[Any]:
     optimizer, ended = record["config"]["optimizer"], record["status"] == "ok"
     model = shown(MODELS, record["choices"]["model"])
     lr = _inside(record["config"], rate_key(point["optimizer"]))
-    losses = [seen["train_loss"] for seen in record["curve"] if seen["train_loss"] is not None]
     return [grid.name, grid.profile, model, point["precision"], f"{model}, {point['precision']} ({grid.profile})",
             shown(TASKS, point["task"]), shown(METHODS, point["optimizer"]), point["fidelity"],
             record["config"]["seed"], optimizer.get("k"), optimizer.get("m"), optimizer.get("adapt_noise"),
             optimizer.get("perturbation"), optimizer.get("eps"), lr, record["status"], chosen,
             _percent(record["test_accuracy"], ended), _percent(record["validation_accuracy"], ended),
-            losses[-1] if losses and ended else None, record]  # fmt: skip
+            last(record, "train_loss") if ended else None, record]  # fmt: skip
 
 
 def _inside(config: Any, key: str) -> Any:
