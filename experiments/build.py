@@ -130,7 +130,7 @@ def _encoded(config: RunConfig, task: Task, splits: Splits, model: LanguageModel
     train = read(splits.train)
     shots = config.tuning.shots(train, config.seed)
     examples = {"train": train, "validation": read(splits.validation[:most]), "test": read(splits.test[:most])}
-    return {name: model.encode([demonstrated(e, shots) for e in part]) for name, part in examples.items()}
+    return {name: model.encode([demonstrated(e, shots, model.style) for e in part]) for name, part in examples.items()}
 
 
 def _make(node: dict[str, Any], **supplied: Any) -> Any:

@@ -73,9 +73,9 @@ def traffic(params: Sequence[torch.Tensor], method: str) -> int:
     return 2 * (perturbed + 1) * sum(p.numel() * p.element_size() for p in params)
 
 
-def bench_bandwidth(setting: Setting, repeats: int, count: int = 20_000_000) -> dict[str, float]:
-    """Bytes a second, read and written, of a copy that no cache holds."""
-    source = torch.ones(count, device=setting.device)
+def bench_bandwidth(setting: Setting, repeats: int) -> dict[str, float]:
+    """Bytes a second, read and written, of a copy that no cache holds, long enough for its launch not to count."""
+    source = torch.ones(500_000_000 if setting.device == "cuda" else 20_000_000, device=setting.device)
     target = torch.empty_like(source)
     seconds = alternate(setting, {"copy": lambda: target.copy_(source)}, repeats)["copy"]
     rate = 2 * source.numel() * source.element_size() / statistics.median(seconds)

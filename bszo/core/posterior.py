@@ -28,7 +28,8 @@ def prior(k: int, prior_var: float) -> Belief:
         raise ValueError(f"k={k}: a subspace has at least one direction")
     if not 0 < prior_var < float("inf"):
         raise ValueError(f"prior_var={prior_var}: a prior variance is positive and finite")
-    return Belief(torch.zeros(k, dtype=torch.float64), prior_var * torch.eye(k, dtype=torch.float64))
+    cov = prior_var * torch.eye(k, dtype=torch.float64, device="cpu")
+    return Belief(torch.zeros_like(cov[0]), cov)
 
 
 def condition(belief: Belief, d: Tensor, y: float, noise_var: float) -> Belief:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from bszo.errors import NonFiniteLoss, OptimError
 from bszo.optim.report import StepReport, joined
 from bszo.optim.restriction import Restricted, Restriction
-from bszo.optim.state import CompleteState, require, require_failed
+from bszo.optim.state import CompleteState, is_expanded, require, require_failed
 from bszo.perturb import (
     Closure,
     DirectionFunction,
@@ -96,6 +96,8 @@ class ZerothOrderOptimizer(CompleteState):
         self._block = 0  # that is measured now
         super().__init__(params, {"lr": lr, "weight_decay": weight_decay})
         require(len(self.trainable()) > 0, "params: no parameter requires a gradient, so none would be trained")
+        require(not any(map(is_expanded, self.trainable())),
+                "params: a parameter is an expanded view, whose elements share memory; its clone is valid")
         require(rounding == "nearest" or any(p.dtype == torch.bfloat16 for p in self.trainable()),
                 "rounding='stochastic' is for bfloat16 parameters and there are none: nearest is valid")
 

@@ -80,7 +80,7 @@ class BSZO(ZerothOrderOptimizer):
             belief = condition(belief, d, y, noise_var)
             observations.append(y)
         self.noise_var = noise_var  # not earlier: a step that fails leaves no trace
-        axes = torch.tensor(observations[: self.k], dtype=torch.float64)  # (k,)
+        axes = torch.tensor(observations[: self.k], dtype=torch.float64, device="cpu")  # (k,)
         gain = float(belief.mean @ axes / (axes @ axes)) if axes.any() else None
         report = StepReport(f_0, tuple(observations), belief.mean, belief.cov, self.noise_var, gain)
         return dict(zip(seeds, belief.mean.tolist(), strict=True)), report
@@ -97,4 +97,4 @@ def _variance(name: str, value: float | str, auto: float) -> float:
 
 def _axis(i: int, k: int) -> Tensor:
     """e_i in R^k."""
-    return torch.nn.functional.one_hot(torch.tensor(i), k).to(torch.float64)
+    return torch.nn.functional.one_hot(torch.tensor(i, device="cpu"), k).to(torch.float64)

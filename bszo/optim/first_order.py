@@ -125,7 +125,7 @@ def _require_eps(algorithm: torch.optim.Optimizer) -> None:
     for group in algorithm.param_groups:
         for dtype in {p.dtype for p in group["params"]}:
             eps = float(group.get("eps", 1.0))
-            if eps > 0 and float(torch.tensor(eps, dtype=dtype)) == 0:
+            if eps > 0 and float(torch.tensor(eps, dtype=dtype, device="cpu")) == 0:
                 raise OptimError(f"algorithm.eps={eps:g}: is zero in {str(dtype).removeprefix('torch.')};"
                                  " 1e-4 is valid, or precision=bf16")
 

@@ -54,14 +54,20 @@ class Hybrid(Copied):
         self.low = zeroth_order(_part(groups, lambda p: id(p) not in high), seed=seed, module=module)
         self.high = FirstOrder(_part(groups, lambda p: id(p) in high), algorithm=algorithm, module=module,
                                gradient_checkpointing=gradient_checkpointing)
-        self.last: StepReport | None = None
-        self._failed = False
         super().__init__(self._groups(), {})
         self.param_groups = self._groups()
+        self.last: StepReport | None = None
+        self._failed = False
 
     num_forwards = property(lambda self: self.low.num_forwards + self.high.num_forwards)
     num_backwards = property(lambda self: self.high.num_backwards)
     num_steps = property(lambda self: self.high.num_steps)
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """Only while it is made: OptimError later, where nothing says which of the two methods would move them."""
+        require("last" not in vars(self), "add_param_group(): on which side of the border is not said; "
+                                          "Hybrid(...) anew with all parameters is valid")
+        super().add_param_group(param_group)
 
     def restrict(self, **restriction: Any) -> Self:
         """`ZerothOrderOptimizer.restrict` of the part below the border."""

@@ -91,3 +91,6 @@ def require(condition: bool, message: str) -> None:
         raise OptimError(message)
 
 
+def is_expanded(p: Tensor) -> bool:
+    """Whether elements share memory, so that none can be written alone."""
+    return any(size > 1 and step == 0 for size, step in zip(p.shape, p.stride(), strict=True))

@@ -1,6 +1,7 @@
 """Families of random directions: a seed names one tensor a parameter, and the same call perturbs and updates."""
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Protocol
 
 import torch
@@ -141,9 +142,10 @@ class Gaussian(Directions):
 
     def _scalars(self, terms: Sequence[Terms], decay: Sequence[float], rounding_seed: int | None) -> Scalars:
         count = len(self.params)
-        factors = torch.tensor([[t[seed] for seed in terms[0]] for t in terms], dtype=torch.float64)
+        host = partial(torch.tensor, dtype=torch.float64, device="cpu")
+        factors = host([[t[seed] for seed in terms[0]] for t in terms])
         return Scalars.of(
-            [keys(seed, count) for seed in terms[0]], factors, torch.tensor(decay, dtype=torch.float64),
+            [keys(seed, count) for seed in terms[0]], factors, host(decay),
             None if rounding_seed is None else keys(rounding_seed, count), self.params[0].device,
             self.distribution == "rademacher")  # fmt: skip
 

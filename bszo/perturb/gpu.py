@@ -8,6 +8,7 @@ import functools
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from importlib.util import find_spec
 from typing import Any, Self
 
@@ -91,7 +92,7 @@ class Scalars:
     def of(cls, keys: Sequence[Tensor], factors: Tensor, decay: Tensor, round_keys: Tensor | None,
            device: torch.device, rademacher: bool) -> Self:
         """From K tensors of (P, 2) keys, (P, K) factors and (P,) decays; one copy, which no launch waits for."""
-        none = torch.zeros(decay.numel(), 2, dtype=torch.int32)
+        none = torch.zeros(decay.numel(), 2, dtype=torch.int32, device="cpu")
         floats = torch.cat([factors, decay[:, None]], 1).to(torch.float32).view(torch.int32)
         rows = torch.cat([*keys, floats, none if round_keys is None else round_keys], 1)
         return cls(rows.pin_memory().to(device, non_blocking=True), len(keys), round_keys is not None, rademacher)
@@ -109,14 +110,15 @@ class Table:
     def __init__(self, thetas: Sequence[Tensor], outs: Sequence[Tensor], parameters: Sequence[int]) -> None:
         device, self.dtype = thetas[0].device, thetas[0].dtype
         self.addresses = [t.data_ptr() for t in thetas]
-        sizes = torch.tensor([t.numel() for t in thetas])
+        host = partial(torch.tensor, device="cpu")
+        sizes = host([t.numel() for t in thetas])
         blocks = (sizes + _SPAN - 1) // _SPAN
         ends = blocks.cumsum(0)
         self.firsts = [0, *ends.tolist()]  # block at which each tensor begins
-        addresses = torch.tensor([self.addresses, [t.data_ptr() for t in outs]])
+        addresses = host([self.addresses, [t.data_ptr() for t in outs]])
         self.wide = addresses.to(device)  # (2, T) int64
-        self.narrow = torch.stack([sizes, ends - blocks, torch.tensor(parameters)]).to(torch.int32).to(device)  # (3, T)
-        self.tensor_of = torch.arange(len(thetas), dtype=torch.int32).repeat_interleave(blocks).to(device)
+        self.narrow = torch.stack([sizes, ends - blocks, host(parameters)]).to(torch.int32).to(device)  # (3, T)
+        self.tensor_of = host(range(len(thetas)), dtype=torch.int32).repeat_interleave(blocks).to(device)
 
     @staticmethod
     def takes(tensors: Sequence[Tensor]) -> bool:

@@ -75,6 +75,6 @@ class Walk:
             if self.legs == "in-place":
                 directions.shift(p.data, i, own, out=p.data)
                 continue
-            for seed, c in own.items():  # as published: z is drawn in the parameter's type, and a leg rounds once
+            for seed, c in own.items():  # z in the parameter's type, as published (deviation 32)
                 p.data.add_(directions.direction(seed, i).to(p.dtype), alpha=c)
         self.position = dict(terms)

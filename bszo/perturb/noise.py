@@ -9,7 +9,8 @@ that stay in the cache) and `torch.compile` (one fused pass); `bszo.perturb.gpu`
 import functools
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from typing import Literal
+from functools import partial
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -91,12 +92,29 @@ def _shift_chunks(out: Tensor, theta: Tensor, keys: Tensor, factors: Tensor, rou
         out[part] = _shift(theta[part], counter, keys, factors, round_key, distribution, h)
 
 
-@functools.cache
-def _compiled() -> Callable[..., None]:
-    log.info("compiling the noise kernel (once, about 20 s; later processes find it in PyTorch's cache)")
-    # one kernel a (dtype, number of terms); floats that are no tensors are the polynomials' and belong into the code
-    options = torch._dynamo.config.patch(recompile_limit=64, specialize_float=True)
-    return options(torch.compile(_shift_whole, dynamic=True))
+class _Fused:
+    """One compiled pass; on a machine that cannot compile, eager chunks from the first attempt on."""
+
+    @functools.cached_property
+    def kernel(self) -> Callable[..., None]:
+        log.info("compiling the noise kernel (once, about 20 s; later processes find it in PyTorch's cache)")
+        # one kernel a (dtype, number of terms); floats that are no tensors are the polynomials' and of the code
+        options = torch._dynamo.config.patch(recompile_limit=64, specialize_float=True)
+        return options(torch.compile(_shift_whole, dynamic=True))
+
+    def __call__(self, *args: Any) -> None:
+        from torch._dynamo.exc import BackendCompilerFailed  # not at the top: it takes seconds to load
+
+        try:
+            self.kernel(*args)
+        except BackendCompilerFailed as error:
+            log.warning("the noise kernel cannot be compiled here, so it runs uncompiled and slower: %s",
+                        str(error).strip().partition("\n")[0])
+            self.kernel = _shift_chunks
+            self.kernel(*args)
+
+
+_fused = _Fused()
 
 
 def shift(theta: Tensor, parameter: int, terms: Terms, *, decay: float = 1.0, out: Tensor | None = None,
@@ -143,7 +161,7 @@ def shift(theta: Tensor, parameter: int, terms: Terms, *, decay: float = 1.0, ou
     if counter is not None:
         flat_out.copy_(_shift(flat, counter, key_pairs, factors, rounding, distribution, curvature))
         return out
-    apply = _compiled() if fused and not theta.is_cuda else _shift_chunks
+    apply = _fused if fused and not theta.is_cuda else _shift_chunks
     apply(flat_out, flat, key_pairs, factors, rounding, distribution, curvature)
     return out
 
@@ -161,8 +179,9 @@ def values(shape: torch.Size, parameter: int, seed: int, *, device: torch.device
 @functools.lru_cache(maxsize=4)
 def _counters(sizes: tuple[int, ...]) -> tuple[Tensor, Tensor]:
     """Of each element of all parameters: its number in its parameter, and its parameter."""
-    counter = torch.cat([torch.arange(size, dtype=torch.int32) for size in sizes])
-    return counter, torch.arange(len(sizes), dtype=torch.int32).repeat_interleave(torch.tensor(sizes))
+    numbers = partial(torch.arange, dtype=torch.int32, device="cpu")
+    counter = torch.cat([numbers(size) for size in sizes])
+    return counter, numbers(len(sizes)).repeat_interleave(torch.tensor(sizes, device="cpu"))
 
 
 def values_of_all(params: Sequence[Tensor], seed: int, *, distribution: Distribution = "gaussian") -> list[Tensor]:
@@ -170,7 +189,7 @@ def values_of_all(params: Sequence[Tensor], seed: int, *, distribution: Distribu
     sizes = tuple(p.numel() for p in params)
     key_0, key_1 = keys(seed, len(params)).T.contiguous()
     counter, parameter = _counters(sizes)
-    flat = torch.empty(sum(sizes))
+    flat = torch.empty(sum(sizes), device="cpu")
     for start in range(0, flat.numel(), _CHUNK):
         part = slice(start, start + _CHUNK)
         of = parameter[part]

@@ -100,13 +100,18 @@ class LossOracle:
     def _at(self, terms: Terms) -> float:
         try:
             value = self._evaluate(terms)
-            if terms and isinstance(self.engine, Streaming) and not self.engine.watched:
-                value = self._evaluate(terms)  # the first pass found parameters that the hooks had missed
+            while terms and math.isfinite(value) and self._missed():
+                value = self._evaluate(terms)
                 self.num_forwards -= self.step > 0  # a resumed run searches again what its first step has paid for
         except BaseException:
             self.home()
             raise
         return value
+
+    def _missed(self) -> bool:
+        """Whether the last pass used parameters that streaming's hooks did not see; a log runs no module at all."""
+        logged = hasattr(self.closure, "loss_and_slope")
+        return isinstance(self.engine, Streaming) and not self.engine.watched and not logged
 
     def _finite(self, terms: Terms, value: float, overflow: float | None = None) -> float:
         if not math.isfinite(value):

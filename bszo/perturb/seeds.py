@@ -30,7 +30,8 @@ def key(seed: int, parameter: int) -> tuple[int, int]:
 def keys(seed: int, count: int) -> Tensor:
     """`key` of the first `count` parameters at once: (count, 2) int32."""
     start = (mix64(seed) + 0x9E3779B97F4A7C15) & _MASK64
-    h = torch.arange(count) + (start - ((start >> 63) << 64))  # int64 arithmetic wraps, as `mix64`'s mask does
+    # int64 arithmetic wraps, as `mix64`'s mask does
+    h = torch.arange(count, device="cpu") + (start - ((start >> 63) << 64))
     h = (h ^ ((h >> 30) & (_MASK64 >> 30))) * (0xBF58476D1CE4E5B9 - (1 << 64))
     h = (h ^ ((h >> 27) & (_MASK64 >> 27))) * (0x94D049BB133111EB - (1 << 64))
     h = h ^ ((h >> 31) & (_MASK64 >> 31))

@@ -25,9 +25,12 @@ class Streaming:
 
     Extra memory: the weights of the modules that run inside one another, which is one layer's in practice; on a GPU,
     where several are made at a time, two of the largest matrices. Tied weights are perturbed alike wherever they run.
-    Parameters that are used while no owner of theirs runs (a functional call in some other module) are found in the
-    first perturbed pass; it is repeated with copies of them. Scripted and traced modules, which call no hook of their
-    parts, have copies from the start.
+    A pass that used a parameter while no owner of it ran (a functional call in some other module), or in which no owner
+    ran at all (a compiled or traced graph, a second closure), is repeated with a copy of it, as are all that follow.
+    Scripted and compiled modules, which call no hook of their parts, have copies from the start.
+
+    Not seen: a functional use that comes later than the first perturbed pass, of a parameter whose owner runs as well;
+    a view of its own weight that a module keeps beyond its run. `Copies` are right there too.
     """
 
     def __init__(self, params: list[Tensor], module: nn.Module) -> None:
@@ -36,14 +39,15 @@ class Streaming:
         self.owners: dict[nn.Module, list[int]] = {}
         for owner in module.modules():
             owned = [self.index[id(p)] for p in owner._parameters.values() if id(p) in self.index]
-            if owned and not isinstance(owner, torch.jit.ScriptModule):  # its parts call no hook
+            if owned and not (isinstance(owner, torch.jit.ScriptModule) or _is_compiled(module)):
                 self.owners[owner] = owned
         reached = {i for owned in self.owners.values() for i in owned}
         self.copies = Copies(params, [i for i in range(len(params)) if i not in reached])
-        self.watched = False  # has a perturbed pass been watched for uses that the hooks miss?
+        self.watched = not reached  # has the last pass shown nothing that the hooks miss?
         self.watch: Watch | None = None  # while one is
         self.theta: dict[int, Tensor] = {}  # what the swapped parameters hold when nothing runs
         self.running = [0] * len(params)  # owners of each parameter that run now
+        self.ran: set[int] = set()  # parameters of which an owner has run in this pass
         self.reused = Reused()
         self.order: list[int] = []  # parameters as the last pass swapped them
         self.groups: Groups | None = None  # on a GPU, once an order is known
@@ -52,6 +56,7 @@ class Streaming:
     @contextmanager
     def at(self, directions: Directions, terms: Terms) -> Iterator[None]:
         missed: set[int] = set()
+        self.ran.clear()
         with ExitStack() as stack:
             stack.enter_context(_every_module_runs())
             if not terms:
@@ -68,8 +73,9 @@ class Streaming:
                 self.watch = stack.enter_context(Watch(partial(self._note_missed, missed)))
                 stack.callback(setattr, self, "watch", None)
             yield
+        missed |= set(range(len(self.params))) - self.ran - set(self.copies.indices)
         if missed:
-            log.info("%d parameters are used outside the modules that own them: perturbed as copies", len(missed))
+            log.info("%d parameters are not used by the modules that own them alone: perturbed as copies", len(missed))
             owners = {m: [i for i in owned if i not in missed] for m, owned in self.owners.items()}
             self.owners = {m: owned for m, owned in owners.items() if owned}
             self.copies = Copies(self.params, sorted({*self.copies.indices, *missed}))
@@ -86,9 +92,11 @@ class Streaming:
             if _is_lookup(module):
                 if (i := self._looked_up(module)) is not None:
                     self.running[i] += 1
+                    self.ran.add(i)
                 return
             for i in self.owners.get(module, ()):
                 self.running[i] += 1
+                self.ran.add(i)
                 if self.running[i] == 1 and moved[i]:  # else an outer owner has swapped it already
                     p = self.params[i]
                     theta = p.data
@@ -197,8 +205,15 @@ def _every_module_runs() -> Iterator[None]:
         torch.backends.mha.set_fastpath_enabled(enabled)
 
 
+def _is_compiled(module: nn.Module) -> bool:
+    """torch.compile(module), not module.compile(), whose hooks are called."""
+    return hasattr(module, "_orig_mod")
+
+
 def _is_lookup(module: nn.Module) -> bool:
     if type(module) is not nn.Embedding or "forward" in vars(module):  # accelerate wraps forward
+        return False
+    if module._forward_pre_hooks:  # may read the weight
         return False
     return module.max_norm is None and module._parameters.keys() == {"weight"}  # spectral_norm, pruning: weight_orig
 

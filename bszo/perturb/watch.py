@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from torch import Tensor
-from torch.overrides import TorchFunctionMode
+from torch.overrides import TorchFunctionMode, _get_current_function_mode_stack, _pop_mode, _push_mode
 
 _READERS = (Tensor.item, Tensor.tolist, Tensor.__float__, Tensor.__int__, Tensor.__bool__)
 
@@ -27,12 +27,17 @@ class Watch(TorchFunctionMode):
 
     @contextmanager
     def off(self) -> Iterator[None]:
-        """Look away for a while."""
-        self.__exit__(None, None, None)
+        """Look away for a while, as do the modes that the closure has entered since. In a thread of the closure's own,
+        which has no mode of ours, nothing happens."""
+        modes = _get_current_function_mode_stack()
+        above = modes[modes.index(self) :] if self in modes else []
+        for _ in above:
+            _pop_mode()
         try:
             yield
         finally:
-            self.__enter__()
+            for mode in above:
+                _push_mode(mode)
 
 
 def flat(values: Any) -> Iterator[Any]:

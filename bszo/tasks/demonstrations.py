@@ -7,7 +7,7 @@ import torch
 
 from bszo.errors import DataError
 from bszo.tasks.task import Example
-from bszo.tasks.template import MASK
+from bszo.tasks.template import MASK, Style
 
 SEPARATOR = "\n\n"
 
@@ -24,13 +24,15 @@ def choose(examples: Sequence[Example], num_shots: int, seed: int) -> list[Examp
     return [examples[i] for i in order[:num_shots].tolist()]
 
 
-def demonstrated(example: Example, shots: Sequence[Example]) -> Example:
-    """The example behind the shots, each with its right option, one empty line after each."""
-    return replace(example, prompt="".join(_answered(shot) + SEPARATOR for shot in shots) + example.prompt)
+def demonstrated(example: Example, shots: Sequence[Example], style: Style) -> Example:
+    """The example behind the shots, each with its right option, one empty line after each.
+
+    Args:
+        style: what all of them were made for; a causal prompt may hold the mask's letters as any others.
+    """
+    return replace(example, prompt="".join(_answered(shot, style) + SEPARATOR for shot in shots) + example.prompt)
 
 
-def _answered(shot: Example) -> str:
+def _answered(shot: Example, style: Style) -> str:
     option = shot.options[shot.label]
-    if MASK not in shot.prompt:
-        return shot.prompt + option
-    return shot.prompt.replace(MASK, option.strip())
+    return shot.prompt + option if style == "causal" else shot.prompt.replace(MASK, option.strip())

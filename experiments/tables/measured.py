@@ -151,7 +151,7 @@ def _elsewhere(rows: Sequence[Measured]) -> Section:
 
 
 def _ceilings(rows: Sequence[Measured]) -> Section:
-    """What no engine passes that makes every perturbed weight once: the forward passes, and these and the bytes."""
+    """The forward passes, which no engine passes, and beside them what moving the bytes would take at a copy's rate."""
     lines = []
     for row in rows:
         moved = row.forwards_ms + row.bytes_ms if row.forwards_ms and row.bytes_ms else None
@@ -160,12 +160,13 @@ def _ceilings(rows: Sequence[Measured]) -> Section:
                       ratio(row.published_ms, row.forwards_ms), ratio(row.published_ms, moved), row.card))  # fmt: skip
     columns = ("model", "precision", "method", "ours / its forward passes", "by bytes", "as published / ours",
                "by forward passes", "by bytes", "measured on")  # fmt: skip
-    return Section("A step and its ceilings", columns, tuple(lines), notes=(_CEILINGS,))
+    return Section("A step, its forward passes and its bytes", columns, tuple(lines), notes=(_CEILINGS,))
 
 
 _CEILINGS = ("By forward passes, the first is 1.00 at best. Bytes: the parameters read and written once a perturbed"
-             " pass and once for the update, at the bandwidth of a copy of 80 MB in the same run; an embedding's rows"
-             " that nobody looks up come off, what a method keeps comes on top.")  # fmt: skip
+             " pass and once for the update, at the rate of a plain copy in the same run (80 MB, too little for a GPU's"
+             " full rate), a yardstick and no bound; an embedding's rows that nobody looks up come off, what a method"
+             " keeps comes on top.")  # fmt: skip
 
 
 def text(value: float | None) -> str:

@@ -120,3 +120,11 @@ def test_stochastic_rounding_is_reproducible(zeroth_order: Any, problem: Make) -
             optimizer.step(module)
         results.append([p.detach().clone() for p in module.parameters()])
     assert all(torch.equal(p, q) for p, q in zip(*results, strict=True))
+
+
+def test_an_expanded_parameter_is_refused(zeroth_order: Any, problem: Make) -> None:
+    module: Any = problem()
+    module.matrix = nn.Parameter(torch.ones(4).expand(3, 4))
+    module.matrix.owner = module  # type: ignore[attr-defined]
+    with pytest.raises(OptimError, match=r"^params: a parameter is an expanded view"):
+        zeroth_order(module.parameters())

@@ -53,6 +53,24 @@ def test_forwards_and_steps_are_counted_as_documented(method: Any, problem: Make
     assert optimizer.num_forwards == extra <= method.forwards + 1
 
 
+@pytest.mark.parametrize("streaming", [True, False])
+def test_a_default_device_makes_no_difference(zeroth_order: Any, problem: Make, streaming: bool) -> None:
+    def after(device: str) -> list[Tensor]:
+        module = problem()
+
+        def closure() -> Tensor:
+            with torch.device("cpu"):
+                return module()
+
+        with torch.device(device):
+            optimizer = zeroth_order(module.parameters(), **({"module": module} if streaming else {}))
+            for _ in range(3):
+                optimizer.step(closure)
+        return bits(module)
+
+    assert same(after("meta"), after("cpu"))
+
+
 def test_same_seed_same_bits_other_seed_other_bits(zeroth_order: Any, problem: Make) -> None:
     results = []
     for seed in (3, 3, 4):

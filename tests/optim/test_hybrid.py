@@ -124,6 +124,13 @@ def test_a_border_out_of_range_is_refused(more: dict[str, Any], message: str) ->
         Hybrid(model.parameters(), **{"zeroth_order": partial(MeZO, lr=1e-3), "algorithm": SGD, "module": model} | more)
 
 
+def test_parameters_that_come_later_are_refused() -> None:
+    model = opt()
+    optimizer = Hybrid(model.parameters(), zeroth_order=partial(MeZO, lr=1e-3), algorithm=SGD, module=model)
+    with pytest.raises(OptimError, match=r"^add_param_group\(\): on which side of the border"):
+        optimizer.add_param_group({"params": [torch.nn.Parameter(torch.zeros(2))]})
+
+
 def test_it_has_no_trajectory() -> None:
     model = opt()
     optimizer = Hybrid(model.parameters(), zeroth_order=partial(MeZO, lr=1e-3), algorithm=SGD, module=model)

@@ -136,7 +136,9 @@ def test_an_exception_in_the_middle_of_a_module_leaves_theta_and_no_hook(
 def test_a_loss_that_is_not_finite_brings_theta_home(kind: str, value: float) -> None:
     module = nn.Linear(3, 2).double()
     losses = iter([1.0, value])
-    tested, before = oracle(kind, module, lambda: next(losses)), [p.detach().clone() for p in parts(module)]
+    x = torch.ones(3, dtype=torch.float64)
+    tested = oracle(kind, module, lambda: (module(x), next(losses))[1])
+    before = [p.detach().clone() for p in parts(module)]
     tested.step = 12
     tested.loss({3: 0.1})
     with pytest.raises(NonFiniteLoss, match="step 12") as caught:

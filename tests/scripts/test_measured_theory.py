@@ -14,13 +14,12 @@ SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"
 
 
 @pytest.fixture
-def theory(monkeypatch: pytest.MonkeyPatch) -> Any:
-    monkeypatch.setattr(sys, "path", [str(SCRIPTS), *sys.path])  # scripts import the ones beside them
+def theory() -> Any:
     return importlib.import_module("measure_theory")
 
 
 @pytest.fixture
-def descent(theory: Any) -> Any:
+def descent() -> Any:
     return importlib.import_module("measure_descent")
 
 

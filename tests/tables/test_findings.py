@@ -10,7 +10,7 @@ from experiments import record as records
 from experiments.grid import Point, load
 from experiments.tables.command import Inputs
 from experiments.tables.evidence import Evidence, sides
-from experiments.tables.findings import FINDINGS, written
+from experiments.tables.findings import FINDINGS, UnknownFinding, written
 from tests.tables.test_sweeper import written as made
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -52,9 +52,10 @@ def test_without_records_it_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert text.count("(not run)") >= len(FINDINGS) - 3 and "{" not in text
 
 
-def test_a_name_that_nothing_makes_is_an_error(tmp_path: Path):
-    with pytest.raises(KeyError, match="nothing"):
-        written("{nothing}", Inputs(tmp_path))
+@pytest.mark.parametrize(("text", "message"), [("{nothing}", "{nothing} names no finding"), ("{", "Single '{'")])
+def test_a_name_that_nothing_makes_is_an_error(tmp_path: Path, text: str, message: str):
+    with pytest.raises(UnknownFinding, match=message):
+        written(text, Inputs(tmp_path))
 
 
 def test_tables_by_hand(evidence: Evidence):

@@ -87,10 +87,12 @@ MASKED = [Example(f"t:{i}", f"text {i} It was <mask> .", (" bad", "good"), i % 2
 
 def test_shots_stand_in_front_with_their_right_answers() -> None:
     asked = Example("v:0", "who ? It was", (" bad", " good"), 0)
-    assert demonstrated(asked, CAUSAL[:2]).prompt == "text 0 It was bad\n\ntext 1 It was good\n\nwho ? It was"
-    assert demonstrated(asked, []) == asked
+    assert demonstrated(asked, CAUSAL[:2], "causal").prompt == "text 0 It was bad\n\ntext 1 It was good\n\nwho ? It was"
+    assert demonstrated(asked, [], "causal") == asked
+    letters = Example("t:0", "a <mask> It was", (" bad", " good"), 1)
+    assert demonstrated(asked, [letters], "causal").prompt == "a <mask> It was good\n\nwho ? It was"
     masked = Example("v:0", "who ? It was <mask> .", (" bad", "good"), 0)
-    prompt = demonstrated(masked, MASKED[:2]).prompt
+    prompt = demonstrated(masked, MASKED[:2], "masked").prompt
     assert prompt == "text 0 It was bad .\n\ntext 1 It was good .\n\nwho ? It was <mask> ."
 
 
