@@ -76,6 +76,9 @@ def checked_composition(arguments: Sequence[str]) -> Iterator[None]:
     Raises:
         ConfigError: from inside, too: the first key or flag that could run code.
     """
+    for argument in arguments:  # -protocol=smoke would be --package, and say nothing
+        if re.match(r"-(?!cd=|cp=|cn=|sc=)[a-z]\w*[\w.]*=", argument):
+            raise ConfigError(f"{argument}: an override has no dash: {argument[1:]}")
     if any(argument.startswith("--e") for argument in arguments):  # also argparse's abbreviations
         raise ConfigError("--experimental-rerun: reads a pickle, which can run code; use python -m experiments.rerun")
     plain, MAIN.ConfigLoaderImpl = MAIN.ConfigLoaderImpl, CheckedLoader

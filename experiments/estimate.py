@@ -16,7 +16,7 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
 from experiments.grid import CONF, Point
-from experiments.selection import Record
+from experiments.selection import Record, value_of
 from experiments.tables.measured import paper
 from experiments.tables.names import METHODS, MODELS, shown
 
@@ -102,7 +102,7 @@ class Clock:
         key = tuple(point[group] for group in groups)
         if key not in self._paces:
             alike = [record for record in self.records
-                     if all(record["choices"].get(group) == point[group] for group in groups)]  # fmt: skip
+                     if all(value_of(record, group) == point[group] for group in groups)]  # fmt: skip
             self._paces[key] = Pace(
                 statistics.median(record["train_seconds"] / record["num_forwards"] for record in alike),
                 statistics.median(record["evaluation_seconds"] for record in alike), len(alike),

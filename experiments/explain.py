@@ -15,6 +15,7 @@ from omegaconf.errors import OmegaConfBaseException
 from experiments.hints import did_you_mean, who_has
 
 _NOT_A_KEY = re.compile(r"Could not override '([^']+)'")
+FOLDER = {"model": "path", "data": "root"}
 _NOT_AN_OPTION = re.compile(r"(?:Could not find|Could not load) '([^']+)'")
 
 
@@ -30,9 +31,12 @@ def explain(error: Exception, conf: Path, arguments: Sequence[str], beside: Sequ
     text = str(error)
     cause = error if isinstance(error, OmegaConfBaseException) else error.__cause__
     if found := _NOT_AN_OPTION.search(text):
-        group, _, option = found[1].rpartition("/")
+        named = (argument.partition("=") for argument in arguments)
+        group, option = next(((g, o) for g, _, o in named if f"{g}/{o}" == found[1]), found[1].rpartition("/")[::2])
         if (conf / group).is_dir() and group:
             return _no_choice(group, option, (conf, *beside, *_config_dirs(arguments)))
+    if text.startswith("Ambiguous value for argument"):
+        return f"{_first_line(text)}: several values are a sweep, which needs --multirun"
     if text.startswith("Config group override must be"):  # optimizer=null, optimizer=3
         folders = (conf, *beside, *_config_dirs(arguments))
         pairs = [argument.partition("=")[::2] for argument in arguments]
@@ -66,6 +70,8 @@ def of_hydra(error: Exception, conf: Path, arguments: Sequence[str]) -> str | No
 
 def _no_choice(group: str, option: str, folders: Sequence[Path]) -> str:
     choices = {file.stem for folder in folders for file in (folder / group).glob("*.yaml")}
+    if "/" in option and "local" in choices:
+        return f"{group}={option}: no such choice; a folder: {group}=local {group}.{FOLDER[group]}={option}"
     return f"{group}={option}: no such choice{did_you_mean(option, choices)}"
 
 

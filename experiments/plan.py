@@ -128,6 +128,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for name in options.sweeps:
             whole_grid, wanted = load(name, options.profile), overrides(" ".join(options.pick))
             grid = replace(whole_grid, points=tuple(p for p in whole_grid.points if holds(p, wanted)))
+            if not grid.points:
+                raise GridError(f"--pick {' '.join(options.pick)}: no run of {name} has it")
             lines = plan(grid, records)
             console.print(shown_table(grid, lines))
             to_do = total([to_do, *lines.values()])
@@ -140,6 +142,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print(f"From nothing, all of it: {whole(from_nothing, options.jobs)}.")
     if blocks:
         print("Block-wise runs are counted with one block; a model has one a layer, and embeddings and head.")
+    if options.profile == "local":
+        print("Counted by the records of all local models and rows; a sweep goes by those of its own.")
     for line in left_out(problems, f" of profile {options.profile}"):
         print(line)
     return 0

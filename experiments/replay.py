@@ -18,6 +18,7 @@ from bszo.models.saved import save_tuned
 from bszo.trajectory import Trajectory, read, replay
 from experiments.build import make_optimizer, resolve_device
 from experiments.schema import SUPPLIED, Directions
+from experiments.selection import model_node
 from experiments.tunings import Attached
 from experiments.typed import check_arguments, check_targets, check_values, typed
 
@@ -75,6 +76,7 @@ def _checked(whole: dict[str, Any]) -> tuple[dict[str, Any], Attached | None]:
 def run(arguments: argparse.Namespace) -> None:
     """All that the command does, in the order in which it can fail soonest."""
     trajectory, out = read(arguments.trajectory), Path(arguments.out)
+    base = str(model_node(arguments.base).get("path", arguments.base))
     if out.exists() or not out.parent.is_dir():
         raise TrajectoryError(f"{out}: is there already" if out.exists() else f"{out.parent}: is no folder")
     header, many = trajectory.header, len(trajectory.steps)
@@ -82,7 +84,7 @@ def run(arguments: argparse.Namespace) -> None:
     print(f"read {many} steps of {header.optimizer} in {header.dtype}, {trajectory.num_bytes} bytes{end}")
     if trajectory.problem:
         print(f"{arguments.trajectory}: {trajectory.problem}", file=sys.stderr)
-    model = rebuild(trajectory, arguments.base, arguments.to, arguments.device)
+    model = rebuild(trajectory, base, arguments.to, arguments.device)
     from transformers.utils import logging  # loaded with the model; a wrong log is told before it
 
     logging.disable_progress_bar()
@@ -95,7 +97,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """The command line; returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m experiments.replay", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("trajectory", metavar="TRAJECTORY", help="the log of a run")
-    parser.add_argument("--base", required=True, metavar="MODEL", help="the model that the run started from")
+    parser.add_argument("--base", required=True, metavar="MODEL",
+                        help="what the run started from: a name of conf/model, a folder, or a name on the hub")
     parser.add_argument("--to", type=int, metavar="STEP", help="steps to take (default: all)")
     parser.add_argument("--out", required=True, metavar="DIR", help="folder for the model; must not exist")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="default: the run's kind")

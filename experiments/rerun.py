@@ -158,7 +158,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(error, file=sys.stderr)
         return 1
     except KeyboardInterrupt as stop:
-        print(f"{stop or 'interrupted'}; the same command goes on", file=sys.stderr)
+        print(f"{str(stop) or 'interrupted'}; the same command goes on", file=sys.stderr)
         return 130
     return 0 if equal else 3
 

@@ -9,7 +9,7 @@ import logging
 import os
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -93,10 +93,16 @@ def job(config: DictConfig) -> None:
     if code == 0:
         return
     if own or speaker():
-        print(line, file=sys.stderr)
+        say(line)
     if settings.mode == RunMode.MULTIRUN and code != EXIT_CODES["interrupted"]:
         raise RunFailed(line, code, heard="submitit" not in settings.launcher._target_)
     sys.exit(code)
+
+
+def say(line: object) -> None:
+    """To whoever still listens: a Ctrl-C ends what stderr is piped into, too."""
+    with suppress(OSError):
+        print(line, file=sys.stderr, flush=True)
 
 
 def speaker() -> bool:
@@ -130,23 +136,23 @@ def main() -> None:
             hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(job)()
     except RunFailed as failed:
         if not failed.heard:
-            print(failed.line, file=sys.stderr)
+            say(failed.line)
         sys.exit(failed.code)
     except (BszoError, HydraException, OmegaConfBaseException) as error:
         if wants_traceback:
             raise
         if speaker():
-            print(error if isinstance(error, BszoError) else explain(error, CONF, sys.argv[1:]), file=sys.stderr)
+            say(error if isinstance(error, BszoError) else explain(error, CONF, sys.argv[1:]))
         sys.exit(1)
     except KeyboardInterrupt as stop:  # between runs, or once the record is written
         if speaker():
-            print(f"stopped by {stop or 'SIGINT'}", file=sys.stderr)
+            say(f"stopped by {str(stop) or 'SIGINT'}")
         sys.exit(EXIT_CODES["interrupted"])
     except Exception as error:
         if wants_traceback or (line := of_hydra(error, CONF, sys.argv[1:])) is None:
             raise
         if speaker():
-            print(line, file=sys.stderr)
+            say(line)
         sys.exit(1)
 
 

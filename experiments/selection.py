@@ -112,14 +112,15 @@ def _settled(record: Record | None) -> bool:
 
 def fits(record: Record, point: Point) -> bool:
     """True where every value of the point is the record's: a group's choice, or a key of the configuration."""
-    return all(_value(record, key) == literal(value) for key, value in point.items() if not _says_where(key))
+    return all(value_of(record, key) == literal(value) for key, value in point.items() if not says_where(key))
 
 
-def _says_where(key: str) -> bool:
+def says_where(key: str) -> bool:
+    """A key that moves no number: where a run is, and whom it tells."""
     return key.split(".")[0] in ("tracker", "paths", "device", "threads", "checkpoint")
 
 
-def _value(record: Record, key: str) -> Any:
+def value_of(record: Record, key: str) -> Any:
     if key == "model" and record["config"]["model"].get("name") is None:
         return "local"
     if key in record["choices"]:
@@ -162,8 +163,14 @@ def _same(held: Any, shipped: Any, key: str, record: Record, point: Point) -> bo
         return not isinstance(held, Mapping) or all(
             _same(held[name], value, f"{key}.{name}", record, point) for name, value in shipped.items() if name in held)
     if isinstance(shipped, str) and shipped.startswith("${"):
-        return held == _value(record, shipped[2:-1])
+        return held == value_of(record, shipped[2:-1])
     return held == shipped or (isinstance(shipped, str) and held == literal(shipped))
+
+
+def model_node(name: str) -> Mapping[str, Any]:
+    """conf/model/NAME.yaml; empty where there is none, or it leaves the path open."""
+    node = shipped_node(CONF / "model" / f"{name}.yaml") if "/" not in name else {}
+    return {} if node.get("path") == "???" else node
 
 
 @cache

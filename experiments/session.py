@@ -154,9 +154,9 @@ class Session:
                 raise
             return "out_of_memory", str(error)
         except KeyboardInterrupt as signal:
-            stopped = f"stopped by {signal or 'SIGINT'}"
+            stopped = f"stopped by {str(signal) or 'SIGINT'}"
             if self.group.size > 1 and str(signal) == "SIGTERM":
-                stopped += ", as torchrun does where another process has failed"
+                stopped += ", as torchrun does where another process has failed or it is stopped itself"
             return "interrupted", stopped
         return "ok", None
 

@@ -29,6 +29,8 @@ class Signals:
         if threading.current_thread() is threading.main_thread():
             for number in STOPPING:
                 self._before[number] = signal.signal(number, self._receive)
+            # told before the run came here: it ends at its first border
+            self._pending = next(filter(None, map(_told, self._before.values())), None)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -57,3 +59,24 @@ class Signals:
         if self._pending is not None:
             name, self._pending = self._pending, None
             raise KeyboardInterrupt(name)
+
+
+class Listening:
+    """Of a process that takes run after run: a signal between runs, or before one begins, is remembered in `told`."""
+
+    def __init__(self) -> None:
+        self.told: str | None = None
+
+    def begin(self) -> None:
+        """From now on, in the main thread, as long as the process lives."""
+        if threading.current_thread() is threading.main_thread():
+            for number in STOPPING:
+                signal.signal(number, self.receive)
+
+    def receive(self, number: int, _: FrameType | None) -> None:
+        self.told = self.told or signal.Signals(number).name
+
+
+def _told(handler: object) -> str | None:
+    listening = getattr(handler, "__self__", None)
+    return listening.told if isinstance(listening, Listening) else None

@@ -7,6 +7,8 @@ passed on to every run.
 
 import time
 from collections.abc import Sequence
+from contextlib import redirect_stderr
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +24,7 @@ from experiments.composing import literal
 from experiments.grid import Grid, GridError, Point, parse
 from experiments.outcome import RunFailed
 from experiments.progress import Progress, clock, log, speak
-from experiments.selection import Record, Shelf, missing_runs
+from experiments.selection import Record, Shelf, missing_runs, says_where
 from experiments.tables.sources import gather, left_out
 
 ACCEPTED = (3, 4)  # diverged and out of memory are results of a sweep; its cells say so
@@ -80,16 +82,19 @@ class GridSweeper(Sweeper):
             raise ConfigError(str(error)) from error
         wanted, passed = self._split(grid, arguments)
         for group, key in (("model", "model.path"), ("data", "data.root")):  # else each of its runs would say so
-            given = any(text.startswith(f"{key}=") for text in passed)
-            if not given and any(point.get(group) == "local" for point in wanted.points):
+            folders = [text.partition("=")[2] for text in passed if text.startswith(f"{key}=")]
+            if not folders and any(point.get(group) == "local" for point in wanted.points):
                 raise ConfigError(f"{key}: needs a value ({group}=local {key}=DIR) in the profile {grid.profile}")
+            if folders and not (folder := Path(str(OmegaConf.select(self.composed, key))).expanduser()).is_dir():
+                raise ConfigError(f"{key}={folder}: there is no such folder")
         runs = Path(self.composed.paths.runs) / grid.profile
         passed = [f"paths.runs={literal(str(runs))}", *self._voices(grid.profile, passed), *passed]
         speak()
         for line in left_out(gather(runs)[1]):
             log.info(line)
         name, started = f"{grid.name} {grid.profile}", time.monotonic()
-        failed = launched = 0
+        failed: list[str] = []
+        launched = 0
         for phase, what in enumerate(("to choose learning rates", "for the cells")):
             chosen = self.missing(wanted, runs)[phase]
             log.info("%s: %s to do %s", name, number(chosen), what)
@@ -98,7 +103,8 @@ class GridSweeper(Sweeper):
                     failed += self._launch(chosen, passed, launched)
                 launched += len(chosen)
         if failed:
-            line = f"{grid.name}: {failed} of {launched} runs could not be run; the same command tries again"
+            line = (f"{grid.name}: {len(failed)} of {launched} runs could not be run, the first because: {failed[0]};"
+                    " the same command tries again")
             log.info(line)
             raise RunFailed(line, 1)
         left = sum(map(len, self.missing(wanted, runs)))  # others do them, or an override made them another's cells
@@ -124,7 +130,7 @@ class GridSweeper(Sweeper):
             key = override.get_key_element()
             if key == "sweep" or key.startswith("sweep."):
                 continue
-            if not any(key in point for point in points):
+            if says_where(key) or not any(key in point for point in points):
                 passed.append(argument)
                 continue
             values = [str(v) for v in override.sweep_string_iterator()] if override.is_sweep_override() else [
@@ -132,7 +138,7 @@ class GridSweeper(Sweeper):
             left = [point for point in points if key in point and self._read(key, point[key]) in values]
             if not left:
                 valid = sorted({point[key] for point in points if key in point})
-                raise ConfigError(f"{argument}: no run of {grid.name} has it; {', '.join(valid)} are valid")
+                raise ConfigError(f"{argument}: no run of {grid.name} has it; valid: {', '.join(valid)}")
             points = left
         return Grid(**{**vars(grid), "points": tuple(points)}), passed
 
@@ -140,16 +146,19 @@ class GridSweeper(Sweeper):
         """A point's value as Hydra reads it from a command line: 1e-3 is 0.001."""
         return self.parser.parse_override(f"{key}={text}").get_value_element_as_str()
 
-    def _launch(self, runs: Sequence[Point], passed: Sequence[str], first: int) -> int:
-        """Launch all, return how many could not be run."""
+    def _launch(self, runs: Sequence[Point], passed: Sequence[str], first: int) -> list[str]:
+        """Launch all, return why some could not be run."""
+        given = {text.partition("=")[0] for text in passed}
         jobs = [
-            [*(f"{key}={value}" for key, value in run.items()), *(text.replace(NUMBER, str(i)) for text in passed)]
+            [*(f"{key}={value}" for key, value in run.items() if key not in given),
+             *(text.replace(NUMBER, str(i)) for text in passed)]
             for i, run in enumerate(runs, start=first)
         ]
-        failed = 0
+        failures = []
         for result in self.launcher.launch(jobs, initial_job_idx=first):
             try:
-                _ = result.return_value
+                with redirect_stderr(StringIO()):  # Hydra would print the run's overrides, too
+                    _ = result.return_value
             except RunFailed as failure:
-                failed += failure.code not in ACCEPTED
-        return failed
+                failures += [failure.line] if failure.code not in ACCEPTED else []
+        return failures

@@ -41,7 +41,10 @@ LAYERS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "experiments.estimate": (("experiments",), ("hydra", "omegaconf", "torch", "yaml")),
     "experiments.plan": (("experiments",), ("rich",)),
     "experiments.progress": (("experiments.record", "experiments.grid", "experiments.selection"), ()),
-    "hydra_plugins": (("experiments", "bszo.errors"), ("hydra", "omegaconf")),
+    "hydra_plugins": (
+        ("experiments", "bszo.errors"),
+        ("hydra", "omegaconf", "psutil", "hydra_plugins.hydra_joblib_launcher"),
+    ),
     # the optimizers come through Hydra's instantiate alone: no bszo.optim, no bszo.perturb
     "experiments": (
         ("experiments", "bszo.models", "bszo.tasks", "bszo.errors", "bszo.__version__"),

@@ -22,6 +22,7 @@ from bszo.trajectory import TrajectoryWriter, describe, read, record
 from bszo.trajectory.writer import encode
 from experiments.build import make_optimizer
 from experiments.replay import main
+from experiments.selection import model_node
 
 ROOT = Path(__file__).resolve().parents[1]
 WORDS = ["<s>", "<pad>", "</s>", "<unk>", "good", "bad", "film", "it", "was"]
@@ -93,6 +94,15 @@ def test_as_a_command_of_its_own(base: Path, tmp_path: Path, run: tuple[Path, li
                           text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert run[1][2] in done.stdout and (tmp_path / "out" / "model.safetensors").is_file()
+
+
+def test_a_model_is_named_as_for_a_run(base: Path, tmp_path: Path, run: tuple[Path, list[str]],
+                                       monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "mine.yaml").write_text(f"path: {base}\n")
+    monkeypatch.setattr("experiments.selection.CONF", tmp_path)
+    assert command(run[0], Path("mine"), tmp_path / "out") == 0
+    assert model_node("local") == model_node("../secret") == {}
 
 
 def test_nothing_private_is_written(base: Path, tmp_path: Path, run: tuple[Path, list[str]]) -> None:

@@ -12,6 +12,7 @@ from bszo.models.locate import ASSET, locate
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 KINDS = ("auto", "masked", "causal")
+SPREADS = ("auto", "balanced", "balanced_low_0", "sequential")  # of accelerate
 
 
 def load_model(
@@ -48,6 +49,8 @@ def load_model(
     source = {"pretrained_model_name_or_path": str(folder or path), "trust_remote_code": False}
     if folder is None and revision is not None:
         source["revision"] = revision
+    if isinstance(device_map, str) and device_map not in SPREADS:
+        raise ModelError(f"model.device_map={device_map}: must be one of {', '.join(SPREADS)}, or {{module: device}}")
     _refuse_offload(path, device_map.values() if isinstance(device_map, dict) else ())
     with _quiet():
         style, tokenizer, module = _read(source, path, folder is not None, kind, DTYPES[dtype], device_map)

@@ -13,6 +13,7 @@ from experiments.tables.accuracy import AVERAGE, Kind, blocks
 from experiments.tables.budgets import BUDGETS
 from experiments.tables.evidence import NOT_RUN, PROFILE, Evidence, mean, numbers, sides
 from experiments.tables.layout import rectangle
+from experiments.tables.names import METHODS, shown
 
 LOW, EPS = ("bf16", "bf16-sr", "fp16"), ("1e-4", "1e-3")  # of the walk's study
 ABLATIONS = {"table5a": "m = k", "table5b": "m = k + 1"}
@@ -112,14 +113,17 @@ def _points(values: Iterable[float]) -> str:
 
 
 def walk_losses(evidence: Evidence) -> str:
-    """A row a precision and eps: the last training loss with either walk minus fp32's, the median of the pairs."""
-    lines = []
+    """A row a precision and eps: by method the last training loss minus fp32's, as published / exact, medians."""
+    found: dict[tuple[str, str], dict[str, dict[str, list[float]]]] = {}
     for precision, eps in product(LOW, EPS):
-        behind = evidence.paired("precision", precision, "fp32", "walk", wanted={"optimizer.eps": eps}, score=_loss)
-        gaps = [[gap for point, gap in behind if point["optimizer.perturbation"] == how] for how in walks.WALKS]
-        lines += [[precision, eps, *(f"{_median(own)} ({len(own)})" for own in gaps)]] if any(gaps) else []
-    heads = ("precision", "eps", *(f"{how} minus fp32" for how in walks.WALKS))
-    return "\n".join(rectangle(heads, lines)) if lines else NOT_RUN
+        for point, gap in evidence.paired("precision", precision, "fp32", "walk", wanted={"optimizer.eps": eps},
+                                          score=_loss):  # fmt: skip
+            walked = found.setdefault((precision, eps), {}).setdefault(shown(METHODS, point["optimizer"]), {})
+            walked.setdefault(point["optimizer.perturbation"], []).append(gap)
+    methods = list(dict.fromkeys(method for row in found.values() for method in row))
+    lines = [[*setting, *(" / ".join(_median(row.get(method, {}).get(how, [])) for how in walks.WALKS)
+                          for method in methods)] for setting, row in found.items()]  # fmt: skip
+    return "\n".join(rectangle(("precision", "eps", *methods), lines)) if lines else NOT_RUN
 
 
 def _loss(record: Record) -> float:

@@ -1,8 +1,11 @@
 """Sweeps by Hydra's launchers: each run in a process of its own, a GPU of its own, as a Slurm job."""
 
+import itertools
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -11,6 +14,7 @@ import pytest
 
 from experiments import gpus
 from experiments import record as records
+from experiments.outcome import EXIT_CODES
 from tests.killing import PATIENCE
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -34,6 +38,38 @@ def test_runs_of_a_sweep_in_processes_of_their_own(tmp_path: Path):
         assert "diverged: " in said  # also where a run's own words go to a file
         found = records.load_all([tmp_path / launcher / "runs"])
         assert sorted(record["status"] for record in found) == ["diverged", "ok"]
+
+
+@pytest.mark.parametrize(("number", "to_group"), [(signal.SIGINT, True), (signal.SIGTERM, False)])
+def test_a_signal_lets_every_process_save(number: int, to_group: bool, tmp_path: Path):
+    """Ctrl-C in a terminal, which reaches all and the listener of stderr too, and a kill of the sweep alone."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "experiments.run", *SWEEP[:3], "optimizer=mezo", "seed=1,2,3,4",
+         "protocol.num_steps=100000", "protocol.eval_every=100000", "hydra/launcher=processes",
+         f"paths.results={tmp_path}"],
+        stderr=subprocess.PIPE, text=True, cwd=ROOT, env=os.environ | {"OMP_NUM_THREADS": "1"},
+        start_new_session=True,
+    )  # fmt: skip
+    assert process.stderr is not None
+    begun = itertools.islice((line for line in process.stderr if line.startswith("step 0:")), 2)
+    assert len(list(begun)) == 2
+    if to_group:
+        process.stderr.close()
+        os.killpg(process.pid, number)
+    else:
+        process.send_signal(number)
+    assert process.wait(PATIENCE) == EXIT_CODES["interrupted"]
+    found = records.load_all([tmp_path / "runs"])
+    name = signal.Signals(number).name
+    assert [(r["status"], r["reason"]) for r in found] == [("interrupted", f"stopped by {name}")] * 2
+    for record in found:
+        saved = (tmp_path / "checkpoints" / record["signature"]).glob("*")
+        assert any(saved) == (record["num_steps"] > 0)
+    end = time.monotonic() + PATIENCE
+    with pytest.raises(ProcessLookupError):  # nobody of its group is left
+        while time.monotonic() < end:
+            os.killpg(process.pid, 0)
+            time.sleep(0.1)
 
 
 FAKE_SBATCH = """#!/bin/sh

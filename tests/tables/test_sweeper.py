@@ -139,13 +139,13 @@ def test_first_the_rates_then_the_cells(tmp_path: Path):
         return written(job, tmp_path / "mini", 0.9 if job["optimizer.lr"] == "0.0003" else 0.6)
 
     made, launcher = sweeper(tmp_path, run)
-    made.sweep(["sweep=table1", "task=sst2", "optimizer=mezo", "tracker.log_every=7"])
+    made.sweep(["sweep=table1", "task=sst2", "optimizer=mezo", "tracker.log_every=7", "tracker=wandb"])
     (first, choosing), (second, cells) = launcher.launches
     assert (first, second) == (0, 3)
     assert [job["optimizer.lr"] for job in choosing] == ["0.001", "0.0003", "0.0001"]
     assert {job["seed"] for job in choosing} == {"0"} and {job["fidelity"] for job in choosing} == {"corrected"}
     assert len(cells) == 9 and {job["optimizer.lr"] for job in cells} == {"0.0003"}
-    assert all(job["tracker.log_every"] == "7" for job in choosing + cells)
+    assert all((job["tracker.log_every"], job["tracker"]) == ("7", "wandb") for job in choosing + cells)
     folders = {str(made.parser.parse_override(f"paths.runs={job['paths.runs']}").value()) for job in choosing + cells}
     assert folders == {str(tmp_path / "mini")}
     again, launcher = sweeper(tmp_path, run)
@@ -199,13 +199,13 @@ def test_divergence_is_a_result_and_a_crash_is_not(tmp_path: Path):
     launcher.launch = lambda jobs, initial_job_idx: [Failed(3) for _ in jobs]  # type: ignore[method-assign]
     made.sweep(["task=sst2", "optimizer=mezo"])
     launcher.launch = lambda jobs, initial_job_idx: [Failed(1) for _ in jobs]  # type: ignore[method-assign]
-    with pytest.raises(RunFailed, match="table1: 3 of 3 runs could not be run; the same command tries again"):
+    with pytest.raises(RunFailed, match="table1: 3 of 3 runs could not be run, the first because: it failed; the same"):
         made.sweep(["task=sst2", "optimizer=mezo"])
 
 
 def test_a_pick_that_leaves_nothing_is_an_error(tmp_path: Path):
     made, _ = sweeper(tmp_path, lambda job: {})
-    with pytest.raises(ConfigError, match=r"optimizer=sgd: no run of table1 has it; .*mezo.* are valid"):
+    with pytest.raises(ConfigError, match=r"optimizer=sgd: no run of table1 has it; valid: .*mezo"):
         made.sweep(["optimizer=sgd"])
 
 
@@ -217,8 +217,10 @@ def test_a_pick_that_leaves_nothing_is_an_error(tmp_path: Path):
         (["sweep=table1"], "sweep=table1: its runs need --multirun"),
         (["--multirun", "sweep=table1", "sweep.profile=local"],
          "model.path: needs a value (model=local model.path=DIR)"),
-        (["--multirun", "sweep=table1", "sweep.profile=local", "model=local", "model.path=x"],
+        (["--multirun", "sweep=table1", "sweep.profile=local", "model=local", "model.path=tests"],
          "data.root: needs a value (data=local data.root=DIR)"),
+        (["--multirun", "sweep=table1", "sweep.profile=local", "model=local", "model.path=nowhere"],
+         "model.path=nowhere: there is no such folder"),
     ],
 )
 def test_the_command_s_errors_are_one_line(arguments: list[str], line: str, tmp_path: Path):
@@ -316,3 +318,8 @@ def test_every_shipped_rate_is_read():
     assert found["tiny-roberta", "bszo"] == (0.03, 0.01, 0.003)
     choosing, cells = missing_runs(load("table1", "mini"), Shelf([]))
     assert len(choosing) == 5 * 6 * 3 and cells == []
+
+
+def test_a_plan_of_no_run_is_an_error(capsys: pytest.CaptureFixture[str]):
+    assert plan_command(["table1", "--profile", "mini", "--pick", "task=sst9"]) == 1
+    assert capsys.readouterr().err == "--pick task=sst9: no run of table1 has it\n"

@@ -1,0 +1,110 @@
+"""`hydra/launcher=processes`: runs of a sweep in processes of their own, all of which a signal lets save.
+
+joblib by itself ends its workers as soon as one of them, or the process that waits for them, is stopped.
+"""
+
+import signal
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from types import FrameType
+from typing import Any, Self
+
+import psutil
+from hydra.core.utils import JobReturn
+from hydra.types import HydraContext, TaskFunction
+from hydra_plugins.hydra_joblib_launcher.joblib_launcher import JoblibLauncher
+from omegaconf import DictConfig
+
+from experiments.outcome import EXIT_CODES, RunFailed
+from experiments.signals import STOPPING, Listening
+
+STOPPED = EXIT_CODES["interrupted"]
+listening = Listening()  # of a worker
+
+
+class ProcessesLauncher(JoblibLauncher):
+    """Once it is told to stop, it starts no run, waits for those that run, and raises KeyboardInterrupt."""
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        super().setup(hydra_context=hydra_context, task_function=Stoppable(task_function), config=config)
+
+    def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
+        with Forwarding() as signals:
+            done = super().launch(UntilTold(job_overrides, signals), initial_job_idx)
+        if signals.told or any(stopped(run) for run in done):
+            raise KeyboardInterrupt(signals.told or "a signal")
+        return done
+
+
+def stopped(run: JobReturn) -> bool:
+    failure = run._return_value  # the property would raise it
+    return isinstance(failure, RunFailed) and failure.code == STOPPED
+
+
+class Stoppable:
+    """A worker's runs: after one that was stopped, or a signal between two, no other begins."""
+
+    def __init__(self, task: TaskFunction) -> None:
+        self.task = task
+
+    def __call__(self, config: DictConfig) -> Any:
+        listening.begin()
+        if listening.told:
+            raise RunFailed(f"stopped by {listening.told}", STOPPED)
+        try:
+            return self.task(config)
+        except SystemExit as end:
+            if end.code != STOPPED:
+                raise
+            listening.told = listening.told or "a signal"
+            raise RunFailed("interrupted", STOPPED) from end
+
+
+class Forwarding:
+    """While entered, the first stopping signal is passed on to all child processes, and does nothing else here.
+
+    A second Ctrl-C does not wait for them. What is passed on is SIGTERM: a worker takes a second Ctrl-C, too, for
+    impatience, and a terminal has sent it the first by itself.
+    """
+
+    def __init__(self) -> None:
+        self.told: str | None = None
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> Self:
+        for number in STOPPING:
+            self._before[number] = signal.signal(number, self._receive)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _receive(self, number: int, _: FrameType | None) -> None:
+        if self.told:
+            if number == signal.SIGINT:
+                raise KeyboardInterrupt(self.told)
+            return
+        self.told = signal.Signals(number).name
+        for child in psutil.Process().children():
+            with suppress(psutil.Error):
+                child.terminate()
+
+
+class UntilTold(Sequence[Any]):
+    """The jobs, of which none is handed out any more once a signal has come."""
+
+    def __init__(self, jobs: Sequence[Any], signals: Forwarding) -> None:
+        self.jobs, self.signals = jobs, signals
+
+    def __len__(self) -> int:
+        return len(self.jobs)
+
+    def __getitem__(self, index: Any) -> Any:
+        return self.jobs[index]
+
+    def __iter__(self) -> Iterator[Any]:
+        for job in self.jobs:
+            if self.signals.told:
+                return
+            yield job
