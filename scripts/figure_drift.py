@@ -8,6 +8,7 @@ from typing import Any
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator, NullLocator
 from style import COLOURS, FIGURES, bare, save
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -18,6 +19,7 @@ from experiments.tables.walks import CURVE, Row, groups, points, reference
 
 WALKS = {"three-leg": COLOURS[1], "two-leg": COLOURS[0], "exact": COLOURS[2]}
 DTYPES: dict[str, Any] = {"float32": ":", "float16": "--", "bfloat16": "-"}
+RINGS = {"float16": "s", "bfloat16": "o"}  # of what was measured before
 NOUGHT = 1e-8  # below it the axis of the drift is linear, so that 0 has a place
 
 
@@ -43,11 +45,14 @@ def build(inputs: Inputs, folder: Path) -> list[Path]:
             rings(panel, model, eps, what, next((row["perplexity"] for row in own if row["step"] == 0), None))
             panel.set_title(f"{model}, eps {eps:g}", fontsize=10)
         line[0].set_ylabel("relative drift" if what == "drift" else "perplexity")
+        if what == "perplexity":
+            plain(line)
     for panel in panels[-1]:
         panel.set_xlabel("steps at learning rate 0")
     keys = [Line2D([], [], color=colour, label=how) for how, colour in WALKS.items()]
     keys += [Line2D([], [], color="black", linestyle=style, label=dtype) for dtype, style in DTYPES.items()]
-    keys.append(Line2D([], [], color="black", marker="o", fillstyle="none", linestyle="none", label="measured before"))
+    keys += [Line2D([], [], color="black", marker=mark, fillstyle="none", linestyle="none",
+                    label=f"{dtype}, measured before") for dtype, mark in RINGS.items()]
     figure.legend(handles=keys, loc="outside upper center", ncols=len(keys), frameon=False, fontsize=8)
     return save(figure, "figure_drift", "scripts/figure_drift.py", folder)
 
@@ -56,6 +61,7 @@ def draw(panel: Axes, data: Sequence[Row], what: str) -> None:
     """One model's curves at one eps."""
     if not data:
         panel.text(0.5, 0.5, "not run", transform=panel.transAxes, ha="center", color="grey")
+        panel.tick_params(left=False, bottom=False, which="both", labelbottom=False)
     for (dtype, _, how), curve in groups(data, CURVE):
         seen = [(row["step"], row[what]) for row in curve if row["step"] and row[what] is not None]
         panel.plot(*zip(*seen, strict=True) if seen else ([], []), DTYPES[dtype], color=WALKS[how], lw=1.4)
@@ -66,6 +72,16 @@ def draw(panel: Axes, data: Sequence[Row], what: str) -> None:
         panel.set_ylim(-NOUGHT / 2, 2)
     else:
         panel.set_yscale("log")
+
+
+def plain(panels: Sequence[Axes]) -> None:
+    """Numbers as they are on the axis that the panels share; within a decade, more than the powers of ten."""
+    low, high = panels[0].get_ylim()
+    axis = panels[0].yaxis
+    if high < 10 * low:
+        axis.set_major_locator(MaxNLocator(4))
+        axis.set_minor_locator(NullLocator())
+    axis.set_major_formatter("{x:g}")
 
 
 def rings(panel: Axes, model: str, eps: float, what: str, start: float | None) -> None:
@@ -83,7 +99,7 @@ def rings(panel: Axes, model: str, eps: float, what: str, start: float | None) -
             value = start * float(row["perplexity"]) / float(row["perplexity_at_start"])
         else:
             continue
-        panel.plot(int(row["steps"]), value, "o", fillstyle="none", color=WALKS[row["walk"]], ms=7)
+        panel.plot(int(row["steps"]), value, RINGS[row["dtype"]], fillstyle="none", color=WALKS[row["walk"]], ms=7)
 
 
 if __name__ == "__main__":

@@ -135,7 +135,11 @@ def _section(title: str, runs: Sequence[Point], shelf: Shelf) -> Section:
         f"Mean (sample deviation; runs) over {seeds} seeds, the median for losses; the difference over the seeds that"
         " ended well on both sides.")  # fmt: skip
     note = "The same rate, batches and directions on either side of a row: nothing but the walk differs."
-    return Section(title, columns, cells, notes=(f"{note} {over}",))
+    notes = [f"{note} {over}"]
+    kept = [last(record, LOSSES[1]) for row in rows.values() for own in row.values() for record in own if record]
+    if None in kept:
+        notes.append(f"Of {kept.count(None)} runs the record is older than the validation loss in it; `-` there.")
+    return Section(title, columns, cells, notes=tuple(notes))
 
 
 def _cells(records: Sequence[Record | None]) -> list[str]:
