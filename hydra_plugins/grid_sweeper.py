@@ -30,6 +30,7 @@ from experiments.tables.sources import gather, left_out
 ACCEPTED = (3, 4)  # diverged and out of memory are results of a sweep; its cells say so
 NUMBER = "{number}"  # of a run, in what is passed on: Hydra knows its own only after it has set up the logging
 NUMBERED = f"#{NUMBER} %(message)s"
+PLACES = {"model.path": "model", "data.root": "data"}  # whose value says which runs are meant
 Place = tuple[Any, Any]  # model and rows, by what their folders hold
 SHORT = ("mini",)  # profiles whose runs take seconds: that they end is all that is worth a line
 
@@ -40,6 +41,10 @@ def number(runs: Sequence[Any]) -> str:
 
 def _place_of(record: Record) -> Place:
     return record["config"]["model"].get("path"), record["config"].get("data", {}).get("root")
+
+
+def _key(override: str) -> str:
+    return override.partition("=")[0].lstrip("+~")
 
 
 class GridSweeper(Sweeper):
@@ -81,12 +86,8 @@ class GridSweeper(Sweeper):
         except GridError as error:
             raise ConfigError(str(error)) from error
         wanted, passed = self._split(grid, arguments)
-        for group, key in (("model", "model.path"), ("data", "data.root")):  # else each of its runs would say so
-            folders = [text.partition("=")[2] for text in passed if text.startswith(f"{key}=")]
-            if not folders and any(point.get(group) == "local" for point in wanted.points):
-                raise ConfigError(f"{key}: needs a value ({group}=local {key}=DIR) in the profile {grid.profile}")
-            if folders and not (folder := Path(str(OmegaConf.select(self.composed, key))).expanduser()).is_dir():
-                raise ConfigError(f"{key}={folder}: there is no such folder")
+        self._check_places(wanted, passed)
+        foreign = [text for text in passed if not (says_where(_key(text)) or _key(text) in PLACES)]
         runs = Path(self.composed.paths.runs) / grid.profile
         passed = [f"paths.runs={literal(str(runs))}", *self._voices(grid.profile, passed), *passed]
         speak()
@@ -108,9 +109,20 @@ class GridSweeper(Sweeper):
             log.info(line)
             raise RunFailed(line, 1)
         left = sum(map(len, self.missing(wanted, runs)))  # others do them, or an override made them another's cells
-        log.info("%s: %s in %s, %s missing", name, number(range(launched)), clock(time.monotonic() - started),
-                 f"{left} still" if left else "nothing is")  # fmt: skip
+        why = f"; its cells do not have {', '.join(foreign)}" if left and foreign else ""
+        log.info("%s: %s in %s, %s missing%s", name, number(range(launched)), clock(time.monotonic() - started),
+                 f"{left} still" if left else "nothing is", why)  # fmt: skip
         return None
+
+    def _check_places(self, grid: Grid, passed: Sequence[str]) -> None:
+        """ConfigError on a folder that is missing; else each of the runs would say so."""
+        given = set(map(_key, passed))
+        for key, group in PLACES.items():
+            if key not in given and any(point.get(group) == "local" for point in grid.points):
+                raise ConfigError(f"{key}: needs a value ({group}=local {key}=DIR) in the profile {grid.profile}")
+            folder = OmegaConf.select(self.composed, key)
+            if key in given and not Path(str(folder)).expanduser().is_dir():
+                raise ConfigError(f"{key}={folder}: there is no such folder")
 
     def _voices(self, profile: str, passed: Sequence[str]) -> list[str]:
         """How loud the runs are: no bars, which would share one terminal, and their number before a line."""
@@ -148,7 +160,7 @@ class GridSweeper(Sweeper):
 
     def _launch(self, runs: Sequence[Point], passed: Sequence[str], first: int) -> list[str]:
         """Launch all, return why some could not be run."""
-        given = {text.partition("=")[0] for text in passed}
+        given = set(map(_key, passed))
         jobs = [
             [*(f"{key}={value}" for key, value in run.items() if key not in given),
              *(text.replace(NUMBER, str(i)) for text in passed)]

@@ -76,6 +76,8 @@ class LocalSource:
             path = Path(self.root).expanduser() / name
         except RuntimeError as error:
             raise ConfigError(f"data.root={self.root}: {error}") from error
+        if not path.parents[1].is_dir():
+            raise DataError(f"data.root={self.root}: there is no such folder; one with {name} is needed")
         rows = read_jsonl(path)
         if not rows:
             raise DataError(f"{path}: no rows; the {split} split of task {task.name} is empty")
