@@ -109,7 +109,7 @@ run-%: $(READY)
 	@$(MAKE) --no-print-directory $(or $(filter $*,$(TABLES) $(FIGURES) zo-bench),tables figures)
 
 plan-%: $(READY)
-	@$(RUN) -m experiments.plan $(sweeps) --profile $(PROFILE) --jobs $(JOBS) $(PICK_$*:%=--pick %)
+	@$(RUN) -m experiments.plan $(sweeps) --profile $(PROFILE) --jobs $(JOBS) $(PICK_$*) $(ARGS)
 
 # Measured in one go, or read off the configuration files: no grid of runs.
 MEASURED := table2 figure_theory figure_drift

@@ -1,7 +1,7 @@
 """From a typed configuration to the parts of a run: rows, model, encoded examples, optimizer."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -57,6 +57,22 @@ def named_by_content(plain: dict[str, Any]) -> dict[str, Any]:
         if rows.is_dir():
             plain["data"]["root"] = _content_id(rows, "data.root")
     return plain
+
+
+def made_there(records: Sequence[dict[str, Any]], model: Mapping[str, Any], data: Mapping[str, Any]) -> list[Any]:
+    """Those of the records that ran on this model and these rows: folders are known by what they hold.
+
+    Args:
+        records: of any model and rows.
+        model, data: the configuration's nodes, with their folders.
+    """
+    def place(task: str) -> tuple[Any, Any]:
+        named = named_by_content({"model": dict(model), "data": dict(data), "task": {"name": task}})
+        return named["model"].get("path"), named["data"].get("root")
+
+    places = {task: place(task) for task in {record["choices"]["task"] for record in records}}
+    return [record for record in records if places[record["choices"]["task"]] == (
+        record["config"]["model"].get("path"), record["config"].get("data", {}).get("root"))]  # fmt: skip
 
 
 def _folder(path: str, key: str) -> Path:

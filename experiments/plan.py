@@ -2,17 +2,19 @@
 
 import argparse
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
+from bszo.errors import ConfigError
 from experiments.estimate import Clock, forwards_of, memory_of
-from experiments.grid import Grid, GridError, Point, holds, load, names, overrides
+from experiments.grid import Grid, GridError, Point, load, names
 from experiments.progress import clock
-from experiments.selection import Record, Shelf, missing_runs
+from experiments.selection import PLACES, Record, Shelf, literal, missing_runs, says_where
 from experiments.tables.sources import RUNS, gather, left_out
 
 Kind = tuple[str, str, str]  # model, precision, method
@@ -89,6 +91,27 @@ def total(lines: Iterable[Line]) -> Line:
     return summed
 
 
+def picked(grid: Grid, told: Mapping[str, str]) -> Grid:
+    """The grid of the points that have these values; what says where a run is picks none. GridError: there is none."""
+    for key, text in told.items():
+        if key not in PLACES and not says_where(key):
+            values = [literal(value) for value in text.split(",")]
+            grid = replace(grid, points=tuple(p for p in grid.points if key in p and literal(p[key]) in values))
+            if not grid.points:
+                raise GridError(f"{key}={text}: no run of {grid.name} has it")
+    return grid
+
+
+def made_locally(records: Sequence[Record], told: Mapping[str, str]) -> Sequence[Record]:
+    """The records of the model and the rows that are named, as a sweep counts them. GridError: they are not named."""
+    from experiments.build import made_there  # loads torch
+
+    for key in PLACES:
+        if not Path(told.get(key, "")).expanduser().is_dir() or not told.get(key):
+            raise GridError(f"{key}={told.get(key, '')}: a folder is needed in the profile local")
+    return made_there(records, *({key.partition(".")[2]: told[key]} for key in PLACES))
+
+
 COLUMNS = ("model", "precision", "method", "cells' runs", "choosing", "then", "forward passes", "GPU memory GB",
            "h:mm:ss", "from")  # fmt: skip
 
@@ -114,36 +137,33 @@ def whole(line: Line, jobs: int) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="What the runs of artefacts would take.")
-    parser.add_argument("sweeps", nargs="+", help=", ".join(names()))
+    parser.add_argument("words", nargs="+", metavar="SWEEP|KEY=VALUE",
+                        help=f"artefacts ({', '.join(names())}), and what a sweep of them would be told: values that "
+                             "pick among the runs, model.path=DIR and data.root=DIR of the profile local")
     parser.add_argument("--profile", default="mini", help="paper, mini or local")
     parser.add_argument("--jobs", type=int, default=1, help="runs at a time")
-    parser.add_argument("--pick", action="append", default=[], metavar="KEY=VALUE", help="only the runs that have it")
-    options = parser.parse_args(arguments)
-    runs = RUNS / options.profile
-    records, problems = gather(runs)
+    options = parser.parse_intermixed_args(arguments)
+    told = dict(word.split("=", 1) for word in options.words if "=" in word)
+    records, problems = gather(RUNS / options.profile)
     pace, console = Clock(records), Console()
     console.width = max(console.width, 160)
     to_do, from_nothing, blocks = Line(), Line(), False
     try:
-        for name in options.sweeps:
-            whole_grid, wanted = load(name, options.profile), overrides(" ".join(options.pick))
-            grid = replace(whole_grid, points=tuple(p for p in whole_grid.points if holds(p, wanted)))
-            if not grid.points:
-                raise GridError(f"--pick {' '.join(options.pick)}: no run of {name} has it")
-            lines = plan(grid, records)
+        records = made_locally(records, told) if options.profile == "local" else records
+        for name in (word for word in options.words if "=" not in word):
+            grid = picked(load(name, options.profile), told)
+            lines = plan(grid, records, pace)
             console.print(shown_table(grid, lines))
             to_do = total([to_do, *lines.values()])
             from_nothing = total([from_nothing, *plan(grid, [], pace).values()])
             blocks |= any(point.get("directions.blocks", "none") != "none" for point in grid.points)
-    except GridError as error:
+    except (GridError, ConfigError) as error:
         print(error, file=sys.stderr)
         return 1
     print(f"To do: {whole(to_do, options.jobs)}.")
     print(f"From nothing, all of it: {whole(from_nothing, options.jobs)}.")
     if blocks:
         print("Block-wise runs are counted with one block; a model has one a layer, and embeddings and head.")
-    if options.profile == "local":
-        print("Counted by the records of all local models and rows; a sweep goes by those of its own.")
     for line in left_out(problems, f" of profile {options.profile}"):
         print(line)
     return 0

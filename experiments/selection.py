@@ -115,6 +115,9 @@ def fits(record: Record, point: Point) -> bool:
     return all(value_of(record, key) == literal(value) for key, value in point.items() if not says_where(key))
 
 
+PLACES = {"model.path": "model", "data.root": "data"}  # of local ones: the key of the folder, and the group
+
+
 def says_where(key: str) -> bool:
     """A key that moves no number: where a run is, and whom it tells."""
     return key.split(".")[0] in ("tracker", "paths", "device", "threads", "checkpoint")

@@ -24,23 +24,17 @@ from experiments.composing import literal
 from experiments.grid import Grid, GridError, Point, parse
 from experiments.outcome import RunFailed
 from experiments.progress import Progress, clock, log, speak
-from experiments.selection import Record, Shelf, missing_runs, says_where
+from experiments.selection import PLACES, Shelf, missing_runs, says_where
 from experiments.tables.sources import gather, left_out
 
 ACCEPTED = (3, 4)  # diverged and out of memory are results of a sweep; its cells say so
 NUMBER = "{number}"  # of a run, in what is passed on: Hydra knows its own only after it has set up the logging
 NUMBERED = f"#{NUMBER} %(message)s"
-PLACES = {"model.path": "model", "data.root": "data"}  # whose value says which runs are meant
-Place = tuple[Any, Any]  # model and rows, by what their folders hold
 SHORT = ("mini",)  # profiles whose runs take seconds: that they end is all that is worth a line
 
 
 def number(runs: Sequence[Any]) -> str:
     return f"{len(runs)} run{'' if len(runs) == 1 else 's'}"
-
-
-def _place_of(record: Record) -> Place:
-    return record["config"]["model"].get("path"), record["config"].get("data", {}).get("root")
 
 
 def _key(override: str) -> str:
@@ -61,17 +55,11 @@ class GridSweeper(Sweeper):
         """What is to do of a grid by the records that are there now; see `missing_runs`."""
         found = gather(runs)[0]
         if any("local" in (point["model"], point.get("data")) for point in grid.points):
-            places = {task: self._place(task) for task in {point["task"] for point in grid.points}}
-            found = [record for record in found if _place_of(record) == places.get(record["choices"]["task"])]
+            from experiments.build import made_there  # loads torch
+
+            nodes: Any = (OmegaConf.to_container(self.composed[name]) for name in ("model", "data"))
+            found = made_there(found, *nodes)
         return missing_runs(grid, Shelf(found, grid.conf))
-
-    def _place(self, task: str) -> Place:
-        """Whose records answer: of all local models and folders of rows those that the command names."""
-        from experiments.build import named_by_content  # loads torch
-
-        plain: Any = {name: OmegaConf.to_container(self.composed[name]) for name in ("model", "data", "task")}
-        named = named_by_content({**plain, "task": {**plain["task"], "name": task}})
-        return named["model"]["path"], named["data"].get("root")
 
     def sweep(self, arguments: list[str]) -> Any:
         """Two launches: the choosing runs, the cells.

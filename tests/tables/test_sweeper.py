@@ -244,7 +244,7 @@ def test_the_plan_counts_by_arithmetic():
 
 def test_the_plan_of_a_part_counts_the_part(capsys: pytest.CaptureFixture[str]):
     """As `make plan-figure_gain`, whose runs are some of Table 3's three settings and of Figure 1's one."""
-    picked = [word for pair in PICKED["figure_gain"].items() for word in ("--pick", "=".join(pair))]
+    picked = ["=".join(pair) for pair in PICKED["figure_gain"].items()]
     assert plan_command(["table3", "figure1", "--profile", "mini", *picked]) == 0
     assert re.findall(r"^all +(\d+)", capsys.readouterr().out, re.MULTILINE) == ["3", "1"]
     command = ["make", "-n", "plan-figure_gain", "PROFILE=mini", "JOBS=2"]
@@ -321,5 +321,13 @@ def test_every_shipped_rate_is_read():
 
 
 def test_a_plan_of_no_run_is_an_error(capsys: pytest.CaptureFixture[str]):
-    assert plan_command(["table1", "--profile", "mini", "--pick", "task=sst9"]) == 1
-    assert capsys.readouterr().err == "--pick task=sst9: no run of table1 has it\n"
+    assert plan_command(["table1", "task=sst9", "--profile", "mini"]) == 1
+    assert capsys.readouterr().err == "task=sst9: no run of table1 has it\n"
+
+
+def test_a_plan_reads_what_a_sweep_is_told(capsys: pytest.CaptureFixture[str]):
+    words = ["task=sst2", "optimizer=mezo,bszo", "device=cuda"]
+    assert plan_command(["table1", "figure1", *words[:2], "--profile", "mini", words[2]]) == 0
+    assert set(re.findall(r"^tiny-\S+ +\S+ +(\S+)", capsys.readouterr().out, re.MULTILINE)) == {"mezo", "bszo"}
+    assert plan_command(["table1", "--profile", "local", "model.path=nowhere"]) == 1
+    assert capsys.readouterr().err == "model.path=nowhere: a folder is needed in the profile local\n"
