@@ -100,7 +100,7 @@ class LossOracle:
     def _at(self, terms: Terms) -> float:
         try:
             value = self._evaluate(terms)
-            while terms and math.isfinite(value) and self._missed():
+            while terms and math.isfinite(value) and self._missed_any():
                 value = self._evaluate(terms)
                 self.num_forwards -= self.step > 0  # a resumed run searches again what its first step has paid for
         except BaseException:
@@ -108,10 +108,10 @@ class LossOracle:
             raise
         return value
 
-    def _missed(self) -> bool:
-        """Whether the last pass used parameters that streaming's hooks did not see; a log runs no module at all."""
+    def _missed_any(self) -> bool:
+        """Whether streaming's hooks have missed a use, so that the pass was wrong; a log runs no module at all."""
         logged = hasattr(self.closure, "loss_and_slope")
-        return isinstance(self.engine, Streaming) and not self.engine.watched and not logged
+        return isinstance(self.engine, Streaming) and not logged and self.engine.adopt_missed()
 
     def _finite(self, terms: Terms, value: float, overflow: float | None = None) -> float:
         if not math.isfinite(value):

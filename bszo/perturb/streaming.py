@@ -3,7 +3,6 @@
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
-from functools import partial
 from typing import Any
 
 import torch
@@ -43,7 +42,8 @@ class Streaming:
                 self.owners[owner] = owned
         reached = {i for owned in self.owners.values() for i in owned}
         self.copies = Copies(params, [i for i in range(len(params)) if i not in reached])
-        self.watched = not reached  # has the last pass shown nothing that the hooks miss?
+        self.watched = not reached  # has a watched pass shown nothing that the hooks miss?
+        self.missed: set[int] = set()  # used in this pass while no owner ran
         self.watch: Watch | None = None  # while one is
         self.theta: dict[int, Tensor] = {}  # what the swapped parameters hold when nothing runs
         self.running = [0] * len(params)  # owners of each parameter that run now
@@ -55,7 +55,7 @@ class Streaming:
 
     @contextmanager
     def at(self, directions: Directions, terms: Terms) -> Iterator[None]:
-        missed: set[int] = set()
+        self.missed.clear()
         self.ran.clear()
         with ExitStack() as stack:
             stack.enter_context(_every_module_runs())
@@ -70,16 +70,20 @@ class Streaming:
             stack.callback(register_module_forward_pre_hook(enter).remove)  # first: others may read the weights
             stack.callback(register_module_forward_hook(leave, with_kwargs=True).remove)  # type: ignore[arg-type]
             if not self.watched:
-                self.watch = stack.enter_context(Watch(partial(self._note_missed, missed)))
+                self.watch = stack.enter_context(Watch(self._note_missed))
                 stack.callback(setattr, self, "watch", None)
             yield
-        missed |= set(range(len(self.params))) - self.ran - set(self.copies.indices)
+
+    def adopt_missed(self) -> bool:
+        """Have copies, from now on, of what the last perturbed pass used without the hooks' knowing; was there any?"""
+        missed = self.missed | set(range(len(self.params))) - self.ran - set(self.copies.indices)
         if missed:
             log.info("%d parameters are not used by the modules that own them alone: perturbed as copies", len(missed))
             owners = {m: [i for i in owned if i not in missed] for m, owned in self.owners.items()}
             self.owners = {m: owned for m, owned in owners.items() if owned}
             self.copies = Copies(self.params, sorted({*self.copies.indices, *missed}))
         self.watched = not missed
+        return bool(missed)
 
     def home(self, directions: Directions) -> None:
         """Nothing to do: theta was never moved."""
@@ -157,11 +161,11 @@ class Streaming:
         elif not buffer.is_cuda:  # CUDA's allocator keeps what is free itself
             self.reused.give_back(buffer)
 
-    def _note_missed(self, missed: set[int], value: Any) -> None:
+    def _note_missed(self, value: Any) -> None:
         """A value reaches an operation; is it a parameter of which no owner runs?"""
         i = self.index.get(id(value))
         if i is not None and self.running[i] == 0 and i not in self.copies.indices:
-            missed.add(i)
+            self.missed.add(i)
 
     def _looked_up(self, module: nn.Module) -> int | None:
         """The parameter of a lookup, be it the model's or one that shares it: an output layer that needs few words."""
