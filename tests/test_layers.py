@@ -39,7 +39,7 @@ LAYERS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
         ("yaml", "scipy"),
     ),
     "experiments.estimate": (("experiments",), ("hydra", "omegaconf", "torch", "yaml")),
-    "experiments.plan": (("experiments",), ("rich",)),
+    "experiments.plan": (("experiments", "bszo.errors"), ("rich",)),
     "experiments.progress": (("experiments.record", "experiments.grid", "experiments.selection"), ()),
     "hydra_plugins": (
         ("experiments", "bszo.errors"),
