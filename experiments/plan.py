@@ -3,7 +3,7 @@
 import argparse
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from bszo.errors import ConfigError
 from experiments.estimate import Clock, forwards_of, memory_of
 from experiments.grid import Grid, GridError, Point, load, names
 from experiments.progress import clock
-from experiments.selection import PLACES, Record, Shelf, literal, missing_runs, says_where
+from experiments.selection import PLACES, Record, Shelf, missing_runs, picked, says_where
 from experiments.tables.sources import RUNS, gather, left_out
 
 Kind = tuple[str, str, str]  # model, precision, method
@@ -91,12 +91,11 @@ def total(lines: Iterable[Line]) -> Line:
     return summed
 
 
-def picked(grid: Grid, told: Mapping[str, str]) -> Grid:
+def part_of(grid: Grid, told: Mapping[str, str]) -> Grid:
     """The grid of the points that have these values; what says where a run is picks none. GridError: there is none."""
     for key, text in told.items():
         if key not in PLACES and not says_where(key):
-            values = [literal(value) for value in text.split(",")]
-            grid = replace(grid, points=tuple(p for p in grid.points if key in p and literal(p[key]) in values))
+            grid = picked(grid, key, text.split(","))
             if not grid.points:
                 raise GridError(f"{key}={text}: no run of {grid.name} has it")
     return grid
@@ -151,7 +150,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         records = made_locally(records, told) if options.profile == "local" else records
         for name in (word for word in options.words if "=" not in word):
-            grid = picked(load(name, options.profile), told)
+            grid = part_of(load(name, options.profile), told)
             lines = plan(grid, records, pace)
             console.print(shown_table(grid, lines))
             to_do = total([to_do, *lines.values()])

@@ -6,7 +6,7 @@ configuration files: a run with a shortened protocol answers nothing.
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -132,6 +132,13 @@ def value_of(record: Record, key: str) -> Any:
     for part in key.split("."):
         value = value.get(part) if isinstance(value, Mapping) else None
     return value
+
+
+def picked(grid: Grid, key: str, values: Iterable[str]) -> Grid:
+    """The grid of the points that have one of these values, however it is written; it may have none."""
+    wanted = [literal(value) for value in values]
+    points = tuple(point for point in grid.points if key in point and literal(point[key]) in wanted)
+    return replace(grid, points=points)
 
 
 def literal(text: str) -> Any:

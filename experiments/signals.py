@@ -29,8 +29,7 @@ class Signals:
         if threading.current_thread() is threading.main_thread():
             for number in STOPPING:
                 self._before[number] = signal.signal(number, self._receive)
-            # told before the run came here: it ends at its first border
-            self._pending = next(filter(None, map(_told, self._before.values())), None)
+            self._pending = listening.told  # before the run came here: it ends at its first border
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -77,6 +76,4 @@ class Listening:
         self.told = self.told or signal.Signals(number).name
 
 
-def _told(handler: object) -> str | None:
-    listening = getattr(handler, "__self__", None)
-    return listening.told if isinstance(listening, Listening) else None
+listening = Listening()

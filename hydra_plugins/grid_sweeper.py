@@ -24,7 +24,7 @@ from experiments.composing import literal
 from experiments.grid import Grid, GridError, Point, parse
 from experiments.outcome import RunFailed
 from experiments.progress import Progress, clock, log, speak
-from experiments.selection import PLACES, Shelf, missing_runs, says_where
+from experiments.selection import PLACES, Shelf, missing_runs, picked, says_where
 from experiments.tables.sources import gather, left_out
 
 ACCEPTED = (3, 4)  # diverged and out of memory are results of a sweep; its cells say so
@@ -124,27 +124,22 @@ class GridSweeper(Sweeper):
 
     def _split(self, grid: Grid, arguments: Sequence[str]) -> tuple[Grid, list[str]]:
         """The grid of the points that the arguments pick, and the arguments for every run."""
-        points, passed = list(grid.points), []
+        wanted, passed = grid, []
         for argument in arguments:
             override = self.parser.parse_override(argument)
             key = override.get_key_element()
             if key == "sweep" or key.startswith("sweep."):
                 continue
-            if says_where(key) or not any(key in point for point in points):
+            if says_where(key) or not any(key in point for point in wanted.points):
                 passed.append(argument)
                 continue
             values = [str(v) for v in override.sweep_string_iterator()] if override.is_sweep_override() else [
                 override.get_value_element_as_str()]  # fmt: skip
-            left = [point for point in points if key in point and self._read(key, point[key]) in values]
-            if not left:
-                valid = sorted({point[key] for point in points if key in point})
+            valid = sorted({point[key] for point in wanted.points if key in point})
+            wanted = picked(wanted, key, values)
+            if not wanted.points:
                 raise ConfigError(f"{argument}: no run of {grid.name} has it; valid: {', '.join(valid)}")
-            points = left
-        return Grid(**{**vars(grid), "points": tuple(points)}), passed
-
-    def _read(self, key: str, text: str) -> str:
-        """A point's value as Hydra reads it from a command line: 1e-3 is 0.001."""
-        return self.parser.parse_override(f"{key}={text}").get_value_element_as_str()
+        return wanted, passed
 
     def _launch(self, runs: Sequence[Point], passed: Sequence[str], first: int) -> list[str]:
         """Launch all, return why some could not be run."""

@@ -16,10 +16,9 @@ from hydra_plugins.hydra_joblib_launcher.joblib_launcher import JoblibLauncher
 from omegaconf import DictConfig
 
 from experiments.outcome import EXIT_CODES, RunFailed
-from experiments.signals import STOPPING, Listening
+from experiments.signals import STOPPING, listening
 
 STOPPED = EXIT_CODES["interrupted"]
-listening = Listening()  # of a worker
 
 
 class ProcessesLauncher(JoblibLauncher):

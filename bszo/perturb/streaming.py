@@ -12,6 +12,7 @@ from torch.nn.modules.module import register_module_forward_hook, register_modul
 from bszo.perturb.buffers import Groups, Reused
 from bszo.perturb.directions import Directions
 from bszo.perturb.gpu import Table
+from bszo.perturb.hooked import every_module_runs, is_lookup, owners
 from bszo.perturb.inplace import Copies
 from bszo.perturb.noise import Terms
 from bszo.perturb.watch import Watch, flat
@@ -35,11 +36,7 @@ class Streaming:
     def __init__(self, params: list[Tensor], module: nn.Module) -> None:
         self.params = params
         self.index = {id(p): i for i, p in enumerate(params)}
-        self.owners: dict[nn.Module, list[int]] = {}
-        for owner in module.modules():
-            owned = [self.index[id(p)] for p in owner._parameters.values() if id(p) in self.index]
-            if owned and not (isinstance(owner, torch.jit.ScriptModule) or _is_compiled(module)):
-                self.owners[owner] = owned
+        self.owners = owners(module, self.index)
         reached = {i for owned in self.owners.values() for i in owned}
         self.copies = Copies(params, [i for i in range(len(params)) if i not in reached])
         self.watched = not reached  # has a watched pass shown nothing that the hooks miss?
@@ -58,7 +55,7 @@ class Streaming:
         self.missed.clear()
         self.ran.clear()
         with ExitStack() as stack:
-            stack.enter_context(_every_module_runs())
+            stack.enter_context(every_module_runs())
             if not terms:
                 yield
                 return
@@ -79,8 +76,8 @@ class Streaming:
         missed = self.missed | set(range(len(self.params))) - self.ran - set(self.copies.indices)
         if missed:
             log.info("%d parameters are not used by the modules that own them alone: perturbed as copies", len(missed))
-            owners = {m: [i for i in owned if i not in missed] for m, owned in self.owners.items()}
-            self.owners = {m: owned for m, owned in owners.items() if owned}
+            kept = {m: [i for i in owned if i not in missed] for m, owned in self.owners.items()}
+            self.owners = {m: owned for m, owned in kept.items() if owned}
             self.copies = Copies(self.params, sorted({*self.copies.indices, *missed}))
         self.watched = not missed
         return bool(missed)
@@ -93,7 +90,7 @@ class Streaming:
         moved = [bool(directions.own(i, terms)) for i in range(len(self.params))]
 
         def enter(module: nn.Module, args: Any) -> None:
-            if _is_lookup(module):
+            if is_lookup(module):
                 if (i := self._looked_up(module)) is not None:
                     self.running[i] += 1
                     self.ran.add(i)
@@ -109,7 +106,7 @@ class Streaming:
                     self.theta[i] = theta
 
         def leave(module: nn.Module, args: Any, kwargs: Any, output: Any) -> Tensor | None:
-            if _is_lookup(module):
+            if is_lookup(module):
                 if (i := self._looked_up(module)) is None:
                     return None
                 self.running[i] -= 1
@@ -195,31 +192,6 @@ class Streaming:
 
 _WITHOUT = nullcontext()
 _PLAIN = (int, float, str, type(None), torch.dtype, torch.device)
-
-
-@contextmanager
-def _every_module_runs() -> Iterator[None]:
-    """torch's encoder layers have a fused path that reads the weights of modules which it does not run; off, and at
-    theta too, so that losses that are subtracted from one another come from the same kernels."""
-    enabled = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)
-    try:
-        yield
-    finally:
-        torch.backends.mha.set_fastpath_enabled(enabled)
-
-
-def _is_compiled(module: nn.Module) -> bool:
-    """torch.compile(module), not module.compile(), whose hooks are called."""
-    return hasattr(module, "_orig_mod")
-
-
-def _is_lookup(module: nn.Module) -> bool:
-    if type(module) is not nn.Embedding or "forward" in vars(module):  # accelerate wraps forward
-        return False
-    if module._forward_pre_hooks:  # may read the weight
-        return False
-    return module.max_norm is None and module._parameters.keys() == {"weight"}  # spectral_norm, pruning: weight_orig
 
 
 def _may_hold(value: Any, start: int, stop: int) -> bool:

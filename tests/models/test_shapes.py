@@ -40,7 +40,7 @@ def test_a_random_model_is_finite_tied_and_seeded(zoo: dict[str, str], family: s
     assert not module.training
     assert {p.dtype for p in module.parameters()} == {torch.bfloat16}
     config = module.config
-    tied = module.get_output_embeddings().weight is module.get_input_embeddings().weight  # type: ignore
+    tied = module.get_output_embeddings().weight is module.get_input_embeddings().weight  # type: ignore[union-attr]
     assert tied == config.tie_word_embeddings  # type: ignore[union-attr]
     ids = torch.arange(12).view(2, 6) + 3
     with torch.no_grad():
