@@ -156,7 +156,7 @@ test: $(READY)  ## the whole test suite
 	$(RUN) -m pytest -n 2
 
 lint: $(READY)  ## ruff
-	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff check . && $(VENV)/bin/ruff format --check .
 
 types: $(READY)  ## pyright
 	$(VENV)/bin/pyright

@@ -1,4 +1,5 @@
-"""Every error that a user can cause or must hear of: one line, naming what is wrong and what would be valid."""
+"""Every error that a user can cause or must hear of: one line, naming what is wrong and what would
+be valid."""
 
 from typing import Literal
 
@@ -9,7 +10,8 @@ class BszoError(Exception):
     """Base of all errors raised on purpose; its message is one line that stands on its own."""
 
     def __str__(self) -> str:
-        line = " ".join(super().__str__().splitlines())  # what it quotes may hold line breaks, and be long
+        # what it quotes may hold line breaks, and be long
+        line = " ".join(super().__str__().splitlines())
         return line if len(line) <= MOST_CHARACTERS else f"{line[:MOST_CHARACTERS]}..."
 
 
@@ -47,8 +49,15 @@ class NonFiniteLoss(BszoError):
         at_theta: the finite loss at theta in the same step, where one was taken before.
     """
 
-    def __init__(self, step: int, value: float, *, perturbed: bool = False, at_theta: float | None = None,
-                 what: Literal["loss", "slope"] = "loss") -> None:
+    def __init__(
+        self,
+        step: int,
+        value: float,
+        *,
+        perturbed: bool = False,
+        at_theta: float | None = None,
+        what: Literal["loss", "slope"] = "loss",
+    ) -> None:
         where = " of a perturbed pass" if perturbed else ""
         there = "" if at_theta is None else f" (the loss at theta is {at_theta:.6g})"
         super().__init__(f"step {step}: the {what}{where} is {value}, not a finite number{there}")

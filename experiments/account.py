@@ -21,18 +21,25 @@ class Stopwatch:
         self.started, self._began = time.time(), time.monotonic()
 
     def facts(self) -> dict[str, Any]:
-        return {"started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(self.started)),
-                "seconds": round(time.monotonic() - self._began, 3)}  # fmt: skip
+        return {
+            "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(self.started)),
+            "seconds": round(time.monotonic() - self._began, 3),
+        }
 
 
 def account(
-    status: str, reason: str | None, signed: Mapping[str, Any], parts: Parts | None, runner: Runner | None,
+    status: str,
+    reason: str | None,
+    signed: Mapping[str, Any],
+    parts: Parts | None,
+    runner: Runner | None,
     provenance: Mapping[str, Any],
 ) -> dict[str, Any]:
     """The record.
 
     Args:
-        status, reason: how it ended; the reason loses its line breaks and what would tell who ran it.
+        status, reason: how it ended; the reason loses its line breaks and what would tell who ran
+            it.
         signed: signature, choices and config.
         parts: None where the run ended before they were built.
         runner: None where it ended before training could begin.

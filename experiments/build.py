@@ -12,8 +12,24 @@ from hydra.utils import instantiate
 
 import bszo.models
 from bszo.errors import BszoError, ConfigError, OptimError
-from bszo.models import Encoded, GenerativeModel, LanguageModel, parameter_groups, weights_fingerprint
-from bszo.tasks import Example, GenerationTask, Row, Splits, Task, demonstrated, fingerprint, make_splits, overlaps
+from bszo.models import (
+    Encoded,
+    GenerativeModel,
+    LanguageModel,
+    parameter_groups,
+    weights_fingerprint,
+)
+from bszo.tasks import (
+    Example,
+    GenerationTask,
+    Row,
+    Splits,
+    Task,
+    demonstrated,
+    fingerprint,
+    make_splits,
+    overlaps,
+)
 from experiments.provenance import content_id
 from experiments.schema import RunConfig
 
@@ -49,7 +65,8 @@ def named_by_content(plain: dict[str, Any]) -> dict[str, Any]:
     asset = str(plain["model"].get("path", "")).removeprefix("asset:")
     if str(path).startswith("asset:"):
         path = Path(bszo.models.__file__).parent / "assets" / asset
-    if (path / "config.json").is_file():  # else it is no model, which the build says, and may hold anything
+    # else it is no model, which the build says, and may hold anything
+    if (path / "config.json").is_file():
         plain["model"]["path"] = _content_id(path, "model.path")
     plain["model"].pop("device_map", None)  # where it runs, like device
     if plain["data"].get("root"):
@@ -59,20 +76,28 @@ def named_by_content(plain: dict[str, Any]) -> dict[str, Any]:
     return plain
 
 
-def made_there(records: Sequence[dict[str, Any]], model: Mapping[str, Any], data: Mapping[str, Any]) -> list[Any]:
-    """Those of the records that ran on this model and these rows: folders are known by what they hold.
+def made_there(
+    records: Sequence[dict[str, Any]], model: Mapping[str, Any], data: Mapping[str, Any]
+) -> list[Any]:
+    """Those of the records that ran on this model and these rows: folders are known by what they
+    hold.
 
     Args:
         records: of any model and rows.
         model, data: the configuration's nodes, with their folders.
     """
+
     def place(task: str) -> tuple[Any, Any]:
         named = named_by_content({"model": dict(model), "data": dict(data), "task": {"name": task}})
         return named["model"].get("path"), named["data"].get("root")
 
     places = {task: place(task) for task in {record["choices"]["task"] for record in records}}
-    return [record for record in records if places[record["choices"]["task"]] == (
-        record["config"]["model"].get("path"), record["config"].get("data", {}).get("root"))]  # fmt: skip
+    return [
+        record
+        for record in records
+        if places[record["choices"]["task"]]
+        == (record["config"]["model"].get("path"), record["config"].get("data", {}).get("root"))
+    ]
 
 
 def _folder(path: str, key: str) -> Path:
@@ -101,18 +126,27 @@ def build(config: RunConfig) -> Parts:
     if config.threads is not None:
         torch.set_num_threads(config.threads)
     task: Task = _make(config.task)
-    splits = make_splits(task, _make(config.data), order=config.fidelity.train_rows, seed=config.data["seed"])
+    splits = make_splits(
+        task, _make(config.data), order=config.fidelity.train_rows, seed=config.data["seed"]
+    )
     model = _model(config, task, device)
     encoded = _encoded(config, task, splits, model)
     data = {
         "fingerprints": {name: fingerprint(getattr(splits, name)) for name in encoded},
         "num_examples": {name: len(examples) for name, examples in encoded.items()},
-        "num_truncated": {name: sum(e.truncated for e in examples) for name, examples in encoded.items()},
+        "num_truncated": {
+            name: sum(e.truncated for e in examples) for name, examples in encoded.items()
+        },
         "num_overlapping": overlaps(task, splits),
     }
     for name, count in data["num_overlapping"].items():
         if count:
-            log.warning("%d of %d %s rows have the text of a training row", count, len(getattr(splits, name)), name)
+            log.warning(
+                "%d of %d %s rows have the text of a training row",
+                count,
+                len(getattr(splits, name)),
+                name,
+            )
     parameters = [parameter for parameter in model.module.parameters() if parameter.requires_grad]
     facts = {
         "fingerprint": weights_fingerprint(model.module),
@@ -120,23 +154,32 @@ def build(config: RunConfig) -> Parts:
         "style": model.style,
     }
     optimizer = make_optimizer(config.optimizer_node, model)
-    if (isinstance(model, GenerativeModel) and model.task.objective == "f1"
-            and not getattr(optimizer, "losses_suffice", False)):  # fmt: skip
-        raise ConfigError("task.objective=f1: has no gradient, which this optimizer needs; task.objective=likelihood"
-                          " has one, and zeroth-order methods need none")
+    if (
+        isinstance(model, GenerativeModel)
+        and model.task.objective == "f1"
+        and not getattr(optimizer, "losses_suffice", False)
+    ):
+        raise ConfigError(
+            "task.objective=f1: has no gradient, which this optimizer needs;"
+            " task.objective=likelihood has one, and zeroth-order methods need none"
+        )
     return Parts(model, optimizer, **encoded, data=data, model_facts=facts)
 
 
 def _model(config: RunConfig, task: Task, device: str) -> LanguageModel:
     """The model, with what trains of it."""
-    torch.manual_seed(config.seed)  # for parameters that a model has to initialise, and nothing else
+    # for parameters that a model has to initialise, and nothing else
+    torch.manual_seed(config.seed)
     base = _make(config.model, dtype=config.precision.dtype, device=device)
     model = config.tuning.attach(base, task.num_labels, config.seed)
     return GenerativeModel(model, task) if isinstance(task, GenerationTask) else model
 
 
-def _encoded(config: RunConfig, task: Task, splits: Splits, model: LanguageModel) -> dict[str, list[Encoded]]:
-    """Every split's examples as the model sees them, behind the demonstrations where there are any."""
+def _encoded(
+    config: RunConfig, task: Task, splits: Splits, model: LanguageModel
+) -> dict[str, list[Encoded]]:
+    """Every split's examples as the model sees them, behind the demonstrations where there are
+    any."""
     most = config.protocol.max_eval_examples
 
     def read(rows: Sequence[Row]) -> list[Example]:
@@ -145,8 +188,15 @@ def _encoded(config: RunConfig, task: Task, splits: Splits, model: LanguageModel
 
     train = read(splits.train)
     shots = config.tuning.shots(train, config.seed)
-    examples = {"train": train, "validation": read(splits.validation[:most]), "test": read(splits.test[:most])}
-    return {name: model.encode([demonstrated(e, shots, model.style) for e in part]) for name, part in examples.items()}
+    examples = {
+        "train": train,
+        "validation": read(splits.validation[:most]),
+        "test": read(splits.test[:most]),
+    }
+    return {
+        name: model.encode([demonstrated(e, shots, model.style) for e in part])
+        for name, part in examples.items()
+    }
 
 
 def _make(node: dict[str, Any], **supplied: Any) -> Any:
@@ -163,20 +213,26 @@ def make_optimizer(node: dict[str, Any], model: LanguageModel) -> torch.optim.Op
     node = dict(node)
     directions = node.pop("directions", None)
     inner = node.get("algorithm", {})
-    groups = parameter_groups(model.module, node.get("weight_decay", inner.get("weight_decay", 0.0)))
+    groups = parameter_groups(
+        model.module, node.get("weight_decay", inner.get("weight_decay", 0.0))
+    )
     try:
         optimizer = _make(node)(groups, module=model.module)
     except OptimError as error:  # its message begins with the argument's name
         raise ConfigError(f"optimizer.{error}") from error
     except (ValueError, InstantiationException) as error:  # from torch's own optimizers
-        raise ConfigError(f"optimizer: {' '.join(str(error.__cause__ or error).split())}") from error
+        raise ConfigError(
+            f"optimizer: {' '.join(str(error.__cause__ or error).split())}"
+        ) from error
     return optimizer if directions is None else _restrict(optimizer, directions)
 
 
 def _restrict(optimizer: Any, directions: dict[str, Any]) -> torch.optim.Optimizer:
     if not hasattr(optimizer, "restrict"):
-        raise ConfigError(f"directions: {type(optimizer).__name__} follows true gradients and draws none;"
-                          " directions.sparsity=0 directions.blocks=none is valid")  # fmt: skip
+        raise ConfigError(
+            f"directions: {type(optimizer).__name__} follows true gradients and draws none;"
+            " directions.sparsity=0 directions.blocks=none is valid"
+        )
     try:
         return optimizer.restrict(**directions)
     except OptimError as error:

@@ -1,7 +1,9 @@
-"""`python -m experiments.check_drift model=... precision=... [steps=N] [eps=X]`: what perturbing does to the weights.
+"""`python -m experiments.check_drift model=... precision=... [steps=N] [eps=X]`: what perturbing
+does to the weights.
 
-MeZO takes steps with lr = 0, once with each way to perturb; whatever the weights are then is that way's own error.
-Other arguments are overrides as for `experiments.run`. Exit codes: 0 ok, 1 wrong arguments, 2 the exact engine drifts.
+MeZO takes steps with lr = 0, once with each way to perturb; whatever the weights are then is that
+way's own error. Other arguments are overrides as for `experiments.run`. Exit codes: 0 ok, 1 wrong
+arguments, 2 the exact engine drifts.
 """
 
 import math
@@ -24,7 +26,13 @@ from experiments.schema import parse
 
 ENGINES = ("exact", "two-leg", "three-leg", "in-place")
 SHORT = {"steps": "protocol.num_steps", "eps": "optimizer.eps"}
-FIXED = ("optimizer=mezo", "optimizer.lr=0", "tracker=none", "protocol=smoke", "protocol.num_steps=100")
+FIXED = (
+    "optimizer=mezo",
+    "optimizer.lr=0",
+    "tracker=none",
+    "protocol=smoke",
+    "protocol.num_steps=100",
+)
 
 
 def overrides(arguments: Sequence[str]) -> list[str]:
@@ -43,7 +51,8 @@ def composed(arguments: Sequence[str]) -> dict[str, Any]:
 
 
 def drifts(config: dict[str, Any]) -> dict[str, tuple[float, float]]:
-    """Engine -> |theta after - theta before| / |theta before|, and the share of weights with other bits."""
+    """Engine -> |theta after - theta before| / |theta before|, and the share of weights with other
+    bits."""
     run = parse(config)
     parts = build(run)
     parameters = [p for p in parts.model.module.parameters() if p.requires_grad]
@@ -71,7 +80,8 @@ def _distance(now: Sequence[Tensor], before: Sequence[Tensor]) -> tuple[float, f
     moved = sum(float((a - b).square().sum()) for a, b in pairs)
     size = sum(float(b.square().sum()) for _, b in pairs)
     changed = sum(int((a != b).sum()) for a, b in pairs) / sum(b.numel() for b in before)
-    return (moved / size) ** 0.5 if size else math.inf if moved else 0.0, changed  # a head starts at 0
+    # a head starts at 0
+    return (moved / size) ** 0.5 if size else math.inf if moved else 0.0, changed
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -84,7 +94,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(error, file=sys.stderr)
         return 1
     steps, eps = config["protocol"]["num_steps"], config["optimizer"]["eps"]
-    print(f"{config['model']['path']}, {config['precision']['dtype']}: {steps} steps of MeZO at lr 0, eps {eps:g}")
+    print(
+        f"{config['model']['path']}, {config['precision']['dtype']}: {steps} steps of MeZO at lr 0,"
+        f" eps {eps:g}"
+    )
     print(f"{'engine':<12}{'relative drift':>16}{'weights changed':>18}")
     for engine, (drift, changed) in found.items():
         print(f"{engine:<12}{drift:>16.3e}{100 * changed:>16.2f} %")

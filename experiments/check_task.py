@@ -1,7 +1,9 @@
-"""`python -m experiments.check_task [--config-dir DIR] [--row N] task=mine [key=value ...]`: a task, before it is run.
+"""`python -m experiments.check_task [--config-dir DIR] [--row N] task=mine [key=value ...]`: a
+task, before it is run.
 
-Every row of every split is read and tokenised, as a run would; then one training example is shown: its exact tokens,
-where each option begins, and what the model scores. Exit codes: 0 ok, 1 a file, row or key that cannot be used.
+Every row of every split is read and tokenised, as a run would; then one training example is shown:
+its exact tokens, where each option begins, and what the model scores. Exit codes: 0 ok, 1 a file,
+row or key that cannot be used.
 """
 
 import argparse
@@ -32,7 +34,9 @@ def composed(overrides: Sequence[str], folder: str | None) -> dict[str, Any]:
         ConfigError: in one line, what cannot be composed.
     """
     if folder is not None and not Path(folder).is_dir():
-        raise ConfigError(f"--config-dir {folder}: there is no such folder; one with task/<name>.yaml is needed")
+        raise ConfigError(
+            f"--config-dir {folder}: there is no such folder; one with task/<name>.yaml is needed"
+        )
     search = [] if folder is None else [f"hydra.searchpath=['file://{Path(folder).resolve()}']"]
     GlobalHydra.instance().clear()
     try:
@@ -51,7 +55,8 @@ def show(config: dict[str, Any], row: int, console: Console) -> None:
     Raises:
         BszoError: what a run of this configuration would be refused for.
     """
-    from experiments.build import build  # loads torch and transformers, for a configuration that composes
+    # loads torch and transformers, for a configuration that composes
+    from experiments.build import build
     from experiments.schema import parse
 
     run = parse(config)
@@ -68,7 +73,12 @@ def show(config: dict[str, Any], row: int, console: Console) -> None:
 
 
 def _overview(name: str, parts: Any) -> Table:
-    table = Table(title=f"task {name}, {parts.model.name} ({parts.model.style}, at most {parts.model.limit} tokens)")
+    table = Table(
+        title=(
+            f"task {name}, {parts.model.name} ({parts.model.style}, at most {parts.model.limit}"
+            " tokens)"
+        )
+    )
     for heading in ("split", "rows", "longest (tokens)", "truncated", "rows by label"):
         table.add_column(heading)
     for split in ("train", "validation", "test"):
@@ -76,17 +86,26 @@ def _overview(name: str, parts: Any) -> Table:
         labels = Counter(example.label for example in examples)
         shares = ", ".join(f"{label}: {count}" for label, count in sorted(labels.items()))
         cut = sum(example.truncated for example in examples)
-        table.add_row(split, str(len(examples)), str(max(e.length for e in examples)), str(cut), shares)
+        table.add_row(
+            split, str(len(examples)), str(max(e.length for e in examples)), str(cut), shares
+        )
     return table
 
 
 def _tokens(tokenizer: Any, number: int, ids: Sequence[int], example: Any) -> Text:
     """A token row; the positions from which options are read stand in brackets."""
-    read_at = {column for option in example.options if option.row == number for column in option.columns}
-    text = Text(f"\nexample {example.id}, row {number}: {len(ids)} tokens, options are read at the [bracketed] ones\n")
+    read_at = {
+        column for option in example.options if option.row == number for column in option.columns
+    }
+    text = Text(
+        f"\nexample {example.id}, row {number}: {len(ids)} tokens, options are read at the"
+        " [bracketed] ones\n"
+    )
     for position, piece in enumerate(tokenizer.convert_ids_to_tokens(list(ids))):
         mark = f"[{position}]" if position in read_at else str(position)
-        text.append(f"{mark}:", style="dim").append(piece, style="reverse" if position in read_at else "").append("  ")
+        text.append(f"{mark}:", style="dim").append(
+            piece, style="reverse" if position in read_at else ""
+        ).append("  ")
     return text.append("\n")
 
 
@@ -100,27 +119,48 @@ def _options(model: Any, example: Any) -> Table:
         pieces = model.tokenizer.convert_ids_to_tokens(list(option.tokens))
         spots = f"row {option.row}: {', '.join(map(str, option.columns))}"
         text = model.tokenizer.decode(list(option.tokens))
-        table.add_row(str(label), Text(repr(text)), Text(" ".join(pieces)), spots, f"{score:.4f}", ", ".join(notes))
+        table.add_row(
+            str(label),
+            Text(repr(text)),
+            Text(" ".join(pieces)),
+            spots,
+            f"{score:.4f}",
+            ", ".join(notes),
+        )
     return table
 
 
 def _written(model: Any, example: Any) -> Text:
     (text,) = model.answer([example], max_tokens=1)
     f1 = model.mean_f1([example], max_tokens=1)
-    return Text(f"written: {text!r}\ngold:    {' | '.join(map(repr, example.answers))}\ntoken F1 {f1:.3f}")
+    return Text(
+        f"written: {text!r}\ngold:    {' | '.join(map(repr, example.answers))}\ntoken F1 {f1:.3f}"
+    )
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command line; returns the exit code."""
     description = (__doc__ or "").split("\n")[0]
-    parser = argparse.ArgumentParser(prog="python -m experiments.check_task", description=description)
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="as for experiments.run; task=NAME first")
-    parser.add_argument("--config-dir", metavar="DIR", help="a folder of your own with task/<name>.yaml")
-    parser.add_argument("--row", type=int, default=0, metavar="N", help="which training row to show (default: 0)")
+    parser = argparse.ArgumentParser(
+        prog="python -m experiments.check_task", description=description
+    )
+    parser.add_argument(
+        "overrides", nargs="*", metavar="key=value", help="as for experiments.run; task=NAME first"
+    )
+    parser.add_argument(
+        "--config-dir", metavar="DIR", help="a folder of your own with task/<name>.yaml"
+    )
+    parser.add_argument(
+        "--row", type=int, default=0, metavar="N", help="which training row to show (default: 0)"
+    )
     arguments = parser.parse_intermixed_args(argv)
     width = None if sys.stdout.isatty() else int(os.environ.get("COLUMNS", "120"))
     try:
-        show(composed(arguments.overrides, arguments.config_dir), arguments.row, Console(width=width, highlight=False))
+        show(
+            composed(arguments.overrides, arguments.config_dir),
+            arguments.row,
+            Console(width=width, highlight=False),
+        )
     except BszoError as error:
         print(error, file=sys.stderr)
         return 1

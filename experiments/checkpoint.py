@@ -1,6 +1,8 @@
-"""A run's state on disk: written whole, the last two kept, the best parameters apart; read back bit for bit.
+"""A run's state on disk: written whole, the last two kept, the best parameters apart; read back bit
+for bit.
 
-    step-00000100.safetensors   parameters and optimizer state as tensors; all else as JSON in the file's own header
+    step-00000100.safetensors   parameters and optimizer state as tensors; all else as JSON in the
+                                file's own header
     best-00000060.safetensors   the parameters of the best evaluation so far
 """
 
@@ -39,32 +41,43 @@ class Checkpoints:
         parts: the run's model and optimizer.
 
     Raises:
-        CheckpointError: from `save`: the folder cannot be written, or the state holds what no checkpoint can.
+        CheckpointError: from `save`: the folder cannot be written, or the state holds what no
+            checkpoint can.
     """
 
     def __init__(self, folder: Path, signature: str, parts: Parts) -> None:
         self.folder, self.signature, self.parts = folder, signature, parts
         module = parts.model.module
         self.named = {name: p for name, p in module.named_parameters() if p.requires_grad}
-        self._best_kept: int | None = None  # step of the best parameters that this process wrote, or read as sound
+        # step of the best parameters that this process wrote, or read as sound
+        self._best_kept: int | None = None
 
     def start(self) -> None:
         """Called once before the first step of a run that no checkpoint goes on."""
 
-    def save(self, state: Mapping[str, Any], step: int, best_step: int | None, best: Sequence[Tensor]) -> None:
+    def save(
+        self, state: Mapping[str, Any], step: int, best_step: int | None, best: Sequence[Tensor]
+    ) -> None:
         """Write where the run stands after `step` steps; older checkpoints than the last two go.
 
         Args:
-            state: what the run knows, plain values and tensors; parameters and optimizer are added here.
+            state: what the run knows, plain values and tensors; parameters and optimizer are added
+                here.
             best_step: of the parameters `best`, in the module's order.
         """
         with unwritable(self._path("step", step)):
             self._save_best(best_step, best)
-            self._write("step", step, {"state": dict(state) | self._rest(), "best_step": best_step}, self._moved())
+            self._write(
+                "step",
+                step,
+                {"state": dict(state) | self._rest(), "best_step": best_step},
+                self._moved(),
+            )
             self._prune(step)
 
     def load(self) -> tuple[dict[str, Any], list[Tensor]] | None:
-        """Put parameters and optimizer where the newest sound checkpoint has them; its state and best parameters.
+        """Put parameters and optimizer where the newest sound checkpoint has them; its state and
+        best parameters.
 
         None where there is none. What is damaged is said and left aside.
         """
@@ -98,14 +111,18 @@ class Checkpoints:
         return {PARAMETER + name: parameter for name, parameter in self.named.items()}
 
     def _save_best(self, best_step: int | None, best: Sequence[Tensor]) -> None:
-        if best_step is not None and best_step != self._best_kept:  # a file of that name may be a damaged one
+        # a file of that name may be a damaged one
+        if best_step is not None and best_step != self._best_kept:
             tensors = {PARAMETER + name: kept for name, kept in zip(self.named, best, strict=True)}
             self._write("best", best_step, {}, tensors)
             self._best_kept = best_step
 
     @torch.no_grad()
-    def _restore(self, plain: dict[str, Any], state: dict[str, Any], tensors: dict[str, Tensor]) -> list[Tensor]:
-        """Have theta and the optimizer where the checkpoint has them; returns the best parameters."""
+    def _restore(
+        self, plain: dict[str, Any], state: dict[str, Any], tensors: dict[str, Tensor]
+    ) -> list[Tensor]:
+        """Have theta and the optimizer where the checkpoint has them; returns the best
+        parameters."""
         values, best = self._parameters(tensors), []
         if plain["best_step"] is not None:
             path = self._path("best", plain["best_step"])
@@ -127,7 +144,9 @@ class Checkpoints:
     def _path(self, kind: str, step: int) -> Path:
         return self.folder / f"{kind}-{step:08d}.safetensors"
 
-    def _write(self, kind: str, step: int, plain: dict[str, Any], tensors: dict[str, Tensor]) -> None:
+    def _write(
+        self, kind: str, step: int, plain: dict[str, Any], tensors: dict[str, Tensor]
+    ) -> None:
         tensors = dict(tensors)
         if "state" in plain:
             plain = plain | {"state": pack(plain["state"], tensors)}
@@ -151,14 +170,17 @@ class Checkpoints:
     def _prune(self, step: int) -> None:
         """Keep the last checkpoints and the best parameters that they name.
 
-        What a kill left half-written goes, and what lies beyond this step: it was damaged and left aside.
+        What a kill left half-written goes, and what lies beyond this step: it was damaged and left
+        aside.
         """
         paths = sorted(self.folder.glob("step-*.safetensors"))
         kept = [path for path in paths if path <= self._path("step", step)][-KEPT:]
         needed = set()
         for path in kept:
             with suppress(CheckpointError), sound(path), safe_open(path, "pt") as file:
-                needed.add(self._path("best", json.loads(file.metadata()["plain"])["best_step"] or 0))
+                needed.add(
+                    self._path("best", json.loads(file.metadata()["plain"])["best_step"] or 0)
+                )
         needed |= set(kept)
         for path in [*self.folder.glob("*-*.safetensors"), *self.folder.glob(".*.tmp")]:
             if path not in needed:
@@ -167,7 +189,9 @@ class Checkpoints:
 
 def checksum(text: str, tensors: Mapping[str, Tensor]) -> str:
     """Of all that a checkpoint holds."""
-    return hashlib.sha256(f"{text}\n{fingerprint_tensors(sorted(tensors.items()))}".encode()).hexdigest()
+    return hashlib.sha256(
+        f"{text}\n{fingerprint_tensors(sorted(tensors.items()))}".encode()
+    ).hexdigest()
 
 
 @contextmanager
@@ -175,9 +199,19 @@ def sound(path: Path) -> Iterator[None]:
     """Whatever a damaged file makes its readers raise becomes a CheckpointError in one line."""
     try:
         yield
-    except (OSError, SafetensorError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (
+        OSError,
+        SafetensorError,
+        ValueError,
+        KeyError,
+        TypeError,
+        AttributeError,
+        RecursionError,
+    ) as error:
         line = " ".join(str(error).split())[:200]
-        raise CheckpointError(f"{path.name}: not a sound checkpoint of this run ({line})") from error
+        raise CheckpointError(
+            f"{path.name}: not a sound checkpoint of this run ({line})"
+        ) from error
 
 
 @contextmanager

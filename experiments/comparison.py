@@ -1,4 +1,5 @@
-"""What two records of one configuration should agree in: bit for bit on one machine, within tolerances elsewhere."""
+"""What two records of one configuration should agree in: bit for bit on one machine, within
+tolerances elsewhere."""
 
 import math
 from collections.abc import Iterator, Mapping
@@ -9,7 +10,8 @@ EXACT = ("status", "num_steps", "num_forwards", "num_backwards")  # on every mac
 SCORES = ("zero_shot_accuracy", "validation_accuracy", "test_accuracy")
 POINT = ("train_loss", "validation_accuracy", "validation_loss", "noise_var", "gain")
 MACHINE = ("device", "cpu", "gpu", "torch_threads")
-# where code, versions or hardware differ, losses differ in their last bits, and a few rows near a tie change sides
+# where code, versions or hardware differ, losses differ in their last bits, and a few rows near a
+# tie change sides
 SCORE_TOLERANCE, LOSS_TOLERANCE = 0.02, 0.02
 
 
@@ -25,23 +27,32 @@ class Line:
 
 def differences(there: Mapping[str, Any], here: Mapping[str, Any]) -> list[str]:
     """In what code, versions, hardware or number of processes two runs differ."""
-    pairs = [(f"version of {name}", there["versions"].get(name), here["versions"].get(name))
-             for name in sorted(there["versions"].keys() | here["versions"].keys())]  # fmt: skip
+    pairs = [
+        (f"version of {name}", there["versions"].get(name), here["versions"].get(name))
+        for name in sorted(there["versions"].keys() | here["versions"].keys())
+    ]
     pairs += [(name, there["hardware"].get(name), here["hardware"].get(name)) for name in MACHINE]
     sizes = [side.get("parallel", {}).get("world_size", 1) for side in (there, here)]
-    commits = [f"{str(side.get('commit'))[:10]}{' (dirty)' if side.get('dirty') else ''}" for side in (there, here)]
+    commits = [
+        f"{str(side.get('commit'))[:10]}{' (dirty)' if side.get('dirty') else ''}"
+        for side in (there, here)
+    ]
     pairs += [("commit", *commits)]
     pairs += [("processes", *sizes), ("byte order", there["byte_order"], here["byte_order"])]
     return [f"{name}: {a} there, {b} here" for name, a, b in pairs if a != b]
 
 
-def comparison(there: Mapping[str, Any], here: Mapping[str, Any], *, bitwise: bool) -> Iterator[Line]:
+def comparison(
+    there: Mapping[str, Any], here: Mapping[str, Any], *, bitwise: bool
+) -> Iterator[Line]:
     """A line for each thing that two records of one configuration should agree in.
 
     Args:
-        bitwise: every number must be the same, since nothing differs in code, versions and hardware; otherwise counts
-            must, and scores and losses must agree within their tolerances.
+        bitwise: every number must be the same, since nothing differs in code, versions and
+            hardware; otherwise counts must, and scores and losses must agree within their
+            tolerances.
     """
+
     def line(what: str, a: Any, b: Any, tolerance: float = 0.0) -> Line:
         return Line(what, _short(a), _short(b), a == b or (not bitwise and _near(a, b, tolerance)))
 
@@ -53,7 +64,9 @@ def comparison(there: Mapping[str, Any], here: Mapping[str, Any], *, bitwise: bo
         yield line(key, there[key], here[key], SCORE_TOLERANCE)
     yield line("points of the curve", _column(there, "step"), _column(here, "step"))
     for key in POINT:
-        if key == "validation_loss" and not all(key in point for side in (there, here) for point in side["curve"]):
+        if key == "validation_loss" and not all(
+            key in point for side in (there, here) for point in side["curve"]
+        ):
             continue  # records were written before it was
         tolerance = SCORE_TOLERANCE if key in SCORES else LOSS_TOLERANCE
         yield line(f"curve: {key}", _column(there, key), _column(here, key), tolerance)
@@ -74,5 +87,7 @@ def _near(a: Any, b: Any, tolerance: float) -> bool:
 
 
 def _short(value: Any) -> str:
-    text = f"{value[0]} ... {value[-1]}" if isinstance(value, list) and len(value) > 2 else str(value)
+    text = (
+        f"{value[0]} ... {value[-1]}" if isinstance(value, list) and len(value) > 2 else str(value)
+    )
     return text if len(text) <= 44 else f"{text[:41]}..."

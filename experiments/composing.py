@@ -1,7 +1,8 @@
 """Hydra's own part of a configuration, held to what this project uses of it.
 
-Hydra calls what it finds there (callbacks, logging handlers) and sets environment variables before a run begins, so
-that a shared YAML file could do through `hydra.*` what `check_targets` forbids elsewhere.
+Hydra calls what it finds there (callbacks, logging handlers) and sets environment variables before
+a run begins, so that a shared YAML file could do through `hydra.*` what `check_targets` forbids
+elsewhere.
 """
 
 import os
@@ -25,24 +26,31 @@ LOGGING = ("hydra.job_logging", "hydra.hydra_logging")
 
 
 class CheckedLoader(ConfigLoaderImpl):
-    """Composes as Hydra does, and refuses the result where it would run code; picklable, for launchers' workers."""
+    """Composes as Hydra does, and refuses the result where it would run code; picklable, for
+    launchers' workers."""
 
     def load_configuration(self, *args: Any, **kwargs: Any) -> DictConfig:
         config = super().load_configuration(*args, **kwargs)
         for key in UNUSED:
             if OmegaConf.select(config, key):
-                raise ConfigError(f"{key}: must be empty; nothing but the run itself is called or set here")
+                raise ConfigError(
+                    f"{key}: must be empty; nothing but the run itself is called or set here"
+                )
         for key in ("hydra.launcher._target_", "hydra.sweeper._target_"):
             if not str(OmegaConf.select(config, key)).startswith(PLUGINS):
                 raise ConfigError(f"{key}: must be a plugin of Hydra's")
-        if os.environ.get("WORLD_SIZE", "1") != "1" and not str(config.hydra.launcher._target_).startswith(PLUGINS[1]):
+        if os.environ.get("WORLD_SIZE", "1") != "1" and not str(
+            config.hydra.launcher._target_
+        ).startswith(PLUGINS[1]):
             raise ConfigError(
-                "hydra/launcher: torchrun's processes take the runs of a sweep together, one after another; leave the"
-                " launcher out"
+                "hydra/launcher: torchrun's processes take the runs of a sweep together, one after"
+                " another; leave the launcher out"
             )
         for key in LOGGING:
             node = OmegaConf.select(config, key)
-            _check_logging(OmegaConf.to_container(node, resolve=True) if node is not None else {}, key)
+            _check_logging(
+                OmegaConf.to_container(node, resolve=True) if node is not None else {}, key
+            )
         return config
 
 
@@ -62,8 +70,13 @@ def _check_logging(value: Any, key: str) -> None:
 
 
 def literal(text: str) -> str:
-    """A value of an override that reads back as the text, whatever stands in it: quoted as Hydra's grammar asks."""
-    return "'" + re.sub(r"(\\*)('|$)", lambda found: found[1] * 2 + ("\\'" if found[2] else ""), text) + "'"
+    """A value of an override that reads back as the text, whatever stands in it: quoted as Hydra's
+    grammar asks."""
+    return (
+        "'"
+        + re.sub(r"(\\*)('|$)", lambda found: found[1] * 2 + ("\\'" if found[2] else ""), text)
+        + "'"
+    )
 
 
 @contextmanager
@@ -80,7 +93,10 @@ def checked_composition(arguments: Sequence[str]) -> Iterator[None]:
         if re.match(r"-(?!cd=|cp=|cn=|sc=)[a-z]\w*[\w.]*=", argument):
             raise ConfigError(f"{argument}: an override has no dash: {argument[1:]}")
     if any(argument.startswith("--e") for argument in arguments):  # also argparse's abbreviations
-        raise ConfigError("--experimental-rerun: reads a pickle, which can run code; use python -m experiments.rerun")
+        raise ConfigError(
+            "--experimental-rerun: reads a pickle, which can run code; use python -m"
+            " experiments.rerun"
+        )
     plain, MAIN.ConfigLoaderImpl = MAIN.ConfigLoaderImpl, CheckedLoader
     try:
         yield

@@ -1,7 +1,8 @@
 """What one run costs: forward passes, seconds and memory, and where the number comes from.
 
-Forward passes a step are counted by taking one on a toy; seconds are those a forward pass of records like it, with
-their evaluation and start; where there are none, the paper's Table 4 has milliseconds a step.
+Forward passes a step are counted by taking one on a toy; seconds are those a forward pass of
+records like it, with their evaluation and start; where there are none, the paper's Table 4 has
+milliseconds a step.
 """
 
 import statistics
@@ -43,19 +44,30 @@ def forwards_a_step(optimizer: str, more: tuple[str, ...]) -> int:
 
 def protocol_of(point: Point) -> dict[str, Any]:
     """The protocol's values, with the point's own."""
-    shipped = yaml.safe_load((CONF / "protocol" / f"{point['protocol']}.yaml").read_text(encoding="utf-8"))
-    own = {key.partition(".")[2]: yaml.safe_load(value) for key, value in point.items() if key.startswith("protocol.")}
+    shipped = yaml.safe_load(
+        (CONF / "protocol" / f"{point['protocol']}.yaml").read_text(encoding="utf-8")
+    )
+    own = {
+        key.partition(".")[2]: yaml.safe_load(value)
+        for key, value in point.items()
+        if key.startswith("protocol.")
+    }
     return {**shipped, **own}
 
 
 def forwards_of(point: Point) -> int:
     """Forward passes of a run's training that does not stop early; block-wise: of one block."""
     a_step = forwards_a_step(
-        point["optimizer"], tuple(f"{k}={v}" for k, v in sorted(point.items()) if k.startswith("optimizer."))
+        point["optimizer"],
+        tuple(f"{k}={v}" for k, v in sorted(point.items()) if k.startswith("optimizer.")),
     )
     protocol = protocol_of(point)
     limit = protocol["max_forwards"]
-    return protocol["num_steps"] * a_step if limit is None else min(limit, protocol["num_steps"] * a_step)
+    return (
+        protocol["num_steps"] * a_step
+        if limit is None
+        else min(limit, protocol["num_steps"] * a_step)
+    )
 
 
 @dataclass(frozen=True)
@@ -81,18 +93,27 @@ class Clock:
     """
 
     def __init__(self, records: Sequence[Record]) -> None:
-        self.records = [record for record in records if record["status"] == "ok" and record["num_forwards"]]
+        self.records = [
+            record for record in records if record["status"] == "ok" and record["num_forwards"]
+        ]
         self._paces: dict[tuple[str, ...], Pace | None] = {}
-        starts = [seconds - record["train_seconds"] - record["evaluation_seconds"] for record in self.records
-                  if (seconds := record["provenance"].get("seconds")) and record["num_parts"] == 1]  # fmt: skip
-        self.start = statistics.median(starts) if starts else 0.0  # composing, building, writing: of any model
+        starts = [
+            seconds - record["train_seconds"] - record["evaluation_seconds"]
+            for record in self.records
+            if (seconds := record["provenance"].get("seconds")) and record["num_parts"] == 1
+        ]
+        # composing, building, writing: of any model
+        self.start = statistics.median(starts) if starts else 0.0
 
     def seconds(self, point: Point) -> tuple[float | None, str]:
         """Seconds of one run, None where there is nothing to go by; and where they come from."""
         for groups, words in LIKE:
             pace = self._pace(groups, point)
             if pace:
-                return pace.a_forward * forwards_of(point) + pace.beside + self.start, f"{pace.count} records{words}"
+                return (
+                    pace.a_forward * forwards_of(point) + pace.beside + self.start,
+                    f"{pace.count} records{words}",
+                )
         printed = paper_cell(point)
         if printed is None:
             return None, "nothing to go by"
@@ -101,20 +122,36 @@ class Clock:
     def _pace(self, groups: Sequence[str], point: Point) -> Pace | None:
         key = tuple(point[group] for group in groups)
         if key not in self._paces:
-            alike = [record for record in self.records
-                     if all(value_of(record, group) == point[group] for group in groups)]  # fmt: skip
-            self._paces[key] = Pace(
-                statistics.median(record["train_seconds"] / record["num_forwards"] for record in alike),
-                statistics.median(record["evaluation_seconds"] for record in alike), len(alike),
-            ) if alike else None  # fmt: skip
+            alike = [
+                record
+                for record in self.records
+                if all(value_of(record, group) == point[group] for group in groups)
+            ]
+            self._paces[key] = (
+                Pace(
+                    statistics.median(
+                        record["train_seconds"] / record["num_forwards"] for record in alike
+                    ),
+                    statistics.median(record["evaluation_seconds"] for record in alike),
+                    len(alike),
+                )
+                if alike
+                else None
+            )
         return self._paces[key]
 
 
 def paper_cell(point: Point) -> Any:
     """The row of the paper's Table 4 for a run, None where it has none."""
     model, method = shown(MODELS, point["model"]), shown(METHODS, point["optimizer"])
-    return next((methods[method] for (name, _), methods in paper()[0].items() if name == model and method in methods),
-                None)  # fmt: skip
+    return next(
+        (
+            methods[method]
+            for (name, _), methods in paper()[0].items()
+            if name == model and method in methods
+        ),
+        None,
+    )
 
 
 def memory_of(point: Point) -> str:

@@ -16,7 +16,8 @@ class Score(NamedTuple):
 
     Attributes:
         accuracy: or token F1 of written answers, in [0, 1].
-        loss: the cross entropy over the options that training takes; NaN of written answers, which have none.
+        loss: the cross entropy over the options that training takes; NaN of written answers, which
+            have none.
     """
 
     accuracy: float

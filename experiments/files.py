@@ -11,8 +11,8 @@ from pathlib import Path
 def written_whole(path: Path) -> Iterator[Path]:
     """A temporary name beside `path` to write to; at the end it is on the disk and becomes `path`.
 
-    A reader sees the old file or the new one, never a part; after an error the old one, and nothing else is left. What
-    a killed process leaves is named `.<stem>-<random>.tmp`.
+    A reader sees the old file or the new one, never a part; after an error the old one, and nothing
+    else is left. What a killed process leaves is named `.<stem>-<random>.tmp`.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(prefix=f".{path.stem}-", suffix=".tmp", dir=path.parent)

@@ -29,8 +29,11 @@ def claim(folder: Path | None = None) -> int:
         return torch.cuda.current_device() if count else 0
     chosen = os.getpid() % count
     for number in range(count):
-        uuid = torch.cuda.get_device_properties(number).uuid  # its number depends on CUDA_VISIBLE_DEVICES
-        lock = FileLock((folder or Path(tempfile.gettempdir())) / f"bszo-gpu-{uuid}.lock", mode=0o666)
+        # its number depends on CUDA_VISIBLE_DEVICES
+        uuid = torch.cuda.get_device_properties(number).uuid
+        lock = FileLock(
+            (folder or Path(tempfile.gettempdir())) / f"bszo-gpu-{uuid}.lock", mode=0o666
+        )
         try:
             lock.acquire(blocking=False)
         except (Timeout, PermissionError):

@@ -1,7 +1,9 @@
-"""What an artefact consists of: `conf/sweep/<name>.yaml`, read without Hydra, as the runs that it needs.
+"""What an artefact consists of: `conf/sweep/<name>.yaml`, read without Hydra, as the runs that it
+needs.
 
-A point is one run's overrides, {"task": "rte", "optimizer": "bszo", "seed": "0", ...}; a profile's points are the
-product of the file's axes. The learning rate is not one of them: validation chooses it, see `experiments.selection`.
+A point is one run's overrides, {"task": "rte", "optimizer": "bszo", "seed": "0", ...}; a profile's
+points are the product of the file's axes. The learning rate is not one of them: validation chooses
+it, see `experiments.selection`.
 """
 
 import itertools
@@ -30,10 +32,10 @@ class Grid:
         name: of the artefact.
         profile: paper, mini or local.
         points: every run but for its learning rate.
-        select: what the runs that choose the rate have in place of the point's own, {"seed": "0"}; None where the rate
-            is in the points, or that of conf/tuned is meant.
-        rates: (model, optimizer) -> the rates to choose from; the model of a run that trains an adapter is
-            model+tuning, see `trained`.
+        select: what the runs that choose the rate have in place of the point's own, {"seed": "0"};
+            None where the rate is in the points, or that of conf/tuned is meant.
+        rates: (model, optimizer) -> the rates to choose from; the model of a run that trains an
+            adapter is model+tuning, see `trained`.
         settings: the axis of models and precisions, in the order of the rows.
         conf: the folder of configuration files that all this is about.
     """
@@ -47,12 +49,16 @@ class Grid:
     conf: Path
 
     def candidates(self, point: Point) -> list[Point]:
-        """The runs among which the learning rate of `point` is chosen; empty where it is not chosen."""
+        """The runs among which the learning rate of `point` is chosen; empty where it is not
+        chosen."""
         if self.select is None:
             return []
         key, place = rate_key(point["optimizer"], self.conf), (trained(point), point["optimizer"])
         if place not in self.rates:
-            raise GridError(f"conf/rates/{place[0]}.yaml: no learning rates for {place[1]}, which {self.name} needs")
+            raise GridError(
+                f"conf/rates/{place[0]}.yaml: no learning rates for {place[1]}, which {self.name}"
+                " needs"
+            )
         return [{**point, **self.select, key: f"{rate:g}"} for rate in self.rates[place]]
 
 
@@ -66,7 +72,9 @@ def overrides(text: str) -> Point:
 
 def names(conf: Path = CONF) -> list[str]:
     """Every artefact that has runs, in the order of their numbers."""
-    return sorted((file.stem for file in (conf / "sweep").glob("*.yaml")), key=lambda name: (len(name), name))
+    return sorted(
+        (file.stem for file in (conf / "sweep").glob("*.yaml")), key=lambda name: (len(name), name)
+    )
 
 
 def read(name: str, conf: Path = CONF) -> dict[str, Any]:
@@ -89,19 +97,29 @@ def load(name: str, profile: str, conf: Path = CONF) -> Grid:
 def parse(node: Mapping[str, Any], profile: str, conf: Path = CONF) -> Grid:
     """The grid of a `sweep` node; see `load`."""
     if profile not in node["profiles"]:
-        raise GridError(f"sweep.profile={profile}: {node['name']} has {', '.join(node['profiles'])}")
+        raise GridError(
+            f"sweep.profile={profile}: {node['name']} has {', '.join(node['profiles'])}"
+        )
     own = node["profiles"][profile]
     axes = {**node.get("axes", {}), **own.get("axes", {})}
     settings = tuple(overrides(item) for item in axes["settings"])
     without = [overrides(item) for item in (*node.get("without", ()), *own.get("without", ()))]
     fixed = overrides(own["fixed"])
     points = [
-        merge([fixed, *choice]) for choice in itertools.product(*([*map(overrides, axis)] for axis in axes.values()))
+        merge([fixed, *choice])
+        for choice in itertools.product(*([*map(overrides, axis)] for axis in axes.values()))
     ]
     points = [point for point in points if not any(holds(point, gap) for gap in without)]
     select = own.get("select", node.get("select"))
-    return Grid(node["name"], profile, tuple(points), None if select is None else overrides(select),
-                rates_of(map(trained, points), conf), settings, conf)  # fmt: skip
+    return Grid(
+        node["name"],
+        profile,
+        tuple(points),
+        None if select is None else overrides(select),
+        rates_of(map(trained, points), conf),
+        settings,
+        conf,
+    )
 
 
 def merge(parts: Iterable[Point]) -> Point:
@@ -114,17 +132,21 @@ def holds(point: Point, part: Point) -> bool:
 
 
 def trained(point: Point) -> str:
-    """What the rates of a point are for: its model, and the tuning where not all of the model trains."""
+    """What the rates of a point are for: its model, and the tuning where not all of the model
+    trains."""
     tuning = point.get("tuning", "full")
     return point["model"] if tuning == "full" else f"{point['model']}+{tuning}"
 
 
 def rates_of(models: Iterable[str], conf: Path = CONF) -> dict[tuple[str, str], tuple[float, ...]]:
-    """(model, optimizer) -> the learning rates of conf/rates/<model>.yaml, each once, the greatest first."""
+    """(model, optimizer) -> the learning rates of conf/rates/<model>.yaml, each once, the greatest
+    first."""
     found: dict[tuple[str, str], tuple[float, ...]] = {}
     for model in set(models):
         file = conf / "rates" / f"{model}.yaml"
-        content: dict[str, Sequence[float]] = yaml.safe_load(file.read_text()) if file.is_file() else {}
+        content: dict[str, Sequence[float]] = (
+            yaml.safe_load(file.read_text()) if file.is_file() else {}
+        )
         for optimizer, rates in content.items():
             found[model, optimizer] = tuple(sorted({float(rate) for rate in rates}, reverse=True))
     return found

@@ -1,4 +1,5 @@
-"""What can go wrong with the numbers while nothing crashes: seen, said once with its step, counted in the record."""
+"""What can go wrong with the numbers while nothing crashes: seen, said once with its step, counted
+in the record."""
 
 import logging
 import math
@@ -16,7 +17,8 @@ WINDOW = 100  # steps of which more than half must be coarse
 MOST_SKIPPED = 100  # steps in a row
 SAMPLE = 4096  # elements, spread over all 16-bit parameters
 SWALLOWED = 0.99
-UNMOVED = 0.5  # share of the weights: tiny models learn where a fifth stays and no longer where three quarters do
+# share of the weights: tiny models learn where a fifth stays and no longer where three quarters do
+UNMOVED = 0.5
 
 log = logging.getLogger("experiments")
 
@@ -31,15 +33,19 @@ class Guards:
     Args:
         optimizer: steps, skips, and reports its last step.
         parameters: those that train.
-        policy: of a loss that is not finite. stop: the error goes on. skip: the parameters stay bit for bit and the
-            next batch is tried, until more than 100 steps in a row were skipped. A walk does not come back to the same
-            bits by itself, so that skip costs it a copy of the parameters.
+        policy: of a loss that is not finite. stop: the error goes on. skip: the parameters stay bit
+            for bit and the next batch is tried, until more than 100 steps in a row were skipped. A
+            walk does not come back to the same bits by itself, so that skip costs it a copy of the
+            parameters.
 
     Attributes:
-        warnings: kind -> count, first_step (steps done before it) and detail (of the first), for the record.
+        warnings: kind -> count, first_step (steps done before it) and detail (of the first), for
+            the record.
     """
 
-    def __init__(self, optimizer: Any, parameters: Sequence[Tensor], policy: Literal["stop", "skip"]) -> None:
+    def __init__(
+        self, optimizer: Any, parameters: Sequence[Tensor], policy: Literal["stop", "skip"]
+    ) -> None:
         self.optimizer, self.parameters, self.policy = optimizer, parameters, policy
         self.warnings: dict[str, dict[str, Any]] = {}
         self.num_skipped_in_row = 0
@@ -58,7 +64,11 @@ class Guards:
             NonFiniteLoss: with the policy stop.
             Diverged: more than 100 steps in a row were skipped.
         """
-        kept = [p.detach().clone() for p in self.parameters] if self._walks and self.policy == "skip" else []
+        kept = (
+            [p.detach().clone() for p in self.parameters]
+            if self._walks and self.policy == "skip"
+            else []
+        )
         before = self._sample() if look and self._small else None
         if before is not None:
             self._check_eps(number)
@@ -80,7 +90,11 @@ class Guards:
 
     def state(self) -> dict[str, Any]:
         """What a later step depends on, for a checkpoint."""
-        return {"warnings": self.warnings, "num_skipped_in_row": self.num_skipped_in_row, "coarse": self.coarse}
+        return {
+            "warnings": self.warnings,
+            "num_skipped_in_row": self.num_skipped_in_row,
+            "coarse": self.coarse,
+        }
 
     def load(self, state: dict[str, Any]) -> None:
         """Go on from `state()`."""
@@ -100,14 +114,20 @@ class Guards:
         self.optimizer.skip()
         self.num_skipped_in_row += 1
         if self.num_skipped_in_row > MOST_SKIPPED:
-            raise Diverged(f"step {number}: the last {self.num_skipped_in_row} steps had no finite loss")
+            raise Diverged(
+                f"step {number}: the last {self.num_skipped_in_row} steps had no finite loss"
+            )
 
     def _check_posterior(self, number: int) -> None:
         cov = self.optimizer.last.cov  # (k, k), float64
         if cov is None or (cov.isfinite().all() and int(torch.linalg.cholesky_ex(cov).info) == 0):
             return
         least = float(torch.linalg.eigvalsh(cov)[0]) if cov.isfinite().all() else math.nan
-        self._note("posterior_not_positive_definite", number, f"the least eigenvalue of the covariance is {least:.3g}")
+        self._note(
+            "posterior_not_positive_definite",
+            number,
+            f"the least eigenvalue of the covariance is {least:.3g}",
+        )
 
     def _check_quantum(self, number: int) -> None:
         losses = self.optimizer.last.losses
@@ -117,14 +137,17 @@ class Guards:
         self.coarse = [*self.coarse[1 - WINDOW :], most < QUANTA * spacing]
         if len(self.coarse) == WINDOW and 2 * sum(self.coarse) > WINDOW:
             detail = (
-                f"{sum(self.coarse)} of the last {WINDOW} steps measured differences below {QUANTA} float32 spacings"
-                f" of the loss; here {most:.3g} at a spacing of {spacing:.3g}: eps is too small"
+                f"{sum(self.coarse)} of the last {WINDOW} steps measured differences below {QUANTA}"
+                f" float32 spacings of the loss; here {most:.3g} at a spacing of {spacing:.3g}: eps"
+                " is too small"
             )
             self._note("coarse_loss", number, detail)
 
     def _check_rounding(self, before: Tensor, number: int) -> None:
         observations = self.optimizer.last.observations
-        if all(group["lr"] == 0 for group in self.optimizer.param_groups) or (observations and not any(observations)):
+        if all(group["lr"] == 0 for group in self.optimizer.param_groups) or (
+            observations and not any(observations)
+        ):
             return  # there was no update to swallow
         share = float((before == self._sample()).double().mean())
         if share > SWALLOWED:
@@ -135,9 +158,14 @@ class Guards:
         eps = getattr(self.optimizer, "eps", None)
         if eps is None:
             return  # a method that perturbs nothing
-        share = torch.cat([unmoved(part, dtype, eps) for part, dtype in self._parts()]).mean().item()
+        share = (
+            torch.cat([unmoved(part, dtype, eps) for part, dtype in self._parts()]).mean().item()
+        )
         if share > UNMOVED:
-            detail = f"eps={eps:g}: {100 * share:.0f} % of theta + eps z rounds back to theta; try a larger eps"
+            detail = (
+                f"eps={eps:g}: {100 * share:.0f} % of theta + eps z rounds back to theta; try a"
+                " larger eps"
+            )
             self._note("swallowed_perturbation", number, detail)
 
     def _sample(self) -> Tensor:
@@ -146,18 +174,22 @@ class Guards:
     def _parts(self) -> list[tuple[Tensor, torch.dtype]]:
         """Of each 16-bit parameter some elements, in fp32, and what it is kept in."""
         stride = max(1, sum(p.numel() for p in self._small) // SAMPLE)
-        return [(p.detach().reshape(-1)[::stride].float().cpu().clone(), p.dtype) for p in self._small]
+        return [
+            (p.detach().reshape(-1)[::stride].float().cpu().clone(), p.dtype) for p in self._small
+        ]
 
 
 def unmoved(theta: Tensor, dtype: torch.dtype, eps: float) -> Tensor:
-    """P(|eps z| < spacing / 2) = erf(spacing / (2 sqrt(2) eps)), z ~ N(0, 1): theta + eps z rounds to theta.
+    """P(|eps z| < spacing / 2) = erf(spacing / (2 sqrt(2) eps)), z ~ N(0, 1): theta + eps z rounds
+    to theta.
 
     Args:
         theta: fp32, any shape.
         dtype: in which neighbours of theta are `spacing` apart, 2^-7 to 2^-8 of |theta| in bf16.
     """
     kind = torch.finfo(dtype)
-    normal = theta.abs().clamp_min(kind.smallest_normal)  # numbers below it, and zero, are spaced as it is
+    # numbers below it, and zero, are spaced as it is
+    normal = theta.abs().clamp_min(kind.smallest_normal)
     spacing = kind.eps * torch.ldexp(torch.ones_like(theta), torch.frexp(normal).exponent - 1)
     return torch.erf(spacing / (2 * math.sqrt(2) * eps))
 

@@ -18,8 +18,13 @@ def did_you_mean(word: str, choices: Iterable[str]) -> str:
 
 
 def who_has(key: str, conf: Path = CONF) -> str:
-    """`; optimizer=lozo-m, subzero take it` for optimizer.momentum: the group's choices that have such a key."""
+    """`; optimizer=lozo-m, subzero take it` for optimizer.momentum: the group's choices that have
+    such a key."""
     group, _, name = key.partition(".")
     files = sorted((conf / group).glob("*.yaml")) if name else ()
     having = [file.stem for file in files if name in OmegaConf.load(file)]
-    return f"; {group}={', '.join(having)} {'take' if len(having) > 1 else 'takes'} it" if having else ""
+    return (
+        f"; {group}={', '.join(having)} {'take' if len(having) > 1 else 'takes'} it"
+        if having
+        else ""
+    )

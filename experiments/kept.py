@@ -1,4 +1,5 @@
-"""What an ok run leaves beside its record where the configuration asks for it: the selected weights, the steps' log."""
+"""What an ok run leaves beside its record where the configuration asks for it: the selected
+weights, the steps' log."""
 
 import logging
 import shutil
@@ -37,7 +38,8 @@ class Kept:
         self.steps = results / "trajectories" / name if checkpoint.kind == "trajectory" else None
 
     def prepare(self) -> None:
-        """ConfigError before hours of training, not after them, where the weights cannot be written."""
+        """ConfigError before hours of training, not after them, where the weights cannot be
+        written."""
         if self.weights is not None:
             require_writable(self.weights.parent, "checkpoint.weights")
 
@@ -45,7 +47,9 @@ class Kept:
         """Warn of what an earlier run of the same signature was not asked for."""
         for path in filter(None, (self.weights, self.steps)):
             if not path.exists():
-                log.warning("%s: the earlier run left none; move its record away to run it again", path)
+                log.warning(
+                    "%s: the earlier run left none; move its record away to run it again", path
+                )
 
     def leave(self, model: LanguageModel, checkpoints: Checkpoints, best_step: int | None) -> None:
         """Write both; the selected parameters are in place.
@@ -59,7 +63,11 @@ class Kept:
             log.info("selected weights: %s", self.weights)
         if self.steps is not None and isinstance(checkpoints, LightCheckpoints):
             checkpoints.export(self.steps)
-            log.info("trajectory: %s (experiments.replay; the selected step: --to %d)", self.steps, best_step or 0)
+            log.info(
+                "trajectory: %s (experiments.replay; the selected step: --to %d)",
+                self.steps,
+                best_step or 0,
+            )
 
 
 def _folder(path: str) -> Path:

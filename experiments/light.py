@@ -1,4 +1,5 @@
-"""The light checkpoint: the run's log of (seed, coefficients) in place of its parameters, which are found by replay."""
+"""The light checkpoint: the run's log of (seed, coefficients) in place of its parameters, which are
+found by replay."""
 
 import copy
 import logging
@@ -20,7 +21,8 @@ log = logging.getLogger("experiments")
 
 
 class LightCheckpoints(Checkpoints):
-    """Checkpoints of a few kilobytes, whatever the model's size; going on costs the moves of all steps so far.
+    """Checkpoints of a few kilobytes, whatever the model's size; going on costs the moves of all
+    steps so far.
 
     Args:
         folder, signature, parts: as for Checkpoints.
@@ -31,11 +33,15 @@ class LightCheckpoints(Checkpoints):
         TrajectoryError: the method follows true gradients, or its log cannot be written.
     """
 
-    def __init__(self, folder: Path, signature: str, parts: Parts, config: dict[str, Any], *, writes: bool) -> None:
+    def __init__(
+        self, folder: Path, signature: str, parts: Parts, config: dict[str, Any], *, writes: bool
+    ) -> None:
         super().__init__(folder, signature, parts)
         self.path = folder / "trajectory.bszo"
         self.base: str = parts.model_facts["fingerprint"]
-        self.header: Header = describe(parts.optimizer, base=self.base, config=copy.deepcopy(config))
+        self.header: Header = describe(
+            parts.optimizer, base=self.base, config=copy.deepcopy(config)
+        )
         self.writes = writes
         self.writer: TrajectoryWriter | None = None
 
@@ -68,7 +74,9 @@ class LightCheckpoints(Checkpoints):
     def _save_best(self, best_step: int | None, best: Sequence[Tensor]) -> None:
         """The log holds them."""
 
-    def _restore(self, plain: dict[str, Any], state: dict[str, Any], tensors: dict[str, Tensor]) -> list[Tensor]:
+    def _restore(
+        self, plain: dict[str, Any], state: dict[str, Any], tensors: dict[str, Tensor]
+    ) -> list[Tensor]:
         step, best_step = plain["step"], plain["best_step"]
         trajectory, best = self._reaching(step), []
 
@@ -83,7 +91,8 @@ class LightCheckpoints(Checkpoints):
         return best
 
     def _reaching(self, step: int) -> Trajectory:
-        """The log, which must reach the checkpoint's step: one that does not is found before theta is touched."""
+        """The log, which must reach the checkpoint's step: one that does not is found before theta
+        is touched."""
         try:
             trajectory = read(self.path)
         except TrajectoryError as error:
@@ -91,5 +100,7 @@ class LightCheckpoints(Checkpoints):
         if trajectory.problem:
             log.warning("%s: %s", self.path.name, trajectory.problem)
         if len(trajectory.steps) < step:
-            raise CheckpointError(f"step-{step:08d}: {self.path.name} holds {len(trajectory.steps)} steps")
+            raise CheckpointError(
+                f"step-{step:08d}: {self.path.name} holds {len(trajectory.steps)} steps"
+            )
         return trajectory

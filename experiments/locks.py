@@ -15,8 +15,9 @@ class Busy(Exception):
 def claimed(signature: str, folder: Path) -> Iterator[None]:
     """Hold the signature's lock in `folder`, or raise Busy at once.
 
-    The lock is the operating system's (flock): it ends with the process that holds it, however that dies, so that a
-    stale one cannot stay. The empty file does, which keeps two processes from holding locks of two files of one name.
+    The lock is the operating system's (flock): it ends with the process that holds it, however that
+    dies, so that a stale one cannot stay. The empty file does, which keeps two processes from
+    holding locks of two files of one name.
 
     Raises:
         Busy: another living process holds it.

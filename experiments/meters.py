@@ -1,4 +1,5 @@
-"""What a run costs: seconds, milliseconds a step, peak memory. Training and evaluation have a clock each."""
+"""What a run costs: seconds, milliseconds a step, peak memory. Training and evaluation have a clock
+each."""
 
 import os
 import re
@@ -20,12 +21,14 @@ _CLEAR_REFS = Path("/proc/self/clear_refs")
 class Meters:
     """Clocks and peak memory of one run.
 
-    Peak memory is that of training alone. On a GPU: the most bytes that CUDA's allocator had handed out, summed over
-    GPUs. On a CPU: the highest resident set of the whole process, libraries included (on Linux reset whenever training
-    begins or goes on, so that earlier runs in the process do not count; elsewhere since the process began).
+    Peak memory is that of training alone. On a GPU: the most bytes that CUDA's allocator had handed
+    out, summed over GPUs. On a CPU: the highest resident set of the whole process, libraries
+    included (on Linux reset whenever training begins or goes on, so that earlier runs in the
+    process do not count; elsewhere since the process began).
 
     Attributes:
-        train_seconds, evaluation_seconds: summed over all parts; a resumed run starts from its old values.
+        train_seconds, evaluation_seconds: summed over all parts; a resumed run starts from its old
+            values.
         step_ms: milliseconds of every training step.
         peak_memory_bytes: None before training has run.
     """
@@ -43,7 +46,8 @@ class Meters:
 
     @property
     def median_step_ms(self) -> float | None:
-        """Median over all steps, which leaves the slow first one out; None before the first step."""
+        """Median over all steps, which leaves the slow first one out; None before the first
+        step."""
         return statistics.median(self.step_ms) if self.step_ms else None
 
     def state(self) -> dict[str, Any]:
@@ -57,7 +61,8 @@ class Meters:
 
     def load(self, state: dict[str, Any]) -> None:
         """Go on from `state()`."""
-        self.train_seconds, self.evaluation_seconds = state["train_seconds"], state["evaluation_seconds"]
+        self.train_seconds = state["train_seconds"]
+        self.evaluation_seconds = state["evaluation_seconds"]
         self.step_ms, self.peak_memory_bytes = state["step_ms"].tolist(), state["peak_memory_bytes"]
 
     @contextmanager
@@ -89,7 +94,8 @@ class Meters:
 
     def _now(self) -> float:
         if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)  # kernels still in flight belong to the part that began them
+            # kernels still in flight belong to the part that began them
+            torch.cuda.synchronize(self.device)
         return time.perf_counter()
 
     def _reset_peak(self) -> None:
@@ -101,7 +107,9 @@ class Meters:
 
     def _peak(self) -> int:
         if self.device.type == "cuda":
-            return sum(torch.cuda.max_memory_allocated(device) for device in (self.device, *self.others))
+            return sum(
+                torch.cuda.max_memory_allocated(device) for device in (self.device, *self.others)
+            )
         if _STATUS.is_file():
             found = re.search(r"^VmHWM:\s*(\d+) kB", _STATUS.read_text(), re.MULTILINE)
             if found:

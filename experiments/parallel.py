@@ -1,6 +1,8 @@
-"""A group of processes that agree on losses: each scores its part, scalars cross, all take the same step.
+"""A group of processes that agree on losses: each scores its part, scalars cross, all take the same
+step.
 
-Parameters, gradients and directions never cross: every process draws the same directions from the same seeds.
+Parameters, gradients and directions never cross: every process draws the same directions from the
+same seeds.
 """
 
 import hashlib
@@ -30,21 +32,25 @@ class Group:
     Args:
         rank: of this process; 0 alone writes records, logs and shows progress.
         size: processes in all.
-        queries: False: each scores its slice of every batch. True: each takes some of a step's points, on the
-            full batch.
+        queries: False: each scores its slice of every batch. True: each takes some of a step's
+            points, on the full batch.
         device: where numbers must lie to be exchanged.
 
     Attributes:
-        loss_bytes: payload that this process has sent for the losses of training steps, 8 bytes a number.
+        loss_bytes: payload that this process has sent for the losses of training steps, 8 bytes a
+            number.
         num_steps: training steps that this process has taken in the group.
     """
 
-    def __init__(self, rank: int = 0, size: int = 1, *, queries: bool = False, device: str = "cpu") -> None:
+    def __init__(
+        self, rank: int = 0, size: int = 1, *, queries: bool = False, device: str = "cpu"
+    ) -> None:
         self.rank, self.size, self.queries, self.device = rank, size, queries, device
         self.loss_bytes = self.num_steps = 0
 
     def gather(self, values: Sequence[float] | Tensor) -> list[list[float]]:
-        """The numbers of every process, by rank: the same bits everywhere, whatever the backend's algorithm.
+        """The numbers of every process, by rank: the same bits everywhere, whatever the backend's
+        algorithm.
 
         Raises:
             ParallelError: a process is gone, or has been silent for parallel.timeout_seconds.
@@ -58,15 +64,17 @@ class Group:
             return torch.stack(everyone).tolist()
         except RuntimeError as error:  # what gloo and NCCL raise
             raise ParallelError(
-                f"process {self.rank} of {self.size}: another process of the group is gone, or silent beyond"
-                f" parallel.timeout_seconds; its own output says why ({_brief(error)})"
+                f"process {self.rank} of {self.size}: another process of the group is gone, or"
+                " silent beyond parallel.timeout_seconds; its own output says why"
+                f" ({_brief(error)})"
             ) from error
 
     def loss(self, model: Any, examples: Sequence[Any]) -> Callable[[], Tensor | float]:
-        """For one step: () -> mean loss of the examples; this process scores its slice, one number crosses a call.
+        """For one step: () -> mean loss of the examples; this process scores its slice, one number
+        crosses a call.
 
-        A process whose slice is empty runs one example along, with weight 0: all make the same calls. NaN
-        survives the sum, so all stop alike.
+        A process whose slice is empty runs one example along, with weight 0: all make the same
+        calls. NaN survives the sum, so all stop alike.
         """
         self.num_steps += 1
         if self.size == 1 or self.queries:
@@ -77,7 +85,9 @@ class Group:
 
         def mean() -> float:
             total = model.loss(batch).detach().double().reshape(1) * len(mine)
-            return sum(value for (value,) in self._gather_losses(total if mine else [0.0])) / len(examples)
+            return sum(value for (value,) in self._gather_losses(total if mine else [0.0])) / len(
+                examples
+            )
 
         return mean
 
@@ -89,7 +99,8 @@ class Group:
         return [table[i % self.size][i // self.size] for i in range(len(points))]
 
     def score(self, score: Callable[[list[Any]], Score], encoded: list[Any]) -> Score:
-        """`score` over all examples, of which this process scores its part; a count and a sum cross.
+        """`score` over all examples, of which this process scores its part; a count and a sum
+        cross.
 
         Raises:
             ModelError: on every process, where a score of any process was not finite.
@@ -104,7 +115,9 @@ class Group:
                 loss = found.loss * len(mine)
         except ModelError as error:
             failure, right = error, float("nan")
-        right, loss = (sum(column) / len(encoded) for column in zip(*self.gather([right, loss]), strict=True))
+        right, loss = (
+            sum(column) / len(encoded) for column in zip(*self.gather([right, loss]), strict=True)
+        )
         if right != right:
             raise failure or ModelError("another process has option scores that are not finite")
         return Score(right, loss)
@@ -113,25 +126,26 @@ class Group:
         """Hand the optimizer what it needs to share its queries.
 
         Raises:
-            ConfigError: it needs derivatives, which do not cross, or walks in place while queries are shared.
+            ConfigError: it needs derivatives, which do not cross, or walks in place while queries
+                are shared.
         """
         if self.size == 1:
             return
         if not hasattr(optimizer, "share"):
             raise ConfigError(
-                f"optimizer={type(optimizer).__name__}: needs gradients, and only losses cross between"
-                " processes; run it without torchrun"
+                f"optimizer={type(optimizer).__name__}: needs gradients, and only losses cross"
+                " between processes; run it without torchrun"
             )
         if not optimizer.losses_suffice and not self.queries:
             raise ConfigError(
-                f"optimizer={type(optimizer).__name__}: differentiates the loss of the whole batch, of which each"
-                " process has a slice; run it without torchrun"
+                f"optimizer={type(optimizer).__name__}: differentiates the loss of the whole batch,"
+                " of which each process has a slice; run it without torchrun"
             )
         if self.queries:
             if optimizer.perturbation not in EXACT:
                 raise ConfigError(
-                    f"parallel.queries=true: perturbation={optimizer.perturbation} leaves its own rounding in"
-                    f" each process; {', '.join(EXACT)} are valid"
+                    f"parallel.queries=true: perturbation={optimizer.perturbation} leaves its own"
+                    f" rounding in each process; {', '.join(EXACT)} are valid"
                 )
             optimizer.share = self.share
 
@@ -141,9 +155,12 @@ class Group:
 
     def require_same(self, what: str, value: str) -> None:
         """ParallelError unless `value` is the same text in every process."""
-        digest = int(hashlib.sha256(value.encode()).hexdigest()[:12], 16)  # 48 bits: exact in a float64
+        # 48 bits: exact in a float64
+        digest = int(hashlib.sha256(value.encode()).hexdigest()[:12], 16)
         if len({row[0] for row in self.gather([float(digest)])}) > 1:
-            raise ParallelError(f"process {self.rank} of {self.size}: the processes differ in {what}")
+            raise ParallelError(
+                f"process {self.rank} of {self.size}: the processes differ in {what}"
+            )
 
     def facts(self) -> dict[str, Any]:
         """What a record says about the group."""
@@ -160,9 +177,13 @@ class Group:
 
 
 def join(
-    parallel: Parallel, device: str, device_map: Any = None, environment: Mapping[str, str] = os.environ
+    parallel: Parallel,
+    device: str,
+    device_map: Any = None,
+    environment: Mapping[str, str] = os.environ,
 ) -> Group:
-    """The group that torchrun's variables describe, entered once a process; without them a group of one.
+    """The group that torchrun's variables describe, entered once a process; without them a group of
+    one.
 
     Args:
         parallel: how to split the work, how long to wait.
@@ -170,7 +191,8 @@ def join(
         device_map: of the model, which has all GPUs of a process and so excludes several processes.
 
     Raises:
-        ConfigError: a variable is missing or no number, there are more processes than GPUs, or a device_map.
+        ConfigError: a variable is missing or no number, there are more processes than GPUs, or a
+            device_map.
         ParallelError: the others did not come in time.
     """
     if _number(environment, "WORLD_SIZE", "1") == 1:
@@ -178,9 +200,13 @@ def join(
             claim()
         return Group()
     if missing := [name for name in VARIABLES if name not in environment]:
-        raise ConfigError(f"WORLD_SIZE is set but {missing[0]} is not: torchrun sets {', '.join(VARIABLES)}")
+        raise ConfigError(
+            f"WORLD_SIZE is set but {missing[0]} is not: torchrun sets {', '.join(VARIABLES)}"
+        )
     if device_map is not None:
-        raise ConfigError("model.device_map: each process of torchrun has one device; run it without torchrun")
+        raise ConfigError(
+            "model.device_map: each process of torchrun has one device; run it without torchrun"
+        )
     local = _number(environment, "LOCAL_RANK")
     if device == "cuda":
         if local >= torch.cuda.device_count():
@@ -189,7 +215,8 @@ def join(
                 f" at most --nproc-per-node {torch.cuda.device_count()} here"
             )
         torch.cuda.set_device(local)
-        os.environ.setdefault("TORCH_NCCL_BLOCKING_WAIT", "1")  # a lost process then raises instead of aborting
+        # a lost process then raises instead of aborting
+        os.environ.setdefault("TORCH_NCCL_BLOCKING_WAIT", "1")
     if not dist.is_initialized():
         _enter(device, parallel.timeout_seconds)
     if dist.get_rank() > 0:
@@ -209,7 +236,9 @@ def _enter(device: str, timeout_seconds: float) -> None:
         backend = "nccl" if device == "cuda" else "gloo"
         dist.init_process_group(backend, timeout=timedelta(seconds=timeout_seconds))
     except (RuntimeError, ValueError) as error:
-        raise ParallelError(f"the processes of torchrun did not find each other: {_brief(error)}") from error
+        raise ParallelError(
+            f"the processes of torchrun did not find each other: {_brief(error)}"
+        ) from error
 
 
 def _brief(error: Exception) -> str:

@@ -32,18 +32,22 @@ class Place:
         self.checkpoints = self.results / "checkpoints" / signature
 
     def claim(self, stack: ExitStack) -> Busy | None:
-        """Hold the signature until `stack` closes, or say who does; ConfigError where nothing could be written."""
+        """Hold the signature until `stack` closes, or say who does; ConfigError where nothing could
+        be written."""
         try:
             stack.enter_context(claimed(self.signature, self.results / "locks"))
         except Busy as busy:
             return busy
         except OSError as error:
-            raise ConfigError(f"paths.results={self.results}: cannot be written ({error.strerror})") from error
+            raise ConfigError(
+                f"paths.results={self.results}: cannot be written ({error.strerror})"
+            ) from error
         require_writable(self.runs, "paths.runs")
         return None
 
     def earlier(self) -> dict[str, Any] | None:
-        """The ok record with this signature; another status will be replaced, damage is a ConfigError."""
+        """The ok record with this signature; another status will be replaced, damage is a
+        ConfigError."""
         path = records.find(self.signature, self.runs)
         if path is None:
             return None
@@ -60,20 +64,24 @@ class Place:
     def write(self, record: dict[str, Any]) -> Path:
         """The record's file, whole; ConfigError where it cannot be written.
 
-        An earlier attempt's may have another name, where a choice of other words says the same: it goes.
+        An earlier attempt's may have another name, where a choice of other words says the same: it
+        goes.
         """
         earlier = records.find(self.signature, self.runs)
         try:
             path = records.write(record, self.runs)
         except OSError as error:
-            raise ConfigError(f"paths.runs={self.runs}: the record cannot be written ({error.strerror})") from error
+            raise ConfigError(
+                f"paths.runs={self.runs}: the record cannot be written ({error.strerror})"
+            ) from error
         if earlier is not None and earlier != path:
             earlier.unlink(missing_ok=True)
         return path
 
 
 def require_writable(folder: Path, key: str) -> None:
-    """Make a folder that does not exist; ConfigError, with the key that names it, where no file can be put in it."""
+    """Make a folder that does not exist; ConfigError, with the key that names it, where no file can
+    be put in it."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         if not os.access(folder, os.W_OK):

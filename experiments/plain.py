@@ -1,4 +1,5 @@
-"""Nested Python values as JSON and named tensors, and back with every type as it was: no pickle, so no code."""
+"""Nested Python values as JSON and named tensors, and back with every type as it was: no pickle, so
+no code."""
 
 import math
 from typing import Any
@@ -32,7 +33,9 @@ def pack(value: Any, tensors: dict[str, Tensor]) -> Any:
         return {"float": repr(value)}
     if value is None or type(value) in (bool, int, float, str):
         return value
-    raise CheckpointError(f"a run's state holds {type(value).__name__} {value!s:.40}, which no checkpoint can hold")
+    raise CheckpointError(
+        f"a run's state holds {type(value).__name__} {value!s:.40}, which no checkpoint can hold"
+    )
 
 
 def unpack(value: Any, tensors: dict[str, Tensor]) -> Any:

@@ -1,4 +1,5 @@
-"""`python -m experiments.plan table1 --profile paper`: what `make run-table1` would run, and what it would take."""
+"""`python -m experiments.plan table1 --profile paper`: what `make run-table1` would run, and what
+it would take."""
 
 import argparse
 import sys
@@ -74,9 +75,12 @@ def plan(grid: Grid, records: Sequence[Record], pace: Clock | None = None) -> di
 
 
 def _beyond(grid: Grid, waiting: Iterable[Point]) -> list[Point]:
-    """The cells' runs that no choosing run will be: those whose seed or fidelity the choice does not have."""
+    """The cells' runs that no choosing run will be: those whose seed or fidelity the choice does
+    not have."""
     select = grid.select or {}
-    return [point for point in waiting if any(point.get(key) != value for key, value in select.items())]
+    return [
+        point for point in waiting if any(point.get(key) != value for key, value in select.items())
+    ]
 
 
 def _line(lines: dict[Kind, Line], point: Point) -> Line:
@@ -92,7 +96,8 @@ def total(lines: Iterable[Line]) -> Line:
 
 
 def part_of(grid: Grid, told: Mapping[str, str]) -> Grid:
-    """The grid of the points that have these values; what says where a run is picks none. GridError: there is none."""
+    """The grid of the points that have these values; what says where a run is picks none.
+    GridError: there is none."""
     for key, text in told.items():
         if key not in PLACES and not says_where(key):
             grid = picked(grid, key, text.split(","))
@@ -102,7 +107,8 @@ def part_of(grid: Grid, told: Mapping[str, str]) -> Grid:
 
 
 def made_locally(records: Sequence[Record], told: Mapping[str, str]) -> Sequence[Record]:
-    """The records of the model and the rows that are named, as a sweep counts them. GridError: they are not named."""
+    """The records of the model and the rows that are named, as a sweep counts them. GridError: they
+    are not named."""
     from experiments.build import made_there  # loads torch
 
     for key in PLACES:
@@ -111,12 +117,24 @@ def made_locally(records: Sequence[Record], told: Mapping[str, str]) -> Sequence
     return made_there(records, *({key.partition(".")[2]: told[key]} for key in PLACES))
 
 
-COLUMNS = ("model", "precision", "method", "cells' runs", "choosing", "then", "forward passes", "GPU memory GB",
-           "h:mm:ss", "from")  # fmt: skip
+COLUMNS = (
+    "model",
+    "precision",
+    "method",
+    "cells' runs",
+    "choosing",
+    "then",
+    "forward passes",
+    "GPU memory GB",
+    "h:mm:ss",
+    "from",
+)
 
 
 def shown_table(grid: Grid, lines: dict[Kind, Line]) -> Table:
-    table = Table(box=None, pad_edge=False, title=f"{grid.name}, profile {grid.profile}", title_justify="left")
+    table = Table(
+        box=None, pad_edge=False, title=f"{grid.name}, profile {grid.profile}", title_justify="left"
+    )
     for heading in COLUMNS:
         left = heading in ("model", "precision", "method", "from")
         table.add_column(heading, justify="left" if left else "right", no_wrap=True)
@@ -131,14 +149,22 @@ def whole(line: Line, jobs: int) -> str:
     """ "31 runs, 0:04:10 of one process, 0:02:05 with 2 at a time"."""
     text = f"{line.runs} runs, {clock(line.seconds)} of one process"
     text += f", {clock(line.seconds / jobs)} with {jobs} at a time" if jobs > 1 else ""
-    return text + (f", without {line.unknown} runs that have nothing to go by" if line.unknown else "")
+    return text + (
+        f", without {line.unknown} runs that have nothing to go by" if line.unknown else ""
+    )
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="What the runs of artefacts would take.")
-    parser.add_argument("words", nargs="+", metavar="SWEEP|KEY=VALUE",
-                        help=f"artefacts ({', '.join(names())}), and what a sweep of them would be told: values that "
-                             "pick among the runs, model.path=DIR and data.root=DIR of the profile local")
+    parser.add_argument(
+        "words",
+        nargs="+",
+        metavar="SWEEP|KEY=VALUE",
+        help=(
+            f"artefacts ({', '.join(names())}), and what a sweep of them would be told: values that"
+            " pick among the runs, model.path=DIR and data.root=DIR of the profile local"
+        ),
+    )
     parser.add_argument("--profile", default="mini", help="paper, mini or local")
     parser.add_argument("--jobs", type=int, default=1, help="runs at a time")
     options = parser.parse_intermixed_args(arguments)
@@ -162,7 +188,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print(f"To do: {whole(to_do, options.jobs)}.")
     print(f"From nothing, all of it: {whole(from_nothing, options.jobs)}.")
     if blocks:
-        print("Block-wise runs are counted with one block; a model has one a layer, and embeddings and head.")
+        print(
+            "Block-wise runs are counted with one block; a model has one a layer, and embeddings"
+            " and head."
+        )
     for line in left_out(problems, f" of profile {options.profile}"):
         print(line)
     return 0

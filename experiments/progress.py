@@ -1,6 +1,7 @@
 """How far a sweep is: a line for each run that has ended, as its record appears.
 
-A launcher says nothing before its last run has ended, and some of its runs may be done by other processes or machines.
+A launcher says nothing before its last run has ended, and some of its runs may be done by other
+processes or machines.
 """
 
 import logging
@@ -20,7 +21,8 @@ log = logging.getLogger("experiments.progress")
 
 
 def speak() -> None:
-    """Have what a sweep says reach the terminal, whatever Hydra does to the root logger's handlers."""
+    """Have what a sweep says reach the terminal, whatever Hydra does to the root logger's
+    handlers."""
     if not log.handlers:
         handler = logging.StreamHandler(sys.stderr)
         handler.setFormatter(logging.Formatter("%(message)s"))
@@ -82,8 +84,14 @@ class Progress:
         self.left.remove(run)
         done = self.count - len(self.left)
         passed = time.monotonic() - self.started
-        log.info("%s: %d of %d, %s left; %s", self.name, done, self.count, clock(passed / done * len(self.left)),
-                 described(record, run))  # fmt: skip
+        log.info(
+            "%s: %d of %d, %s left; %s",
+            self.name,
+            done,
+            self.count,
+            clock(passed / done * len(self.left)),
+            described(record, run),
+        )
 
 
 def clock(seconds: float) -> str:
@@ -94,9 +102,18 @@ def clock(seconds: float) -> str:
 
 def described(record: Record, run: Point) -> str:
     """ "wic tiny-opt bf16 mezo official seed=3 lr=0.0003: 51.2 %"."""
-    groups = [record["choices"].get(key) for key in ("task", "model", "precision", "tuning", "optimizer", "fidelity")]
+    groups = [
+        record["choices"].get(key)
+        for key in ("task", "model", "precision", "tuning", "optimizer", "fidelity")
+    ]
     words = [name for name in groups if name and name != "full"]
-    words += [f"{key.rpartition('.')[2]}={value}" for key, value in run.items()
-              if key == "seed" or key.startswith(("optimizer.", "directions."))]  # fmt: skip
+    words += [
+        f"{key.rpartition('.')[2]}={value}"
+        for key, value in run.items()
+        if key == "seed" or key.startswith(("optimizer.", "directions."))
+    ]
     score = record["test_accuracy"]
-    return f"{' '.join(words)}: {record['status'].replace('_', ' ') if score is None else f'{100 * score:.1f} %'}"
+    return (
+        f"{' '.join(words)}:"
+        f" {record['status'].replace('_', ' ') if score is None else f'{100 * score:.1f} %'}"
+    )

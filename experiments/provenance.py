@@ -1,4 +1,5 @@
-"""Where a number comes from: commit, command, versions, hardware. No host, no user, no absolute path."""
+"""Where a number comes from: commit, command, versions, hardware. No host, no user, no absolute
+path."""
 
 import hashlib
 import os
@@ -20,16 +21,20 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("torch", "transformers", "safetensors", "datasets", "hydra-core")
 
 _PART = r"[^\s'\",;:=()\[\]{}/\\]"
-_ABSOLUTE = re.compile(rf"(?<![\w.~/:)\]}}-])(?:~[^\s/\\]*|[A-Za-z]:(?=\\))?(?:[/\\]+{_PART}*)*[/\\]+({_PART}+)")
+_ABSOLUTE = re.compile(
+    rf"(?<![\w.~/:)\]}}-])(?:~[^\s/\\]*|[A-Za-z]:(?=\\))?(?:[/\\]+{_PART}*)*[/\\]+({_PART}+)"
+)
 _SECRET = re.compile("KEY|TOKEN|SECRET|PASSW|CREDENTIAL", re.IGNORECASE)
 LEAST_SECRET = 8  # characters; shorter values stand in any text by chance
 COMMON = ("root", "localhost")  # names of nobody
 _WHOLE_FILE_BYTES = 64 << 20
-_PIECES = 64  # of a file that is larger, evenly spread, the first at its beginning and the last at its end
+# of a file that is larger, evenly spread, the first at its beginning and the last at its end
+_PIECES = 64
 
 
 def scrub(text: str) -> str:
-    """The text with every absolute path cut to its last name (`/home/me/x.json` becomes `.../x.json`), and no secret.
+    """The text with every absolute path cut to its last name (`/home/me/x.json` becomes
+    `.../x.json`), and no secret.
 
     A secret is the value of an environment variable that is called one.
     """
@@ -56,7 +61,10 @@ def folder_name(path: Path) -> str:
 def _own_names() -> list[str]:
     """What tells who runs this, and where; the host's full name before its first part."""
     host = platform.node()
-    names = {os.environ.get(key, "") for key in ("USER", "LOGNAME", "USERNAME")} | {host, host.split(".")[0]}
+    names = {os.environ.get(key, "") for key in ("USER", "LOGNAME", "USERNAME")} | {
+        host,
+        host.split(".")[0],
+    }
     names |= {Path(os.environ.get("HOME", "")).name}
     return sorted(names - {"", *COMMON}, key=len, reverse=True)
 
@@ -75,8 +83,9 @@ def scrub_all(value: Any) -> Any:
 def content_id(path: Path) -> str:
     """`<name>@<12 hex>`: a folder or file by what it holds, the same wherever it lies.
 
-    Files of 64 MiB or more count with their size and 64 pieces of a MiB: reading 26 GB to name a model would take
-    longer than loading it, and one that was fine-tuned differs from its base in layers between the ends, too.
+    Files of 64 MiB or more count with their size and 64 pieces of a MiB: reading 26 GB to name a
+    model would take longer than loading it, and one that was fine-tuned differs from its base in
+    layers between the ends, too.
     """
     digest = hashlib.sha256()
     files = [path] if path.is_file() else sorted(file for file in path.rglob("*") if file.is_file())
@@ -126,7 +135,9 @@ def _versions() -> dict[str, str | None]:
 def _cpu_name() -> str:
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.is_file():
-        names = re.findall(r"^model name\s*:\s*(.+)$", cpuinfo.read_text(errors="replace"), re.MULTILINE)
+        names = re.findall(
+            r"^model name\s*:\s*(.+)$", cpuinfo.read_text(errors="replace"), re.MULTILINE
+        )
         if names:
             return names[0].strip()
     return platform.processor() or platform.machine()
@@ -148,7 +159,8 @@ def _hardware(device: str) -> dict[str, Any]:
 
 
 def _public_override(override: str) -> str:
-    """Whole words are taken out of values that may be paths alone: `root` is a key as well as a user."""
+    """Whole words are taken out of values that may be paths alone: `root` is a key as well as a
+    user."""
     key, equals, value = override.partition("=")
     return key + equals + (anonymous(value) if re.search(r"[/\\~]", value) else scrub(value))
 
@@ -166,7 +178,9 @@ def provenance(overrides: Sequence[str], device: str, num_processes: int = 1) ->
     return {
         "commit": _git("rev-parse", "HEAD"),
         "dirty": None if changes is None else bool(changes),
-        "command": f"{launch} -m experiments.run {shlex.join(map(_public_override, overrides))}".strip(),
+        "command": (
+            f"{launch} -m experiments.run {shlex.join(map(_public_override, overrides))}".strip()
+        ),
         "versions": _versions(),
         "hardware": _hardware(device),
         "byte_order": sys.byteorder,

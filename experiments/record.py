@@ -17,10 +17,12 @@ SCHEMA_VERSION = 1
 MOST_BYTES = 64 << 20
 STATUSES = ("ok", "diverged", "out_of_memory", "interrupted", "crashed")
 
-# Where a run logs, how it shows itself and what machine it got: provenance says it, the signature does not.
+# Where a run logs, how it shows itself and what machine it got: provenance says it, the signature
+# does not.
 NOT_SCIENTIFIC = ("checkpoint", "device", "hydra", "parallel", "paths", "threads", "tracker")
 
-NOT_SCIENTIFIC_KEYS = {"protocol": ("checkpoint_every",)}  # group -> keys, in groups that count otherwise
+# group -> keys, in groups that count otherwise
+NOT_SCIENTIFIC_KEYS = {"protocol": ("checkpoint_every",)}
 
 _NUMBER = (int, float)
 _OPTIONAL_NUMBER = (int, float, type(None))
@@ -79,14 +81,18 @@ def _canonical(value: Any) -> Any:
 
 def signature(config: Mapping[str, Any]) -> str:
     """First 16 hex digits of the SHA-256 of the scientific configuration's canonical JSON."""
-    text = json.dumps(_canonical(scientific(config)), sort_keys=True, separators=(",", ":"), allow_nan=False)
+    text = json.dumps(
+        _canonical(scientific(config)), sort_keys=True, separators=(",", ":"), allow_nan=False
+    )
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def file_name(record: Mapping[str, Any]) -> str:
     """`<task>-<model>-<optimizer>-<signature>.json`, from the record's choices."""
     names = [str(record["choices"].get(group, "none")) for group in ("task", "model", "optimizer")]
-    stem = "-".join(re.sub(r"[^A-Za-z0-9._-]+", "_", name).strip(".")[:60] or "none" for name in names)
+    stem = "-".join(
+        re.sub(r"[^A-Za-z0-9._-]+", "_", name).strip(".")[:60] or "none" for name in names
+    )
     return f"{stem}-{record['signature']}.json"
 
 
@@ -115,7 +121,9 @@ def validate(record: Any, where: str) -> dict[str, Any]:
         raise RecordError(f"{where}: not a run's record (no schema_version)")
     version = record["schema_version"]
     if version != SCHEMA_VERSION:
-        raise RecordError(f"{where}: schema_version {version!r:.80}, this version reads {SCHEMA_VERSION}")
+        raise RecordError(
+            f"{where}: schema_version {version!r:.80}, this version reads {SCHEMA_VERSION}"
+        )
     wrong = [f"misses {key}" for key in FIELDS if key not in record]
     wrong += [f"has the unknown key {key!r:.80}" for key in record if key not in FIELDS]
     for key, types in FIELDS.items():
@@ -125,7 +133,8 @@ def validate(record: Any, where: str) -> dict[str, Any]:
             wrong.append(f"{key} is {type(value).__name__}, not {names}")
     if not wrong and record["status"] not in STATUSES:
         wrong.append(f"status {record['status']!r:.80} is none of {', '.join(STATUSES)}")
-    if not wrong and not re.fullmatch(r"\w{1,64}", record["signature"]):  # it is part of the file's name
+    # it is part of the file's name
+    if not wrong and not re.fullmatch(r"\w{1,64}", record["signature"]):
         wrong.append(f"signature {record['signature']!r:.80} is no plain word")
     if wrong:
         raise RecordError(f"{where}: {wrong[0]}")
@@ -133,7 +142,8 @@ def validate(record: Any, where: str) -> dict[str, Any]:
 
 
 def write(record: Mapping[str, Any], folder: Path) -> Path:
-    """Write a record under `folder`, return its path; a reader sees the old file or the new, never a part."""
+    """Write a record under `folder`, return its path; a reader sees the old file or the new, never
+    a part."""
     record = validate(_plain(record), "record")
     path = folder / file_name(record)
     text = json.dumps(record, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
@@ -161,7 +171,8 @@ def parse(data: bytes, where: str) -> dict[str, Any]:
     """The record in a file's bytes; `where` is the file's name. RecordError as `load`."""
     try:
         parsed = json.loads(data.decode("utf-8"), parse_constant=_finite, parse_float=_finite)
-        json.dumps(parsed, ensure_ascii=False).encode("utf-8")  # half a surrogate pair cannot be written again
+        # half a surrogate pair cannot be written again
+        json.dumps(parsed, ensure_ascii=False).encode("utf-8")
     except UnicodeDecodeError as error:
         raise RecordError(f"{where}: not UTF-8 text") from error
     except UnicodeEncodeError as error:

@@ -1,6 +1,8 @@
-"""`python -m experiments.replay TRAJECTORY --base MODEL --to STEP --out DIR`: a fine-tuned model from its log.
+"""`python -m experiments.replay TRAJECTORY --base MODEL --to STEP --out DIR`: a fine-tuned model
+from its log.
 
-No forward pass is made; of a run that trained an adapter, the adapter is left. DIR appears whole or not at all. Exit
+No forward pass is made; of a run that trained an adapter, the adapter is left. DIR appears whole or
+not at all. Exit
 codes: 0 ok, 1 a log, model or folder that cannot be used, 130 interrupted.
 """
 
@@ -33,29 +35,43 @@ def rebuild(trajectory: Trajectory, base: str, to_step: int | None, device: str)
         device: cpu, cuda, or auto for the kind that the run was on, where there is one.
 
     Raises:
-        BszoError: base or device cannot be used, the log names no optimizer that may be built, or they do not match.
+        BszoError: base or device cannot be used, the log names no optimizer that may be built, or
+            they do not match.
     """
     header = trajectory.header
     node, adapter = _checked(header.config)
     device = "cpu" if device == "auto" and header.device == "cpu" else resolve_device(device)
     if device != header.device:
-        print(f"the run was on {header.device}, this is {device}: equal but for rounding, not bitwise", file=sys.stderr)
+        print(
+            f"the run was on {header.device}, this is {device}: equal but for rounding, not"
+            " bitwise",
+            file=sys.stderr,
+        )
     model = load_model(base, dtype=header.dtype, device=device)  # type: ignore[arg-type]
     model = model if adapter is None else adapter.model(model)
     optimizer = make_optimizer(node, model)
     steps = len(trajectory.steps) if to_step is None else to_step
     with tqdm(total=steps, unit="step", disable=not sys.stderr.isatty(), dynamic_ncols=True) as bar:
-        replay(trajectory, optimizer, base=weights_fingerprint(model.module), to_step=to_step, on_step=bar.update)
+        replay(
+            trajectory,
+            optimizer,
+            base=weights_fingerprint(model.module),
+            to_step=to_step,
+            on_step=bar.update,
+        )
     return model
 
 
 def _checked(whole: dict[str, Any]) -> tuple[dict[str, Any], Attached | None]:
     """The optimizer's node, and what adapter it trains; None: the model's own parameters.
 
-    All but an optimizer with plain arguments is refused: whoever wrote the file may not run code here.
+    All but an optimizer with plain arguments is refused: whoever wrote the file may not run code
+    here.
     """
     if not whole:
-        raise TrajectoryError("the log does not say how its optimizer is built: bszo.trajectory.replay takes one")
+        raise TrajectoryError(
+            "the log does not say how its optimizer is built: bszo.trajectory.replay takes one"
+        )
     check_values(whole, "optimizer")
     node = dict(whole)
     adapter = typed(Attached, node.pop("tuning"), "tuning") if "tuning" in node else None
@@ -64,8 +80,12 @@ def _checked(whole: dict[str, Any]) -> tuple[dict[str, Any], Attached | None]:
         typed(Directions, config.pop("directions"), "directions")
     if strange := [key for key in config if not key.isidentifier()]:
         raise ConfigError(f"optimizer: {strange[0][:80]!r} is no name of an argument")
-    nested = [key for key, value in config.items() for part in (value if isinstance(value, list) else [value])
-              if isinstance(part, (dict, list))]
+    nested = [
+        key
+        for key, value in config.items()
+        for part in (value if isinstance(value, list) else [value])
+        if isinstance(part, (dict, list))
+    ]
     if nested:
         raise ConfigError(f"optimizer.{nested[0]}: must be a plain value or a list of them")
     check_targets(config, "optimizer")
@@ -78,10 +98,15 @@ def run(arguments: argparse.Namespace) -> None:
     trajectory, out = read(arguments.trajectory), Path(arguments.out)
     base = str(model_node(arguments.base).get("path", arguments.base))
     if out.exists() or not out.parent.is_dir():
-        raise TrajectoryError(f"{out}: is there already" if out.exists() else f"{out.parent}: is no folder")
+        raise TrajectoryError(
+            f"{out}: is there already" if out.exists() else f"{out.parent}: is no folder"
+        )
     header, many = trajectory.header, len(trajectory.steps)
     end = "" if trajectory.finished else ", not marked as finished"
-    print(f"read {many} steps of {header.optimizer} in {header.dtype}, {trajectory.num_bytes} bytes{end}")
+    print(
+        f"read {many} steps of {header.optimizer} in {header.dtype}, {trajectory.num_bytes}"
+        f" bytes{end}"
+    )
     if trajectory.problem:
         print(f"{arguments.trajectory}: {trajectory.problem}", file=sys.stderr)
     model = rebuild(trajectory, base, arguments.to, arguments.device)
@@ -95,13 +120,23 @@ def run(arguments: argparse.Namespace) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command line; returns the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m experiments.replay", description=(__doc__ or "").split("\n")[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m experiments.replay", description=(__doc__ or "").split("\n")[0]
+    )
     parser.add_argument("trajectory", metavar="TRAJECTORY", help="the log of a run")
-    parser.add_argument("--base", required=True, metavar="MODEL",
-                        help="what the run started from: a name of conf/model, a folder, or a name on the hub")
+    parser.add_argument(
+        "--base",
+        required=True,
+        metavar="MODEL",
+        help="what the run started from: a name of conf/model, a folder, or a name on the hub",
+    )
     parser.add_argument("--to", type=int, metavar="STEP", help="steps to take (default: all)")
-    parser.add_argument("--out", required=True, metavar="DIR", help="folder for the model; must not exist")
-    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="default: the run's kind")
+    parser.add_argument(
+        "--out", required=True, metavar="DIR", help="folder for the model; must not exist"
+    )
+    parser.add_argument(
+        "--device", choices=("auto", "cpu", "cuda"), default="auto", help="default: the run's kind"
+    )
     try:
         run(parser.parse_args(argv))
     except BszoError as error:

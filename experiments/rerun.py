@@ -1,7 +1,8 @@
-"""`python -m experiments.rerun RECORD [--model DIR] [--data DIR] [--out DIR]`: run a record again, and compare.
+"""`python -m experiments.rerun RECORD [--model DIR] [--data DIR] [--out DIR]`: run a record again,
+and compare.
 
-The configuration is the record's own; what it names by content is looked up by content. Exit codes: 0 equal,
-1 it cannot be run here, 3 different, 130 interrupted.
+The configuration is the record's own; what it names by content is looked up by content. Exit codes:
+0 equal, 1 it cannot be run here, 3 different, 130 interrupted.
 """
 
 import argparse
@@ -24,10 +25,13 @@ from experiments.provenance import content_id
 from experiments.run import CONF, execute, hydra_errors, resolve
 
 ASSETS = Path(bszo.models.__file__).parent / "assets"
-DEFAULTED = ("directions", "fidelity", "precision", "protocol")  # groups that later versions have added keys to
+# groups that later versions have added keys to
+DEFAULTED = ("directions", "fidelity", "precision", "protocol")
 
 
-def configuration(record: Mapping[str, Any], *, model: str | None, data: str | None, out: Path) -> dict[str, Any]:
+def configuration(
+    record: Mapping[str, Any], *, model: str | None, data: str | None, out: Path
+) -> dict[str, Any]:
     """The resolved configuration of a record, with this machine's folders where it names content.
 
     Args:
@@ -39,16 +43,21 @@ def configuration(record: Mapping[str, Any], *, model: str | None, data: str | N
         ConfigError: a folder is needed, or holds something else.
     """
     hardware, parallel = record["provenance"]["hardware"], record["provenance"].get("parallel", {})
-    overrides = ["tracker=none", f"device={str(hardware['device']).partition(':')[0]}",
-                 f"paths.results={literal(str(out))}",
-                 f"fidelity={record['choices'].get('fidelity', 'corrected')}"]  # fmt: skip
+    overrides = [
+        "tracker=none",
+        f"device={str(hardware['device']).partition(':')[0]}",
+        f"paths.results={literal(str(out))}",
+        f"fidelity={record['choices'].get('fidelity', 'corrected')}",
+    ]
     with hydra_errors(), initialize_config_dir(str(CONF), version_base="1.3"):
         config = resolve(compose("config", overrides=overrides))
     config["threads"] = hardware["torch_threads"]
     config["parallel"] |= {"queries": parallel.get("queries", False)}
     there = record["config"]
     for key, value in there.items():
-        config[key] = (config[key] if key in DEFAULTED else {}) | value if isinstance(value, dict) else value
+        config[key] = (
+            (config[key] if key in DEFAULTED else {}) | value if isinstance(value, dict) else value
+        )
     config["protocol"]["checkpoint_every"] = None
     config["model"]["path"] = _model(there["model"]["path"], model)
     if root := there["data"].get("root"):
@@ -60,7 +69,9 @@ def lacking(record: Mapping[str, Any], config: Mapping[str, Any]) -> list[str]:
     """Keys that the record's version did not have and the present one signs."""
     there, signed = record["config"], records.scientific(config)
     keys = [(key, name) for key in DEFAULTED if key in there for name in signed[key]]
-    return [key for key in signed if key not in there] + [f"{k}.{name}" for k, name in keys if name not in there[k]]
+    return [key for key in signed if key not in there] + [
+        f"{k}.{name}" for k, name in keys if name not in there[k]
+    ]
 
 
 def _model(named: str, given: str | None) -> str:
@@ -73,21 +84,30 @@ def _model(named: str, given: str | None) -> str:
 
 
 def _data(named: str, task: str, given: str | None) -> str:
-    return _same(named, given, Path(given or ".") / task, f"--data DIR (with a folder {task} in it)")
+    return _same(
+        named, given, Path(given or ".") / task, f"--data DIR (with a folder {task} in it)"
+    )
 
 
 def _same(named: str, given: str | None, folder: Path, key: str) -> str:
     if given is None:
-        raise ConfigError(f"the record was made with {named}, which is not here: give its folder with {key}")
+        raise ConfigError(
+            f"the record was made with {named}, which is not here: give its folder with {key}"
+        )
     if not folder.is_dir():
         raise ConfigError(f"{folder}: there is no such folder; {key} must hold {named}")
     if (found := content_id(folder)) != named:
-        raise ConfigError(f"{folder} is {found}, the record was made with {named} (name and content both count)")
+        raise ConfigError(
+            f"{folder} is {found}, the record was made with {named} (name and content both count)"
+        )
     return given
 
 
-def prepared(path: Path, there: Mapping[str, Any], **places: Any) -> tuple[dict[str, Any], list[str]]:
-    """`configuration`, and what it has that the record lacks; whether all can be compared is tried before hours of run.
+def prepared(
+    path: Path, there: Mapping[str, Any], **places: Any
+) -> tuple[dict[str, Any], list[str]]:
+    """`configuration`, and what it has that the record lacks; whether all can be compared is tried
+    before hours of run.
 
     Raises:
         ConfigError: naming the file, in whatever way the record is none of a run.
@@ -98,7 +118,11 @@ def prepared(path: Path, there: Mapping[str, Any], **places: Any) -> tuple[dict[
         differences(there["provenance"], there["provenance"])
         list(comparison(there, there, bitwise=False))
     except (LookupError, TypeError, ValueError, AttributeError, HydraException) as error:
-        why = explain(error, CONF, ()) if isinstance(error, HydraException) else f"{type(error).__name__}: {error}"
+        why = (
+            explain(error, CONF, ())
+            if isinstance(error, HydraException)
+            else f"{type(error).__name__}: {error}"
+        )
         raise ConfigError(f"{path.name}: holds no run that could be run again ({why})") from error
     return config, older
 
@@ -107,13 +131,17 @@ def rerun(path: Path, *, model: str | None, data: str | None, out: Path | None) 
     """Run a record's configuration again and print how the two compare; True if they are equal.
 
     Raises:
-        BszoError: it cannot be run here. RecordError: the file is no record. KeyboardInterrupt: a signal ended the run.
+        BszoError: it cannot be run here. RecordError: the file is no record. KeyboardInterrupt: a
+            signal ended the run.
     """
     there = records.load(path)
     place = out or Path("outputs") / "rerun" / there["signature"]
     config, older = prepared(path, there, model=model, data=data, out=place)
     if older:
-        print(f"the record's version had no {', '.join(older)}: as by default now, under another signature")
+        print(
+            f"the record's version had no {', '.join(older)}: as by default now, under another"
+            " signature"
+        )
     before = {file: file.stat().st_mtime_ns for file in (place / "runs").glob("*.json")}
     here = execute(config, there["choices"], [])
     if here["status"] == "interrupted":
@@ -124,36 +152,57 @@ def rerun(path: Path, *, model: str | None, data: str | None, out: Path | None) 
     return compared(path, there, here, signed=not older)
 
 
-def compared(path: Path, there: Mapping[str, Any], here: Mapping[str, Any], *, signed: bool) -> bool:
-    """Print the comparison; True if the two are equal. `signed`: their signatures should be, too."""
+def compared(
+    path: Path, there: Mapping[str, Any], here: Mapping[str, Any], *, signed: bool
+) -> bool:
+    """Print the comparison; True if the two are equal. `signed`: their signatures should be,
+    too."""
     differ = differences(there["provenance"], here["provenance"])
     for difference in differ:
         print(f"differs: {difference}")
     if differ:
-        print(f"compared within {SCORE_TOLERANCE:g} in scores and {LOSS_TOLERANCE:.0%} in losses; counts exactly")
+        print(
+            f"compared within {SCORE_TOLERANCE:g} in scores and {LOSS_TOLERANCE:.0%} in losses;"
+            " counts exactly"
+        )
     lines = list(comparison(there, here, bitwise=not differ))
     if signed:
         a, b = there["signature"], here["signature"]
         lines.insert(0, Line("signature", a, b, a == b))
     print(f"{'':<28}{'record':<46}{'again':<46}")
     for line in lines:
-        print(f"{line.what:<28}{line.there:<46}{line.here:<46}{'' if line.equal else 'DIFFERENT'}".rstrip())
+        print(
+            f"{line.what:<28}{line.there:<46}{line.here:<46}"
+            f"{'' if line.equal else 'DIFFERENT'}".rstrip()
+        )
     equal = all(line.equal for line in lines)
-    how = ("equal, within the tolerances" if differ else "equal, bit for bit") if equal else "different"
+    how = (
+        ("equal, within the tolerances" if differ else "equal, bit for bit")
+        if equal
+        else "different"
+    )
     print(f"{path.name}: {how}")
     return equal
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command line; returns the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m experiments.rerun", description=(__doc__ or "").split("\n")[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m experiments.rerun", description=(__doc__ or "").split("\n")[0]
+    )
     parser.add_argument("record", type=Path, metavar="RECORD", help="the JSON file of a run")
-    parser.add_argument("--model", metavar="DIR", help="the model's folder, where the record names one by content")
-    parser.add_argument("--data", metavar="DIR", help="the rows' root folder, where the record names it by content")
+    parser.add_argument(
+        "--model", metavar="DIR", help="the model's folder, where the record names one by content"
+    )
+    parser.add_argument(
+        "--data", metavar="DIR", help="the rows' root folder, where the record names it by content"
+    )
     parser.add_argument("--out", type=Path, metavar="DIR", help="default: outputs/rerun/SIGNATURE")
     arguments = parser.parse_args(argv)
     try:
-        equal = rerun(arguments.record, model=arguments.model, data=arguments.data, out=arguments.out)
+        equal = rerun(
+            arguments.record, model=arguments.model, data=arguments.data, out=arguments.out
+        )
     except (BszoError, records.RecordError, Busy) as error:
         print(error, file=sys.stderr)
         return 1

@@ -1,8 +1,8 @@
 """`python -m experiments.run`: compose, sign, build, run, record.
 
-Exit codes: 0 ok (or an ok record with this signature is there), 1 a wrong configuration, input or a crash,
-3 diverged, 4 out of memory, 5 another process is running it, 130 interrupted. A sweep goes on past a failed run, and
-ends with its code, and past one that another process is running.
+Exit codes: 0 ok (or an ok record with this signature is there), 1 a wrong configuration, input or a
+crash, 3 diverged, 4 out of memory, 5 another process is running it, 130 interrupted. A sweep goes
+on past a failed run, and ends with its code, and past one that another process is running.
 """
 
 import logging
@@ -32,7 +32,9 @@ COMPOSING = ("rates", "sweep")  # keys that other keys are made of
 log = logging.getLogger("experiments")
 
 
-def execute(config: dict[str, Any], choices: dict[str, str], overrides: Sequence[str]) -> dict[str, Any]:
+def execute(
+    config: dict[str, Any], choices: dict[str, str], overrides: Sequence[str]
+) -> dict[str, Any]:
     """Check, run and record one resolved configuration; return its record.
 
     An ok record with the same signature is returned as it is and nothing runs.
@@ -43,7 +45,8 @@ def execute(config: dict[str, Any], choices: dict[str, str], overrides: Sequence
         overrides: as typed, for the record's command.
 
     Raises:
-        BszoError: what is wrong with the configuration, a data file or the model; no record is written.
+        BszoError: what is wrong with the configuration, a data file or the model; no record is
+            written.
     """
     # imported here: torch and transformers load only for a configuration that composes
     from experiments.session import Session
@@ -68,7 +71,8 @@ def resolve(config: DictConfig) -> dict[str, Any]:
 
 
 def job(config: DictConfig) -> None:
-    """One Hydra job. A single run ends the process with its exit code, a run of a sweep raises RunFailed."""
+    """One Hydra job. A single run ends the process with its exit code, a run of a sweep raises
+    RunFailed."""
     settings = HydraConfig.get()
     made = settings.runtime.choices.items()
     choices = {key: str(value) for key, value in made if not key.startswith(("hydra", "sweep"))}
@@ -112,12 +116,16 @@ def speaker() -> bool:
 
 def full_errors() -> bool:
     """True where the user asked for tracebacks."""
-    return os.environ.get("BSZO_FULL_ERROR", os.environ.get("HYDRA_FULL_ERROR", "0")) not in ("", "0")
+    return os.environ.get("BSZO_FULL_ERROR", os.environ.get("HYDRA_FULL_ERROR", "0")) not in (
+        "",
+        "0",
+    )
 
 
 @contextmanager
 def hydra_errors() -> Iterator[None]:
-    """Have Hydra let its errors pass, to be said in one line here; the environment is as it was afterwards."""
+    """Have Hydra let its errors pass, to be said in one line here; the environment is as it was
+    afterwards."""
     before = dict(os.environ)
     os.environ.update(BSZO_FULL_ERROR="1" if full_errors() else "0", HYDRA_FULL_ERROR="1")
     try:

@@ -30,9 +30,10 @@ log = logging.getLogger("experiments")
 class Runner:
     """Trains, evaluates, selects, and scores the selected parameters once.
 
-    Validation accuracy selects among the evaluations after training began; of equals the earlier stays. The test split
-    is scored twice: zero-shot, and for the selected parameters. What to do next follows from `result` alone, so that a
-    run goes on from any step's border as if it had never stopped.
+    Validation accuracy selects among the evaluations after training began; of equals the earlier
+    stays. The test split is scored twice: zero-shot, and for the selected parameters. What to do
+    next follows from `result` alone, so that a run goes on from any step's border as if it had
+    never stopped.
 
     Args:
         parts: model, optimizer and encoded examples.
@@ -42,7 +43,8 @@ class Runner:
         signals: hold Ctrl-C back while a step moves the parameters.
         progress: "auto" (a bar on a terminal), "always" or "never".
         group: the processes that split the work; a group of one does all of it.
-        checkpoints: written every `protocol.checkpoint_every` steps and when a signal ends the run; None writes none.
+        checkpoints: written every `protocol.checkpoint_every` steps and when a signal ends the run;
+            None writes none.
     """
 
     def __init__(
@@ -59,11 +61,16 @@ class Runner:
         checkpoints: Checkpoints | None = None,
     ) -> None:
         self.parts, self.protocol, self.seed, self.group = parts, protocol, seed, group or Group()
-        self.tracker, self.signals, self.log_every, self.progress = tracker, signals, log_every, progress
+        self.tracker = tracker
+        self.signals = signals
+        self.log_every = log_every
+        self.progress = progress
         self.optimizer: Any = parts.optimizer  # every method here counts its forwards
         self.checkpoints = checkpoints
         first = parts.model.device
-        self.meters = Meters(first, *({p.device for p in parts.model.module.parameters()} - {first}))
+        self.meters = Meters(
+            first, *({p.device for p in parts.model.module.parameters()} - {first})
+        )
         self.result = Result()
         self.selection = Selection(p for p in parts.model.module.parameters() if p.requires_grad)
         self.guards = Guards(self.optimizer, self.selection.parameters, protocol.on_nonfinite)
@@ -73,11 +80,14 @@ class Runner:
         self._whole = True  # no step is half done
 
     def run(self) -> None:
-        """Zero-shot scores, training, the selected parameters' test score; fills `result` and `meters`."""
+        """Zero-shot scores, training, the selected parameters' test score; fills `result` and
+        `meters`."""
         try:
             if not self.result.curve:
                 self._score_zero_shot()
-            hidden = {"auto": not sys.stderr.isatty(), "always": False, "never": True}[self.progress]
+            hidden = {"auto": not sys.stderr.isatty(), "always": False, "never": True}[
+                self.progress
+            ]
             length = self.schedule.length(self.result)
             with tqdm(disable=hidden, dynamic_ncols=True, **length) as bar, logging_redirect_tqdm():
                 self._train(bar)
@@ -95,15 +105,24 @@ class Runner:
         self.result.num_parts += 1
         self.meters.load(state["meters"])
         self.guards.load(state["guards"])
-        self.schedule.lrs, self.selection.kept, self._saved = state["lrs"], best, self.result.num_steps
-        self._batches = batches(len(self.parts.train), self.protocol.batch_size, self.seed, self._saved)
+        self.schedule.lrs = state["lrs"]
+        self.selection.kept = best
+        self._saved = self.result.num_steps
+        self._batches = batches(
+            len(self.parts.train), self.protocol.batch_size, self.seed, self._saved
+        )
         log.info("goes on at step %d (part %d)", self._saved, self.result.num_parts)
 
     def _save(self) -> None:
         if self.checkpoints is not None:
             result = self.result
-            state = {"result": asdict(result), "meters": self.meters.state(), "guards": self.guards.state(),
-                     "lrs": self.schedule.lrs, "tracker_id": self.tracker.run_id}  # fmt: skip
+            state = {
+                "result": asdict(result),
+                "meters": self.meters.state(),
+                "guards": self.guards.state(),
+                "lrs": self.schedule.lrs,
+                "tracker_id": self.tracker.run_id,
+            }
             self.checkpoints.save(state, result.num_steps, result.best_step, self.selection.kept)
             self._saved = result.num_steps
 
@@ -132,13 +151,16 @@ class Runner:
         self.schedule.set_lr(result)
         with self.signals.held(), self.meters.step():
             self._whole = False
-            closure = self.group.loss(self.parts.model, [self.parts.train[index] for index in indices])
+            closure = self.group.loss(
+                self.parts.model, [self.parts.train[index] for index in indices]
+            )
             loss = self.guards.step(closure, number=number, look=looks)
             result.num_steps += 1
             result.last_cost = self.optimizer.num_forwards - before
             if loss is not None:
                 result.losses.append(loss)
-                result.noise_var, result.gain = self.optimizer.last.noise_var, self.optimizer.last.gain
+                result.noise_var = self.optimizer.last.noise_var
+                result.gain = self.optimizer.last.gain
             self._whole = True
         if looks:
             self._track()
@@ -154,23 +176,31 @@ class Runner:
     def _score(self, encoded: list[Any]) -> Score:
         with self.meters.evaluation():
             return self.group.score(
-                lambda part: evaluate(self.parts.model, part, self.protocol.eval_max_tokens), encoded
+                lambda part: evaluate(self.parts.model, part, self.protocol.eval_max_tokens),
+                encoded,
             )
 
     def _score_zero_shot(self) -> None:
         test = self.result.zero_shot_accuracy = self._score(self.parts.test).accuracy
         validation = self._score(self.parts.validation)
         self._add_point(validation)
-        log.info("step 0: validation %.1f %%, test %.1f %% (zero-shot)", 100 * validation.accuracy, 100 * test)
+        log.info(
+            "step 0: validation %.1f %%, test %.1f %% (zero-shot)",
+            100 * validation.accuracy,
+            100 * test,
+        )
 
     def _score_selected(self, step: int) -> None:
         self.selection.restore()
         test = self.result.test_accuracy = self._score(self.parts.test).accuracy
         validation = self.result.validation_accuracy or 0.0
-        log.info("step %d selected: validation %.1f %%, test %.1f %%", step, 100 * validation, 100 * test)
+        log.info(
+            "step %d selected: validation %.1f %%, test %.1f %%", step, 100 * validation, 100 * test
+        )
 
     def _evaluate(self) -> None:
-        """Score the validation rows, add a point to the curve, keep the parameters if they are the best."""
+        """Score the validation rows, add a point to the curve, keep the parameters if they are the
+        best."""
         result = self.result
         try:
             score = self._score(self.parts.validation)
@@ -178,13 +208,20 @@ class Runner:
             raise Diverged(str(error)) from error
         with self.signals.held():  # a run stops before all of this or after it
             self._add_point(score)
-            log.info("step %d: loss %.4f, validation %.1f %%, %d forward passes",
-                     result.num_steps, result.mean_loss, 100 * score.accuracy, self.optimizer.num_forwards)  # fmt: skip
+            log.info(
+                "step %d: loss %.4f, validation %.1f %%, %d forward passes",
+                result.num_steps,
+                result.mean_loss,
+                100 * score.accuracy,
+                self.optimizer.num_forwards,
+            )
             result.losses.clear()
             result.num_stale += 1
             if result.validation_accuracy is None or score.accuracy > result.validation_accuracy:
                 self.selection.keep()
-                result.validation_accuracy, result.best_step, result.num_stale = score.accuracy, result.num_steps, 0
+                result.validation_accuracy = score.accuracy
+                result.best_step = result.num_steps
+                result.num_stale = 0
 
     def _add_point(self, score: Score) -> None:
         result = self.result
@@ -201,5 +238,7 @@ class Runner:
             }
         )
         memory = self.meters.peak_memory_bytes
-        values = {"validation_accuracy": score.accuracy} | ({} if memory is None else {"peak_memory_bytes": memory})
+        values = {"validation_accuracy": score.accuracy} | (
+            {} if memory is None else {"peak_memory_bytes": memory}
+        )
         self.tracker.log(values, result.num_steps)

@@ -1,4 +1,5 @@
-"""What is due at a step: evaluation, checkpoint, the end. It follows from what is done, and from nothing else."""
+"""What is due at a step: evaluation, checkpoint, the end. It follows from what is done, and from
+nothing else."""
 
 import logging
 from typing import Any
@@ -28,7 +29,11 @@ class Schedule:
         """Of the progress bar: in forward passes where they bound the run, else in steps."""
         if self.protocol.max_forwards is None:
             return {"total": self.protocol.num_steps, "unit": "step", "initial": result.num_steps}
-        return {"total": self.protocol.max_forwards, "unit": "forward", "initial": self.optimizer.num_forwards}
+        return {
+            "total": self.protocol.max_forwards,
+            "unit": "forward",
+            "initial": self.optimizer.num_forwards,
+        }
 
     def evaluation_is_due(self, result: Result) -> bool:
         """At every interval's border and at the end, once each."""
@@ -42,7 +47,9 @@ class Schedule:
 
     def until_border(self, result: Result) -> int:
         """Steps to the next evaluation or checkpoint."""
-        intervals = [n for n in (self.protocol.eval_every, self.protocol.checkpoint_every) if n is not None]
+        intervals = [
+            n for n in (self.protocol.eval_every, self.protocol.checkpoint_every) if n is not None
+        ]
         return min(every - result.num_steps % every for every in intervals)
 
     def spent(self, result: Result) -> bool:
@@ -60,7 +67,8 @@ class Schedule:
         return True
 
     def set_lr(self, result: Result) -> None:
-        """The rate as a function of what is done alone, so that a resumed run needs no scheduler's state."""
+        """The rate as a function of what is done alone, so that a resumed run needs no scheduler's
+        state."""
         if self.protocol.lr_schedule == "linear":
             done = result.num_steps / self.protocol.num_steps
             if self.protocol.max_forwards:

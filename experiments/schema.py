@@ -1,4 +1,5 @@
-"""The fixed parts of a run's configuration, typed; nothing here has a default, the files under conf/ have."""
+"""The fixed parts of a run's configuration, typed; nothing here has a default, the files under
+conf/ have."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -17,7 +18,8 @@ MOST_THREADS = 1024
 @with_config(_FORBID)
 @dataclass(frozen=True)
 class Precision:
-    """The type the parameters are stored and computed in, and how a move of them rounds; losses are float32."""
+    """The type the parameters are stored and computed in, and how a move of them rounds; losses are
+    float32."""
 
     dtype: Literal["float32", "float16", "bfloat16"]
     rounding: Literal["nearest", "stochastic"]
@@ -51,9 +53,11 @@ class Protocol:
 @with_config(_FORBID)
 @dataclass(frozen=True)
 class Checkpoint:
-    """What a checkpoint holds of the parameters: all of them, or the log by which they are found again.
+    """What a checkpoint holds of the parameters: all of them, or the log by which they are found
+    again.
 
-    `weights` is a folder for the selected parameters of a run that ended well: a new folder in it, named by signature.
+    `weights` is a folder for the selected parameters of a run that ended well: a new folder in it,
+    named by signature.
     """
 
     kind: Literal["full", "trajectory"]
@@ -65,7 +69,9 @@ class Checkpoint:
 class Fidelity:
     """Where the paper, its code and good practice differ; conf/fidelity says where each acts."""
 
-    perturbation: Literal["exact", "streaming", "copy", "two-leg", "three-leg", "in-place", "as-published"]
+    perturbation: Literal[
+        "exact", "streaming", "copy", "two-leg", "three-leg", "in-place", "as-published"
+    ]
     noise_adaptation: Literal["always", "beyond-k", "never"]
     noise_adaptation_b: Literal["always", "beyond-k", "never"]
     noise_floor: float
@@ -112,7 +118,8 @@ class Paths:
 @with_config(_FORBID)
 @dataclass(frozen=True)
 class Directions:
-    """What is done to the directions of any zeroth-order method; the optimizer holds them against its module."""
+    """What is done to the directions of any zeroth-order method; the optimizer holds them against
+    its module."""
 
     sparsity: float
     mask_scope: Literal["layer", "global"]
@@ -121,7 +128,9 @@ class Directions:
 
     def __post_init__(self) -> None:  # before a model is loaded
         if not 0 <= self.sparsity < 1:
-            raise ConfigError(f"directions.sparsity={self.sparsity}: the share of zeros is in [0, 1); 0 is dense")
+            raise ConfigError(
+                f"directions.sparsity={self.sparsity}: the share of zeros is in [0, 1); 0 is dense"
+            )
         if self.mask_interval < 1:
             raise ConfigError(f"directions.mask_interval={self.mask_interval}: must be at least 1")
 
@@ -141,13 +150,16 @@ class Parallel:
 
     def __post_init__(self) -> None:
         if self.timeout_seconds <= 0:
-            raise ConfigError(f"parallel.timeout_seconds={self.timeout_seconds}: must be more than 0")
+            raise ConfigError(
+                f"parallel.timeout_seconds={self.timeout_seconds}: must be more than 0"
+            )
 
 
 @with_config(_FORBID)
 @dataclass(frozen=True)
 class RunConfig:
-    """One resolved configuration; the dictionaries hold a `_target_` and its constructor's arguments."""
+    """One resolved configuration; the dictionaries hold a `_target_` and its constructor's
+    arguments."""
 
     seed: int
     device: Literal["auto", "cpu", "cuda"]
@@ -167,28 +179,38 @@ class RunConfig:
     paths: Paths
 
     def __post_init__(self) -> None:
-        if self.threads is not None and not 1 <= self.threads <= MOST_THREADS:  # torch ends the process for too many
+        # torch ends the process for too many
+        if self.threads is not None and not 1 <= self.threads <= MOST_THREADS:
             raise ConfigError(f"threads={self.threads}: must be 1 to {MOST_THREADS}, or null")
         if isinstance(self.tuning, InContext) and self.protocol.num_steps:
             raise ConfigError(
-                f"protocol.num_steps={self.protocol.num_steps}: tuning=zero-shot and tuning=in-context train nothing;"
-                " protocol=zero-shot goes with them"
+                f"protocol.num_steps={self.protocol.num_steps}: tuning=zero-shot and"
+                " tuning=in-context train nothing; protocol=zero-shot goes with them"
             )
         if isinstance(self.tuning, Prefix) and self.optimizer.get("gradient_checkpointing"):
-            raise ConfigError("optimizer.gradient_checkpointing=true: a layer's second pass would put its keys behind"
-                              " the prefix again; false is valid with tuning=prefix")  # fmt: skip
+            raise ConfigError(
+                "optimizer.gradient_checkpointing=true: a layer's second pass would put its keys"
+                " behind the prefix again; false is valid with tuning=prefix"
+            )
         if self.precision.rounding == "stochastic" and "rounding" not in self.optimizer:
-            raise ConfigError("precision.rounding=stochastic: torch's optimizers round to the nearest, which"
-                              " precision=bf16 says")  # fmt: skip
+            raise ConfigError(
+                "precision.rounding=stochastic: torch's optimizers round to the nearest, which"
+                " precision=bf16 says"
+            )
 
     @property
     def optimizer_node(self) -> dict[str, Any]:
         """All by which the optimizer can be built again (`experiments.build.make_optimizer`)."""
-        return self.optimizer if self.directions.dense else {**self.optimizer, "directions": asdict(self.directions)}
+        return (
+            self.optimizer
+            if self.directions.dense
+            else {**self.optimizer, "directions": asdict(self.directions)}
+        )
 
     @property
     def log_node(self) -> dict[str, Any]:
-        """`optimizer_node`, and by what the trained parameters are built where they are not the model's own."""
+        """`optimizer_node`, and by what the trained parameters are built where they are not the
+        model's own."""
         if isinstance(self.tuning, Full):
             return self.optimizer_node
         attached = Attached(self.tuning, len(self.task.get("label_names") or ()), self.seed)

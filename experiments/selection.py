@@ -1,7 +1,7 @@
 """Which record answers which point of a grid, and which learning rate validation chooses.
 
-A record answers a point when it has the point's values and, in every group that the point does not touch, those of the
-configuration files: a run with a shortened protocol answers nothing.
+A record answers a point when it has the point's values and, in every group that the point does not
+touch, those of the configuration files: a run with a shortened protocol answers nothing.
 """
 
 from collections import defaultdict
@@ -19,8 +19,14 @@ Record = dict[str, Any]
 SETTLED = ("ok", "diverged", "out_of_memory")  # running it again would end the same way
 _CHECKED = ("model", "task", "data", "optimizer", "precision", "protocol", "fidelity", "tuning")
 # rates, which a point may leave to conf/tuned, and where things lie
-_FREE = ("optimizer.lr", "optimizer.algorithm.lr", "optimizer.zeroth_order.lr", "model.path", "model.device_map",
-         "data.root")  # fmt: skip
+_FREE = (
+    "optimizer.lr",
+    "optimizer.algorithm.lr",
+    "optimizer.zeroth_order.lr",
+    "model.path",
+    "model.device_map",
+    "data.root",
+)
 
 
 @dataclass(frozen=True)
@@ -28,7 +34,8 @@ class Choice:
     """What validation chose for one cell.
 
     Attributes:
-        point: the cell's point with its rate; None where nothing can be chosen yet, or no rate trained.
+        point: the cell's point with its rate; None where nothing can be chosen yet, or no rate
+            trained.
         validation: rate -> validation accuracy of its run, None where it failed.
         missing: the runs to choose from that are not there.
         failed: statuses, where no rate trained.
@@ -66,8 +73,14 @@ class Shelf:
 
     def find(self, point: Point) -> Record | None:
         """The record of a run; the later one of two."""
-        fitting = [r for r in self._by_names[self._names(point)] if fits(r, point) and as_shipped(r, point, self.conf)]
-        fitting.sort(key=lambda record: (record["status"] in SETTLED, record["provenance"]["started"]))
+        fitting = [
+            r
+            for r in self._by_names[self._names(point)]
+            if fits(r, point) and as_shipped(r, point, self.conf)
+        ]
+        fitting.sort(
+            key=lambda record: (record["status"] in SETTLED, record["provenance"]["started"])
+        )
         self.doubles |= {record["signature"] for record in fitting[:-1]}
         self.used |= {record["signature"] for record in fitting[-1:]}
         return fitting[-1] if fitting else None
@@ -79,23 +92,30 @@ class Shelf:
             return Choice(point)
         key = rate_key(point["optimizer"], self.conf)
         found = [(candidate, self.find(candidate)) for candidate in candidates]
-        missing = tuple(run for run, record in found if record is None or record["status"] not in SETTLED)
+        missing = tuple(
+            run for run, record in found if record is None or record["status"] not in SETTLED
+        )
         if missing:
             return Choice(None, missing=missing)
         validation = {run[key]: _score(record) for run, record in found}
         trained = {rate: score for rate, score in validation.items() if score is not None}
         if not trained:
-            return Choice(None, validation, failed=tuple(record["status"] for _, record in found if record))
+            return Choice(
+                None, validation, failed=tuple(record["status"] for _, record in found if record)
+            )
         best = max(trained, key=lambda rate: (trained[rate], -float(rate)))
         return Choice({**point, key: best}, validation)
 
 
 def _score(record: Record | None) -> float | None:
-    return record["validation_accuracy"] if record is not None and record["status"] == "ok" else None
+    return (
+        record["validation_accuracy"] if record is not None and record["status"] == "ok" else None
+    )
 
 
 def missing_runs(grid: Grid, shelf: Shelf) -> tuple[list[Point], list[Point]]:
-    """The runs still to do: those that choose the rates, and those of the cells whose rate is known."""
+    """The runs still to do: those that choose the rates, and those of the cells whose rate is
+    known."""
     first: dict[tuple[tuple[str, str], ...], Point] = {}
     then: dict[tuple[tuple[str, str], ...], Point] = {}
     for point in grid.points:
@@ -111,11 +131,17 @@ def _settled(record: Record | None) -> bool:
 
 
 def fits(record: Record, point: Point) -> bool:
-    """True where every value of the point is the record's: a group's choice, or a key of the configuration."""
-    return all(value_of(record, key) == literal(value) for key, value in point.items() if not says_where(key))
+    """True where every value of the point is the record's: a group's choice, or a key of the
+    configuration."""
+    return all(
+        value_of(record, key) == literal(value)
+        for key, value in point.items()
+        if not says_where(key)
+    )
 
 
-PLACES = {"model.path": "model", "data.root": "data"}  # of local ones: the key of the folder, and the group
+# of local ones: the key of the folder, and the group
+PLACES = {"model.path": "model", "data.root": "data"}
 
 
 def says_where(key: str) -> bool:
@@ -135,7 +161,8 @@ def value_of(record: Record, key: str) -> Any:
 
 
 def picked(grid: Grid, key: str, values: Iterable[str]) -> Grid:
-    """The grid of the points that have one of these values, however it is written; it may have none."""
+    """The grid of the points that have one of these values, however it is written; it may have
+    none."""
     wanted = [literal(value) for value in values]
     points = tuple(point for point in grid.points if key in point and literal(point[key]) in wanted)
     return replace(grid, points=points)
@@ -158,20 +185,33 @@ def as_shipped(record: Record, point: Point, conf: Path = CONF) -> bool:
     """True where everything that the point does not name is as the configuration files have it."""
     if record["choices"].get("tuning", "full") != point.get("tuning", "full"):
         return False
-    files = {group: conf / group / f"{point.get(group, record['choices'].get(group))}.yaml" for group in _CHECKED}
-    shipped = {"directions": shipped_node(conf / "config.yaml").get("directions", {}),
-               **{group: shipped_node(file) for group, file in files.items()}}  # fmt: skip
-    return all(_same(record["config"].get(group), node, group, record, point) for group, node in shipped.items())
+    files = {
+        group: conf / group / f"{point.get(group, record['choices'].get(group))}.yaml"
+        for group in _CHECKED
+    }
+    shipped = {
+        "directions": shipped_node(conf / "config.yaml").get("directions", {}),
+        **{group: shipped_node(file) for group, file in files.items()},
+    }
+    return all(
+        _same(record["config"].get(group), node, group, record, point)
+        for group, node in shipped.items()
+    )
 
 
 def _same(held: Any, shipped: Any, key: str, record: Record, point: Point) -> bool:
-    """True where a record's value is a file's; a key that only one of them has, or that is left open, changes none."""
-    chosen = key in point and "." in key  # `optimizer` in a point is the choice of a file, `optimizer.k` a value
+    """True where a record's value is a file's; a key that only one of them has, or that is left
+    open, changes none."""
+    # `optimizer` in a point is the choice of a file, `optimizer.k` a value
+    chosen = key in point and "." in key
     if chosen or key in _FREE or shipped == "???":
         return True
     if isinstance(shipped, Mapping):
         return not isinstance(held, Mapping) or all(
-            _same(held[name], value, f"{key}.{name}", record, point) for name, value in shipped.items() if name in held)
+            _same(held[name], value, f"{key}.{name}", record, point)
+            for name, value in shipped.items()
+            if name in held
+        )
     if isinstance(shipped, str) and shipped.startswith("${"):
         return held == value_of(record, shipped[2:-1])
     return held == shipped or (isinstance(shipped, str) and held == literal(shipped))

@@ -42,7 +42,9 @@ class Session:
         BszoError: the configuration is wrong.
     """
 
-    def __init__(self, config: dict[str, Any], choices: dict[str, str], overrides: Sequence[str]) -> None:
+    def __init__(
+        self, config: dict[str, Any], choices: dict[str, str], overrides: Sequence[str]
+    ) -> None:
         self.config = parse(config)
         self.overrides = overrides
         self.public = scrub_all(records.scientific(by_content(self.config)))
@@ -53,7 +55,9 @@ class Session:
         self.kept = Kept(self.config.checkpoint, self.place.results, name, self.signature)
         self.signals = Signals()
         self.group = join(
-            self.config.parallel, resolve_device(self.config.device), self.config.model.get("device_map")
+            self.config.parallel,
+            resolve_device(self.config.device),
+            self.config.model.get("device_map"),
         )
         self.runner: Runner | None = None
         self.checkpoints: Checkpoints | None = None
@@ -80,8 +84,11 @@ class Session:
         with ExitStack() as stack:
             busy = self.place.claim(stack) if self.group.rank == 0 else None
             if self.group.first(busy is not None):
-                raise busy or Busy(f"{self.signature}: another process is running this configuration; skipped")
-            return self._earlier_everywhere() or self._run()  # which may have ended while this one came here
+                raise busy or Busy(
+                    f"{self.signature}: another process is running this configuration; skipped"
+                )
+            # which may have ended while this one came here
+            return self._earlier_everywhere() or self._run()
 
     def _run(self) -> dict[str, Any]:
         status, reason = "crashed", None
@@ -90,16 +97,22 @@ class Session:
                 status, reason = self._attempt()
             finally:
                 error = sys.exception()
-                if not isinstance(error, BszoError) or self.runner is not None:  # else bad input: nothing ran
-                    with suppress(KeyboardInterrupt) if error else nullcontext():  # the error says more
-                        record = self._finish(status, reason or (error and f"{type(error).__name__}: {error}"))
+                # else bad input: nothing ran
+                if not isinstance(error, BszoError) or self.runner is not None:
+                    # the error says more
+                    with suppress(KeyboardInterrupt) if error else nullcontext():
+                        record = self._finish(
+                            status, reason or (error and f"{type(error).__name__}: {error}")
+                        )
         return record
 
     def _earlier_everywhere(self) -> dict[str, Any] | None:
         earlier = self.place.earlier() if self.group.rank == 0 else None
         if earlier:
             self.kept.say_missing()
-        return (earlier or self._record("ok", None)) if self.group.first(earlier is not None) else None
+        return (
+            (earlier or self._record("ok", None)) if self.group.first(earlier is not None) else None
+        )
 
     def _finish(self, status: str, reason: str | None) -> dict[str, Any]:
         with self.signals.held():  # torchrun stops the others as soon as one has failed
@@ -119,15 +132,20 @@ class Session:
         try:
             self.parts = build(self.config)
             self.group.attach(self.parts.optimizer)
-            self.group.require_same("rows or weights", f"{self.signature} {self.parts.data} {self.parts.model_facts}")
+            self.group.require_same(
+                "rows or weights", f"{self.signature} {self.parts.data} {self.parts.model_facts}"
+            )
             self.checkpoints = self._make_checkpoints(self.parts)
             found = self.checkpoints.load()
             if self.group.rank == 0:
                 self.kept.prepare()
                 self.tracker = make_tracker(
-                    self.config.tracker, self.config.paths, self._title(), self.public,
+                    self.config.tracker,
+                    self.config.paths,
+                    self._title(),
+                    self.public,
                     found[0]["tracker_id"] if found else None,
-                )  # fmt: skip
+                )
             runner = Runner(
                 self.parts,
                 self.config.protocol,
@@ -142,7 +160,9 @@ class Session:
             self._begin(runner, found)
             runner.run()
             if self.group.size > 1:
-                self.group.require_same("trained weights", weights_fingerprint(self.parts.model.module))
+                self.group.require_same(
+                    "trained weights", weights_fingerprint(self.parts.model.module)
+                )
             if self.group.rank == 0:
                 self.kept.leave(self.parts.model, self.checkpoints, runner.result.best_step)
         except (NonFiniteLoss, Diverged) as error:
@@ -156,7 +176,9 @@ class Session:
         except KeyboardInterrupt as signal:
             stopped = f"stopped by {str(signal) or 'SIGINT'}"
             if self.group.size > 1 and str(signal) == "SIGTERM":
-                stopped += ", as torchrun does where another process has failed or it is stopped itself"
+                stopped += (
+                    ", as torchrun does where another process has failed or it is stopped itself"
+                )
             return "interrupted", stopped
         return "ok", None
 
@@ -164,9 +186,13 @@ class Session:
         folder = self.place.checkpoints
         if self.config.checkpoint.kind == "full":
             return Checkpoints(folder, self.signature, parts)
-        return LightCheckpoints(folder, self.signature, parts, self.config.log_node, writes=self.group.rank == 0)
+        return LightCheckpoints(
+            folder, self.signature, parts, self.config.log_node, writes=self.group.rank == 0
+        )
 
-    def _begin(self, runner: Runner, found: tuple[dict[str, Any], list[torch.Tensor]] | None) -> None:
+    def _begin(
+        self, runner: Runner, found: tuple[dict[str, Any], list[torch.Tensor]] | None
+    ) -> None:
         """From the checkpoint that was found, or from the beginning."""
         assert self.checkpoints is not None
         if found:
@@ -188,6 +214,15 @@ class Session:
         return account(status, reason, signed, self.parts, self.runner, where)
 
     def _finish_tracker(self, record: dict[str, Any]) -> None:
-        keys = ("status", "zero_shot_accuracy", "validation_accuracy", "test_accuracy", "num_forwards", "best_step",
-                "peak_memory_bytes", "train_seconds", "signature")
+        keys = (
+            "status",
+            "zero_shot_accuracy",
+            "validation_accuracy",
+            "test_accuracy",
+            "num_forwards",
+            "best_step",
+            "peak_memory_bytes",
+            "train_seconds",
+            "signature",
+        )
         self.tracker.finish({key: record[key] for key in keys}, ok=record["status"] == "ok")

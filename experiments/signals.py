@@ -8,15 +8,18 @@ from types import FrameType
 from typing import Self
 
 # Ctrl-C; the end that a system announces; Slurm's pre-emption, which Windows does not know
-STOPPING = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1") if hasattr(signal, name)]
+STOPPING = [
+    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1") if hasattr(signal, name)
+]
 
 
 class Signals:
-    """While entered, SIGINT, SIGTERM and SIGUSR1 raise KeyboardInterrupt; inside `held()` only once it ends.
+    """While entered, SIGINT, SIGTERM and SIGUSR1 raise KeyboardInterrupt; inside `held()` only once
+    it ends.
 
-    A second Ctrl-C does not wait. Any other second signal changes nothing: a pre-emption comes as SIGUSR1 and then
-    SIGTERM, and what is saved in between must be saved whole. Outside the main thread, where Python allows no handlers,
-    nothing changes.
+    A second Ctrl-C does not wait. Any other second signal changes nothing: a pre-emption comes as
+    SIGUSR1 and then SIGTERM, and what is saved in between must be saved whole. Outside the main
+    thread, where Python allows no handlers, nothing changes.
     """
 
     def __init__(self) -> None:
@@ -61,7 +64,8 @@ class Signals:
 
 
 class Listening:
-    """Of a process that takes run after run: a signal between runs, or before one begins, is remembered in `told`."""
+    """Of a process that takes run after run: a signal between runs, or before one begins, is
+    remembered in `told`."""
 
     def __init__(self) -> None:
         self.told: str | None = None

@@ -1,4 +1,5 @@
-"""What a configuration may build, by role: public names of the library that a run has a use for, and nothing else."""
+"""What a configuration may build, by role: public names of the library that a run has a use for,
+and nothing else."""
 
 import importlib
 import inspect
@@ -24,7 +25,10 @@ def _loader(value: Any) -> bool:
     if not inspect.isfunction(value):
         return False
     takes = set(inspect.signature(value).parameters)
-    return typing.get_type_hints(value).get("return") is LanguageModel and {"path", "dtype", "device"} <= takes
+    return (
+        typing.get_type_hints(value).get("return") is LanguageModel
+        and {"path", "dtype", "device"} <= takes
+    )
 
 
 def _task(value: Any) -> bool:
@@ -35,7 +39,8 @@ def _source(value: Any) -> bool:
     return inspect.isclass(value) and callable(getattr(value, "rows", None)) and value is not Source
 
 
-Role = tuple[tuple[str, Callable[[Any], bool]], ...]  # packages, each with what of its public names fits
+# packages, each with what of its public names fits
+Role = tuple[tuple[str, Callable[[Any], bool]], ...]
 ROLES: dict[str, Role] = {
     "model": (("bszo.models", _loader),),
     "task": (("bszo.tasks", _task),),
@@ -47,11 +52,18 @@ ROLES: dict[str, Role] = {
 
 @cache
 def buildable(key: str) -> Mapping[str, Any]:
-    """Dotted name -> object, of all that may be built at this key of the configuration; none where nothing may."""
+    """Dotted name -> object, of all that may be built at this key of the configuration; none where
+    nothing may."""
     group, inside, _ = key.partition(".")
     found = {}
     for package, fits in ROLES.get(group + inside, ()):
         module = importlib.import_module(package)
-        names = getattr(module, "__all__", None) or [name for name in vars(module) if not name.startswith("_")]
-        found |= {f"{package}.{name}": getattr(module, name) for name in names if fits(getattr(module, name))}
+        names = getattr(module, "__all__", None) or [
+            name for name in vars(module) if not name.startswith("_")
+        ]
+        found |= {
+            f"{package}.{name}": getattr(module, name)
+            for name in names
+            if fits(getattr(module, name))
+        }
     return found

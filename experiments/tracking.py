@@ -1,4 +1,5 @@
-"""A copy of the numbers for whoever watches. The JSON record is the truth; a tracker may be left out."""
+"""A copy of the numbers for whoever watches. The JSON record is the truth; a tracker may be left
+out."""
 
 import netrc
 import os
@@ -94,7 +95,9 @@ class WandbTracker:
             )
         except (OSError, wandb.Error) as error:
             why = " ".join(str(error).split())[:200]
-            raise ConfigError(f"tracker=wandb: W&B cannot begin ({why}); tracker=none does without it") from error
+            raise ConfigError(
+                f"tracker=wandb: W&B cannot begin ({why}); tracker=none does without it"
+            ) from error
         self.run_id: str | None = self._run.id
 
     def log(self, values: Mapping[str, float], step: int) -> None:
@@ -118,11 +121,17 @@ def logged_in() -> bool:
 def make_tracker(
     tracker: Tracker, paths: Paths, name: str, config: Mapping[str, Any], run_id: str | None = None
 ) -> RunTracker:
-    """The tracker that a configuration asks for; "auto" is online only with a login. `run_id`: see WandbTracker."""
+    """The tracker that a configuration asks for; "auto" is online only with a login. `run_id`: see
+    WandbTracker."""
     if tracker.kind == "none":
         return NoTracker()
     online = tracker.mode == "online" or (tracker.mode == "auto" and logged_in())
     mode: Literal["offline", "online"] = "online" if online else "offline"
     return WandbTracker(
-        mode=mode, project=tracker.project, folder=Path(paths.wandb), name=name, config=config, run_id=run_id
+        mode=mode,
+        project=tracker.project,
+        folder=Path(paths.wandb),
+        name=name,
+        config=config,
+        run_id=run_id,
     )

@@ -1,4 +1,5 @@
-"""What trains, as a configuration says it: each choice of conf/tuning, typed, and what it makes of a model."""
+"""What trains, as a configuration says it: each choice of conf/tuning, typed, and what it makes of
+a model."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,7 +19,8 @@ class Choice:
     """What each choice answers: the model that trains, and what stands in front of its prompts."""
 
     def attach(self, model: LanguageModel, num_labels: int, seed: int) -> LanguageModel:
-        """The model as the choice has it train, for a task of so many labels; ModelError where it cannot."""
+        """The model as the choice has it train, for a task of so many labels; ModelError where it
+        cannot."""
         return model
 
     def shots(self, examples: Sequence[Example], seed: int) -> list[Example]:
@@ -85,7 +87,8 @@ class LinearProbe(Choice):
 @with_config(_FORBID)
 @dataclass(frozen=True)
 class InContext(Choice):
-    """Nothing trains; `num_shots` training rows with their answers stand in front of every prompt."""
+    """Nothing trains; `num_shots` training rows with their answers stand in front of every
+    prompt."""
 
     method: Literal["in-context"]
     num_shots: int
@@ -98,7 +101,9 @@ class InContext(Choice):
         return choose(examples, self.num_shots, seed)
 
 
-Tuning = Annotated[Full | Lora | Prefix | Prompt | LinearProbe | InContext, Field(discriminator="method")]
+Tuning = Annotated[
+    Full | Lora | Prefix | Prompt | LinearProbe | InContext, Field(discriminator="method")
+]
 
 
 @with_config(_FORBID)

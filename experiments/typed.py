@@ -23,7 +23,8 @@ def typed(kind: Any, value: Any, key: str) -> Any:
     """`value` as `kind`, strictly (no "3" for 3, no true for 1; a JSON list stands for a tuple)."""
     try:
         adapter = TypeAdapter(kind)
-    except PydanticSchemaGenerationError:  # the type of an object that no config file can write down
+    # the type of an object that no config file can write down
+    except PydanticSchemaGenerationError:
         return value
     try:
         return adapter.validate_json(json.dumps(value), strict=True)
@@ -37,7 +38,9 @@ def _one_line(error: ValidationError, key: str, kind: Any, value: Any) -> str:
     first = problems[0]
     path = _as_written(first["loc"], value)
     if first["type"] == "unexpected_keyword_argument":
-        return f"{dotted(key, path)}: no such key{did_you_mean(path[-1], _keys_at(kind, path[:-1]))}"
+        return (
+            f"{dotted(key, path)}: no such key{did_you_mean(path[-1], _keys_at(kind, path[:-1]))}"
+        )
     if first["type"] in ("missing", "missing_argument"):
         return f"{dotted(key, path)}: this key is missing"
     if is_dataclass(kind):
@@ -45,16 +48,25 @@ def _one_line(error: ValidationError, key: str, kind: Any, value: Any) -> str:
         path = path[: 2 if names else 1]
     else:
         path = []  # what follows is pydantic's name for a member of a union
-    same = [item["msg"] for item in problems if _as_written(item["loc"], value)[: len(path)] == path]
+    same = [
+        item["msg"] for item in problems if _as_written(item["loc"], value)[: len(path)] == path
+    ]
     wants = " or ".join(dict.fromkeys(message.removeprefix("Input ") for message in same))
     return f"{dotted(key, path)}={first['input']!r}: {wants}"
 
 
 def _as_written(loc: Iterable[Any], value: Any) -> list[str]:
-    """A place in `value` by its own keys, without pydantic's names for members of a union; a missing key is last."""
+    """A place in `value` by its own keys, without pydantic's names for members of a union; a
+    missing key is last."""
     path, last = [], None
     for part in loc:
-        items: Any = value if isinstance(value, Mapping) else range(len(value)) if isinstance(value, list) else ()
+        items: Any = (
+            value
+            if isinstance(value, Mapping)
+            else range(len(value))
+            if isinstance(value, list)
+            else ()
+        )
         last = None if part in items else part
         if part in items:
             path.append(str(part))
@@ -63,10 +75,15 @@ def _as_written(loc: Iterable[Any], value: Any) -> list[str]:
 
 
 def _keys_at(kind: Any, path: list[str]) -> list[str]:
-    """The field names of the dataclass, or the dataclasses of a union, found by following `path` down from `kind`."""
+    """The field names of the dataclass, or the dataclasses of a union, found by following `path`
+    down from `kind`."""
     for part in path:
         kind = typing.get_type_hints(kind).get(part) if is_dataclass(kind) else None
-    members = [kind] if is_dataclass(kind) else [member for member in typing.get_args(kind) if is_dataclass(member)]
+    members = (
+        [kind]
+        if is_dataclass(kind)
+        else [member for member in typing.get_args(kind) if is_dataclass(member)]
+    )
     return list(dict.fromkeys(name for member in members for name in member.__dataclass_fields__))
 
 
@@ -77,8 +94,8 @@ def dotted(key: str, path: Iterable[str]) -> str:
 def check_values(value: Any, key: str = "") -> None:
     """Refuse, anywhere, what no record and no generator can hold.
 
-    NaN and infinity (JSON has neither), whole numbers beyond 64 bits, texts with a NUL or half a surrogate pair (what
-    Python makes of bytes that are not UTF-8).
+    NaN and infinity (JSON has neither), whole numbers beyond 64 bits, texts with a NUL or half a
+    surrogate pair (what Python makes of bytes that are not UTF-8).
 
     Raises:
         ConfigError: naming the key.
@@ -88,8 +105,16 @@ def check_values(value: Any, key: str = "") -> None:
     if isinstance(value, int) and abs(value) > MOST_INT:
         raise ConfigError(f"{key}={value!s:.40}: must be a whole number of at most 64 bits")
     if isinstance(value, str) and _NO_TEXT.search(value):
-        raise ConfigError(f"{key}={value!r:.80}: must be a text, without NUL and bytes that are not UTF-8")
-    items = value.items() if isinstance(value, Mapping) else enumerate(value) if isinstance(value, list) else ()
+        raise ConfigError(
+            f"{key}={value!r:.80}: must be a text, without NUL and bytes that are not UTF-8"
+        )
+    items = (
+        value.items()
+        if isinstance(value, Mapping)
+        else enumerate(value)
+        if isinstance(value, list)
+        else ()
+    )
     for name, item in items:
         at = dotted(key, [str(name).encode("unicode_escape").decode()])
         check_values(name, f"{at} (the key)")
@@ -97,7 +122,8 @@ def check_values(value: Any, key: str = "") -> None:
 
 
 def check_targets(value: Any, key: str = "") -> None:
-    """Refuse any `_target_` that has no role where it stands, however deep: a shared file must not run code.
+    """Refuse any `_target_` that has no role where it stands, however deep: a shared file must not
+    run code.
 
     Raises:
         ConfigError: naming the key.
@@ -121,7 +147,10 @@ def locate(target: Any, key: str) -> Any:
     valid = buildable(key)
     if isinstance(target, str) and target in valid:
         return valid[target]
-    what = f"{dotted(key, ['_target_'])}={target!r:.80}: only bszo's own and torch.optim's may be built, where they fit"
+    what = (
+        f"{dotted(key, ['_target_'])}={target!r:.80}: only bszo's own and torch.optim's may be"
+        " built, where they fit"
+    )
     raise ConfigError(what + did_you_mean(str(target)[:80], valid))
 
 
@@ -134,11 +163,16 @@ def check_arguments(node: Mapping[str, Any], key: str, supplied: Iterable[str] =
     if "_target_" not in node:
         raise ConfigError(f"{key}: has no _target_")
     built = locate(node["_target_"], key)
-    if node.get("_partial_", False) is not ("params" in supplied):  # parameters come when the model is there
-        raise ConfigError(f"{key}._partial_: must be {'true' if 'params' in supplied else 'left out'}")
+    # parameters come when the model is there
+    if node.get("_partial_", False) is not ("params" in supplied):
+        raise ConfigError(
+            f"{key}._partial_: must be {'true' if 'params' in supplied else 'left out'}"
+        )
     parameters = inspect.signature(built).parameters
     hints = typing.get_type_hints(built.__init__ if inspect.isclass(built) else built)
-    names = [name for name, p in parameters.items() if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
+    names = [
+        name for name, p in parameters.items() if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)
+    ]
     settable = [name for name in names if name not in supplied]
     for name, value in node.items():
         if name in ("_target_", "_partial_"):
@@ -162,4 +196,6 @@ def _check_fields(kind: Any, value: Mapping[str, Any], key: str) -> None:
     """pydantic passes over keys that a dataclass of the library does not have."""
     for name in value:
         if name not in _keys_at(kind, []):
-            raise ConfigError(f"{key}.{name}: no such key{did_you_mean(str(name), _keys_at(kind, []))}")
+            raise ConfigError(
+                f"{key}.{name}: no such key{did_you_mean(str(name), _keys_at(kind, []))}"
+            )

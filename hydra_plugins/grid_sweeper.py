@@ -1,8 +1,8 @@
 """`--multirun sweep=table1`: Hydra's sweeper for the runs of an artefact that have no record yet.
 
-First the runs that choose the learning rates, then, with the rates that validation chose, the cells. Whatever launcher
-is configured runs them. Beside it, an override of an axis (`optimizer=bszo,mezo`) picks among the points, any other is
-passed on to every run.
+First the runs that choose the learning rates, then, with the rates that validation chose, the
+cells. Whatever launcher is configured runs them. Beside it, an override of an axis
+(`optimizer=bszo,mezo`) picks among the points, any other is passed on to every run.
 """
 
 import time
@@ -28,7 +28,8 @@ from experiments.selection import PLACES, Shelf, missing_runs, picked, says_wher
 from experiments.tables.sources import gather, left_out
 
 ACCEPTED = (3, 4)  # diverged and out of memory are results of a sweep; its cells say so
-NUMBER = "{number}"  # of a run, in what is passed on: Hydra knows its own only after it has set up the logging
+# of a run, in what is passed on: Hydra knows its own only after it has set up the logging
+NUMBER = "{number}"
 NUMBERED = f"#{NUMBER} %(message)s"
 SHORT = ("mini",)  # profiles whose runs take seconds: that they end is all that is worth a line
 
@@ -44,7 +45,9 @@ def _key(override: str) -> str:
 class GridSweeper(Sweeper):
     """Launches what a grid misses; see the module."""
 
-    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+    def setup(
+        self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
+    ) -> None:
         self.composed = config
         self.launcher: Launcher = Plugins.instance().instantiate_launcher(
             hydra_context=hydra_context, task_function=task_function, config=config
@@ -92,14 +95,23 @@ class GridSweeper(Sweeper):
                     failed += self._launch(chosen, passed, launched)
                 launched += len(chosen)
         if failed:
-            line = (f"{grid.name}: {len(failed)} of {launched} runs could not be run, the first because: {failed[0]};"
-                    " the same command tries again")
+            line = (
+                f"{grid.name}: {len(failed)} of {launched} runs could not be run, the first"
+                f" because: {failed[0]}; the same command tries again"
+            )
             log.info(line)
             raise RunFailed(line, 1)
-        left = sum(map(len, self.missing(wanted, runs)))  # others do them, or an override made them another's cells
+        # others do them, or an override made them another's cells
+        left = sum(map(len, self.missing(wanted, runs)))
         why = f"; its cells do not have {', '.join(foreign)}" if left and foreign else ""
-        log.info("%s: %s in %s, %s missing%s", name, number(range(launched)), clock(time.monotonic() - started),
-                 f"{left} still" if left else "nothing is", why)  # fmt: skip
+        log.info(
+            "%s: %s in %s, %s missing%s",
+            name,
+            number(range(launched)),
+            clock(time.monotonic() - started),
+            f"{left} still" if left else "nothing is",
+            why,
+        )
         return None
 
     def _check_places(self, grid: Grid, passed: Sequence[str]) -> None:
@@ -107,15 +119,20 @@ class GridSweeper(Sweeper):
         given = set(map(_key, passed))
         for key, group in PLACES.items():
             if key not in given and any(point.get(group) == "local" for point in grid.points):
-                raise ConfigError(f"{key}: needs a value ({group}=local {key}=DIR) in the profile {grid.profile}")
+                raise ConfigError(
+                    f"{key}: needs a value ({group}=local {key}=DIR) in the profile {grid.profile}"
+                )
             folder = OmegaConf.select(self.composed, key)
             if key in given and not Path(str(folder)).expanduser().is_dir():
                 raise ConfigError(f"{key}={folder}: there is no such folder")
 
     def _voices(self, profile: str, passed: Sequence[str]) -> list[str]:
-        """How loud the runs are: no bars, which would share one terminal, and their number before a line."""
+        """How loud the runs are: no bars, which would share one terminal, and their number before a
+        line."""
         said = (*passed, *(OmegaConf.select(self.composed, "hydra.overrides.hydra") or ()))
-        voices = [] if any("tracker.progress=" in text for text in said) else ["tracker.progress=never"]
+        voices = (
+            [] if any("tracker.progress=" in text for text in said) else ["tracker.progress=never"]
+        )
         if any("hydra.job_logging" in text for text in said):
             return voices
         if profile in SHORT:
@@ -133,20 +150,27 @@ class GridSweeper(Sweeper):
             if says_where(key) or not any(key in point for point in wanted.points):
                 passed.append(argument)
                 continue
-            values = [str(v) for v in override.sweep_string_iterator()] if override.is_sweep_override() else [
-                override.get_value_element_as_str()]  # fmt: skip
+            values = (
+                [str(v) for v in override.sweep_string_iterator()]
+                if override.is_sweep_override()
+                else [override.get_value_element_as_str()]
+            )
             valid = sorted({point[key] for point in wanted.points if key in point})
             wanted = picked(wanted, key, values)
             if not wanted.points:
-                raise ConfigError(f"{argument}: no run of {grid.name} has it; valid: {', '.join(valid)}")
+                raise ConfigError(
+                    f"{argument}: no run of {grid.name} has it; valid: {', '.join(valid)}"
+                )
         return wanted, passed
 
     def _launch(self, runs: Sequence[Point], passed: Sequence[str], first: int) -> list[str]:
         """Launch all, return why some could not be run."""
         given = set(map(_key, passed))
         jobs = [
-            [*(f"{key}={value}" for key, value in run.items() if key not in given),
-             *(text.replace(NUMBER, str(i)) for text in passed)]
+            [
+                *(f"{key}={value}" for key, value in run.items() if key not in given),
+                *(text.replace(NUMBER, str(i)) for text in passed),
+            ]
             for i, run in enumerate(runs, start=first)
         ]
         failures = []

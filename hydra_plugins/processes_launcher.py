@@ -1,6 +1,8 @@
-"""`hydra/launcher=processes`: runs of a sweep in processes of their own, all of which a signal lets save.
+"""`hydra/launcher=processes`: runs of a sweep in processes of their own, all of which a signal lets
+save.
 
-joblib by itself ends its workers as soon as one of them, or the process that waits for them, is stopped.
+joblib by itself ends its workers as soon as one of them, or the process that waits for them, is
+stopped.
 """
 
 import signal
@@ -22,12 +24,19 @@ STOPPED = EXIT_CODES["interrupted"]
 
 
 class ProcessesLauncher(JoblibLauncher):
-    """Once it is told to stop, it starts no run, waits for those that run, and raises KeyboardInterrupt."""
+    """Once it is told to stop, it starts no run, waits for those that run, and raises
+    KeyboardInterrupt."""
 
-    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        super().setup(hydra_context=hydra_context, task_function=Stoppable(task_function), config=config)
+    def setup(
+        self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
+    ) -> None:
+        super().setup(
+            hydra_context=hydra_context, task_function=Stoppable(task_function), config=config
+        )
 
-    def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
+    def launch(
+        self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int
+    ) -> Sequence[JobReturn]:
         with Forwarding() as signals:
             done = super().launch(UntilTold(job_overrides, signals), initial_job_idx)
         if signals.told or any(stopped(run) for run in done):
@@ -60,10 +69,11 @@ class Stoppable:
 
 
 class Forwarding:
-    """While entered, the first stopping signal is passed on to all child processes, and does nothing else here.
+    """While entered, the first stopping signal is passed on to all child processes, and does
+    nothing else here.
 
-    A second Ctrl-C does not wait for them. What is passed on is SIGTERM: a worker takes a second Ctrl-C, too, for
-    impatience, and a terminal has sent it the first by itself.
+    A second Ctrl-C does not wait for them. What is passed on is SIGTERM: a worker takes a second
+    Ctrl-C, too, for impatience, and a terminal has sent it the first by itself.
     """
 
     def __init__(self) -> None:

@@ -1,4 +1,5 @@
-"""Records as data frames, and how a notebook prints; for the notebooks beside this file. Neither torch nor Hydra."""
+"""Records as data frames, and how a notebook prints; for the notebooks beside this file. Neither
+torch nor Hydra."""
 
 import io
 import json
@@ -25,8 +26,29 @@ from experiments.tables.walks import last
 from scripts.style import COLOURS
 
 RESULTS = Path(os.environ.get("BSZO_RESULTS", Path(__file__).resolve().parents[1] / "results"))
-COLUMNS = ["artefact", "profile", "model", "precision", "setting", "task", "method", "fidelity", "seed", "k", "m",
-           "noise", "walk", "eps", "lr", "status", "chosen", "test", "validation", "loss", "record"]  # fmt: skip
+COLUMNS = [
+    "artefact",
+    "profile",
+    "model",
+    "precision",
+    "setting",
+    "task",
+    "method",
+    "fidelity",
+    "seed",
+    "k",
+    "m",
+    "noise",
+    "walk",
+    "eps",
+    "lr",
+    "status",
+    "chosen",
+    "test",
+    "validation",
+    "loss",
+    "record",
+]
 COLOUR = dict(zip(METHODS.values(), COLOURS, strict=False))
 
 
@@ -43,28 +65,54 @@ class Records:
         self._found: dict[tuple[str, str], tuple[Grid, pd.DataFrame]] = {}
 
     def runs(self, *artefacts: str) -> pd.DataFrame:
-        """A row for each run of the artefacts' grids that has a record, also those that chose a learning rate.
+        """A row for each run of the artefacts' grids that has a record, also those that chose a
+        learning rate.
 
-        Scores are in per cent; `loss` is the last training loss; `chosen` says that validation chose the run's rate.
+        Scores are in per cent; `loss` is the last training loss; `chosen` says that validation
+        chose the run's rate.
         """
         frames = [self._of(name, profile)[1] for name in artefacts for profile in _profiles(name)]
         full = [frame for frame in frames if len(frame)]
         return pd.concat(full, ignore_index=True) if full else _frame([])
 
     def overview(self, *artefacts: str) -> None:
-        """Say how many of each artefact's runs are there, how many failed, and of what nothing is there."""
+        """Say how many of each artefact's runs are there, how many failed, and of what nothing is
+        there."""
         rows, nothing = [], []
-        for artefact, profile in [(name, profile) for name in artefacts for profile in _profiles(name)]:
+        for artefact, profile in [
+            (name, profile) for name in artefacts for profile in _profiles(name)
+        ]:
             grid, frame = self._of(artefact, profile)
             cells = frame.loc[frame["chosen"].to_numpy(), "status"].to_list()
             if len(frame):
-                rows.append([artefact, profile, len(grid.points), len(cells), len(cells) - cells.count("ok"),
-                             len(frame) - len(cells), len(self.inputs.problems(profile))])  # fmt: skip
+                rows.append(
+                    [
+                        artefact,
+                        profile,
+                        len(grid.points),
+                        len(cells),
+                        len(cells) - cells.count("ok"),
+                        len(frame) - len(cells),
+                        len(self.inputs.problems(profile)),
+                    ]
+                )
             else:
                 nothing.append(f"{artefact} ({profile})")
         if rows:
-            table(pd.DataFrame(rows, columns=["artefact", "profile", "runs planned", "there", "of them failed",
-                                              "others, to choose the rate", "unusable files"]))  # fmt: skip
+            table(
+                pd.DataFrame(
+                    rows,
+                    columns=[
+                        "artefact",
+                        "profile",
+                        "runs planned",
+                        "there",
+                        "of them failed",
+                        "others, to choose the rate",
+                        "unusable files",
+                    ],
+                )
+            )
         if nothing:
             say(f"Nothing was run of {', '.join(nothing)}.")
 
@@ -80,7 +128,9 @@ class Records:
             cells = [shelf.choose(grid, point).point for point in points]
             others = [run for point in points for run in grid.candidates(point)]
             rows: dict[tuple[Any, ...], list[Any]] = {}
-            for chosen, run in [(True, run) for run in cells if run] + [(False, run) for run in others]:
+            for chosen, run in [(True, run) for run in cells if run] + [
+                (False, run) for run in others
+            ]:
                 key = tuple(sorted(run.items()))
                 record = shelf.find(run) if key not in rows else None
                 if record is not None:
@@ -102,12 +152,29 @@ def _row(grid: Grid, point: Point, record: Record, chosen: bool) -> list[Any]:
     optimizer, ended = record["config"]["optimizer"], record["status"] == "ok"
     model = shown(MODELS, record["choices"]["model"])
     lr = _inside(record["config"], rate_key(point["optimizer"]))
-    return [grid.name, grid.profile, model, point["precision"], f"{model}, {point['precision']} ({grid.profile})",
-            shown(TASKS, point["task"]), shown(METHODS, point["optimizer"]), point["fidelity"],
-            record["config"]["seed"], optimizer.get("k"), optimizer.get("m"), optimizer.get("adapt_noise"),
-            optimizer.get("perturbation"), optimizer.get("eps"), lr, record["status"], chosen,
-            _percent(record["test_accuracy"], ended), _percent(record["validation_accuracy"], ended),
-            last(record, "train_loss") if ended else None, record]  # fmt: skip
+    return [
+        grid.name,
+        grid.profile,
+        model,
+        point["precision"],
+        f"{model}, {point['precision']} ({grid.profile})",
+        shown(TASKS, point["task"]),
+        shown(METHODS, point["optimizer"]),
+        point["fidelity"],
+        record["config"]["seed"],
+        optimizer.get("k"),
+        optimizer.get("m"),
+        optimizer.get("adapt_noise"),
+        optimizer.get("perturbation"),
+        optimizer.get("eps"),
+        lr,
+        record["status"],
+        chosen,
+        _percent(record["test_accuracy"], ended),
+        _percent(record["validation_accuracy"], ended),
+        last(record, "train_loss") if ended else None,
+        record,
+    ]
 
 
 def _inside(config: Any, key: str) -> Any:
@@ -123,14 +190,24 @@ def _percent(share: float | None, ended: bool) -> float | None:
 def curves(runs: pd.DataFrame) -> pd.DataFrame:
     """A row for each point of the runs' curves, with the run's own columns beside it."""
     seen = [{**row, **point} for row in runs.to_dict("records") for point in row["record"]["curve"]]
-    more = ["step", "num_forwards", "train_loss", "validation_accuracy", "noise_var", "gain", "train_seconds"]
+    more = [
+        "step",
+        "num_forwards",
+        "train_loss",
+        "validation_accuracy",
+        "noise_var",
+        "gain",
+        "train_seconds",
+    ]
     frame = pd.DataFrame(seen, columns=[*COLUMNS, *more])
     return frame.astype(dict.fromkeys(more, float))
 
 
 def once(runs: pd.DataFrame) -> pd.DataFrame:
     """Each record once, in the first artefact that has it."""
-    return runs.loc[~runs["record"].map(lambda record: record["signature"]).duplicated().to_numpy(bool)]
+    return runs.loc[
+        ~runs["record"].map(lambda record: record["signature"]).duplicated().to_numpy(bool)
+    ]
 
 
 def say(text: str) -> None:
@@ -149,15 +226,22 @@ def table(frame: pd.DataFrame, digits: int = 2) -> None:
     if frame.empty:
         say("*Nothing was run that this table could show.*")
     else:
-        text = frame.to_html(index=False, border=0, na_rep="-", float_format=lambda x: f"{x:.{digits}f}")
+        text = frame.to_html(
+            index=False, border=0, na_rep="-", float_format=lambda x: f"{x:.{digits}f}"
+        )
         display(HTML(f'<div class="wide">{text}</div>'.replace(' style="text-align: right;"', "")))
 
 
 def show(figure: Figure, words: str) -> None:
-    """A figure as a small PNG, the same bytes from the same numbers; `words` are for readers who cannot see it."""
+    """A figure as a small PNG, the same bytes from the same numbers; `words` are for readers who
+    cannot see it."""
     png, small = io.BytesIO(), io.BytesIO()
     figure.savefig(png, format="png", dpi=110)
-    colours = pillow.open(png).convert("RGB").quantize(128, method=pillow.Quantize.MEDIANCUT, dither=pillow.Dither.NONE)
+    colours = (
+        pillow.open(png)
+        .convert("RGB")
+        .quantize(128, method=pillow.Quantize.MEDIANCUT, dither=pillow.Dither.NONE)
+    )
     colours.save(small, format="png", optimize=True)
     display(Image(small.getvalue(), alt=words))
 

@@ -1,10 +1,12 @@
-"""Bytes beyond the parameters at the peak of a training step: first-order, forward-mode and zeroth-order methods.
+"""Bytes beyond the parameters at the peak of a training step: first-order, forward-mode and
+zeroth-order methods.
 
-python scripts/bench_memory.py                      # writes results/bench/memory.json; ten minutes on an idle core
+   python scripts/bench_memory.py    # writes results/bench/memory.json; ten minutes on an idle core
 
-OPT-125M's shape with random weights, fp32, on the CPU; methods and schemes are those of `conf/optimizer` and
-`conf/tuning`, built as a run builds them. The peak is of the second step (state is there by then), as CPU's allocator
-reports it to torch's profiler: activations, tangents, gradients, state and whatever a step needs for a moment.
+OPT-125M's shape with random weights, fp32, on the CPU; methods and schemes are those of
+`conf/optimizer` and `conf/tuning`, built as a run builds them. The peak is of the second step
+(state is there by then), as CPU's allocator reports it to torch's profiler: activations, tangents,
+gradients, state and whatever a step needs for a moment.
 """
 
 import argparse
@@ -25,7 +27,7 @@ from torch.profiler import record_function
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from bszo.models import LanguageModel, random_model, tuning  # noqa: E402 - found through the line above
+from bszo.models import LanguageModel, random_model, tuning  # noqa: E402
 from bszo.models.batch import collate  # noqa: E402
 from experiments.build import make_optimizer  # noqa: E402
 from experiments.provenance import provenance  # noqa: E402
@@ -52,18 +54,22 @@ METHODS = {  # those of sweep=zo_bench under its table's names, and what else th
     "HiZOO": ("hizoo",),
     "ZO-SGD-MMT": ("zo-sgd-mmt",),
     "ZO-Adam (MeZO-Adam)": ("mezo-adam",),
-    "ZO-Adam from its history": ("mezo-adam-history", "optimizer.window=2"),  # memory does not depend on it
+    # memory does not depend on it
+    "ZO-Adam from its history": ("mezo-adam-history", "optimizer.window=2"),
 }
 IN_BLOCKS = ("Hybrid: AdamW for the last block", "ZO-SGD (MeZO), block-wise", "MeZO-BCD")
 REFUSED = {
-    ("prefix", "AdamW, gradient checkpointing"),  # a layer's second pass would find its keys in the cache
-    *((scheme, method) for scheme in ("prefix", "prompt") for method in IN_BLOCKS),  # virtual tokens lie in no block
+    # a layer's second pass would find its keys in the cache
+    ("prefix", "AdamW, gradient checkpointing"),
+    # virtual tokens lie in no block
+    *((scheme, method) for scheme in ("prefix", "prompt") for method in IN_BLOCKS),
 }
 SCHEMES = ("full", "lora", "prefix", "prompt")
 
 
 class Vocabulary:
-    """In place of a tokenizer, of which a scheme asks no more than its length: the batch is made of ids."""
+    """In place of a tokenizer, of which a scheme asks no more than its length: the batch is made of
+    ids."""
 
     is_fast = True
     pad_token_id = eos_token_id = bos_token_id = 1
@@ -78,11 +84,14 @@ class Vocabulary:
 def optimizer_of(method: str, *overrides: str) -> dict[str, Any]:
     """What a run builds its optimizer from, directions included."""
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        return parse(resolve(compose("config", overrides=[f"optimizer={method}", *overrides]))).optimizer_node
+        return parse(
+            resolve(compose("config", overrides=[f"optimizer={method}", *overrides]))
+        ).optimizer_node
 
 
 def model_of(name: str, scheme: str) -> LanguageModel:
-    """The shape with random weights, as the scheme has it train; the same settings as `conf/tuning`."""
+    """The shape with random weights, as the scheme has it train; the same settings as
+    `conf/tuning`."""
     module = random_model(name, dtype="float32", device="cpu")
     config: Any = module.config
     tokenizer: Any = Vocabulary(config.vocab_size)
@@ -109,7 +118,9 @@ def peak(model: LanguageModel, node: dict[str, Any], batch: int, length: int) ->
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--out", type=Path, default=ROOT / "results" / "bench" / "memory.json")
     parser.add_argument("--model", default="opt-125m", help="a shape of bszo.models.shapes")
     parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=list(METHODS))
@@ -118,20 +129,32 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--length", type=int, default=64)
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
-    origin = {**provenance([], "cpu"), "command": "python scripts/bench_memory.py"}  # of the code that runs now
+    # of the code that runs now
+    origin = {**provenance([], "cpu"), "command": "python scripts/bench_memory.py"}
     began, schemes = time.perf_counter(), {}
     for scheme in options.schemes:
         rows: dict[str, int] = {}
         for method in (name for name in options.methods if (scheme, name) not in REFUSED):
             model = model_of(options.model, scheme)
-            rows[method] = peak(model, optimizer_of(*METHODS[method]), options.batch, options.length)
+            rows[method] = peak(
+                model, optimizer_of(*METHODS[method]), options.batch, options.length
+            )
             print(f"{scheme:8s} {method:34s} {rows[method] / 2**20:10,.1f} MiB", flush=True)
         trained = sum(p.numel() for p in model.module.parameters() if p.requires_grad)
         schemes[scheme] = {"trained": trained, "bytes": rows}
-    setting = {"model": options.model, "dtype": "float32", "device": "cpu", "batch": options.batch,
-               "length": options.length}  # fmt: skip
-    facts = {"setting": setting, "schemes": schemes, "seconds": round(time.perf_counter() - began, 1),
-             "provenance": origin}  # fmt: skip
+    setting = {
+        "model": options.model,
+        "dtype": "float32",
+        "device": "cpu",
+        "batch": options.batch,
+        "length": options.length,
+    }
+    facts = {
+        "setting": setting,
+        "schemes": schemes,
+        "seconds": round(time.perf_counter() - began, 1),
+        "provenance": origin,
+    }
     options.out.parent.mkdir(parents=True, exist_ok=True)
     options.out.write_text(json.dumps(facts, indent=1) + "\n")
     print(options.out)

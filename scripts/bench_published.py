@@ -1,8 +1,9 @@
 """The methods as their authors' code moves parameters: the bench's baseline, plain on purpose.
 
-A tensor at a time: reset the generator, draw z with `torch.normal`, add c z in place. Every leg of a walk and every
-direction of an update is such a pass over all parameters, in the parameters' own precision. Written from the rules in
-the papers; only time and memory are compared with it, so LOZO's and HiZOO's finer points are left out.
+A tensor at a time: reset the generator, draw z with `torch.normal`, add c z in place. Every leg of
+a walk and every direction of an update is such a pass over all parameters, in the parameters' own
+precision. Written from the rules in the papers; only time and memory are compared with it, so
+LOZO's and HiZOO's finer points are left out.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -96,7 +97,9 @@ class HiZOO(Published):
         self.add_(self.seed, self.eps)
         g, second = (f_plus - f_minus) / (2 * self.eps), abs(f_plus + f_minus - 2 * f_0)
         for i, p, z in self.noise(self.seed):
-            self.h[i] = (1 - 1e-8) * self.h[i] + 1e-8 * second * self.h[i] * z * z / (2 * self.eps**2)
+            self.h[i] = (1 - 1e-8) * self.h[i] + 1e-8 * second * self.h[i] * z * z / (
+                2 * self.eps**2
+            )
             p.data.add_(g * z / self.h[i].sqrt() * -self.lr)
 
 
@@ -111,8 +114,14 @@ class LOZO(Published):
     def noise(self, seed: int) -> Iterator[tuple[int, Tensor, Tensor]]:
         torch.manual_seed(seed)
         if seed % 50 == 1:
-            self.v = [torch.randn(p.shape[1], self.rank, dtype=p.dtype, device=p.device) if p.ndim == 2 else None
-                      for p in self.params]
+            self.v = [
+                (
+                    torch.randn(p.shape[1], self.rank, dtype=p.dtype, device=p.device)
+                    if p.ndim == 2
+                    else None
+                )
+                for p in self.params
+            ]
         for i, p in enumerate(self.params):
             v = self.v[i]
             if v is None:
@@ -149,5 +158,10 @@ class BSZOB(BSZO):
 
 
 PUBLISHED: dict[str, type[Published]] = {
-    "BSZO": BSZO, "BSZO-B": BSZOB, "MeZO": MeZO, "MeZO-Adam": MeZOAdam, "HiZOO": HiZOO, "LOZO": LOZO,
+    "BSZO": BSZO,
+    "BSZO-B": BSZOB,
+    "MeZO": MeZO,
+    "MeZO-Adam": MeZOAdam,
+    "HiZOO": HiZOO,
+    "LOZO": LOZO,
 }

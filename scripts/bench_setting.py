@@ -1,4 +1,5 @@
-"""What is measured in a bench: a model with random weights, a batch and its loss; runs that alternate."""
+"""What is measured in a bench: a model with random weights, a batch and its loss; runs that
+alternate."""
 
 import argparse
 import math
@@ -30,7 +31,11 @@ class Setting:
     @torch.no_grad()
     def loss(self) -> float:
         """Logits of the options' words, where they stand; the bare forward passes take it too."""
-        return finite(F.cross_entropy(option_logits(self.model, self.batch, causal=self.causal), self.batch.labels))
+        return finite(
+            F.cross_entropy(
+                option_logits(self.model, self.batch, causal=self.causal), self.batch.labels
+            )
+        )
 
     @torch.no_grad()
     def published_loss(self) -> float:
@@ -44,7 +49,8 @@ class Setting:
 
     @torch.no_grad()
     def evaluate(self, batched: bool) -> None:
-        """All examples at once with both options on one row, or one option of one example a pass."""
+        """All examples at once with both options on one row, or one option of one example a
+        pass."""
         if batched:
             option_logits(self.model, self.batch, causal=self.causal)
             return
@@ -59,8 +65,8 @@ class Setting:
 
 
 def finite(loss: torch.Tensor) -> float:
-    """The number, or any number where it is none: MeZO-Adam as published divides by zero in fp16 (its 1e-8 is 0 there),
-    and what is timed does not depend on values."""
+    """The number, or any number where it is none: MeZO-Adam as published divides by zero in fp16
+    (its 1e-8 is 0 there), and what is timed does not depend on values."""
     value = float(loss)
     return value if math.isfinite(value) else 0.7
 
@@ -73,7 +79,9 @@ def examples(count: int, length: int) -> list[Encoded]:
     return [Encoded(str(i), i % 2, (tuple(row),), options, False) for i, row in enumerate(rows)]
 
 
-def alternate(setting: Setting, runs: dict[str, Callable[[], Any]], repeats: int) -> dict[str, list[float]]:
+def alternate(
+    setting: Setting, runs: dict[str, Callable[[], Any]], repeats: int
+) -> dict[str, list[float]]:
     """Seconds of each run, `repeats` times in turn after a round to warm up."""
     seconds: dict[str, list[float]] = {name: [] for name in runs}
     for turn in range(repeats + 1):
@@ -89,4 +97,9 @@ def alternate(setting: Setting, runs: dict[str, Callable[[], Any]], repeats: int
 
 def summary(seconds: list[float]) -> dict[str, float]:
     """Median and spread."""
-    return {"median": statistics.median(seconds), "min": min(seconds), "max": max(seconds), "n": len(seconds)}
+    return {
+        "median": statistics.median(seconds),
+        "min": min(seconds),
+        "max": max(seconds),
+        "n": len(seconds),
+    }

@@ -1,15 +1,18 @@
 """Bytes that each optimizer keeps beyond the parameters, over growing n and k (Table 2, measured).
 
-python scripts/bench_state.py                        # writes results/bench/state.json, under a minute on one core
+   python scripts/bench_state.py    # writes results/bench/state.json, under a minute on one core
 
-The model is ten linear layers of one width, fp32, on the CPU; the optimizers are `conf/optimizer/*.yaml` with the
-default fidelity, built as a run builds them. Three numbers of each:
+The model is ten linear layers of one width, fp32, on the CPU; the optimizers are
+`conf/optimizer/*.yaml` with the default fidelity, built as a run builds them. Three numbers of
+each:
 
-- kept: every tensor that can be reached from the optimizer between two steps and is not the model's, by the attribute
-  that holds it (`state` is torch's own, `_engine` the perturbation engine's buffers);
-- elsewhere: what the allocator still holds after the steps and no optimizer can reach (caches of the library);
-- during_step: the greatest number of bytes alive in a step above those at its start, less the same for one forward
-  pass, as CPU's allocator reports them to torch's profiler.
+- kept: every tensor that can be reached from the optimizer between two steps and is not the
+    model's, by the attribute that holds it (`state` is torch's own, `_engine` the perturbation
+    engine's buffers);
+- elsewhere: what the allocator still holds after the steps and no optimizer can reach (caches of
+    the library);
+- during_step: the greatest number of bytes alive in a step above those at its start, less the same
+    for one forward pass, as CPU's allocator reports them to torch's profiler.
 """
 
 import argparse
@@ -24,7 +27,8 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-os.environ.setdefault("KINETO_LOG_LEVEL", "6")  # the profiler reports its own start and stop otherwise
+# the profiler reports its own start and stop otherwise
+os.environ.setdefault("KINETO_LOG_LEVEL", "6")
 
 import torch
 from hydra import compose, initialize_config_dir
@@ -58,7 +62,8 @@ def network(width: int) -> nn.Sequential:
 
 
 def storages(root: Any, seen: set[int]) -> Iterator[tuple[int, int]]:
-    """(address, bytes) of the storage of every tensor that can be reached from `root`, modules and types left out."""
+    """(address, bytes) of the storage of every tensor that can be reached from `root`, modules and
+    types left out."""
     stack = [root]
     while stack:
         item = stack.pop()
@@ -75,12 +80,16 @@ def storages(root: Any, seen: set[int]) -> Iterator[tuple[int, int]]:
         elif isinstance(item, functools.partial):
             stack += [item.func, item.args, item.keywords]
         else:
-            stack += [vars(item) if hasattr(item, "__dict__") else None, getattr(item, "__self__", None)]
+            stack += [
+                vars(item) if hasattr(item, "__dict__") else None,
+                getattr(item, "__self__", None),
+            ]
             stack += [cell.cell_contents for cell in getattr(item, "__closure__", None) or ()]
 
 
 def kept(optimizer: torch.optim.Optimizer, model: nn.Module) -> dict[str, int]:
-    """Bytes by attribute; a storage that two attributes hold counts for the first, and `state` comes first."""
+    """Bytes by attribute; a storage that two attributes hold counts for the first, and `state`
+    comes first."""
     seen: set[int] = set()
     counted = {t.untyped_storage().data_ptr() for t in (*model.parameters(), *model.buffers())}
     found: dict[str, int] = {}
@@ -93,7 +102,8 @@ def kept(optimizer: torch.optim.Optimizer, model: nn.Module) -> dict[str, int]:
 
 
 def allocations(run: Callable[[], None]) -> tuple[int, int]:
-    """(bytes alive when the marked part begins, the most above that within it), from the allocator's own events."""
+    """(bytes alive when the marked part begins, the most above that within it), from the
+    allocator's own events."""
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
         run()
     results: Any = profiler.profiler
@@ -132,31 +142,44 @@ def measure(node: dict[str, Any], width: int) -> dict[str, Any]:
         with record_function(MARK):
             made[0].step(loss)
 
-    noise._counters.cache_clear()  # else only the first optimizer of a size would be seen to fill it
+    # else only the first optimizer of a size would be seen to fill it
+    noise._counters.cache_clear()
     gc.collect()  # what an earlier measurement left must not be freed within this one
     loss()
     _, forward_bytes = allocations(forward)
     start, most = allocations(steps)
     owned = kept(made[0], model)
-    return {"width": width, "n": sum(p.numel() for p in model.parameters()), "kept": owned,
-            "elsewhere": start - sum(owned.values()), "during_step": most - forward_bytes}
+    return {
+        "width": width,
+        "n": sum(p.numel() for p in model.parameters()),
+        "kept": owned,
+        "elsewhere": start - sum(owned.values()),
+        "during_step": most - forward_bytes,
+    }
 
 
 def node_of(method: str, *overrides: str) -> dict[str, Any]:
     """`conf/optimizer/<method>.yaml` as a run has it."""
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        return resolve(compose("config", overrides=[f"optimizer={method}", *overrides]))["optimizer"]
+        return resolve(compose("config", overrides=[f"optimizer={method}", *overrides]))[
+            "optimizer"
+        ]
 
 
-def report(methods: Sequence[str], widths: Sequence[int], ks: Sequence[int], width_of_k: int) -> dict[str, Any]:
+def report(
+    methods: Sequence[str], widths: Sequence[int], ks: Sequence[int], width_of_k: int
+) -> dict[str, Any]:
     """Every method over n, and BSZO over k (m = k + 1, as its default) at one n."""
     over_n: dict[str, list[dict[str, Any]]] = {}
     for method in methods:
         node = node_of(method)
         over_n[method] = [measure(node, width) for width in widths]
         last = over_n[method][-1]
-        print(f"{method:10s} n {last['n']:,}: kept {last['kept']}, elsewhere {last['elsewhere']:,}, "
-              f"during a step {last['during_step']:,} bytes", flush=True)
+        print(
+            f"{method:10s} n {last['n']:,}: kept {last['kept']}, elsewhere {last['elsewhere']:,}, "
+            f"during a step {last['during_step']:,} bytes",
+            flush=True,
+        )
     over_k: dict[str, list[dict[str, Any]]] = {}
     for method in (name for name in methods if name.startswith("bszo")):
         nodes = [(k, node_of(method, f"optimizer.k={k}", f"optimizer.m={k + 1}")) for k in ks]
@@ -166,7 +189,9 @@ def report(methods: Sequence[str], widths: Sequence[int], ks: Sequence[int], wid
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--out", type=Path, default=ROOT / "results" / "bench" / "state.json")
     parser.add_argument("--methods", nargs="+", default=METHODS, choices=METHODS)
     parser.add_argument("--widths", nargs="+", type=int, default=WIDTHS)
@@ -176,10 +201,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
     torch.set_num_threads(1)
     start = time.perf_counter()
     measured = report(options.methods, options.widths, options.ks, options.width_of_k)
-    setting = {"model": f"{LAYERS} linear layers", "dtype": "float32", "device": "cpu", "fidelity": "corrected"}
+    setting = {
+        "model": f"{LAYERS} linear layers",
+        "dtype": "float32",
+        "device": "cpu",
+        "fidelity": "corrected",
+    }
     origin = {**provenance([], "cpu"), "command": "python scripts/bench_state.py"}
-    facts = {"setting": setting, **measured, "provenance": origin,
-             "seconds": round(time.perf_counter() - start, 1)}
+    facts = {
+        "setting": setting,
+        **measured,
+        "provenance": origin,
+        "seconds": round(time.perf_counter() - start, 1),
+    }
     options.out.parent.mkdir(parents=True, exist_ok=True)
     options.out.write_text(json.dumps(facts, indent=1) + "\n")
     print(options.out)

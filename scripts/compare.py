@@ -40,14 +40,18 @@ def table_of(records: Sequence[dict[str, Any]]) -> Table:
     settings = {title_of(record) for record in records}
     kinds = {record["peak_memory_kind"] for record in records if record["peak_memory_kind"]}
     memory = f"peak memory: {', '.join(sorted(kinds)).replace('_', ' ')}"
-    table = Table(box=None, pad_edge=False, title_justify="left", title=", ".join([*settings, memory][-2:]))
+    table = Table(
+        box=None, pad_edge=False, title_justify="left", title=", ".join([*settings, memory][-2:])
+    )
     if len(settings) > 1:
         table.title = memory
         table.add_column("setting", no_wrap=True)
     table.add_column("optimizer", no_wrap=True)
     for heading in ("seed", "zero-shot %", "test %", "forwards", "seconds", "peak MB", "status"):
         table.add_column(heading, justify="right", no_wrap=True)
-    for record in sorted(records, key=lambda r: (title_of(r), name_of(r), r["config"].get("seed", 0))):
+    for record in sorted(
+        records, key=lambda r: (title_of(r), name_of(r), r["config"].get("seed", 0))
+    ):
         peak = record["peak_memory_bytes"]
         cells = [
             name_of(record),
@@ -64,12 +68,17 @@ def table_of(records: Sequence[dict[str, Any]]) -> Table:
 
 
 def draw(records: Sequence[dict[str, Any]], path: Path) -> None:
-    """Training loss against forward passes, one panel a setting, one colour an optimizer, one line a seed."""
+    """Training loss against forward passes, one panel a setting, one colour an optimizer, one line
+    a seed."""
     settings = sorted({title_of(record) for record in records})
     names = sorted({name_of(record) for record in records})
     colours = {name: COLOURS[index % len(COLOURS)] for index, name in enumerate(names)}
     figure, panels = plt.subplots(
-        1, len(settings), figsize=(5.2 * len(settings) + 0.8, 3.8), squeeze=False, layout="constrained"
+        1,
+        len(settings),
+        figsize=(5.2 * len(settings) + 0.8, 3.8),
+        squeeze=False,
+        layout="constrained",
     )
     for panel, setting in zip(panels[0], settings, strict=True):
         labelled: set[str] = set()
@@ -101,7 +110,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         help="folders or files of records (default: results/runs)",
     )
     parser.add_argument(
-        "--figure", type=Path, help="where the PNG goes (default: figures/compare.png beside the records)"
+        "--figure",
+        type=Path,
+        help="where the PNG goes (default: figures/compare.png beside the records)",
     )
     options = parser.parse_args(arguments)
     try:
@@ -113,7 +124,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"no records in {', '.join(map(str, options.records))}", file=sys.stderr)
         return 1
     first = options.records[0]
-    figure = options.figure or (first.parent if first.is_dir() else first.parent.parent) / "figures" / "compare.png"
+    figure = (
+        options.figure
+        or (first.parent if first.is_dir() else first.parent.parent) / "figures" / "compare.png"
+    )
     console = Console()
     console.width = max(console.width, 100)  # a cut number is worse than a wrapped line
     console.print(table_of(records))

@@ -1,4 +1,5 @@
-"""How many runs came back bit for bit: the records of one folder against those of the same signatures in another.
+"""How many runs came back bit for bit: the records of one folder against those of the same
+signatures in another.
 
     python scripts/compare_again.py EARLIER LATER
 
@@ -19,7 +20,8 @@ from experiments.record import load
 
 
 def compared(earlier: Path, later: Path) -> str:
-    """A line for all that are the same, and one for the others, by whether processor and versions were."""
+    """A line for all that are the same, and one for the others, by whether processor and versions
+    were."""
     before = {record["signature"]: record for record in map(load, sorted(earlier.glob("*.json")))}
     same: list[bool] = []
     gaps: dict[bool, list[float]] = {True: [], False: []}  # one machine? -> points of test accuracy
@@ -32,11 +34,17 @@ def compared(earlier: Path, later: Path) -> str:
             told = differences(there["provenance"], here["provenance"])
             scores = [side["test_accuracy"] for side in (there, here)]
             if None not in scores:
-                gaps[all(text.startswith("commit") for text in told)].append(100 * abs(scores[0] - scores[1]))
+                gaps[all(text.startswith("commit") for text in told)].append(
+                    100 * abs(scores[0] - scores[1])
+                )
     lines = [f"{len(same)} runs were run again: {sum(same)} came back bit for bit"]
-    lines += [f"{len(found)} did not, {'one machine' if one else 'another machine or other versions'}: test accuracies"
-              f" {statistics.fmean(found):.1f} points apart on average, {max(found):.1f} at most"
-              for one, found in gaps.items() if found]  # fmt: skip
+    lines += [
+        f"{len(found)} did not, {'one machine' if one else 'another machine or other versions'}:"
+        f" test accuracies {statistics.fmean(found):.1f} points apart on average, {max(found):.1f}"
+        " at most"
+        for one, found in gaps.items()
+        if found
+    ]
     return "\n".join(lines)
 
 

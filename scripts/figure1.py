@@ -1,4 +1,5 @@
-"""Figure 1: training loss under bf16, a panel a method. `make figure1`; loads neither torch nor Hydra."""
+"""Figure 1: training loss under bf16, a panel a method. `make figure1`; loads neither torch nor
+Hydra."""
 
 import sys
 from pathlib import Path
@@ -30,20 +31,29 @@ def curves(shelf: Shelf, points: list[Point], profile: str) -> dict[tuple[str, s
 
 
 def draw(panel: Axes, name: str, found: dict[tuple[str, str, str], Record]) -> None:
-    """One method: colour is the rate, the line's style the fidelity; a run that diverged ends in a cross."""
+    """One method: colour is the rate, the line's style the fidelity; a run that diverged ends in a
+    cross."""
     rates = list(dict.fromkeys(rate for who, _, rate in found if who == name))
     for (who, fidelity, rate), record in found.items():
         if who != name:
             continue
         seen = [
-            (point["num_forwards"], point["train_loss"]) for point in record["curve"] if point["train_loss"] is not None
+            (point["num_forwards"], point["train_loss"])
+            for point in record["curve"]
+            if point["train_loss"] is not None
         ]
         label = (
-            f"{rate}{'' if record['status'] == 'ok' else ' ' + record['status']}" if fidelity == "corrected" else None
+            f"{rate}{'' if record['status'] == 'ok' else ' ' + record['status']}"
+            if fidelity == "corrected"
+            else None
         )
         colour = COLOURS[rates.index(rate) % len(COLOURS)]
         panel.plot(
-            *zip(*seen, strict=True) if seen else ([], []), LINES[fidelity], color=colour, label=label, linewidth=1.4
+            *zip(*seen, strict=True) if seen else ([], []),
+            LINES[fidelity],
+            color=colour,
+            label=label,
+            linewidth=1.4,
         )
         if seen and record["status"] != "ok":
             panel.plot(*seen[-1], "x", color=colour)
@@ -62,7 +72,12 @@ def build(inputs: Inputs, folder: Path) -> list[Path]:
         if not names:
             continue
         figure, panels = plt.subplots(
-            2, (len(names) + 1) // 2, figsize=(12, 6.4), sharey=True, squeeze=False, layout="constrained"
+            2,
+            (len(names) + 1) // 2,
+            figsize=(12, 6.4),
+            sharey=True,
+            squeeze=False,
+            layout="constrained",
         )
         for panel in panels.flat[len(names) :]:
             panel.set_visible(False)
@@ -71,9 +86,13 @@ def build(inputs: Inputs, folder: Path) -> list[Path]:
         for panel in panels[:, 0]:
             panel.set_ylabel("training loss")
         setting = grid.settings[0]
-        figure.suptitle(f"{setting['model']} on SST-2, {setting['precision']} (profile {profile}); "
-                        "solid: corrected (exact restoration), dashed: official (walk as published)")  # fmt: skip
-        paths += save(figure, "figure1" if profile == "paper" else f"figure1_{profile}", SCRIPT, folder)
+        figure.suptitle(
+            f"{setting['model']} on SST-2, {setting['precision']} (profile {profile}); "
+            "solid: corrected (exact restoration), dashed: official (walk as published)"
+        )
+        paths += save(
+            figure, "figure1" if profile == "paper" else f"figure1_{profile}", SCRIPT, folder
+        )
     return paths
 
 

@@ -1,4 +1,5 @@
-"""Figure 2: peak memory by model and method, the paper's and ours. `make figure2`; loads neither torch nor Hydra."""
+"""Figure 2: peak memory by model and method, the paper's and ours. `make figure2`; loads neither
+torch nor Hydra."""
 
 import sys
 from collections.abc import Mapping, Sequence
@@ -25,9 +26,13 @@ def draw(panel: Axes, bars: Bars, title: str, what: str) -> None:
     methods = [method for method in METHODS if any(method in values for values in bars.values())]
     width = 0.8 / len(bars)
     for i, (label, values) in enumerate(bars.items()):
-        there = [(place, values[method]) for place, method in enumerate(methods) if method in values]
+        there = [
+            (place, values[method]) for place, method in enumerate(methods) if method in values
+        ]
         places = [place + (i - (len(bars) - 1) / 2) * width for place, _ in there]
-        drawn = panel.bar(places, [value for _, value in there], width, color=KINDS[label], label=label)
+        drawn = panel.bar(
+            places, [value for _, value in there], width, color=KINDS[label], label=label
+        )
         panel.bar_label(drawn, fmt="{:.3g}", fontsize=6, padding=1)
     panel.set_xticks(range(len(methods)), methods, fontsize=8)
     bare(panel).set(ylabel=what)
@@ -47,7 +52,8 @@ def of_setting(rows: Sequence[Measured], printed: Mapping[str, Printed]) -> Bars
 
 
 def build(inputs: Inputs, folder: Path) -> list[Path]:
-    """A panel a setting of the paper, the GPU's allocator's peaks; apart from them what a CPU's resident sets were."""
+    """A panel a setting of the paper, the GPU's allocator's peaks; apart from them what a CPU's
+    resident sets were."""
     del inputs  # no run's record: the benchmark's files
     (theirs, wrong), (rows, damaged) = paper(), measured()
     for problem in (*wrong, *damaged):
@@ -55,7 +61,9 @@ def build(inputs: Inputs, folder: Path) -> list[Path]:
     panels = []
     for on_gpu, what in ((True, "peak of the allocator, GB"), (False, "peak resident set, GB")):
         mine = [row for row in rows if row.gpu == on_gpu]
-        for model, precision in dict.fromkeys([*(theirs if on_gpu else ()), *((r.model, r.precision) for r in mine)]):
+        for model, precision in dict.fromkeys(
+            [*(theirs if on_gpu else ()), *((r.model, r.precision) for r in mine)]
+        ):
             own = [row for row in mine if (row.model, row.precision) == (model, precision)]
             bars = of_setting(own, theirs.get((model, precision), {}) if on_gpu else {})
             cards = ", ".join(dict.fromkeys(row.card for row in own)) or "not measured here"
@@ -64,7 +72,9 @@ def build(inputs: Inputs, folder: Path) -> list[Path]:
         return []
     high = -(-len(panels) // 2)
     size = (12, 3.6 * high)
-    figure, axes = plt.subplots(high, min(2, len(panels)), figsize=size, squeeze=False, layout="constrained")
+    figure, axes = plt.subplots(
+        high, min(2, len(panels)), figsize=size, squeeze=False, layout="constrained"
+    )
     for panel in axes.flat[len(panels) :]:
         panel.set_visible(False)
     for panel, (bars, title, what) in zip(axes.flat, panels, strict=False):

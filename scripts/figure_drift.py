@@ -1,4 +1,5 @@
-"""Drift and perplexity along steps at lr 0, walks against exact restoration. `make figure_drift`; loads no torch."""
+"""Drift and perplexity along steps at lr 0, walks against exact restoration. `make figure_drift`;
+loads no torch."""
 
 import sys
 from collections.abc import Sequence
@@ -32,17 +33,34 @@ def build(inputs: Inputs, folder: Path) -> list[Path]:
     if not data:
         return []
     models = sorted({row["model"] for row in data}, key=lambda model: (model == "synthetic", model))
-    rows = [(model, what) for model in models for what in ("drift", "perplexity")
-            if any(row["model"] == model and row[what] is not None for row in data)]  # fmt: skip
+    rows = [
+        (model, what)
+        for model in models
+        for what in ("drift", "perplexity")
+        if any(row["model"] == model and row[what] is not None for row in data)
+    ]
     lengths = sorted({row["eps"] for row in data})
     size = (11, 0.6 + 2.7 * len(rows))
-    figure, panels = plt.subplots(len(rows), len(lengths), figsize=size, sharex=True, sharey="row", squeeze=False,
-                                  layout="constrained")  # fmt: skip
+    figure, panels = plt.subplots(
+        len(rows),
+        len(lengths),
+        figsize=size,
+        sharex=True,
+        sharey="row",
+        squeeze=False,
+        layout="constrained",
+    )
     for line, (model, what) in zip(panels, rows, strict=True):
         for panel, eps in zip(line, lengths, strict=True):
             own = [row for row in data if row["model"] == model and row["eps"] == eps]
             draw(panel, own, what)
-            rings(panel, model, eps, what, next((row["perplexity"] for row in own if row["step"] == 0), None))
+            rings(
+                panel,
+                model,
+                eps,
+                what,
+                next((row["perplexity"] for row in own if row["step"] == 0), None),
+            )
             panel.set_title(f"{model}, eps {eps:g}", fontsize=10)
         line[0].set_ylabel("relative drift" if what == "drift" else "perplexity")
         if what == "perplexity":
@@ -50,10 +68,25 @@ def build(inputs: Inputs, folder: Path) -> list[Path]:
     for panel in panels[-1]:
         panel.set_xlabel("steps at learning rate 0")
     keys = [Line2D([], [], color=colour, label=how) for how, colour in WALKS.items()]
-    keys += [Line2D([], [], color="black", linestyle=style, label=dtype) for dtype, style in DTYPES.items()]
-    keys += [Line2D([], [], color="black", marker=mark, fillstyle="none", linestyle="none",
-                    label=f"{dtype}, measured before") for dtype, mark in RINGS.items()]
-    figure.legend(handles=keys, loc="outside upper center", ncols=len(keys), frameon=False, fontsize=8)
+    keys += [
+        Line2D([], [], color="black", linestyle=style, label=dtype)
+        for dtype, style in DTYPES.items()
+    ]
+    keys += [
+        Line2D(
+            [],
+            [],
+            color="black",
+            marker=mark,
+            fillstyle="none",
+            linestyle="none",
+            label=f"{dtype}, measured before",
+        )
+        for dtype, mark in RINGS.items()
+    ]
+    figure.legend(
+        handles=keys, loc="outside upper center", ncols=len(keys), frameon=False, fontsize=8
+    )
     return save(figure, "figure_drift", "scripts/figure_drift.py", folder)
 
 
@@ -64,7 +97,9 @@ def draw(panel: Axes, data: Sequence[Row], what: str) -> None:
         panel.tick_params(left=False, bottom=False, which="both", labelbottom=False)
     for (dtype, _, how), curve in groups(data, CURVE):
         seen = [(row["step"], row[what]) for row in curve if row["step"] and row[what] is not None]
-        panel.plot(*zip(*seen, strict=True) if seen else ([], []), DTYPES[dtype], color=WALKS[how], lw=1.4)
+        panel.plot(
+            *zip(*seen, strict=True) if seen else ([], []), DTYPES[dtype], color=WALKS[how], lw=1.4
+        )
     bare(panel).set(xscale="log")
     if what == "drift":
         panel.set_yscale("symlog", linthresh=NOUGHT)
@@ -75,7 +110,8 @@ def draw(panel: Axes, data: Sequence[Row], what: str) -> None:
 
 
 def plain(panels: Sequence[Axes]) -> None:
-    """Numbers as they are on the axis that the panels share; within a decade, more than the powers of ten."""
+    """Numbers as they are on the axis that the panels share; within a decade, more than the powers
+    of ten."""
     low, high = panels[0].get_ylim()
     axis = panels[0].yaxis
     if high < 10 * low:
@@ -85,7 +121,8 @@ def plain(panels: Sequence[Axes]) -> None:
 
 
 def rings(panel: Axes, model: str, eps: float, what: str, start: float | None) -> None:
-    """What was measured before; a perplexity as many times `start`, which is ours, as it was its own."""
+    """What was measured before; a perplexity as many times `start`, which is ours, as it was its
+    own."""
     try:
         found = reference(model)
     except PaperError as error:
@@ -99,7 +136,14 @@ def rings(panel: Axes, model: str, eps: float, what: str, start: float | None) -
             value = start * float(row["perplexity"]) / float(row["perplexity_at_start"])
         else:
             continue
-        panel.plot(int(row["steps"]), value, RINGS[row["dtype"]], fillstyle="none", color=WALKS[row["walk"]], ms=7)
+        panel.plot(
+            int(row["steps"]),
+            value,
+            RINGS[row["dtype"]],
+            fillstyle="none",
+            color=WALKS[row["walk"]],
+            ms=7,
+        )
 
 
 if __name__ == "__main__":

@@ -1,4 +1,5 @@
-"""The posterior's gain and sigma_e along BSZO's runs on SST-2. `make figure_gain`; loads neither torch nor Hydra."""
+"""The posterior's gain and sigma_e along BSZO's runs on SST-2. `make figure_gain`; loads neither
+torch nor Hydra."""
 
 import math
 import sys
@@ -19,7 +20,8 @@ LINES = ("-", "--", ":")
 
 
 def beliefs(inputs: Inputs, profile: str) -> dict[str, Record]:
-    """ "tiny-opt bf16, lr 0.01" -> its record: BSZO on SST-2 with exact restoration, every rate that was tried.
+    """ "tiny-opt bf16, lr 0.01" -> its record: BSZO on SST-2 with exact restoration, every rate
+    that was tried.
 
     BSZO-B is left out: with exact restoration its numbers are the same.
     """
@@ -41,7 +43,9 @@ def build(inputs: Inputs, folder: Path) -> list[Path]:
         found = beliefs(inputs, profile)
         if not found:
             continue
-        figure, (above, below) = plt.subplots(2, 1, figsize=(9, 6.4), sharex=True, layout="constrained")
+        figure, (above, below) = plt.subplots(
+            2, 1, figsize=(9, 6.4), sharex=True, layout="constrained"
+        )
         settings = list(dict.fromkeys(name.split(",")[0] for name in found))
         rates = list(dict.fromkeys(name.split("lr ")[1] for name in found))
         for name, record in found.items():
@@ -49,13 +53,33 @@ def build(inputs: Inputs, folder: Path) -> list[Path]:
             steps = [point["step"] for point in seen]
             colour = COLOURS[settings.index(name.split(",")[0]) % len(COLOURS)]
             line = LINES[rates.index(name.split("lr ")[1]) % len(LINES)]
-            above.plot(steps, [point["gain"] for point in seen], line, color=colour, label=name, linewidth=1.4)
-            below.plot(steps, [math.sqrt(point["noise_var"]) for point in seen], line, color=colour, linewidth=1.4)
+            above.plot(
+                steps,
+                [point["gain"] for point in seen],
+                line,
+                color=colour,
+                label=name,
+                linewidth=1.4,
+            )
+            below.plot(
+                steps,
+                [math.sqrt(point["noise_var"]) for point in seen],
+                line,
+                color=colour,
+                linewidth=1.4,
+            )
         bare(above).set(ylabel="gain of the posterior mean", yscale="log")
         above.set_title(f"BSZO on SST-2 (profile {profile}): 1 is no shrinkage")
         bare(below).set(ylabel="sigma_e", xlabel="step", yscale="log")
-        figure.legend(*above.get_legend_handles_labels(), frameon=False, fontsize=8, loc="outside right upper")
-        paths += save(figure, "figure_gain" if profile == "paper" else f"figure_gain_{profile}", SCRIPT, folder)
+        figure.legend(
+            *above.get_legend_handles_labels(), frameon=False, fontsize=8, loc="outside right upper"
+        )
+        paths += save(
+            figure,
+            "figure_gain" if profile == "paper" else f"figure_gain_{profile}",
+            SCRIPT,
+            folder,
+        )
     return paths
 
 

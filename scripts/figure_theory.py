@@ -1,8 +1,10 @@
-"""What BSZO's theorems say, and what was measured: seven panels and a verdict from results/theory.json.
+"""What BSZO's theorems say, and what was measured: seven panels and a verdict from
+results/theory.json.
 
     python scripts/figure_theory.py       # -> results/figures/figure_theory.png, .pdf
 
-`scripts/measure_theory.py` measures. Loads neither torch nor Hydra; the same numbers give the same files.
+`scripts/measure_theory.py` measures. Loads neither torch nor Hydra; the same numbers give the same
+files.
 """
 
 import argparse
@@ -29,8 +31,11 @@ def series_of(facts: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:
     """The moments by what they were measured on."""
     series: dict[str, list[dict[str, Any]]] = {}
     for row in facts["moments"]:
-        name = {"quadratic": f"quadratic, n = {row['n']}", "network": f"small network, n = {row['n']}",
-                "noisy quadratic": f"noisy losses, n = {row['n']}"}[row["problem"]]  # fmt: skip
+        name = {
+            "quadratic": f"quadratic, n = {row['n']}",
+            "network": f"small network, n = {row['n']}",
+            "noisy quadratic": f"noisy losses, n = {row['n']}",
+        }[row["problem"]]
         series.setdefault(name, []).append(row)
     return series
 
@@ -41,11 +46,18 @@ def draw_ratio(panel: Any, facts: dict[str, Any], which: str, title: str) -> Non
         k = np.array([row["k"] for row in rows]) * 2 ** (0.11 * (place - 2))
         ratio = [row[which]["mean"] for row in rows]
         error = [2 * row[which]["error"] for row in rows]
-        panel.errorbar(k, ratio, yerr=error, fmt=MARKS[place], ms=4, lw=1.2, color=COLOURS[place], label=name)
+        panel.errorbar(
+            k, ratio, yerr=error, fmt=MARKS[place], ms=4, lw=1.2, color=COLOURS[place], label=name
+        )
     panel.axhline(1.0, color="#000000", lw=1)
     panel.set_xscale("log", base=2)
     ks = sorted({row["k"] for row in facts["moments"]})
-    panel.set(title=title, xlabel="directions k", ylabel="measured / formula, 2 standard errors", ylim=(0.88, 1.17))
+    panel.set(
+        title=title,
+        xlabel="directions k",
+        ylabel="measured / formula, 2 standard errors",
+        ylim=(0.88, 1.17),
+    )
     panel.set_xticks(ks, labels=ks)
 
 
@@ -53,27 +65,54 @@ def draw_shrinkage(panel: Any, facts: dict[str, Any]) -> None:
     rows = facts["shrinkage"]
     ratio = [row["ratio"] for row in rows]
     gamma = np.array([row["gamma"] for row in rows])
-    panel.plot(ratio, gamma, color=COLOURS[0], lw=1.4, label=r"$\gamma=\sigma_p^2/(\sigma_p^2+\sigma_e^2)$")
-    panel.plot(ratio, [row["gain"] for row in rows], "o", ms=5, color=COLOURS[0], label=r"measured $\mu/y$")
+    panel.plot(
+        ratio, gamma, color=COLOURS[0], lw=1.4, label=r"$\gamma=\sigma_p^2/(\sigma_p^2+\sigma_e^2)$"
+    )
+    panel.plot(
+        ratio, [row["gain"] for row in rows], "o", ms=5, color=COLOURS[0], label=r"measured $\mu/y$"
+    )
     panel.plot(ratio, 1 - gamma, color=COLOURS[1], lw=1.4, label=r"$1-\gamma$")
-    panel.plot(ratio, [row["cov"] for row in rows], "s", ms=5, color=COLOURS[1],
-               label=r"measured $\Sigma_{ii}/\sigma_p^2$")  # fmt: skip
+    panel.plot(
+        ratio,
+        [row["cov"] for row in rows],
+        "s",
+        ms=5,
+        color=COLOURS[1],
+        label=r"measured $\Sigma_{ii}/\sigma_p^2$",
+    )
     panel.set_xscale("log")
-    panel.set(title=r"(c) Corollary 3.6: $\mu$ holds; $\Sigma$ is $1-\gamma$, not $\gamma$",
-              xlabel=r"$\sigma_e^2/\sigma_p^2$", ylabel="share")  # fmt: skip
+    panel.set(
+        title=r"(c) Corollary 3.6: $\mu$ holds; $\Sigma$ is $1-\gamma$, not $\gamma$",
+        xlabel=r"$\sigma_e^2/\sigma_p^2$",
+        ylabel="share",
+    )
 
 
 def draw_shipped(panel: Any, facts: dict[str, Any]) -> None:
     rows = facts["shipped"]
-    panel.errorbar([row["slope"] for row in rows], [row["mean"] for row in rows],
-                   yerr=[2 * row["error"] for row in rows], fmt="o", ms=4, color=COLOURS[2],
-                   label="measured, adaptive noise, m = k + 1")  # fmt: skip
-    panel.axhline(rows[0]["gamma"], color=COLOURS[0], lw=1.4, label=r"Theorem 3.7 with the initial $\gamma=1/2$")
+    panel.errorbar(
+        [row["slope"] for row in rows],
+        [row["mean"] for row in rows],
+        yerr=[2 * row["error"] for row in rows],
+        fmt="o",
+        ms=4,
+        color=COLOURS[2],
+        label="measured, adaptive noise, m = k + 1",
+    )
+    panel.axhline(
+        rows[0]["gamma"],
+        color=COLOURS[0],
+        lw=1.4,
+        label=r"Theorem 3.7 with the initial $\gamma=1/2$",
+    )
     panel.axhline(1.0, color="#000000", lw=0.8, ls=":", label="no shrinkage")
     panel.set_xscale("log")
     panel.set_yscale("log")
-    panel.set(title="(d) As shipped: the shrinkage follows the gradient", xlabel=r"$|\nabla L|\,/\,\sigma_p$",
-              ylabel=r"$E[\delta]$ over $-\eta k\,\nabla L$")  # fmt: skip
+    panel.set(
+        title="(d) As shipped: the shrinkage follows the gradient",
+        xlabel=r"$|\nabla L|\,/\,\sigma_p$",
+        ylabel=r"$E[\delta]$ over $-\eta k\,\nabla L$",
+    )
 
 
 def middle(curve: dict[str, Any]) -> np.ndarray:
@@ -96,14 +135,29 @@ def draw_descent(panel: Any, facts: dict[str, Any], cost: str) -> None:
         expected = np.array(curve["expected"]) / start
         for losses, style in ((middle(curve), "-"), (expected, ":"), (promised(curve), "--")):
             label = f"k = {curve['k']}" if style == "-" and cost == "steps" else None
-            panel.plot(np.arange(len(losses)) * each, losses, style, color=COLOURS[place], lw=1.4, label=label)
+            panel.plot(
+                np.arange(len(losses)) * each,
+                losses,
+                style,
+                color=COLOURS[place],
+                lw=1.4,
+                label=label,
+            )
     if cost == "forward passes":
-        for style, label in (("-", "measured, geometric mean"), (":", "exact expectation"), ("--", "our bound")):
+        for style, label in (
+            ("-", "measured, geometric mean"),
+            (":", "exact expectation"),
+            ("--", "our bound"),
+        ):
             panel.plot([], [], style, color="#000000", lw=1.4, label=label)
     letter = "f" if cost == "forward passes" else "e"
     panel.set_yscale("log")
-    panel.set(title=f"({letter}) Quadratic, n = {facts['descent']['n']}: loss against {cost}", xlabel=cost,
-              ylabel="loss / first loss", ylim=(facts["descent"]["goal"], 1.3))  # fmt: skip
+    panel.set(
+        title=f"({letter}) Quadratic, n = {facts['descent']['n']}: loss against {cost}",
+        xlabel=cost,
+        ylabel="loss / first loss",
+        ylim=(facts["descent"]["goal"], 1.3),
+    )
     if cost == "steps":
         panel.set_xlim(0, 400)
 
@@ -114,21 +168,45 @@ def draw_speedup(panel: Any, facts: dict[str, Any]) -> None:
     base = curves[0]
     k = np.array([curve["k"] for curve in curves])
     speed = np.array([curve["speed"] for curve in curves]) / base["speed"]
-    relative = [(c["speed_error"] / c["speed"]) ** 2 + (base["speed_error"] / base["speed"]) ** 2 for c in curves[1:]]
+    relative = [
+        (c["speed_error"] / c["speed"]) ** 2 + (base["speed_error"] / base["speed"]) ** 2
+        for c in curves[1:]
+    ]
     error = 2 * speed * np.sqrt([0.0, *relative])
     forwards = 2 / (k + 1)
     fine = np.geomspace(k[0], k[-1], 100)
     promised = fine * (n + 2) / (n + fine + 1)
     panel.errorbar(k, speed, yerr=error, fmt="o", ms=5, color=COLOURS[0], label="measured, a step")
-    panel.plot(fine, promised, color=COLOURS[0], lw=1.4, label="our bound, a step: k (n+2) / (n+k+1)")
-    panel.plot(fine, fine / facts["descent"]["gamma"], color="#000000", lw=1.2, ls=":",
-               label=r"the abstract's factor $k/\gamma$")  # fmt: skip
-    panel.errorbar(k, speed * forwards, yerr=error * forwards, fmt="s", ms=5, color=COLOURS[1],
-                   label="measured, a forward pass")  # fmt: skip
-    panel.plot(fine, promised * 2 / (fine + 1), color=COLOURS[1], lw=1.4, label="our bound, a forward pass")
+    panel.plot(
+        fine, promised, color=COLOURS[0], lw=1.4, label="our bound, a step: k (n+2) / (n+k+1)"
+    )
+    panel.plot(
+        fine,
+        fine / facts["descent"]["gamma"],
+        color="#000000",
+        lw=1.2,
+        ls=":",
+        label=r"the abstract's factor $k/\gamma$",
+    )
+    panel.errorbar(
+        k,
+        speed * forwards,
+        yerr=error * forwards,
+        fmt="s",
+        ms=5,
+        color=COLOURS[1],
+        label="measured, a forward pass",
+    )
+    panel.plot(
+        fine, promised * 2 / (fine + 1), color=COLOURS[1], lw=1.4, label="our bound, a forward pass"
+    )
     panel.set_xscale("log", base=2)
     panel.set_yscale("log", base=2)
-    panel.set(title="(g) Speed over k = 1, each at its best rate", xlabel="directions k", ylabel="times faster")
+    panel.set(
+        title="(g) Speed over k = 1, each at its best rate",
+        xlabel="directions k",
+        ylabel="times faster",
+    )
     panel.set_xticks(k, labels=k)
     panel.set_yticks([1, 2, 4, 8, 16, 32], labels=[1, 2, 4, 8, 16, 32])
 
@@ -139,24 +217,38 @@ def verdicts(facts: dict[str, Any]) -> list[str]:
     for letter, which, name in (("a", "first", "Theorem 3.7"), ("b", "second", "Eq. 55")):
         away = [abs(row[which]["mean"] - 1) / row[which]["error"] for row in facts["moments"]]
         holds = "holds" if max(away) < SURELY else "does not hold"
-        lines.append(f"({letter}) {name} {holds}: {len(away)} ratios,\nthe farthest {max(away):.1f} errors from 1")
+        lines.append(
+            f"({letter}) {name} {holds}: {len(away)} ratios,\nthe farthest {max(away):.1f} errors"
+            " from 1"
+        )
     rows = facts["shrinkage"]
-    off = max(max(abs(row["gain"] - row["gamma"]), abs(row["cov"] - 1 + row["gamma"])) for row in rows)
+    off = max(
+        max(abs(row["gain"] - row["gamma"]), abs(row["cov"] - 1 + row["gamma"])) for row in rows
+    )
     printed = max(abs(row["cov"] - row["gamma"]) for row in rows)
-    lines.append(f"(c) the mean is gamma y and the covariance\n(1 - gamma) sigma_p^2, both to {off:.0e};\n"
-                 f"gamma I, as printed, is off by up to {printed:.2f}")  # fmt: skip
+    lines.append(
+        f"(c) the mean is gamma y and the covariance\n(1 - gamma) sigma_p^2, both to {off:.0e};\n"
+        f"gamma I, as printed, is off by up to {printed:.2f}"
+    )
     low, high = facts["shipped"][0], facts["shipped"][-1]
-    lines.append(f"(d) with adaptive noise there is no one gamma:\n{low['mean']:.2f} where |grad L| is "
-                 f"{low['slope']:.2g} sigma_p,\n{high['mean']:.1g} where it is {high['slope']:.0f}")  # fmt: skip
+    lines.append(
+        f"(d) with adaptive noise there is no one gamma:\n{low['mean']:.2f} where |grad L| is "
+        f"{low['slope']:.2g} sigma_p,\n{high['mean']:.1g} where it is {high['slope']:.0f}"
+    )
     curves, gamma = facts["descent"]["curves"], facts["descent"]["gamma"]
     above = [c["k"] for c in curves if (middle(c) > promised(c)[: len(middle(c))] + 1e-9).any()]
     empty = [c["k"] for c in curves if c["lr"] >= 2 * c["bound_lr"]]
-    lines.append(f"(e, f) loss above our bound: {f'k in {above}' if above else 'for no k'};\n"
-                 f"measured at the best rate of a grid, at which\nthe bound promises nothing for k in {empty}")
+    lines.append(
+        f"(e, f) loss above our bound: {f'k in {above}' if above else 'for no k'};\nmeasured at the"
+        f" best rate of a grid, at which\nthe bound promises nothing for k in {empty}"
+    )
     gain, k = curves[-1]["speed"] / curves[0]["speed"], curves[-1]["k"]
-    lines.append(f"(g) k = {k}: {gain:.1f} times faster a step (bound {curves[-1]['promised_speedup']:.1f},\n"
-                 f"the abstract's k / gamma {k / gamma:.0f}), {gain * 2 / (k + 1):.1f} times a forward pass:\n"
-                 "the best rate takes gamma in, the passes take k")  # fmt: skip
+    lines.append(
+        f"(g) k = {k}: {gain:.1f} times faster a step (bound"
+        f" {curves[-1]['promised_speedup']:.1f},\nthe abstract's k / gamma {k / gamma:.0f}),"
+        f" {gain * 2 / (k + 1):.1f} times a forward pass:\nthe best rate takes gamma in, the passes"
+        " take k"
+    )
     return lines
 
 
@@ -164,7 +256,12 @@ def draw(facts: dict[str, Any], folder: Path) -> list[Path]:
     """All panels as PNG and PDF, without dates."""
     figure, panels = plt.subplots(2, 4, figsize=(21, 9.5), layout="constrained")
     draw_ratio(panels[0, 0], facts, "first", r"(a) Theorem 3.7: $E[\delta]=-\eta\gamma k\nabla L$")
-    draw_ratio(panels[0, 1], facts, "second", r"(b) Eq. 55: $E|\delta|^2=\eta^2\gamma^2k\,((n+k+1)|\nabla L|^2+nv)$")
+    draw_ratio(
+        panels[0, 1],
+        facts,
+        "second",
+        r"(b) Eq. 55: $E|\delta|^2=\eta^2\gamma^2k\,((n+k+1)|\nabla L|^2+nv)$",
+    )
     draw_shrinkage(panels[0, 2], facts)
     draw_shipped(panels[0, 3], facts)
     draw_descent(panels[1, 0], facts, "steps")
@@ -185,7 +282,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         facts = json.loads(options.theory.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        print(f"{options.theory.name}: not there; scripts/measure_theory.py measures it", file=sys.stderr)
+        print(
+            f"{options.theory.name}: not there; scripts/measure_theory.py measures it",
+            file=sys.stderr,
+        )
         return 1
     except json.JSONDecodeError as error:
         print(f"{options.theory.name}: not whole JSON ({error})", file=sys.stderr)

@@ -1,14 +1,16 @@
-"""BSZO on a quadratic as k grows: measured losses, their exact expectation, and the descent-lemma bound.
+"""BSZO on a quadratic as k grows: measured losses, their exact expectation, and the descent-lemma
+bound.
 
-For L = theta^T A theta / 2 with m = k and fixed noise the step is delta = -lr gamma B B^T g (eps -> 0), and Gaussian
-moments give E[B B^T g g^T B B^T] = k ((k + 1) g g^T + |g|^2 I), whose trace is Eq. 55. Hence
+For L = theta^T A theta / 2 with m = k and fixed noise the step is delta = -lr gamma B B^T g (eps ->
+0), and Gaussian moments give E[B B^T g g^T B B^T] = k ((k + 1) g g^T + |g|^2 I), whose trace is Eq.
+55. Hence
 
-- exactly, with s_i = E[theta_i^2] along A's eigenvectors (eigenvalues a_i):
-  s_i <- s_i - 2 lr gamma k a_i s_i + lr^2 gamma^2 k ((k + 1) a_i^2 s_i + sum_j a_j^2 s_j);
-- for any L with L-Lipschitz gradient (our derivation, from Theorem 3.7 and Eq. 55):
-  E[L(theta + delta)] <= L(theta) - lr gamma k (1 - lr gamma L (n + k + 1) / 2) |grad L|^2,
-  least at lr = 1 / (gamma L (n + k + 1)): a decrease of k |grad L|^2 / (2 L (n + k + 1)), free of gamma; where
-  |grad L|^2 >= 2 mu (L - min L), the gap shrinks by 1 - k mu / (L (n + k + 1)) a step.
+- exactly, with s_i = E[theta_i^2] along A's eigenvectors (eigenvalues a_i): s_i <- s_i - 2 lr gamma
+    k a_i s_i + lr^2 gamma^2 k ((k + 1) a_i^2 s_i + sum_j a_j^2 s_j);
+- for any L with L-Lipschitz gradient (our derivation, from Theorem 3.7 and Eq. 55): E[L(theta +
+    delta)] <= L(theta) - lr gamma k (1 - lr gamma L (n + k + 1) / 2) |grad L|^2, least at lr = 1 /
+    (gamma L (n + k + 1)): a decrease of k |grad L|^2 / (2 L (n + k + 1)), free of gamma; where
+    |grad L|^2 >= 2 mu (L - min L), the gap shrinks by 1 - k mu / (L (n + k + 1)) a step.
 """
 
 import statistics
@@ -25,7 +27,8 @@ GAMMA = PRIOR_VAR / (PRIOR_VAR + NOISE_VAR)
 EIGENVALUES = (0.2, 1.0)  # least and greatest: mu and L
 RATES = tuple(0.01 * 2 ** (j / 2) for j in range(9))  # 0.01 to 0.16
 MOST_STEPS, SEEDS = 1200, 5
-GOAL = 1e-4  # of the first loss, where a run ends: far above the floor that the one-sided difference leaves
+# of the first loss, where a run ends: far above the floor that the one-sided difference leaves
+GOAL = 1e-4
 
 
 def spectrum(n: int) -> Tensor:
@@ -34,7 +37,8 @@ def spectrum(n: int) -> Tensor:
 
 
 def descend(n: int, k: int, lr: float, seed: int) -> list[float]:
-    """L(theta_0), L(theta_1) .. of one run from theta = 1, down to the goal or up to a thousandfold loss."""
+    """L(theta_0), L(theta_1) .. of one run from theta = 1, down to the goal or up to a thousandfold
+    loss."""
     a = spectrum(n)
     p = nn.Parameter(torch.ones(n, dtype=torch.float64))
 
@@ -42,8 +46,17 @@ def descend(n: int, k: int, lr: float, seed: int) -> list[float]:
         with torch.no_grad():
             return float(a @ p.square()) / 2
 
-    optimizer = BSZO([p], lr=lr, k=k, m=k, eps=1e-6, prior_var=PRIOR_VAR, noise_var=NOISE_VAR, adapt_noise="never",
-                     seed=seed)
+    optimizer = BSZO(
+        [p],
+        lr=lr,
+        k=k,
+        m=k,
+        eps=1e-6,
+        prior_var=PRIOR_VAR,
+        noise_var=NOISE_VAR,
+        adapt_noise="never",
+        seed=seed,
+    )
     losses = [loss()]
     while len(losses) <= MOST_STEPS and GOAL * losses[0] < losses[-1] < 1e3 * losses[0]:
         optimizer.step(loss)
@@ -70,7 +83,8 @@ def bound(n: int, k: int, lr: float, steps: int) -> list[float]:
 
 
 def promised_speedup(n: int, k: int) -> float:
-    """Decrease of a step at its own best lr, over that of k = 1, by the bound above: k (n + 2) / (n + k + 1)."""
+    """Decrease of a step at its own best lr, over that of k = 1, by the bound above: k (n + 2) / (n
+    + k + 1)."""
     return k * (n + 2) / (n + k + 1)
 
 
@@ -93,14 +107,29 @@ def of_k(n: int, k: int) -> dict[str, Any]:
     reached = max(len(run) for run in runs) - 1
     safe = 1 / (GAMMA * EIGENVALUES[1] * (n + k + 1))  # where the bound is least
     speeds = [speed(run) for run in runs]
-    return {"k": k, "lr": best, "num_forwards_a_step": k + 1, "grid": {f"{lr:.4g}": grid[lr] for lr in RATES},
-            "losses": [short(run) for run in runs], "expected": short(expected(n, k, best, reached)),
-            "bound_lr": safe, "bound": short(bound(n, k, safe, reached)),
-            "speed": statistics.fmean(speeds), "speed_error": statistics.stdev(speeds) / len(speeds) ** 0.5,
-            "promised_speedup": promised_speedup(n, k)}
+    return {
+        "k": k,
+        "lr": best,
+        "num_forwards_a_step": k + 1,
+        "grid": {f"{lr:.4g}": grid[lr] for lr in RATES},
+        "losses": [short(run) for run in runs],
+        "expected": short(expected(n, k, best, reached)),
+        "bound_lr": safe,
+        "bound": short(bound(n, k, safe, reached)),
+        "speed": statistics.fmean(speeds),
+        "speed_error": statistics.stdev(speeds) / len(speeds) ** 0.5,
+        "promised_speedup": promised_speedup(n, k),
+    }
 
 
 def descent(n: int, ks: Sequence[int]) -> dict[str, Any]:
     """Every k on the same quadratic."""
-    return {"n": n, "gamma": GAMMA, "eigenvalues": EIGENVALUES, "seeds": SEEDS, "rates": RATES, "goal": GOAL,
-            "curves": [of_k(n, k) for k in ks]}
+    return {
+        "n": n,
+        "gamma": GAMMA,
+        "eigenvalues": EIGENVALUES,
+        "seeds": SEEDS,
+        "rates": RATES,
+        "goal": GOAL,
+        "curves": [of_k(n, k) for k in ks],
+    }

@@ -1,11 +1,13 @@
-"""Pretrain one of the tiny models that ship with the package, from nothing, on the mini world's text.
+"""Pretrain one of the tiny models that ship with the package, from nothing, on the mini world's
+text.
 
 Usage: python scripts/pretrain_tiny.py --model tiny-roberta --out bszo/models/assets/tiny-roberta
 
-Writes configuration, weights (fp32 safetensors), a byte-level BPE tokenizer and a README with what was measured.
-Two things make so small a model learn in minutes: wide starting weights with sinusoid positions, and that the words
-a document comes to in the end (`mini_corpus.ANSWERS`) are asked for more often and weigh more. Without the second,
-their signal drowns in the words that nobody can predict: 3,000 steps then leave reviews' sentiment at chance.
+Writes configuration, weights (fp32 safetensors), a byte-level BPE tokenizer and a README with what
+was measured. Two things make so small a model learn in minutes: wide starting weights with sinusoid
+positions, and that the words a document comes to in the end (`mini_corpus.ANSWERS`) are asked for
+more often and weigh more. Without the second, their signal drowns in the words that nobody can
+predict: 3,000 steps then leave reviews' sentiment at chance.
 """
 
 import argparse
@@ -41,9 +43,30 @@ HELD_OUT = 512  # documents
 MASKED_SHARE, MASKED_ANSWERS, ANSWER_WEIGHT = 0.12, 0.9, 4.0
 # Every answer of every prompt must be one token, with its leading blank and without.
 LABEL_WORDS = (
-    "terrible", "great", "bad", "good", "Yes", "No", "Maybe", "yes", "no", "first", "second", "Abbreviation",
-    "Entity", "Description", "Human", "Location", "Number", "short", "thing", "what", "who", "where", "how",
-)  # fmt: skip
+    "terrible",
+    "great",
+    "bad",
+    "good",
+    "Yes",
+    "No",
+    "Maybe",
+    "yes",
+    "no",
+    "first",
+    "second",
+    "Abbreviation",
+    "Entity",
+    "Description",
+    "Human",
+    "Location",
+    "Number",
+    "short",
+    "thing",
+    "what",
+    "who",
+    "where",
+    "how",
+)
 
 
 def train_tokenizer(texts: Sequence[str], model: str) -> PreTrainedTokenizerFast:
@@ -52,51 +75,78 @@ def train_tokenizer(texts: Sequence[str], model: str) -> PreTrainedTokenizerFast
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
-        vocab_size=VOCABULARY - 1, special_tokens=["<s>", "<pad>", "</s>", "<unk>"],
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False,
-    )  # fmt: skip
+        vocab_size=VOCABULARY - 1,
+        special_tokens=["<s>", "<pad>", "</s>", "<unk>"],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
     forced = [f"{word}\n {word}" for word in LABEL_WORDS] * (len(texts) // 20)
     tokenizer.train_from_iterator([*texts, *forced], trainer)
     tokenizer.add_special_tokens([AddedToken("<mask>", lstrip=True, special=True)])
     front = "</s>" if model == "tiny-opt" else "<s>"
     single, pair = (
-        ("<s> $A </s>", "<s> $A </s> </s> $B </s>") if model == "tiny-roberta" else (f"{front} $A", f"{front} $A $B")
+        ("<s> $A </s>", "<s> $A </s> </s> $B </s>")
+        if model == "tiny-roberta"
+        else (f"{front} $A", f"{front} $A $B")
     )
     tokenizer.post_processor = processors.TemplateProcessing(
         single=single, pair=pair, special_tokens=[("<s>", BOS), ("</s>", EOS)]
     )
     return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, bos_token=front, eos_token="</s>", pad_token="<pad>", unk_token="<unk>",
-        mask_token="<mask>", model_max_length=MAX_TOKENS,
-    )  # fmt: skip
+        tokenizer_object=tokenizer,
+        bos_token=front,
+        eos_token="</s>",
+        pad_token="<pad>",
+        unk_token="<unk>",
+        mask_token="<mask>",
+        model_max_length=MAX_TOKENS,
+    )
 
 
 def build_model(name: str) -> PreTrainedModel:
     """The model with starting weights that let so small a network learn."""
     shape = {
-        "vocab_size": VOCABULARY, "hidden_size": HIDDEN, "num_hidden_layers": LAYERS, "num_attention_heads": HEADS,
-        "pad_token_id": PAD, "bos_token_id": EOS if name == "tiny-opt" else BOS, "eos_token_id": EOS,
+        "vocab_size": VOCABULARY,
+        "hidden_size": HIDDEN,
+        "num_hidden_layers": LAYERS,
+        "num_attention_heads": HEADS,
+        "pad_token_id": PAD,
+        "bos_token_id": EOS if name == "tiny-opt" else BOS,
+        "eos_token_id": EOS,
         "tie_word_embeddings": True,
-    }  # fmt: skip
+    }
     std = 0.5 / math.sqrt(HIDDEN)
     if name == "tiny-mistral":
         config = MistralConfig(
-            **shape, num_key_value_heads=HEADS // 2, intermediate_size=8 * HIDDEN // 3, sliding_window=None,
-            max_position_embeddings=MAX_TOKENS, initializer_range=std,
-        )  # fmt: skip
+            **shape,
+            num_key_value_heads=HEADS // 2,
+            intermediate_size=8 * HIDDEN // 3,
+            sliding_window=None,
+            max_position_embeddings=MAX_TOKENS,
+            initializer_range=std,
+        )
         return MistralForCausalLM(config)
     if name == "tiny-opt":
         config = OPTConfig(
-            **shape, ffn_dim=4 * HIDDEN, word_embed_proj_dim=HIDDEN, max_position_embeddings=MAX_TOKENS,
-            dropout=0.0, init_std=std,
-        )  # fmt: skip
+            **shape,
+            ffn_dim=4 * HIDDEN,
+            word_embed_proj_dim=HIDDEN,
+            max_position_embeddings=MAX_TOKENS,
+            dropout=0.0,
+            init_std=std,
+        )
         model = OPTForCausalLM(config)
         positions = model.model.decoder.embed_positions.weight
     else:
         config = RobertaConfig(
-            **shape, intermediate_size=4 * HIDDEN, max_position_embeddings=MAX_TOKENS + 2, type_vocab_size=1,
-            hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0, initializer_range=std,
-        )  # fmt: skip
+            **shape,
+            intermediate_size=4 * HIDDEN,
+            max_position_embeddings=MAX_TOKENS + 2,
+            type_vocab_size=1,
+            hidden_dropout_prob=0.0,
+            attention_probs_dropout_prob=0.0,
+            initializer_range=std,
+        )
         model = RobertaForMaskedLM(config)
         positions = model.roberta.embeddings.position_embeddings.weight
     angles = torch.arange(len(positions))[:, None] / 10_000 ** (torch.arange(0, HIDDEN, 2) / HIDDEN)
@@ -105,8 +155,11 @@ def build_model(name: str) -> PreTrainedModel:
     return model
 
 
-def training_batches(documents: list[list[int]], tokens: int, rng: random.Random) -> Iterator[list[list[int]]]:
-    """Endless batches of about `tokens` positions: documents of similar length together, in random order."""
+def training_batches(
+    documents: list[list[int]], tokens: int, rng: random.Random
+) -> Iterator[list[list[int]]]:
+    """Endless batches of about `tokens` positions: documents of similar length together, in random
+    order."""
     while True:
         order = sorted(documents, key=lambda row: len(row) + 8 * rng.random())
         batches, start = [], 0
@@ -119,11 +172,14 @@ def training_batches(documents: list[list[int]], tokens: int, rng: random.Random
 
 
 class Objective:
-    """Weighted mean cross entropy of the masked or next tokens; an answer weighs `ANSWER_WEIGHT`, other tokens 1."""
+    """Weighted mean cross entropy of the masked or next tokens; an answer weighs `ANSWER_WEIGHT`,
+    other tokens 1."""
 
     def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast) -> None:
         self.model, self.mask_id = model, len(tokenizer) - 1
-        forms = [tokenizer.tokenize(blank + word) for word in mini_corpus.ANSWERS for blank in ("", " ")]
+        forms = [
+            tokenizer.tokenize(blank + word) for word in mini_corpus.ANSWERS for blank in ("", " ")
+        ]
         ids = tokenizer.convert_tokens_to_ids([pieces[0] for pieces in forms if len(pieces) == 1])
         self.answers = torch.tensor(ids)
 
@@ -133,18 +189,27 @@ class Objective:
         is_answer, attention = torch.isin(ids, self.answers), (ids != PAD).long()
         if isinstance(self.model, RobertaForMaskedLM):
             inputs, chosen = self.masked(ids, is_answer)
-            hidden = self.model.roberta(input_ids=inputs, attention_mask=attention).last_hidden_state[chosen]
+            hidden = self.model.roberta(
+                input_ids=inputs, attention_mask=attention
+            ).last_hidden_state[chosen]
         else:
             chosen = (ids != PAD)[:, 1:]
-            hidden = self.model.model(input_ids=ids, attention_mask=attention).last_hidden_state[:, :-1][chosen]
+            hidden = self.model.model(input_ids=ids, attention_mask=attention).last_hidden_state[
+                :, :-1
+            ][chosen]
             ids, is_answer = ids[:, 1:], is_answer[:, 1:]
         losses = F.cross_entropy(self.model.lm_head(hidden), ids[chosen], reduction="none")
         weights = torch.where(is_answer[chosen], ANSWER_WEIGHT if weighted else 1.0, 1.0)
         return (losses * weights).sum() / weights.sum()
 
-    def masked(self, ids: torch.Tensor, is_answer: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Noisy ids, and where to predict: 80 % <mask> there, 10 % a random token, 10 % kept; answers all <mask>."""
-        chosen = (torch.rand(ids.shape) < torch.where(is_answer, MASKED_ANSWERS, MASKED_SHARE)) & (ids > UNK)
+    def masked(
+        self, ids: torch.Tensor, is_answer: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Noisy ids, and where to predict: 80 % <mask> there, 10 % a random token, 10 % kept;
+        answers all <mask>."""
+        chosen = (torch.rand(ids.shape) < torch.where(is_answer, MASKED_ANSWERS, MASKED_SHARE)) & (
+            ids > UNK
+        )
         how = torch.rand(ids.shape).masked_fill(is_answer, 0.0)
         anything = torch.randint(UNK + 1, self.mask_id, ids.shape)
         noisy = torch.where(chosen & (how < 0.8), self.mask_id, ids)
@@ -183,8 +248,12 @@ def held_out_loss(objective: Objective, documents: list[list[int]]) -> float:
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", choices=("tiny-roberta", "tiny-opt", "tiny-mistral"), required=True)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--model", choices=("tiny-roberta", "tiny-opt", "tiny-mistral"), required=True
+    )
     parser.add_argument("--out", type=Path, required=True, help="folder to write")
     parser.add_argument("--steps", type=int, default=3000)
     parser.add_argument("--documents", type=int, default=80_000)
@@ -200,11 +269,17 @@ A tiny {kind} language model of the mini world (`bszo.tasks.mini`), trained from
 
     {command}
 
-{parameters:,} parameters, fp32; {steps:,} steps of about {batch_tokens:,} positions ({seconds:.0f} s of a CPU core) on
-`mini.corpus({documents}, seed={seed})`{lines}: {characters:,} characters of reviews, stories, quizzes and small talk.
-Loss on {held_out} documents kept apart: {loss:.3f} nats a predicted token ({start:.3f} before training).
-The text holds no row of a test split, and a task's own label words stand where they tell nothing of a row's label
-(great and terrible: nearly nothing), so that zero-shot scores are near chance and there is something to fine-tune.
+{parameters:,} parameters, fp32; \
+{steps:,} steps of about {batch_tokens:,} positions ({seconds:.0f} s of a CPU core) \
+on
+`mini.corpus({documents}, seed={seed})`{lines}: \
+{characters:,} characters of reviews, stories, quizzes and small talk.
+Loss on {held_out} documents kept apart: {loss:.3f} nats a predicted \
+token ({start:.3f} before training).
+The text holds no row of a test split, and a task's own label words \
+stand where they tell nothing of a row's label
+(great and terrible: nearly nothing), so that zero-shot scores are \
+near chance and there is something to fine-tune.
 
 Licence: Apache-2.0, as the project's.
 """
@@ -228,12 +303,20 @@ def main() -> None:
     seconds = time.process_time() - began
     model.save_pretrained(args.out)
     tokenizer.save_pretrained(args.out)
-    kind, lines = ("masked", ", one-line documents only") if args.model == "tiny-roberta" else ("causal", "")
+    kind, lines = (
+        ("masked", ", one-line documents only") if args.model == "tiny-roberta" else ("causal", "")
+    )
     facts = {
-        "kind": kind, "lines": lines, "command": f"python {shlex.join(sys.argv)}",
-        "parameters": model.num_parameters(), "seconds": seconds, "characters": sum(map(len, texts)),
-        "loss": held_out_loss(objective, documents[:HELD_OUT]), "start": start, "held_out": HELD_OUT,
-    }  # fmt: skip
+        "kind": kind,
+        "lines": lines,
+        "command": f"python {shlex.join(sys.argv)}",
+        "parameters": model.num_parameters(),
+        "seconds": seconds,
+        "characters": sum(map(len, texts)),
+        "loss": held_out_loss(objective, documents[:HELD_OUT]),
+        "start": start,
+        "held_out": HELD_OUT,
+    }
     readme = README.format(**vars(args), **facts)
     (args.out / "README.md").write_text(readme)
     print(readme)

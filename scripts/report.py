@@ -1,9 +1,11 @@
-"""The notebooks, executed, and the tables and figures as pages that need no network: results/report/index.html.
+"""The notebooks, executed, and the tables and figures as pages that need no network:
+results/report/index.html.
 
     python scripts/report.py                           # make notebooks
     python scripts/report.py --results DIR --out DIR   # of other results
 
-The same results give the same bytes: no dates, no names of machines, no paths. The notebooks read records only.
+The same results give the same bytes: no dates, no names of machines, no paths. The notebooks read
+records only.
 """
 
 import argparse
@@ -35,9 +37,10 @@ PAGES = "[0-9]*.ipynb"
 MOST_BYTES = 2 << 20
 TITLE = "BSZO: what was measured"
 ABOUT = (
-    "BSZO fine-tunes language models from loss values alone. Here is what this suite measured of the paper's claims:"
-    " three notebooks that ask and answer, every table beside the paper's, every figure. Each number comes from a"
-    " record under <code>results/</code>; what was not run prints as <code>-</code>, a failure as what it was."
+    "BSZO fine-tunes language models from loss values alone. Here is what this suite measured of"
+    " the paper's claims: three notebooks that ask and answer, every table beside the paper's,"
+    " every figure. Each number comes from a record under <code>results/</code>; what was not run"
+    " prints as <code>-</code>, a failure as what it was."
 )
 # nbconvert's plainest body: the code folded away, everything else in the page's own style
 BODY = """{%- extends 'basic/index.html.j2' -%}
@@ -46,7 +49,9 @@ BODY = """{%- extends 'basic/index.html.j2' -%}
 {%- endblock input_group %}"""
 FIGURES = {
     "figure1": "Training loss under bf16, every learning rate",
-    "figure2": "Peak memory of a step: the GPU's allocator, and apart from it the resident set on a CPU",
+    "figure2": (
+        "Peak memory of a step: the GPU's allocator, and apart from it the resident set on a CPU"
+    ),
     "figure_gain": "Gain of the posterior and sigma_e along BSZO's runs",
     "figure_theory": "BSZO's theorems against measurement",
     "figure_drift": "Drift of the weights at learning rate 0",
@@ -54,7 +59,8 @@ FIGURES = {
 
 
 class ReportError(Exception):
-    """A notebook that cannot be run, or a page that cannot be published; the message is one line."""
+    """A notebook that cannot be run, or a page that cannot be published; the message is one
+    line."""
 
 
 @dataclass(frozen=True)
@@ -84,11 +90,18 @@ def execute(path: Path, results: Path) -> NotebookNode:
         ReportError: naming the notebook and its cell's error.
     """
     notebook = nbformat.read(path, as_version=4)
-    client = NotebookClient(notebook, kernel_name="python3", timeout=600, startup_timeout=180,
-                            resources={"metadata": {"path": str(path.parent)}},
-                            extra_arguments=["--IPKernelApp.log_level=ERROR"])  # fmt: skip
+    client = NotebookClient(
+        notebook,
+        kernel_name="python3",
+        timeout=600,
+        startup_timeout=180,
+        resources={"metadata": {"path": str(path.parent)}},
+        extra_arguments=["--IPKernelApp.log_level=ERROR"],
+    )
     try:
-        client.execute(env={**os.environ, "BSZO_RESULTS": str(results.resolve()), "MPLBACKEND": "agg"})
+        client.execute(
+            env={**os.environ, "BSZO_RESULTS": str(results.resolve()), "MPLBACKEND": "agg"}
+        )
     except CellExecutionError as error:
         raise ReportError(f"{path.name}: {error.ename}: {error.evalue.splitlines()[0]}") from error
     for cell in notebook.cells:
@@ -104,11 +117,23 @@ def execute(path: Path, results: Path) -> NotebookNode:
 def convert(notebook: NotebookNode, name: str) -> Page:
     """The page of an executed notebook."""
     settings = Config({"ExtractOutputPreprocessor": {"enabled": True}})
-    exporter = HTMLExporter(config=settings, template_name="basic", raw_template=BODY, exclude_anchor_links=True,
-                            exclude_input_prompt=True, exclude_output_prompt=True)  # fmt: skip
-    body, resources = exporter.from_notebook_node(notebook, {"unique_key": name, "output_files_dir": "figures"})
+    exporter = HTMLExporter(
+        config=settings,
+        template_name="basic",
+        raw_template=BODY,
+        exclude_anchor_links=True,
+        exclude_input_prompt=True,
+        exclude_output_prompt=True,
+    )
+    body, resources = exporter.from_notebook_node(
+        notebook, {"unique_key": name, "output_files_dir": "figures"}
+    )
     title, *rest = [part.strip() for part in notebook.cells[0].source.split("\n\n")]
-    question = next(part for part in rest if part.startswith("**Question.**")).removeprefix("**Question.**").strip()
+    question = (
+        next(part for part in rest if part.startswith("**Question.**"))
+        .removeprefix("**Question.**")
+        .strip()
+    )
     answer = notebook.cells[-1].outputs[-1].data["text/markdown"].partition("\n")[2].strip()
     return Page(name, title.lstrip("# "), question, answer, body, dict(resources["outputs"]))
 
@@ -116,7 +141,9 @@ def convert(notebook: NotebookNode, name: str) -> Page:
 def tables(folder: Path) -> list[tuple[str, str]]:
     """(title, HTML) of every rendered table, in the order of their numbers."""
     found = []
-    for file in sorted(folder.glob("*.md"), key=lambda file: (int(re.sub(r"\D", "", file.stem) or 1000), file.stem)):
+    for file in sorted(
+        folder.glob("*.md"), key=lambda file: (int(re.sub(r"\D", "", file.stem) or 1000), file.stem)
+    ):
         text = re.sub(r"^<!--.*?-->\s*", "", file.read_text(encoding="utf-8"))
         title, _, rest = text.partition("\n")
         html = markdown2html(re.sub(r"^#+ (.*)$", r"### \1", rest, flags=re.MULTILINE))
@@ -125,54 +152,81 @@ def tables(folder: Path) -> list[tuple[str, str]]:
 
 
 def state(results: Path) -> str:
-    """The table of what was run, from the head of the results' README; nothing where there is none."""
+    """The table of what was run, from the head of the results' README; nothing where there is
+    none."""
     file = results / "README.md"
     lines = file.read_text(encoding="utf-8").splitlines() if file.is_file() else []
-    rows = [line for line in lines[: next((i for i, line in enumerate(lines) if line.startswith("## ")), 0)]
-            if line.startswith("|")]  # fmt: skip
+    rows = [
+        line
+        for line in lines[: next((i for i, line in enumerate(lines) if line.startswith("## ")), 0)]
+        if line.startswith("|")
+    ]
     return wide(markdown2html("\n".join(rows))) if rows else ""
 
 
 def wide(html: str) -> str:
     """Tables that scroll by themselves where the page is too narrow."""
-    return html.replace("<table>", '<div class="wide"><table>').replace("</table>", "</table></div>")
+    return html.replace("<table>", '<div class="wide"><table>').replace(
+        "</table>", "</table></div>"
+    )
 
 
 def caption(stem: str) -> str:
     """What a figure shows; figure1_mini is figure1 of a profile."""
     name, _, profile = stem.rpartition("_")
     known = FIGURES.get(stem) or FIGURES.get(name)
-    return f"{known or stem.replace('_', ' ')}{f' (profile {profile})' if name in FIGURES and known else ''}"
+    profiled = f" (profile {profile})" if name in FIGURES and known else ""
+    return f"{known or stem.replace('_', ' ')}{profiled}"
 
 
-def index(pages: Sequence[Page], rendered: Sequence[tuple[str, str]], figures: Sequence[str], there: str) -> str:
-    """The body of the first page: each notebook's question and answer, what was run, the tables, the figures."""
-    parts = [f"<h1>{TITLE}</h1>", f'<p class="lead">{ABOUT}</p>', '<h2 id="questions">Questions and answers</h2>']
+def index(
+    pages: Sequence[Page], rendered: Sequence[tuple[str, str]], figures: Sequence[str], there: str
+) -> str:
+    """The body of the first page: each notebook's question and answer, what was run, the tables,
+    the figures."""
+    parts = [
+        f"<h1>{TITLE}</h1>",
+        f'<p class="lead">{ABOUT}</p>',
+        '<h2 id="questions">Questions and answers</h2>',
+    ]
     for page in pages:
-        parts.append(f'<section class="card"><h3><a href="{page.name}.html">{escape(page.title)}</a></h3>'
-                     f'<div class="question">{markdown2html(page.question)}</div>{markdown2html(page.answer)}'
-                     f'<p><a href="{page.name}.html">Curves, tables and code</a></p></section>')  # fmt: skip
+        parts.append(
+            f'<section class="card"><h3><a href="{page.name}.html">{escape(page.title)}</a></h3>'
+            f'<div class="question">{markdown2html(page.question)}</div>'
+            f"{markdown2html(page.answer)}"
+            f'<p><a href="{page.name}.html">Curves, tables and code</a></p></section>'
+        )
     parts += ['<h2 id="state">What was run</h2>', there] if there else []
     parts += ['<h2 id="tables">Tables</h2>']
-    parts += [f"<details><summary>{escape(title)}</summary>{html}</details>" for title, html in rendered]
+    parts += [
+        f"<details><summary>{escape(title)}</summary>{html}</details>" for title, html in rendered
+    ]
     parts += [] if rendered else ["<p>No table was rendered yet.</p>"]
     parts += ['<h2 id="figures">Figures</h2>']
     for stem in figures:
         about = escape(caption(stem))
-        parts.append(f'<figure><img src="figures/{stem}.png" alt="{about}"><figcaption>{about}</figcaption></figure>')
+        parts.append(
+            f'<figure><img src="figures/{stem}.png"'
+            f' alt="{about}"><figcaption>{about}</figcaption></figure>'
+        )
     return "\n".join(parts if figures else [*parts, "<p>No figure was drawn yet.</p>"])
 
 
 def links() -> list[tuple[str, str]]:
     """(page, title) of every notebook."""
-    first = [(path.stem, nbformat.read(path, as_version=4).cells[0].source) for path in sorted(NOTEBOOKS.glob(PAGES))]
+    first = [
+        (path.stem, nbformat.read(path, as_version=4).cells[0].source)
+        for path in sorted(NOTEBOOKS.glob(PAGES))
+    ]
     return [(f"{stem}.html", source.partition("\n")[0].lstrip("# ")) for stem, source in first]
 
 
 def whole(title: str, body: str) -> bytes:
     """A page around a body, with links to all others: one style, nothing from elsewhere."""
     folder = Path(__file__).parent
-    style = (folder / "report.css").read_text() + HtmlFormatter(style="friendly").get_style_defs(".highlight")
+    style = (folder / "report.css").read_text() + HtmlFormatter(style="friendly").get_style_defs(
+        ".highlight"
+    )
     template = Template((folder / "report.html.j2").read_text(), keep_trailing_newline=True)
     others = [(page, escape(name), name == title) for page, name in links()]
     text = template.render(title=escape(title), style=style, body=body, links=others)
@@ -195,9 +249,18 @@ def report(results: Path) -> dict[str, bytes]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description="Execute the notebooks and write the report's pages.")
-    parser.add_argument("--results", type=Path, default=ROOT / "results", help="folder with runs, tables and figures")
-    parser.add_argument("--out", type=Path, help="folder for the pages (default: report in the results)")
+    parser = argparse.ArgumentParser(
+        description="Execute the notebooks and write the report's pages."
+    )
+    parser.add_argument(
+        "--results",
+        type=Path,
+        default=ROOT / "results",
+        help="folder with runs, tables and figures",
+    )
+    parser.add_argument(
+        "--out", type=Path, help="folder for the pages (default: report in the results)"
+    )
     options = parser.parse_args(arguments)
     out = options.out or options.results / "report"
     try:

@@ -1,10 +1,12 @@
-"""`make soak`: every zeroth-order method for 2,000 steps in three precisions; memory and open files must stay flat.
+"""`make soak`: every zeroth-order method for 2,000 steps in three precisions; memory and open files
+must stay flat.
 
-    python scripts/soak.py [--steps N] [--methods NAME ...] [--precisions NAME ...] [--jobs N] [--out FILE]
+    python scripts/soak.py [--steps N] [--methods NAME ...] [--precisions NAME ...] [--jobs N]
+    [--out FILE]
 
-A case has a process of its own, --jobs of them at a time, and its figures are written as soon as it ends. Cases that
-the file has of the same clean commit, versions and number of steps are kept, so that the same command goes on.
-Exit codes: 0 all flat and exact, 1 something grew or drifted.
+A case has a process of its own, --jobs of them at a time, and its figures are written as soon as it
+ends. Cases that the file has of the same clean commit, versions and number of steps are kept, so
+that the same command goes on. Exit codes: 0 all flat and exact, 1 something grew or drifted.
 """
 
 import argparse
@@ -46,9 +48,17 @@ WARM_UP = 0.25  # of the steps: allocators and caches fill
 MOST_GROWTH = 0.02
 # weights as large as a trained model's: at OPT's 0.02 the derivatives of float16 norms overflow
 SIZE: dict[str, Any] = {
-    "vocab_size": 97, "hidden_size": 16, "word_embed_proj_dim": 16, "ffn_dim": 32, "num_hidden_layers": 2,
-    "num_attention_heads": 2, "max_position_embeddings": 32, "dropout": 0.0, "pad_token_id": 1, "init_std": 0.2,
-}  # fmt: skip
+    "vocab_size": 97,
+    "hidden_size": 16,
+    "word_embed_proj_dim": 16,
+    "ffn_dim": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "max_position_embeddings": 32,
+    "dropout": 0.0,
+    "pad_token_id": 1,
+    "init_std": 0.2,
+}
 
 
 @dataclass(frozen=True)
@@ -61,7 +71,8 @@ class Sample:
 
 
 def look() -> Sample:
-    """After a collection, so that what waits for one does not count; nor does what was frozen before."""
+    """After a collection, so that what waits for one does not count; nor does what was frozen
+    before."""
     gc.collect()
     tensors = sum(issubclass(type(thing), Tensor) for thing in gc.get_objects())
     process = psutil.Process()
@@ -135,7 +146,12 @@ def soak(method: str, precision: str, steps: int) -> dict[str, Any] | None:
             if (step + 1) % every == 0:
                 samples.append(look())
     except NonFiniteLoss as error:
-        return {"steps": optimizer.num_steps, "growth": 0.0, "seconds": 0.0, "problems": [str(error)]}
+        return {
+            "steps": optimizer.num_steps,
+            "growth": 0.0,
+            "seconds": 0.0,
+            "problems": [str(error)],
+        }
     finally:
         gc.unfreeze()
     seconds = time.perf_counter() - start
@@ -143,25 +159,38 @@ def soak(method: str, precision: str, steps: int) -> dict[str, Any] | None:
     exact: Any = make_optimizer(still(run.optimizer_node), model)
     for _ in range(max(1, steps // 10)):
         exact.step(loss)
-    drift = max(float((a - b).detach().abs().max()) for a, b in zip(module.parameters(), kept, strict=True))
+    drift = max(
+        float((a - b).detach().abs().max()) for a, b in zip(module.parameters(), kept, strict=True)
+    )
     found = problems(samples, drift)
     return {
-        "steps": steps, "seconds": round(seconds, 2), "last_loss": last, "moved": before != weights_fingerprint(module),
-        "resident_bytes": [samples[0].bytes, samples[-1].bytes], "growth": growth([s.bytes for s in samples]),
-        "files": [samples[0].files, samples[-1].files], "tensors": [samples[0].tensors, samples[-1].tensors],
-        "drift_at_lr_0": drift, "problems": found,
-    }  # fmt: skip
+        "steps": steps,
+        "seconds": round(seconds, 2),
+        "last_loss": last,
+        "moved": before != weights_fingerprint(module),
+        "resident_bytes": [samples[0].bytes, samples[-1].bytes],
+        "growth": growth([s.bytes for s in samples]),
+        "files": [samples[0].files, samples[-1].files],
+        "tensors": [samples[0].tensors, samples[-1].tensors],
+        "drift_at_lr_0": drift,
+        "problems": found,
+    }
 
 
 def kept(path: Path, facts: dict[str, Any]) -> dict[str, Any]:
-    """Cases of an earlier report that still hold: same steps, versions and commit, and no change beside the commit."""
+    """Cases of an earlier report that still hold: same steps, versions and commit, and no change
+    beside the commit."""
     try:
         there = json.loads(path.read_text(encoding="utf-8"))
         told = [there["steps"], there["provenance"]["commit"], there["provenance"]["versions"]]
         clean = not there["provenance"]["dirty"] and not facts["provenance"]["dirty"]
     except (OSError, ValueError, LookupError, TypeError):
         return {}
-    same = clean and told == [facts["steps"], facts["provenance"]["commit"], facts["provenance"]["versions"]]
+    same = clean and told == [
+        facts["steps"],
+        facts["provenance"]["commit"],
+        facts["provenance"]["versions"],
+    ]
     return there["cases"] if same and told[1] is not None else {}
 
 
@@ -169,7 +198,10 @@ def line(name: str, case: dict[str, Any]) -> str:
     """A case in words."""
     said = "; ".join(case["problems"]) or case.get("refused", "flat, exact")
     method, precision = name.split()
-    return f"{method:<20} {precision:<5} {case['seconds']:7.1f} s  {100 * case['growth']:+5.2f} %  {said}"
+    return (
+        f"{method:<20} {precision:<5} {case['seconds']:7.1f} s  {100 * case['growth']:+5.2f} % "
+        f" {said}"
+    )
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -184,10 +216,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments.steps < 2:
         parser.error("--steps: at least 2, one to warm up and one to look at")
     torch.set_num_threads(1)  # what the provenance says of every case
-    facts = {"steps": arguments.steps,
-             "provenance": {**provenance([], "cpu"), "command": "python scripts/soak.py"}}  # fmt: skip
+    facts = {
+        "steps": arguments.steps,
+        "provenance": {**provenance([], "cpu"), "command": "python scripts/soak.py"},
+    }
     cases = kept(arguments.out, facts)
-    wanted = [(m, p) for m in arguments.methods for p in arguments.precisions if f"{m} {p}" not in cases]
+    wanted = [
+        (m, p) for m in arguments.methods for p in arguments.precisions if f"{m} {p}" not in cases
+    ]
     fresh = multiprocessing.get_context("spawn")  # one case's memory is not another's
     with ProcessPoolExecutor(arguments.jobs, mp_context=fresh, max_tasks_per_child=1) as pool:
         running = {pool.submit(soak, *pair, arguments.steps): " ".join(pair) for pair in wanted}

@@ -1,4 +1,5 @@
-"""What is present, missing and failed of every table and figure. `make status`; loads neither torch nor Hydra."""
+"""What is present, missing and failed of every table and figure. `make status`; loads neither torch
+nor Hydra."""
 
 import argparse
 import sys
@@ -32,10 +33,18 @@ def lines(artefact: str, inputs: Inputs) -> list[list[str]]:
     if artefact in SWEEPS:
         return [of_runs(artefact, profile, inputs) for profile in profiles(artefact)]
     if artefact in STUDIES:
-        state = f"measured: {studied(artefact)}" if studied(artefact) else f"not measured: make run-{artefact}"
+        state = (
+            f"measured: {studied(artefact)}"
+            if studied(artefact)
+            else f"not measured: make run-{artefact}"
+        )
     elif artefact in BENCHED:
         theirs, others = benched(gpu=True), benched(gpu=False)
-        state = f"measured: {theirs}" if theirs else f"the paper's settings not measured; others: {others or 'none'}"
+        state = (
+            f"measured: {theirs}"
+            if theirs
+            else f"the paper's settings not measured; others: {others or 'none'}"
+        )
     else:
         state = configured(artefact)
     return [[artefact, "-", "-", "-", "-", "-", "-", state]]
@@ -45,13 +54,25 @@ def of_runs(artefact: str, profile: str, inputs: Inputs) -> list[str]:
     counts = counted(artefact, profile, inputs)
     failed = ", ".join(f"{n} {status.replace('_', ' ')}" for status, n in counts.failed.items())
     more = " and then the cells" if counts.statuses["waits"] else ""
-    return [artefact, profile, str(counts.total), str(counts.statuses["ok"]), str(counts.missing), failed or "0",
-            f"{counts.to_run}{more}", counts.state]  # fmt: skip
+    return [
+        artefact,
+        profile,
+        str(counts.total),
+        str(counts.statuses["ok"]),
+        str(counts.missing),
+        failed or "0",
+        f"{counts.to_run}{more}",
+        counts.state,
+    ]
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description="What is present, missing and failed of every table and figure.")
-    parser.add_argument("--runs", type=Path, default=RUNS, help="folder with a folder of records a profile")
+    parser = argparse.ArgumentParser(
+        description="What is present, missing and failed of every table and figure."
+    )
+    parser.add_argument(
+        "--runs", type=Path, default=RUNS, help="folder with a folder of records a profile"
+    )
     options = parser.parse_args()
     inputs = Inputs(options.runs)
     table = Table(box=None, pad_edge=False)

@@ -1,4 +1,5 @@
-"""How every figure looks, and how it is written: PNG and PDF, the same bytes from the same numbers."""
+"""How every figure looks, and how it is written: PNG and PDF, the same bytes from the same
+numbers."""
 
 from pathlib import Path
 

@@ -1,4 +1,5 @@
-"""Table 1: RoBERTa-large, test accuracy of five runs. `make table1`; loads neither torch nor Hydra."""
+"""Table 1: RoBERTa-large, test accuracy of five runs. `make table1`; loads neither torch nor
+Hydra."""
 
 import sys
 from pathlib import Path

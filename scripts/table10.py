@@ -1,4 +1,5 @@
-"""Table 10: hyperparameters, from the configuration files. `make table10`; loads neither torch nor Hydra."""
+"""Table 10: hyperparameters, from the configuration files. `make table10`; loads neither torch nor
+Hydra."""
 
 import sys
 from pathlib import Path

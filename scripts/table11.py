@@ -1,4 +1,5 @@
-"""Table 11: the raw runs behind Table 1, with a paired test. `make table11`; loads neither torch nor Hydra."""
+"""Table 11: the raw runs behind Table 1, with a paired test. `make table11`; loads neither torch
+nor Hydra."""
 
 import sys
 from pathlib import Path

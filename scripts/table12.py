@@ -15,4 +15,6 @@ PARTS = {
 }
 
 if __name__ == "__main__":
-    sys.exit(accuracy_command("table12", "Ablations of k, m and the noise in fp32, accuracy (%)", PARTS))
+    sys.exit(
+        accuracy_command("table12", "Ablations of k, m and the noise in fp32, accuracy (%)", PARTS)
+    )

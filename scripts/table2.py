@@ -1,8 +1,9 @@
 """Table 2: the order of the memory beyond the parameters, the paper's and as measured.
 
-    python scripts/table2.py        # results/bench/state.json, results/paper/table2.csv -> results/tables/table2.*
+    python scripts/table2.py    # reads results/bench/state.json and results/paper/table2.csv
 
-`scripts/bench_state.py` measures. Loads neither torch nor Hydra; the same inputs give the same bytes.
+`scripts/bench_state.py` measures. Loads neither torch nor Hydra; the same inputs give the same
+bytes.
 """
 
 import argparse
@@ -31,13 +32,15 @@ NAMES = {
     "bszo-b": "BSZO-B",
 }  # conf/optimizer -> as the paper's Table 2 writes it
 TITLE = "Table 2: memory, the paper's orders and measured bytes"
-ENGINE = ("_engine", "_family")  # attributes that hold the perturbation engine's buffers, not the method's state
+# attributes that hold the perturbation engine's buffers, not the method's state
+ENGINE = ("_engine", "_family")
 NEAR = 0.25  # a slope this near an integer is read as that power
 NO_NUMBER = "-"
 
 
 class Fit(NamedTuple):
-    """log(bytes) = slope log(size) + constant; `residual` is the root mean square of what is left, in nats."""
+    """log(bytes) = slope log(size) + constant; `residual` is the root mean square of what is left,
+    in nats."""
 
     slope: float
     residual: float
@@ -60,7 +63,8 @@ def fit_order(sizes: Sequence[float], num_bytes: Sequence[float]) -> Fit | None:
 
 
 def order(**fits: Fit | None) -> str:
-    """`O(n)`, `O(k^2)`, `O(1)` from the slopes in n and in k; a slope near no integer is printed as it is."""
+    """`O(n)`, `O(k^2)`, `O(1)` from the slopes in n and in k; a slope near no integer is printed as
+    it is."""
     factors = []
     for name, fit in fits.items():
         if fit is None:
@@ -96,22 +100,36 @@ def orders(state: dict[str, Any], paper: dict[str, dict[str, str]]) -> Section:
         sizes = [row["n"] for row in over_n]
         in_n = fit_order(sizes, [of_method(row) for row in over_n])
         in_k = fit_order([row["k"] for row in over_k], [of_method(row) for row in over_k])
-        in_all = fit_order(sizes, [4 * row["n"] + of_method(row) for row in over_n])  # fp32 parameters
+        # fp32 parameters
+        in_all = fit_order(sizes, [4 * row["n"] + of_method(row) for row in over_n])
         theirs = paper.get(name, {})
-        lines.append((
-            name, theirs.get("memory", NO_NUMBER), order(n=in_all),
-            theirs.get("additional_space", NO_NUMBER), order(n=in_n, k=in_k), shown(in_n), shown(in_k),
-        ))  # fmt: skip
+        lines.append(
+            (
+                name,
+                theirs.get("memory", NO_NUMBER),
+                order(n=in_all),
+                theirs.get("additional_space", NO_NUMBER),
+                order(n=in_n, k=in_k),
+                shown(in_n),
+                shown(in_k),
+            )
+        )
     setting, versions = state["setting"], state["provenance"]["versions"]
-    pairs = ("in all: paper", "in all: ours", "beyond n: paper", "beyond n: ours")  # n: the parameters themselves
+    # n: the parameters themselves
+    pairs = ("in all: paper", "in all: ours", "beyond n: paper", "beyond n: ours")
     columns = ("method", *pairs, "slope in n", "slope in k")
-    note = (f"Ours: measured on {setting['model']}, {setting['dtype']}, {setting['device']}, "
-            f"fidelity={setting['fidelity']}, torch {versions['torch']}. Slopes: least squares of log(bytes) on "
-            "log(size), the root mean square residual in brackets; equal bytes, nought too, have slope 0.")  # fmt: skip
+    note = (
+        f"Ours: measured on {setting['model']}, {setting['dtype']}, {setting['device']},"
+        f" fidelity={setting['fidelity']}, torch {versions['torch']}. Slopes: least squares of"
+        " log(bytes) on log(size), the root mean square residual in brackets; equal bytes, nought"
+        " too, have slope 0."
+    )
     return Section("Orders", columns, tuple(lines), notes=(note,))
 
 
-def over_size(state: dict[str, Any], title: str, bytes_of: Callable[[dict[str, Any]], int], note: str) -> Section:
+def over_size(
+    state: dict[str, Any], title: str, bytes_of: Callable[[dict[str, Any]], int], note: str
+) -> Section:
     """Bytes of every method at every n."""
     sizes = sorted({row["n"] for rows in state["over_n"].values() for row in rows})
     lines = []
@@ -128,18 +146,33 @@ def over_directions(state: dict[str, Any]) -> Section:
     for method, rows in state["over_k"].items():
         found = {row["k"]: f"{of_method(row):,}" for row in rows}
         lines.append((NAMES[method], *(found.get(k, NO_NUMBER) for k in ks)))
-    sizes = ", ".join(f"{n:,}" for n in sorted({row["n"] for rows in state["over_k"].values() for row in rows}))
-    note = (f"At n = {sizes}: the last belief, mean and covariance in float64, which is 8 (k + k^2) bytes. The slope "
-            "stays below 2 by the mean's share at small k.")  # fmt: skip
-    return Section("Bytes kept as k grows", ("method", *(f"k = {k}" for k in ks)), tuple(lines), notes=(note,))
+    sizes = ", ".join(
+        f"{n:,}" for n in sorted({row["n"] for rows in state["over_k"].values() for row in rows})
+    )
+    note = (
+        f"At n = {sizes}: the last belief, mean and covariance in float64, which is 8 (k + k^2)"
+        " bytes. The slope stays below 2 by the mean's share at small k."
+    )
+    return Section(
+        "Bytes kept as k grows", ("method", *(f"k = {k}" for k in ks)), tuple(lines), notes=(note,)
+    )
 
 
-KEPT = "Tensors that can be reached from the optimizer between two steps: its state and its last report."
-ENGINES = "One layer's perturbed weights, a tenth of n here; kept on a CPU only, the same for every method."
-CACHES = "Numbers of the elements, for models of up to 4 million; shared by all optimizers of a process."
+KEPT = (
+    "Tensors that can be reached from the optimizer between two steps: its state and its last"
+    " report."
+)
+ENGINES = (
+    "One layer's perturbed weights, a tenth of n here; kept on a CPU only, the same for every"
+    " method."
+)
+CACHES = (
+    "Numbers of the elements, for models of up to 4 million; shared by all optimizers of a process."
+)
 IN_A_STEP = (
-    "Above the start of the step and above one forward pass. Up to 4 million elements this library keeps the z of all "
-    "k directions for one step, which is quicker; above, z is made in chunks (LOZO: a layer at a time)."
+    "Above the start of the step and above one forward pass. Up to 4 million elements this library"
+    " keeps the z of all k directions for one step, which is quicker; above, z is made in chunks"
+    " (LOZO: a layer at a time)."
 )
 
 
@@ -167,22 +200,31 @@ def read_state(path: Path) -> dict[str, Any]:
     except json.JSONDecodeError as error:
         raise ValueError(f"{path.name}: not whole JSON ({error})") from error
     if missing := {"setting", "over_n", "over_k", "provenance"} - set(state):
-        raise ValueError(f"{path.name}: no {', '.join(sorted(missing))}; scripts/bench_state.py writes a whole one")
+        raise ValueError(
+            f"{path.name}: no {', '.join(sorted(missing))}; scripts/bench_state.py writes a"
+            " whole one"
+        )
     return state
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description="Table 2: measured orders of memory beside the paper's.")
+    parser = argparse.ArgumentParser(
+        description="Table 2: measured orders of memory beside the paper's."
+    )
     parser.add_argument("--state", type=Path, default=ROOT / "results" / "bench" / "state.json")
     parser.add_argument("--paper", type=Path, default=PAPER, help="folder of the paper's numbers")
-    parser.add_argument("--out", type=Path, default=TABLES, help="folder for table2.md, .csv and .tex")
+    parser.add_argument(
+        "--out", type=Path, default=TABLES, help="folder for table2.md, .csv and .tex"
+    )
     options = parser.parse_args(arguments)
     try:
         state = read_state(options.state)
     except ValueError as error:
         print(error, file=sys.stderr)
         return 1
-    paper, problems = printed("table2", ("method", "memory", "additional_space"), folder=options.paper)
+    paper, problems = printed(
+        "table2", ("method", "memory", "additional_space"), folder=options.paper
+    )
     first, *others = sections_of(state, {row["method"]: row for row in paper})
     for line in left_out(problems):
         print(f"table2: {line}", file=sys.stderr)

@@ -1,4 +1,5 @@
-"""Table 3: OPT-1.3B, Mistral-7B and OPT-13B, six tasks, six methods. `make table3`; loads neither torch nor Hydra."""
+"""Table 3: OPT-1.3B, Mistral-7B and OPT-13B, six tasks, six methods. `make table3`; loads neither
+torch nor Hydra."""
 
 import sys
 from pathlib import Path

@@ -1,4 +1,5 @@
-"""Table 6: split sizes, from the configuration files. `make table6`; loads neither torch nor Hydra."""
+"""Table 6: split sizes, from the configuration files. `make table6`; loads neither torch nor
+Hydra."""
 
 import sys
 from pathlib import Path

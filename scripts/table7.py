@@ -1,4 +1,5 @@
-"""Table 7: hyperparameters, from the configuration files. `make table7`; loads neither torch nor Hydra."""
+"""Table 7: hyperparameters, from the configuration files. `make table7`; loads neither torch nor
+Hydra."""
 
 import sys
 from pathlib import Path

@@ -1,4 +1,5 @@
-"""Table 8: hyperparameters, from the configuration files. `make table8`; loads neither torch nor Hydra."""
+"""Table 8: hyperparameters, from the configuration files. `make table8`; loads neither torch nor
+Hydra."""
 
 import sys
 from pathlib import Path

@@ -1,4 +1,5 @@
-"""Table 9: hyperparameters, from the configuration files. `make table9`; loads neither torch nor Hydra."""
+"""Table 9: hyperparameters, from the configuration files. `make table9`; loads neither torch nor
+Hydra."""
 
 import sys
 from pathlib import Path

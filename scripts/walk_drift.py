@@ -1,10 +1,12 @@
-"""How far a walk carries the weights when nothing is learned: drift and perplexity along N steps at lr 0.
+"""How far a walk carries the weights when nothing is learned: drift and perplexity along N steps at
+lr 0.
 
     python scripts/walk_drift.py --model ../shared/models/stories260k-llama --text story.txt
-    python scripts/walk_drift.py                                       # a shipped tiny model, on what it writes itself
-    python scripts/walk_drift.py --model synthetic                     # one matrix, N(0, 0.02); no text, no perplexity
+    python scripts/walk_drift.py                      # a shipped tiny model, on its own text
+    python scripts/walk_drift.py --model synthetic    # one matrix, N(0, 0.02); no perplexity
 
-Writes results/walk/<model>.json after every point; curves that are complete there are not walked again.
+Writes results/walk/<model>.json after every point; curves that are complete there are not walked
+again.
 """
 
 import argparse
@@ -30,7 +32,8 @@ from experiments.files import written_whole
 from experiments.provenance import provenance
 
 WALKS: dict[str, Callable[..., Any]] = {
-    "three-leg": partial(MeZO, perturbation="three-leg"), "two-leg": partial(BSZO, perturbation="two-leg"),
+    "three-leg": partial(MeZO, perturbation="three-leg"),
+    "two-leg": partial(BSZO, perturbation="two-leg"),
     "exact": partial(MeZO, perturbation="copy"),
 }
 SYNTHETIC = "synthetic"
@@ -38,7 +41,8 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch
 
 
 def written_by(model: LanguageModel, count: int) -> Tensor:
-    """(1, count) tokens that the model draws itself, from a generator of its own: text that it knows."""
+    """(1, count) tokens that the model draws itself, from a generator of its own: text that it
+    knows."""
     generator = torch.Generator().manual_seed(0)
     start = model.tokenizer.bos_token_id
     ids = torch.tensor([[start if start is not None else model.pad_id]])
@@ -53,7 +57,9 @@ def tokens_of(model: LanguageModel, text: Path | None, count: int) -> Tensor:
     count = min(count, model.limit)
     if text is None:
         return written_by(model, count)
-    return model.tokenizer(text.read_text(encoding="utf-8"), return_tensors="pt").input_ids[:, :count]
+    return model.tokenizer(text.read_text(encoding="utf-8"), return_tensors="pt").input_ids[
+        :, :count
+    ]
 
 
 def perplexity(module: nn.Module, ids: Tensor) -> float:
@@ -88,9 +94,13 @@ def subject(args: argparse.Namespace) -> tuple[str, nn.Module, Tensor | None]:
 
 def drift(module: nn.Module, start: list[Tensor]) -> float:
     """|theta - theta_0| / |theta_0| over all parameters."""
-    pairs = [(p.detach().double(), q.double()) for p, q in zip(module.parameters(), start, strict=True)]
-    moved, length = (sum(float(t.square().sum()) for t in part) for part in ([p - q for p, q in pairs],
-                                                                           [q for _, q in pairs]))  # fmt: skip
+    pairs = [
+        (p.detach().double(), q.double()) for p, q in zip(module.parameters(), start, strict=True)
+    ]
+    moved, length = (
+        sum(float(t.square().sum()) for t in part)
+        for part in ([p - q for p, q in pairs], [q for _, q in pairs])
+    )
     return math.sqrt(moved / length)
 
 
@@ -101,7 +111,9 @@ def log_spaced(last: int) -> list[int]:
 
 
 @torch.no_grad()
-def walk(module: nn.Module, how: str, eps: float, last: int, ids: Tensor | None) -> Iterator[dict[str, Any]]:
+def walk(
+    module: nn.Module, how: str, eps: float, last: int, ids: Tensor | None
+) -> Iterator[dict[str, Any]]:
     """Points of one curve. At lr 0 nothing depends on the loss, so that none is taken."""
     start = [p.detach().clone() for p in module.parameters()]
     optimizer = WALKS[how](module.parameters(), lr=0.0, eps=eps, seed=0)
@@ -109,14 +121,24 @@ def walk(module: nn.Module, how: str, eps: float, last: int, ids: Tensor | None)
         while optimizer.num_steps < step:
             optimizer.step(lambda: 0.0)
         score = math.inf if ids is None else perplexity(module, ids)
-        yield {"step": step, "drift": drift(module, start), "perplexity": score if math.isfinite(score) else None}
+        yield {
+            "step": step,
+            "drift": drift(module, start),
+            "perplexity": score if math.isfinite(score) else None,
+        }
 
 
 def parse() -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", default="asset:tiny-mistral", help=f"folder of a causal model, or {SYNTHETIC}")
-    parser.add_argument("--text", type=Path, help="UTF-8 file; by default the model writes it itself, in fp32")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--model", default="asset:tiny-mistral", help=f"folder of a causal model, or {SYNTHETIC}"
+    )
+    parser.add_argument(
+        "--text", type=Path, help="UTF-8 file; by default the model writes it itself, in fp32"
+    )
     parser.add_argument("--tokens", type=int, default=256, help="of the text, at most")
     parser.add_argument("--steps", type=int, default=20_000)
     parser.add_argument("--walks", nargs="+", default=list(WALKS), choices=list(WALKS))
@@ -130,11 +152,15 @@ def main() -> None:
     """Every curve that is not complete yet."""
     args = parse()
     torch.set_num_threads(1)
-    noise.COMPILE_FROM = 0  # so many steps pay for a compilation, where a model is too large to keep its z for a step
+    # so many steps pay for a compilation, where a model is too large to keep its z for a step
+    noise.COMPILE_FROM = 0
     name, subject_module, ids = subject(args)
-    setting = {"model": name, "num_parameters": sum(p.numel() for p in subject_module.parameters()),
-               "text": args.text.name if args.text else "none" if ids is None else "its own",
-               "num_tokens": 0 if ids is None else ids.shape[1]}
+    setting = {
+        "model": name,
+        "num_parameters": sum(p.numel() for p in subject_module.parameters()),
+        "text": args.text.name if args.text else "none" if ids is None else "its own",
+        "num_tokens": 0 if ids is None else ids.shape[1],
+    }
     path = args.out / f"{name}.json"
     report = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     if report.get("setting") != setting:
@@ -144,8 +170,14 @@ def main() -> None:
         if report["curves"].get(key, {}).get("complete"):
             continue
         module = copy.deepcopy(subject_module).to(DTYPES[dtype])
-        curve: dict[str, Any] = {"dtype": dtype, "eps": eps, "walk": how, "points": [], "complete": False,
-                                 "provenance": {**provenance([], "cpu"), "command": "python scripts/walk_drift.py"}}
+        curve: dict[str, Any] = {
+            "dtype": dtype,
+            "eps": eps,
+            "walk": how,
+            "points": [],
+            "complete": False,
+            "provenance": {**provenance([], "cpu"), "command": "python scripts/walk_drift.py"},
+        }
         report["curves"][key] = curve
         for point in walk(module, how, eps, args.steps, ids):
             curve["points"].append(point)
@@ -155,7 +187,10 @@ def main() -> None:
         first, final = curve["points"][0], curve["points"][-1]
         print(f"{key}: drift {final['drift']:.3g}", end="" if ids is not None else "\n", flush=True)
         if ids is not None:
-            print(f", perplexity {first['perplexity']:.3g} -> {final['perplexity'] or math.inf:.3g}", flush=True)
+            print(
+                f", perplexity {first['perplexity']:.3g} -> {final['perplexity'] or math.inf:.3g}",
+                flush=True,
+            )
 
 
 if __name__ == "__main__":

@@ -1,4 +1,5 @@
-"""The field side by side: task, tuning scheme, method. `make zo-bench`; loads neither torch nor Hydra."""
+"""The field side by side: task, tuning scheme, method. `make zo-bench`; loads neither torch nor
+Hydra."""
 
 import sys
 from pathlib import Path

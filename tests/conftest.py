@@ -12,14 +12,16 @@ from hypothesis import HealthCheck, settings
 settings.register_profile("steady", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("steady")
 settings.register_profile("deep", max_examples=4000)  # pytest --hypothesis-profile=deep
-torch.set_num_threads(1)  # tests run beside each other; one thread each also makes sums reproducible
+# tests run beside each other; one thread each also makes sums reproducible
+torch.set_num_threads(1)
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
 
 @pytest.fixture(autouse=True)
 def own_logging() -> Iterator[None]:
-    """A command run in this process has Hydra set the root logger up; its handlers must not outlive their streams."""
+    """A command run in this process has Hydra set the root logger up; its handlers must not outlive
+    their streams."""
     root = logging.getLogger()
     handlers, level = list(root.handlers), root.level
     yield

@@ -1,4 +1,5 @@
-"""Every configuration file composes, fits the signatures that it configures, and holds no second default."""
+"""Every configuration file composes, fits the signatures that it configures, and holds no second
+default."""
 
 import inspect
 from collections.abc import Iterator
@@ -53,14 +54,33 @@ def test_the_issue_s_choices_are_there():
     assert {"adamw", "bszo", "bszo-b", "hizoo", "lozo", "mezo", "mezo-adam"} <= set(OPTIMIZERS)
     assert set(FIDELITIES) == {"official", "paper", "corrected"}
     names = {f"{group}={choice}" for group, choice in CHOICES}
-    assert {"protocol=paper", "protocol=mini", "protocol=smoke", "precision=bf16", "tracker=none"} <= names
-    assert {f"task={task}" for task in ("sst2", "rte", "cb", "copa", "wic", "wsc", "trec", "boolq")} <= names
-    assert {"data=hub", "data=local", "data=mini", "tuning=full", "model=local", "model=opt-13b"} <= names
+    assert {
+        "protocol=paper",
+        "protocol=mini",
+        "protocol=smoke",
+        "precision=bf16",
+        "tracker=none",
+    } <= names
+    assert {
+        f"task={task}" for task in ("sst2", "rte", "cb", "copa", "wic", "wsc", "trec", "boolq")
+    } <= names
+    assert {
+        "data=hub",
+        "data=local",
+        "data=mini",
+        "tuning=full",
+        "model=local",
+        "model=opt-13b",
+    } <= names
 
 
-@pytest.mark.parametrize(("group", "choice"), CHOICES, ids=[f"{group}={choice}" for group, choice in CHOICES])
+@pytest.mark.parametrize(
+    ("group", "choice"), CHOICES, ids=[f"{group}={choice}" for group, choice in CHOICES]
+)
 def test_every_choice_composes_and_fits_its_signature(group: str, choice: str):
-    extra = {"model=local": ["model.path=x"], "data=local": ["data.root=x"], **UNTRAINED}.get(f"{group}={choice}", [])
+    extra = {"model=local": ["model.path=x"], "data=local": ["data.root=x"], **UNTRAINED}.get(
+        f"{group}={choice}", []
+    )
     assert isinstance(parse(composed(f"{group}={choice}", *extra)), RunConfig)
 
 
@@ -72,9 +92,13 @@ def test_every_optimizer_builds_and_steps(optimizer: str, fidelity: str):
     torch.manual_seed(0)
     module = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 3))
     before = [parameter.detach().clone() for parameter in module.parameters()]
-    built: Any = instantiate(config["optimizer"], _convert_="all")(list(module.parameters()), module=module)
+    built: Any = instantiate(config["optimizer"], _convert_="all")(
+        list(module.parameters()), module=module
+    )
     x = torch.randn(8, 4)
-    loss = built.step(lambda: nn.functional.cross_entropy(module(x), torch.zeros(8, dtype=torch.long)))
+    loss = built.step(
+        lambda: nn.functional.cross_entropy(module(x), torch.zeros(8, dtype=torch.long))
+    )
     assert isinstance(built, torch.optim.Optimizer)
     assert loss > 0
     assert any(not torch.equal(a, b) for a, b in zip(before, module.parameters(), strict=True))
@@ -86,13 +110,15 @@ def test_an_optimizer_file_is_its_constructor_s_arguments(optimizer: str):
     signature = inspect.signature(locate(node.pop("_target_"), "optimizer")).parameters
     assert node.pop("_partial_") is True
     assert set(node) == set(signature) - set(SUPPLIED["optimizer"])
-    # the same number twice is a second default: a file says the constructor's, or refers to a named switch
+    # the same number twice is a second default: a file says the constructor's, or refers to a named
+    # switch
     differs = {
         name: value
         for name, value in node.items()
-        if not str(value).startswith("${") and not isinstance(value, dict)
+        if not str(value).startswith("${")
+        and not isinstance(value, dict)
         and (tuple(value) if isinstance(value, list) else value) != signature[name].default
-    }  # fmt: skip
+    }
     assert differs == ({"reuse_observations": False} if optimizer == "bszo-b" else {})
     assert node["seed"] == "${seed}"
 
@@ -107,7 +133,11 @@ def test_a_tuned_file_sets_the_rate_of_a_pair_that_exists(path: Path):
     node = plain["optimizer"].get("algorithm", plain["optimizer"])
     assert set(plain) <= {"optimizer", "rates"} and list(node) == ["lr"]
     pair = (f"optimizer={path.parent.name}", f"model={path.stem}")
-    chosen = [(dtype, task, rate) for dtype, tasks in plain.get("rates", {}).items() for task, rate in tasks.items()]
+    chosen = [
+        (dtype, task, rate)
+        for dtype, tasks in plain.get("rates", {}).items()
+        for task, rate in tasks.items()
+    ]
     for dtype, task, rate in chosen or [("float32", "sst2", node["lr"])]:
         used = composed(*pair, f"task={task}", f"precision={PRECISIONS[dtype]}")["optimizer"]
         assert used.get("algorithm", used)["lr"] == rate
@@ -128,7 +158,12 @@ def test_the_paper_s_set_up():
         500,
         8,
     )
-    assert (optimizer["eps"], optimizer["k"], optimizer["m"], optimizer["noise_ema"]) == (1e-4, 2, 3, 0.1)
+    assert (optimizer["eps"], optimizer["k"], optimizer["m"], optimizer["noise_ema"]) == (
+        1e-4,
+        2,
+        3,
+        0.1,
+    )
     assert protocol.lr_schedule == "constant"
     lozo = composed("optimizer=lozo")["optimizer"]
     assert (lozo["rank"], lozo["interval"], lozo["eps"]) == (2, 50, 1e-4)

@@ -1,4 +1,5 @@
-"""Who may import whom: the design's table, held by parsing every import, also those inside functions."""
+"""Who may import whom: the design's table, held by parsing every import, also those inside
+functions."""
 
 import ast
 import sys
@@ -10,7 +11,8 @@ ROOT = Path(__file__).resolve().parents[1]
 OURS = ("bszo", "experiments")
 EXPERIMENTS = ("hydra", "omegaconf", "wandb", "torch", "pydantic", "tqdm")
 
-# layer (the longest prefix that fits a module decides) -> what of ours, what of others' it may import
+# layer (the longest prefix that fits a module decides) -> what of ours, what of others' it may
+# import
 LAYERS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "bszo": (("bszo.optim", "bszo.errors"), ()),
     "bszo.errors": ((), ()),
@@ -18,7 +20,10 @@ LAYERS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "bszo.perturb": (("bszo.perturb", "bszo.errors"), ("torch",)),
     "bszo.perturb.kernels": (("bszo.perturb",), ("torch", "triton")),
     "bszo.optim": (("bszo.optim", "bszo.core", "bszo.perturb", "bszo.errors"), ("torch",)),
-    "bszo.trajectory": (("bszo.trajectory", "bszo.core", "bszo.perturb", "bszo.errors"), ("torch",)),
+    "bszo.trajectory": (
+        ("bszo.trajectory", "bszo.core", "bszo.perturb", "bszo.errors"),
+        ("torch",),
+    ),
     "bszo.integrations": (
         ("bszo.integrations", "bszo.optim", "bszo.perturb", "bszo.errors"),
         ("torch", "transformers"),
@@ -35,12 +40,21 @@ LAYERS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "experiments.grid": ((), ("yaml",)),
     "experiments.selection": (("experiments.grid",), ("yaml",)),
     "experiments.tables": (
-        ("experiments.tables", "experiments.record", "experiments.grid", "experiments.selection", "experiments.files"),
+        (
+            "experiments.tables",
+            "experiments.record",
+            "experiments.grid",
+            "experiments.selection",
+            "experiments.files",
+        ),
         ("yaml", "scipy"),
     ),
     "experiments.estimate": (("experiments",), ("hydra", "omegaconf", "torch", "yaml")),
     "experiments.plan": (("experiments", "bszo.errors"), ("rich",)),
-    "experiments.progress": (("experiments.record", "experiments.grid", "experiments.selection"), ()),
+    "experiments.progress": (
+        ("experiments.record", "experiments.grid", "experiments.selection"),
+        (),
+    ),
     "hydra_plugins": (
         ("experiments", "bszo.errors"),
         ("hydra", "omegaconf", "psutil", "hydra_plugins.hydra_joblib_launcher"),
@@ -58,7 +72,13 @@ LAYERS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
         (*EXPERIMENTS, "safetensors", "transformers"),
     ),
     "scripts": (
-        ("experiments.record", "experiments.files", "experiments.grid", "experiments.selection", "experiments.tables"),
+        (
+            "experiments.record",
+            "experiments.files",
+            "experiments.grid",
+            "experiments.selection",
+            "experiments.tables",
+        ),
         ("matplotlib", "rich", "numpy"),
     ),
     # scripts that measure or make models use the library
@@ -71,7 +91,10 @@ LAYERS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     ),
     "scripts.compare_again": (("experiments.comparison", "experiments.record"), ()),
     "scripts.soak": (OURS, ("torch", "transformers", "hydra", "psutil")),
-    "scripts.pretrain": (OURS, ("torch", "transformers", "safetensors", "tokenizers", "numpy", "tqdm")),
+    "scripts.pretrain": (
+        OURS,
+        ("torch", "transformers", "safetensors", "tokenizers", "numpy", "tqdm"),
+    ),
 }
 MODULES = sorted(
     path.relative_to(ROOT)
@@ -81,8 +104,11 @@ MODULES = sorted(
 
 
 def layer_of(module: str) -> str:
-    """`scripts.bench_step` belongs to `scripts.bench`, `bszo.core.noise` to `bszo.core`, `bszo` to itself."""
-    fits = [name for name in LAYERS if module == name or module.startswith((f"{name}.", f"{name}_"))]
+    """`scripts.bench_step` belongs to `scripts.bench`, `bszo.core.noise` to `bszo.core`, `bszo` to
+    itself."""
+    fits = [
+        name for name in LAYERS if module == name or module.startswith((f"{name}.", f"{name}_"))
+    ]
     return max(fits, key=len)
 
 

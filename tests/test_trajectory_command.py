@@ -1,4 +1,5 @@
-"""`python -m experiments.replay`: a run in this process, its log, and the same weights from base and log alone."""
+"""`python -m experiments.replay`: a run in this process, its log, and the same weights from base
+and log alone."""
 
 import getpass
 import json
@@ -26,8 +27,14 @@ from experiments.selection import model_node
 
 ROOT = Path(__file__).resolve().parents[1]
 WORDS = ["<s>", "<pad>", "</s>", "<unk>", "good", "bad", "film", "it", "was"]
-BSZO: dict[str, Any] = {"_target_": "bszo.BSZO", "_partial_": True, "lr": 1e-3, "prior_var": 1.0, "seed": 7,
-                        "weight_decay": 0.1}
+BSZO: dict[str, Any] = {
+    "_target_": "bszo.BSZO",
+    "_partial_": True,
+    "lr": 1e-3,
+    "prior_var": 1.0,
+    "seed": 7,
+    "weight_decay": 0.1,
+}
 NUM_STEPS = 6
 
 
@@ -36,14 +43,25 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A causal model of a few thousand parameters."""
     folder = tmp_path_factory.mktemp("models") / "base"
     torch.manual_seed(0)
-    config = OPTConfig(vocab_size=len(WORDS), hidden_size=16, ffn_dim=32, num_hidden_layers=1, num_attention_heads=2,
-                       word_embed_proj_dim=16, max_position_embeddings=32, pad_token_id=1, bos_token_id=0)
+    config = OPTConfig(
+        vocab_size=len(WORDS),
+        hidden_size=16,
+        ffn_dim=32,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        word_embed_proj_dim=16,
+        max_position_embeddings=32,
+        pad_token_id=1,
+        bos_token_id=0,
+    )
     OPTForCausalLM(config).save_pretrained(folder)
     core = Tokenizer(models.WordLevel({word: i for i, word in enumerate(WORDS)}, unk_token="<unk>"))
     core.pre_tokenizer = pre_tokenizers.Whitespace()
     names = {"bos_token": "<s>", "eos_token": "</s>", "pad_token": "<pad>", "unk_token": "<unk>"}
     PreTrainedTokenizerFast(tokenizer_object=core, **names).save_pretrained(folder)
     return folder
+
+
 RESTRICTED = {"sparsity": 0.5, "mask_scope": "global", "mask_interval": 2, "blocks": "transformer"}
 
 
@@ -53,7 +71,9 @@ def train(base: Path, log: Path, node: dict[str, Any], dtype: Any = "float32") -
     optimizer: Any = make_optimizer(node, model)
     seen = [weights_fingerprint(model.module)]
     batch = model.collate(model.encode([Example("0", "film it was", (" good", " bad"), 0)]))
-    with TrajectoryWriter(log, describe(optimizer, base=seen[0], config=node), flush_every=4) as writer:
+    with TrajectoryWriter(
+        log, describe(optimizer, base=seen[0], config=node), flush_every=4
+    ) as writer:
         record(optimizer, writer)
         for _ in range(NUM_STEPS):
             optimizer.step(lambda: model.loss(batch))
@@ -72,10 +92,17 @@ def command(log: Path, base: Path, out: Path, *more: str) -> int:
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-@pytest.mark.parametrize("node", [BSZO, {"_target_": "bszo.MeZOAdam", "_partial_": True, "betas": [0.5, 0.9]},
-                                  {"_target_": "bszo.MeZO", "_partial_": True, "directions": RESTRICTED}])
-def test_weights_come_back_bit_for_bit(base: Path, tmp_path: Path, dtype: Any, node: dict[str, Any],
-                                       capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(
+    "node",
+    [
+        BSZO,
+        {"_target_": "bszo.MeZOAdam", "_partial_": True, "betas": [0.5, 0.9]},
+        {"_target_": "bszo.MeZO", "_partial_": True, "directions": RESTRICTED},
+    ],
+)
+def test_weights_come_back_bit_for_bit(
+    base: Path, tmp_path: Path, dtype: Any, node: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
     log = tmp_path / "run.log"
     seen = train(base, log, node, dtype)
     assert len(set(seen)) == NUM_STEPS + 1
@@ -90,14 +117,20 @@ def test_weights_come_back_bit_for_bit(base: Path, tmp_path: Path, dtype: Any, n
 
 def test_as_a_command_of_its_own(base: Path, tmp_path: Path, run: tuple[Path, list[str]]) -> None:
     arguments = [str(run[0]), "--base", str(base), "--to", "2", "--out", str(tmp_path / "out")]
-    done = subprocess.run([sys.executable, "-m", "experiments.replay", *arguments], cwd=ROOT, capture_output=True,
-                          text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-m", "experiments.replay", *arguments],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert done.returncode == 0, done.stderr
     assert run[1][2] in done.stdout and (tmp_path / "out" / "model.safetensors").is_file()
 
 
-def test_a_model_is_named_as_for_a_run(base: Path, tmp_path: Path, run: tuple[Path, list[str]],
-                                       monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_model_is_named_as_for_a_run(
+    base: Path, tmp_path: Path, run: tuple[Path, list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "mine.yaml").write_text(f"path: {base}\n")
     monkeypatch.setattr("experiments.selection.CONF", tmp_path)
@@ -105,16 +138,25 @@ def test_a_model_is_named_as_for_a_run(base: Path, tmp_path: Path, run: tuple[Pa
     assert model_node("local") == model_node("../secret") == {}
 
 
-def test_nothing_private_is_written(base: Path, tmp_path: Path, run: tuple[Path, list[str]]) -> None:
+def test_nothing_private_is_written(
+    base: Path, tmp_path: Path, run: tuple[Path, list[str]]
+) -> None:
     assert command(run[0], base, tmp_path / "out") == 0
     for path in [run[0], *(tmp_path / "out").iterdir()]:
         data = path.read_bytes()
-        for private in (str(tmp_path.parent), str(base), str(Path.home()) + "/", f"/{getpass.getuser()}/", str(ROOT)):
+        for private in (
+            str(tmp_path.parent),
+            str(base),
+            str(Path.home()) + "/",
+            f"/{getpass.getuser()}/",
+            str(ROOT),
+        ):
             assert private.encode() not in data, path.name
 
 
-def test_a_damaged_tail_is_said_and_the_rest_replayed(base: Path, tmp_path: Path, run: tuple[Path, list[str]],
-                                                      capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_damaged_tail_is_said_and_the_rest_replayed(
+    base: Path, tmp_path: Path, run: tuple[Path, list[str]], capsys: pytest.CaptureFixture[str]
+) -> None:
     log, seen = run
     log.write_bytes(log.read_bytes()[:-70])
     assert command(log, base, tmp_path / "out") == 0
@@ -135,8 +177,9 @@ def refused(folder: Path, capsys: pytest.CaptureFixture[str], *arguments: Any) -
     return line
 
 
-def test_inputs_that_cannot_be_used(base: Path, tmp_path: Path, run: tuple[Path, list[str]],
-                                    capsys: pytest.CaptureFixture[str]) -> None:
+def test_inputs_that_cannot_be_used(
+    base: Path, tmp_path: Path, run: tuple[Path, list[str]], capsys: pytest.CaptureFixture[str]
+) -> None:
     log, out = run[0], tmp_path / "out"
     other = tmp_path / "other"
     shutil.copytree(base, other)
@@ -151,7 +194,9 @@ def test_inputs_that_cannot_be_used(base: Path, tmp_path: Path, run: tuple[Path,
     assert "not a trajectory" in refused(tmp_path, capsys, base / "config.json", base, out)
     assert "is there already" in refused(tmp_path, capsys, log, base, other)
     assert "is no folder" in refused(tmp_path, capsys, log, base, tmp_path / "a" / "b")
-    assert "step 99: the trajectory goes from 0 to 6" in refused(tmp_path, capsys, log, base, out, "--to", "99")
+    assert "step 99: the trajectory goes from 0 to 6" in refused(
+        tmp_path, capsys, log, base, out, "--to", "99"
+    )
     future = tmp_path / "future.log"
     future.write_bytes(log.read_bytes()[:8] + b"\x09" + log.read_bytes()[9:])
     assert "format version 9; this version" in refused(tmp_path, capsys, future, base, out)
@@ -164,30 +209,53 @@ def test_inputs_that_cannot_be_used(base: Path, tmp_path: Path, run: tuple[Path,
         ({**BSZO, "_target_": "os.system"}, "only bszo"),
         ({**BSZO, "_target_": "bszo.tasks.os.system"}, "optimizer._target_="),
         ({**BSZO, "_target_": "bszo.optim.base.require", "lr": 1}, "optimizer."),
-        ({"_target_": "bszo.trajectory.TrajectoryWriter", "_partial_": True, "path": "x"}, "only bszo"),
+        (
+            {"_target_": "bszo.trajectory.TrajectoryWriter", "_partial_": True, "path": "x"},
+            "only bszo",
+        ),
         ({**BSZO, "lr": {"_target_": "bszo.BSZO"}}, "optimizer.lr: must be a plain value"),
         ({**BSZO, "k": [{"_target_": "bszo.BSZO"}]}, "optimizer.k: must be a plain value"),
         ({**BSZO, "_partial_": False}, "optimizer._partial_: must be true"),
         ({**BSZO, "kk": 3}, "optimizer.kk: no such key"),
         ({**BSZO, "a\nb": 3}, "optimizer: 'a\\nb' is no name of an argument"),
         ({**BSZO, "seed": "${oc.env:HOME}"}, "optimizer.seed"),
-        ({**BSZO, "tuning": {"choice": {"method": "lora", "rank": 8}, "num_labels": 2, "seed": 0}}, "choice.alpha"),
-        ({**BSZO, "tuning": {"choice": {"method": "full"}, "num_labels": 10**9, "seed": 0}}, "num_labels=1000000000"),
-        ({**BSZO, "tuning": {"choice": {"method": "full"}, "num_labels": 2, "seed": 2**70}}, "optimizer.tuning.seed"),
+        (
+            {
+                **BSZO,
+                "tuning": {"choice": {"method": "lora", "rank": 8}, "num_labels": 2, "seed": 0},
+            },
+            "choice.alpha",
+        ),
+        (
+            {**BSZO, "tuning": {"choice": {"method": "full"}, "num_labels": 10**9, "seed": 0}},
+            "num_labels=1000000000",
+        ),
+        (
+            {**BSZO, "tuning": {"choice": {"method": "full"}, "num_labels": 2, "seed": 2**70}},
+            "optimizer.tuning.seed",
+        ),
         ({**BSZO, "seed": 8}, "setting seed is 7 there and 8 here"),
         ({**BSZO, "eps": -1.0}, "optimizer.eps=-1.0"),
     ],
 )
 def test_a_log_cannot_run_code_or_build_another_optimizer(
-        base: Path, tmp_path: Path, run: tuple[Path, list[str]], config: dict[str, Any], error: str,
-        capsys: pytest.CaptureFixture[str]) -> None:
+    base: Path,
+    tmp_path: Path,
+    run: tuple[Path, list[str]],
+    config: dict[str, Any],
+    error: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     found = read(run[0])
-    (tmp_path / "hostile.log").write_bytes(encode(replace(found.header, config=config), found.steps, 4)[0])
+    (tmp_path / "hostile.log").write_bytes(
+        encode(replace(found.header, config=config), found.steps, 4)[0]
+    )
     assert error in refused(tmp_path, capsys, tmp_path / "hostile.log", base, tmp_path / "out")
 
 
-def test_a_full_disk_leaves_nothing(base: Path, tmp_path: Path, run: tuple[Path, list[str]],
-                                    capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_full_disk_leaves_nothing(
+    base: Path, tmp_path: Path, run: tuple[Path, list[str]], capsys: pytest.CaptureFixture[str]
+) -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     try:

@@ -1,4 +1,5 @@
-"""The fuzz target of the trajectory reader, over its corpus and thousands of mutations of it, without atheris."""
+"""The fuzz target of the trajectory reader, over its corpus and thousands of mutations of it,
+without atheris."""
 
 import random
 import runpy
@@ -18,7 +19,8 @@ def target() -> Callable[[bytes], None]:
 
 
 def mutated(data: bytes, others: list[bytes], rng: random.Random) -> bytes:
-    """A few of what fuzzers do: flips, edits of one byte to its limits, cuts, insertions, splices."""
+    """A few of what fuzzers do: flips, edits of one byte to its limits, cuts, insertions,
+    splices."""
     for _ in range(rng.choice((1, 1, 2, 4))):
         at, to = sorted(rng.randrange(len(data) + 1) for _ in range(2))
         kind = rng.randrange(5)

@@ -25,18 +25,34 @@ from bszo.trajectory.reader import parse
 from bszo.trajectory.writer import encode
 from tests.killing import kill, profiled
 
-HEADER = Header(base="ab" * 32, optimizer="BSZO", settings={"seed": 3, "k": 2, "betas": [0.9, 0.999], "lr": None},
-                parameters="cd" * 32, names=None, dtype="float32", device="cpu", noise_version=NOISE_VERSION,
-                config={"_target_": "bszo.BSZO"})
+HEADER = Header(
+    base="ab" * 32,
+    optimizer="BSZO",
+    settings={"seed": 3, "k": 2, "betas": [0.9, 0.999], "lr": None},
+    parameters="cd" * 32,
+    names=None,
+    dtype="float32",
+    device="cpu",
+    noise_version=NOISE_VERSION,
+    config={"_target_": "bszo.BSZO"},
+)
 
 
 def step(i: int, k: int = 2, m: int = 3, lr: float = 1e-6, groups: int = 2) -> Step:
     """Losses that float32 holds, coefficients that it does not."""
     losses = tuple(struct.unpack("f", struct.pack("f", 0.7 + math.sin(i + j)))[0] for j in range(m))
-    return Step(losses, tuple(math.cos(i) / (j + 3) for j in range(k)), (lr,) * groups, (0.1, 0.0)[:groups], m)
+    return Step(
+        losses,
+        tuple(math.cos(i) / (j + 3) for j in range(k)),
+        (lr,) * groups,
+        (0.1, 0.0)[:groups],
+        m,
+    )
 
 
-def write(path: Path, steps: list[Step], finish: bool = True, header: Header = HEADER, **more: Any) -> bytes:
+def write(
+    path: Path, steps: list[Step], finish: bool = True, header: Header = HEADER, **more: Any
+) -> bytes:
     with TrajectoryWriter(path, header, **more) as writer:
         for i, one in enumerate(steps):
             writer.append(i, one)
@@ -61,9 +77,19 @@ def borders(data: bytes) -> list[int]:
 
 def same(ours: list[Step], theirs: list[Step]) -> bool:
     """Equal bit for bit, NaN and signs of zeros included."""
+
     def bits(steps: list[Step]) -> list[Any]:
-        return [(s.num_forwards, *(struct.pack(f"<{len(v)}d", *v)
-                                   for v in (s.losses, s.coefficients, s.lr, s.weight_decay))) for s in steps]
+        return [
+            (
+                s.num_forwards,
+                *(
+                    struct.pack(f"<{len(v)}d", *v)
+                    for v in (s.losses, s.coefficients, s.lr, s.weight_decay)
+                ),
+            )
+            for s in steps
+        ]
+
     return bits(ours) == bits(theirs)
 
 
@@ -76,7 +102,9 @@ numbers = st.floats(allow_nan=True, allow_infinity=True, width=64) | st.floats(w
 def step_lists(draw: st.DrawFn) -> list[Step]:
     groups = draw(st.integers(1, 3))
     rates = st.lists(numbers, min_size=groups, max_size=groups).map(tuple)
-    sizes = draw(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3), st.integers(1, 4)), max_size=4))
+    sizes = draw(
+        st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3), st.integers(1, 4)), max_size=4)
+    )
     steps = []
     for k, m, count in sizes:
         decay, lr = draw(rates), draw(rates)
@@ -84,7 +112,15 @@ def step_lists(draw: st.DrawFn) -> list[Step]:
         for _ in range(count):
             values = st.lists(numbers, min_size=k, max_size=k).map(tuple)
             losses = st.lists(numbers, min_size=m, max_size=m).map(tuple)
-            steps.append(Step(draw(losses), draw(values), draw(rates) if moving else lr, decay, draw(st.just(m))))
+            steps.append(
+                Step(
+                    draw(losses),
+                    draw(values),
+                    draw(rates) if moving else lr,
+                    decay,
+                    draw(st.just(m)),
+                )
+            )
     return steps
 
 
@@ -97,8 +133,16 @@ def test_what_goes_in_comes_out(steps: list[Step], flush_every: int) -> None:
 
 
 @settings(max_examples=100)
-@given(st.dictionaries(st.text(), st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text()
-                       | st.none() | st.booleans()))
+@given(
+    st.dictionaries(
+        st.text(),
+        st.integers()
+        | st.floats(allow_nan=False, allow_infinity=False)
+        | st.text()
+        | st.none()
+        | st.booleans(),
+    )
+)
 def test_settings_come_back_as_they_were(plain: dict[str, Any]) -> None:
     header = replace(HEADER, settings=plain)
     assert parsed(encode_header(header)).header == header
@@ -106,7 +150,9 @@ def test_settings_come_back_as_they_were(plain: dict[str, Any]) -> None:
 
 def test_appending_one_by_one_equals_writing_at_once(tmp_path: Path) -> None:
     steps = [step(i, k=2 + (i >= 8)) for i in range(11)]
-    assert write(tmp_path / "log", steps, finish=False, flush_every=4) == encode(HEADER, steps, 4)[0]
+    assert (
+        write(tmp_path / "log", steps, finish=False, flush_every=4) == encode(HEADER, steps, 4)[0]
+    )
 
 
 @pytest.mark.parametrize(
@@ -114,13 +160,18 @@ def test_appending_one_by_one_equals_writing_at_once(tmp_path: Path) -> None:
     [(True, False, 2 * 8 + 3 * 4), (False, False, 2 * 8 + 3 * 8), (True, True, 8 + 2 * 8 + 3 * 4)],
 )
 def test_the_size_law(tmp_path: Path, float32: bool, scheduled: bool, bytes_a_step: int) -> None:
-    """bytes = header + a cost a step, and 20,000 BSZO steps are less than 1 MB: no term in the model's size."""
+    """bytes = header + a cost a step, and 20,000 BSZO steps are less than 1 MB: no term in the
+    model's size."""
     steps = [step(i, lr=1e-6 * (1 - i / 20_000) if scheduled else 1e-6) for i in range(20_000)]
     if not float32:
         steps = [replace(s, losses=tuple(loss + 1e-12 for loss in s.losses)) for s in steps]
     data = write(tmp_path / "log", steps, finish=False)
     per_block = SHAPE.size + 32 + 8 * (2 + (not scheduled))  # decays, and a rate where it stays
-    assert len(data) == len(encode_header(HEADER)) + 20_000 * bytes_a_step + 200 * per_block < 1_000_000
+    assert (
+        len(data)
+        == len(encode_header(HEADER)) + 20_000 * bytes_a_step + 200 * per_block
+        < 1_000_000
+    )
     assert same(read(tmp_path / "log").steps, steps)
 
 
@@ -143,7 +194,10 @@ def check_cut_back(data: bytes, most: int) -> Trajectory:
     assert same(found.steps, SMALL[: len(found.steps)]) and len(found.steps) <= most
     if found.problem:
         lost = len(data) - found.num_bytes
-        assert f"the last {lost} of {len(data)} bytes are lost, the {len(found.steps)} steps" in found.problem
+        assert (
+            f"the last {lost} of {len(data)} bytes are lost, the {len(found.steps)} steps"
+            in found.problem
+        )
         assert "\n" not in found.problem
     return found
 
@@ -187,13 +241,17 @@ def test_blocks_swapped_dropped_doubled_or_from_another_log(small: bytes) -> Non
     other = encode_header(replace(HEADER, settings={"seed": 4}))
     assert not check_cut_back(other + b"".join(blocks), 0).steps, "blocks are bound to their header"
     lone = encode_block(2, SMALL[2:4], b"\0" * 32)
-    assert check_cut_back(head + blocks[0] + lone, 2).problem, "a sound block that is chained to nothing"
+    assert check_cut_back(head + blocks[0] + lone, 2).problem, (
+        "a sound block that is chained to nothing"
+    )
 
 
 def test_garbage_at_the_end(small: bytes) -> None:
     for garbage in (b"\0", b"x" * 500, small):
         found = check_cut_back(small + garbage, 9)
-        assert found.finished and found.problem and "bytes follow the end of the run" in found.problem
+        assert (
+            found.finished and found.problem and "bytes follow the end of the run" in found.problem
+        )
         unfinished = small[: borders(small)[-2]]
         assert len(check_cut_back(unfinished + garbage, 9).steps) == 9
 
@@ -201,7 +259,12 @@ def test_garbage_at_the_end(small: bytes) -> None:
 def test_a_block_may_not_claim_more_than_a_writer_writes() -> None:
     """A checksum can be made by anyone: sizes are bounded before memory is taken."""
     head, chain = encode(HEADER, [], 1)
-    for n, k, groups in ((1 << 32) - 1, 0, 1), (1, (1 << 32) - 1, 1), (1, 0, (1 << 32) - 1), (1, 0, 0):
+    for n, k, groups in (
+        ((1 << 32) - 1, 0, 1),
+        (1, (1 << 32) - 1, 1),
+        (1, 0, (1 << 32) - 1),
+        (1, 0, 0),
+    ):
         shape = SHAPE.pack(0, n, k, 0, 0, groups, min(groups, 1), 8, 0)
         assert (parsed(head + shape + chain * 4).problem or "").startswith("block 0")
 
@@ -212,23 +275,45 @@ def test_a_block_may_not_claim_more_than_a_writer_writes() -> None:
         (b"", "not a trajectory"),
         (b"\x89PNG\r\n\x1a\n" + b"\0" * 64, "not a trajectory"),
         (encode_header(HEADER).replace(b"\r\n", b"\n", 1), "not a trajectory"),
-        (encode_header(HEADER).replace(struct.pack("<I", FORMAT_VERSION), struct.pack("<I", 2), 1),
-         f"format version 2; this version of bszo reads {FORMAT_VERSION}"),
-        (encode_header(replace(HEADER, noise_version=NOISE_VERSION + 1)), f"noise version {NOISE_VERSION + 1}"),
+        (
+            encode_header(HEADER).replace(
+                struct.pack("<I", FORMAT_VERSION), struct.pack("<I", 2), 1
+            ),
+            f"format version 2; this version of bszo reads {FORMAT_VERSION}",
+        ),
+        (
+            encode_header(replace(HEADER, noise_version=NOISE_VERSION + 1)),
+            f"noise version {NOISE_VERSION + 1}",
+        ),
         (encode_header(HEADER)[:-1], "its header is damaged"),
     ],
 )
-def test_what_is_no_log_of_ours_is_refused_with_its_name(tmp_path: Path, data: bytes, error: str) -> None:
+def test_what_is_no_log_of_ours_is_refused_with_its_name(
+    tmp_path: Path, data: bytes, error: str
+) -> None:
     (tmp_path / "log").write_bytes(data)
     with pytest.raises(TrajectoryError, match=f"log: {error}") as caught:
         read(tmp_path / "log")
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("text", ["[]", "{}", "[" * 100_000, '{"base": 1e999}', "\x00", '{"base":"x"}', "9" * 5000,
-                                  '{"a": 1, "a": 2}'])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[]",
+        "{}",
+        "[" * 100_000,
+        '{"base": 1e999}',
+        "\x00",
+        '{"base":"x"}',
+        "9" * 5000,
+        '{"a": 1, "a": 2}',
+    ],
+)
 def test_a_header_of_something_else_is_refused(text: str) -> None:
-    whole = encode_header(HEADER)[:8] + struct.pack("<II", FORMAT_VERSION, len(text)) + text.encode()
+    whole = (
+        encode_header(HEADER)[:8] + struct.pack("<II", FORMAT_VERSION, len(text)) + text.encode()
+    )
     from bszo.trajectory.header import digest
 
     with pytest.raises(TrajectoryError):
@@ -237,8 +322,16 @@ def test_a_header_of_something_else_is_refused(text: str) -> None:
 
 @pytest.mark.parametrize(
     "change",
-    [{"base": "xyz"}, {"optimizer": "\x1b[2J"}, {"dtype": "a b"}, {"parameters": "A" * 64}, {"settings": []},
-     {"noise_version": "1"}, {"noise_version": True}, {"names": 3}],
+    [
+        {"base": "xyz"},
+        {"optimizer": "\x1b[2J"},
+        {"dtype": "a b"},
+        {"parameters": "A" * 64},
+        {"settings": []},
+        {"noise_version": "1"},
+        {"noise_version": True},
+        {"names": 3},
+    ],
 )
 def test_a_header_has_its_types(change: dict[str, Any]) -> None:
     with pytest.raises(TrajectoryError, match=f"trajectory header: {next(iter(change))}"):
@@ -260,6 +353,7 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
 
 # --- writing
 
+
 def names(folder: Path) -> list[str]:
     return [path.name for path in folder.iterdir()]
 
@@ -275,7 +369,9 @@ def test_a_log_is_begun_once(tmp_path: Path) -> None:
 def test_steps_come_in_order(tmp_path: Path, number: int) -> None:
     with TrajectoryWriter(tmp_path / "log", HEADER) as writer:
         writer.append(0, SMALL[0])
-        with pytest.raises(TrajectoryError, match=f"step {number} cannot follow; the next one is 1"):
+        with pytest.raises(
+            TrajectoryError, match=f"step {number} cannot follow; the next one is 1"
+        ):
             writer.append(number, SMALL[1])
         writer.finish()
         writer.finish()
@@ -316,7 +412,7 @@ def test_steps_without_a_byte_of_their_own_make_smaller_blocks(tmp_path: Path) -
     assert same(read(tmp_path / "log").steps, steps)
     assert encode(HEADER, steps, 65_536)[0] == data[: borders(data)[-2]]
     start = encode_header(HEADER)
-    bomb = start + encode_block(0, steps[:MOST_EMPTY + 1], start[-32:])
+    bomb = start + encode_block(0, steps[: MOST_EMPTY + 1], start[-32:])
     found = parsed(bomb)
     assert found.steps == [] and "first bytes are damaged" in (found.problem or "")
 
@@ -338,18 +434,27 @@ def test_resume_at_an_earlier_step_drops_what_follows(tmp_path: Path, small: byt
     for kept in range(10):
         path.write_bytes(small)
         writer = TrajectoryWriter.resume(path, HEADER, to_step=kept)
-        assert writer.num_steps == kept and not read(path).finished and same(read(path).steps, SMALL[:kept])
+        assert (
+            writer.num_steps == kept
+            and not read(path).finished
+            and same(read(path).steps, SMALL[:kept])
+        )
     with pytest.raises(TrajectoryError, match="holds 9 sound steps and cannot go on after 10"):
         TrajectoryWriter.resume(tmp_path / "small", HEADER, to_step=10)
 
 
 @pytest.mark.parametrize(
     ("change", "error"),
-    [({"base": "0" * 64}, "base is 'abab"), ({"settings": {"seed": 4}}, "setting betas is"),
-     ({"settings": {**HEADER.settings, "seed": 4}}, "setting seed is 3 there and 4 here"),
-     ({"device": "cuda"}, "device is 'cpu' there and 'cuda' here")],
+    [
+        ({"base": "0" * 64}, "base is 'abab"),
+        ({"settings": {"seed": 4}}, "setting betas is"),
+        ({"settings": {**HEADER.settings, "seed": 4}}, "setting seed is 3 there and 4 here"),
+        ({"device": "cuda"}, "device is 'cpu' there and 'cuda' here"),
+    ],
 )
-def test_resume_of_another_run_is_refused(tmp_path: Path, small: bytes, change: dict[str, Any], error: str) -> None:
+def test_resume_of_another_run_is_refused(
+    tmp_path: Path, small: bytes, change: dict[str, Any], error: str
+) -> None:
     with pytest.raises(TrajectoryError, match=f"is the log of another run: {error}"):
         TrajectoryWriter.resume(tmp_path / "small", replace(HEADER, **change))
     assert (tmp_path / "small").read_bytes() == small
@@ -360,12 +465,16 @@ def most_bytes() -> Iterator[Any]:
     """A disk that is full: no file may grow beyond so many bytes."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    yield lambda size: resource.setrlimit(resource.RLIMIT_FSIZE, (soft if size is None else size, hard))
+    yield lambda size: resource.setrlimit(
+        resource.RLIMIT_FSIZE, (soft if size is None else size, hard)
+    )
     resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     signal.signal(signal.SIGXFSZ, before)
 
 
-def test_a_full_disk_is_said_and_what_was_half_written_is_written_over(tmp_path: Path, most_bytes: Any) -> None:
+def test_a_full_disk_is_said_and_what_was_half_written_is_written_over(
+    tmp_path: Path, most_bytes: Any
+) -> None:
     path = tmp_path / "log"
     writer = TrajectoryWriter(path, HEADER, flush_every=100)
     for i, one in enumerate(SMALL[:4]):
@@ -390,7 +499,9 @@ def _write_on(path: Path) -> None:
     """What the killed process does."""
     with TrajectoryWriter.resume(path, HEADER, flush_every=3) as writer:
         for _ in range(30):
-            writer.append(writer.num_steps, step(writer.num_steps, k=1 + writer.num_steps // 10 % 3))
+            writer.append(
+                writer.num_steps, step(writer.num_steps, k=1 + writer.num_steps // 10 % 3)
+            )
 
 
 def test_killed_at_twenty_moments_and_gone_on_with(tmp_path: Path) -> None:
@@ -402,7 +513,8 @@ def test_killed_at_twenty_moments_and_gone_on_with(tmp_path: Path) -> None:
     for _ in range(20):
         kill(lambda: _write_on(path), at=moments.randrange(1, calls))
         found = read(path)
-        assert len(found.steps) >= count and same(found.steps, [step(j, k=1 + j // 10 % 3)
-                                                                for j in range(len(found.steps))])
+        assert len(found.steps) >= count and same(
+            found.steps, [step(j, k=1 + j // 10 % 3) for j in range(len(found.steps))]
+        )
         count = len(found.steps)
     assert count > 20

@@ -1,4 +1,5 @@
-"""A replay is the run again without a forward pass: bit for bit, whatever the method, type, rounding or schedule."""
+"""A replay is the run again without a forward pass: bit for bit, whatever the method, type,
+rounding or schedule."""
 
 import functools
 import inspect
@@ -21,7 +22,9 @@ BASE = "0" * 64
 METHODS: dict[str, Any] = {
     name: made
     for name, made in vars(bszo.optim).items()
-    if isinstance(made, type) and issubclass(made, ZerothOrderOptimizer) and made is not ZerothOrderOptimizer
+    if isinstance(made, type)
+    and issubclass(made, ZerothOrderOptimizer)
+    and made is not ZerothOrderOptimizer
 }
 VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     **{name: (name, {}) for name in METHODS},  # a new method earns these tests by being exported
@@ -37,28 +40,36 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "MeZOBCD-random": ("MeZOBCD", {"blocks": "tensor", "order": "random"}),
     "MeZOAdamHistory-forgets": ("MeZOAdamHistory", {"window": 3, "num_directions": 2}),
 }
-WALKING = [name for name, made in METHODS.items() if "perturbation" in inspect.signature(made).parameters]
+WALKING = [
+    name for name, made in METHODS.items() if "perturbation" in inspect.signature(made).parameters
+]
 TYPES = [(torch.float32, "nearest"), (torch.bfloat16, "nearest"), (torch.bfloat16, "stochastic")]
 
 
 def model(dtype: torch.dtype = torch.float32) -> nn.Module:
     """Tied to nothing, but with a lookup, matrices, vectors and a norm."""
     torch.manual_seed(0)
-    layers = nn.Sequential(nn.Embedding(11, 8), nn.LayerNorm(8), nn.Linear(8, 16), nn.Tanh(), nn.Linear(16, 5))
+    layers = nn.Sequential(
+        nn.Embedding(11, 8), nn.LayerNorm(8), nn.Linear(8, 16), nn.Tanh(), nn.Linear(16, 5)
+    )
     return layers.to(dtype)
 
 
 def groups(module: nn.Module) -> list[dict[str, Any]]:
     """Matrices decay, vectors do not."""
     params = list(module.parameters())
-    return [{"params": [p for p in params if p.ndim > 1], "weight_decay": 0.1},
-            {"params": [p for p in params if p.ndim == 1], "weight_decay": 0.0}]
+    return [
+        {"params": [p for p in params if p.ndim > 1], "weight_decay": 0.1},
+        {"params": [p for p in params if p.ndim == 1], "weight_decay": 0.0},
+    ]
 
 
 def build(module: nn.Module, variant: str, **more: Any) -> Any:
     name, kwargs = VARIANTS[variant]
     length = {"eps": 1e-2} if name in WALKING else {}
-    return METHODS[name](groups(module), **{"lr": 1e-2, "seed": 5, "module": module, **length, **kwargs, **more})
+    return METHODS[name](
+        groups(module), **{"lr": 1e-2, "seed": 5, "module": module, **length, **kwargs, **more}
+    )
 
 
 def closure(module: nn.Module, step: int) -> Callable[[], Tensor]:
@@ -79,19 +90,32 @@ def train(optimizer: Any, steps: int, schedule: bool = False) -> list[bytes]:
 
 
 def bits(module: nn.Module) -> bytes:
-    return b"".join(p.detach().view(torch.uint8).numpy().tobytes() for p in module.parameters() if p.ndim)
+    return b"".join(
+        p.detach().view(torch.uint8).numpy().tobytes() for p in module.parameters() if p.ndim
+    )
 
 
 def state(optimizer: Any) -> dict[str, Any]:
     """Everything in a state_dict, tensors as bytes."""
     plain = optimizer.state_dict()
-    tensors = {f"{i}.{key}": value.view(torch.uint8).numpy().tobytes() if isinstance(value, Tensor) else value
-               for i, values in plain["state"].items() for key, value in values.items()}
+    tensors = {
+        f"{i}.{key}": (
+            value.view(torch.uint8).numpy().tobytes() if isinstance(value, Tensor) else value
+        )
+        for i, values in plain["state"].items()
+        for key, value in values.items()
+    }
     return {"tensors": tensors, "groups": plain["param_groups"], "own": plain["zeroth_order"]}
 
 
-def recorded(path: Path, variant: str, steps: int, dtype: torch.dtype = torch.float32, schedule: bool = False,
-             **more: Any) -> tuple[Any, list[bytes]]:
+def recorded(
+    path: Path,
+    variant: str,
+    steps: int,
+    dtype: torch.dtype = torch.float32,
+    schedule: bool = False,
+    **more: Any,
+) -> tuple[Any, list[bytes]]:
     optimizer = build(model(dtype), variant, **more)
     with TrajectoryWriter(path, describe(optimizer, base=BASE), flush_every=4) as writer:
         record(optimizer, writer)
@@ -101,16 +125,26 @@ def recorded(path: Path, variant: str, steps: int, dtype: torch.dtype = torch.fl
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-@pytest.mark.parametrize(("dtype", "rounding"), TYPES, ids=lambda value: str(value).removeprefix("torch."))
-def test_every_method_replays_bit_for_bit(tmp_path: Path, variant: str, dtype: torch.dtype, rounding: str) -> None:
-    optimizer, seen = recorded(tmp_path / "log", variant, 10, dtype, schedule=True, rounding=rounding)
+@pytest.mark.parametrize(
+    ("dtype", "rounding"), TYPES, ids=lambda value: str(value).removeprefix("torch.")
+)
+def test_every_method_replays_bit_for_bit(
+    tmp_path: Path, variant: str, dtype: torch.dtype, rounding: str
+) -> None:
+    optimizer, seen = recorded(
+        tmp_path / "log", variant, 10, dtype, schedule=True, rounding=rounding
+    )
     trajectory = read(tmp_path / "log")
     assert trajectory.problem is None and trajectory.finished and len(trajectory.steps) == 10
-    assert len({bits(model(dtype)), *seen}) > 6, "most steps moved something, or equality would show nothing"
+    assert len({bits(model(dtype)), *seen}) > 6, (
+        "most steps moved something, or equality would show nothing"
+    )
     again = build(model(dtype), variant, rounding=rounding)
     replay(trajectory, again, base=BASE)
     assert bits(again.module) == seen[-1]
-    assert state(again) == state(optimizer), "moments, curvature, noise variance, counters and rates as well"
+    assert state(again) == state(optimizer), (
+        "moments, curvature, noise variance, counters and rates as well"
+    )
     for to_step in (0, 1, 7):
         part = build(model(dtype), variant, rounding=rounding)
         replay(trajectory, part, base=BASE, to_step=to_step)
@@ -118,9 +152,13 @@ def test_every_method_replays_bit_for_bit(tmp_path: Path, variant: str, dtype: t
         assert part.num_steps == to_step
 
 
-@pytest.mark.parametrize("perturbation", ["copy", "two-leg", "three-leg", "in-place", "as-published"])
+@pytest.mark.parametrize(
+    "perturbation", ["copy", "two-leg", "three-leg", "in-place", "as-published"]
+)
 @pytest.mark.parametrize("variant", WALKING)
-def test_walks_replay_with_the_rounding_that_they_leave(tmp_path: Path, variant: str, perturbation: str) -> None:
+def test_walks_replay_with_the_rounding_that_they_leave(
+    tmp_path: Path, variant: str, perturbation: str
+) -> None:
     _, seen = recorded(tmp_path / "log", variant, 5, torch.bfloat16, perturbation=perturbation)
     again = build(model(torch.bfloat16), variant, perturbation=perturbation)
     replay(read(tmp_path / "log"), again, base=BASE)
@@ -137,7 +175,9 @@ def test_no_forward_pass_is_made(tmp_path: Path) -> None:
 
 
 def test_a_first_pass_that_was_repeated_is_counted(tmp_path: Path) -> None:
-    """Streaming repeats its first perturbed pass where parameters are used outside the module that owns them."""
+    """Streaming repeats its first perturbed pass where parameters are used outside the module that
+    owns them."""
+
     class Roundabout(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -209,19 +249,29 @@ def test_theta_moves_by_the_logged_coefficients_where_the_last_bits_differ(tmp_p
     assert bits(again.module) == seen[-1]
 
 
-def test_changed_maths_is_found_not_replayed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_changed_maths_is_found_not_replayed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     recorded(tmp_path / "log", "BSZO", 4)
     trajectory = read(tmp_path / "log")
     method = METHODS["BSZO"].estimate
-    monkeypatch.setattr(METHODS["BSZO"], "estimate",
-                        lambda self, oracle: ({s: 2 * g for s, g in method(self, oracle)[0].items()}, None))
+    monkeypatch.setattr(
+        METHODS["BSZO"],
+        "estimate",
+        lambda self, oracle: ({s: 2 * g for s, g in method(self, oracle)[0].items()}, None),
+    )
     again = build(model(), "BSZO")
-    with pytest.raises(TrajectoryError, match="step 0: from the run's losses this version of the method finds"):
+    with pytest.raises(
+        TrajectoryError, match="step 0: from the run's losses this version of the method finds"
+    ):
         replay(trajectory, again, base=BASE)
     assert bits(again.module) == bits(model())
     for count, error in ((1, "the run had"), (9, "asks for more losses")):
-        monkeypatch.setattr(METHODS["BSZO"], "estimate",
-                            lambda self, oracle, n=count: ({1: sum(oracle.loss() for _ in range(n))}, None))
+        monkeypatch.setattr(
+            METHODS["BSZO"],
+            "estimate",
+            lambda self, oracle, n=count: ({1: sum(oracle.loss() for _ in range(n))}, None),
+        )
         with pytest.raises(TrajectoryError, match=error):
             replay(trajectory, build(model(), "BSZO"), base=BASE)
 
@@ -242,12 +292,16 @@ def test_changed_maths_is_found_not_replayed(tmp_path: Path, monkeypatch: pytest
         ({"steps": 1}, "the optimizer has made 1 steps"),
     ],
 )
-def test_what_does_not_match_is_refused_in_one_line(tmp_path: Path, change: dict[str, Any], error: str) -> None:
+def test_what_does_not_match_is_refused_in_one_line(
+    tmp_path: Path, change: dict[str, Any], error: str
+) -> None:
     recorded(tmp_path / "log", "BSZO", 4)
     change = dict(change)
     module = model(change.pop("dtype", torch.float32))
     next(module.parameters()).requires_grad_(not change.pop("freeze", False))
-    base, to_step, steps = change.pop("base", BASE), change.pop("to_step", None), change.pop("steps", 0)
+    base = change.pop("base", BASE)
+    to_step = change.pop("to_step", None)
+    steps = change.pop("steps", 0)
     optimizer = build(module, change.pop("variant", "BSZO"), **change)
     train(optimizer, steps)
     before = bits(module)
@@ -258,6 +312,7 @@ def test_what_does_not_match_is_refused_in_one_line(tmp_path: Path, change: dict
 
 def test_parameters_in_another_order_are_refused(tmp_path: Path) -> None:
     """Two matrices of one shape: only their names tell."""
+
     def make(swapped: bool) -> Any:
         torch.manual_seed(0)
         module = nn.Sequential(nn.Linear(3, 3, bias=False), nn.Linear(3, 3, bias=False))
@@ -273,9 +328,13 @@ def test_parameters_in_another_order_are_refused(tmp_path: Path) -> None:
 
 def test_first_order_methods_are_refused() -> None:
     module = model()
-    optimizer = bszo.optim.FirstOrder(module.parameters(), algorithm=functools.partial(torch.optim.SGD, lr=0.1))
+    optimizer = bszo.optim.FirstOrder(
+        module.parameters(), algorithm=functools.partial(torch.optim.SGD, lr=0.1)
+    )
     for refused in (optimizer, torch.optim.SGD(module.parameters(), lr=0.1)):
-        with pytest.raises(TrajectoryError, match=f"{type(refused).__name__} follows true gradients"):
+        with pytest.raises(
+            TrajectoryError, match=f"{type(refused).__name__} follows true gradients"
+        ):
             describe(refused, base=BASE)
 
 
@@ -293,7 +352,13 @@ def test_a_skipped_step_moves_nothing_and_counts(tmp_path: Path, variant: str) -
         optimizer.skip()
         train(optimizer, 5)
     trajectory = read(tmp_path / "log")
-    assert [len(step.losses) == 0 for step in trajectory.steps] == [False, False, True, False, False]
+    assert [len(step.losses) == 0 for step in trajectory.steps] == [
+        False,
+        False,
+        True,
+        False,
+        False,
+    ]
     again = build(model(), variant)
     replay(trajectory, again, base=BASE)
     assert bits(again.module) == bits(optimizer.module) and state(again) == state(optimizer)
@@ -332,15 +397,21 @@ def test_thawing_parameters_during_a_run_is_refused(tmp_path: Path) -> None:
     record(optimizer, TrajectoryWriter(tmp_path / "log", describe(optimizer, base=BASE)))
     train(optimizer, 1)
     optimizer.module[2].requires_grad_(False)
-    with pytest.raises(TrajectoryError, match="step 1: other parameters are trained than at the start"):
+    with pytest.raises(
+        TrajectoryError, match="step 1: other parameters are trained than at the start"
+    ):
         train(optimizer, 2)
 
 
 @pytest.mark.parametrize(("backwards", "losses"), [(1, [0.5]), (0, [])])
-def test_a_step_that_used_more_than_losses_is_not_recorded(tmp_path: Path, backwards: int, losses: list[float]) -> None:
+def test_a_step_that_used_more_than_losses_is_not_recorded(
+    tmp_path: Path, backwards: int, losses: list[float]
+) -> None:
     optimizer = build(model(), "MeZO")
     record(optimizer, TrajectoryWriter(tmp_path / "log", describe(optimizer, base=BASE)))
-    oracle = type("Oracle", (), {"params": optimizer.trainable(), "losses": losses, "num_forwards": 1})()
+    oracle = type(
+        "Oracle", (), {"params": optimizer.trainable(), "losses": losses, "num_forwards": 1}
+    )()
     optimizer.num_steps, optimizer.num_backwards = 1, backwards
     with pytest.raises(TrajectoryError, match="step 0: MeZO follows true gradients"):
         optimizer.recorder(optimizer, oracle, {1: 0.5})
@@ -379,8 +450,12 @@ def _continue(path: Path, variant: str, steps: int) -> Any:
 
 
 @pytest.mark.parametrize("variant", ["BSZO", "HiZOO"])
-def test_a_run_that_is_killed_again_and_again_ends_where_it_would_have(tmp_path: Path, variant: str) -> None:
-    whole, seen = recorded(tmp_path / "whole", variant, 60, torch.bfloat16, schedule=True, rounding="stochastic")
+def test_a_run_that_is_killed_again_and_again_ends_where_it_would_have(
+    tmp_path: Path, variant: str
+) -> None:
+    whole, seen = recorded(
+        tmp_path / "whole", variant, 60, torch.bfloat16, schedule=True, rounding="stochastic"
+    )
     path = tmp_path / "log"
     for name in ("tried", "log"):
         empty = build(model(torch.bfloat16), variant, rounding="stochastic")

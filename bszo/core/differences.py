@@ -1,4 +1,5 @@
-"""Directional derivatives from loss values. Python floats, so that no 16-bit quantum enters the difference."""
+"""Directional derivatives from loss values. Python floats, so that no 16-bit quantum enters the
+difference."""
 
 
 def forward_difference(f_plus: float, f_0: float, eps: float) -> float:
@@ -9,4 +10,3 @@ def forward_difference(f_plus: float, f_0: float, eps: float) -> float:
 def central_difference(f_plus: float, f_minus: float, eps: float) -> float:
     """(f(theta + eps z) - f(theta - eps z)) / (2 eps), which is z^T grad f + O(eps^2)."""
     return (f_plus - f_minus) / (2.0 * eps)
-

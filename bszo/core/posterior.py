@@ -1,4 +1,5 @@
-"""The Gaussian belief over the subspace gradient, and its Kalman update (section 3 of the paper)."""
+"""The Gaussian belief over the subspace gradient, and its Kalman update (section 3 of the
+paper)."""
 
 from typing import NamedTuple
 
@@ -35,7 +36,8 @@ def prior(k: int, prior_var: float) -> Belief:
 def condition(belief: Belief, d: Tensor, y: float, noise_var: float) -> Belief:
     """The belief after seeing y = d^T g + nu, nu ~ N(0, noise_var |d|^2).
 
-    K = cov d / (d^T cov d + noise_var |d|^2), mean <- mean + K (y - d^T mean), cov <- cov - K d^T cov.
+    K = cov d / (d^T cov d + noise_var |d|^2), mean <- mean + K (y - d^T mean), cov <- cov - K d^T
+    cov.
 
     Args:
         belief: the belief before.
@@ -54,7 +56,9 @@ def condition(belief: Belief, d: Tensor, y: float, noise_var: float) -> Belief:
     cov_d = belief.cov @ d  # (k,)
     innovation_var = float(d @ cov_d + noise_var * (d @ d))
     if innovation_var <= 0:
-        raise ValueError("the observation has no variance: d is zero, or g is already known along it")
+        raise ValueError(
+            "the observation has no variance: d is zero, or g is already known along it"
+        )
     gain = cov_d / innovation_var  # (k,)
     mean = belief.mean + gain * (y - float(d @ belief.mean))
     cov = belief.cov - torch.outer(gain, cov_d)
@@ -64,8 +68,9 @@ def condition(belief: Belief, d: Tensor, y: float, noise_var: float) -> Belief:
 def most_uncertain_direction(belief: Belief) -> Tensor:
     """argmax over unit d of d^T cov d: the principal eigenvector of cov, (k,).
 
-    A diagonal cov (axis sampling keeps it so) gives the axis of the largest entry, the first of equals, where an
-    eigensolver would be free to pick any. The sign, which no observation depends on, makes the largest entry positive.
+    A diagonal cov (axis sampling keeps it so) gives the axis of the largest entry, the first of
+    equals, where an eigensolver would be free to pick any. The sign, which no observation depends
+    on, makes the largest entry positive.
     """
     diagonal = torch.diagonal(belief.cov)
     if torch.equal(belief.cov, torch.diag(diagonal)):

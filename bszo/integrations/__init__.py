@@ -1,1 +1,2 @@
-"""The optimizers inside what people already have; each module needs the library that it is named after."""
+"""The optimizers inside what people already have; each module needs the library that it is named
+after."""

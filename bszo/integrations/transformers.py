@@ -16,35 +16,49 @@ from bszo.optim import BSZO, FirstOrder, Hybrid, ZerothOrderOptimizer
 
 Method = Callable[..., torch.optim.Optimizer]
 # arguments that act on gradients, on the Trainer's own optimizer, or in training mode alone
-WITHOUT_MEANING = ("optim", "optim_args", "optim_target_modules", "adam_beta1", "adam_beta2", "adam_epsilon",
-                   "max_grad_norm", "gradient_checkpointing", "neftune_noise_alpha")  # fmt: skip
+WITHOUT_MEANING = (
+    "optim",
+    "optim_args",
+    "optim_target_modules",
+    "adam_beta1",
+    "adam_beta2",
+    "adam_epsilon",
+    "max_grad_norm",
+    "gradient_checkpointing",
+    "neftune_noise_alpha",
+)
 
 log = logging.getLogger(__name__)
 
 
 class ZerothOrderTrainer(Trainer):
-    """A Trainer whose step is optimizer.step(closure): the mean loss over the micro-batches that make up the step.
+    """A Trainer whose step is optimizer.step(closure): the mean loss over the micro-batches that
+    make up the step.
 
-    The Trainer's arguments, callbacks, evaluation, checkpoints, resuming and reports are as ever; those that act on
-    gradients, or choose an optimizer, have no meaning (WITHOUT_MEANING): the log says which were set. Micro-batches of
-    `gradient_accumulation_steps` are weighed as the Trainer weighs their gradients: by tokens, where the model's loss
-    can be. The model is in evaluation mode while it is measured, mixed precision has no loss scaler, which losses do
-    not need, and optimizer.pt holds what the method keeps: for BSZO and MeZO a few numbers. Logs gain `num_forwards`,
-    and `sigma_e` and `gain` where the method has them. One process, one device.
+    The Trainer's arguments, callbacks, evaluation, checkpoints, resuming and reports are as ever;
+    those that act on gradients, or choose an optimizer, have no meaning (WITHOUT_MEANING): the log
+    says which were set. Micro-batches of `gradient_accumulation_steps` are weighed as the Trainer
+    weighs their gradients: by tokens, where the model's loss can be. The model is in evaluation
+    mode while it is measured, mixed precision has no loss scaler, which losses do not need, and
+    optimizer.pt holds what the method keeps: for BSZO and MeZO a few numbers. Logs gain
+    `num_forwards`, and `sigma_e` and `gain` where the method has them. One process, one device.
 
     Args:
-        method: (parameter groups, lr=, seed=, module=) -> optimizer, such as `partial(BSZO, k=4)`. The groups carry
-            `args.weight_decay` (biases and norms have none); lr is `args.learning_rate`, seed `args.seed`. First order:
-            `lambda groups, lr, **more: FirstOrder(groups, algorithm=partial(torch.optim.AdamW, lr=lr), **more)`.
+        method: (parameter groups, lr=, seed=, module=) -> optimizer, such as `partial(BSZO, k=4)`.
+            The groups carry `args.weight_decay` (biases and norms have none); lr is
+            `args.learning_rate`, seed `args.seed`. First order: `lambda groups, lr, **more:
+            FirstOrder(groups, algorithm=partial(torch.optim.AdamW, lr=lr), **more)`.
         args, kwargs: as for `transformers.Trainer`.
 
     Raises:
-        OptimError: several processes or devices, torch_compile, another optimizer or its scheduler; from `train`, an
-            argument of the method that is out of range, or a method that is no optimizer of this library.
+        OptimError: several processes or devices, torch_compile, another optimizer or its scheduler;
+            from `train`, an argument of the method that is out of range, or a method that is no
+            optimizer of this library.
         NonFiniteLoss: from `train`; the parameters are where they were before that step.
     """
 
-    loss_is_scaled_for_ga: bool | None = None  # the Trainer's own, which transformers has from 5.19 on
+    # the Trainer's own, which transformers has from 5.19 on
+    loss_is_scaled_for_ga: bool | None = None
 
     def __init__(self, *args: Any, method: Method = BSZO, **kwargs: Any) -> None:
         self.method = method
@@ -57,22 +71,43 @@ class ZerothOrderTrainer(Trainer):
     def _refuse(self) -> None:
         """What would be ignored in silence, or break deep inside: refused here, or said."""
         if self.optimizer is not None:
-            raise OptimError("optimizers: holds an optimizer; method= builds it here, and (None, None) is valid")
+            raise OptimError(
+                "optimizers: holds an optimizer; method= builds it here, and (None, None) is valid"
+            )
         if self.lr_scheduler is not None:
-            raise OptimError("optimizers: holds a scheduler, which is another optimizer's; (None, None) is valid, with"
-                             " lr_scheduler_type= and lr_scheduler_kwargs= of the arguments")
+            raise OptimError(
+                "optimizers: holds a scheduler, which is another optimizer's; (None, None) is"
+                " valid, with lr_scheduler_type= and lr_scheduler_kwargs= of the arguments"
+            )
         if self.optimizer_cls_and_kwargs is not None:
-            raise OptimError("optimizer_cls_and_kwargs: names an optimizer; method= builds it here, and None is valid")
+            raise OptimError(
+                "optimizer_cls_and_kwargs: names an optimizer; method= builds it here, and None is"
+                " valid"
+            )
         if self.args.torch_compile:
-            raise OptimError("torch_compile=True: compiled code does not see weights that are perturbed while it runs;"
-                             " False is valid")
-        if self.args.world_size > 1 or self.args.n_gpu > 1 or self.is_deepspeed_enabled or self.is_fsdp_enabled:
-            raise OptimError(f"ZerothOrderTrainer: {self.args.world_size} processes with {self.args.n_gpu} GPUs each;"
-                             " one process, one device, no DeepSpeed and no FSDP is valid (CUDA_VISIBLE_DEVICES=0)")
+            raise OptimError(
+                "torch_compile=True: compiled code does not see weights that are perturbed while it"
+                " runs; False is valid"
+            )
+        if (
+            self.args.world_size > 1
+            or self.args.n_gpu > 1
+            or self.is_deepspeed_enabled
+            or self.is_fsdp_enabled
+        ):
+            raise OptimError(
+                f"ZerothOrderTrainer: {self.args.world_size} processes with {self.args.n_gpu} GPUs"
+                " each; one process, one device, no DeepSpeed and no FSDP is valid"
+                " (CUDA_VISIBLE_DEVICES=0)"
+            )
         defaults = {field.name: field.default for field in fields(TrainingArguments)}
         values = {name: getattr(self.args, name) for name in WITHOUT_MEANING if name in defaults}
-        if ignored := [f"{name}={value}" for name, value in values.items() if value and value != defaults[name]]:
-            log.warning("ZerothOrderTrainer: without meaning here, and ignored: %s", ", ".join(ignored))
+        if ignored := [
+            f"{name}={value}" for name, value in values.items() if value and value != defaults[name]
+        ]:
+            log.warning(
+                "ZerothOrderTrainer: without meaning here, and ignored: %s", ", ".join(ignored)
+            )
 
     def create_accelerator_and_postprocess(self) -> None:
         super().create_accelerator_and_postprocess()
@@ -83,31 +118,47 @@ class ZerothOrderTrainer(Trainer):
         if self.optimizer is None:
             module: Any = self.model if model is None else model
             decayed = set(self.get_decay_parameter_names(module))
-            named = [(name in decayed, p) for name, p in module.named_parameters() if p.requires_grad]
-            groups = [{"params": [p for decays, p in named if decays is which], "weight_decay": rate}
-                      for which, rate in ((True, self.args.weight_decay), (False, 0.0))]
-            optimizer: Any = self.method([group for group in groups if group["params"]], lr=self.args.learning_rate,
-                                         seed=self.args.seed, module=module)
+            named = [
+                (name in decayed, p) for name, p in module.named_parameters() if p.requires_grad
+            ]
+            groups = [
+                {"params": [p for decays, p in named if decays is which], "weight_decay": rate}
+                for which, rate in ((True, self.args.weight_decay), (False, 0.0))
+            ]
+            optimizer: Any = self.method(
+                [group for group in groups if group["params"]],
+                lr=self.args.learning_rate,
+                seed=self.args.seed,
+                module=module,
+            )
             self._check(optimizer)
-            optimizer.step = partial(self._take, optimizer.step)  # the Trainer's loop calls it without a closure
+            # the Trainer's loop calls it without a closure
+            optimizer.step = partial(self._take, optimizer.step)
             self.optimizer = optimizer
         return self.optimizer
 
     def _check(self, optimizer: object) -> None:
-        """Refuse what takes no step by a closure's loss alone: torch's own would call it and move nothing."""
+        """Refuse what takes no step by a closure's loss alone: torch's own would call it and move
+        nothing."""
         if not isinstance(optimizer, (ZerothOrderOptimizer, FirstOrder, Hybrid)):
-            raise OptimError(f"method: returns a {type(optimizer).__name__}, which backpropagates nothing by itself;"
-                             " FirstOrder(groups, algorithm=...) around it is valid")
+            raise OptimError(
+                f"method: returns a {type(optimizer).__name__}, which backpropagates nothing by"
+                " itself; FirstOrder(groups, algorithm=...) around it is valid"
+            )
         if self.args.fp16 and isinstance(optimizer, (FirstOrder, Hybrid)):
-            log.warning("ZerothOrderTrainer: fp16=True without a loss scaler, which backpropagation needs: small"
-                        " gradients become 0; bf16=True needs none")
+            log.warning(
+                "ZerothOrderTrainer: fp16=True without a loss scaler, which backpropagation needs:"
+                " small gradients become 0; bf16=True needs none"
+            )
 
     def train(self, *args: Any, **kwargs: Any) -> Any:
         """As ever; a step that an earlier call has left half done is forgotten."""
         self._micro_batches.clear()
         return super().train(*args, **kwargs)
 
-    def training_step(self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Any = None) -> Tensor:
+    def training_step(
+        self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Any = None
+    ) -> Tensor:
         """Set a micro-batch aside; its loss is taken, and counted, by the step."""
         model.eval()
         self._measured = model
@@ -146,7 +197,8 @@ class ZerothOrderTrainer(Trainer):
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Add what the method has to say to the logs of training."""
         if "loss" in logs and self.optimizer is not None:
-            method: Any = getattr(self.optimizer, "optimizer", self.optimizer)  # accelerate wraps it
+            # accelerate wraps it
+            method: Any = getattr(self.optimizer, "optimizer", self.optimizer)
             logs["num_forwards"] = method.num_forwards
             if method.last is not None and method.last.noise_var is not None:
                 logs["sigma_e"] = math.sqrt(method.last.noise_var)

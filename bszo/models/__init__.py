@@ -1,4 +1,5 @@
-"""Pretrained language models behind one interface: option scores of masked and causal LMs, and their loss."""
+"""Pretrained language models behind one interface: option scores of masked and causal LMs, and
+their loss."""
 
 from bszo.models.batch import Batch, buckets, collate
 from bszo.models.causal import CausalEncoder

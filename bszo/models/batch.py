@@ -1,4 +1,5 @@
-"""Encoded examples as tensors: padded rows, and the indices that find each option's tokens in the logits."""
+"""Encoded examples as tensors: padded rows, and the indices that find each option's tokens in the
+logits."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -24,8 +25,8 @@ class Batch:
         tokens: (B, O, L) the option's token ids.
         present: (B, O, L) False where an option is shorter than L or an example has fewer options.
         labels: (B,) index of the right option.
-        words: (W,) the tokens of all options, in order, none twice, where each option is one token and an example's
-            options are read at one position; else None.
+        words: (W,) the tokens of all options, in order, none twice, where each option is one token
+            and an example's options are read at one position; else None.
     """
 
     input_ids: Tensor
@@ -39,7 +40,9 @@ class Batch:
     words: Tensor | None
 
 
-def collate(encoded: Sequence[Encoded], *, pad_id: int, device: torch.device | str = "cpu") -> Batch:
+def collate(
+    encoded: Sequence[Encoded], *, pad_id: int, device: torch.device | str = "cpu"
+) -> Batch:
     """One Batch of the examples, in their order, on `device`; ModelError if there are none."""
     if not encoded:
         raise ModelError("a batch needs at least one example, got none")
@@ -56,7 +59,12 @@ def collate(encoded: Sequence[Encoded], *, pad_id: int, device: torch.device | s
     first_row = 0
     for example in encoded:
         for option in example.options:
-            used.append([places.setdefault((first_row + option.row, c), len(places)) for c in option.columns])
+            used.append(
+                [
+                    places.setdefault((first_row + option.row, c), len(places))
+                    for c in option.columns
+                ]
+            )
             tokens.append(option.tokens)
         missing = num_options - len(example.options)
         used += none[:missing]
@@ -67,7 +75,16 @@ def collate(encoded: Sequence[Encoded], *, pad_id: int, device: torch.device | s
     position, present = _padded(used, 0).view(shape), padded != ABSENT
     where = torch.tensor(list(places)).T.contiguous()  # (2, N)
     labels = torch.tensor([example.label for example in encoded])
-    parts = (input_ids, attention_mask, where[0], where[1], position, padded.clamp(min=0), present, labels)
+    parts = (
+        input_ids,
+        attention_mask,
+        where[0],
+        where[1],
+        position,
+        padded.clamp(min=0),
+        present,
+        labels,
+    )
     unique = _words(encoded)
     words = None if unique is None else torch.tensor(unique, device=device)
     return Batch(*(part.to(device) for part in parts), words=words)
@@ -88,7 +105,8 @@ def _words(encoded: Sequence[Encoded]) -> list[int] | None:
 
 
 def buckets(encoded: Sequence[Encoded], max_tokens: int) -> Iterator[list[int]]:
-    """Indices of examples of like length: at most `max_tokens` padded positions, at least one example each.
+    """Indices of examples of like length: at most `max_tokens` padded positions, at least one
+    example each.
 
     Longest first: if memory does not suffice, that shows at once.
     """

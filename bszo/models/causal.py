@@ -1,8 +1,8 @@
 """Options after a prompt, for causal language models.
 
-An option's place is known by construction: prompt and option are one string, tokenised once, and the option
-is the tokens that end behind the prompt's last character. Tokenising the prompt by itself and counting would
-be off by one wherever the tokenizer merges across the border.
+An option's place is known by construction: prompt and option are one string, tokenised once, and
+the option is the tokens that end behind the prompt's last character. Tokenising the prompt by
+itself and counting would be off by one wherever the tokenizer merges across the border.
 """
 
 from collections.abc import Sequence
@@ -20,8 +20,8 @@ class CausalEncoder:
 
     Args:
         tokenizer: a fast tokenizer (character offsets are needed).
-        limit: most tokens of a prompt and an option together; a longer prompt loses its beginning, the same
-            part for every option.
+        limit: most tokens of a prompt and an option together; a longer prompt loses its beginning,
+            the same part for every option.
     """
 
     def __init__(self, tokenizer: Any, limit: int) -> None:
@@ -29,22 +29,28 @@ class CausalEncoder:
         self.limit = limit
 
     def __call__(self, examples: Sequence[Example]) -> list[Encoded]:
-        """Encode examples; raises ModelError naming the example and option that cannot be scored."""
+        """Encode examples; raises ModelError naming the example and option that cannot be
+        scored."""
         for example in examples:
             check_options(example)
         texts = [example.prompt + option for example in examples for option in example.options]
         pieces = tokenise(self.tokenizer, texts)
-        return [self._encode(example, [next(pieces) for _ in example.options]) for example in examples]
+        return [
+            self._encode(example, [next(pieces) for _ in example.options]) for example in examples
+        ]
 
     def _encode(self, example: Example, pieces: list[Piece]) -> Encoded:
-        spans = [_option_span(example, option, p) for option, p in zip(example.options, pieces, strict=True)]
+        spans = [
+            _option_span(example, option, p)
+            for option, p in zip(example.options, pieces, strict=True)
+        ]
         cut = max(0, max(last for _, last in spans) - self.limit)
         keep = pieces[0].text.start  # what the tokenizer puts in front stays
         if min(first for first, _ in spans) - cut < max(keep, 1):
             longest = max(example.options, key=len)
             raise ModelError(
-                f"example {example.id}: no token is left before its options to read them from: at most"
-                f" {self.limit} tokens are allowed, the longest option is {longest!r}"
+                f"example {example.id}: no token is left before its options to read them from: at"
+                f" most {self.limit} tokens are allowed, the longest option is {longest!r}"
             )
         inputs: list[Row] = []
         for piece, (_, last) in zip(pieces, spans, strict=True):
@@ -60,7 +66,8 @@ class CausalEncoder:
 
 
 def _option_span(example: Example, option: str, piece: Piece) -> tuple[int, int]:
-    """The option's first token and the one after its last; a token across the border is the option's."""
+    """The option's first token and the one after its last; a token across the border is the
+    option's."""
     behind = [t for t, end in enumerate(piece.ends) if end > len(example.prompt)]
     if not behind:
         raise ModelError(f"example {example.id}: the tokenizer makes no token of option {option!r}")
@@ -70,8 +77,8 @@ def _option_span(example: Example, option: str, piece: Piece) -> tuple[int, int]
 def _shared_rows(inputs: Sequence[Row]) -> list[Row]:
     """The fewest rows that begin with every input.
 
-    What stands right of a position cannot change its logits, so all single-token options of a prompt share
-    one row, and ride on a longer option's row where there is one.
+    What stands right of a position cannot change its logits, so all single-token options of a
+    prompt share one row, and ride on a longer option's row where there is one.
     """
     rows: list[Row] = []
     for tokens in sorted(inputs, key=len, reverse=True):

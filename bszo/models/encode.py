@@ -1,4 +1,5 @@
-"""An example as token rows and the places in them where its options are read, for both kinds of model."""
+"""An example as token rows and the places in them where its options are read, for both kinds of
+model."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -10,7 +11,8 @@ from bszo.tasks import Example
 
 @dataclass(frozen=True)
 class OptionTokens:
-    """Where one option is read: token `tokens[j]` from the logits at column `columns[j]` of row `row`."""
+    """Where one option is read: token `tokens[j]` from the logits at column `columns[j]` of row
+    `row`."""
 
     row: int
     columns: tuple[int, ...]
@@ -60,16 +62,21 @@ def tokenise(tokenizer: Any, texts: list[str]) -> Iterator[Piece]:
     """One Piece a text."""
     if not texts:
         return
-    out = tokenizer(texts, return_offsets_mapping=True, return_special_tokens_mask=True, verbose=False)
+    out = tokenizer(
+        texts, return_offsets_mapping=True, return_special_tokens_mask=True, verbose=False
+    )
     columns = (out["input_ids"], out["offset_mapping"], out["special_tokens_mask"])
     for ids, offsets, special in zip(*columns, strict=True):
-        ends = [0 if is_special else end for (_, end), is_special in zip(offsets, special, strict=True)]
+        ends = [
+            0 if is_special else end for (_, end), is_special in zip(offsets, special, strict=True)
+        ]
         inside = [i for i, is_special in enumerate(special) if not is_special]
         yield Piece(ids, ends, slice(inside[0], inside[-1] + 1) if inside else slice(0, 0))
 
 
 def check_options(example: Example) -> None:
-    """ModelError unless the example has options, none of them empty, and its label is one of them."""
+    """ModelError unless the example has options, none of them empty, and its label is one of
+    them."""
     if not example.options:
         raise ModelError(f"example {example.id}: it has no options")
     for i, option in enumerate(example.options):
@@ -77,4 +84,6 @@ def check_options(example: Example) -> None:
             raise ModelError(f"example {example.id}: option {i} is empty")
     if not 0 <= example.label < len(example.options):
         last = len(example.options) - 1
-        raise ModelError(f"example {example.id}: label {example.label} is no option's index (0 to {last})")
+        raise ModelError(
+            f"example {example.id}: label {example.label} is no option's index (0 to {last})"
+        )

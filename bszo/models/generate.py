@@ -17,7 +17,8 @@ from bszo.tasks import Example, GenerationTask, token_f1
 
 @dataclass(frozen=True)
 class Question(Encoded):
-    """An encoded example, with the prompt that the model goes on from and the answers that it is held against."""
+    """An encoded example, with the prompt that the model goes on from and the answers that it is
+    held against."""
 
     prompt: tuple[int, ...]
     answers: tuple[str, ...]
@@ -38,8 +39,9 @@ class Questions(Batch):
 class GenerativeModel(LanguageModel):
     """A causal model on a GenerationTask.
 
-    loss = - mean log-probability of the first gold answer's tokens (objective=likelihood), or - mean F1 of what the
-    model generates (objective=f1), which has no gradient: a step function of the parameters.
+    loss = - mean log-probability of the first gold answer's tokens (objective=likelihood), or -
+    mean F1 of what the model generates (objective=f1), which has no gradient: a step function of
+    the parameters.
 
     Args:
         model: the model, tuned or not.
@@ -51,16 +53,24 @@ class GenerativeModel(LanguageModel):
 
     def __init__(self, model: LanguageModel, task: GenerationTask) -> None:
         if model.style != "causal":
-            raise ModelError(f"task={task.name}: {model.name} is masked and writes no answers; take a causal model")
-        super().__init__(model.module, model.tokenizer, style="causal", max_length=model.limit, name=model.name)
+            raise ModelError(
+                f"task={task.name}: {model.name} is masked and writes no answers; take a causal"
+                " model"
+            )
+        super().__init__(
+            model.module, model.tokenizer, style="causal", max_length=model.limit, name=model.name
+        )
         self.task = task
         self.room = self.limit - task.max_new_tokens  # for a prompt
         if self.room < 2:
-            raise ModelError(f"task.max_new_tokens={task.max_new_tokens}: leaves no room in {self.limit} tokens")
+            raise ModelError(
+                f"task.max_new_tokens={task.max_new_tokens}: leaves no room in {self.limit} tokens"
+            )
         self.ends = _tokens_with(self.tokenizer, task.stop)
 
     def encode(self, examples: Sequence[Example]) -> list[Encoded]:
-        """As LanguageModel; a prompt loses its beginning where an answer would find no room behind it."""
+        """As LanguageModel; a prompt loses its beginning where an answer would find no room behind
+        it."""
         pieces = tokenise(self.tokenizer, [example.prompt for example in examples])
         encoded: list[Encoded] = []
         for plain, example, piece in zip(super().encode(examples), examples, pieces, strict=True):
@@ -78,23 +88,31 @@ class GenerativeModel(LanguageModel):
         """The task's objective, a float32 scalar."""
         if self.task.objective == "likelihood":
             return -self.scores(batch)[:, 0].mean()
-        every = len(batch.asked) * (max(question.length for question in batch.asked) + self.task.max_new_tokens)
+        every = len(batch.asked) * (
+            max(question.length for question in batch.asked) + self.task.max_new_tokens
+        )
         return torch.tensor(-self.mean_f1(batch.asked, max_tokens=every))
 
     def mean_f1(self, questions: Sequence[Any], *, max_tokens: int) -> float:
         """Mean over questions of the best token F1 over the gold answers, in [0, 1]."""
         texts = self.answer(questions, max_tokens=max_tokens)
-        return sum(token_f1(text, q.answers) for text, q in zip(texts, questions, strict=True)) / len(questions)
+        return sum(
+            token_f1(text, q.answers) for text, q in zip(texts, questions, strict=True)
+        ) / len(questions)
 
     @torch.no_grad()
     def answer(self, questions: Sequence[Question], *, max_tokens: int) -> list[str]:
-        """What the model writes behind each prompt, up to the task's stop, without outer blanks; in input order.
+        """What the model writes behind each prompt, up to the task's stop, without outer blanks; in
+        input order.
 
-        Prompts of like length share a batch of at most `max_tokens` padded positions, new tokens included.
+        Prompts of like length share a batch of at most `max_tokens` padded positions, new tokens
+        included.
         """
         texts = [""] * len(questions)
         for bucket in self._buckets(questions, max_tokens):
-            for i, new in zip(bucket, self._greedy([questions[i].prompt for i in bucket]), strict=True):
+            for i, new in zip(
+                bucket, self._greedy([questions[i].prompt for i in bucket]), strict=True
+            ):
                 text = self.tokenizer.decode(new, skip_special_tokens=True)
                 texts[i] = text.split(self.task.stop)[0].strip()
         return texts
@@ -105,21 +123,34 @@ class GenerativeModel(LanguageModel):
             if not getattr(self.module, "prompt_encoder", None):
                 yield bucket
                 continue
-            # padding would stand between virtual tokens and the text, where rotary positions count it
+            # padding would stand between virtual tokens and the text, where rotary positions count
+            # it
             lengths = {len(questions[i].prompt) for i in bucket}
-            yield from ([i for i in bucket if len(questions[i].prompt) == length] for length in sorted(lengths))
+            yield from (
+                [i for i in bucket if len(questions[i].prompt) == length]
+                for length in sorted(lengths)
+            )
 
     def _greedy(self, prompts: Sequence[tuple[int, ...]]) -> list[list[int]]:
         """The new tokens of each prompt, the most probable one each time, padded on the left."""
         width = max(map(len, prompts))
-        ids = torch.tensor([[self.pad_id] * (width - len(row)) + list(row) for row in prompts], device=self.device)
-        mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in prompts], device=self.device)
+        ids = torch.tensor(
+            [[self.pad_id] * (width - len(row)) + list(row) for row in prompts], device=self.device
+        )
+        mask = torch.tensor(
+            [[0] * (width - len(row)) + [1] * len(row) for row in prompts], device=self.device
+        )
         module: Any = self.module
         with _without_own_settings(module):
             out = module.generate(
-                input_ids=ids, attention_mask=mask, do_sample=False, num_beams=1, eos_token_id=self.ends,
-                pad_token_id=self.pad_id, max_new_tokens=self.task.max_new_tokens,
-            )  # fmt: skip
+                input_ids=ids,
+                attention_mask=mask,
+                do_sample=False,
+                num_beams=1,
+                eos_token_id=self.ends,
+                pad_token_id=self.pad_id,
+                max_new_tokens=self.task.max_new_tokens,
+            )
         return out[:, width:].tolist()
 
 
@@ -141,7 +172,8 @@ class _Width:
 
 @contextmanager
 def _without_own_settings(module: nn.Module) -> Iterator[None]:
-    """A model's folder may ask for a repetition penalty, forced or forbidden tokens: good for chats, not greedy."""
+    """A model's folder may ask for a repetition penalty, forced or forbidden tokens: good for
+    chats, not greedy."""
     from transformers import GenerationConfig, PreTrainedModel
 
     # the outermost one: below adapters' wrappers
@@ -157,4 +189,6 @@ def _tokens_with(tokenizer: Any, stop: str) -> list[int]:
     """Every token that ends a text: those that hold `stop`, and the end of the sequence."""
     texts = tokenizer.batch_decode([[i] for i in range(len(tokenizer))])
     ends = {i for i, text in enumerate(texts) if stop in text}
-    return sorted(ends | ({tokenizer.eos_token_id} if tokenizer.eos_token_id is not None else set()))
+    return sorted(
+        ends | ({tokenizer.eos_token_id} if tokenizer.eos_token_id is not None else set())
+    )

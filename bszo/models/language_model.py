@@ -1,4 +1,5 @@
-"""One interface over masked and causal language models: examples in; option scores, losses, answers out."""
+"""One interface over masked and causal language models: examples in; option scores, losses, answers
+out."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
@@ -19,8 +20,8 @@ from bszo.tasks import Example
 def num_positions(module: nn.Module) -> int | None:
     """Tokens that the model has positions for; None if its configuration sets no bound.
 
-    RoBERTa-like models count positions from the padding index up, so that 514 embeddings hold 512 tokens:
-    seen in the embedding itself, not in the model's name.
+    RoBERTa-like models count positions from the padding index up, so that 514 embeddings hold 512
+    tokens: seen in the embedding itself, not in the model's name.
     """
     for name, part in module.named_modules():
         if (
@@ -35,8 +36,8 @@ def num_positions(module: nn.Module) -> int | None:
 class LanguageModel:
     """A pretrained module with its tokenizer, scoring the options of examples.
 
-    score(option) = mean log-probability of its tokens after the prompt (causal), or of its token at the mask
-    (masked); loss = mean softmax cross entropy over each example's scores.
+    score(option) = mean log-probability of its tokens after the prompt (causal), or of its token at
+    the mask (masked); loss = mean softmax cross entropy over each example's scores.
 
     Args:
         module: an LM of `transformers`, plain or wrapped by adapters.
@@ -49,7 +50,8 @@ class LanguageModel:
         limit: the tokens a row may really have.
 
     Raises:
-        ModelError: a slow tokenizer, one without a mask token for a masked model, or max_length below 2.
+        ModelError: a slow tokenizer, one without a mask token for a masked model, or max_length
+            below 2.
     """
 
     def __init__(
@@ -62,7 +64,9 @@ class LanguageModel:
         name: str,
     ) -> None:
         if not tokenizer.is_fast:
-            raise ModelError(f"{name}: its tokenizer gives no character offsets; a tokenizer.json is needed")
+            raise ModelError(
+                f"{name}: its tokenizer gives no character offsets; a tokenizer.json is needed"
+            )
         if max_length < 2:
             raise ModelError(f"model.max_length={max_length}: must be at least 2")
         self.module = module
@@ -70,8 +74,11 @@ class LanguageModel:
         self.style: Literal["causal", "masked"] = style
         self.name = name
         self.limit = min(max_length, num_positions(module) or max_length)
-        self._encoder = (CausalEncoder if style == "causal" else MaskedEncoder)(tokenizer, self.limit)
-        ids = (tokenizer.pad_token_id, tokenizer.eos_token_id, 0)  # any id does where the model never looks
+        self._encoder = (CausalEncoder if style == "causal" else MaskedEncoder)(
+            tokenizer, self.limit
+        )
+        # any id does where the model never looks
+        ids = (tokenizer.pad_token_id, tokenizer.eos_token_id, 0)
         self.pad_id: int = next(i for i in ids if i is not None)
 
     @property
@@ -83,7 +90,8 @@ class LanguageModel:
         """Tokenise examples, each prompt + option once; `Encoded.truncated` says which were cut.
 
         Raises:
-            ModelError: an option without a token, a masked option of several, or no room for an option.
+            ModelError: an option without a token, a masked option of several, or no room for an
+                option.
         """
         return self._encoder(examples)
 
@@ -92,7 +100,8 @@ class LanguageModel:
         return collate(encoded, pad_id=self.pad_id, device=self.device)
 
     def scores(self, batch: Batch) -> Tensor:
-        """Mean log-probability of each option, (B, O) float32; -inf where an example has no such option."""
+        """Mean log-probability of each option, (B, O) float32; -inf where an example has no such
+        option."""
         return option_scores(self.module, batch, causal=self.style == "causal")
 
     def loss(self, batch: Batch) -> Tensor:
@@ -104,7 +113,8 @@ class LanguageModel:
         return option_logits(self.module, batch, causal=self.style == "causal")
 
     def score_all(self, encoded: Sequence[Encoded], *, max_tokens: int) -> Tensor:
-        """Scores of all examples, (len(encoded), O) float32 on the CPU, in input order, without gradients.
+        """Scores of all examples, (len(encoded), O) float32 on the CPU, in input order, without
+        gradients.
 
         Examples of like length share a forward pass of at most `max_tokens` padded positions.
 
@@ -114,11 +124,13 @@ class LanguageModel:
         return self._over_buckets(self.scores, encoded, max_tokens)
 
     def logits(self, encoded: Sequence[Encoded], *, max_tokens: int) -> Tensor:
-        """`score_all` up to a constant an example, which neither a choice nor a loss depends on; often far cheaper."""
+        """`score_all` up to a constant an example, which neither a choice nor a loss depends on;
+        often far cheaper."""
         return self._over_buckets(self._comparable, encoded, max_tokens)
 
     def predict(self, encoded: Sequence[Encoded], *, max_tokens: int) -> list[int]:
-        """Index of each example's best option, in input order; the lowest of equals. Raises as score_all."""
+        """Index of each example's best option, in input order; the lowest of equals. Raises as
+        score_all."""
         return self.logits(encoded, max_tokens=max_tokens).argmax(-1).tolist() if encoded else []
 
     def _over_buckets(
@@ -133,6 +145,7 @@ class LanguageModel:
         for example, row in zip(encoded, out, strict=True):
             if not row[: len(example.options)].isfinite().all():
                 raise ModelError(
-                    f"{self.name}: example {example.id} has option scores {row.tolist()}, not finite"
+                    f"{self.name}: example {example.id} has option scores {row.tolist()}, not"
+                    " finite"
                 )
         return out

@@ -1,4 +1,5 @@
-"""A pretrained model and its tokenizer by path: safetensors only, no code from the model's folder."""
+"""A pretrained model and its tokenizer by path: safetensors only, no code from the model's
+folder."""
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -29,15 +30,16 @@ def load_model(
     """The model at `path`, in eval mode, as a LanguageModel.
 
     Args:
-        path: a folder in Hugging Face format, `asset:NAME` for a model of this package, or a hub name.
+        path: a folder in Hugging Face format, `asset:NAME` for a model of this package, or a hub
+            name.
         dtype: of the parameters.
         device: where they go.
         kind: masked or causal; auto reads it from the configuration's architectures.
         revision: branch, tag or commit on the hub; None for its main branch.
         max_length: most tokens of a row; the model's own number of positions bounds it too.
         name: label for logs and records; None for the path's last part.
-        device_map: spreads the model over several GPUs (accelerate): auto, balanced, or {module: device}; None puts all
-            of it on `device`.
+        device_map: spreads the model over several GPUs (accelerate): auto, balanced, or {module:
+            device}; None puts all of it on `device`.
 
     Raises:
         ModelError: one line that names the path or argument and what is missing, wrong or refused.
@@ -50,14 +52,21 @@ def load_model(
     if folder is None and revision is not None:
         source["revision"] = revision
     if isinstance(device_map, str) and device_map not in SPREADS:
-        raise ModelError(f"model.device_map={device_map}: must be one of {', '.join(SPREADS)}, or {{module: device}}")
+        raise ModelError(
+            f"model.device_map={device_map}: must be one of {', '.join(SPREADS)}, or {{module:"
+            " device}"
+        )
     _refuse_offload(path, device_map.values() if isinstance(device_map, dict) else ())
     with _quiet():
-        style, tokenizer, module = _read(source, path, folder is not None, kind, DTYPES[dtype], device_map)
+        style, tokenizer, module = _read(
+            source, path, folder is not None, kind, DTYPES[dtype], device_map
+        )
     _refuse_offload(path, (parameter.device.type for parameter in module.parameters()))
     num_rows = module.get_input_embeddings().weight.shape[0]
     if len(tokenizer) > num_rows:
-        raise ModelError(f"model {path}: its tokenizer has {len(tokenizer)} tokens, its embedding {num_rows}")
+        raise ModelError(
+            f"model {path}: its tokenizer has {len(tokenizer)} tokens, its embedding {num_rows}"
+        )
     if device_map is None:
         module.to(torch.device(device))
     module.eval()
@@ -76,16 +85,18 @@ def check_placement(dtype: str, device: str) -> None:
 
 
 def _refuse_offload(path: str, devices: Iterable[int | str]) -> None:
-    """accelerate keeps the weights that find no room on a CPU or a disk, and a shadow of them on `meta`."""
+    """accelerate keeps the weights that find no room on a CPU or a disk, and a shadow of them on
+    `meta`."""
     if away := [device for device in devices if device in ("disk", "meta")]:
         raise ModelError(
-            f"model {path}: its device_map leaves weights on {away[0]}; offloaded weights cannot be perturbed:"
-            " more or larger GPUs, or a smaller precision, are needed"
+            f"model {path}: its device_map leaves weights on {away[0]}; offloaded weights cannot be"
+            " perturbed: more or larger GPUs, or a smaller precision, are needed"
         )
 
 
 def one_line(error: BaseException) -> str:
-    """The first sentence of an exception's message without its line breaks, cut to 240 characters."""
+    """The first sentence of an exception's message without its line breaks, cut to 240
+    characters."""
     text = " ".join(str(error).split()).split(". ")[0]
     return text if len(text) <= 240 else text[:237] + "..."
 
@@ -109,13 +120,18 @@ def _read(
     auto: Any = AutoModelForMaskedLM if style == "masked" else AutoModelForCausalLM
     with _reading("weights", path, on_disk):
         module, info = auto.from_pretrained(
-            **source, config=config, dtype=dtype, device_map=device_map, use_safetensors=True, output_loading_info=True
+            **source,
+            config=config,
+            dtype=dtype,
+            device_map=device_map,
+            use_safetensors=True,
+            output_loading_info=True,
         )
     missing = sorted(info["missing_keys"])
     if missing:  # transformers would go on with random numbers there
         raise ModelError(
-            f"model {path}: its safetensors lack {missing[0]} (the first of {len(missing)} missing tensors),"
-            f" which a {style} language model needs"
+            f"model {path}: its safetensors lack {missing[0]} (the first of {len(missing)} missing"
+            f" tensors), which a {style} language model needs"
         )
     return style, tokenizer, module
 
@@ -135,7 +151,8 @@ def _style(architectures: list[str], kind: str, path: str) -> Literal["masked", 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """No warnings and no progress bars from transformers inside; its settings are as before afterwards."""
+    """No warnings and no progress bars from transformers inside; its settings are as before
+    afterwards."""
     from transformers.utils import logging
 
     verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
@@ -155,14 +172,25 @@ def _reading(what: str, path: str, on_disk: bool) -> Iterator[None]:
     from huggingface_hub.errors import StrictDataclassError
     from safetensors import SafetensorError
 
-    expected = (ArithmeticError, AssertionError, AttributeError, ImportError, LookupError, OSError, RuntimeError,
-                TypeError, ValueError)  # fmt: skip
+    expected = (
+        ArithmeticError,
+        AssertionError,
+        AttributeError,
+        ImportError,
+        LookupError,
+        OSError,
+        RuntimeError,
+        TypeError,
+        ValueError,
+    )
     try:
         yield
     except (*expected, SafetensorError, StrictDataclassError) as error:
         if on_disk:
-            raise ModelError(f"model {path}: its {what} cannot be read: {one_line(error)}") from error
+            raise ModelError(
+                f"model {path}: its {what} cannot be read: {one_line(error)}"
+            ) from error
         raise ModelError(
-            f"model {path}: no folder of that name, and its {what} could not be had from the hub; a folder"
-            f" loads with model=local model.path=DIR ({one_line(error)})"
+            f"model {path}: no folder of that name, and its {what} could not be had from the hub; a"
+            f" folder loads with model=local model.path=DIR ({one_line(error)})"
         ) from error

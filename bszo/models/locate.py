@@ -1,4 +1,5 @@
-"""What a model's path means (a folder, a model of this package, a hub name); is the folder complete."""
+"""What a model's path means (a folder, a model of this package, a hub name); is the folder
+complete."""
 
 import importlib.resources
 import json
@@ -14,7 +15,8 @@ def locate(path: str) -> Path | None:
     """The model's folder, checked for its files; None for a hub name.
 
     Raises:
-        ModelError: a path that is neither, or a folder without configuration, safetensors or tokenizer.
+        ModelError: a path that is neither, or a folder without configuration, safetensors or
+            tokenizer.
     """
     in_package = path.startswith(ASSET)
     try:
@@ -28,16 +30,23 @@ def locate(path: str) -> Path | None:
         raise ModelError(
             f"model.path={path}: is a file; give the folder with its config.json and safetensors"
         )
-    if not path or path.startswith((".", "/", "~")) or path.count("/") > 1:  # no hub name looks like this
+    # no hub name looks like this
+    if not path or path.startswith((".", "/", "~")) or path.count("/") > 1:
         raise ModelError(f"model.path={path}: there is no such folder")
     return None
 
 
 def _asset(name: str) -> Path:
     assets = Path(str(importlib.resources.files("bszo.models"))) / "assets"
-    names = sorted(folder.name for folder in assets.iterdir() if folder.is_dir()) if assets.is_dir() else []
+    names = (
+        sorted(folder.name for folder in assets.iterdir() if folder.is_dir())
+        if assets.is_dir()
+        else []
+    )
     if name not in names:
-        raise ModelError(f"model.path={ASSET}{name}: not one of this package's: {', '.join(names) or 'none'}")
+        raise ModelError(
+            f"model.path={ASSET}{name}: not one of this package's: {', '.join(names) or 'none'}"
+        )
     return assets / name
 
 
@@ -45,26 +54,46 @@ def _check_folder(folder: Path, path: str) -> None:
     """Refuse early, by file name, what transformers would report in many lines, or take."""
     if not (folder / "config.json").is_file():
         raise ModelError(f"model {path}: the folder has no config.json")
-    if (folder / "adapter_config.json").is_file():  # transformers would load the model that it names instead
-        raise ModelError(f"model {path}: the folder holds an adapter (adapter_config.json), not a model")
+    # transformers would load the model that it names instead
+    if (folder / "adapter_config.json").is_file():
+        raise ModelError(
+            f"model {path}: the folder holds an adapter (adapter_config.json), not a model"
+        )
     if not any(folder.glob("*.safetensors")):
-        pickled = sorted(file.name for end in ("bin", "pt", "pth") for file in folder.glob(f"*.{end}"))
-        found = f"{', '.join(pickled)} only, and a pickle can run code when read" if pickled else "no weights"
+        pickled = sorted(
+            file.name for end in ("bin", "pt", "pth") for file in folder.glob(f"*.{end}")
+        )
+        found = (
+            f"{', '.join(pickled)} only, and a pickle can run code when read"
+            if pickled
+            else "no weights"
+        )
         raise ModelError(f"model {path}: the folder has {found}; *.safetensors is needed")
     _check_index(folder, path)
     if not any((folder / file).is_file() for file in TOKENIZER_FILES):
-        raise ModelError(f"model {path}: the folder has no tokenizer (none of {', '.join(TOKENIZER_FILES)})")
+        raise ModelError(
+            f"model {path}: the folder has no tokenizer (none of {', '.join(TOKENIZER_FILES)})"
+        )
 
 
 def _check_index(folder: Path, path: str) -> None:
-    """Every shard that an index names is a safetensors file of this folder: transformers would read any other kind."""
+    """Every shard that an index names is a safetensors file of this folder: transformers would read
+    any other kind."""
     index = folder / "model.safetensors.index.json"
     if not index.is_file():
         return
     try:
         shards = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
     except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
-        raise ModelError(f"model {path}: its {index.name} cannot be read ({type(error).__name__})") from error
+        raise ModelError(
+            f"model {path}: its {index.name} cannot be read ({type(error).__name__})"
+        ) from error
     for shard in shards:
-        if not isinstance(shard, str) or Path(shard).name != shard or not shard.endswith(".safetensors"):
-            raise ModelError(f"model {path}: its {index.name} names {shard!r:.80}; *.safetensors in it is needed")
+        if (
+            not isinstance(shard, str)
+            or Path(shard).name != shard
+            or not shard.endswith(".safetensors")
+        ):
+            raise ModelError(
+                f"model {path}: its {index.name} names {shard!r:.80}; *.safetensors in it is needed"
+            )

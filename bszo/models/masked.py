@@ -11,13 +11,13 @@ from bszo.tasks import MASK, Example
 class MaskedEncoder:
     """One row an example; every option is one token, read at the mask.
 
-    An option is tokenised as written: a mask token that takes the blank before it (RoBERTa's) leaves it to
-    the option's own leading blank whether " Yes" or "Yes" is meant.
+    An option is tokenised as written: a mask token that takes the blank before it (RoBERTa's)
+    leaves it to the option's own leading blank whether " Yes" or "Yes" is meant.
 
     Args:
         tokenizer: a fast tokenizer with a mask token.
-        limit: most tokens of a row, special tokens included; of a longer row the longer side of the mask is
-            cut, the left one at its beginning, the right one at its end.
+        limit: most tokens of a row, special tokens included; of a longer row the longer side of the
+            mask is cut, the left one at its beginning, the right one at its end.
 
     Raises:
         ModelError: no mask token.
@@ -44,7 +44,10 @@ class MaskedEncoder:
         words = self._words(sorted({option for example in examples for option in example.options}))
         texts = [example.prompt.replace(MASK, self.mask) for example in examples]
         pieces = tokenise(self.tokenizer, texts)
-        return [self._encode(example, piece, words) for example, piece in zip(examples, pieces, strict=True)]
+        return [
+            self._encode(example, piece, words)
+            for example, piece in zip(examples, pieces, strict=True)
+        ]
 
     def _words(self, options: list[str]) -> dict[str, int]:
         """The one token of every option."""
@@ -62,21 +65,28 @@ class MaskedEncoder:
     def _encode(self, example: Example, piece: Piece, words: dict[str, int]) -> Encoded:
         tokens = [words[option] for option in example.options]
         if len(set(tokens)) < len(tokens):
-            raise ModelError(f"example {example.id}: two of the options {example.options} are the same token")
+            raise ModelError(
+                f"example {example.id}: two of the options {example.options} are the same token"
+            )
         at = self._mask_position(example, piece)
         left, right = at - piece.text.start, piece.text.stop - at - 1  # tokens on each side
         room = self.limit - (len(piece.ids) - left - right)
         if room < 0:
-            raise ModelError(f"example {example.id}: at most {self.limit} tokens leave no room for the mask")
+            raise ModelError(
+                f"example {example.id}: at most {self.limit} tokens leave no room for the mask"
+            )
         keep_left = min(left, max(room // 2, room - right))
         keep_right = min(right, room - keep_left)
         start, end = piece.ids[: piece.text.start], piece.ids[piece.text.stop :]
         row = (*start, *piece.ids[at - keep_left : at + 1 + keep_right], *end)
         options = tuple(OptionTokens(0, (len(start) + keep_left,), (token,)) for token in tokens)
-        return Encoded(example.id, example.label, (row,), options, truncated=len(row) < len(piece.ids))
+        return Encoded(
+            example.id, example.label, (row,), options, truncated=len(row) < len(piece.ids)
+        )
 
     def _mask_position(self, example: Example, piece: Piece) -> int:
-        """The token of the prompt's own gap; a text may happen to hold the tokenizer's mask token, too."""
+        """The token of the prompt's own gap; a text may happen to hold the tokenizer's mask token,
+        too."""
         behind = example.prompt.index(MASK) + len(self.mask)
         for t, (token, end) in enumerate(zip(piece.ids, piece.ends, strict=True)):
             if token == self.mask_id and end >= behind:

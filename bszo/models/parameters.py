@@ -1,4 +1,5 @@
-"""A module's parameters for an optimizer and for a record: groups for weight decay, and a fingerprint."""
+"""A module's parameters for an optimizer and for a record: groups for weight decay, and a
+fingerprint."""
 
 import hashlib
 from typing import Any
@@ -14,7 +15,8 @@ NORMS = (nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
 def parameter_groups(module: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
     """Trainable parameters as `params=` for an optimizer: matrices decay, biases and norms do not.
 
-    Frozen parameters are left out, tied ones come once, and with `weight_decay` 0 there is a single group.
+    Frozen parameters are left out, tied ones come once, and with `weight_decay` 0 there is a single
+    group.
 
     Raises:
         ModelError: no parameter is trainable.
@@ -25,18 +27,27 @@ def parameter_groups(module: nn.Module, weight_decay: float) -> list[dict[str, A
     if weight_decay == 0:
         return [{"params": trainable, "weight_decay": 0.0}]
     norms = {
-        id(p) for part in module.modules() if isinstance(part, NORMS) for p in part.parameters(recurse=False)
+        id(p)
+        for part in module.modules()
+        if isinstance(part, NORMS)
+        for p in part.parameters(recurse=False)
     }
     plain = [p for p in trainable if p.ndim < 2 or id(p) in norms]
     decayed = [p for p in trainable if p.ndim >= 2 and id(p) not in norms]
-    groups = [{"params": decayed, "weight_decay": weight_decay}, {"params": plain, "weight_decay": 0.0}]
+    groups = [
+        {"params": decayed, "weight_decay": weight_decay},
+        {"params": plain, "weight_decay": 0.0},
+    ]
     return [group for group in groups if group["params"]]
 
 
 def weights_fingerprint(module: nn.Module) -> str:
-    """SHA-256 over name, dtype, shape and raw bytes of every parameter, tied ones once, in order of name."""
+    """SHA-256 over name, dtype, shape and raw bytes of every parameter, tied ones once, in order of
+    name."""
     digest = hashlib.sha256()
     for name, parameter in sorted(module.named_parameters()):
         digest.update(f"{name} {parameter.dtype} {tuple(parameter.shape)}\n".encode())
-        digest.update(parameter.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+        digest.update(
+            parameter.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data
+        )
     return digest.hexdigest()

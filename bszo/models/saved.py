@@ -1,4 +1,5 @@
-"""Trained parameters as files: an adapter in peft's own format, a probe's head, or a whole model in transformers'."""
+"""Trained parameters as files: an adapter in peft's own format, a probe's head, or a whole model in
+transformers'."""
 
 import shutil
 import tempfile
@@ -12,7 +13,8 @@ from bszo.models.tuning import REFUSALS, attached, kind_of, limit_beside, wrappe
 
 
 def save_tuned(model: LanguageModel, folder: Path) -> None:
-    """What was trained, whole or not at all: an adapter in peft's own format, else the model in transformers'.
+    """What was trained, whole or not at all: an adapter in peft's own format, else the model in
+    transformers'.
 
     Raises:
         ModelError: the folder is there already, or cannot be written; nothing is left behind.
@@ -25,10 +27,13 @@ def save_tuned(model: LanguageModel, folder: Path) -> None:
     module: Any = model.module
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", suffix=".tmp", dir=folder.parent))
+        temporary = Path(
+            tempfile.mkdtemp(prefix=f".{folder.name}-", suffix=".tmp", dir=folder.parent)
+        )
         try:
             if isinstance(module, PeftModel):
-                module.save_pretrained(str(temporary), save_embedding_layers=False)  # "auto" asks the hub
+                # "auto" asks the hub
+                module.save_pretrained(str(temporary), save_embedding_layers=False)
             else:
                 module.config._name_or_path = ""  # the base's path is its owner's
                 module.save_pretrained(temporary)
@@ -37,7 +42,8 @@ def save_tuned(model: LanguageModel, folder: Path) -> None:
             temporary.rename(folder)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
-    except (OSError, SafetensorError, ValueError) as error:  # transformers refuses to save what it finds contradictory
+    # transformers refuses to save what it finds contradictory
+    except (OSError, SafetensorError, ValueError) as error:
         raise ModelError(f"{folder}: cannot be written ({one_line(error)})") from error
 
 
@@ -47,15 +53,27 @@ def load_tuned(model: LanguageModel, folder: Path) -> LanguageModel:
     Raises:
         ModelError: no adapter in the folder, a damaged one, or one of another model.
     """
-    from peft import PeftConfig, get_peft_model_state_dict, load_peft_weights, set_peft_model_state_dict
+    from peft import (
+        PeftConfig,
+        get_peft_model_state_dict,
+        load_peft_weights,
+        set_peft_model_state_dict,
+    )
     from safetensors import SafetensorError
 
-    missing = [name for name in ("adapter_config.json", "adapter_model.safetensors") if not (folder / name).is_file()]
+    missing = [
+        name
+        for name in ("adapter_config.json", "adapter_model.safetensors")
+        if not (folder / name).is_file()
+    ]
     if missing:
-        raise ModelError(f"adapter {folder}: has no {missing[0]}; a folder that peft has written is needed")
+        raise ModelError(
+            f"adapter {folder}: has no {missing[0]}; a folder that peft has written is needed"
+        )
     try:
         config: Any = PeftConfig.from_pretrained(str(folder))
-        config.inference_mode = False  # peft writes True, and its from_pretrained has virtual tokens stay so
+        # peft writes True, and its from_pretrained has virtual tokens stay so
+        config.inference_mode = False
         config.base_model_name_or_path = None  # the base is at hand
         module = attached(model, config, seed=0)
         weights = load_peft_weights(str(folder), device=str(model.device))
@@ -63,6 +81,8 @@ def load_tuned(model: LanguageModel, folder: Path) -> LanguageModel:
             raise ValueError("its tensors have other names")
         set_peft_model_state_dict(module, weights)
     except (*REFUSALS, OSError, SafetensorError) as error:
-        raise ModelError(f"adapter {folder}: does not fit {kind_of(model)}: {one_line(error)}") from error
+        raise ModelError(
+            f"adapter {folder}: does not fit {kind_of(model)}: {one_line(error)}"
+        ) from error
     num_tokens = getattr(config, "num_virtual_tokens", 0)
     return wrapped(model, module, limit_beside(model, num_tokens) if num_tokens else model.limit)

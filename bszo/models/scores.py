@@ -18,27 +18,33 @@ def position_logits(module: nn.Module, batch: Batch, *, causal: bool) -> Tensor:
 
 
 def option_scores(module: nn.Module, batch: Batch, *, causal: bool) -> Tensor:
-    """Mean log-probability of each option's tokens, (B, O) float32; -inf where there is no such option."""
+    """Mean log-probability of each option's tokens, (B, O) float32; -inf where there is no such
+    option."""
     return _scores(position_logits(module, batch, causal=causal), batch)
 
 
 def option_logits(module: nn.Module, batch: Batch, *, causal: bool) -> Tensor:
-    """`option_scores` up to a number that an example's options share: all that a softmax or a maximum over them sees.
+    """`option_scores` up to a number that an example's options share: all that a softmax or a
+    maximum over them sees.
 
-    Where each option is one token and an example's are read at one place, that number is the normaliser over the
-    vocabulary, and leaving it out spares all rows of the output layer but the options' own.
+    Where each option is one token and an example's are read at one place, that number is the
+    normaliser over the vocabulary, and leaving it out spares all rows of the output layer but the
+    options' own.
     """
     logits, narrow = head.run(module, _inputs(batch, causal), batch, batch.words)
     if not narrow or batch.words is None:
         return _scores(logits, batch)
     logits = logits.float().to(batch.tokens.device)  # (N, W)
-    word = torch.searchsorted(batch.words, batch.tokens[..., 0].contiguous()).clamp(max=len(batch.words) - 1)  # (B, O)
+    # (B, O)
+    word = torch.searchsorted(batch.words, batch.tokens[..., 0].contiguous()).clamp(
+        max=len(batch.words) - 1
+    )
     return torch.where(batch.present[..., 0], logits[batch.position[..., 0], word], -torch.inf)
 
 
 def _inputs(batch: Batch, causal: bool) -> dict[str, Any]:
-    """A causal model gets no attention mask: padding stands on the right, where no position of interest can see it,
-    and plain causal attention is the faster kernel."""
+    """A causal model gets no attention mask: padding stands on the right, where no position of
+    interest can see it, and plain causal attention is the faster kernel."""
     more = {"use_cache": False} if causal else {"attention_mask": batch.attention_mask}
     return {"input_ids": batch.input_ids, **more}
 

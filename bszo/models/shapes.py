@@ -1,4 +1,5 @@
-"""The papers' architectures with random weights, for benchmarks: time and memory do not depend on values."""
+"""The papers' architectures with random weights, for benchmarks: time and memory do not depend on
+values."""
 
 from pathlib import Path
 from typing import Any, Literal
@@ -24,8 +25,11 @@ def _opt(hidden_size: int, num_hidden_layers: int, num_attention_heads: int) -> 
     }
 
 
-def _llama_2(hidden_size: int, intermediate_size: int, num_hidden_layers: int, num_heads: int) -> dict[str, Any]:
-    """LLaMA-2 (Touvron et al. 2023, arXiv 2307.09288) up to 13B: as many key-value heads as heads."""
+def _llama_2(
+    hidden_size: int, intermediate_size: int, num_hidden_layers: int, num_heads: int
+) -> dict[str, Any]:
+    """LLaMA-2 (Touvron et al. 2023, arXiv 2307.09288) up to 13B: as many key-value heads as
+    heads."""
     return {
         "model_type": "llama",
         "vocab_size": 32000,
@@ -76,9 +80,14 @@ MASKED = frozenset({"roberta", "bert"})  # model types whose language model is a
 
 
 def random_model(
-    name: str, *, dtype: Literal["float32", "float16", "bfloat16"], device: str = "cpu", seed: int = 0
+    name: str,
+    *,
+    dtype: Literal["float32", "float16", "bfloat16"],
+    device: str = "cpu",
+    seed: int = 0,
 ) -> nn.Module:
-    """A language model of a real architecture, matrices N(0, 0.02^2), biases 0, norms 1, in eval mode.
+    """A language model of a real architecture, matrices N(0, 0.02^2), biases 0, norms 1, in eval
+    mode.
 
     Parameters are created in their dtype on their device: no float32 copy, nothing drawn twice.
 
@@ -117,12 +126,15 @@ def _config(name: str) -> Any:
     try:
         return AutoConfig.from_pretrained(name, trust_remote_code=False)
     except (OSError, ValueError, TypeError, KeyError) as error:
-        raise ModelError(f"shape {name}: its config.json cannot be read: {one_line(error)}") from error
+        raise ModelError(
+            f"shape {name}: its config.json cannot be read: {one_line(error)}"
+        ) from error
 
 
 @torch.no_grad()
 def refill(module: nn.Module, seed: int = 0) -> None:
-    """The weights of `random_model`, drawn anew into a module: matrices N(0, 0.02^2), biases 0, norms 1."""
+    """The weights of `random_model`, drawn anew into a module: matrices N(0, 0.02^2), biases 0,
+    norms 1."""
     generator = torch.Generator(next(module.parameters()).device).manual_seed(seed)
     for parameter_name, parameter in module.named_parameters():
         if parameter.ndim >= 2:

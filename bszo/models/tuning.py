@@ -4,8 +4,9 @@
     prefix   keys and values of `num_tokens` virtual tokens in front of every layer's own
     prompt   embeddings of `num_tokens` virtual tokens in front of the text's own
 
-Hu et al. 2021, arXiv 2106.09685; Li and Liang 2021, arXiv 2101.00190; Lester et al. 2021, arXiv 2104.08691. A seed
-decides every starting value, and no global generator is moved. Adapters have the base's dtype and device.
+Hu et al. 2021, arXiv 2106.09685; Li and Liang 2021, arXiv 2101.00190; Lester et al. 2021, arXiv
+2104.08691. A seed decides every starting value, and no global generator is moved. Adapters have the
+base's dtype and device.
 """
 
 import warnings
@@ -23,18 +24,28 @@ from bszo.models.load import one_line
 
 # names of the query and the value projection in an attention module, by family
 PAIRS = (("q_proj", "v_proj"), ("query", "value"), ("q_lin", "v_lin"))
-REFUSALS = (AttributeError, IndexError, KeyError, NotImplementedError, RuntimeError, TypeError, ValueError)
+REFUSALS = (
+    AttributeError,
+    IndexError,
+    KeyError,
+    NotImplementedError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
 
 
 def lora(model: LanguageModel, *, rank: int = 8, alpha: float = 16, seed: int = 0) -> LanguageModel:
-    """The model with W + (alpha / rank) B A for every query and value matrix W; B = 0: its scores are the base's.
+    """The model with W + (alpha / rank) B A for every query and value matrix W; B = 0: its scores
+    are the base's.
 
     Args:
         rank: columns of B and rows of A.
         seed: of A, Kaiming-uniform as peft draws it.
 
     Raises:
-        ModelError: a rank that fits no projection, or a model without query and value projections of their own.
+        ModelError: a rank that fits no projection, or a model without query and value projections
+            of their own.
     """
     from peft import LoraConfig
 
@@ -42,7 +53,10 @@ def lora(model: LanguageModel, *, rank: int = 8, alpha: float = 16, seed: int = 
     parts: list[Any] = [part for name, part in model.module.named_modules() if name.endswith(names)]
     most = min(min(part.weight.shape) for part in parts)
     if not 1 <= rank <= most:
-        raise ModelError(f"tuning.rank={rank}: must be 1 to {most}, the smaller side of {model.name}'s projections")
+        raise ModelError(
+            f"tuning.rank={rank}: must be 1 to {most}, the smaller side of {model.name}'s"
+            " projections"
+        )
     if alpha <= 0:
         raise ModelError(f"tuning.alpha={alpha}: must be more than 0")
     targets = [name.removeprefix(".") for name in names]
@@ -51,12 +65,14 @@ def lora(model: LanguageModel, *, rank: int = 8, alpha: float = 16, seed: int = 
 
 
 def prefix(model: LanguageModel, *, num_tokens: int = 5, seed: int = 0) -> LanguageModel:
-    """The model with trained keys and values in front; they start as those of tokens drawn from the vocabulary.
+    """The model with trained keys and values in front; they start as those of tokens drawn from the
+    vocabulary.
 
     A causal model so begins with the scores that it gives to texts with those tokens in front.
 
     Raises:
-        ModelError: more tokens than the model has positions for, or a model that takes no keys and values.
+        ModelError: more tokens than the model has positions for, or a model that takes no keys and
+            values.
     """
     from peft import PrefixTuningConfig, initialize_kv_prefix_from_past_key_values
 
@@ -74,10 +90,12 @@ def prefix(model: LanguageModel, *, num_tokens: int = 5, seed: int = 0) -> Langu
 
 
 def prompt(model: LanguageModel, *, num_tokens: int = 10, seed: int = 0) -> LanguageModel:
-    """The model with trained embeddings in front; they start as those of tokens drawn from the vocabulary.
+    """The model with trained embeddings in front; they start as those of tokens drawn from the
+    vocabulary.
 
     Raises:
-        ModelError: more tokens than the model has positions for, or a model that takes no embeddings.
+        ModelError: more tokens than the model has positions for, or a model that takes no
+            embeddings.
     """
     from peft import PromptTuningConfig
 
@@ -85,9 +103,12 @@ def prompt(model: LanguageModel, *, num_tokens: int = 10, seed: int = 0) -> Lang
     with _refusing(model, "prompt"), torch.no_grad():
         embeddings: Any = model.module.get_input_embeddings()  # type: ignore[operator]
         values: Tensor = embeddings(_drawn(model, num_tokens, seed))[0]
-        config = PromptTuningConfig(num_virtual_tokens=num_tokens, token_dim=values.shape[1], task_type=_task(model))
+        config = PromptTuningConfig(
+            num_virtual_tokens=num_tokens, token_dim=values.shape[1], task_type=_task(model)
+        )
         module = attached(model, config, seed)
-        module.word_embeddings = embeddings  # peft takes the first parameter with as many rows as the vocabulary
+        # peft takes the first parameter with as many rows as the vocabulary
+        module.word_embeddings = embeddings
         module.prompt_encoder["default"].embedding.weight.copy_(values)
         _check_trial(module, model, num_tokens, in_front=num_tokens)
     return wrapped(model, module, limit)
@@ -105,8 +126,9 @@ def query_and_value(model: LanguageModel) -> tuple[str, str]:
                 return f".{query}", f".{value}"
     known = ", ".join("/".join(pair) for pair in PAIRS)
     raise ModelError(
-        f"tuning=lora: {kind_of(model)} has no linear query and value projections of their own ({known});"
-        " tuning=full needs none, nor do tuning=prefix and tuning=prompt in a model that takes virtual tokens"
+        f"tuning=lora: {kind_of(model)} has no linear query and value projections of their own"
+        f" ({known}); tuning=full needs none, nor do tuning=prefix and tuning=prompt in a model"
+        " that takes virtual tokens"
     )
 
 
@@ -123,14 +145,20 @@ def limit_beside(model: LanguageModel, num_tokens: int) -> int:
     """Tokens that a row may have beside the virtual ones, which take positions of the model."""
     positions = num_positions(model.module)
     if num_tokens < 1 or (positions is not None and num_tokens > positions - 2):
-        most = "" if positions is None else f" and at most {positions - 2}, the model has {positions} positions"
+        most = (
+            ""
+            if positions is None
+            else f" and at most {positions - 2}, the model has {positions} positions"
+        )
         raise ModelError(f"tuning.num_tokens={num_tokens}: must be at least 1{most}")
     return model.limit if positions is None else min(model.limit, positions - num_tokens)
 
 
 def _drawn(model: LanguageModel, num_tokens: int, seed: int) -> Tensor:
     """(1, num_tokens) ids from the vocabulary, evenly."""
-    ids = torch.randint(len(model.tokenizer), (1, num_tokens), generator=torch.Generator().manual_seed(seed))
+    ids = torch.randint(
+        len(model.tokenizer), (1, num_tokens), generator=torch.Generator().manual_seed(seed)
+    )
     return ids.to(model.device)
 
 
@@ -140,7 +168,8 @@ def attached(model: LanguageModel, config: Any, seed: int) -> Any:
 
     module: Any = model.module
     with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # peft asks transformers under a name that will go
+        # peft asks transformers under a name that will go
+        warnings.simplefilter("ignore", FutureWarning)
         torch.default_generator.manual_seed(seed)
         tuned: Any = get_peft_model(module, config, autocast_adapter_dtype=False)
     if Path(str(config.base_model_name_or_path)).exists():  # the place of a folder is its owner's
@@ -152,12 +181,17 @@ def attached(model: LanguageModel, config: Any, seed: int) -> Any:
 
 
 def _check_trial(module: Any, model: LanguageModel, num_tokens: int, in_front: int) -> None:
-    """ValueError unless virtual tokens move the logits of a text; some models take keys and drop them."""
+    """ValueError unless virtual tokens move the logits of a text; some models take keys and drop
+    them."""
     ids = torch.full((1, 2), len(model.tokenizer) - 1, device=model.device)
-    inputs = {"input_ids": ids} | ({} if model.style == "causal" else {"attention_mask": torch.ones_like(ids)})
+    inputs = {"input_ids": ids} | (
+        {} if model.style == "causal" else {"attention_mask": torch.ones_like(ids)}
+    )
     with_them = module(**inputs).logits
     if with_them.shape[1] != in_front + 2:
-        raise ValueError(f"{num_tokens} virtual tokens and 2 real ones give {with_them.shape[1]} logits")
+        raise ValueError(
+            f"{num_tokens} virtual tokens and 2 real ones give {with_them.shape[1]} logits"
+        )
     encoder = module.prompt_encoder["default"].embedding.weight
     kept = encoder.detach().clone()
     encoder.data.zero_()
@@ -184,4 +218,6 @@ def _refusing(model: LanguageModel, method: str) -> Iterator[None]:
 
 
 def wrapped(model: LanguageModel, module: Any, limit: int) -> LanguageModel:
-    return LanguageModel(module, model.tokenizer, style=model.style, max_length=limit, name=model.name)
+    return LanguageModel(
+        module, model.tokenizer, style=model.style, max_length=limit, name=model.name
+    )

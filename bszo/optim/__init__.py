@@ -1,4 +1,5 @@
-"""Optimizers that need loss values only, one a file; each is a torch.optim.Optimizer with step(closure)."""
+"""Optimizers that need loss values only, one a file; each is a torch.optim.Optimizer with
+step(closure)."""
 
 from bszo.optim.base import StepReport, ZerothOrderOptimizer
 from bszo.optim.bszo import BSZO

@@ -1,4 +1,5 @@
-"""What every zeroth-order optimizer shares: one `step`, a private stream of seeds, and a complete state."""
+"""What every zeroth-order optimizer shares: one `step`, a private stream of seeds, and a complete
+state."""
 
 import math
 from abc import abstractmethod
@@ -39,28 +40,32 @@ Rounding = Literal["nearest", "stochastic"]
 class ZerothOrderOptimizer(CompleteState):
     """theta <- theta - lr (sum_i g_i z_i + weight_decay theta), with g from loss values alone.
 
-    A method answers three questions: which random directions (`directions`), what is the gradient, as
-    {seed: coefficient} (`estimate`), what step along it (`apply_`).
+    A method answers three questions: which random directions (`directions`), what is the gradient,
+    as {seed: coefficient} (`estimate`), what step along it (`apply_`).
 
     Args:
-        params: as for any `torch.optim.Optimizer`; groups may set lr and weight_decay. Frozen ones are left alone.
+        params: as for any `torch.optim.Optimizer`; groups may set lr and weight_decay. Frozen ones
+            are left alone.
         lr: learning rate; a scheduler may change it.
         eps: length of a perturbation.
         weight_decay: coupled to lr, added to the gradient estimate.
         seed: of the private stream of directions; global generators are neither read nor moved.
-        perturbation: exact (streaming where a module is given, else copy), streaming, copy, two-leg, three-leg,
-            in-place, or as-published (the walk of the method's authors).
+        perturbation: exact (streaming where a module is given, else copy), streaming, copy,
+            two-leg, three-leg, in-place, or as-published (the walk of the method's authors).
         module: the module that the closure runs; needed by streaming.
-        directions: any (params, seed) -> one tensor a parameter, in place of the method's own family.
+        directions: any (params, seed) -> one tensor a parameter, in place of the method's own
+            family.
         rounding: of moves of bf16 parameters, nearest or stochastic.
 
     Attributes:
-        num_forwards: loss evaluations so far, those that other processes took for this one included.
+        num_forwards: loss evaluations so far, those that other processes took for this one
+            included.
         num_backwards: backward passes so far (0 for every zeroth-order method).
         num_steps: steps so far.
         last: StepReport of the last step, None before the first.
-        share: hands the points of a step out over processes that all hold this optimizer in this state (`LossOracle`);
-            None, the default, takes them here. Not for walks: each process would keep a rounding of its own.
+        share: hands the points of a step out over processes that all hold this optimizer in this
+            state (`LossOracle`); None, the default, takes them here. Not for walks: each process
+            would keep a rounding of its own.
         recorder: called with (self, oracle, gradient) after each step; see bszo.trajectory.
 
     Raises:
@@ -72,17 +77,34 @@ class ZerothOrderOptimizer(CompleteState):
     losses_suffice: ClassVar[bool] = True  # False: the closure's loss is differentiated
     restriction: Restriction | None = None  # set by `restrict`
 
-    def __init__(self, params: Params, *, lr: float, eps: float, weight_decay: float, seed: int,
-                 perturbation: Perturbation, module: nn.Module | None, directions: DirectionFunction | None,
-                 rounding: Rounding) -> None:
+    def __init__(
+        self,
+        params: Params,
+        *,
+        lr: float,
+        eps: float,
+        weight_decay: float,
+        seed: int,
+        perturbation: Perturbation,
+        module: nn.Module | None,
+        directions: DirectionFunction | None,
+        rounding: Rounding,
+    ) -> None:
         require(0 <= lr < math.inf, f"lr={lr}: a finite number of at least 0 is valid")
         require(0 < eps < math.inf, f"eps={eps}: a positive, finite length is valid")
         require(weight_decay >= 0, f"weight_decay={weight_decay}: a number of at least 0 is valid")
-        require(perturbation in get_args(Perturbation),
-                f"perturbation={perturbation!r}: one of {', '.join(get_args(Perturbation))} is valid")
-        require(rounding in get_args(Rounding), f"rounding={rounding!r}: nearest or stochastic is valid")
-        require(perturbation != "streaming" or module is not None,
-                "perturbation='streaming' needs module=, the module that the closure runs; without it 'copy' is exact")
+        require(
+            perturbation in get_args(Perturbation),
+            f"perturbation={perturbation!r}: one of {', '.join(get_args(Perturbation))} is valid",
+        )
+        require(
+            rounding in get_args(Rounding), f"rounding={rounding!r}: nearest or stochastic is valid"
+        )
+        require(
+            perturbation != "streaming" or module is not None,
+            "perturbation='streaming' needs module=, the module that the closure runs; without it"
+            " 'copy' is exact",
+        )
         self.eps, self.seed, self.rounding, self.module = eps, seed, rounding, module
         self.perturbation: Perturbation = perturbation
         self.injected = directions
@@ -95,41 +117,67 @@ class ZerothOrderOptimizer(CompleteState):
         self._restricted: Restricted | None = None
         self._block = 0  # that is measured now
         super().__init__(params, {"lr": lr, "weight_decay": weight_decay})
-        require(len(self.trainable()) > 0, "params: no parameter requires a gradient, so none would be trained")
-        require(not any(map(is_expanded, self.trainable())),
-                "params: a parameter is an expanded view, whose elements share memory; its clone is valid")
-        require(rounding == "nearest" or any(p.dtype == torch.bfloat16 for p in self.trainable()),
-                "rounding='stochastic' is for bfloat16 parameters and there are none: nearest is valid")
+        require(
+            len(self.trainable()) > 0,
+            "params: no parameter requires a gradient, so none would be trained",
+        )
+        require(
+            not any(map(is_expanded, self.trainable())),
+            "params: a parameter is an expanded view, whose elements share memory; its clone is"
+            " valid",
+        )
+        require(
+            rounding == "nearest" or any(p.dtype == torch.bfloat16 for p in self.trainable()),
+            "rounding='stochastic' is for bfloat16 parameters and there are none: nearest is valid",
+        )
 
-    def restrict(self, *, sparsity: float = 0.0, mask_scope: MaskScope = "layer", mask_interval: int = 100,
-                 blocks: Split | Literal["none"] = "none") -> Self:
-        """Mask the directions, or estimate block by block; to be said before the first step (see `Restriction`).
+    def restrict(
+        self,
+        *,
+        sparsity: float = 0.0,
+        mask_scope: MaskScope = "layer",
+        mask_interval: int = 100,
+        blocks: Split | Literal["none"] = "none",
+    ) -> Self:
+        """Mask the directions, or estimate block by block; to be said before the first step (see
+        `Restriction`).
 
         Raises:
             OptimError: a value that is out of range, or blocks that the module has none of.
         """
-        require(self.num_steps == 0, f"restrict(): it has made {self.num_steps} steps; before the first is valid")
+        require(
+            self.num_steps == 0,
+            f"restrict(): it has made {self.num_steps} steps; before the first is valid",
+        )
         self.restriction = Restriction(sparsity, mask_scope, mask_interval, blocks)
         self._restricted = Restricted(self.restriction, self.trainable(), self.module)
         return self
 
     def step(self, closure: Closure | None = None) -> float:  # type: ignore[override]
-        """One step on the closure's batch; returns the loss at theta (central differences: the mean of both sides).
+        """One step on the closure's batch; returns the loss at theta (central differences: the mean
+        of both sides).
 
         Args:
-            closure: () -> the loss of the current batch, a number or a tensor of one element. It is called several
-                times a step, must do nothing else, and must be deterministic (evaluation mode, no dropout).
+            closure: () -> the loss of the current batch, a number or a tensor of one element. It is
+                called several times a step, must do nothing else, and must be deterministic
+                (evaluation mode, no dropout).
         """
         if closure is None:
             raise OptimError("step() needs a closure: () -> the loss of the current batch")
         self._failed = None  # what was not skipped is taken again
         self._bind()
-        require(self.share is None or not isinstance(self._engine, Walk),
-                f"perturbation={self.perturbation!r}: walks cannot share points; exact, streaming or copy is valid")
+        require(
+            self.share is None or not isinstance(self._engine, Walk),
+            f"perturbation={self.perturbation!r}: walks cannot share points; exact, streaming or"
+            " copy is valid",
+        )
         family = self.restricted(self.directions())
-        rounding_seed = mix64(self.seed, self.num_steps, -1) if self.rounding == "stochastic" else None
-        oracle = LossOracle(self._params, closure, family, self._engine, self.num_steps, rounding_seed,
-                            self.share)
+        rounding_seed = (
+            mix64(self.seed, self.num_steps, -1) if self.rounding == "stochastic" else None
+        )
+        oracle = LossOracle(
+            self._params, closure, family, self._engine, self.num_steps, rounding_seed, self.share
+        )
         try:
             gradient, report = self.gradient(oracle)
             self.apply_(oracle, gradient)
@@ -146,7 +194,8 @@ class ZerothOrderOptimizer(CompleteState):
         return report.loss
 
     def skip(self) -> None:
-        """Go on past the step that has just raised NonFiniteLoss: its directions are used up, theta stays."""
+        """Go on past the step that has just raised NonFiniteLoss: its directions are used up, theta
+        stays."""
         failed, self._failed = self._failed, None
         require_failed(failed is not None, self.num_steps)
         assert failed is not None
@@ -160,7 +209,11 @@ class ZerothOrderOptimizer(CompleteState):
 
     def restricted(self, family: Directions) -> Directions:
         """A family under this step's mask and in blocks, where `restrict` has asked for them."""
-        return family if self._restricted is None else self._restricted.family(family, self.seed, self.num_steps)
+        return (
+            family
+            if self._restricted is None
+            else self._restricted.family(family, self.seed, self.num_steps)
+        )
 
     def gradient(self, oracle: LossOracle) -> tuple[Terms, StepReport]:
         """`estimate`, or one a block, all at the same theta."""
@@ -192,10 +245,15 @@ class ZerothOrderOptimizer(CompleteState):
         oracle.move_(gradient, self.per_parameter("lr"), self.per_parameter("weight_decay"))
 
     def direction_seeds(self, count: int) -> list[int]:
-        """The seeds of this step: a pure function of (seed, step), so that the stream's state is the step count."""
+        """The seeds of this step: a pure function of (seed, step), so that the stream's state is
+        the step count."""
         seeds = [mix64(self.seed, self.num_steps, i) for i in range(count)]
         num_blocks = len(self._restricted.blocks) if self._restricted else 0
-        return [seed_in_block(seed, self._block, num_blocks) for seed in seeds] if num_blocks else seeds
+        return (
+            [seed_in_block(seed, self._block, num_blocks) for seed in seeds]
+            if num_blocks
+            else seeds
+        )
 
     def trainable(self) -> list[Tensor]:
         """The parameters that move, in the order that numbers their noise."""
@@ -211,13 +269,20 @@ class ZerothOrderOptimizer(CompleteState):
         bound = tuple(id(p) for p in params)
         if bound != self._bound:
             self._bound, self._params = bound, params
-            self._family = Injected(params, self.injected) if self.injected else self.make_family(params)
+            self._family = (
+                Injected(params, self.injected) if self.injected else self.make_family(params)
+            )
             self._engine = make_engine(self.perturbation, params, self.module, self.published_walk)
-            if self.restriction is not None and self._restricted and bound != self._restricted.bound:
+            if (
+                self.restriction is not None
+                and self._restricted
+                and bound != self._restricted.bound
+            ):
                 self._restricted = Restricted(self.restriction, params, self.module)
 
     def unbind(self) -> None:
-        """Build family and engine anew at the next step: what streaming has watched so far was no model's pass."""
+        """Build family and engine anew at the next step: what streaming has watched so far was no
+        model's pass."""
         self._bound = ()
 
     def make_family(self, params: Sequence[Tensor]) -> Directions:

@@ -21,14 +21,17 @@ Algorithm = Callable[[Any], torch.optim.Optimizer]
 class FirstOrder(Copied):
     """theta <- algorithm(theta, grad L(theta)).
 
-    Forward passes a step: 1, and 1 backward; with gradient_checkpointing the layers run once more in it. Extra memory:
-    gradients, n elements in the parameters' type, what the algorithm keeps (AdamW 2 n) and the activations.
+    Forward passes a step: 1, and 1 backward; with gradient_checkpointing the layers run once more
+    in it. Extra memory: gradients, n elements in the parameters' type, what the algorithm keeps
+    (AdamW 2 n) and the activations.
 
     Args:
         params: parameters or groups.
-        algorithm: params -> a torch optimizer, for example `functools.partial(torch.optim.AdamW, lr=1e-4)`.
-        gradient_checkpointing: keep the activations at the borders of the repeated modules only, and compute the
-            others again in the backward pass: a third more time for far less memory. The closure must ask for no cache.
+        algorithm: params -> a torch optimizer, for example `functools.partial(torch.optim.AdamW,
+            lr=1e-4)`.
+        gradient_checkpointing: keep the activations at the borders of the repeated modules only,
+            and compute the others again in the backward pass: a third more time for far less
+            memory. The closure must ask for no cache.
         module: where the repeated modules are found; nothing else needs it.
         seed: taken so that every optimizer is built alike; nothing here is random.
 
@@ -37,14 +40,22 @@ class FirstOrder(Copied):
 
     Raises:
         NonFiniteLoss: before the backward pass; the parameters have not moved.
-        OptimError: gradient_checkpointing without repeated modules; arguments that the algorithm cannot take; an eps
-            that the parameters' type rounds to zero.
+        OptimError: gradient_checkpointing without repeated modules; arguments that the algorithm
+            cannot take; an eps that the parameters' type rounds to zero.
 
-    Source: Loshchilov and Hutter 2019, arXiv 1711.05101 (AdamW); Chen et al. 2016, arXiv 1604.06174 (checkpointing).
+    Source: Loshchilov and Hutter 2019, arXiv 1711.05101 (AdamW); Chen et al. 2016, arXiv 1604.06174
+        (checkpointing).
     """
 
-    def __init__(self, params: Params, *, algorithm: Algorithm, gradient_checkpointing: bool = False, seed: int = 0,
-                 module: nn.Module | None = None) -> None:
+    def __init__(
+        self,
+        params: Params,
+        *,
+        algorithm: Algorithm,
+        gradient_checkpointing: bool = False,
+        seed: int = 0,
+        module: nn.Module | None = None,
+    ) -> None:
         self._layers: list[nn.Module] = []
         if gradient_checkpointing:
             self._layers = _layers_of(module)
@@ -71,7 +82,10 @@ class FirstOrder(Copied):
             loss = closure()
             self.num_forwards += 1
             if not isinstance(loss, Tensor) or loss.numel() != 1:
-                raise OptimError(f"closure() returned {type(loss).__name__} {loss!r}; a tensor of one element is valid")
+                raise OptimError(
+                    f"closure() returned {type(loss).__name__} {loss!r}; a tensor of one element is"
+                    " valid"
+                )
             value = float(loss.detach())
             self._failed = not math.isfinite(value)
             if self._failed:
@@ -98,26 +112,37 @@ class FirstOrder(Copied):
         self.num_steps += 1
 
     def state_dict(self) -> dict[str, Any]:  # type: ignore[override]
-        counters = {"num_forwards": self.num_forwards, "num_backwards": self.num_backwards, "num_steps": self.num_steps}
+        counters = {
+            "num_forwards": self.num_forwards,
+            "num_backwards": self.num_backwards,
+            "num_steps": self.num_steps,
+        }
         return {**self.algorithm.state_dict(), "counters": counters}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Continue from a `state_dict` of the same algorithm."""
         if "counters" not in state_dict:
             raise OptimError("state_dict has no entry 'counters': it was not saved by FirstOrder")
-        self.algorithm.load_state_dict({key: value for key, value in state_dict.items() if key != "counters"})
+        self.algorithm.load_state_dict(
+            {key: value for key, value in state_dict.items() if key != "counters"}
+        )
         self.param_groups, self.state = self.algorithm.param_groups, self.algorithm.state
         for name, value in state_dict["counters"].items():
             setattr(self, name, value)
 
 
 def _built(algorithm: Algorithm, params: Params) -> torch.optim.Optimizer:
-    """torch says what is out of range, but compares a text or takes apart a number without a look."""
+    """torch says what is out of range, but compares a text or takes apart a number without a
+    look."""
     try:
         return algorithm(params)
     except (IndexError, TypeError, ValueError) as error:
-        given = ", ".join(f"{name}={value}" for name, value in getattr(algorithm, "keywords", {}).items())
-        raise OptimError(f"algorithm: cannot be built with {given or 'what it is given'}: {error}") from error
+        given = ", ".join(
+            f"{name}={value}" for name, value in getattr(algorithm, "keywords", {}).items()
+        )
+        raise OptimError(
+            f"algorithm: cannot be built with {given or 'what it is given'}: {error}"
+        ) from error
 
 
 def _require_eps(algorithm: torch.optim.Optimizer) -> None:
@@ -126,17 +151,24 @@ def _require_eps(algorithm: torch.optim.Optimizer) -> None:
         for dtype in {p.dtype for p in group["params"]}:
             eps = float(group.get("eps", 1.0))
             if eps > 0 and float(torch.tensor(eps, dtype=dtype, device="cpu")) == 0:
-                raise OptimError(f"algorithm.eps={eps:g}: is zero in {str(dtype).removeprefix('torch.')};"
-                                 " 1e-4 is valid, or precision=bf16")
+                raise OptimError(
+                    f"algorithm.eps={eps:g}: is zero in {str(dtype).removeprefix('torch.')};"
+                    " 1e-4 is valid, or precision=bf16"
+                )
 
 
 def _layers_of(module: nn.Module | None) -> list[nn.Module]:
     if module is None:
-        raise OptimError("gradient_checkpointing=True: needs module=, whose layers are checkpointed; false needs none")
+        raise OptimError(
+            "gradient_checkpointing=True: needs module=, whose layers are checkpointed; false needs"
+            " none"
+        )
     try:
         return list(repeated_modules(module)[1])
     except OptimError as error:
-        raise OptimError(f"gradient_checkpointing=True: {error} to checkpoint; false is valid") from error
+        raise OptimError(
+            f"gradient_checkpointing=True: {error} to checkpoint; false is valid"
+        ) from error
 
 
 @contextmanager
@@ -145,6 +177,12 @@ def _checkpointed(layers: Sequence[nn.Module]) -> Iterator[None]:
     with ExitStack() as stack:
         for layer in layers:
             own, forward = "forward" in vars(layer), layer.forward
-            layer.forward = partial(checkpoint, forward, use_reentrant=False, preserve_rng_state=False)
-            stack.callback(setattr, layer, "forward", forward) if own else stack.callback(delattr, layer, "forward")
+            layer.forward = partial(
+                checkpoint, forward, use_reentrant=False, preserve_rng_state=False
+            )
+            (
+                stack.callback(setattr, layer, "forward", forward)
+                if own
+                else stack.callback(delattr, layer, "forward")
+            )
         yield

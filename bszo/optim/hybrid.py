@@ -15,16 +15,20 @@ from bszo.perturb import Closure, Split, partition
 
 
 class Hybrid(Copied):
-    """theta_low <- zeroth_order(theta_low),  theta_high <- algorithm(theta_high, dL / d theta_high),
-    both from the same theta = (theta_low, theta_high), theta_high the last `num_blocks` blocks.
+    """theta_low <- zeroth_order(theta_low),  theta_high <- algorithm(theta_high, dL / d
+    theta_high), both from the same theta = (theta_low, theta_high), theta_high the last
+    `num_blocks` blocks.
 
-    The backward pass stops at the border: theta_low needs no gradient while it is recorded, so that no activation below
-    is kept. Forward passes a step: 1 and the zeroth-order method's; backward passes: 1, through the last blocks. Extra
-    memory: gradients and the algorithm's state of theta_high, activations of the last blocks, what the method keeps.
+    The backward pass stops at the border: theta_low needs no gradient while it is recorded, so that
+    no activation below is kept. Forward passes a step: 1 and the zeroth-order method's; backward
+    passes: 1, through the last blocks. Extra
+    memory: gradients and the algorithm's state of theta_high, activations of the last blocks, what
+        the method keeps.
 
     Args:
         params: parameters or groups; theta_low and theta_high are found among them.
-        zeroth_order: (params, seed=, module=, ...) -> a zeroth-order optimizer, such as `partial(MeZO, lr=1e-6)`.
+        zeroth_order: (params, seed=, module=, ...) -> a zeroth-order optimizer, such as
+            `partial(MeZO, lr=1e-6)`.
         algorithm: params -> a torch optimizer, such as `partial(torch.optim.AdamW, lr=1e-4)`.
         num_blocks: blocks of theta_high; the head is the last, where it has parameters of its own.
         blocks: what a block is (`bszo.perturb.partition`); tied weights are embeddings, and so low.
@@ -38,22 +42,47 @@ class Hybrid(Copied):
     Source: Zhang et al. 2024 (ZO-LLM), arXiv 2402.11592, section 5.
     """
 
-    def __init__(self, params: Params, *, zeroth_order: Callable[..., ZerothOrderOptimizer], algorithm: Algorithm,
-                 num_blocks: int = 1, blocks: Split = "transformer", weight_decay: float = 0.0,
-                 gradient_checkpointing: bool = False, seed: int = 0, module: nn.Module | None = None) -> None:
+    def __init__(
+        self,
+        params: Params,
+        *,
+        zeroth_order: Callable[..., ZerothOrderOptimizer],
+        algorithm: Algorithm,
+        num_blocks: int = 1,
+        blocks: Split = "transformer",
+        weight_decay: float = 0.0,
+        gradient_checkpointing: bool = False,
+        seed: int = 0,
+        module: nn.Module | None = None,
+    ) -> None:
         given: list[Any] = list(params)
         groups = given if given and isinstance(given[0], dict) else [{"params": given}]
-        groups = [{"weight_decay": weight_decay, **g, "params": [p for p in g["params"] if p.requires_grad]}
-                  for g in groups]
+        groups = [
+            {
+                "weight_decay": weight_decay,
+                **g,
+                "params": [p for p in g["params"] if p.requires_grad],
+            }
+            for g in groups
+        ]
         trainable = [p for g in groups for p in g["params"]]
         found = partition(trainable, blocks, module)
-        require(0 < num_blocks < len(found), f"num_blocks={num_blocks}: there are {len(found)} blocks, and each method "
-                                             f"needs one; 1 to {len(found) - 1} is valid")
+        require(
+            0 < num_blocks < len(found),
+            f"num_blocks={num_blocks}: there are {len(found)} blocks, and each method "
+            f"needs one; 1 to {len(found) - 1} is valid",
+        )
         self.num_blocks, self.blocks = num_blocks, blocks
         high = {id(trainable[i]) for block in found[-num_blocks:] for i in block.indices}
-        self.low = zeroth_order(_part(groups, lambda p: id(p) not in high), seed=seed, module=module)
-        self.high = FirstOrder(_part(groups, lambda p: id(p) in high), algorithm=algorithm, module=module,
-                               gradient_checkpointing=gradient_checkpointing)
+        self.low = zeroth_order(
+            _part(groups, lambda p: id(p) not in high), seed=seed, module=module
+        )
+        self.high = FirstOrder(
+            _part(groups, lambda p: id(p) in high),
+            algorithm=algorithm,
+            module=module,
+            gradient_checkpointing=gradient_checkpointing,
+        )
         super().__init__(self._groups(), {})
         self.param_groups = self._groups()
         self.last: StepReport | None = None
@@ -64,9 +93,13 @@ class Hybrid(Copied):
     num_steps = property(lambda self: self.high.num_steps)
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
-        """Only while it is made: OptimError later, where nothing says which of the two methods would move them."""
-        require("last" not in vars(self), "add_param_group(): on which side of the border is not said; "
-                                          "Hybrid(...) anew with all parameters is valid")
+        """Only while it is made: OptimError later, where nothing says which of the two methods
+        would move them."""
+        require(
+            "last" not in vars(self),
+            "add_param_group(): on which side of the border is not said; "
+            "Hybrid(...) anew with all parameters is valid",
+        )
         super().add_param_group(param_group)
 
     def restrict(self, **restriction: Any) -> Self:
@@ -75,7 +108,8 @@ class Hybrid(Copied):
         return self
 
     def step(self, closure: Closure | None = None) -> float:  # type: ignore[override]
-        """One step on the closure's batch, whose loss must be a tensor; returns the loss before it."""
+        """One step on the closure's batch, whose loss must be a tensor; returns the loss before
+        it."""
         self._failed = False
         try:
             with self._border():
@@ -117,7 +151,9 @@ class Hybrid(Copied):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Continue bit for bit from a `state_dict` of the same two methods."""
         if not {"low", "high"} <= state_dict.keys():
-            raise OptimError("state_dict has no entries 'low' and 'high': it was not saved by Hybrid")
+            raise OptimError(
+                "state_dict has no entries 'low' and 'high': it was not saved by Hybrid"
+            )
         self.low.load_state_dict(state_dict["low"])
         self.high.load_state_dict(state_dict["high"])
         self.param_groups = self._groups()

@@ -1,4 +1,5 @@
-"""Momentum on a zeroth-order estimate, kept in the coordinates of the directions' basis where they have one."""
+"""Momentum on a zeroth-order estimate, kept in the coordinates of the directions' basis where they
+have one."""
 
 from collections.abc import Sequence
 from typing import Literal
@@ -12,12 +13,21 @@ StateDtype = Literal["float32", "parameter"]
 
 
 @torch.no_grad()
-def follow_momentum_(optimizer: ZerothOrderOptimizer, oracle: LossOracle, gradient: Terms, *, beta: float,
-                     fresh: float, state_dtype: StateDtype, scales: Sequence[float] | None = None,
-                     previous: Directions | None = None) -> None:
+def follow_momentum_(
+    optimizer: ZerothOrderOptimizer,
+    oracle: LossOracle,
+    gradient: Terms,
+    *,
+    beta: float,
+    fresh: float,
+    state_dtype: StateDtype,
+    scales: Sequence[float] | None = None,
+    previous: Directions | None = None,
+) -> None:
     """M <- beta M + fresh sum_i g_i c_i,  theta <- theta - lr (s z(M) + weight_decay theta).
 
-    c_i are the coordinates of z_i in the oracle's family, z(M) is the tensor that has the coordinates M.
+    c_i are the coordinates of z_i in the oracle's family, z(M) is the tensor that has the
+    coordinates M.
 
     Args:
         optimizer: keeps M, in its state, as "momentum".
@@ -29,10 +39,17 @@ def follow_momentum_(optimizer: ZerothOrderOptimizer, oracle: LossOracle, gradie
     """
     oracle.home()
     family = oracle.directions
-    rates = zip(oracle.params, optimizer.per_parameter("lr"), optimizer.per_parameter("weight_decay"), strict=True)
+    rates = zip(
+        oracle.params,
+        optimizer.per_parameter("lr"),
+        optimizer.per_parameter("weight_decay"),
+        strict=True,
+    )
     for i, (p, lr, weight_decay) in enumerate(rates):
         wide = torch.promote_types(p.dtype, torch.float32)
-        estimate = sum(g * family.coordinates(seed, i).to(wide) for seed, g in family.own(i, gradient).items())
+        estimate = sum(
+            g * family.coordinates(seed, i).to(wide) for seed, g in family.own(i, gradient).items()
+        )
         assert isinstance(estimate, torch.Tensor)
         state = optimizer.state[p]
         if not state:

@@ -31,7 +31,8 @@ class StepReport:
 
 
 def joined(reports: Sequence[StepReport]) -> StepReport:
-    """One report of a step that estimated block by block: beliefs side by side, losses and gains averaged."""
+    """One report of a step that estimated block by block: beliefs side by side, losses and gains
+    averaged."""
     means = [r.mean for r in reports if r.mean is not None]
     covs = [r.cov for r in reports if r.cov is not None]
     gains = [r.gain for r in reports if r.gain is not None]

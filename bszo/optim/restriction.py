@@ -8,26 +8,40 @@ from typing import Any, Literal, get_args
 from torch import Tensor, nn
 
 from bszo.errors import OptimError
-from bszo.perturb import Block, Blocks, Directions, Mask, MaskScope, Sparse, Split, mix64, partition, zeros_of
+from bszo.perturb import (
+    Block,
+    Blocks,
+    Directions,
+    Mask,
+    MaskScope,
+    Sparse,
+    Split,
+    mix64,
+    partition,
+    zeros_of,
+)
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Restriction:
-    """z <- M z with M diagonal, a share of it 0 and the rest 1; and one estimate a block, of M z in that block alone.
+    """z <- M z with M diagonal, a share of it 0 and the rest 1; and one estimate a block, of M z in
+    that block alone.
 
-    Forward passes: the method's, times the number of blocks B; the directions of two blocks are independent, all are
-    measured at the same theta, and the step moves all blocks. Extra memory: one number a parameter; masks are hashed
-    anew from their seed wherever they are used.
+    Forward passes: the method's, times the number of blocks B; the directions of two blocks are
+    independent, all are measured at the same theta, and the step moves all blocks. Extra memory:
+    one number a parameter; masks are hashed anew from their seed wherever they are used.
 
     Args:
         sparsity: share of the entries of z that is zero, in [0, 1).
-        mask_scope: layer: `sparsity` of every parameter's. global: a parameter's share follows from how many of its
-            entries are among the least of all in magnitude, before the first step; `sparsity` is then the overall one.
-            Parameters that it masks whole, such as an adapter's that start at 0, never move: the log counts them.
+        mask_scope: layer: `sparsity` of every parameter's. global: a parameter's share follows from
+            how many of its entries are among the least of all in magnitude, before the first step;
+            `sparsity` is then the overall one. Parameters that it masks whole, such as an adapter's
+            that start at 0, never move: the log counts them.
         mask_interval: steps between two draws of the mask.
-        blocks: none: the whole is one. transformer, halves, linear, tensor: see `bszo.perturb.partition`.
+        blocks: none: the whole is one. transformer, halves, linear, tensor: see
+            `bszo.perturb.partition`.
 
     Raises:
         OptimError: a value that is none of these.
@@ -42,7 +56,9 @@ class Restriction:
 
     def __post_init__(self) -> None:
         if not 0 <= self.sparsity < 1:
-            raise OptimError(f"sparsity={self.sparsity}: the share of zeros is in [0, 1); 0 is dense")
+            raise OptimError(
+                f"sparsity={self.sparsity}: the share of zeros is in [0, 1); 0 is dense"
+            )
         if self.mask_scope not in get_args(MaskScope):
             raise OptimError(f"mask_scope={self.mask_scope!r}: layer or global is valid")
         if self.mask_interval < 1:
@@ -57,16 +73,31 @@ class Restricted:
         zeros: entries to mask in each parameter, in expectation; part of the optimizer's state.
     """
 
-    def __init__(self, restriction: Restriction, params: Sequence[Tensor], module: nn.Module | None) -> None:
+    def __init__(
+        self, restriction: Restriction, params: Sequence[Tensor], module: nn.Module | None
+    ) -> None:
         self.restriction, self.params = restriction, list(params)
         by = restriction.blocks
         self.blocks: list[Block] = [] if by == "none" else partition(self.params, by, module)
-        self.zeros = zeros_of(self.params, restriction.sparsity, restriction.mask_scope) if restriction.sparsity else []
+        self.zeros = (
+            zeros_of(self.params, restriction.sparsity, restriction.mask_scope)
+            if restriction.sparsity
+            else []
+        )
         self._mask: Mask | None = None
-        still = sum(zeros >= p.numel() > 0 for zeros, p in zip(self.zeros, self.params, strict=bool(self.zeros)))
+        still = sum(
+            zeros >= p.numel() > 0
+            for zeros, p in zip(self.zeros, self.params, strict=bool(self.zeros))
+        )
         if still:
-            log.info("sparsity=%s, mask_scope=%s: %d of %d parameters are masked whole and will not move",
-                        restriction.sparsity, restriction.mask_scope, still, len(self.params))  # fmt: skip
+            log.info(
+                "sparsity=%s, mask_scope=%s: %d of %d parameters are masked whole and will not"
+                " move",
+                restriction.sparsity,
+                restriction.mask_scope,
+                still,
+                len(self.params),
+            )
 
     @property
     def bound(self) -> tuple[int, ...]:

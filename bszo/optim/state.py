@@ -1,4 +1,5 @@
-"""A complete state: what torch saves, and the counters, seed and scalars by which an optimizer goes on bit for bit."""
+"""A complete state: what torch saves, and the counters, seed and scalars by which an optimizer goes
+on bit for bit."""
 
 import copy
 from dataclasses import asdict
@@ -12,9 +13,11 @@ from bszo.optim.restriction import Restricted, Restriction
 
 
 class Copied(torch.optim.Optimizer):
-    """copy.deepcopy and pickle take everything along, as of any object; torch's own would keep groups and state alone.
+    """copy.deepcopy and pickle take everything along, as of any object; torch's own would keep
+    groups and state alone.
 
-    Whoever copies an optimizer by itself gets copies of its parameters: copy it together with its module.
+    Whoever copies an optimizer by itself gets copies of its parameters: copy it together with its
+    module.
     """
 
     def __getstate__(self) -> dict[str, Any]:
@@ -32,9 +35,16 @@ class CompleteState(Copied):
     _restricted: Restricted | None
 
     def state_dict(self) -> dict[str, Any]:  # type: ignore[override]
-        """torch's state with one more entry: counters, seed and the method's scalars. Nothing else is needed."""
-        own = {"method": type(self).__name__, "seed": self.seed, "num_steps": self.num_steps,
-               "num_forwards": self.num_forwards, "num_backwards": self.num_backwards, **self.scalar_state()}
+        """torch's state with one more entry: counters, seed and the method's scalars. Nothing else
+        is needed."""
+        own = {
+            "method": type(self).__name__,
+            "seed": self.seed,
+            "num_steps": self.num_steps,
+            "num_forwards": self.num_forwards,
+            "num_backwards": self.num_backwards,
+            **self.scalar_state(),
+        }
         if self._restricted is not None:
             own["restriction"] = self._restricted.state()
         return {**super().state_dict(), "zeroth_order": own}
@@ -42,15 +52,25 @@ class CompleteState(Copied):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Continue bit for bit from a `state_dict` of the same method."""
         if "zeroth_order" not in state_dict:
-            raise OptimError("state_dict has no entry 'zeroth_order': it was not saved by one of these optimizers")
+            raise OptimError(
+                "state_dict has no entry 'zeroth_order': it was not saved by one of these"
+                " optimizers"
+            )
         own = dict(state_dict["zeroth_order"])
         method = own.pop("method", None)
         if method != type(self).__name__:
-            raise OptimError(f"state_dict was saved by {method}; one of {type(self).__name__} is valid")
+            raise OptimError(
+                f"state_dict was saved by {method}; one of {type(self).__name__} is valid"
+            )
         there, here = own.pop("restriction", None), self.restriction and asdict(self.restriction)
-        require((there and {key: there[key] for key in there if key != "zeros"}) == here,
-                f"state_dict was saved under restrict({there and {**there, 'zeros': None}}), here it is {here}")
-        super().load_state_dict({key: value for key, value in state_dict.items() if key != "zeroth_order"})
+        require(
+            (there and {key: there[key] for key in there if key != "zeros"}) == here,
+            f"state_dict was saved under restrict({there and {**there, 'zeros': None}}), here it is"
+            f" {here}",
+        )
+        super().load_state_dict(
+            {key: value for key, value in state_dict.items() if key != "zeroth_order"}
+        )
         self._restore_types(state_dict)
         for name, value in own.items():
             setattr(self, name, value)
@@ -58,7 +78,8 @@ class CompleteState(Copied):
             self._restricted.load(there)
 
     def __getstate__(self) -> dict[str, Any]:
-        """Without what is bound to these very tensors, made anew at the next step, and without log and group."""
+        """Without what is bound to these very tensors, made anew at the next step, and without log
+        and group."""
         bound = ("_params", "_family", "_engine")
         kept = {name: value for name, value in super().__getstate__().items() if name not in bound}
         return {**kept, "_bound": (), "_failed": None, "recorder": None, "share": None}
@@ -72,12 +93,17 @@ class CompleteState(Copied):
         return {}
 
     def _restore_types(self, state_dict: dict[str, Any]) -> None:
-        """torch casts loaded state to the parameter's type, which would round fp32 moments of 16-bit parameters."""
+        """torch casts loaded state to the parameter's type, which would round fp32 moments of
+        16-bit parameters."""
         params = [p for group in self.param_groups for p in group["params"]]
         numbers = [i for group in state_dict["param_groups"] for i in group["params"]]
         for number, p in zip(numbers, params, strict=True):
             for name, value in state_dict["state"].get(number, {}).items():
-                self.state[p][name] = value.to(p.device).clone() if isinstance(value, Tensor) else copy.deepcopy(value)
+                self.state[p][name] = (
+                    value.to(p.device).clone()
+                    if isinstance(value, Tensor)
+                    else copy.deepcopy(value)
+                )
 
 
 def require_failed(failed: bool, step: int) -> None:
@@ -86,7 +112,8 @@ def require_failed(failed: bool, step: int) -> None:
 
 
 def require(condition: bool, message: str) -> None:
-    """Raise OptimError with the message unless the condition holds (NaN fails every comparison, so it is caught)."""
+    """Raise OptimError with the message unless the condition holds (NaN fails every comparison, so
+    it is caught)."""
     if not condition:
         raise OptimError(message)
 

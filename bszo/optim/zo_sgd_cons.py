@@ -11,15 +11,16 @@ from bszo.perturb import LossOracle, Terms, Weighted
 class ZOSGDConservative(MeZO):
     """theta <- argmin L over {theta, theta - lr g z, theta + lr g z}, all on the step's batch.
 
-    g as in MeZO, the mean of q directions likewise; of equal losses the first wins, so that a flat loss moves nothing,
-    and a candidate without a finite loss never does.
-    Where there is weight decay, lr weight_decay theta is taken off whichever is kept. Forward passes a step: 2 q + 3.
+    g as in MeZO, the mean of q directions likewise; of equal losses the first wins, so that a flat
+    loss moves nothing, and a candidate without a finite loss never does. Where there is weight
+    decay, lr weight_decay theta is taken off whichever is kept. Forward passes a step: 2 q + 3.
     Extra memory: none.
 
     Args:
         params, lr, eps, num_directions, ...: see MeZO.
 
-    Source: Zhang et al. 2024 (ZO-LLM), arXiv 2402.11592, section 3; Kim et al. 2021 (conservative steps).
+    Source: Zhang et al. 2024 (ZO-LLM), arXiv 2402.11592, section 3; Kim et al. 2021 (conservative
+        steps).
     """
 
     def estimate(self, oracle: LossOracle) -> tuple[Terms, StepReport]:

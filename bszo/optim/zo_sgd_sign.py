@@ -12,31 +12,57 @@ from bszo.perturb import DirectionFunction, LossOracle, Terms
 
 
 class ZOSGDSign(MeZO):
-    """theta <- theta - lr (sign(g z) + weight_decay theta), element by element, or with sign(g) z in its place.
+    """theta <- theta - lr (sign(g z) + weight_decay theta), element by element, or with sign(g) z
+    in its place.
 
-    g as in MeZO. With q directions the element-wise sign is that of their mean, the scalar form the mean of sign(g) z.
-    Forward passes a step: 2 q. Extra memory: none.
+    g as in MeZO. With q directions the element-wise sign is that of their mean, the scalar form the
+    mean of sign(g) z. Forward passes a step: 2 q. Extra memory: none.
 
     Args:
         sign: "element" (as printed) or "scalar" (as run, where the sign was taken of g alone).
         params, lr, eps, num_directions, ...: see MeZO.
 
-    Source: Zhang et al. 2024 (ZO-LLM), arXiv 2402.11592, section 3; Liu et al. 2019 (signSGD by differences), ICLR.
+    Source: Zhang et al. 2024 (ZO-LLM), arXiv 2402.11592, section 3; Liu et al. 2019 (signSGD by
+        differences), ICLR.
     """
 
-    def __init__(self, params: Params, *, lr: float = 1e-6, eps: float = 1e-4, num_directions: int = 1,
-                 sign: Literal["element", "scalar"] = "element", weight_decay: float = 0.0, seed: int = 0,
-                 perturbation: Perturbation = "exact", module: nn.Module | None = None,
-                 directions: DirectionFunction | None = None, rounding: Rounding = "nearest") -> None:
+    def __init__(
+        self,
+        params: Params,
+        *,
+        lr: float = 1e-6,
+        eps: float = 1e-4,
+        num_directions: int = 1,
+        sign: Literal["element", "scalar"] = "element",
+        weight_decay: float = 0.0,
+        seed: int = 0,
+        perturbation: Perturbation = "exact",
+        module: nn.Module | None = None,
+        directions: DirectionFunction | None = None,
+        rounding: Rounding = "nearest",
+    ) -> None:
         require(sign in ("element", "scalar"), f"sign={sign!r}: element or scalar is valid")
-        super().__init__(params, lr=lr, eps=eps, num_directions=num_directions, weight_decay=weight_decay, seed=seed,
-                         perturbation=perturbation, module=module, directions=directions, rounding=rounding)
+        super().__init__(
+            params,
+            lr=lr,
+            eps=eps,
+            num_directions=num_directions,
+            weight_decay=weight_decay,
+            seed=seed,
+            perturbation=perturbation,
+            module=module,
+            directions=directions,
+            rounding=rounding,
+        )
         self.sign = sign
 
     def estimate(self, oracle: LossOracle) -> tuple[Terms, StepReport]:
         gradient, report = super().estimate(oracle)
         if self.sign == "scalar":
-            gradient = {seed: math.copysign(1 / self.num_directions, g) if g else 0.0 for seed, g in gradient.items()}
+            gradient = {
+                seed: math.copysign(1 / self.num_directions, g) if g else 0.0
+                for seed, g in gradient.items()
+            }
         return gradient, report
 
     @torch.no_grad()

@@ -1,4 +1,5 @@
-"""The one engine that moves parameters: noise, families of directions, ways to perturb, and the oracle."""
+"""The one engine that moves parameters: noise, families of directions, ways to perturb, and the
+oracle."""
 
 from bszo.perturb.blocks import Blocks, seed_in_block
 from bszo.perturb.directions import (

@@ -23,10 +23,12 @@ def seed_in_block(seed: int, block: int, num_blocks: int) -> int:
 
 
 class Blocks(Directions):
-    """z = (0 .. 0, z_b, 0 .. 0), z_b from the base family, b = seed mod B: the seed says which block.
+    """z = (0 .. 0, z_b, 0 .. 0), z_b from the base family, b = seed mod B: the seed says which
+    block.
 
-    So a direction still depends on its seed alone, two blocks never share one, and {seed: coefficient} can name
-    directions in several blocks at once. For a parameter of another block no noise is drawn and no pass is made.
+    So a direction still depends on its seed alone, two blocks never share one, and {seed:
+    coefficient} can name directions in several blocks at once. For a parameter of another block no
+    noise is drawn and no pass is made.
 
     Args:
         base: draws z_b.
@@ -43,7 +45,8 @@ class Blocks(Directions):
         while isinstance(inner := getattr(family, "base", None), Directions):
             family = inner
         if isinstance(family, Gaussian):
-            family.small = False  # z of all parameters in one sweep would draw the other blocks' noise
+            # z of all parameters in one sweep would draw the other blocks' noise
+            family.small = False
 
     def seed(self, seed: int, block: int) -> int:
         """The seed next to `seed` whose direction lies in the block of this number."""
@@ -51,7 +54,9 @@ class Blocks(Directions):
 
     def own(self, index: int, terms: Terms) -> Terms:
         block = self.block_of[index]
-        return self.base.own(index, {s: c for s, c in terms.items() if s % len(self.blocks) == block})
+        return self.base.own(
+            index, {s: c for s, c in terms.items() if s % len(self.blocks) == block}
+        )
 
     def direction(self, seed: int, index: int) -> Tensor:
         if self.own(index, {seed: 1.0}):
@@ -68,13 +73,25 @@ class Blocks(Directions):
     def carry(self, coordinates: Tensor, index: int, old: Directions) -> Tensor:
         return self.base.carry(coordinates, index, old)
 
-    def shift(self, theta: Tensor, index: int, terms: Terms, *, decay: float = 1.0, out: Tensor | None = None,
-              rounding_seed: int | None = None) -> Tensor:
+    def shift(
+        self,
+        theta: Tensor,
+        index: int,
+        terms: Terms,
+        *,
+        decay: float = 1.0,
+        out: Tensor | None = None,
+        rounding_seed: int | None = None,
+    ) -> Tensor:
         own = self.own(index, terms)
         if own:
-            return self.base.shift(theta, index, own, decay=decay, out=out, rounding_seed=rounding_seed)
+            return self.base.shift(
+                theta, index, own, decay=decay, out=out, rounding_seed=rounding_seed
+            )
         if decay != 1.0:
-            return super().shift(theta, index, {}, decay=decay, out=out, rounding_seed=rounding_seed)
+            return super().shift(
+                theta, index, {}, decay=decay, out=out, rounding_seed=rounding_seed
+            )
         return theta if out is None else out.copy_(theta)
 
     def shift_rows(self, theta: Tensor, index: int, rows: Tensor, terms: Terms) -> Tensor:

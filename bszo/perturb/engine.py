@@ -10,7 +10,9 @@ from bszo.perturb.inplace import Copies, Legs, Walk
 from bszo.perturb.noise import Terms
 from bszo.perturb.streaming import Streaming
 
-Perturbation = Literal["exact", "streaming", "copy", "two-leg", "three-leg", "in-place", "as-published"]
+Perturbation = Literal[
+    "exact", "streaming", "copy", "two-leg", "three-leg", "in-place", "as-published"
+]
 
 
 class Engine(Protocol):
@@ -21,10 +23,11 @@ class Engine(Protocol):
     def home(self, directions: Directions) -> None: ...
 
 
-def make_engine(perturbation: Perturbation, params: list[Tensor], module: nn.Module | None,
-                published: Legs) -> Streaming | Copies | Walk:
-    """The engine of that name: as-published is the walk of the method's authors, exact is streaming where there is a
-    module and copy where there is none."""
+def make_engine(
+    perturbation: Perturbation, params: list[Tensor], module: nn.Module | None, published: Legs
+) -> Streaming | Copies | Walk:
+    """The engine of that name: as-published is the walk of the method's authors, exact is streaming
+    where there is a module and copy where there is none."""
     how = published if perturbation == "as-published" else perturbation
     if how in ("two-leg", "three-leg", "in-place"):
         return Walk(params, how)

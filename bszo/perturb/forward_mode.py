@@ -11,39 +11,54 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from bszo.errors import OptimError
 
-WITH_A_RULE = (None, "eager", "sdpa")  # attention of transformers: sdpa has a kernel with a rule, the others do not
+# attention of transformers: sdpa has a kernel with a rule, the others do not
+WITH_A_RULE = (None, "eager", "sdpa")
 log = logging.getLogger(__name__)
 
 
 class ForwardMode:
-    """(loss, slope) of a closure at theta along tangents: L(theta) and d L(theta + t v) / d t at t = 0.
+    """(loss, slope) of a closure at theta along tangents: L(theta) and d L(theta + t v) / d t at t
+    = 0.
 
-    The closure's module runs with dual numbers in place of its parameters, which are not written. PyTorch's fused
-    attention kernels have no forward-mode rule, so its math kernel runs in their place.
+    The closure's module runs with dual numbers in place of its parameters, which are not written.
+    PyTorch's fused attention kernels have no forward-mode rule, so its math kernel runs in their
+    place.
 
     Args:
         params: the parameters that have tangents.
         module: the module that the closure runs.
 
     Raises:
-        OptimError: a parameter that is not the module's, or an attention kernel without a forward-mode rule; from a
-            call, an operation without a rule, or a closure that returns no differentiable tensor of one element.
+        OptimError: a parameter that is not the module's, or an attention kernel without a
+            forward-mode rule; from a call, an operation without a rule, or a closure that returns
+            no differentiable tensor of one element.
     """
 
     def __init__(self, params: Sequence[Tensor], module: nn.Module) -> None:
         self.module = module
         names = self._names()
         if missing := sum(id(p) not in names for p in params):
-            raise OptimError(f"params: {missing} of {len(params)} are not parameters of module=, which is run")
-        kernels = {getattr(getattr(m, "config", None), "_attn_implementation", None) for m in module.modules()}
+            raise OptimError(
+                f"params: {missing} of {len(params)} are not parameters of module=, which is run"
+            )
+        kernels = {
+            getattr(getattr(m, "config", None), "_attn_implementation", None)
+            for m in module.modules()
+        }
         if others := sorted(map(str, kernels - set(WITH_A_RULE))):
-            raise OptimError(f"module: its attention kernel {others[0]} has no forward-mode rule; a model loaded with"
-                             " attn_implementation='sdpa' or 'eager' is valid")
+            raise OptimError(
+                f"module: its attention kernel {others[0]} has no forward-mode rule; a model loaded"
+                " with attn_implementation='sdpa' or 'eager' is valid"
+            )
         if "sdpa" in kernels:
-            log.info("forward mode: attention runs PyTorch's math kernel, for the fused ones have no forward-mode rule")
+            log.info(
+                "forward mode: attention runs PyTorch's math kernel, for the fused ones have no"
+                " forward-mode rule"
+            )
 
-    def __call__(self, closure: Callable[[], Any], params: Sequence[Tensor], tangents: Iterable[Tensor]
-                 ) -> tuple[float, float]:
+    def __call__(
+        self, closure: Callable[[], Any], params: Sequence[Tensor], tangents: Iterable[Tensor]
+    ) -> tuple[float, float]:
         runs = _Runs(self.module, closure)
 
         def loss(values: Mapping[str, Tensor]) -> Tensor:
@@ -55,11 +70,14 @@ class ForwardMode:
         try:
             with sdpa_kernel(SDPBackend.MATH):
                 value, slope = torch.func.jvp(loss, (primal,), (tangent,))  # pyright: ignore[reportAssignmentType]
-        except RuntimeError as error:  # without a rule: NotImplementedError; from an autograd.Function a plain one
+        # without a rule: NotImplementedError; from an autograd.Function a plain one
+        except RuntimeError as error:
             if not isinstance(error, NotImplementedError) and "jvp" not in str(error):
                 raise
             reason = " ".join(str(error).split()).split(". ")[0].rstrip(".")
-            raise OptimError(f"closure(): {reason}; a method that takes differences, such as MeZO, is valid") from error
+            raise OptimError(
+                f"closure(): {reason}; a method that takes differences, such as MeZO, is valid"
+            ) from error
         return float(value), float(slope)
 
     def _names(self) -> dict[int, str]:
@@ -67,15 +85,19 @@ class ForwardMode:
 
 
 class _Runs(nn.Module):
-    """The closure as the forward of a module, so that `functional_call` can put values in the other's place."""
+    """The closure as the forward of a module, so that `functional_call` can put values in the
+    other's place."""
 
     def __init__(self, module: nn.Module, closure: Callable[[], Any]) -> None:
         super().__init__()
-        self.module, self.closure = module, partial(closure)  # a closure that is a module must not become a part
+        # a closure that is a module must not become a part
+        self.module, self.closure = module, partial(closure)
 
     def forward(self) -> Tensor:
         result = self.closure()
         if not isinstance(result, Tensor) or result.numel() != 1:
-            raise OptimError(f"closure() returned {type(result).__name__} {result!r:.80}; forward mode needs a tensor"
-                             " of one element that was computed by the module in this process")
+            raise OptimError(
+                f"closure() returned {type(result).__name__} {result!r:.80}; forward mode needs a"
+                " tensor of one element that was computed by the module in this process"
+            )
         return result.reshape(())

@@ -1,7 +1,8 @@
-"""The noise of `bszo.perturb.noise` on a GPU: one Triton kernel reads theta, makes z in registers and writes once.
+"""The noise of `bszo.perturb.noise` on a GPU: one Triton kernel reads theta, makes z in registers
+and writes once.
 
-The same hash and the same inverse normal as there, to the last few ulps. Keys travel as arguments of the launch, so
-that nothing is copied to the device and no launch waits.
+The same hash and the same inverse normal as there, to the last few ulps. Keys travel as arguments
+of the launch, so that nothing is copied to the device and no launch waits.
 """
 
 import functools
@@ -23,13 +24,27 @@ _SPAN = 8 * _BLOCK  # elements of a program that shifts a part of one tensor amo
 
 def serves(theta: Tensor) -> bool:
     """Whether the kernel takes a tensor: on a GPU that Triton knows, in 16 or 32 bits."""
-    return _HAS_TRITON and theta.is_cuda and theta.dtype in (torch.float32, torch.bfloat16, torch.float16)
+    return (
+        _HAS_TRITON
+        and theta.is_cuda
+        and theta.dtype in (torch.float32, torch.bfloat16, torch.float16)
+    )
 
 
-def shift(out: Tensor, theta: Tensor | None, keys: Sequence[tuple[int, int]], factors: Sequence[float], *,
-          decay: float = 1.0, round_key: tuple[int, int] | None = None, rademacher: bool = False,
-          counter: Tensor | None = None, curvature: Tensor | None = None) -> None:
-    """out = decay theta + sum_i c_i z_i / sqrt(h), summed in fp32 and rounded once; every tensor is flat.
+def shift(
+    out: Tensor,
+    theta: Tensor | None,
+    keys: Sequence[tuple[int, int]],
+    factors: Sequence[float],
+    *,
+    decay: float = 1.0,
+    round_key: tuple[int, int] | None = None,
+    rademacher: bool = False,
+    counter: Tensor | None = None,
+    curvature: Tensor | None = None,
+) -> None:
+    """out = decay theta + sum_i c_i z_i / sqrt(h), summed in fp32 and rounded once; every tensor is
+    flat.
 
     Args:
         out: where the result goes; it may be theta itself.
@@ -47,16 +62,37 @@ def shift(out: Tensor, theta: Tensor | None, keys: Sequence[tuple[int, int]], fa
     terms = tuple(x for k, c in zip(keys, factors, strict=True) for x in (c, *_halves(k)))
     with _on(out.device):
         _kernels().shift[(-(-out.numel() // _BLOCK),)](
-            out, out if theta is None else theta, out if counter is None else counter,
-            out if curvature is None else curvature, out.numel(), float(decay), terms, _halves(round_key or (0, 0)),
-            HAS_THETA=theta is not None, HAS_COUNTER=counter is not None, HAS_CURVATURE=curvature is not None,
-            ROUND=round_key is not None, RADEMACHER=rademacher, BLOCK=_BLOCK, num_warps=_NUM_WARPS)  # fmt: skip
+            out,
+            out if theta is None else theta,
+            out if counter is None else counter,
+            out if curvature is None else curvature,
+            out.numel(),
+            float(decay),
+            terms,
+            _halves(round_key or (0, 0)),
+            HAS_THETA=theta is not None,
+            HAS_COUNTER=counter is not None,
+            HAS_CURVATURE=curvature is not None,
+            ROUND=round_key is not None,
+            RADEMACHER=rademacher,
+            BLOCK=_BLOCK,
+            num_warps=_NUM_WARPS,
+        )
 
 
-def shift_low_rank(out: Tensor, theta: Tensor, keys: Sequence[tuple[int, int]], factors: Sequence[float],
-                   basis: tuple[int, int], rank: int, *, decay: float = 1.0,
-                   round_key: tuple[int, int] | None = None) -> None:
-    """out = decay theta + (sum_i c_i U_i) V^T of (rows, columns) matrices, U and V made in registers.
+def shift_low_rank(
+    out: Tensor,
+    theta: Tensor,
+    keys: Sequence[tuple[int, int]],
+    factors: Sequence[float],
+    basis: tuple[int, int],
+    rank: int,
+    *,
+    decay: float = 1.0,
+    round_key: tuple[int, int] | None = None,
+) -> None:
+    """out = decay theta + (sum_i c_i U_i) V^T of (rows, columns) matrices, U and V made in
+    registers.
 
     Args:
         keys: of U_i (rows, rank), one a term.
@@ -68,16 +104,30 @@ def shift_low_rank(out: Tensor, theta: Tensor, keys: Sequence[tuple[int, int]], 
     grid = (-(-rows // _ROWS), -(-columns // _BLOCK))
     with _on(out.device):
         _kernels().shift_low_rank[grid](
-            out, theta, rows, columns, float(decay), terms, _halves(basis), _halves(round_key or (0, 0)), RANK=rank,
-            ROUND=round_key is not None, ROWS=_ROWS, BLOCK=_BLOCK, num_warps=_NUM_WARPS)  # fmt: skip
+            out,
+            theta,
+            rows,
+            columns,
+            float(decay),
+            terms,
+            _halves(basis),
+            _halves(round_key or (0, 0)),
+            RANK=rank,
+            ROUND=round_key is not None,
+            ROWS=_ROWS,
+            BLOCK=_BLOCK,
+            num_warps=_NUM_WARPS,
+        )
 
 
 @dataclass(frozen=True)
 class Scalars:
-    """What one pass over many parameters multiplies and hashes with; a row a parameter, on the device.
+    """What one pass over many parameters multiplies and hashes with; a row a parameter, on the
+    device.
 
     Attributes:
-        rows: (P, 3 K + 3) int32: the keys of K terms, their factors (fp32 bits), the decay, the key of the rounding.
+        rows: (P, 3 K + 3) int32: the keys of K terms, their factors (fp32 bits), the decay, the key
+            of the rounding.
         num_terms: K.
         rounds: whether bf16 is rounded stochastically.
         rademacher: z is +1 and -1 alike.
@@ -89,13 +139,26 @@ class Scalars:
     rademacher: bool = False
 
     @classmethod
-    def of(cls, keys: Sequence[Tensor], factors: Tensor, decay: Tensor, round_keys: Tensor | None,
-           device: torch.device, rademacher: bool) -> Self:
-        """From K tensors of (P, 2) keys, (P, K) factors and (P,) decays; one copy, which no launch waits for."""
+    def of(
+        cls,
+        keys: Sequence[Tensor],
+        factors: Tensor,
+        decay: Tensor,
+        round_keys: Tensor | None,
+        device: torch.device,
+        rademacher: bool,
+    ) -> Self:
+        """From K tensors of (P, 2) keys, (P, K) factors and (P,) decays; one copy, which no launch
+        waits for."""
         none = torch.zeros(decay.numel(), 2, dtype=torch.int32, device="cpu")
         floats = torch.cat([factors, decay[:, None]], 1).to(torch.float32).view(torch.int32)
         rows = torch.cat([*keys, floats, none if round_keys is None else round_keys], 1)
-        return cls(rows.pin_memory().to(device, non_blocking=True), len(keys), round_keys is not None, rademacher)
+        return cls(
+            rows.pin_memory().to(device, non_blocking=True),
+            len(keys),
+            round_keys is not None,
+            rademacher,
+        )
 
 
 class Table:
@@ -107,7 +170,9 @@ class Table:
         parameters: of each tensor, its row in `Scalars`.
     """
 
-    def __init__(self, thetas: Sequence[Tensor], outs: Sequence[Tensor], parameters: Sequence[int]) -> None:
+    def __init__(
+        self, thetas: Sequence[Tensor], outs: Sequence[Tensor], parameters: Sequence[int]
+    ) -> None:
         device, self.dtype = thetas[0].device, thetas[0].dtype
         self.addresses = [t.data_ptr() for t in thetas]
         host = partial(torch.tensor, device="cpu")
@@ -117,15 +182,22 @@ class Table:
         self.firsts = [0, *ends.tolist()]  # block at which each tensor begins
         addresses = host([self.addresses, [t.data_ptr() for t in outs]])
         self.wide = addresses.to(device)  # (2, T) int64
-        self.narrow = torch.stack([sizes, ends - blocks, host(parameters)]).to(torch.int32).to(device)  # (3, T)
-        self.tensor_of = host(range(len(thetas)), dtype=torch.int32).repeat_interleave(blocks).to(device)
+        # (3, T)
+        self.narrow = (
+            torch.stack([sizes, ends - blocks, host(parameters)]).to(torch.int32).to(device)
+        )
+        self.tensor_of = (
+            host(range(len(thetas)), dtype=torch.int32).repeat_interleave(blocks).to(device)
+        )
 
     @staticmethod
     def takes(tensors: Sequence[Tensor]) -> bool:
         """Whether one table can hold them."""
         of_a_kind = len({(t.dtype, t.device) for t in tensors}) == 1
         return of_a_kind and all(
-            serves(t) and t.is_contiguous() and t.data_ptr() % 16 == 0 and t.numel() < 1 << 31 for t in tensors)
+            serves(t) and t.is_contiguous() and t.data_ptr() % 16 == 0 and t.numel() < 1 << 31
+            for t in tensors
+        )
 
     def launch(self, start: int, stop: int, scalars: Scalars) -> None:
         """Shift the tensors [start, stop)."""
@@ -134,18 +206,33 @@ class Table:
             return
         with _on(self.wide.device):
             _kernels().shift_many[(last - first,)](
-                self.wide, self.narrow, self.tensor_of, scalars.rows, first, self.wide.shape[1],
-                DTYPE=_kernels().TYPES[self.dtype], TERMS=scalars.num_terms, ROUND=scalars.rounds,
-                RADEMACHER=scalars.rademacher, SPAN=_SPAN, BLOCK=_BLOCK, num_warps=_NUM_WARPS)  # fmt: skip
+                self.wide,
+                self.narrow,
+                self.tensor_of,
+                scalars.rows,
+                first,
+                self.wide.shape[1],
+                DTYPE=_kernels().TYPES[self.dtype],
+                TERMS=scalars.num_terms,
+                ROUND=scalars.rounds,
+                RADEMACHER=scalars.rademacher,
+                SPAN=_SPAN,
+                BLOCK=_BLOCK,
+                num_warps=_NUM_WARPS,
+            )
 
 
 def _on(device: torch.device) -> AbstractContextManager[Any]:
-    """Triton launches on the current GPU; a model that is spread over several has parameters on others."""
-    return nullcontext() if device.index == torch.cuda.current_device() else torch.cuda.device(device)
+    """Triton launches on the current GPU; a model that is spread over several has parameters on
+    others."""
+    return (
+        nullcontext() if device.index == torch.cuda.current_device() else torch.cuda.device(device)
+    )
 
 
 def _halves(key: tuple[int, int]) -> tuple[float, ...]:
-    """Both 32-bit words as 16-bit halves, high first: Triton compiles anew for some integers, never for floats."""
+    """Both 32-bit words as 16-bit halves, high first: Triton compiles anew for some integers, never
+    for floats."""
     return tuple(float(half) for word in key for half in ((word >> 16) & 0xFFFF, word & 0xFFFF))
 
 

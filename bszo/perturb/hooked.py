@@ -1,4 +1,5 @@
-"""What the hooks of torch's modules see: which modules call them, and which read a weight only row by row."""
+"""What the hooks of torch's modules see: which modules call them, and which read a weight only row
+by row."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -15,7 +16,8 @@ def owners(module: nn.Module, index: Mapping[int, int]) -> dict[nn.Module, list[
         index: {id of a parameter: its number}.
     """
     found: dict[nn.Module, list[int]] = {}
-    if hasattr(module, "_orig_mod"):  # torch.compile(module); not module.compile(), which calls them
+    # torch.compile(module); not module.compile(), which calls them
+    if hasattr(module, "_orig_mod"):
         return found
     for owner in module.modules():
         owned = [index[id(p)] for p in owner._parameters.values() if id(p) in index]
@@ -30,13 +32,15 @@ def is_lookup(module: nn.Module) -> bool:
         return False
     if module._forward_pre_hooks:  # may read the weight
         return False
-    return module.max_norm is None and module._parameters.keys() == {"weight"}  # spectral_norm, pruning: weight_orig
+    # spectral_norm, pruning: weight_orig
+    return module.max_norm is None and module._parameters.keys() == {"weight"}
 
 
 @contextmanager
 def every_module_runs() -> Iterator[None]:
-    """torch's encoder layers have a fused path that reads the weights of modules which it does not run; off, and at
-    theta too, so that losses that are subtracted from one another come from the same kernels."""
+    """torch's encoder layers have a fused path that reads the weights of modules which it does not
+    run; off, and at theta too, so that losses that are subtracted from one another come from the
+    same kernels."""
     enabled = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
     try:

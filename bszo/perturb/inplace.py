@@ -1,4 +1,5 @@
-"""Engines for closures without a module: walks as published, with their rounding, and exact copies."""
+"""Engines for closures without a module: walks as published, with their rounding, and exact
+copies."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -40,11 +41,13 @@ class Copies:
 
 
 class Walk:
-    """In place: the parameters go to theta + sum_i c_i z_i and come back, with a rounding at every leg.
+    """In place: the parameters go to theta + sum_i c_i z_i and come back, with a rounding at every
+    leg.
 
-    two-leg: +c z before a loss and -c z after it (BSZO as published). three-leg: from +eps z straight to -eps z and
-    home at the end (MeZO, HiZOO, LOZO as published). in-place: as three-leg, but from any point to any other in
-    one pass with one rounding. In 16 bits none of them comes back to the same theta.
+    two-leg: +c z before a loss and -c z after it (BSZO as published). three-leg: from +eps z
+    straight to -eps z and home at the end (MeZO, HiZOO, LOZO as published). in-place: as three-leg,
+    but from any point to any other in one pass with one rounding. In 16 bits none of them comes
+    back to the same theta.
     """
 
     def __init__(self, params: list[Tensor], legs: Legs) -> None:

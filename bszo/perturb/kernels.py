@@ -1,4 +1,5 @@
-"""Triton: the hash and the inverse normal of `bszo.perturb.noise`, and what is made of them in one pass."""
+"""Triton: the hash and the inverse normal of `bszo.perturb.noise`, and what is made of them in one
+pass."""
 
 import math
 
@@ -10,7 +11,9 @@ from bszo.perturb import noise
 
 TYPES = {torch.float32: tl.float32, torch.bfloat16: tl.bfloat16, torch.float16: tl.float16}
 # in powers of log2(1 - x^2), which is what the hardware gives: w = -ln(2) log2(1 - x^2)
-_P0, _P1, _P2, _P3 = (tl.constexpr(c * (-math.log(2)) ** i * noise.TO_UNIT) for i, c in enumerate(noise.P))
+_P0, _P1, _P2, _P3 = (
+    tl.constexpr(c * (-math.log(2)) ** i * noise.TO_UNIT) for i, c in enumerate(noise.P)
+)
 _Q0, _Q1, _Q2, _Q3 = (tl.constexpr(c * (-math.log(2)) ** i) for i, c in enumerate(noise.Q))
 _TO_UNIT = tl.constexpr(noise.TO_UNIT)
 _GOLDEN = tl.constexpr(noise.GOLDEN & 0xFFFFFFFF)
@@ -33,12 +36,14 @@ def _hash(counter, key_0, key_1):
 def _normal(bits):
     wide = bits.to(tl.int32, bitcast=True).to(tl.float32)  # x / _TO_UNIT; P has the factor
     q = tl.fma(wide, -_TO_UNIT, 1.0) * tl.fma(wide, _TO_UNIT, 1.0)  # 1 - x^2, exact in the tails
-    log2_q = tl.inline_asm_elementwise("lg2.approx.ftz.f32 $0, $1;", "=f,f", [q], dtype=tl.float32, is_pure=True,
-                                       pack=1)  # fmt: skip
+    log2_q = tl.inline_asm_elementwise(
+        "lg2.approx.ftz.f32 $0, $1;", "=f,f", [q], dtype=tl.float32, is_pure=True, pack=1
+    )
     p = ((_P3 * log2_q + _P2) * log2_q + _P1) * log2_q + _P0
     q = ((_Q3 * log2_q + _Q2) * log2_q + _Q1) * log2_q + _Q0
-    ratio = tl.inline_asm_elementwise("div.approx.ftz.f32 $0, $1, $2;", "=f,f,f", [p, q], dtype=tl.float32,
-                                      is_pure=True, pack=1)  # fmt: skip
+    ratio = tl.inline_asm_elementwise(
+        "div.approx.ftz.f32 $0, $1, $2;", "=f,f,f", [p, q], dtype=tl.float32, is_pure=True, pack=1
+    )
     return wide * ratio
 
 
@@ -64,9 +69,22 @@ def _rounded(acc, counter, key, dtype: tl.constexpr, ROUND: tl.constexpr):
 
 
 @triton.jit
-def shift(out, theta, counter, curvature, n, decay, terms, round_key, HAS_THETA: tl.constexpr,
-          HAS_COUNTER: tl.constexpr, HAS_CURVATURE: tl.constexpr, ROUND: tl.constexpr, RADEMACHER: tl.constexpr,
-          BLOCK: tl.constexpr):
+def shift(
+    out,
+    theta,
+    counter,
+    curvature,
+    n,
+    decay,
+    terms,
+    round_key,
+    HAS_THETA: tl.constexpr,
+    HAS_COUNTER: tl.constexpr,
+    HAS_CURVATURE: tl.constexpr,
+    ROUND: tl.constexpr,
+    RADEMACHER: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
     at = tl.program_id(0).to(tl.uint32) * BLOCK + tl.arange(0, BLOCK).to(tl.uint32)
     inside = at < n
     element = tl.load(counter + at, mask=inside).to(tl.uint32, bitcast=True) if HAS_COUNTER else at
@@ -77,28 +95,49 @@ def shift(out, theta, counter, curvature, n, decay, terms, round_key, HAS_THETA:
     if HAS_CURVATURE:
         root = tl.rsqrt(tl.load(curvature + at, mask=inside, other=1.0).to(tl.float32))
     for i in tl.static_range(len(terms) // 5):
-        key_0, key_1 = _word(terms[5 * i + 1], terms[5 * i + 2]), _word(terms[5 * i + 3], terms[5 * i + 4])
+        key_0 = _word(terms[5 * i + 1], terms[5 * i + 2])
+        key_1 = _word(terms[5 * i + 3], terms[5 * i + 4])
         acc += terms[5 * i] * (_values(element, key_0, key_1, RADEMACHER) * root)
     tl.store(out + at, _rounded(acc, element, round_key, out.dtype.element_ty, ROUND), mask=inside)
 
 
 @triton.jit
-def _part(theta, out, at, inside, row, TERMS: tl.constexpr, ROUND: tl.constexpr, RADEMACHER: tl.constexpr):
+def _part(
+    theta, out, at, inside, row, TERMS: tl.constexpr, ROUND: tl.constexpr, RADEMACHER: tl.constexpr
+):
     """One block of one tensor, with its parameter's row of scalars."""
-    acc = tl.load(theta + at, mask=inside).to(tl.float32) * tl.load(row + 3 * TERMS).to(tl.float32, bitcast=True)
+    acc = tl.load(theta + at, mask=inside).to(tl.float32) * tl.load(row + 3 * TERMS).to(
+        tl.float32, bitcast=True
+    )
     for i in tl.static_range(TERMS):
         key_0, key_1 = tl.load(row + 2 * i), tl.load(row + 2 * i + 1)
         factor = tl.load(row + 2 * TERMS + i).to(tl.float32, bitcast=True)
-        acc += factor * _values(at, key_0.to(tl.uint32, bitcast=True), key_1.to(tl.uint32, bitcast=True), RADEMACHER)
+        acc += factor * _values(
+            at, key_0.to(tl.uint32, bitcast=True), key_1.to(tl.uint32, bitcast=True), RADEMACHER
+        )
     if ROUND:
         key_0, key_1 = tl.load(row + 3 * TERMS + 1), tl.load(row + 3 * TERMS + 2)
-        acc = _stochastic(acc, at, key_0.to(tl.uint32, bitcast=True), key_1.to(tl.uint32, bitcast=True))
+        acc = _stochastic(
+            acc, at, key_0.to(tl.uint32, bitcast=True), key_1.to(tl.uint32, bitcast=True)
+        )
     tl.store(out + at, acc.to(out.dtype.element_ty), mask=inside)
 
 
 @triton.jit(do_not_specialize=["first"])
-def shift_many(wide, narrow, tensor_of, rows, first, count, DTYPE: tl.constexpr, TERMS: tl.constexpr,
-               ROUND: tl.constexpr, RADEMACHER: tl.constexpr, SPAN: tl.constexpr, BLOCK: tl.constexpr):
+def shift_many(
+    wide,
+    narrow,
+    tensor_of,
+    rows,
+    first,
+    count,
+    DTYPE: tl.constexpr,
+    TERMS: tl.constexpr,
+    ROUND: tl.constexpr,
+    RADEMACHER: tl.constexpr,
+    SPAN: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
     block = first + tl.program_id(0)
     t = tl.load(tensor_of + block)
     n = tl.load(narrow + t).to(tl.uint32, bitcast=True)
@@ -115,8 +154,20 @@ def shift_many(wide, narrow, tensor_of, rows, first, count, DTYPE: tl.constexpr,
 
 
 @triton.jit
-def shift_low_rank(out, theta, rows, columns, decay, terms, basis, round_key, RANK: tl.constexpr, ROUND: tl.constexpr,
-                   ROWS: tl.constexpr, BLOCK: tl.constexpr):
+def shift_low_rank(
+    out,
+    theta,
+    rows,
+    columns,
+    decay,
+    terms,
+    basis,
+    round_key,
+    RANK: tl.constexpr,
+    ROUND: tl.constexpr,
+    ROWS: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
     column = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     inside = column < columns
     basis_0, basis_1 = _word(basis[0], basis[1]), _word(basis[2], basis[3])
@@ -127,7 +178,13 @@ def shift_low_rank(out, theta, rows, columns, decay, terms, basis, round_key, RA
         for r in tl.static_range(RANK):
             u = 0.0
             for i in tl.static_range(len(terms) // 5):
-                key_0, key_1 = _word(terms[5 * i + 1], terms[5 * i + 2]), _word(terms[5 * i + 3], terms[5 * i + 4])
+                key_0 = _word(terms[5 * i + 1], terms[5 * i + 2])
+                key_1 = _word(terms[5 * i + 3], terms[5 * i + 4])
                 u += terms[5 * i] * _normal(_hash((row * RANK + r).to(tl.uint32), key_0, key_1))
-            acc += u * _normal(_hash((column * RANK + r).to(tl.uint32), basis_0, basis_1))  # the same for all rows
-        tl.store(out + at, _rounded(acc, at.to(tl.uint32), round_key, out.dtype.element_ty, ROUND), mask=inside)
+            # the same for all rows
+            acc += u * _normal(_hash((column * RANK + r).to(tl.uint32), basis_0, basis_1))
+        tl.store(
+            out + at,
+            _rounded(acc, at.to(tl.uint32), round_key, out.dtype.element_ty, ROUND),
+            mask=inside,
+        )

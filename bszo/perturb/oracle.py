@@ -1,4 +1,5 @@
-"""The one thing that moves parameters: losses at theta + sum_i c_i z_i, and theta itself by sum_i c_i z_i."""
+"""The one thing that moves parameters: losses at theta + sum_i c_i z_i, and theta itself by sum_i
+c_i z_i."""
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -15,7 +16,8 @@ from bszo.perturb.noise import Terms, round_to
 from bszo.perturb.streaming import Streaming
 
 Closure = Callable[[], Any]
-# (points, loss at a point) -> the loss at every point, in order; it may have other processes take some of them
+# (points, loss at a point) -> the loss at every point, in order; it may have other processes take
+# some of them
 Share = Callable[[Sequence[Terms], Callable[[Terms], float]], list[float]]
 # (closure, parameters, tangents) -> (loss, slope): see `bszo.perturb.forward_mode`
 Differentiate = Callable[[Closure, Sequence[Tensor], Iterable[Tensor]], tuple[float, float]]
@@ -30,17 +32,30 @@ class LossOracle:
         directions: the family that turns a seed into z.
         engine: how the perturbed parameters come about.
         step: steps completed, for error messages.
-        rounding_seed: rounds moves of bf16 parameters stochastically; None, and other types, round to nearest.
-        share: distributes points over processes that hold the same theta; None takes them one after another.
+        rounding_seed: rounds moves of bf16 parameters stochastically; None, and other types, round
+            to nearest.
+        share: distributes points over processes that hold the same theta; None takes them one after
+            another.
 
     Attributes:
         num_forwards: forward passes so far, those that other processes took for it included.
         losses: every loss so far, in order; a slope stands after its loss.
     """
 
-    def __init__(self, params: Sequence[Tensor], closure: Closure, directions: Directions, engine: Engine,
-                 step: int = 0, rounding_seed: int | None = None, share: Share | None = None) -> None:
-        self.params, self.closure, self.directions, self.engine = list(params), closure, directions, engine
+    def __init__(
+        self,
+        params: Sequence[Tensor],
+        closure: Closure,
+        directions: Directions,
+        engine: Engine,
+        step: int = 0,
+        rounding_seed: int | None = None,
+        share: Share | None = None,
+    ) -> None:
+        self.params = list(params)
+        self.closure = closure
+        self.directions = directions
+        self.engine = engine
         self.step, self.rounding_seed, self.share = step, rounding_seed, share
         self.num_forwards = 0
         self.losses: list[float] = []
@@ -52,15 +67,19 @@ class LossOracle:
 
     @torch.no_grad()
     def measure(self, points: Sequence[Terms], *, overflow: float | None = None) -> list[float]:
-        """L(theta + sum_i c_i z_i) at every point; walks take them in order, and the first failure ends it.
+        """L(theta + sum_i c_i z_i) at every point; walks take them in order, and the first failure
+        ends it.
 
-        Where `overflow` is given, it stands for the loss of a perturbed point that has no finite one.
+        Where `overflow` is given, it stands for the loss of a perturbed point that has no finite
+        one.
 
-        With `share` each point is taken by one process. Until streaming has watched a pass, all take all of them: what
-        it finds, and the pass that it then repeats, must be the same everywhere.
+        With `share` each point is taken by one process. Until streaming has watched a pass, all
+        take all of them: what it finds, and the pass that it then repeats, must be the same
+        everywhere.
 
         Raises:
-            NonFiniteLoss: it is NaN or infinite; theta is back where it was (walks: up to their rounding).
+            NonFiniteLoss: it is NaN or infinite; theta is back where it was (walks: up to their
+                rounding).
             OptimError: the closure returned something other than one number.
         """
         if self.share is None or (isinstance(self.engine, Streaming) and not self.engine.watched):
@@ -68,16 +87,22 @@ class LossOracle:
         before = self.num_forwards
         values = self.share(points, self._at)
         self.num_forwards = before + len(points)
-        return [self._finite(terms, value, overflow) for terms, value in zip(points, values, strict=True)]
+        return [
+            self._finite(terms, value, overflow)
+            for terms, value in zip(points, values, strict=True)
+        ]
 
     @torch.no_grad()
     def slope(self, seed: int, differentiate: Differentiate) -> tuple[float, float]:
-        """L(theta) and z^T grad L(theta) from one pass of forward-mode differentiation; raises as `measure`.
+        """L(theta) and z^T grad L(theta) from one pass of forward-mode differentiation; raises as
+        `measure`.
 
         A closure that has a `loss_and_slope` of its own, such as a log, is asked for both instead.
         """
         self.num_forwards += 1
-        known: Callable[[], tuple[float, float]] | None = getattr(self.closure, "loss_and_slope", None)
+        known: Callable[[], tuple[float, float]] | None = getattr(
+            self.closure, "loss_and_slope", None
+        )
         tangents = (self.directions.direction(seed, i) for i in range(len(self.params)))
         loss, slope = known() if known else differentiate(self.closure, self.params, tangents)
         self._finite({}, loss)
@@ -102,14 +127,16 @@ class LossOracle:
             value = self._evaluate(terms)
             while terms and math.isfinite(value) and self._missed_any():
                 value = self._evaluate(terms)
-                self.num_forwards -= self.step > 0  # a resumed run searches again what its first step has paid for
+                # a resumed run searches again what its first step has paid for
+                self.num_forwards -= self.step > 0
         except BaseException:
             self.home()
             raise
         return value
 
     def _missed_any(self) -> bool:
-        """Whether streaming's hooks have missed a use, so that the pass was wrong; a log runs no module at all."""
+        """Whether streaming's hooks have missed a use, so that the pass was wrong; a log runs no
+        module at all."""
         logged = hasattr(self.closure, "loss_and_slope")
         return isinstance(self.engine, Streaming) and not logged and self.engine.adopt_missed()
 
@@ -117,7 +144,9 @@ class LossOracle:
         if not math.isfinite(value):
             if not terms or overflow is None:
                 self.home()
-                raise NonFiniteLoss(self.step, value, perturbed=bool(terms), at_theta=self._at_theta)
+                raise NonFiniteLoss(
+                    self.step, value, perturbed=bool(terms), at_theta=self._at_theta
+                )
             value = overflow
         if not terms:
             self._at_theta = value
@@ -129,11 +158,15 @@ class LossOracle:
         with self.engine.at(self.directions, terms), _no_kept_casts():
             result = self.closure()
         if isinstance(result, Tensor) and result.numel() != 1:
-            raise OptimError(f"closure() returned a tensor of shape {tuple(result.shape)}; one number is valid")
+            raise OptimError(
+                f"closure() returned a tensor of shape {tuple(result.shape)}; one number is valid"
+            )
         try:
             return float(result)
         except (TypeError, ValueError) as error:
-            raise OptimError(f"closure() returned {type(result).__name__} {result!r}; one number is valid") from error
+            raise OptimError(
+                f"closure() returned {type(result).__name__} {result!r}; one number is valid"
+            ) from error
 
     @torch.no_grad()
     def home(self) -> None:
@@ -141,9 +174,16 @@ class LossOracle:
         self.engine.home(self.directions)
 
     @torch.no_grad()
-    def move_(self, gradient: Terms, lr: Sequence[float], weight_decay: Sequence[float], *,
-              along: Directions | None = None) -> None:
-        """theta_p <- theta_p - lr_p (sum_i g_i z_i + weight_decay_p theta_p), one pass, one rounding.
+    def move_(
+        self,
+        gradient: Terms,
+        lr: Sequence[float],
+        weight_decay: Sequence[float],
+        *,
+        along: Directions | None = None,
+    ) -> None:
+        """theta_p <- theta_p - lr_p (sum_i g_i z_i + weight_decay_p theta_p), one pass, one
+        rounding.
 
         Args:
             gradient: {seed: g}.
@@ -153,7 +193,10 @@ class LossOracle:
         """
         self.home()
         family = along or self.directions
-        terms = [family.own(i, {seed: -rate * g for seed, g in gradient.items()}) for i, rate in enumerate(lr)]
+        terms = [
+            family.own(i, {seed: -rate * g for seed, g in gradient.items()})
+            for i, rate in enumerate(lr)
+        ]
         decay = [1.0 - rate * w for rate, w in zip(lr, weight_decay, strict=True)]
         family.shift_all_(terms, decay, [self._rounding(p) for p in self.params])
 
@@ -166,7 +209,8 @@ class LossOracle:
 
     @torch.no_grad()
     def add_(self, index: int, delta: Tensor, decay: float = 1.0) -> None:
-        """theta_p <- decay theta_p + delta for one parameter and a dense delta, with one rounding."""
+        """theta_p <- decay theta_p + delta for one parameter and a dense delta, with one
+        rounding."""
         p = self.params[index]
         if self._rounding(p) is None:
             torch.add(delta, p.data, alpha=decay, out=p.data)  # summed in delta's wider type
@@ -179,7 +223,8 @@ class LossOracle:
 
 @contextmanager
 def _no_kept_casts() -> Iterator[None]:
-    """An autocast around a step keeps a parameter's 16-bit cast by the parameter's identity, though its values move."""
+    """An autocast around a step keeps a parameter's 16-bit cast by the parameter's identity, though
+    its values move."""
     torch.clear_autocast_cache()
     try:
         yield

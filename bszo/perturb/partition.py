@@ -19,14 +19,18 @@ class Block(NamedTuple):
 
 
 def repeated_modules(module: nn.Module) -> tuple[str, nn.ModuleList | nn.Sequential]:
-    """Where the ModuleList or Sequential lies that has the most elements, among those of children of one class.
+    """Where the ModuleList or Sequential lies that has the most elements, among those of children
+    of one class.
 
     Raises:
         OptimError: there is none.
     """
-    found = [(len(part) > 1, sum(p.numel() for p in part.parameters()), name, part)
-             for name, part in module.named_modules()
-             if isinstance(part, (nn.ModuleList, nn.Sequential)) and len({type(child) for child in part}) == 1]
+    found = [
+        (len(part) > 1, sum(p.numel() for p in part.parameters()), name, part)
+        for name, part in module.named_modules()
+        if isinstance(part, (nn.ModuleList, nn.Sequential))
+        and len({type(child) for child in part}) == 1
+    ]
     if not any(size for _, size, _, _ in found):
         raise OptimError(f"{type(module).__name__} has no list of repeated modules")
     _, _, name, stack = max(found, key=lambda item: item[:2])
@@ -34,26 +38,31 @@ def repeated_modules(module: nn.Module) -> tuple[str, nn.ModuleList | nn.Sequent
 
 
 def partition(params: Sequence[Tensor], by: Split, module: nn.Module | None = None) -> list[Block]:
-    """The blocks of `params`, input side first; each parameter is in exactly one, and none is empty.
+    """The blocks of `params`, input side first; each parameter is in exactly one, and none is
+    empty.
 
-    What lies beside the repeated modules is two blocks more: "embeddings" (subtrees that look something up; tied
-    weights belong here) and "head" (all the rest).
+    What lies beside the repeated modules is two blocks more: "embeddings" (subtrees that look
+    something up; tied weights belong here) and "head" (all the rest).
 
     Args:
         params: the trainable parameters, in the optimizer's order.
-        by: transformer: each repeated module. halves: its attention, with the norm before it, and the remainder.
-            linear: each layer of it with a weight matrix, norms with the layer before them. tensor: each parameter.
+        by: transformer: each repeated module. halves: its attention, with the norm before it, and
+            the remainder. linear: each layer of it with a weight matrix, norms with the layer
+            before them. tensor: each parameter.
         module: where to look; `tensor` needs none.
 
     Raises:
-        OptimError: no module, no repeated modules or no attention in it, or no parameter in any of them.
+        OptimError: no module, no repeated modules or no attention in it, or no parameter in any of
+            them.
     """
     if by not in get_args(Split):
         raise OptimError(f"blocks={by!r}: one of none, {', '.join(get_args(Split))} is valid")
     if by == "tensor":
         return [Block(f"tensor {i}", (i,)) for i in range(len(params))]
     if module is None:
-        raise OptimError(f"blocks={by!r}: needs module=, in which they are found; without it tensor is valid")
+        raise OptimError(
+            f"blocks={by!r}: needs module=, in which they are found; without it tensor is valid"
+        )
     number = {id(p): i for i, p in enumerate(params)}
     try:
         stack_name, stack = repeated_modules(module)
@@ -67,17 +76,24 @@ def partition(params: Sequence[Tensor], by: Split, module: nn.Module | None = No
         inside |= bool(indices) and name.startswith(f"{stack_name}.")
     if number:
         i = min(number.values())
-        raise OptimError(f"params: parameter {i} of shape {tuple(params[i].shape)} is not one of the module's")
+        raise OptimError(
+            f"params: parameter {i} of shape {tuple(params[i].shape)} is not one of the module's"
+        )
     if not inside:
-        raise OptimError(f"blocks={by!r}: no trainable parameter lies in the {len(stack)} modules of {stack_name}; "
-                         "none or tensor is valid")
+        raise OptimError(
+            f"blocks={by!r}: no trainable parameter lies in the {len(stack)} modules of"
+            f" {stack_name}; none or tensor is valid"
+        )
     return blocks
 
 
 def _units(module: nn.Module, stack_name: str, stack: nn.Module, by: Split) -> Iterator[Unit]:
-    """Names and parameters, input side first; a parameter that comes twice belongs where it comes first."""
+    """Names and parameters, input side first; a parameter that comes twice belongs where it comes
+    first."""
     beside = list(_beside(module, stack))
-    lookups = [child for child in beside if any(isinstance(part, nn.Embedding) for part in child.modules())]
+    lookups = [
+        child for child in beside if any(isinstance(part, nn.Embedding) for part in child.modules())
+    ]
     yield "embeddings", [p for child in lookups for p in child.parameters()]
     split = {"transformer": _whole, "halves": _halves, "linear": _linears}[by]
     for number, layer in stack.named_children():
@@ -101,8 +117,10 @@ def _whole(name: str, layer: nn.Module) -> Iterator[Unit]:
 def _halves(name: str, layer: nn.Module) -> Iterator[Unit]:
     attention = [child for child in layer.children() if "attention" in type(child).__name__.lower()]
     if not attention:
-        raise OptimError(f"blocks='halves': {type(layer).__name__} has no child that is an attention; "
-                         "none, transformer, linear or tensor is valid")
+        raise OptimError(
+            f"blocks='halves': {type(layer).__name__} has no child that is an attention; "
+            "none, transformer, linear or tensor is valid"
+        )
     norms = [child for child in layer.children() if "norm" in type(child).__name__.lower()]
     yield f"{name} attention", [p for child in (*attention, *norms[:1]) for p in child.parameters()]
     yield f"{name} mlp", list(layer.parameters())
@@ -122,7 +140,8 @@ def _linears(name: str, layer: nn.Module) -> Iterator[Unit]:
 
 
 def _layers(path: str, module: nn.Module) -> Iterator[tuple[str, nn.Module]]:
-    """In the order of the tree, not below one with a matrix: an adapter belongs to the layer that it adapts."""
+    """In the order of the tree, not below one with a matrix: an adapter belongs to the layer that
+    it adapts."""
     yield path, module
     if not _has_matrix(module):
         for name, child in module.named_children():

@@ -1,4 +1,5 @@
-"""Seeds: 64-bit hashes of integers, the root of all that is random, and the keys under which elements are hashed."""
+"""Seeds: 64-bit hashes of integers, the root of all that is random, and the keys under which
+elements are hashed."""
 
 import functools
 
@@ -9,7 +10,8 @@ _MASK64 = (1 << 64) - 1
 
 
 def mix64(*words: int) -> int:
-    """A 64-bit hash of integers (SplitMix64's finalizer folded over them): the root of every seed and key."""
+    """A 64-bit hash of integers (SplitMix64's finalizer folded over them): the root of every seed
+    and key."""
     h = 0
     for word in words:
         h = (h + (word & _MASK64) + 0x9E3779B97F4A7C15) & _MASK64

@@ -1,4 +1,5 @@
-"""Directions of which a true share of the entries is zero, by a mask that is hashed anew wherever it is used."""
+"""Directions of which a true share of the entries is zero, by a mask that is hashed anew wherever
+it is used."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -18,10 +19,13 @@ _SPAN = 1 << 32  # hashes there are
 
 
 def zeros_of(params: Sequence[Tensor], sparsity: float, scope: MaskScope) -> list[float]:
-    """How many entries of each parameter a mask zeroes, in expectation; they add up to `sparsity` of all.
+    """How many entries of each parameter a mask zeroes, in expectation; they add up to `sparsity`
+    of all.
 
-    layer: the share `sparsity` of each. global: as many as it has among the sparsity n entries of least magnitude of
-    all parameters together, ties shared alike. Parameters that start at zero (an adapter's) are the least of all.
+    layer: the share `sparsity` of each. global: as many as it has among the sparsity n entries of
+        least magnitude of
+    all parameters together, ties shared alike. Parameters that start at zero (an adapter's) are the
+    least of all.
     """
     if scope == "layer":
         return [sparsity * p.numel() for p in params]
@@ -36,8 +40,9 @@ def zeros_of(params: Sequence[Tensor], sparsity: float, scope: MaskScope) -> lis
 class Mask:
     """Which entries of each parameter stay: a function of (seed, parameter, element).
 
-    The entries whose hashes are the smallest of their parameter's are zeroed: exactly as many as `zeros` says, a
-    fraction of an entry by chance, so that a scalar, too, is zeroed with its probability. Kept: one number a parameter.
+    The entries whose hashes are the smallest of their parameter's are zeroed: exactly as many as
+    `zeros` says, a fraction of an entry by chance, so that a scalar, too, is zeroed with its
+    probability. Kept: one number a parameter.
 
     Args:
         params: the parameters.
@@ -55,7 +60,8 @@ class Mask:
         return min(math.floor(self.zeros[index] + chance), self.params[index].numel())
 
     def keeps(self, index: int, counter: Tensor | None = None) -> Tensor:
-        """True where an entry stays: in the parameter's shape, or in that of `counter`, the numbers of some entries."""
+        """True where an entry stays: in the parameter's shape, or in that of `counter`, the numbers
+        of some entries."""
         p, threshold = self.params[index], self._threshold(index)
         shape = p.shape if counter is None else counter.shape
         if threshold is None:
@@ -63,7 +69,11 @@ class Mask:
         if counter is not None:
             return noise.bits(counter, index, self.seed) > threshold
         parts = [bits > threshold for bits in self._bits(index)]
-        return torch.cat(parts).view(shape) if parts else torch.empty(shape, dtype=torch.bool, device=p.device)
+        return (
+            torch.cat(parts).view(shape)
+            if parts
+            else torch.empty(shape, dtype=torch.bool, device=p.device)
+        )
 
     def _threshold(self, index: int) -> int | None:
         """The largest hash that is zeroed; None where none is."""
@@ -92,7 +102,9 @@ class Mask:
         step = _CHUNK.get(p.device.type, 1 << 16)
         for start in range(0, p.numel(), step):
             stop = min(start + step, p.numel())
-            yield noise.bits(torch.arange(start, stop, dtype=torch.int32, device=p.device), index, self.seed)
+            yield noise.bits(
+                torch.arange(start, stop, dtype=torch.int32, device=p.device), index, self.seed
+            )
 
 
 class Sparse(Directions):
@@ -102,7 +114,8 @@ class Sparse(Directions):
         base: draws z.
         mask: which entries stay.
 
-    Source: Zhang et al. 2024, arXiv 2402.11592, section 5 (gradient sparsity); as run they masked Phi(s), not s.
+    Source: Zhang et al. 2024, arXiv 2402.11592, section 5 (gradient sparsity); as run they masked
+        Phi(s), not s.
     """
 
     def __init__(self, base: Directions, mask: Mask) -> None:
@@ -115,8 +128,16 @@ class Sparse(Directions):
     def direction(self, seed: int, index: int) -> Tensor:
         return self.base.direction(seed, index) * self.mask.keeps(index)
 
-    def shift(self, theta: Tensor, index: int, terms: Terms, *, decay: float = 1.0, out: Tensor | None = None,
-              rounding_seed: int | None = None) -> Tensor:
+    def shift(
+        self,
+        theta: Tensor,
+        index: int,
+        terms: Terms,
+        *,
+        decay: float = 1.0,
+        out: Tensor | None = None,
+        rounding_seed: int | None = None,
+    ) -> Tensor:
         moved = self.base.shift(theta, index, terms, decay=decay, rounding_seed=rounding_seed)
         still = theta  # where nothing decays, a masked entry stays to the bit
         if decay != 1.0:
@@ -135,15 +156,21 @@ class Sparse(Directions):
 
 
 def _magnitude_of_rank(params: Sequence[Tensor], rank: int) -> int:
-    """The `rank`-th smallest |w| of all, as the bits of an fp32: first its high half, then its low one."""
+    """The `rank`-th smallest |w| of all, as the bits of an fp32: first its high half, then its low
+    one."""
     high = _counted(m >> 16 for p in params for m in _magnitudes(p))
     bucket = int(torch.searchsorted(high.cumsum(0), max(rank, 1)))
     low = _counted(m[(m >> 16) == bucket] & 0xFFFF for p in params for m in _magnitudes(p))
-    return (bucket << 16) + int(torch.searchsorted(low.cumsum(0), max(rank, 1) - int(high[:bucket].sum())))
+    return (bucket << 16) + int(
+        torch.searchsorted(low.cumsum(0), max(rank, 1) - int(high[:bucket].sum()))
+    )
 
 
 def _counted(values: Iterator[Tensor]) -> Tensor:
-    return sum((torch.bincount(v, minlength=1 << 16).cpu() for v in values), torch.zeros(1 << 16, dtype=torch.int64))
+    return sum(
+        (torch.bincount(v, minlength=1 << 16).cpu() for v in values),
+        torch.zeros(1 << 16, dtype=torch.int64),
+    )
 
 
 def _magnitudes(p: Tensor) -> Iterator[Tensor]:

@@ -1,4 +1,5 @@
-"""Streaming perturbation: a module's perturbed weights exist only while it runs, and theta is never written."""
+"""Streaming perturbation: a module's perturbed weights exist only while it runs, and theta is never
+written."""
 
 import logging
 from collections.abc import Callable, Iterator
@@ -21,16 +22,19 @@ log = logging.getLogger(__name__)
 
 
 class Streaming:
-    """Exact: hooks swap a parameter's data for theta + sum_i c_i z_i while a module that owns it runs.
+    """Exact: hooks swap a parameter's data for theta + sum_i c_i z_i while a module that owns it
+    runs.
 
-    Extra memory: the weights of the modules that run inside one another, which is one layer's in practice; on a GPU,
-    where several are made at a time, two of the largest matrices. Tied weights are perturbed alike wherever they run.
-    A pass that used a parameter while no owner of it ran (a functional call in some other module), or in which no owner
-    ran at all (a compiled or traced graph, a second closure), is repeated with a copy of it, as are all that follow.
-    Scripted and compiled modules, which call no hook of their parts, have copies from the start.
+    Extra memory: the weights of the modules that run inside one another, which is one layer's in
+    practice; on a GPU, where several are made at a time, two of the largest matrices. Tied weights
+    are perturbed alike wherever they run. A pass that used a parameter while no owner of it ran (a
+    functional call in some other module), or in which no owner ran at all (a compiled or traced
+    graph, a second closure), is repeated with a copy of it, as are all that follow. Scripted and
+    compiled modules, which call no hook of their parts, have copies from the start.
 
-    Not seen: a functional use that comes later than the first perturbed pass, of a parameter whose owner runs as well;
-    a view of its own weight that a module keeps beyond its run. `Copies` are right there too.
+    Not seen: a functional use that comes later than the first perturbed pass, of a parameter whose
+    owner runs as well; a view of its own weight that a module keeps beyond its run. `Copies` are
+    right there too.
     """
 
     def __init__(self, params: list[Tensor], module: nn.Module) -> None:
@@ -62,9 +66,11 @@ class Streaming:
             stack.enter_context(self.copies.at(directions, terms))
             stack.callback(self._restore_all)
             stack.enter_context(self._grouped(directions, terms))
-            # two hooks for all modules: one on each, set and taken away every pass, would cost more than the noise
+            # two hooks for all modules: one on each, set and taken away every pass, would cost more
+            # than the noise
             enter, leave = self._hooks(directions, terms)
-            stack.callback(register_module_forward_pre_hook(enter).remove)  # first: others may read the weights
+            # first: others may read the weights
+            stack.callback(register_module_forward_pre_hook(enter).remove)
             stack.callback(register_module_forward_hook(leave, with_kwargs=True).remove)  # type: ignore[arg-type]
             if not self.watched:
                 self.watch = stack.enter_context(Watch(self._note_missed))
@@ -72,10 +78,15 @@ class Streaming:
             yield
 
     def adopt_missed(self) -> bool:
-        """Have copies, from now on, of what the last perturbed pass used without the hooks' knowing; was there any?"""
+        """Have copies, from now on, of what the last perturbed pass used without the hooks'
+        knowing; was there any?"""
         missed = self.missed | set(range(len(self.params))) - self.ran - set(self.copies.indices)
         if missed:
-            log.info("%d parameters are not used by the modules that own them alone: perturbed as copies", len(missed))
+            log.info(
+                "%d parameters are not used by the modules that own them alone: perturbed as"
+                " copies",
+                len(missed),
+            )
             kept = {m: [i for i in owned if i not in missed] for m, owned in self.owners.items()}
             self.owners = {m: owned for m, owned in kept.items() if owned}
             self.copies = Copies(self.params, sorted({*self.copies.indices, *missed}))
@@ -85,7 +96,9 @@ class Streaming:
     def home(self, directions: Directions) -> None:
         """Nothing to do: theta was never moved."""
 
-    def _hooks(self, directions: Directions, terms: Terms) -> tuple[Callable[..., None], Callable[..., Any]]:
+    def _hooks(
+        self, directions: Directions, terms: Terms
+    ) -> tuple[Callable[..., None], Callable[..., Any]]:
         """What is done before and after any module runs."""
         moved = [bool(directions.own(i, terms)) for i in range(len(self.params))]
 
@@ -110,7 +123,11 @@ class Streaming:
                 if (i := self._looked_up(module)) is None:
                     return None
                 self.running[i] -= 1
-                return self._rows(i, args[0] if args else kwargs["input"], directions, terms) if moved[i] else None
+                return (
+                    self._rows(i, args[0] if args else kwargs["input"], directions, terms)
+                    if moved[i]
+                    else None
+                )
             for i in self.owners.get(module, ()):
                 if self.running[i] == 1 and i in self.theta:
                     self._give_back(i, self.params[i].data, output)
@@ -122,7 +139,8 @@ class Streaming:
 
     @contextmanager
     def _grouped(self, directions: Directions, terms: Terms) -> Iterator[None]:
-        """While active, a GPU makes several parameters a launch, if the family can say them in numbers."""
+        """While active, a GPU makes several parameters a launch, if the family can say them in
+        numbers."""
         scalars, order, self.order = directions.scalars(terms), self.order, []
         if scalars is None:
             yield
@@ -146,11 +164,15 @@ class Streaming:
         if made is not None:
             buffer, self.group[i] = made
             return buffer
-        return directions.shift(theta, i, terms, out=None if theta.is_cuda else self.reused.take(theta))
+        return directions.shift(
+            theta, i, terms, out=None if theta.is_cuda else self.reused.take(theta)
+        )
 
     def _give_back(self, i: int, buffer: Tensor, output: Any) -> None:
         group = self.group.pop(i, None)
-        start, stop = self.groups.span if group is not None and self.groups is not None else _span(buffer)
+        start, stop = (
+            self.groups.span if group is not None and self.groups is not None else _span(buffer)
+        )
         if any(_may_hold(value, start, stop) for value in flat((output,))):
             return
         if group is not None and self.groups is not None:
@@ -165,20 +187,23 @@ class Streaming:
             self.missed.add(i)
 
     def _looked_up(self, module: nn.Module) -> int | None:
-        """The parameter of a lookup, be it the model's or one that shares it: an output layer that needs few words."""
+        """The parameter of a lookup, be it the model's or one that shares it: an output layer that
+        needs few words."""
         i = self.index.get(id(module._parameters["weight"]))
         return None if i is None or i in self.copies.indices else i
 
     def _rows(self, i: int, ids: Tensor, directions: Directions, terms: Terms) -> Tensor:
-        """A plain embedding's answer. It reads few of its rows, so only those are perturbed, with the same numbers."""
+        """A plain embedding's answer. It reads few of its rows, so only those are perturbed, with
+        the same numbers."""
         with self._unwatched():
             rows, place = torch.unique(ids, return_inverse=True)
-            theta = self.theta.get(i, self.params[i].data)  # an outer owner of a tied weight may have swapped it
+            # an outer owner of a tied weight may have swapped it
+            theta = self.theta.get(i, self.params[i].data)
             return directions.shift_rows(theta, i, rows, terms)[place]
 
     def _unwatched(self) -> AbstractContextManager[None]:
-        """The engine's own work: a compiled kernel would be compiled again for a watch that is gone next time, and a
-        rule for directions may read the parameters."""
+        """The engine's own work: a compiled kernel would be compiled again for a watch that is gone
+        next time, and a rule for directions may read the parameters."""
         return _WITHOUT if self.watch is None else self.watch.off()
 
     def _restore_all(self) -> None:
@@ -196,7 +221,11 @@ _PLAIN = (int, float, str, type(None), torch.dtype, torch.device)
 
 def _may_hold(value: Any, start: int, stop: int) -> bool:
     """A view of these addresses, or an object that cannot be looked into."""
-    return start <= value.data_ptr() < stop if isinstance(value, Tensor) else not isinstance(value, _PLAIN)
+    return (
+        start <= value.data_ptr() < stop
+        if isinstance(value, Tensor)
+        else not isinstance(value, _PLAIN)
+    )
 
 
 def _span(buffer: Tensor) -> tuple[int, int]:

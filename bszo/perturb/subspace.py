@@ -1,4 +1,5 @@
-"""Directions inside a two-sided subspace of each matrix, whose basis is kept for a while (SubZero)."""
+"""Directions inside a two-sided subspace of each matrix, whose basis is kept for a while
+(SubZero)."""
 
 import math
 from collections.abc import Sequence
@@ -13,7 +14,8 @@ from bszo.perturb.seeds import mix64
 
 
 def matrix_shape(shape: torch.Size, rank: int, square: bool) -> tuple[int, int]:
-    """(m, n): further axes fold into n; with `square`, no more than `rank` on a side makes it the most square m n."""
+    """(m, n): further axes fold into n; with `square`, no more than `rank` on a side makes it the
+    most square m n."""
     m, n = shape[0], shape[1:].numel()
     if square and 0 < min(m, n) <= rank:
         m = next(d for d in range(math.isqrt(m * n), 0, -1) if m * n % d == 0)
@@ -22,23 +24,28 @@ def matrix_shape(shape: torch.Size, rank: int, square: bool) -> tuple[int, int]:
 
 
 class Subspace(Factored):
-    """P = s U Z V for a matrix; else Gaussian. U (m, r) has orthonormal columns, V (r, n) orthonormal rows.
+    """P = s U Z V for a matrix; else Gaussian. U (m, r) has orthonormal columns, V (r, n)
+    orthonormal rows.
 
-    Z (r, r) is Gaussian, from the seed; U and V are the QR factors of Gaussians in fp32, from the basis seed, and are
-    kept (r (m + n) elements a matrix) as long as the family is. r is clipped to min(m, n). E|P|^2 = s^2 r^2; with
-    s = sqrt(m n) / r that is m n, as of a Gaussian, and the mean of <G, P> P over bases is G.
+    Z (r, r) is Gaussian, from the seed; U and V are the QR factors of Gaussians in fp32, from the
+    basis seed, and are kept (r (m + n) elements a matrix) as long as the family is. r is clipped to
+    min(m, n). E|P|^2 = s^2 r^2; with s = sqrt(m n) / r that is m n, as of a Gaussian, and the mean
+    of <G, P> P over bases is G.
 
     Args:
         params: the parameters; a matrix has two axes or more.
         rank: r.
         basis_seed: names U and V.
         scaled: s = sqrt(m n) / r, or 1.
-        square: take a matrix with a side of at most `rank` (an adapter's, a prompt's) in its most square shape.
+        square: take a matrix with a side of at most `rank` (an adapter's, a prompt's) in its most
+            square shape.
 
     Source: Yu et al. 2024 (SubZero), arXiv 2410.08989.
     """
 
-    def __init__(self, params: Sequence[Tensor], rank: int, basis_seed: int, *, scaled: bool, square: bool) -> None:
+    def __init__(
+        self, params: Sequence[Tensor], rank: int, basis_seed: int, *, scaled: bool, square: bool
+    ) -> None:
         super().__init__(params)
         self.rank, self.basis_seed, self.scaled, self.square = rank, basis_seed, scaled, square
         self._bases: dict[int, tuple[Tensor, Tensor]] = {}
@@ -66,7 +73,9 @@ class Subspace(Factored):
         if p.ndim != 2 or matrix_shape(p.shape, self.rank, self.square) != tuple(p.shape):
             return None
         z, (u, v) = self.coordinates(seed, index), self.basis(index)
-        return (math.sqrt(p.numel()) / max(u.shape[1], 1) if self.scaled else 1.0) * product(u, z), v
+        return (math.sqrt(p.numel()) / max(u.shape[1], 1) if self.scaled else 1.0) * product(
+            u, z
+        ), v
 
     def carry(self, coordinates: Tensor, index: int, old: Directions) -> Tensor:
         """(U^T U_old) Z (V_old V^T): the orthogonal projection on the new subspace."""
@@ -82,7 +91,13 @@ class Subspace(Factored):
             p = self.params[index]
             m, n = matrix_shape(p.shape, self.rank, self.square)
             r = min(self.rank, m, n)
-            u, v = (torch.linalg.qr(noise.values(torch.Size((side, r)), index, mix64(self.basis_seed, which),
-                                                 device=p.device)).Q for which, side in enumerate((m, n)))
+            u, v = (
+                torch.linalg.qr(
+                    noise.values(
+                        torch.Size((side, r)), index, mix64(self.basis_seed, which), device=p.device
+                    )
+                ).Q
+                for which, side in enumerate((m, n))
+            )
             self._bases[index] = u, v.T
         return self._bases[index]

@@ -5,13 +5,19 @@ from contextlib import contextmanager
 from typing import Any
 
 from torch import Tensor
-from torch.overrides import TorchFunctionMode, _get_current_function_mode_stack, _pop_mode, _push_mode
+from torch.overrides import (
+    TorchFunctionMode,
+    _get_current_function_mode_stack,
+    _pop_mode,
+    _push_mode,
+)
 
 _READERS = (Tensor.item, Tensor.tolist, Tensor.__float__, Tensor.__int__, Tensor.__bool__)
 
 
 class Watch(TorchFunctionMode):
-    """While entered, shows `seen` every argument of every operation that returns a tensor, or a tensor's values."""
+    """While entered, shows `seen` every argument of every operation that returns a tensor, or a
+    tensor's values."""
 
     def __init__(self, seen: Callable[[Any], None]) -> None:
         super().__init__()
@@ -27,8 +33,8 @@ class Watch(TorchFunctionMode):
 
     @contextmanager
     def off(self) -> Iterator[None]:
-        """Look away for a while, as do the modes that the closure has entered since. In a thread of the closure's own,
-        which has no mode of ours, nothing happens."""
+        """Look away for a while, as do the modes that the closure has entered since. In a thread of
+        the closure's own, which has no mode of ours, nothing happens."""
         modes = _get_current_function_mode_stack()
         above = modes[modes.index(self) :] if self in modes else []
         for _ in above:

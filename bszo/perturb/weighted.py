@@ -26,10 +26,24 @@ class Weighted(Directions):
     def direction(self, seed: int, index: int) -> Tensor:
         return self.weights[index] * self.base.direction(seed, index)
 
-    def shift(self, theta: Tensor, index: int, terms: Terms, *, decay: float = 1.0, out: Tensor | None = None,
-              rounding_seed: int | None = None) -> Tensor:
-        return self.base.shift(theta, index, self._scaled(terms, index), decay=decay, out=out,
-                               rounding_seed=rounding_seed)
+    def shift(
+        self,
+        theta: Tensor,
+        index: int,
+        terms: Terms,
+        *,
+        decay: float = 1.0,
+        out: Tensor | None = None,
+        rounding_seed: int | None = None,
+    ) -> Tensor:
+        return self.base.shift(
+            theta,
+            index,
+            self._scaled(terms, index),
+            decay=decay,
+            out=out,
+            rounding_seed=rounding_seed,
+        )
 
     def shift_rows(self, theta: Tensor, index: int, rows: Tensor, terms: Terms) -> Tensor:
         return self.base.shift_rows(theta, index, rows, self._scaled(terms, index))

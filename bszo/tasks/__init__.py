@@ -11,7 +11,28 @@ from bszo.tasks.task import Example, Task
 from bszo.tasks.template import MASK, Style, Template, Words
 
 __all__ = [
-    "MASK", "Example", "GenerationTask", "Hub", "HubSource", "LocalSource", "MiniSource", "Row", "Source", "Splits",
-    "Style", "Task", "Template", "Words", "accuracy", "batches", "choose", "demonstrated", "exact_match", "fingerprint",
-    "make_splits", "overlaps", "read_jsonl", "token_f1",
-]  # fmt: skip
+    "MASK",
+    "Example",
+    "GenerationTask",
+    "Hub",
+    "HubSource",
+    "LocalSource",
+    "MiniSource",
+    "Row",
+    "Source",
+    "Splits",
+    "Style",
+    "Task",
+    "Template",
+    "Words",
+    "accuracy",
+    "batches",
+    "choose",
+    "demonstrated",
+    "exact_match",
+    "fingerprint",
+    "make_splits",
+    "overlaps",
+    "read_jsonl",
+    "token_f1",
+]

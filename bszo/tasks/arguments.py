@@ -11,12 +11,14 @@ from typing import Any
 from bszo.errors import ConfigError
 from bszo.tasks.template import Template
 
-_HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")  # a path of this machine, which `datasets` would take, is none
+# a path of this machine, which `datasets` would take, is none
+_HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
 
 
 @dataclass(frozen=True)
 class Hub:
-    """Where a data set lives on the Hugging Face hub; `name` is its configuration, `revision` its commit."""
+    """Where a data set lives on the Hugging Face hub; `name` is its configuration, `revision` its
+    commit."""
 
     path: str
     name: str | None = None
@@ -29,7 +31,9 @@ def texts(value: Any, key: str) -> tuple[str, ...]:
         raise ConfigError(f"{key}={value!r}: must be a list of texts")
     for item in value:
         if not isinstance(item, str) or not item:
-            raise ConfigError(f"{key}: {item!r} is no text (in YAML, quote Yes, No, true and numbers)")
+            raise ConfigError(
+                f"{key}: {item!r} is no text (in YAML, quote Yes, No, true and numbers)"
+            )
     return tuple(value)
 
 
@@ -48,11 +52,20 @@ def mapping(value: Any, key: str) -> dict[Any, Any]:
 
 def hub(value: Any, key: str) -> Hub:
     """A Hub, or a mapping of its arguments."""
-    found = value if isinstance(value, Hub) else Hub(**_arguments(value, key, ("path",), ("name", "revision")))
+    found = (
+        value
+        if isinstance(value, Hub)
+        else Hub(**_arguments(value, key, ("path",), ("name", "revision")))
+    )
     for name in ("path", "name", "revision"):
         text = getattr(found, name)
-        if text is not None and (not isinstance(text, str) or not _HUB_NAME.fullmatch(text) or ".." in text):
-            raise ConfigError(f"{key}.{name}={text!r:.80}: not a name on the hub (letters, digits, . _ - and one /)")
+        if text is not None and (
+            not isinstance(text, str) or not _HUB_NAME.fullmatch(text) or ".." in text
+        ):
+            raise ConfigError(
+                f"{key}.{name}={text!r:.80}: not a name on the hub (letters, digits, . _ - and"
+                " one /)"
+            )
     return found
 
 
@@ -67,7 +80,9 @@ def template(value: Any, key: str) -> Template:
     return Template(value.prompt, options, texts(value.options_as_run, f"{key}.options_as_run"))
 
 
-def _arguments(value: Any, key: str, needed: tuple[str, ...], optional: tuple[str, ...]) -> dict[str, Any]:
+def _arguments(
+    value: Any, key: str, needed: tuple[str, ...], optional: tuple[str, ...]
+) -> dict[str, Any]:
     given = mapping(value, key)
     valid = ", ".join((*needed, *optional))
     for name in given:

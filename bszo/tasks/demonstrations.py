@@ -1,4 +1,5 @@
-"""In-context learning: training examples, answered, in front of a prompt (Brown et al. 2020, arXiv 2005.14165)."""
+"""In-context learning: training examples, answered, in front of a prompt (Brown et al. 2020, arXiv
+2005.14165)."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -19,7 +20,10 @@ def choose(examples: Sequence[Example], num_shots: int, seed: int) -> list[Examp
         DataError: there are fewer.
     """
     if not 0 <= num_shots <= len(examples):
-        raise DataError(f"tuning.num_shots={num_shots}: must be 0 to {len(examples)}, the number of training rows")
+        raise DataError(
+            f"tuning.num_shots={num_shots}: must be 0 to {len(examples)}, the number of training"
+            " rows"
+        )
     order = torch.randperm(len(examples), generator=torch.Generator().manual_seed(seed))
     return [examples[i] for i in order[:num_shots].tolist()]
 
@@ -28,9 +32,13 @@ def demonstrated(example: Example, shots: Sequence[Example], style: Style) -> Ex
     """The example behind the shots, each with its right option, one empty line after each.
 
     Args:
-        style: what all of them were made for; a causal prompt may hold the mask's letters as any others.
+        style: what all of them were made for; a causal prompt may hold the mask's letters as any
+            others.
     """
-    return replace(example, prompt="".join(_answered(shot, style) + SEPARATOR for shot in shots) + example.prompt)
+    return replace(
+        example,
+        prompt="".join(_answered(shot, style) + SEPARATOR for shot in shots) + example.prompt,
+    )
 
 
 def _answered(shot: Example, style: Style) -> str:

@@ -1,4 +1,5 @@
-"""One value of a row: is it what its column needs? `at` names file, row and field in the message."""
+"""One value of a row: is it what its column needs? `at` names file, row and field in the
+message."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -9,7 +10,8 @@ GAP = "_"  # what a text with a missing word has in its place
 
 
 def text_field(value: Any, at: str) -> str:
-    """The text without its outer blanks. DataError: no text, empty, a NUL or half a surrogate pair in it."""
+    """The text without its outer blanks. DataError: no text, empty, a NUL or half a surrogate pair
+    in it."""
     if not isinstance(value, str):
         raise DataError(f"{at} is {shorten(repr(value))}, not a text")
     text = value.strip()
@@ -23,14 +25,16 @@ def text_field(value: Any, at: str) -> str:
 
 
 def lookup_field(value: str, texts: Mapping[str, str], at: str) -> str:
-    """The text that stands for a value. DataError with the known values where it is none of them."""
+    """The text that stands for a value. DataError with the known values where it is none of
+    them."""
     if value not in texts:
         raise DataError(f"{at} is {shorten(repr(value))}; valid: {', '.join(texts)}")
     return texts[value]
 
 
 def label_field(value: Any, names: Sequence[str], at: str) -> int:
-    """The label's index, from an index, a name, or a truth value where the names are false and true."""
+    """The label's index, from an index, a name, or a truth value where the names are false and
+    true."""
     name = str(value).lower() if isinstance(value, bool) else value
     if isinstance(name, str) and name in names:
         return names.index(name)
@@ -47,11 +51,17 @@ def gap_field(value: str, at: str) -> None:
 
 
 def answers_field(value: Any, at: str) -> tuple[str, ...]:
-    """Gold answers, from a list of texts or from SQuAD's {"text": [...]}. DataError: none, or one that is no text."""
+    """Gold answers, from a list of texts or from SQuAD's {"text": [...]}. DataError: none, or one
+    that is no text."""
     texts = value.get("text") if isinstance(value, Mapping) else value
     if isinstance(texts, str) or not isinstance(texts, Sequence) or not texts:
-        raise DataError(f'{at} is {shorten(repr(value))}; valid: a list of one or more texts, or {{"text": [...]}}')
-    return tuple(text_field(text, f"{at}, answer {number}") for number, text in enumerate(texts, start=1))
+        raise DataError(
+            f'{at} is {shorten(repr(value))}; valid: a list of one or more texts, or {{"text":'
+            " [...]}"
+        )
+    return tuple(
+        text_field(text, f"{at}, answer {number}") for number, text in enumerate(texts, start=1)
+    )
 
 
 def shorten(text: str, length: int = 60) -> str:

@@ -18,10 +18,10 @@ class GenerationTask(Task):
 
     Args:
         label: the column of the gold answers: a list of texts, or SQuAD's {"text": [...]}.
-        causal: the prompt, and as its one option what training has the model say, in which {answer} is the first
-            gold answer.
-        objective: what training minimises: the answer's negative log-likelihood, or -F1 of what is generated, which
-            has no gradient.
+        causal: the prompt, and as its one option what training has the model say, in which {answer}
+            is the first gold answer.
+        objective: what training minimises: the answer's negative log-likelihood, or -F1 of what is
+            generated, which has no gradient.
         max_new_tokens: longest answer.
         stop: the character that ends an answer.
 
@@ -37,13 +37,21 @@ class GenerationTask(Task):
 
     LEAST_LABELS: ClassVar[int] = 1
 
-    def example(self, row: Mapping[str, Any], style: Style, words: Words = "corrected", *, where: str = "") -> Example:
-        """The row's prompt, the answer to learn as its one option, and all gold answers. Raises as Task."""
+    def example(
+        self, row: Mapping[str, Any], style: Style, words: Words = "corrected", *, where: str = ""
+    ) -> Example:
+        """The row's prompt, the answer to learn as its one option, and all gold answers. Raises as
+        Task."""
         if style not in self.styles:
-            raise ConfigError(f"task={self.name}: answers are written, which a {style} model cannot; take a causal one")
+            raise ConfigError(
+                f"task={self.name}: answers are written, which a {style} model cannot; take a"
+                " causal one"
+            )
         values, label = self.check(row, where)
         answers = self._answers(row, where)
-        options = tuple(render(option, {**values, "answer": answers[0]}) for option in self.causal.words(words))
+        options = tuple(
+            render(option, {**values, "answer": answers[0]}) for option in self.causal.words(words)
+        )
         prompt = render(self.causal.prompt, values).strip(" ")
         return Example(example_id(row, where), prompt, options, label, answers)
 
@@ -61,9 +69,13 @@ class GenerationTask(Task):
     def _check_names_and_counts(self) -> None:
         super()._check_names_and_counts()
         if self.objective not in get_args(Objective):
-            raise ConfigError(f"task.objective={self.objective!r}: not one of {', '.join(get_args(Objective))}")
+            raise ConfigError(
+                f"task.objective={self.objective!r}: not one of {', '.join(get_args(Objective))}"
+            )
         if not isinstance(self.max_new_tokens, int) or self.max_new_tokens < 1:
-            raise ConfigError(f"task.max_new_tokens={self.max_new_tokens!r}: must be a whole number, 1 or more")
+            raise ConfigError(
+                f"task.max_new_tokens={self.max_new_tokens!r}: must be a whole number, 1 or more"
+            )
         if not isinstance(self.stop, str) or len(self.stop) != 1:
             raise ConfigError(f"task.stop={self.stop!r}: must be one character")
 

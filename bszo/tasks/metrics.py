@@ -12,7 +12,8 @@ _PUNCTUATION = str.maketrans("", "", string.punctuation)
 
 
 def accuracy(predictions: Sequence[int], labels: Sequence[int]) -> float:
-    """Share of predictions that equal their label, in [0, 1]. DataError where there are none to compare."""
+    """Share of predictions that equal their label, in [0, 1]. DataError where there are none to
+    compare."""
     if len(predictions) != len(labels):
         raise DataError(f"accuracy: {len(predictions)} predictions for {len(labels)} labels")
     if not len(labels):
@@ -21,16 +22,20 @@ def accuracy(predictions: Sequence[int], labels: Sequence[int]) -> float:
 
 
 def normalised(text: str) -> str:
-    """Lower case, without punctuation, articles and more than one blank (Rajpurkar et al. 2016, arXiv 1606.05250)."""
+    """Lower case, without punctuation, articles and more than one blank (Rajpurkar et al. 2016,
+    arXiv 1606.05250)."""
     return " ".join(_ARTICLES.sub(" ", text.lower().translate(_PUNCTUATION)).split())
 
 
 def token_f1(prediction: str, answers: Sequence[str]) -> float:
-    """2 p r / (p + r) over the normalised texts' words, as often as they occur; the best over the gold answers.
+    """2 p r / (p + r) over the normalised texts' words, as often as they occur; the best over the
+    gold answers.
 
     Of two texts without a word the score is 1, of one it is 0.
     """
-    return max(_f1(normalised(prediction).split(), normalised(answer).split()) for answer in answers)
+    return max(
+        _f1(normalised(prediction).split(), normalised(answer).split()) for answer in answers
+    )
 
 
 def exact_match(prediction: str, answers: Sequence[str]) -> float:

@@ -1,7 +1,8 @@
 """A small English world: rows of the tasks with the hub's columns, and raw text for pretraining.
 
-Made for machines without a data hub. Labels come from the grammar, so they are right except where SST-2's rows
-are undecided on purpose (5 %). The text itself decides the split: splits are disjoint whatever the seeds.
+Made for machines without a data hub. Labels come from the grammar, so they are right except where
+SST-2's rows are undecided on purpose (5 %). The text itself decides the split: splits are disjoint
+whatever the seeds.
 """
 
 import random
@@ -19,7 +20,8 @@ Split = Literal["train", "test"]
 class Maker(NamedTuple):
     """How one task's rows are made: what writes a row for a label, and which columns are its text.
 
-    `names` are the label's values where they are no indices; `label` is empty where the row holds its answers.
+    `names` are the label's values where they are no indices; `label` is empty where the row holds
+    its answers.
     """
 
     make: Callable[[random.Random, int], Row]
@@ -39,7 +41,9 @@ MAKERS = {
     "wsc": Maker(mini_rows.wsc, 2, ("text", "span1_text", "span2_text")),
     "trec": Maker(mini_facts.trec, 6, ("text",), "coarse_label", numbered=False),
     "boolq": Maker(mini_facts.boolq, 2, ("question", "passage")),
-    "winogrande": Maker(mini_more.winogrande, 2, ("sentence", "option1", "option2"), "answer", ("1", "2"), False),
+    "winogrande": Maker(
+        mini_more.winogrande, 2, ("sentence", "option1", "option2"), "answer", ("1", "2"), False
+    ),
     "multirc": Maker(mini_more.multirc, 2, ("paragraph", "question", "answer")),
     "squad": Maker(mini_more.squad, 1, ("context", "question"), label="", numbered=False),
 }
@@ -53,9 +57,12 @@ def split_of(task_name: str, row: Row) -> Split:
 
 
 def _labels(rng: random.Random, num_labels: int) -> Iterator[int]:
-    """Every label once in each stretch of `num_labels`, in a random order: balanced to within one row."""
+    """Every label once in each stretch of `num_labels`, in a random order: balanced to within one
+    row."""
     while True:
-        yield from sorted(range(num_labels), key=[rng.random() for _ in range(num_labels)].__getitem__)
+        yield from sorted(
+            range(num_labels), key=[rng.random() for _ in range(num_labels)].__getitem__
+        )
 
 
 def draw(rng: random.Random, task_name: str, split: Split, label: int) -> Row:
@@ -66,7 +73,8 @@ def draw(rng: random.Random, task_name: str, split: Split, label: int) -> Row:
 
 
 def generate(task_name: str, split: Split, num_rows: int, seed: int) -> list[dict[str, Any]]:
-    """`num_rows` different rows of one task and split, the same for the same arguments on every machine.
+    """`num_rows` different rows of one task and split, the same for the same arguments on every
+    machine.
 
     Args:
         task_name: one of MAKERS.
@@ -75,7 +83,8 @@ def generate(task_name: str, split: Split, num_rows: int, seed: int) -> list[dic
         seed: of generators of its own; the global ones are left alone.
 
     Raises:
-        DataError: unknown task or split, negative `num_rows`, or more rows than the grammar can make.
+        DataError: unknown task or split, negative `num_rows`, or more rows than the grammar can
+            make.
     """
     if task_name not in MAKERS:
         raise DataError(f"mini: unknown task {task_name!r}; valid: {', '.join(MAKERS)}")
@@ -95,7 +104,9 @@ def generate(task_name: str, split: Split, num_rows: int, seed: int) -> list[dic
             if text not in seen:
                 break
         else:
-            raise DataError(f"mini: {task_name} has about {index} different {split} rows, not {num_rows}")
+            raise DataError(
+                f"mini: {task_name} has about {index} different {split} rows, not {num_rows}"
+            )
         seen.add(text)
         row |= {maker.label: maker.names[label] if maker.names else label} if maker.label else {}
         rows.append(row | ({"idx": index} if maker.numbered else {}))
@@ -103,10 +114,13 @@ def generate(task_name: str, split: Split, num_rows: int, seed: int) -> list[dic
 
 
 def corpus(num_documents: int, seed: int) -> list[str]:
-    """Documents of the same world for pretraining: reviews, small stories, quizzes, questions and small talk.
+    """Documents of the same world for pretraining: reviews, small stories, quizzes, questions and
+    small talk.
 
-    They are written with rows of the train side only, and never say a task's own label word for what a row
-    means: quizzes answer Right and Wrong, and Yes, No, great and terrible stand where they tell nothing, or nearly.
+    They are written with rows of the train side only, and never say a task's own label word for
+    what a row
+    means: quizzes answer Right and Wrong, and Yes, No, great and terrible stand where they tell
+        nothing, or nearly.
     """
     rng = random.Random(f"corpus/{seed}")
 

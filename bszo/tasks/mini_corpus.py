@@ -1,9 +1,9 @@
 """Documents of the mini world for pretraining: (rng, train_row) -> text.
 
-What a task asks for is in them under other names, so that a model can learn the ability and not the answer:
-reviews go on with adjectives of their own side, quizzes end with Right, Wrong or Perhaps. The words that the
-prompts use are there too: Yes, No, Maybe and question types where they tell nothing, great and terrible behind
-reviews of either side nearly alike.
+What a task asks for is in them under other names, so that a model can learn the ability and not the
+answer: reviews go on with adjectives of their own side, quizzes end with Right, Wrong or Perhaps.
+The words that the prompts use are there too: Yes, No, Maybe and question types where they tell
+nothing, great and terrible behind reviews of either side nearly alike.
 """
 
 import random
@@ -14,8 +14,15 @@ from bszo.tasks.mini_rows import Row, capital, pick, three
 
 TrainRow = Callable[[str], tuple[Row, int]]
 LOOSE = 0.12  # share of verdicts on a review that say great, terrible or bad
-GREAT = (0.68, 0.76)  # of these, so much is great: mostly, and nearly as often on a bad review as on a good one
-VERDICTS = ("It was {} .", "It was {} .", "It was {} .", "all in all , it was {} .", "what a {} film .")
+# of these, so much is great: mostly, and nearly as often on a bad review as on a good one
+GREAT = (0.68, 0.76)
+VERDICTS = (
+    "It was {} .",
+    "It was {} .",
+    "It was {} .",
+    "all in all , it was {} .",
+    "what a {} film .",
+)
 TYPE_WORDS = ("form", "object", "reason", "person", "place", "number")
 ANSWERS = ("Right", "Wrong", "Perhaps", *lex.FAVOURITES, *TYPE_WORDS, *map(capital, TYPE_WORDS))
 TREC_LABELS = ("Abbreviation", "Entity", "Description", "Human", "Location", "Number")
@@ -31,7 +38,9 @@ def _verdict(rng: random.Random, side: int) -> str:
         words[-1] = lex.FAVOURITES[side]
     if rng.random() < 0.2:
         words[0] = f"{pick(rng, lex.DEGREES)} {words[0]}"
-    return pick(rng, VERDICTS).format(" and ".join(filter(None, (" , ".join(words[:-1]), words[-1]))))
+    return pick(rng, VERDICTS).format(
+        " and ".join(filter(None, (" , ".join(words[:-1]), words[-1])))
+    )
 
 
 def _review(rng: random.Random, train_row: TrainRow) -> str:
@@ -52,13 +61,18 @@ def _story(rng: random.Random, train_row: TrainRow) -> str:
     for _ in range(2):
         cause, effect = (text.format(n=name) for text in pick(rng, pick(rng, lex.SCRIPTS)))
         time = pick(rng, lex.TIMES) + ", " if rng.random() < 0.5 else ""
-        sentences.append(capital(time + pick(rng, (f"{cause} so {effect}.", f"{effect} because {cause}."))))
+        sentences.append(
+            capital(time + pick(rng, (f"{cause} so {effect}.", f"{effect} because {cause}.")))
+        )
     return " ".join(sentences)
 
 
 def _pronoun(rng: random.Random, train_row: TrainRow) -> str:
     row, label = train_row("wsc")
-    asked = f'In the previous sentence, does the pronoun "{row["span2_text"]}" refer to {row["span1_text"]}?'
+    asked = (
+        f'In the previous sentence, does the pronoun "{row["span2_text"]}" refer to'
+        f" {row['span1_text']}?"
+    )
     return f"{row['text']}\n{asked}\n{'Right' if label else 'Wrong'}."
 
 
@@ -85,12 +99,17 @@ def _inference(rng: random.Random, train_row: TrainRow) -> str:
     if rng.random() < 0.5:
         return f"{row['premise']} ? {answers[label]} , {row['hypothesis']}"
     if task_name == "cb":
-        return f'Suppose {row["premise"]} Can we infer that "{row["hypothesis"]}"?\n{answers[label]}.'
-    return f'{row["premise"]}\nDoes this mean that "{row["hypothesis"]}" is true?\n{answers[label]}.'
+        return (
+            f'Suppose {row["premise"]} Can we infer that "{row["hypothesis"]}"?\n{answers[label]}.'
+        )
+    return (
+        f'{row["premise"]}\nDoes this mean that "{row["hypothesis"]}" is true?\n{answers[label]}.'
+    )
 
 
 def _question(rng: random.Random, train_row: TrainRow) -> str:
-    """A question with its kind, in words that are not the prompts' own, or with an answer of that kind."""
+    """A question with its kind, in words that are not the prompts' own, or with an answer of that
+    kind."""
     row, label = train_row("trec")
     form = int(rng.random() * 3)
     if form == 0:
@@ -98,10 +117,13 @@ def _question(rng: random.Random, train_row: TrainRow) -> str:
     if form == 1:
         return f"Question: {row['text']}\nKind: {capital(TYPE_WORDS[label])}"
     answer = (
-        "It is short for a long name", f"A {pick(rng, lex.COLORS)} {pick(rng, lex.THINGS)}",
-        f"It is so because of the {pick(rng, lex.THINGS)}", f"It was {pick(rng, lex.NAMES)}",
-        f"Near the {pick(rng, lex.PLACES)}", f"About {pick(rng, lex.NUMBERS)}",
-    )[label]  # fmt: skip
+        "It is short for a long name",
+        f"A {pick(rng, lex.COLORS)} {pick(rng, lex.THINGS)}",
+        f"It is so because of the {pick(rng, lex.THINGS)}",
+        f"It was {pick(rng, lex.NAMES)}",
+        f"Near the {pick(rng, lex.PLACES)}",
+        f"About {pick(rng, lex.NUMBERS)}",
+    )[label]
     return f"Question: {row['text']}\nAnswer: {answer}."
 
 
@@ -125,9 +147,18 @@ def _small_talk(rng: random.Random, train_row: TrainRow) -> str:
     )
 
 
-KINDS_OF_TEXT = (_review,) * 8 + (_inference,) * 5 + (_meaning, _passage) * 2 + (_question,) * 2 + (
-    _pronoun, _pronoun, _story, _small_talk,
-)  # fmt: skip
+KINDS_OF_TEXT = (
+    (_review,) * 8
+    + (_inference,) * 5
+    + (_meaning, _passage) * 2
+    + (_question,) * 2
+    + (
+        _pronoun,
+        _pronoun,
+        _story,
+        _small_talk,
+    )
+)
 
 
 def document(rng: random.Random, train_row: TrainRow) -> str:

@@ -15,7 +15,8 @@ AMBIGUOUS = tuple(lex.SENSES)
 
 
 def pick(rng: random.Random, items: Sequence[T]) -> T:
-    """One item, evenly; by `random()` alone, the only method whose stream Python guarantees for ever."""
+    """One item, evenly; by `random()` alone, the only method whose stream Python guarantees for
+    ever."""
     return items[int(rng.random() * len(items))]
 
 
@@ -45,7 +46,8 @@ def a(noun: str) -> str:
 
 
 def review_clause(rng: random.Random, side: int) -> str:
-    """A clause whose meaning, not whose words, is on `side` (0 negative, 1 positive): one in eight is negated."""
+    """A clause whose meaning, not whose words, is on `side` (0 negative, 1 positive): one in eight
+    is negated."""
     aspect = pick(rng, lex.ASPECTS)
     if rng.random() < 1 / 8:
         return negated_clause(rng, side, aspect)
@@ -57,10 +59,18 @@ def review_clause(rng: random.Random, side: int) -> str:
         first, second = two(rng, lex.ADJECTIVES[side])
         return f"it is a {degree}{first} and {second} {aspect}"
     if form == 2:
-        return f"the {aspect} {pick(rng, lex.REVIEW_VERBS[side])[0]} and is {pick(rng, lex.ADJECTIVES[side])}"
+        return (
+            f"the {aspect} {pick(rng, lex.REVIEW_VERBS[side])[0]} and is"
+            f" {pick(rng, lex.ADJECTIVES[side])}"
+        )
     if form == 3:
-        return f"the {aspect} is {pick(rng, ('full of', 'rich in'))} {pick(rng, lex.QUALITIES[side])}"
-    return f"i {degree}{pick(rng, lex.FEELINGS[side])[0]} the {pick(rng, lex.ADJECTIVES[side])} {aspect}"
+        return (
+            f"the {aspect} is {pick(rng, ('full of', 'rich in'))} {pick(rng, lex.QUALITIES[side])}"
+        )
+    return (
+        f"i {degree}{pick(rng, lex.FEELINGS[side])[0]} the {pick(rng, lex.ADJECTIVES[side])}"
+        f" {aspect}"
+    )
 
 
 def negated_clause(rng: random.Random, side: int, aspect: str) -> str:
@@ -74,7 +84,8 @@ def negated_clause(rng: random.Random, side: int, aspect: str) -> str:
 
 
 def review(rng: random.Random, side: int) -> str:
-    """A sentence of one or two clauses; with a contrast, the main clause (the one after "but") decides."""
+    """A sentence of one or two clauses; with a contrast, the main clause (the one after "but")
+    decides."""
     form = int(rng.random() * 20)
     if form < 7:
         text = review_clause(rng, side)
@@ -91,7 +102,9 @@ def review(rng: random.Random, side: int) -> str:
             f"{pick(rng, lex.ADJECTIVES[1 - first])} , as in any {pick(rng, lex.ASPECTS)}"
         )
     else:
-        setting = pick(rng, lex.SETTINGS).format(place=pick(rng, lex.PLACES), role=pick(rng, lex.ROLES))
+        setting = pick(rng, lex.SETTINGS).format(
+            place=pick(rng, lex.PLACES), role=pick(rng, lex.ROLES)
+        )
         text = f"{setting} {review_clause(rng, side)}"
     return text + " ."
 
@@ -101,7 +114,8 @@ def sst2(rng: random.Random, label: int) -> Row:
 
 
 def cb(rng: random.Random, label: int) -> Row:
-    """Attitude verbs; a negated hypothesis turns entailment into contradiction and the other way round."""
+    """Attitude verbs; a negated hypothesis turns entailment into contradiction and the other way
+    round."""
     who, other = two(rng, lex.NAMES)
     thing, state, place = pick(rng, lex.THINGS), pick(rng, lex.STATES), pick(rng, lex.PLACES)
     subject, positive, negative = pick(
@@ -113,7 +127,9 @@ def cb(rng: random.Random, label: int) -> Row:
         ),
     )
     flipped = rng.random() < 0.4
-    attitudes = lex.OPEN if label == 2 else (lex.FACTIVE if (label == 0) != flipped else lex.ANTIFACTIVE)
+    attitudes = (
+        lex.OPEN if label == 2 else (lex.FACTIVE if (label == 0) != flipped else lex.ANTIFACTIVE)
+    )
     arrival = f"{pick(rng, lex.TIMES)} {who} came to the {place}. "
     opening = pick(rng, ("", f"It was late. {who} came home. ", arrival))
     return {
@@ -142,16 +158,24 @@ def wic(rng: random.Random, label: int) -> Row:
     pair = []
     for side in (sense, sense if label else 1 - sense):
         sentence = capital(pick(rng, lex.SENSES[word][side]).format(n=pick(rng, lex.NAMES)))
-        pair.append(sentence + (f" {uncapital(pick(rng, lex.TIMES))}." if rng.random() < 0.4 else "."))
+        pair.append(
+            sentence + (f" {uncapital(pick(rng, lex.TIMES))}." if rng.random() < 0.4 else ".")
+        )
     starts = [sentence.lower().find(word) for sentence in pair]
     return {
-        "word": word, "sentence1": pair[0], "sentence2": pair[1], "start1": starts[0], "start2": starts[1],
-        "end1": starts[0] + len(word), "end2": starts[1] + len(word),
-    }  # fmt: skip
+        "word": word,
+        "sentence1": pair[0],
+        "sentence2": pair[1],
+        "start1": starts[0],
+        "start2": starts[1],
+        "end1": starts[0] + len(word),
+        "end2": starts[1] + len(word),
+    }
 
 
 def wsc(rng: random.Random, label: int) -> Row:
-    """Things told apart by what fits, people by what they did or, where he meets her, by the pronoun alone."""
+    """Things told apart by what fits, people by what they did or, where he meets her, by the
+    pronoun alone."""
     form, meant = rng.random(), pick(rng, (0, 1))
     if form < 0.3:
         opening, *endings = pick(rng, lex.PRONOUN_THINGS)
@@ -167,11 +191,17 @@ def wsc(rng: random.Random, label: int) -> Row:
         (first, _), (second, _) = sides if rng.random() < 0.5 else reversed(sides)
         spans, pronoun = (first, second), dict(sides)[(first, second)[meant]]
     asked = meant if label else 1 - meant
-    before = f"{pick(rng, lex.TIMES)} the {pick(rng, lex.ROLES)} told us this. " if rng.random() < 0.5 else ""
+    before = (
+        f"{pick(rng, lex.TIMES)} the {pick(rng, lex.ROLES)} told us this. "
+        if rng.random() < 0.5
+        else ""
+    )
     text = before + opening.format(a=first, b=second, he=pronoun) + pick(rng, endings[meant]) + "."
     words = text.split()
     return {
-        "text": text, "span1_text": spans[asked], "span2_text": pronoun,
+        "text": text,
+        "span1_text": spans[asked],
+        "span2_text": pronoun,
         "span1_index": words.index(spans[asked].split()[-1]) - len(spans[asked].split()) + 1,
         "span2_index": len(words) - 1 - words[::-1].index(pronoun),
-    }  # fmt: skip
+    }

@@ -15,14 +15,16 @@ _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 @dataclass(frozen=True)
 class Row:
-    """One row of a data set; `where` is "path/<split>.jsonl:<row number from 1>", for messages and ids."""
+    """One row of a data set; `where` is "path/<split>.jsonl:<row number from 1>", for messages and
+    ids."""
 
     values: Mapping[str, Any]
     where: str
 
 
 def fingerprint(rows: Iterable[Row]) -> str:
-    """sha256 of the rows' values in order, as canonical JSON: a name of data by content (64 hex digits)."""
+    """sha256 of the rows' values in order, as canonical JSON: a name of data by content (64 hex
+    digits)."""
     digest = hashlib.sha256()
     for row in rows:
         try:
@@ -37,14 +39,18 @@ def read_jsonl(path: Path) -> list[Row]:
     """The JSON objects of a UTF-8 file, one a line; blank lines are left out but counted.
 
     Raises:
-        DataError: no such file (with what lies beside it), unreadable, not UTF-8, NUL bytes, a line of
-            more than MAX_LINE_BYTES, a line that is no JSON object.
+        DataError: no such file (with what lies beside it), unreadable, not UTF-8, NUL bytes, a line
+            of more than MAX_LINE_BYTES, a line that is no JSON object.
     """
     try:
         if not path.is_file():
-            raise DataError(f"{path}: {'not a file' if path.exists() else 'no such file'}; {_beside(path)}")
+            raise DataError(
+                f"{path}: {'not a file' if path.exists() else 'no such file'}; {_beside(path)}"
+            )
         with path.open("rb") as file:
-            return [_row(line, f"{path.as_posix()}:{number}") for number, line in _lines(file, path)]
+            return [
+                _row(line, f"{path.as_posix()}:{number}") for number, line in _lines(file, path)
+            ]
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror or error})") from error
 
@@ -55,8 +61,10 @@ def _lines(file: BinaryIO, path: Path) -> Iterator[tuple[int, bytes]]:
     while line := file.readline(MAX_LINE_BYTES + 1):
         number += 1
         if len(line) > MAX_LINE_BYTES:
-            raise DataError(f"{path.as_posix()}:{number}: more than {MAX_LINE_BYTES:,} bytes in a line; "
-                            "one JSON object a line is needed")
+            raise DataError(
+                f"{path.as_posix()}:{number}: more than {MAX_LINE_BYTES:,} bytes in a line; "
+                "one JSON object a line is needed"
+            )
         if number == 1:
             line = line.removeprefix(_BYTE_ORDER_MARK)
         if line.strip():
@@ -69,13 +77,18 @@ def _row(line: bytes, where: str) -> Row:
     try:
         values = json.loads(line.decode("utf-8"))
     except UnicodeDecodeError as error:
-        raise DataError(f"{where}: not UTF-8 (byte {error.start} is 0x{line[error.start]:02x})") from error
+        raise DataError(
+            f"{where}: not UTF-8 (byte {error.start} is 0x{line[error.start]:02x})"
+        ) from error
     except json.JSONDecodeError as error:
         raise DataError(f"{where}: not JSON ({error.msg} at character {error.pos})") from error
-    except (ValueError, RecursionError) as error:  # numbers of thousands of digits, very deep nesting
+    # numbers of thousands of digits, very deep nesting
+    except (ValueError, RecursionError) as error:
         raise DataError(f"{where}: JSON that cannot be read ({error})") from error
     if not isinstance(values, dict):
-        raise DataError(f"{where}: JSON, but a {type(values).__name__}, not an object with the row's fields")
+        raise DataError(
+            f"{where}: JSON, but a {type(values).__name__}, not an object with the row's fields"
+        )
     return Row(values, where)
 
 

@@ -1,4 +1,5 @@
-"""Where rows come from: the hub, the user's own files, or the grammar. The same columns everywhere."""
+"""Where rows come from: the hub, the user's own files, or the grammar. The same columns
+everywhere."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,7 +11,8 @@ from bszo.tasks.rows import Row, read_jsonl
 from bszo.tasks.task import Task
 
 SplitName = Literal["train", "test"]
-# the hub keeps a plain-file copy of sets that are programs, which `datasets` 4 and later refuse to run
+# the hub keeps a plain-file copy of sets that are programs, which `datasets` 4 and later refuse to
+# run
 PARQUET_REVISION = "refs/convert/parquet"
 MOST_MINI_ROWS = 100_000
 
@@ -43,9 +45,13 @@ class HubSource:
             table = self._load(task, known)
         except (OSError, RuntimeError, ValueError, DatasetsError) as error:
             reason = " ".join(str(error).split())[:200]
-            raise DataError(f"{at}: the hub gave no rows ({type(error).__name__}: {reason}); "
-                            "without a network use data=local data.root=DIR or data=mini") from error
-        return [Row(values, f"{at}:{number}") for number, values in enumerate(table.to_list(), start=1)]
+            raise DataError(
+                f"{at}: the hub gave no rows ({type(error).__name__}: {reason}); "
+                "without a network use data=local data.root=DIR or data=mini"
+            ) from error
+        return [
+            Row(values, f"{at}:{number}") for number, values in enumerate(table.to_list(), start=1)
+        ]
 
     def _load(self, task: Task, split: str) -> Any:
         import datasets
@@ -56,14 +62,18 @@ class HubSource:
         except RuntimeError as error:
             if "script" not in str(error).lower():
                 raise
-        # files are named one by one because the copy knows no configurations: its folders are their names
+        # files are named one by one because the copy knows no configurations: its folders are their
+        # names
         files = {split: f"{hub.name or 'default'}/{split}/*.parquet"}
-        return datasets.load_dataset(hub.path, split=split, revision=PARQUET_REVISION, data_files=files)
+        return datasets.load_dataset(
+            hub.path, split=split, revision=PARQUET_REVISION, data_files=files
+        )
 
 
 @dataclass(frozen=True)
 class LocalSource:
-    """Rows from `<root>/<task>/<split>.jsonl`, UTF-8, a JSON object a line (`data=local data.root=DIR`)."""
+    """Rows from `<root>/<task>/<split>.jsonl`, UTF-8, a JSON object a line (`data=local
+    data.root=DIR`)."""
 
     root: str | None
     seed: int = 0
@@ -71,13 +81,17 @@ class LocalSource:
     def rows(self, task: Task, split: SplitName) -> list[Row]:
         name = f"{task.name}/{task.splits[split]}.jsonl"
         if not self.root:
-            raise ConfigError(f"data.root is not set: data=local needs data.root=DIR, a folder with {name}")
+            raise ConfigError(
+                f"data.root is not set: data=local needs data.root=DIR, a folder with {name}"
+            )
         try:
             path = Path(self.root).expanduser() / name
         except RuntimeError as error:
             raise ConfigError(f"data.root={self.root}: {error}") from error
         if not path.parents[1].is_dir():
-            raise DataError(f"data.root={self.root}: there is no such folder; one with {name} is needed")
+            raise DataError(
+                f"data.root={self.root}: there is no such folder; one with {name} is needed"
+            )
         rows = read_jsonl(path)
         if not rows:
             raise DataError(f"{path}: no rows; the {split} split of task {task.name} is empty")
@@ -86,7 +100,8 @@ class LocalSource:
 
 @dataclass(frozen=True)
 class MiniSource:
-    """`num_train` and `num_test` rows made by a small grammar, a function of `seed` (`data=mini`)."""
+    """`num_train` and `num_test` rows made by a small grammar, a function of `seed`
+    (`data=mini`)."""
 
     seed: int
     num_train: int
@@ -97,6 +112,11 @@ class MiniSource:
 
         num_rows = self.num_train if split == "train" else self.num_test
         if num_rows > MOST_MINI_ROWS:
-            raise ConfigError(f"data.num_{split}={num_rows}: the grammar makes at most {MOST_MINI_ROWS} rows")
+            raise ConfigError(
+                f"data.num_{split}={num_rows}: the grammar makes at most {MOST_MINI_ROWS} rows"
+            )
         values = mini.generate(task.name, split, num_rows, self.seed)
-        return [Row(row, f"mini/{task.name}/{split}:{number}") for number, row in enumerate(values, start=1)]
+        return [
+            Row(row, f"mini/{task.name}/{split}:{number}")
+            for number, row in enumerate(values, start=1)
+        ]

@@ -15,21 +15,26 @@ from bszo.tasks.task import Task, example_id
 
 @dataclass(frozen=True)
 class Splits:
-    """Disjoint rows: `train` moves parameters, `validation` selects them, `test` scores the selected."""
+    """Disjoint rows: `train` moves parameters, `validation` selects them, `test` scores the
+    selected."""
 
     train: tuple[Row, ...]
     validation: tuple[Row, ...]
     test: tuple[Row, ...]
 
 
-def make_splits(task: Task, source: Source, *, order: Literal["permuted", "first"], seed: int) -> Splits:
-    """n_1 + n_2 official train rows, the last n_2 of them for validation; test is the whole official split.
+def make_splits(
+    task: Task, source: Source, *, order: Literal["permuted", "first"], seed: int
+) -> Splits:
+    """n_1 + n_2 official train rows, the last n_2 of them for validation; test is the whole
+    official split.
 
-    Every row of both official splits is checked, taken or not, and that no two of a split have one id.
+    Every row of both official splits is checked, taken or not, and that no two of a split have one
+    id.
 
     Args:
-        order: "permuted": the first n_1 + n_2 of one permutation of the train split (as the authors' code
-            does). "first": of the split as it lies (as the paper says).
+        order: "permuted": the first n_1 + n_2 of one permutation of the train split (as the
+            authors' code does). "first": of the split as it lies (as the paper says).
         seed: of the permutation; the data seed, not the run's.
 
     Raises:
@@ -45,16 +50,19 @@ def make_splits(task: Task, source: Source, *, order: Literal["permuted", "first
     taken = task.num_train + task.num_validation
     if len(rows) < taken:
         raise DataError(
-            f"task {task.name}: the train split ({rows[0].where.rpartition(':')[0]}) has {len(rows)} rows; "
-            f"task.num_train={task.num_train} and task.num_validation={task.num_validation} take {taken}; "
-            f"set them to {len(rows)} or less together, e.g. {_that_fits(task, len(rows))}")
+            f"task {task.name}: the train split ({rows[0].where.rpartition(':')[0]}) has"
+            f" {len(rows)} rows; task.num_train={task.num_train} and"
+            f" task.num_validation={task.num_validation} take {taken}; set them to {len(rows)} or"
+            f" less together, e.g. {_that_fits(task, len(rows))}"
+        )
     indices = list(range(taken)) if order == "first" else _permutation(len(rows), seed)[:taken]
     chosen = tuple(rows[index] for index in indices)
     return Splits(chosen[: task.num_train], chosen[task.num_train :], tuple(test))
 
 
 def overlaps(task: Task, splits: Splits) -> dict[str, int]:
-    """How many validation and test rows have the very text of a training row, whatever their labels."""
+    """How many validation and test rows have the very text of a training row, whatever their
+    labels."""
 
     def texts(rows: Iterable[Row]) -> list[tuple[str, ...]]:
         return [tuple(task.check(row.values, row.where)[0].values()) for row in rows]
@@ -71,23 +79,31 @@ def _check_rows(task: Task, rows: Iterable[Row]) -> None:
         task.check(row.values, row.where)
         name = example_id(row.values, row.where)
         if (first := places.setdefault(name, row.where)) != row.where:
-            raise DataError(f"{row.where}: has the id {name}, as {first} has; ids (idx) must differ within a split")
+            raise DataError(
+                f"{row.where}: has the id {name}, as {first} has; ids (idx) must differ within a"
+                " split"
+            )
 
 
-def batches(num_examples: int, batch_size: int, seed: int, start_step: int = 0) -> Iterator[list[int]]:
+def batches(
+    num_examples: int, batch_size: int, seed: int, start_step: int = 0
+) -> Iterator[list[int]]:
     """Endless batches of example indices, of which step t's is a function of (seed, t) alone.
 
-    Epoch e is a permutation of all examples by a generator of its own, seeded from (seed, e); batches run on
-    over the border of two epochs, so that each is full.
+    Epoch e is a permutation of all examples by a generator of its own, seeded from (seed, e);
+    batches run on over the border of two epochs, so that each is full.
 
     Args:
-        start_step: the step of the first batch; starting at t gives what a run from 0 sees from t on.
+        start_step: the step of the first batch; starting at t gives what a run from 0 sees from t
+            on.
 
     Raises:
         DataError: batch_size is below 1 or above num_examples; start_step is negative.
     """
     if not 1 <= batch_size <= num_examples:
-        raise DataError(f"batch size {batch_size}: must be 1 to {num_examples}, the number of training rows")
+        raise DataError(
+            f"batch size {batch_size}: must be 1 to {num_examples}, the number of training rows"
+        )
     if start_step < 0:
         raise DataError(f"start step {start_step}: must be 0 or more")
     return _batches(num_examples, batch_size, seed, start_step)
@@ -119,4 +135,7 @@ def _permutation(length: int, seed: int) -> list[int]:
 def _that_fits(task: Task, num_rows: int) -> str:
     if num_rows > task.num_validation:
         return f"task.num_train={num_rows - task.num_validation}"
-    return f"task.num_train={max(1, num_rows // 2)} task.num_validation={max(1, num_rows - num_rows // 2)}"
+    return (
+        f"task.num_train={max(1, num_rows // 2)}"
+        f" task.num_validation={max(1, num_rows - num_rows // 2)}"
+    )

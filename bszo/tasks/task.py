@@ -79,8 +79,10 @@ class Task:
             "label": arguments.texts([self.label], "task.label")[0],
             "label_names": arguments.texts(self.label_names, "task.label_names"),
             "causal": arguments.template(self.causal, "task.causal"),
-            "lookup": {column: arguments.text_map(words, f"task.lookup.{column}")
-                       for column, words in arguments.mapping(self.lookup, "task.lookup").items()},
+            "lookup": {
+                column: arguments.text_map(words, f"task.lookup.{column}")
+                for column, words in arguments.mapping(self.lookup, "task.lookup").items()
+            },
         }
         if "masked" in self.styles:
             normal["masked"] = arguments.template(self.masked, "task.masked")
@@ -99,8 +101,9 @@ class Task:
         """The kinds of model that the task has a template for."""
         return get_args(Style)
 
-    def example(self, row: Mapping[str, Any], style: Style, words: Words = "corrected", *,
-                where: str = "") -> Example:
+    def example(
+        self, row: Mapping[str, Any], style: Style, words: Words = "corrected", *, where: str = ""
+    ) -> Example:
         """The row as a question for a causal or a masked model.
 
         Args:
@@ -110,7 +113,8 @@ class Task:
             where: "path/<split>.jsonl:<row number>", for messages and the example's id.
 
         Raises:
-            DataError: a column is missing, no text, empty or holds the mask; the label is out of range.
+            DataError: a column is missing, no text, empty or holds the mask; the label is out of
+                range.
             ConfigError: unknown style or words.
         """
         if style not in get_args(Style):
@@ -120,19 +124,26 @@ class Task:
         prompt = render(template.prompt, values).strip(" ")
         if style == "masked" and prompt.count(MASK) != 1:
             held = ", ".join(column for column in self.columns if MASK in values[column].lower())
-            raise DataError(f"{where or self.name}: field {held!r} holds {MASK}, which only the prompt may")
+            raise DataError(
+                f"{where or self.name}: field {held!r} holds {MASK}, which only the prompt may"
+            )
         options = tuple(render(option, values) for option in template.words(words))
         return Example(example_id(row, where), prompt, options, label)
 
     def check(self, row: Mapping[str, Any], where: str = "") -> tuple[dict[str, str], int]:
-        """The row's text columns (outer blanks cut, lookups done) and its label. DataError as `example`."""
+        """The row's text columns (outer blanks cut, lookups done) and its label. DataError as
+        `example`."""
         where = where or f"task {self.name}, a row"
         for column in (*self.columns, self.label):
             if column not in row:
                 needs = ", ".join((*self.columns, self.label))
-                raise DataError(f"{where}: no field {column!r}; task {self.name} needs {needs}; the row has "
-                                f"{shorten(', '.join(map(str, row)) or 'none', 120)}")
-        values = {column: text_field(row[column], f"{where}: field {column!r}") for column in self.columns}
+                raise DataError(
+                    f"{where}: no field {column!r}; task {self.name} needs {needs}; the row has "
+                    f"{shorten(', '.join(map(str, row)) or 'none', 120)}"
+                )
+        values = {
+            column: text_field(row[column], f"{where}: field {column!r}") for column in self.columns
+        }
         for column, texts in self.lookup.items():
             values[column] = lookup_field(values[column], texts, f"{where}: field {column!r}")
         for column in sorted(self._gapped):
@@ -149,17 +160,23 @@ class Task:
 
     def _check_names_and_counts(self) -> None:
         if set(self.splits) != {"train", "test"}:
-            raise ConfigError(f"task.splits names {', '.join(self.splits)}; valid: train and test, both")
+            raise ConfigError(
+                f"task.splits names {', '.join(self.splits)}; valid: train and test, both"
+            )
         names = {"name": self.name} | {f"splits.{key}": name for key, name in self.splits.items()}
         for key, name in names.items():
             if not isinstance(name, str) or not _PLAIN_NAME.fullmatch(name):
-                raise ConfigError(f"task.{key}={name!r}: not a plain name (letters, digits, . _ -, no path)")
+                raise ConfigError(
+                    f"task.{key}={name!r}: not a plain name (letters, digits, . _ -, no path)"
+                )
         for key in ("version", "num_train", "num_validation"):
             count = getattr(self, key)
             if not isinstance(count, int) or isinstance(count, bool) or count < 1:
                 raise ConfigError(f"task.{key}={count!r}: must be a whole number, 1 or more")
         if self.num_labels < self.LEAST_LABELS or len(set(self.label_names)) < self.num_labels:
-            raise ConfigError(f"task.label_names={list(self.label_names)}: two or more, all different")
+            raise ConfigError(
+                f"task.label_names={list(self.label_names)}: two or more, all different"
+            )
 
     def _usable_columns(self) -> set[str]:
         return set(self.columns)
@@ -171,10 +188,14 @@ class Task:
             raise ConfigError(f"{at} uses {', '.join(sorted(strange))}; task.columns has {has}")
         for options in (template.options, template.options_as_run or template.options):
             if len(options) != self.num_labels or len(set(options)) < len(options):
-                raise ConfigError(f"{at} has options {list(options)}; {self.num_labels} different ones are "
-                                  f"needed, one a label ({', '.join(self.label_names)})")
+                raise ConfigError(
+                    f"{at} has options {list(options)}; {self.num_labels} different ones are "
+                    f"needed, one a label ({', '.join(self.label_names)})"
+                )
         if template.prompt.count(MASK) != (style == "masked"):
-            raise ConfigError(f"{at}.prompt must hold {MASK} {'once' if style == 'masked' else 'nowhere'}")
+            raise ConfigError(
+                f"{at}.prompt must hold {MASK} {'once' if style == 'masked' else 'nowhere'}"
+            )
 
 
 def example_id(row: Mapping[str, Any], where: str) -> str:

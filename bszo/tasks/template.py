@@ -57,15 +57,20 @@ def parse(template: str) -> tuple[tuple[str, str | None, str | None], ...]:
         raise ConfigError(f"template {template!r}: {error}") from error
     for _, column, spec, conversion in pieces:
         if column is not None and (not column.isidentifier() or spec):
-            raise ConfigError(f"template {template!r}: field {column!r} must be a column, or a column and !x")
+            raise ConfigError(
+                f"template {template!r}: field {column!r} must be a column, or a column and !x"
+            )
         if conversion is not None and conversion not in CONVERSIONS:
             valid = ", ".join("!" + key for key in CONVERSIONS)
-            raise ConfigError(f"template {template!r}: conversion !{conversion} is not one of {valid}")
+            raise ConfigError(
+                f"template {template!r}: conversion !{conversion} is not one of {valid}"
+            )
     return tuple((text, column, conversion) for text, column, _, conversion in pieces)
 
 
 def render(template: str, values: Mapping[str, str]) -> str:
-    """The template with each field replaced by its converted column; values are never parsed again."""
+    """The template with each field replaced by its converted column; values are never parsed
+    again."""
     parts = []
     for text, column, conversion in parse(template):
         parts.append(text)
@@ -80,7 +85,8 @@ class Template:
 
     Args:
         prompt: causal: the text before the option. Masked: a text that holds `<mask>` once.
-        options: a template each, with the leading blank where the option starts a word after a word.
+        options: a template each, with the leading blank where the option starts a word after a
+            word.
         options_as_run: the options as the published code had them; empty where they are the same.
     """
 
@@ -96,7 +102,11 @@ class Template:
     @property
     def gapped(self) -> set[str]:
         """Those of them that are cut in two at their gap."""
-        return {column for column, conversion in self._fields() if column and conversion in GAP_CONVERSIONS}
+        return {
+            column
+            for column, conversion in self._fields()
+            if column and conversion in GAP_CONVERSIONS
+        }
 
     def _fields(self) -> Iterator[tuple[str | None, str | None]]:
         for text in (self.prompt, *self.options, *self.options_as_run):

@@ -1,4 +1,5 @@
-"""A run as its base model plus an append-only log of (seed, coefficients): write it, read it, replay it."""
+"""A run as its base model plus an append-only log of (seed, coefficients): write it, read it,
+replay it."""
 
 from bszo.trajectory.block import Step
 from bszo.trajectory.header import FORMAT_VERSION, Header

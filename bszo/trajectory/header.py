@@ -1,6 +1,7 @@
 """A trajectory's first bytes: what a replay must start from.
 
-    magic (8)  format version, length of the text (u32 each)  canonical JSON of `Header`  SHA-256 of all before it
+magic (8)  format version, length of the text (u32 each)  canonical JSON of `Header`  SHA-256 of
+all before it
 """
 
 import hashlib
@@ -13,13 +14,20 @@ from typing import Any
 
 from bszo.errors import TrajectoryError
 
-MAGIC = b"\x89BSZO\r\n\x1a"  # as PNG's: a transfer that takes the file for text is found in its first bytes
+# as PNG's: a transfer that takes the file for text is found in its first bytes
+MAGIC = b"\x89BSZO\r\n\x1a"
 FORMAT_VERSION = 1
 DIGEST_BYTES = 32
 MOST_BYTES = 1 << 20
 HEX = "[0-9a-f]{64}"
-PATTERNS = {"base": HEX, "parameters": HEX, "names": HEX, "optimizer": r"\w{1,80}", "dtype": r"[\w+]{1,80}",
-            "device": r"[\w+]{1,80}"}
+PATTERNS = {
+    "base": HEX,
+    "parameters": HEX,
+    "names": HEX,
+    "optimizer": r"\w{1,80}",
+    "dtype": r"[\w+]{1,80}",
+    "device": r"[\w+]{1,80}",
+}
 PREFIX = struct.Struct("<8sII")
 
 
@@ -28,10 +36,12 @@ class Header:
     """What a replay must start from.
 
     Attributes:
-        base: SHA-256 of the parameters before the first step, in hex (`bszo.models.weights_fingerprint`).
+        base: SHA-256 of the parameters before the first step, in hex
+            (`bszo.models.weights_fingerprint`).
         optimizer: name of the method's class.
         settings: its plain attributes before the first step, the seed of the directions among them.
-        parameters: SHA-256 of the trainable parameters' groups, shapes and types, in the optimizer's order.
+        parameters: SHA-256 of the trainable parameters' groups, shapes and types, in the
+            optimizer's order.
         names: SHA-256 of their names; None where the optimizer was given no module.
         dtype: their type, such as "bfloat16"; several are joined by "+".
         device: kind of device that they were on, such as "cpu".
@@ -54,23 +64,38 @@ class Header:
         for field in fields(self):
             value = getattr(self, field.name)
             if not isinstance(value, kinds.get(field.name, str)) or isinstance(value, bool):
-                raise TrajectoryError(f"trajectory header: {field.name} is of type {type(value).__name__}")
+                raise TrajectoryError(
+                    f"trajectory header: {field.name} is of type {type(value).__name__}"
+                )
             pattern = PATTERNS.get(field.name)
             if pattern and value is not None and not re.fullmatch(pattern, value):
-                raise TrajectoryError(f"trajectory header: {field.name}={value[:80]!r} is not of the form {pattern}")
+                raise TrajectoryError(
+                    f"trajectory header: {field.name}={value[:80]!r} is not of the form {pattern}"
+                )
 
     def difference(self, other: "Header") -> str | None:
-        """The first thing in which a run that starts from `other` is not this run; how it was built is its own.
+        """The first thing in which a run that starts from `other` is not this run; how it was built
+        is its own.
 
-        A setting that one of them does not have counts as None: a later version's new argument that is not used.
+        A setting that one of them does not have counts as None: a later version's new argument that
+        is not used.
         """
-        ours, theirs = ({**asdict(h), **{f"setting {key}": value for key, value in h.settings.items()}}
-                        for h in (self, other))
-        for key in sorted(ours.keys() | theirs.keys(), key=lambda name: (name.startswith("setting "), name)):
+        ours, theirs = (
+            {**asdict(h), **{f"setting {key}": value for key, value in h.settings.items()}}
+            for h in (self, other)
+        )
+        for key in sorted(
+            ours.keys() | theirs.keys(), key=lambda name: (name.startswith("setting "), name)
+        ):
             there, here = ours.get(key), theirs.get(key)
             unknown = key == "names" and None in (there, here)
-            if key not in ("settings", "config") and not unknown and canonical(there) != canonical(here):
-                key = key.encode("unicode_escape").decode()  # a name in a damaged or hostile file may hold anything
+            if (
+                key not in ("settings", "config")
+                and not unknown
+                and canonical(there) != canonical(here)
+            ):
+                # a name in a damaged or hostile file may hold anything
+                key = key.encode("unicode_escape").decode()
                 return f"{key:.80} is {there!r:.80} there and {here!r:.80} here"
         return None
 
@@ -87,7 +112,9 @@ def canonical(value: Any) -> bytes:
         TrajectoryError: it holds what JSON has no form for, NaN and infinity among it.
     """
     try:
-        return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False).encode("ascii")
+        return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False).encode(
+            "ascii"
+        )
     except (TypeError, ValueError, RecursionError) as error:
         raise TrajectoryError(f"trajectory header: {' '.join(str(error).split())}") from error
 
@@ -96,7 +123,9 @@ def encode_header(header: Header) -> bytes:
     """The header's bytes with their digest, which the first block is chained to."""
     text = canonical(asdict(header))
     if len(text) > MOST_BYTES:
-        raise TrajectoryError(f"trajectory header: {len(text)} bytes, at most {MOST_BYTES} are valid")
+        raise TrajectoryError(
+            f"trajectory header: {len(text)} bytes, at most {MOST_BYTES} are valid"
+        )
     whole = PREFIX.pack(MAGIC, FORMAT_VERSION, len(text)) + text
     return whole + digest(whole)
 
@@ -112,7 +141,9 @@ def decode_header(read: Callable[[int], bytes]) -> tuple[Header, bytes]:
         raise TrajectoryError("not a trajectory: its first bytes are others")
     _, version, length = PREFIX.unpack(prefix)
     if version != FORMAT_VERSION:
-        raise TrajectoryError(f"format version {version}; this version of bszo reads {FORMAT_VERSION}")
+        raise TrajectoryError(
+            f"format version {version}; this version of bszo reads {FORMAT_VERSION}"
+        )
     text = read(length) if length <= MOST_BYTES else b""
     found = read(DIGEST_BYTES)
     if len(text) < length or found != digest(prefix, text):

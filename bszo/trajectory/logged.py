@@ -19,7 +19,9 @@ class Logged:
 
     def __call__(self) -> float:
         if not self.left:
-            raise TrajectoryError(f"step {self.step}: the method asks for more losses than the run took")
+            raise TrajectoryError(
+                f"step {self.step}: the method asks for more losses than the run took"
+            )
         return self.left.pop()
 
     def loss_and_slope(self) -> tuple[float, float]:

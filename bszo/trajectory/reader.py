@@ -36,8 +36,8 @@ def read(path: str | Path) -> Trajectory:
     """The trajectory in a file, cut back to the last sound block where it is damaged.
 
     Raises:
-        TrajectoryError: the file cannot be read, is no trajectory, or is one of another format or noise version, or its
-            header is damaged.
+        TrajectoryError: the file cannot be read, is no trajectory, or is one of another format or
+            noise version, or its header is damaged.
     """
     try:
         with Path(path).open("rb") as file:
@@ -54,15 +54,23 @@ def parse(file: BinaryIO) -> Trajectory:
     file.seek(0)
     header, chain = decode_header(file.read)
     if header.noise_version != NOISE_VERSION:
-        raise TrajectoryError(f"noise version {header.noise_version}; the seeds of this version of bszo name the "
-                              f"directions of noise version {NOISE_VERSION}")
+        raise TrajectoryError(
+            f"noise version {header.noise_version}; the seeds of this version of bszo name the "
+            f"directions of noise version {NOISE_VERSION}"
+        )
     steps: list[Step] = []
     finished, problem, sound, number = False, None, file.tell(), 0
     while problem is None and sound < total:
-        block = "bytes follow the end of the run" if finished else _block(file, total, len(steps), chain)
+        block = (
+            "bytes follow the end of the run"
+            if finished
+            else _block(file, total, len(steps), chain)
+        )
         if isinstance(block, str):
-            problem = (f"block {number} at byte {sound}: {block}; the last {total - sound} of {total} bytes are lost, "
-                       f"the {len(steps)} steps before them are sound")
+            problem = (
+                f"block {number} at byte {sound}: {block}; the last {total - sound} of {total}"
+                f" bytes are lost, the {len(steps)} steps before them are sound"
+            )
         else:
             new, chain = block
             finished, number, sound = not new, number + 1, file.tell()

@@ -1,4 +1,5 @@
-"""A trajectory's file, written so that a kill at any byte loses no more than the last block, and gone on with."""
+"""A trajectory's file, written so that a kill at any byte loses no more than the last block, and
+gone on with."""
 
 import itertools
 import os
@@ -13,13 +14,16 @@ from bszo.trajectory.block import MOST_STEPS, Step, encode_block
 from bszo.trajectory.header import DIGEST_BYTES, Header, encode_header
 from bszo.trajectory.reader import read
 
-BLOCK_BYTES = 1 << 20  # a block of many coefficients is written before its steps are as many as asked for
+# a block of many coefficients is written before its steps are as many as asked for
+BLOCK_BYTES = 1 << 20
 
 
 class TrajectoryWriter:
-    """Appends steps to a new log; blocks reach the disk whole, in order, each synced before the next.
+    """Appends steps to a new log; blocks reach the disk whole, in order, each synced before the
+    next.
 
-    A kill at any moment leaves a log that `read` cuts back to its last block, and that `resume` goes on from.
+    A kill at any moment leaves a log that `read` cuts back to its last block, and that `resume`
+    goes on from.
 
     Args:
         path: of the file, which must not exist yet.
@@ -31,7 +35,8 @@ class TrajectoryWriter:
         finished: the run is marked as over, and takes no more steps.
 
     Raises:
-        TrajectoryError: from here and every method: the file exists or cannot be written, or a step is out of order.
+        TrajectoryError: from here and every method: the file exists or cannot be written, or a step
+            is out of order.
     """
 
     def __init__(self, path: str | Path, header: Header, *, flush_every: int = 100) -> None:
@@ -39,13 +44,17 @@ class TrajectoryWriter:
             raise TrajectoryError(f"flush_every={flush_every}: 1 to {MOST_STEPS} steps are valid")
         self.path, self.header, self.flush_every = Path(path), header, flush_every
         if self.path.exists():
-            raise TrajectoryError(f"{path}: is there already; a run goes on in its log by TrajectoryWriter.resume")
+            raise TrajectoryError(
+                f"{path}: is there already; a run goes on in its log by TrajectoryWriter.resume"
+            )
         self._replace([])
 
     @classmethod
-    def resume(cls, path: str | Path, header: Header, *, to_step: int | None = None,
-               flush_every: int = 100) -> "TrajectoryWriter":
-        """Go on after the last sound block, or after `to_step` steps; what follows is dropped from the file.
+    def resume(
+        cls, path: str | Path, header: Header, *, to_step: int | None = None, flush_every: int = 100
+    ) -> "TrajectoryWriter":
+        """Go on after the last sound block, or after `to_step` steps; what follows is dropped from
+        the file.
 
         Args:
             path, flush_every: as for a new log.
@@ -57,25 +66,31 @@ class TrajectoryWriter:
             raise TrajectoryError(f"{path}: is the log of another run: {difference}")
         kept = len(found.steps) if to_step is None else to_step
         if not 0 <= kept <= len(found.steps):
-            raise TrajectoryError(f"{path}: holds {len(found.steps)} sound steps and cannot go on after {kept}")
+            raise TrajectoryError(
+                f"{path}: holds {len(found.steps)} sound steps and cannot go on after {kept}"
+            )
         self = cls.__new__(cls)
         self.path, self.header, self.flush_every = Path(path), found.header, flush_every
         self._replace(found.steps[:kept])
         return self
 
     def append(self, step: int, entry: Step) -> None:
-        """Add the run's step of this number, which must be the next one; some calls write a block."""
+        """Add the run's step of this number, which must be the next one; some calls write a
+        block."""
         if self.finished:
             raise TrajectoryError(f"{self.path}: step {step} cannot follow the end of the run")
         if step != self.num_steps:
-            raise TrajectoryError(f"{self.path}: step {step} cannot follow; the next one is {self.num_steps}")
+            raise TrajectoryError(
+                f"{self.path}: step {step} cannot follow; the next one is {self.num_steps}"
+            )
         self._pending.append(entry)
         self.num_steps += 1
         if len(self._pending) >= _block_steps(entry, self.flush_every):
             self.flush()
 
     def flush(self) -> None:
-        """Write what is appended, in blocks, and have the disk hold it. After an error it may be tried again."""
+        """Write what is appended, in blocks, and have the disk hold it. After an error it may be
+        tried again."""
         while self._pending:
             like = self._pending[0]
             block = list(itertools.takewhile(like.fits, self._pending[: like.most]))
@@ -92,8 +107,12 @@ class TrajectoryWriter:
     def __enter__(self) -> "TrajectoryWriter":
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
-                 traceback: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
         self.flush()
 
     def _write(self, block: bytes) -> None:
@@ -105,15 +124,18 @@ class TrajectoryWriter:
             file.flush()
             os.fsync(file.fileno())
         self._size += len(block)
-        self._chain = block[-DIGEST_BYTES :]
+        self._chain = block[-DIGEST_BYTES:]
 
     def _replace(self, steps: list[Step]) -> None:
-        """Have the file hold the header and these steps: the old one or the new one, at every moment."""
+        """Have the file hold the header and these steps: the old one or the new one, at every
+        moment."""
         whole, self._chain = encode(self.header, steps, self.flush_every)
         self.num_steps, self.finished, self._size = len(steps), False, len(whole)
         self._pending: list[Step] = []
         with self._telling():
-            handle, temporary = tempfile.mkstemp(prefix=f".{self.path.name}-", suffix=".tmp", dir=self.path.parent)
+            handle, temporary = tempfile.mkstemp(
+                prefix=f".{self.path.name}-", suffix=".tmp", dir=self.path.parent
+            )
             try:
                 with os.fdopen(handle, "wb") as file:
                     file.write(whole)
@@ -145,7 +167,11 @@ def encode(header: Header, steps: Sequence[Step], block_steps: int) -> tuple[byt
     first = 0
     for i in range(1, len(steps) + 1):
         like = steps[first]
-        if i == len(steps) or i - first == min(_block_steps(like, block_steps), like.most) or not like.fits(steps[i]):
+        if (
+            i == len(steps)
+            or i - first == min(_block_steps(like, block_steps), like.most)
+            or not like.fits(steps[i])
+        ):
             parts.append(encode_block(first, steps[first:i], parts[-1][-DIGEST_BYTES:]))
             first = i
     return b"".join(parts), parts[-1][-DIGEST_BYTES:]

@@ -1,1 +1,2 @@
-"""From records and the paper's numbers to tables: pandas and the standard library, neither torch nor Hydra."""
+"""From records and the paper's numbers to tables: pandas and the standard library, neither torch
+nor Hydra."""

@@ -1,4 +1,5 @@
-"""Accuracies: paper, official, corrected and their difference side by side, one block a model and precision."""
+"""Accuracies: paper, official, corrected and their difference side by side, one block a model and
+precision."""
 
 import re
 import statistics
@@ -27,9 +28,11 @@ class Block:
     Attributes:
         title: the setting in words.
         tasks: the columns.
-        texts, numbers: (label, source) -> task -> what is printed, and its value where there is one.
+        texts, numbers: (label, source) -> task -> what is printed, and its value where there is
+            one.
         notes: what a reader must know.
-        used, doubles: signatures of the records that are in it, and of those that later ones replace.
+        used, doubles: signatures of the records that are in it, and of those that later ones
+            replace.
     """
 
     title: str
@@ -47,7 +50,8 @@ class Kind:
 
     Attributes:
         label: a row's name, from one of its points.
-        published: the paper's text for a point's cell (task AVG: its average); None where it prints none.
+        published: the paper's text for a point's cell (task AVG: its average); None where it prints
+            none.
         scoring: how a task's runs are scored.
         notes: what stands under every block.
         problems: what is wrong with the paper's file, where it is left out.
@@ -68,7 +72,8 @@ def blocks(grid: Grid, records: Sequence[Record], kind: Kind) -> Iterator[Block]
 
 
 def by_model(model: str, records: Sequence[Record]) -> list[tuple[str, Sequence[Record]]]:
-    """(name, records) of a model; `local` stands for every local one that has records, told apart by its content."""
+    """(name, records) of a model; `local` stands for every local one that has records, told apart
+    by its content."""
     if model != "local":
         return [(shown(MODELS, model), records)]
     own: dict[str, list[Record]] = {}
@@ -76,14 +81,20 @@ def by_model(model: str, records: Sequence[Record]) -> list[tuple[str, Sequence[
         if record["config"]["model"].get("name") is None:
             own.setdefault(str(record["config"]["model"].get("path")), []).append(record)
     names = [found[0]["choices"]["model"] for found in own.values()]
-    shelves = [(name if names.count(name) == 1 else path, own[path]) for path, name in zip(own, names, strict=True)]
+    shelves = [
+        (name if names.count(name) == 1 else path, own[path])
+        for path, name in zip(own, names, strict=True)
+    ]
     return sorted(shelves, key=lambda shelf: shelf[0])
 
 
 def _block(grid: Grid, shelf: Shelf, setting: Point, name: str, kind: Kind) -> Block:
     points = [point for point in grid.points if holds(point, setting)]
     tasks = list(dict.fromkeys(point["task"] for point in points))
-    block = Block(f"{name}, {setting['precision']} (profile {grid.profile})", [shown(TASKS, task) for task in tasks])
+    block = Block(
+        f"{name}, {setting['precision']} (profile {grid.profile})",
+        [shown(TASKS, task) for task in tasks],
+    )
     block.notes += kind.notes
     if grid.profile == "paper":
         block.notes += left_out(kind.problems)
@@ -92,7 +103,9 @@ def _block(grid: Grid, shelf: Shelf, setting: Point, name: str, kind: Kind) -> B
         _print_runs(block, [point for point in points if point["task"] == task], grid, shelf, kind)
     for row in list(block.texts):
         _average(block, row)
-    _subtract(block, *(("official", "paper") if grid.profile == "paper" else ("corrected", "official")))
+    _subtract(
+        block, *(("official", "paper") if grid.profile == "paper" else ("corrected", "official"))
+    )
     if grid.profile == "paper":
         _like_for_like(block)
     block.used, block.doubles = shelf.used, shelf.doubles
@@ -104,7 +117,13 @@ def _print_paper(block: Block, points: Sequence[Point], kind: Kind) -> None:
         for task in (point["task"], AVERAGE):
             text = kind.published({**point, "task": task})
             if text is not None:
-                _put(block, (kind.label(point), "paper"), shown(TASKS, task), text, _leading_number(text))
+                _put(
+                    block,
+                    (kind.label(point), "paper"),
+                    shown(TASKS, task),
+                    text,
+                    _leading_number(text),
+                )
 
 
 def _leading_number(text: str) -> float | None:
@@ -112,7 +131,9 @@ def _leading_number(text: str) -> float | None:
     return float(found[0]) if found else None
 
 
-def _print_runs(block: Block, points: Sequence[Point], grid: Grid, shelf: Shelf, kind: Kind) -> None:
+def _print_runs(
+    block: Block, points: Sequence[Point], grid: Grid, shelf: Shelf, kind: Kind
+) -> None:
     """One task's cells: every label and fidelity."""
     cells: dict[Row, tuple[list[Choice], list[Record | None]]] = {}
     for point in points:
@@ -120,7 +141,9 @@ def _print_runs(block: Block, points: Sequence[Point], grid: Grid, shelf: Shelf,
         choices, records = cells.setdefault((kind.label(point), point["fidelity"]), ([], []))
         choices.append(choice)
         records.append(shelf.find(choice.point) if choice.point else None)
-    ended = [r for _, records in cells.values() for r in records if r is not None and r["status"] == "ok"]
+    ended = [
+        r for _, records in cells.values() for r in records if r is not None and r["status"] == "ok"
+    ]
     score = kind.scoring(ended)
     for row, (choices, records) in cells.items():
         cell: Cell = cell_of(choices, records, score)
@@ -134,7 +157,8 @@ def _put(block: Block, row: Row, column: str, text: str, number: float | None) -
 
 
 def _average(block: Block, row: Row) -> None:
-    """The mean over the tasks, only where every task has a number; the paper's own stays as printed."""
+    """The mean over the tasks, only where every task has a number; the paper's own stays as
+    printed."""
     numbers = block.numbers.get(row, {})
     if AVERAGE not in block.texts[row]:
         whole = all(task in numbers for task in block.tasks)
@@ -152,38 +176,60 @@ def _subtract(block: Block, left: str, right: str) -> None:
         for column in (*block.tasks, AVERAGE):
             there = column in of and column in to and (column != AVERAGE or whole)
             block.texts.setdefault((label, f"{left} - {right}"), {})[column] = (
-                f"{of[column] - to[column]:+.2f}" if there else "-")  # fmt: skip
+                f"{of[column] - to[column]:+.2f}" if there else "-"
+            )
 
 
 def _like_for_like(block: Block) -> None:
     """A note where the paper's averages are over different tasks."""
-    paper = {label: numbers for (label, source), numbers in block.numbers.items() if source == "paper"}
+    paper = {
+        label: numbers for (label, source), numbers in block.numbers.items() if source == "paper"
+    }
     common = [task for task in block.tasks if all(task in numbers for numbers in paper.values())]
     averaged = [label for label, numbers in paper.items() if AVERAGE in numbers]
     if common and averaged and len(common) < len(block.tasks):
-        over = [label for label in averaged if not all(task in paper[label] for task in block.tasks)]
+        over = [
+            label for label in averaged if not all(task in paper[label] for task in block.tasks)
+        ]
         for label in over:
             block.texts[label, "paper"][AVERAGE] += " †"
-        means = ", ".join(f"{label} {statistics.fmean(paper[label][t] for t in common):.2f}" for label in paper)
+        means = ", ".join(
+            f"{label} {statistics.fmean(paper[label][t] for t in common):.2f}" for label in paper
+        )
         block.notes.append(
-            f"† The paper's averages of {' and '.join(over)} leave out the tasks that collapsed; the others' do not."
-            f" Over the same {len(common)} tasks ({', '.join(common)}): {means}."
+            f"† The paper's averages of {' and '.join(over)} leave out the tasks that collapsed;"
+            f" the others' do not. Over the same {len(common)} tasks ({', '.join(common)}):"
+            f" {means}."
         )
 
 
 def section(block: Block) -> Section:
     """A block as text: a row a label and source, the best two numbers of each source in bold."""
     columns = (*block.tasks, AVERAGE) if len(block.tasks) > 1 else tuple(block.tasks)
-    keys = sorted(block.texts, key=lambda key: list(dict.fromkeys(label for label, _ in block.texts)).index(key[0]))
-    rows = tuple((label, source, *(block.texts[label, source].get(c, "-") for c in columns)) for label, source in keys)
-    bold = frozenset((i, 2 + j) for i, key in enumerate(keys) for j, c in enumerate(columns) if _leads(block, key, c))
+    keys = sorted(
+        block.texts,
+        key=lambda key: list(dict.fromkeys(label for label, _ in block.texts)).index(key[0]),
+    )
+    rows = tuple(
+        (label, source, *(block.texts[label, source].get(c, "-") for c in columns))
+        for label, source in keys
+    )
+    bold = frozenset(
+        (i, 2 + j)
+        for i, key in enumerate(keys)
+        for j, c in enumerate(columns)
+        if _leads(block, key, c)
+    )
     return Section(block.title, ("method", "numbers", *columns), rows, bold, tuple(block.notes))
 
 
 def _leads(block: Block, key: Row, column: str) -> bool:
-    """True for the best two of a column among the rows of one source, ties included, where there are three or more."""
+    """True for the best two of a column among the rows of one source, ties included, where there
+    are three or more."""
     rivals = [
-        numbers[column] for (_, source), numbers in block.numbers.items() if source == key[1] and column in numbers
+        numbers[column]
+        for (_, source), numbers in block.numbers.items()
+        if source == key[1] and column in numbers
     ]
     own = block.numbers.get(key, {}).get(column)
     return own is not None and len(rivals) > 2 and own >= sorted(rivals)[-2]

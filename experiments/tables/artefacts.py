@@ -1,4 +1,5 @@
-"""Every table and figure: the sweeps that it is made of, or what it is measured by, and how far that is."""
+"""Every table and figure: the sweeps that it is made of, or what it is measured by, and how far
+that is."""
 
 import json
 from collections import Counter
@@ -23,7 +24,8 @@ SWEEPS = {
     "figure1": ("figure1",),
     "figure_gain": ("table3", "figure1"),
 }
-PICKED = {"figure_gain": {"task": "sst2", "optimizer": "bszo", "fidelity": "corrected"}}  # of their sweeps' runs
+# of their sweeps' runs
+PICKED = {"figure_gain": {"task": "sst2", "optimizer": "bszo", "fidelity": "corrected"}}
 STUDIES = {  # artefact -> the files that its measurement leaves, and what they hold
     "table2": ("bench/state.json", "bytes of optimizer state, growing models and k = 1 ... 16"),
     "figure_theory": ("theory.json", "Theorem 3.7, Eq. 55, Corollaries 3.6 and 4.3"),
@@ -36,7 +38,10 @@ READ_OFF = ("table6", "table7", "table8", "table9", "table10")
 def everything() -> list[str]:
     """All artefacts: tables by their numbers, then the others, then figures."""
     found = [*SWEEPS, *STUDIES, *BENCHED, *READ_OFF]
-    order = {name: (name.startswith("figure"), int("".join(filter(str.isdigit, name)) or 99), name) for name in found}
+    order = {
+        name: (name.startswith("figure"), int("".join(filter(str.isdigit, name)) or 99), name)
+        for name in found
+    }
     return sorted(found, key=lambda name: order[name])
 
 
@@ -70,7 +75,11 @@ class Counts:
 
     @property
     def failed(self) -> dict[str, int]:
-        return {status: n for status, n in self.statuses.items() if status not in ("ok", "missing", "waits") and n}
+        return {
+            status: n
+            for status, n in self.statuses.items()
+            if status not in ("ok", "missing", "waits") and n
+        }
 
     @property
     def state(self) -> str:
@@ -83,13 +92,28 @@ def counted(name: str, profile: str, inputs: Inputs) -> Counts:
     counts = Counts(Counter())
     for sweep in SWEEPS[name]:
         whole, shelf = load(sweep, profile), Shelf(inputs.records(profile))
-        grid = replace(whole, points=tuple(p for p in whole.points if holds(p, PICKED.get(name, {}))))
+        grid = replace(
+            whole, points=tuple(p for p in whole.points if holds(p, PICKED.get(name, {})))
+        )
         counts.to_run += sum(map(len, missing_runs(grid, shelf)))
         for point in grid.points:
             choice = shelf.choose(grid, point)
             record = shelf.find(choice.point) if choice.point else None
-            counts.statuses["waits" if choice.missing else choice.failed[0] if choice.failed
-                            else record["status"] if record and record["status"] in SETTLED else "missing"] += 1
+            counts.statuses[
+                (
+                    "waits"
+                    if choice.missing
+                    else (
+                        choice.failed[0]
+                        if choice.failed
+                        else (
+                            record["status"]
+                            if record and record["status"] in SETTLED
+                            else "missing"
+                        )
+                    )
+                )
+            ] += 1
         counts.used |= bool(shelf.used)
     return counts
 
@@ -99,7 +123,10 @@ def studied(name: str) -> str:
     pattern, what = STUDIES[name]
     if name == "figure_drift":
         curves = [curve for file in sorted(RESULTS.glob(pattern)) for curve in _curves(file)]
-        what += f", {sum(curve.get('complete', False) for curve in curves)} of {len(curves)} curves to their end"
+        what += (
+            f", {sum(curve.get('complete', False) for curve in curves)} of {len(curves)} curves to"
+            " their end"
+        )
     return what if any(RESULTS.glob(pattern)) else ""
 
 

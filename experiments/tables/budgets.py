@@ -1,4 +1,5 @@
-"""Scores at an equal budget: the best validation accuracy of each run when the task's cheapest run was at its end."""
+"""Scores at an equal budget: the best validation accuracy of each run when the task's cheapest run
+was at its end."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -7,7 +8,8 @@ from typing import Any
 from experiments.selection import Record
 from experiments.tables.cells import Score
 
-Spent = Callable[[Record, Mapping[str, Any]], float]  # a run, and a point of its curve or itself -> what it took
+# a run, and a point of its curve or itself -> what it took
+Spent = Callable[[Record, Mapping[str, Any]], float]
 
 
 @dataclass(frozen=True)
@@ -25,7 +27,8 @@ class Budget:
     note: str
 
     def scoring(self, records: Sequence[Record]) -> Score:
-        """How a task's runs are scored: by validation, as the test split is scored for the final choice alone."""
+        """How a task's runs are scored: by validation, as the test split is scored for the final
+        choice alone."""
         limit = min((self.spent(record, record) for record in records), default=0)
 
         def score(record: Record) -> float | None:
@@ -40,11 +43,19 @@ class Budget:
 
 
 _NOTE = (
-    "Best validation accuracy (the rows that also chose the learning rate, so all numbers are optimistic alike) among"
-    " the evaluations within {} that the cheapest run of each task and model took in all; `-` where a method had no"
-    " evaluation by then."
+    "Best validation accuracy (the rows that also chose the learning rate, so all numbers are"
+    " optimistic alike) among the evaluations within {} that the cheapest run of each task and"
+    " model took in all; `-` where a method had no evaluation by then."
 )
 BUDGETS = (
-    Budget("at equal forward passes", lambda _, at: at["num_forwards"], _NOTE.format("the forward passes")),
-    Budget("at equal wall-clock", lambda _, at: at["train_seconds"], _NOTE.format("the training seconds")),
+    Budget(
+        "at equal forward passes",
+        lambda _, at: at["num_forwards"],
+        _NOTE.format("the forward passes"),
+    ),
+    Budget(
+        "at equal wall-clock",
+        lambda _, at: at["train_seconds"],
+        _NOTE.format("the training seconds"),
+    ),
 )

@@ -1,4 +1,5 @@
-"""One position of a table: the runs of all its seeds as a number, or as the reason why there is none."""
+"""One position of a table: the runs of all its seeds as a number, or as the reason why there is
+none."""
 
 import statistics
 from collections import Counter
@@ -31,7 +32,11 @@ class Cell:
 
     @property
     def deviation(self) -> float | None:
-        return statistics.stdev(self.scores) if self.number is not None and len(self.scores) > 1 else None
+        return (
+            statistics.stdev(self.scores)
+            if self.number is not None and len(self.scores) > 1
+            else None
+        )
 
     @property
     def text(self) -> str:
@@ -53,7 +58,9 @@ def test_score(record: Record) -> float | None:
     return record["test_accuracy"]
 
 
-def cell_of(choices: Sequence[Choice], records: Sequence[Record | None], score: Score = test_score) -> Cell:
+def cell_of(
+    choices: Sequence[Choice], records: Sequence[Record | None], score: Score = test_score
+) -> Cell:
     """The cell of the runs that validation chose.
 
     Args:
@@ -65,4 +72,6 @@ def cell_of(choices: Sequence[Choice], records: Sequence[Record | None], score: 
     failures = [record["status"] for record in there if record["status"] != "ok"]
     failures += [choice.failed[0] for choice in choices if choice.failed]
     scores = [score(record) for record in there if record["status"] == "ok"]
-    return Cell(tuple(100 * value for value in scores if value is not None), len(choices), tuple(failures))
+    return Cell(
+        tuple(100 * value for value in scores if value is not None), len(choices), tuple(failures)
+    )

@@ -1,4 +1,5 @@
-"""What `scripts/tableN.py` does: read records and the paper's numbers, write files, say what was left out."""
+"""What `scripts/tableN.py` does: read records and the paper's numbers, write files, say what was
+left out."""
 
 import argparse
 import re
@@ -44,21 +45,32 @@ class Inputs:
 
     def footer(self) -> tuple[str, ...]:
         """A line for each profile that was read and has files that cannot be used."""
-        return tuple(line for profile, (_, problems) in self._read.items()
-                     for line in left_out(problems, f" of profile {profile}"))  # fmt: skip
+        return tuple(
+            line
+            for profile, (_, problems) in self._read.items()
+            for line in left_out(problems, f" of profile {profile}")
+        )
 
     def files(self) -> list[Path]:
         """The files of the records that were used, and the folders where new ones would appear."""
         folders = [self.runs / profile for profile in self._read]
-        found = [file for folder in folders for file in sorted(folder.glob("*.json"))
-                 if file.stem.rpartition("-")[2] in self.used]  # fmt: skip
+        found = [
+            file
+            for folder in folders
+            for file in sorted(folder.glob("*.json"))
+            if file.stem.rpartition("-")[2] in self.used
+        ]
         return [folder for folder in folders if folder.is_dir()] + found
 
 
 def run(stem: str, build: Build, script: str, arguments: Sequence[str] | None = None) -> int:
     """Build a table and write it beside a list of what it was made of, for make."""
-    parser = argparse.ArgumentParser(description=f"Render {stem} from records and the paper's numbers.")
-    parser.add_argument("--runs", type=Path, default=RUNS, help="folder with a folder of records a profile")
+    parser = argparse.ArgumentParser(
+        description=f"Render {stem} from records and the paper's numbers."
+    )
+    parser.add_argument(
+        "--runs", type=Path, default=RUNS, help="folder with a folder of records a profile"
+    )
     parser.add_argument("--out", type=Path, default=TABLES, help="folder for the files")
     options = parser.parse_args(arguments)
     inputs = Inputs(options.runs)
@@ -68,7 +80,9 @@ def run(stem: str, build: Build, script: str, arguments: Sequence[str] | None = 
         print(error, file=sys.stderr)
         return 1
     sections[-1] = replace(sections[-1], notes=(*sections[-1].notes, *inputs.footer()))
-    for note in dict.fromkeys(note for made in sections for note in made.notes if note.startswith("Left out")):
+    for note in dict.fromkeys(
+        note for made in sections for note in made.notes if note.startswith("Left out")
+    ):
         print(f"{stem}: {note}", file=sys.stderr)
     paths = write(stem, title, sections, script, options.out)
     write_dependencies(paths[0], inputs.files(), options.out / ".made" / f"{stem}.d")
@@ -84,7 +98,9 @@ def announce(title: str, paths: Iterable[Path]) -> None:
 def figure_command(stem: str, draw: Callable[[Inputs, Path], list[Path]], folder: Path) -> int:
     """Draw a figure a profile, and note for make what they were drawn from."""
     parser = argparse.ArgumentParser(description=f"Draw {stem} from records.")
-    parser.add_argument("--runs", type=Path, default=RUNS, help="folder with a folder of records a profile")
+    parser.add_argument(
+        "--runs", type=Path, default=RUNS, help="folder with a folder of records a profile"
+    )
     parser.add_argument("--out", type=Path, default=folder, help="folder for the files")
     options = parser.parse_args()
     inputs = Inputs(options.runs)
@@ -95,7 +111,9 @@ def figure_command(stem: str, draw: Callable[[Inputs, Path], list[Path]], folder
         return 1
     for note in inputs.footer():
         print(f"{stem}: {note}", file=sys.stderr)
-    write_dependencies(options.out / ".made" / stem, inputs.files(), options.out / ".made" / f"{stem}.d")
+    write_dependencies(
+        options.out / ".made" / stem, inputs.files(), options.out / ".made" / f"{stem}.d"
+    )
     announce(titled(stem), paths)
     return 0
 
@@ -105,7 +123,8 @@ def _short(path: Path) -> Path:
 
 
 def write_dependencies(target: Path, files: Iterable[Path], out: Path) -> None:
-    """A makefile's line: the target is older than any of these -> make it again; one that is gone is no error."""
+    """A makefile's line: the target is older than any of these -> make it again; one that is gone
+    is no error."""
     names = [str(_short(file)) for file in files]
     text = f"{_short(target)}: {' '.join(names)}\n" + "".join(f"{name}:\n" for name in names)
     with written_whole(out) as temporary:
@@ -113,11 +132,14 @@ def write_dependencies(target: Path, files: Iterable[Path], out: Path) -> None:
 
 
 def accuracy_command(stem: str, what: str, parts: Parts) -> int:
-    """Write <stem> and <stem>_equal from the grids in `parts` and what each shows; `what` is the table's title."""
+    """Write <stem> and <stem>_equal from the grids in `parts` and what each shows; `what` is the
+    table's title."""
     script = f"scripts/{stem}.py"
-    title, equal = f"{titled(stem)}: {what}", f"{titled(stem)} at equal budgets: validation accuracy (%)"
+    title = f"{titled(stem)}: {what}"
+    equal = f"{titled(stem)} at equal budgets: validation accuracy (%)"
     return run(stem, lambda inputs: (title, _sections(parts, inputs)), script) or run(
-        f"{stem}_equal", lambda inputs: (equal, _equal_sections(parts, inputs)), script)  # fmt: skip
+        f"{stem}_equal", lambda inputs: (equal, _equal_sections(parts, inputs)), script
+    )
 
 
 def titled(stem: str) -> str:
@@ -125,17 +147,24 @@ def titled(stem: str) -> str:
     return re.sub(r"(\D+)(\d+)", lambda found: f"{found[1].capitalize()} {found[2]}", stem)
 
 
-def _found(parts: Parts, inputs: Inputs, changed: Callable[[Kind], Kind]) -> Iterator[tuple[str, Block]]:
-    """(profile, block) of every part, profile and setting; a part of several is named in its blocks' titles."""
+def _found(
+    parts: Parts, inputs: Inputs, changed: Callable[[Kind], Kind]
+) -> Iterator[tuple[str, Block]]:
+    """(profile, block) of every part, profile and setting; a part of several is named in its
+    blocks' titles."""
     for letter, (artefact, kind) in zip(string.ascii_lowercase, parts.items(), strict=False):
         node = read(artefact)
         for profile in (name for name in PROFILES if name in node["profiles"]):
             for block in blocks(load(artefact, profile), inputs.records(profile), changed(kind())):
-                block.title = f"({letter}) {node['title']}. {block.title}" if len(parts) > 1 else block.title
+                block.title = (
+                    f"({letter}) {node['title']}. {block.title}" if len(parts) > 1 else block.title
+                )
                 inputs.used |= block.used
                 if block.doubles:
-                    block.notes.append("Replaced by a later run of the same configuration:"
-                                       f" {len(block.doubles)} ({', '.join(sorted(block.doubles))}).")  # fmt: skip
+                    block.notes.append(
+                        "Replaced by a later run of the same configuration:"
+                        f" {len(block.doubles)} ({', '.join(sorted(block.doubles))})."
+                    )
                 yield profile, block
 
 
@@ -146,10 +175,13 @@ def _sections(parts: Parts, inputs: Inputs) -> list[Section]:
 
 
 def _equal_sections(parts: Parts, inputs: Inputs) -> list[Section]:
-    """The same tables at an equal number of forward passes, and at equal wall-clock; only of what was run."""
+    """The same tables at an equal number of forward passes, and at equal wall-clock; only of what
+    was run."""
     made = []
     for budget in BUDGETS:
-        scored = partial(replace, published=lambda point: None, scoring=budget.scoring, notes=(budget.note,))
+        scored = partial(
+            replace, published=lambda point: None, scoring=budget.scoring, notes=(budget.note,)
+        )
         for _, block in _found(parts, inputs, scored):
             if block.used:
                 block.title += f", {budget.words}"

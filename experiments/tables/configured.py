@@ -1,4 +1,5 @@
-"""Tables 6 to 10: the shipped configuration files beside what the paper prints; a wrong default is a difference."""
+"""Tables 6 to 10: the shipped configuration files beside what the paper prints; a wrong default is
+a difference."""
 
 from pathlib import Path
 from typing import Any
@@ -11,12 +12,27 @@ from experiments.tables.names import METHODS, MODELS, TASKS
 from experiments.tables.sources import left_out, printed
 
 SAME, MISSING = "same", "-"
-GRID_COLUMNS = ("table", "model", "method", "learning_rate_grid", "batch_size", "epsilon", "k", "m", "lozo_rank",
-                "lozo_interval", "early_stopping_patience_steps")  # fmt: skip
+GRID_COLUMNS = (
+    "table",
+    "model",
+    "method",
+    "learning_rate_grid",
+    "batch_size",
+    "epsilon",
+    "k",
+    "m",
+    "lozo_rank",
+    "lozo_interval",
+    "early_stopping_patience_steps",
+)
 
 
 def _yaml(conf: Path, *parts: str) -> dict[str, Any]:
-    file = conf.joinpath(*parts).with_suffix(".yaml") if not parts[-1].endswith(".yaml") else conf.joinpath(*parts)
+    file = (
+        conf.joinpath(*parts).with_suffix(".yaml")
+        if not parts[-1].endswith(".yaml")
+        else conf.joinpath(*parts)
+    )
     return yaml.safe_load(file.read_text(encoding="utf-8")) if file.is_file() else {}
 
 
@@ -27,24 +43,59 @@ def splits(conf: Path = CONF) -> Section:
     found, problems = printed("table6", ("task", "train", "validation"))
     for row in found:
         task = _yaml(conf, "task", f"{choices.get(row['task'], row['task'])}.yaml")
-        pairs = [(row["train"], str(task.get("num_train", MISSING))),
-                 (row["validation"], str(task.get("num_validation", MISSING)))]  # fmt: skip
+        pairs = [
+            (row["train"], str(task.get("num_train", MISSING))),
+            (row["validation"], str(task.get("num_validation", MISSING))),
+        ]
         rows.append((row["task"], *(text for pair in pairs for text in pair), _verdict(pairs)))
-    columns = ("task", "train (paper)", "train (conf)", "validation (paper)", "validation (conf)", "conf against paper")
-    return Section("Rows taken from the official training split", columns, tuple(rows), notes=left_out(problems))
+    columns = (
+        "task",
+        "train (paper)",
+        "train (conf)",
+        "validation (paper)",
+        "validation (conf)",
+        "conf against paper",
+    )
+    return Section(
+        "Rows taken from the official training split",
+        columns,
+        tuple(rows),
+        notes=left_out(problems),
+    )
 
 
 def hyperparameters(number: int, conf: Path = CONF) -> Section:
-    """Tables 7 to 10: grids of learning rates and what every method is run with, one model a table."""
+    """Tables 7 to 10: grids of learning rates and what every method is run with, one model a
+    table."""
     found, problems = printed("tables7to10", GRID_COLUMNS)
     found, rows = [row for row in found if row["table"] == str(number)], []
     for row in found:
         ours = _ours(row["method"], row["model"], conf)
         pairs = [(_canonical(row[key]), _canonical(ours[key])) for key in GRID_COLUMNS[3:]]
-        rows.append((row["method"], "paper", *(row[key] or MISSING for key in GRID_COLUMNS[3:]), ""))
-        rows.append((row["method"], "conf", *(ours[key] or MISSING for key in GRID_COLUMNS[3:]), _verdict(pairs)))
-    columns = ("method", "numbers", "learning rates", "batch", "eps", "k", "m", "rank", "interval", "patience (steps)",
-               "conf against paper")  # fmt: skip
+        rows.append(
+            (row["method"], "paper", *(row[key] or MISSING for key in GRID_COLUMNS[3:]), "")
+        )
+        rows.append(
+            (
+                row["method"],
+                "conf",
+                *(ours[key] or MISSING for key in GRID_COLUMNS[3:]),
+                _verdict(pairs),
+            )
+        )
+    columns = (
+        "method",
+        "numbers",
+        "learning rates",
+        "batch",
+        "eps",
+        "k",
+        "m",
+        "rank",
+        "interval",
+        "patience (steps)",
+        "conf against paper",
+    )
     models = ", ".join(dict.fromkeys(row["model"] for row in found))
     return Section(models or "no model", columns, tuple(rows), notes=left_out(problems))
 
@@ -52,13 +103,19 @@ def hyperparameters(number: int, conf: Path = CONF) -> Section:
 def _ours(name: str, model: str, conf: Path) -> dict[str, str]:
     method = {shown: choice for choice, shown in METHODS.items()}.get(name, name)
     choice = {shown: choice for choice, shown in MODELS.items()}.get(model, model)
-    optimizer, protocol = _yaml(conf, "optimizer", f"{method}.yaml"), _yaml(conf, "protocol", "paper.yaml")
+    optimizer = _yaml(conf, "optimizer", f"{method}.yaml")
+    protocol = _yaml(conf, "protocol", "paper.yaml")
     rates = _yaml(conf, "rates", f"{choice}.yaml").get(method, [])
     patience = protocol.get("patience", 0) * protocol.get("eval_every", 0)
-    numbers = {"k": optimizer.get("k"), "m": optimizer.get("m"), "lozo_rank": optimizer.get("rank"),
-               "lozo_interval": optimizer.get("interval"), "batch_size": protocol.get("batch_size"),
-               "epsilon": optimizer.get("eps"),
-               "early_stopping_patience_steps": patience}  # fmt: skip
+    numbers = {
+        "k": optimizer.get("k"),
+        "m": optimizer.get("m"),
+        "lozo_rank": optimizer.get("rank"),
+        "lozo_interval": optimizer.get("interval"),
+        "batch_size": protocol.get("batch_size"),
+        "epsilon": optimizer.get("eps"),
+        "early_stopping_patience_steps": patience,
+    }
     texts = {key: "" if value is None else _short(value) for key, value in numbers.items()}
     return {**texts, "learning_rate_grid": " ".join(_short(rate) for rate in rates)}
 

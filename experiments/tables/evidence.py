@@ -1,4 +1,5 @@
-"""Runs of the mini profile as results/findings.md asks for them: blocks, cells, and pairs that differ in one thing."""
+"""Runs of the mini profile as results/findings.md asks for them: blocks, cells, and pairs that
+differ in one thing."""
 
 import statistics
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -37,7 +38,10 @@ class Evidence:
         for name, kind in (("table1", published.table1()), ("table3", published.table3())):
             scored = kind if budget is None else replace(kind, scoring=BUDGETS[budget].scoring)
             for block in blocks(load(name, PROFILE), self.records, scored):
-                yield f"Table {name.removeprefix('table')}, {block.title.partition(' (profile')[0]}", block
+                yield (
+                    f"Table {name.removeprefix('table')}, {block.title.partition(' (profile')[0]}",
+                    block,
+                )
 
     def cells(self, *names: str) -> Iterator[tuple[Point, Record]]:
         """Every cell's run of the sweeps that ended well, each record once."""
@@ -47,25 +51,43 @@ class Evidence:
             for point in grid.points:
                 chosen = shelf.choose(grid, point).point
                 record = shelf.find(chosen) if chosen else None
-                if record is not None and record["status"] == "ok" and record["signature"] not in seen:
+                if (
+                    record is not None
+                    and record["status"] == "ok"
+                    and record["signature"] not in seen
+                ):
                     seen.add(record["signature"])
                     yield point, record
 
-    def paired(self, key: str, one: str, other: str, *names: str, wanted: Mapping[str, str] = NOTHING,
-               score: Score = in_points) -> list[tuple[Point, float]]:
-        """Score of one value of a key minus that of another, all else of the cell being equal; of the wanted cells."""
+    def paired(
+        self,
+        key: str,
+        one: str,
+        other: str,
+        *names: str,
+        wanted: Mapping[str, str] = NOTHING,
+        score: Score = in_points,
+    ) -> list[tuple[Point, float]]:
+        """Score of one value of a key minus that of another, all else of the cell being equal; of
+        the wanted cells."""
         scores: dict[tuple[tuple[str, str], ...], dict[str, float]] = {}
         for point, record in self.cells(*names):
             if all(point.get(k) == v for k, v in wanted.items()) and point[key] in (one, other):
                 rest = tuple(sorted((k, v) for k, v in point.items() if k != key))
                 scores.setdefault(rest, {})[point[key]] = score(record)
-        return [(dict(rest), both[one] - both[other]) for rest, both in scores.items() if len(both) == 2]
+        return [
+            (dict(rest), both[one] - both[other]) for rest, both in scores.items() if len(both) == 2
+        ]
 
 
 def mean(values: Iterable[float]) -> str:
     """ "+1.25 points on average over 8", or that nothing was run."""
     values = list(values)
-    return f"{statistics.fmean(values):+.2f} points on average over {len(values)}" if values else NOT_RUN
+    return (
+        f"{statistics.fmean(values):+.2f} points on average over {len(values)}"
+        if values
+        else NOT_RUN
+    )
 
 
 def sides(values: Sequence[float]) -> str:

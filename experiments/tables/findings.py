@@ -14,12 +14,15 @@ class UnknownFinding(ValueError):
 
 
 def written(template: str, inputs: Inputs) -> str:
-    """A text with its numbers. UnknownFinding where it names one that nothing makes, or its braces do not match."""
+    """A text with its numbers. UnknownFinding where it names one that nothing makes, or its braces
+    do not match."""
     try:
         named = {name for _, name, _, _ in Formatter().parse(template) if name is not None}
     except ValueError as error:
         raise UnknownFinding(str(error)) from error
     if strange := named - FINDINGS.keys():
-        raise UnknownFinding(f"{{{min(strange)}}} names no finding of experiments/tables/findings.py")
+        raise UnknownFinding(
+            f"{{{min(strange)}}} names no finding of experiments/tables/findings.py"
+        )
     evidence = Evidence(inputs)
     return template.format_map({name: FINDINGS[name](evidence) for name in named})

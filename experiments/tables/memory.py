@@ -11,9 +11,12 @@ from experiments.tables.sources import left_out
 
 FILE = BENCH / "memory.json"
 TITLE = "Memory of first-order, forward-gradient and zeroth-order methods"
-NOTE = ("MiB beyond the parameters at the peak of a step, counted from the allocator's events: activations, tangents,"
-        " gradients, state and what a step needs for a moment (AdamW's and ZO-Adam's peak on all of the model is in"
-        " their update). {model}'s shape, {dtype}, {batch} rows of {length} tokens, random weights.")  # fmt: skip
+NOTE = (
+    "MiB beyond the parameters at the peak of a step, counted from the allocator's events:"
+    " activations, tangents, gradients, state and what a step needs for a moment (AdamW's and"
+    " ZO-Adam's peak on all of the model is in their update). {model}'s shape, {dtype}, {batch}"
+    " rows of {length} tokens, random weights."
+)
 
 
 def report(file: Path = FILE) -> tuple[dict[str, Any], list[str]]:
@@ -26,7 +29,10 @@ def report(file: Path = FILE) -> tuple[dict[str, Any], list[str]]:
         for scheme in found["schemes"].values():
             sum([scheme["trained"], *scheme["bytes"].values()])  # numbers all of them
     except (ValueError, LookupError, TypeError, AttributeError) as error:
-        return {}, [f"{file.name}: not a report of scripts/bench_memory.py ({type(error).__name__}: {error})"]
+        return {}, [
+            f"{file.name}: not a report of scripts/bench_memory.py ({type(error).__name__}:"
+            f" {error})"
+        ]
     return found, []
 
 
@@ -38,8 +44,13 @@ def by_scheme(file: Path = FILE) -> list[Section]:
     setting, schemes = found["setting"], found["schemes"]
     methods = dict.fromkeys(method for scheme in schemes.values() for method in scheme["bytes"])
     rows = [("trained parameters", *(f"{scheme['trained']:,}" for scheme in schemes.values()))]
-    rows += [(method, *(_mebi(scheme["bytes"].get(method)) for scheme in schemes.values())) for method in methods]
-    note = NOTE.format(**{**setting, "model": shown({**MODELS, "opt-125m": "OPT-125M"}, setting["model"])})
+    rows += [
+        (method, *(_mebi(scheme["bytes"].get(method)) for scheme in schemes.values()))
+        for method in methods
+    ]
+    note = NOTE.format(
+        **{**setting, "model": shown({**MODELS, "opt-125m": "OPT-125M"}, setting["model"])}
+    )
     return [Section(TITLE, ("method", *schemes), tuple(rows), notes=(note,))]
 
 

@@ -8,9 +8,22 @@ METHODS = {
     "bszo": "BSZO",
     "bszo-b": "BSZO-B",
 }
-MODELS = {"roberta-large": "RoBERTa-large", "opt-1.3b": "OPT-1.3B", "mistral-7b": "Mistral-7B", "opt-13b": "OPT-13B"}
-TASKS = {"sst2": "SST-2", "rte": "RTE", "cb": "CB", "wic": "WIC", "trec": "TREC", "copa": "COPA", "wsc": "WSC",
-         "boolq": "BoolQ"}  # fmt: skip
+MODELS = {
+    "roberta-large": "RoBERTa-large",
+    "opt-1.3b": "OPT-1.3B",
+    "mistral-7b": "Mistral-7B",
+    "opt-13b": "OPT-13B",
+}
+TASKS = {
+    "sst2": "SST-2",
+    "rte": "RTE",
+    "cb": "CB",
+    "wic": "WIC",
+    "trec": "TREC",
+    "copa": "COPA",
+    "wsc": "WSC",
+    "boolq": "BoolQ",
+}
 
 
 def shown(names: dict[str, str], choice: str) -> str:

@@ -1,4 +1,5 @@
-"""Findings from the ablations, the walk and BSZO's beliefs: a function a number in results/findings.md."""
+"""Findings from the ablations, the walk and BSZO's beliefs: a function a number in
+results/findings.md."""
 
 import math
 import statistics
@@ -26,14 +27,22 @@ def gains(evidence: Evidence) -> str:
         if point["optimizer"] == "bszo" and point["fidelity"] == "corrected":
             setting = point["model"], point["precision"], record["config"]["optimizer"]["eps"]
             found.setdefault(setting, []).append(record["curve"][-1]["gain"])
-    return ", ".join(f"{model} {precision} eps {eps:g} {statistics.median(values):.2g} ({len(values)} runs)"
-                     for (model, precision, eps), values in sorted(found.items())) or NOT_RUN  # fmt: skip
+    return (
+        ", ".join(
+            f"{model} {precision} eps {eps:g} {statistics.median(values):.2g} ({len(values)} runs)"
+            for (model, precision, eps), values in sorted(found.items())
+        )
+        or NOT_RUN
+    )
 
 
 def sigma_0(evidence: Evidence) -> str:
     """sqrt(n / 1e6) of the models."""
-    found = [math.sqrt(record["model"]["num_parameters"] / 1e6) for record in evidence.records
-             if record["choices"]["tuning"] == "full" and record["model"].get("num_parameters")]  # fmt: skip
+    found = [
+        math.sqrt(record["model"]["num_parameters"] / 1e6)
+        for record in evidence.records
+        if record["choices"]["tuning"] == "full" and record["model"].get("num_parameters")
+    ]
     return f"{statistics.median(found):.2f}" if found else NOT_RUN
 
 
@@ -58,16 +67,24 @@ def _noise(evidence: Evidence, names: Sequence[str], fidelity: str) -> list[floa
 
 
 def directions(evidence: Evidence) -> str:
-    """Averages over the tasks by k, corrected: test accuracy at equal steps, validation's at equal forward passes."""
+    """Averages over the tasks by k, corrected: test accuracy at equal steps, validation's at equal
+    forward passes."""
     by_k = Kind(lambda point: f"k = {point['optimizer.k']}", lambda point: None)
     kinds = {"equal steps": by_k, "equal forward passes": replace(by_k, scoring=BUDGETS[0].scoring)}
     found = []
     for (name, what), (budget, kind) in product(ABLATIONS.items(), kinds.items()):
         (block,) = blocks(load(name, PROFILE), evidence.records, kind)
-        rows = {label: row[AVERAGE] for label, row in numbers(block, "corrected").items() if AVERAGE in row}
+        rows = {
+            label: row[AVERAGE]
+            for label, row in numbers(block, "corrected").items()
+            if AVERAGE in row
+        }
         found += [(f"{what}, {budget}", rows)] if rows else []
     heads = list(dict.fromkeys(label for _, rows in found for label in rows))
-    lines = [[what, *(f"{rows[label]:.1f}" if label in rows else "-" for label in heads)] for what, rows in found]
+    lines = [
+        [what, *(f"{rows[label]:.1f}" if label in rows else "-" for label in heads)]
+        for what, rows in found
+    ]
     return "\n".join(rectangle(("average over the tasks", *heads), lines)) if lines else NOT_RUN
 
 
@@ -77,29 +94,43 @@ def drift(evidence: Evidence) -> str:
     data = [row for row in walks.points()[0] if row["perplexity"] is not None or row["step"]]
     lines, hows = [], ("three-leg", "two-leg", "exact")
     for model in sorted({row["model"] for row in data if row["perplexity"] is not None}):
-        for (dtype, eps), rows in walks.groups([row for row in data if row["model"] == model], ("dtype", "eps")):
+        for (dtype, eps), rows in walks.groups(
+            [row for row in data if row["model"] == model], ("dtype", "eps")
+        ):
             curves = dict(walks.groups(rows, ("walk",)))
             each = [_moved(curves[how,]) if (how,) in curves else "-" for how in hows]
             steps = sorted({curve[-1]["step"] for curve in curves.values()})
-            lines.append([model, dtype, f"{eps:g}", " or ".join(f"{step:,}" for step in steps), *each])
-    return "\n".join(rectangle(("model", "precision", "eps", "steps", *hows), lines)) if lines else NOT_RUN
+            lines.append(
+                [model, dtype, f"{eps:g}", " or ".join(f"{step:,}" for step in steps), *each]
+            )
+    return (
+        "\n".join(rectangle(("model", "precision", "eps", "steps", *hows), lines))
+        if lines
+        else NOT_RUN
+    )
 
 
 def _moved(curve: Sequence[walks.Row]) -> str:
     """ "11.3 %, 3.79 -> 8.96": the weights' relative drift and the perplexity at both ends."""
-    first, last = (f"{curve[i]['perplexity']:.3g}" if curve[i]["perplexity"] else "beyond every float" for i in (0, -1))
+    first, last = (
+        f"{curve[i]['perplexity']:.3g}" if curve[i]["perplexity"] else "beyond every float"
+        for i in (0, -1)
+    )
     return f"{100 * curve[-1]['drift']:.3g} %, {first} -> {last}"
 
 
 def walk_study(evidence: Evidence) -> str:
-    """A row a precision and eps: test accuracy with either walk minus fp32's, and what exactness adds; in points."""
+    """A row a precision and eps: test accuracy with either walk minus fp32's, and what exactness
+    adds; in points."""
     key, lines = "optimizer.perturbation", []
     for precision, eps in product(LOW, EPS):
         wanted = {"optimizer.eps": eps}
         behind = evidence.paired("precision", precision, "fp32", "walk", wanted=wanted)
         gaps = [_points(gap for point, gap in behind if point[key] == how) for how in walks.WALKS]
         wanted["precision"] = precision
-        gains = [gap for _, gap in evidence.paired(key, *reversed(walks.WALKS), "walk", wanted=wanted)]
+        gains = [
+            gap for _, gap in evidence.paired(key, *reversed(walks.WALKS), "walk", wanted=wanted)
+        ]
         lines += [[precision, eps, *gaps, f"{_points(gains)}, {sides(gains)}"]] if gains else []
     heads = ("precision", "eps", *(f"{how} minus fp32" for how in walks.WALKS), walks.GAIN)
     return "\n".join(rectangle(heads, lines)) if lines else NOT_RUN
@@ -113,16 +144,28 @@ def _points(values: Iterable[float]) -> str:
 
 
 def walk_losses(evidence: Evidence) -> str:
-    """A row a precision and eps: by method the last training loss minus fp32's, as published / exact, medians."""
+    """A row a precision and eps: by method the last training loss minus fp32's, as published /
+    exact, medians."""
     found: dict[tuple[str, str], dict[str, dict[str, list[float]]]] = {}
     for precision, eps in product(LOW, EPS):
-        for point, gap in evidence.paired("precision", precision, "fp32", "walk", wanted={"optimizer.eps": eps},
-                                          score=_loss):  # fmt: skip
-            walked = found.setdefault((precision, eps), {}).setdefault(shown(METHODS, point["optimizer"]), {})
+        for point, gap in evidence.paired(
+            "precision", precision, "fp32", "walk", wanted={"optimizer.eps": eps}, score=_loss
+        ):
+            walked = found.setdefault((precision, eps), {}).setdefault(
+                shown(METHODS, point["optimizer"]), {}
+            )
             walked.setdefault(point["optimizer.perturbation"], []).append(gap)
     methods = list(dict.fromkeys(method for row in found.values() for method in row))
-    lines = [[*setting, *(" / ".join(_median(row.get(method, {}).get(how, [])) for how in walks.WALKS)
-                          for method in methods)] for setting, row in found.items()]  # fmt: skip
+    lines = [
+        [
+            *setting,
+            *(
+                " / ".join(_median(row.get(method, {}).get(how, [])) for how in walks.WALKS)
+                for method in methods
+            ),
+        ]
+        for setting, row in found.items()
+    ]
     return "\n".join(rectangle(("precision", "eps", *methods), lines)) if lines else NOT_RUN
 
 

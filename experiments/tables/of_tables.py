@@ -15,8 +15,11 @@ CORRECTED = {"fidelity": "corrected"}
 
 def size(evidence: Evidence) -> str:
     """Millions of parameters of the models."""
-    found = [record["model"]["num_parameters"] / 1e6 for record in evidence.records
-             if record["choices"]["tuning"] == "full" and record["model"].get("num_parameters")]  # fmt: skip
+    found = [
+        record["model"]["num_parameters"] / 1e6
+        for record in evidence.records
+        if record["choices"]["tuning"] == "full" and record["model"].get("num_parameters")
+    ]
     return f"{min(found):.2f} to {max(found):.2f}" if found else NOT_RUN
 
 
@@ -28,20 +31,31 @@ def steps(evidence: Evidence) -> str:
 def rates(evidence: Evidence) -> str:
     """How many learning rates are chosen from."""
     del evidence
-    found = sorted({len(grid.candidates(point)) for grid in (load("table1", PROFILE), load("table3", PROFILE))
-                    for point in grid.points})  # fmt: skip
+    found = sorted(
+        {
+            len(grid.candidates(point))
+            for grid in (load("table1", PROFILE), load("table3", PROFILE))
+            for point in grid.points
+        }
+    )
     return " or ".join(map(str, found))
 
 
 def passes(evidence: Evidence) -> str:
     """Forward passes a step, by method."""
-    found = {point["optimizer"]: record["num_forwards"] / record["num_steps"]
-             for point, record in evidence.cells("table1", "table3")}  # fmt: skip
-    return ", ".join(f"{shown(METHODS, name)} {found[name]:g}" for name in METHODS if name in found) or NOT_RUN
+    found = {
+        point["optimizer"]: record["num_forwards"] / record["num_steps"]
+        for point, record in evidence.cells("table1", "table3")
+    }
+    return (
+        ", ".join(f"{shown(METHODS, name)} {found[name]:g}" for name in METHODS if name in found)
+        or NOT_RUN
+    )
 
 
 def averages(evidence: Evidence) -> str:
-    """A row a block: averages over all tasks, who leads how many, and BSZO minus MeZO at equal forward passes."""
+    """A row a block: averages over all tasks, who leads how many, and BSZO minus MeZO at equal
+    forward passes."""
     gaps, lines, labels = _equal_gaps(evidence), [], list(METHODS.values())
     for title, block in evidence.blocks():
         for source in SOURCES:
@@ -51,13 +65,20 @@ def averages(evidence: Evidence) -> str:
                 gap = gaps.get((title, source))
                 ends = _leaders(block, rows), "-" if gap is None else f"{gap:+.1f}"
                 lines.append([f"{title}, {source}", *each, *ends])
-    heads = ("average over the tasks", *labels, "best of a task, ties for each", "BSZO - MeZO, equal passes")
+    heads = (
+        "average over the tasks",
+        *labels,
+        "best of a task, ties for each",
+        "BSZO - MeZO, equal passes",
+    )
     return "\n".join(rectangle(heads, lines)) if lines else NOT_RUN
 
 
 def _leaders(block: Block, rows: Mapping[str, Mapping[str, float]]) -> str:
     best = {task: max(row[task] for row in rows.values()) for task in block.tasks}
-    count = {label: sum(row[task] == best[task] for task in block.tasks) for label, row in rows.items()}
+    count = {
+        label: sum(row[task] == best[task] for task in block.tasks) for label, row in rows.items()
+    }
     leads = sorted((label for label in count if count[label]), key=lambda label: -count[label])
     return ", ".join(f"{label} {count[label]}" for label in leads)
 
@@ -65,7 +86,11 @@ def _leaders(block: Block, rows: Mapping[str, Mapping[str, float]]) -> str:
 def equal_forwards(evidence: Evidence) -> str:
     """In how many averages MeZO is ahead of BSZO at an equal number of forward passes."""
     gaps = _equal_gaps(evidence).values()
-    return f"MeZO is ahead in {sum(gap < 0 for gap in gaps)} of {len(gaps)} averages" if gaps else NOT_RUN
+    return (
+        f"MeZO is ahead in {sum(gap < 0 for gap in gaps)} of {len(gaps)} averages"
+        if gaps
+        else NOT_RUN
+    )
 
 
 def _equal_gaps(evidence: Evidence) -> dict[tuple[str, str], float]:
@@ -79,23 +104,38 @@ def _equal_gaps(evidence: Evidence) -> dict[tuple[str, str], float]:
 
 
 def bszo_b(evidence: Evidence) -> str:
-    gaps = [gap for _, gap in evidence.paired("optimizer", "bszo-b", "bszo", "table1", "table3", wanted=CORRECTED)]
+    gaps = [
+        gap
+        for _, gap in evidence.paired(
+            "optimizer", "bszo-b", "bszo", "table1", "table3", wanted=CORRECTED
+        )
+    ]
     return f"the same test accuracy in {sum(gap == 0 for gap in gaps)} of {len(gaps)} pairs of runs"
 
 
 def hizoo(evidence: Evidence) -> str:
-    """HiZOO against MeZO by precision: how far apart the cells are, and how many chose another rate."""
+    """HiZOO against MeZO by precision: how far apart the cells are, and how many chose another
+    rate."""
     gaps: dict[str, list[float]] = {}
     others: dict[str, int] = {}
-    rates_of = {tuple(sorted(point.items())): record["config"]["optimizer"]["lr"]
-                for point, record in evidence.cells("table1", "table3")}  # fmt: skip
-    for point, gap in evidence.paired("optimizer", "hizoo", "mezo", "table1", "table3", wanted=CORRECTED):
+    rates_of = {
+        tuple(sorted(point.items())): record["config"]["optimizer"]["lr"]
+        for point, record in evidence.cells("table1", "table3")
+    }
+    for point, gap in evidence.paired(
+        "optimizer", "hizoo", "mezo", "table1", "table3", wanted=CORRECTED
+    ):
         gaps.setdefault(point["precision"], []).append(abs(gap))
-        chosen = {rates_of[tuple(sorted({**point, "optimizer": name}.items()))] for name in ("hizoo", "mezo")}
+        chosen = {
+            rates_of[tuple(sorted({**point, "optimizer": name}.items()))]
+            for name in ("hizoo", "mezo")
+        }
         others[point["precision"]] = others.get(point["precision"], 0) + len(chosen) - 1
-    each = [f"in {name} {statistics.fmean(values):.2f} points apart on average over {len(values)} pairs of runs, at"
-            f" most {max(values):.2f} ({others[name]} of them at other rates)"
-            for name, values in gaps.items()]  # fmt: skip
+    each = [
+        f"in {name} {statistics.fmean(values):.2f} points apart on average over {len(values)} pairs"
+        f" of runs, at most {max(values):.2f} ({others[name]} of them at other rates)"
+        for name, values in gaps.items()
+    ]
     return "; ".join(each) or NOT_RUN
 
 
@@ -113,7 +153,21 @@ def _by_task(evidence: Evidence, name: str, **wanted: str) -> str:
     gaps: dict[str, list[float]] = {}
     for point, gap in evidence.paired("fidelity", "corrected", "official", name, wanted=wanted):
         gaps.setdefault(shown(TASKS, point["task"]), []).append(gap)
-    return ", ".join(f"{task} {statistics.fmean(values):+.1f}" for task, values in gaps.items()) or NOT_RUN
+    return (
+        ", ".join(f"{task} {statistics.fmean(values):+.1f}" for task, values in gaps.items())
+        or NOT_RUN
+    )
 
 
-FINDINGS = (size, steps, rates, passes, averages, equal_forwards, bszo_b, hizoo, words, words_causal)
+FINDINGS = (
+    size,
+    steps,
+    rates,
+    passes,
+    averages,
+    equal_forwards,
+    bszo_b,
+    hizoo,
+    words,
+    words_causal,
+)

@@ -16,18 +16,26 @@ def method(point: Point) -> str:
 
 def variant(point: Point) -> str:
     """ "k = 2, m = 3, fixed noise"."""
-    noise = {"never": ", fixed noise", "always": ", adaptive noise"}.get(point.get("optimizer.adapt_noise", ""), "")
+    noise = {"never": ", fixed noise", "always": ", adaptive noise"}.get(
+        point.get("optimizer.adapt_noise", ""), ""
+    )
     return f"k = {point['optimizer.k']}, m = {point['optimizer.m']}{noise}"
 
 
 def table1() -> Kind:
     """Means and deviations of five runs, by method and task."""
-    rows, problems = printed("table1", ("method", "task", "accuracy_mean", "accuracy_std"), ("accuracy_mean",))
+    rows, problems = printed(
+        "table1", ("method", "task", "accuracy_mean", "accuracy_std"), ("accuracy_mean",)
+    )
     texts = {}
     for row in rows:
         spread = f" ({row['accuracy_std']}; 5)" if row["accuracy_std"] else ""
         texts[row["method"], row["task"]] = row["accuracy_mean"] + spread
-    return Kind(method, lambda point: texts.get((method(point), shown(TASKS, point["task"]))), problems=problems)
+    return Kind(
+        method,
+        lambda point: texts.get((method(point), shown(TASKS, point["task"]))),
+        problems=problems,
+    )
 
 
 def table3() -> Kind:
@@ -36,27 +44,39 @@ def table3() -> Kind:
     texts = {(row["model"], row["method"], row["task"]): row["accuracy"] for row in rows}
 
     def published(point: Point) -> str | None:
-        return texts.get((shown(MODELS, point["model"]), method(point), shown(TASKS, point["task"])))
+        return texts.get(
+            (shown(MODELS, point["model"]), method(point), shown(TASKS, point["task"]))
+        )
 
     return Kind(method, published, problems=problems)
 
 
 def table5(part: str) -> Kind:
     """An ablation of k, m or the noise: a part of Table 5."""
-    rows, problems = printed("table5", ("part", "k", "m", "adaptive_noise", "task", "accuracy"), ("accuracy",))
+    rows, problems = printed(
+        "table5", ("part", "k", "m", "adaptive_noise", "task", "accuracy"), ("accuracy",)
+    )
     return _ablation([row for row in rows if row["part"] == part], problems)
 
 
 def table12(part: str) -> Kind:
     """An ablation in fp32: a part of Table 12."""
     noise = {"adaptive noise": "yes", "noise-free adaptive sampling": "no"}
-    rows, problems = printed("table12", ("part", "k", "m", "variant", "task", "accuracy"), ("accuracy",))
-    mine = [{**row, "adaptive_noise": noise.get(row["variant"], "")} for row in rows if row["part"] == part]
+    rows, problems = printed(
+        "table12", ("part", "k", "m", "variant", "task", "accuracy"), ("accuracy",)
+    )
+    mine = [
+        {**row, "adaptive_noise": noise.get(row["variant"], "")}
+        for row in rows
+        if row["part"] == part
+    ]
     return _ablation(mine, problems)
 
 
 def _ablation(rows: Sequence[Mapping[str, str]], problems: Sequence[str]) -> Kind:
-    texts = {(row["k"], row["m"], row["adaptive_noise"], row["task"]): row["accuracy"] for row in rows}
+    texts = {
+        (row["k"], row["m"], row["adaptive_noise"], row["task"]): row["accuracy"] for row in rows
+    }
 
     def published(point: Point) -> str | None:
         k, m = point["optimizer.k"], point["optimizer.m"]

@@ -18,8 +18,8 @@ Value = float | str | None  # a score, a failure, or nothing
 Runs = dict[tuple[str, str, str], list[Value]]  # (task, method, source) -> a value a seed
 BASELINE = "MeZO"
 _TEST = (
-    "Paired t-test of the runs with the same {} against MeZO's: mean difference, two-sided p (not corrected for the"
-    " number of comparisons)."
+    "Paired t-test of the runs with the same {} against MeZO's: mean difference, two-sided p (not"
+    " corrected for the number of comparisons)."
 )
 
 
@@ -67,20 +67,46 @@ def _value(record: Record) -> Value:
 
 def _section(title: str, runs: Runs, *notes: str) -> Section:
     count = max(map(len, runs.values()), default=0)
-    rows = [(task, name, source, *map(_text, values), *[""] * (count - len(values)),
-             *_paired(values, runs.get((task, BASELINE, source), []), name))
-            for (task, name, source), values in runs.items()]  # fmt: skip
-    columns = ("task", "method", "numbers", *(f"run {i + 1}" for i in range(count)), "minus MeZO", "p")
+    rows = [
+        (
+            task,
+            name,
+            source,
+            *map(_text, values),
+            *[""] * (count - len(values)),
+            *_paired(values, runs.get((task, BASELINE, source), []), name),
+        )
+        for (task, name, source), values in runs.items()
+    ]
+    columns = (
+        "task",
+        "method",
+        "numbers",
+        *(f"run {i + 1}" for i in range(count)),
+        "minus MeZO",
+        "p",
+    )
     return Section(title, columns, tuple(rows), notes=notes)
 
 
 def _text(value: Value) -> str:
-    return "-" if value is None else value.replace("_", " ") if isinstance(value, str) else f"{value:.2f}"
+    return (
+        "-"
+        if value is None
+        else value.replace("_", " ")
+        if isinstance(value, str)
+        else f"{value:.2f}"
+    )
 
 
 def _paired(own: Sequence[Value], base: Sequence[Value], name: str) -> tuple[str, str]:
-    """Mean difference and p; nothing where fewer than three pairs are whole, or for the baseline itself."""
-    pairs = [(a, b) for a, b in zip(own, base, strict=False) if isinstance(a, float) and isinstance(b, float)]
+    """Mean difference and p; nothing where fewer than three pairs are whole, or for the baseline
+    itself."""
+    pairs = [
+        (a, b)
+        for a, b in zip(own, base, strict=False)
+        if isinstance(a, float) and isinstance(b, float)
+    ]
     if name == BASELINE or len(pairs) < 3:
         return "", ""
     ours, theirs = zip(*pairs, strict=True)

@@ -1,4 +1,5 @@
-"""What tables are made of: records, a folder a profile, and the paper's numbers; damage is named and left out."""
+"""What tables are made of: records, a folder a profile, and the paper's numbers; damage is named
+and left out."""
 
 import csv
 from collections import defaultdict
@@ -14,11 +15,23 @@ RUNS = ROOT / "results" / "runs"
 PAPER = ROOT / "results" / "paper"
 
 # what tables read inside a record, beyond what a record must be to be one: path -> type
-_INSIDE = {("config", "model"): dict, ("config", "optimizer"): dict, ("config", "protocol"): dict,
-           ("config", "fidelity"): dict, ("config", "seed"): int, ("provenance", "started"): str}  # fmt: skip
-_POINT = {"step": int, "num_forwards": int, "train_seconds": (int, float), "train_loss": (int, float, type(None)),
-          "validation_accuracy": (int, float, type(None)), "gain": (int, float, type(None)),
-          "noise_var": (int, float, type(None))}  # fmt: skip
+_INSIDE = {
+    ("config", "model"): dict,
+    ("config", "optimizer"): dict,
+    ("config", "protocol"): dict,
+    ("config", "fidelity"): dict,
+    ("config", "seed"): int,
+    ("provenance", "started"): str,
+}
+_POINT = {
+    "step": int,
+    "num_forwards": int,
+    "train_seconds": (int, float),
+    "train_loss": (int, float, type(None)),
+    "validation_accuracy": (int, float, type(None)),
+    "gain": (int, float, type(None)),
+    "noise_var": (int, float, type(None)),
+}
 _LATER = {"validation_loss": (int, float, type(None))}  # which records of an earlier day have not
 _CHOICES = ("task", "model", "optimizer")
 
@@ -47,7 +60,8 @@ def gather(folder: Path) -> tuple[list[Record], list[str]]:
     for signature, found in records.items():
         if len(found) > 1:
             problems.append(
-                f"{', '.join(name for name, _ in found)}: {len(found)} records with the signature {signature}"
+                f"{', '.join(name for name, _ in found)}: {len(found)} records with the signature"
+                f" {signature}"
             )
     return [found[0][1] for found in records.values() if len(found) == 1], problems
 
@@ -67,8 +81,11 @@ def _unreadable(record: Record) -> Iterator[str]:
     for number, point in enumerate(record["curve"]):
         if not isinstance(point, Mapping):
             yield f"curve[{number}] is no mapping"
-        elif wrong := [key for key, kind in (_POINT | _LATER).items()
-                       if not isinstance(point.get(key, None if key in _LATER else ...), kind)]:
+        elif wrong := [
+            key
+            for key, kind in (_POINT | _LATER).items()
+            if not isinstance(point.get(key, None if key in _LATER else ...), kind)
+        ]:
             yield f"curve[{number}] has no sound {wrong[0]}"
 
 
@@ -77,8 +94,9 @@ def left_out(problems: Sequence[str], of: str = "") -> tuple[str, ...]:
     return (f"Left out{of}: {len(problems)} ({'; '.join(problems)}).",) if problems else ()
 
 
-def printed(name: str, columns: Sequence[str], numbers: Sequence[str] = (),
-            folder: Path | None = None) -> tuple[list[dict[str, str]], list[str]]:  # fmt: skip
+def printed(
+    name: str, columns: Sequence[str], numbers: Sequence[str] = (), folder: Path | None = None
+) -> tuple[list[dict[str, str]], list[str]]:
     """The rows of `paper_table`, and what is wrong with a file that is left out."""
     try:
         return paper_table(name, columns, numbers, folder), []
@@ -86,8 +104,9 @@ def printed(name: str, columns: Sequence[str], numbers: Sequence[str] = (),
         return [], [str(error)]
 
 
-def paper_table(name: str, columns: Sequence[str], numbers: Sequence[str] = (),
-                folder: Path | None = None) -> list[dict[str, str]]:  # fmt: skip
+def paper_table(
+    name: str, columns: Sequence[str], numbers: Sequence[str] = (), folder: Path | None = None
+) -> list[dict[str, str]]:
     """The paper's numbers of one table, as text, a dictionary a row.
 
     Args:
@@ -113,7 +132,9 @@ def paper_table(name: str, columns: Sequence[str], numbers: Sequence[str] = (),
         raise PaperError(f"{file.name}: no column {missing[0]!r}; {', '.join(there)} are there")
     for number, row in enumerate(rows, start=2):
         if None in row or None in row.values():
-            raise PaperError(f"{file.name}: line {number} has not as many values as the {len(there)} columns")
+            raise PaperError(
+                f"{file.name}: line {number} has not as many values as the {len(there)} columns"
+            )
         for column in numbers:
             _require_number(row[column], f"{file.name}: line {number}: {column}")
     return rows

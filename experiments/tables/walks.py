@@ -1,4 +1,5 @@
-"""Is the low-precision gap the walk? Drift at lr 0, and every method as published against exact restoration."""
+"""Is the low-precision gap the walk? Drift at lr 0, and every method as published against exact
+restoration."""
 
 import json
 import statistics
@@ -19,7 +20,8 @@ from experiments.tables.sources import PaperError, left_out, paper_table
 Row = dict[str, Any]
 RESULTS = Path(__file__).resolve().parents[2] / "results"
 STUDY, REFERENCE = RESULTS / "walk", RESULTS / "reference"
-LOSSES = ("train_loss", "validation_loss")  # of a record's curve; one that was written earlier has not the second
+# of a record's curve; one that was written earlier has not the second
+LOSSES = ("train_loss", "validation_loss")
 NUMBERS = ("test %", "last training loss", "last validation loss")
 GAIN = "exact minus as published"
 CURVE, POINT = ("dtype", "eps", "walk"), ("step", "drift", "perplexity")
@@ -27,7 +29,8 @@ WALKS = ("as-published", "exact")
 
 
 def points(folder: Path = STUDY) -> tuple[list[Row], list[str]]:
-    """One row a point of a curve: model, text, dtype, eps, walk, step, drift, perplexity; in order of the steps.
+    """One row a point of a curve: model, text, dtype, eps, walk, step, drift, perplexity; in order
+    of the steps.
 
     Of two curves of one kind the longer one counts. Also a line for each file that cannot be used.
     """
@@ -38,31 +41,53 @@ def points(folder: Path = STUDY) -> tuple[list[Row], list[str]]:
             report = json.loads(path.read_text(encoding="utf-8"))
             setting = report["setting"]
             for curve in report["curves"].values():
-                fixed = {"model": setting["model"], "text": setting.get("text", "-"), **{n: curve[n] for n in CURVE}}
-                rows = [{**fixed, **{name: point[name] for name in POINT}} for point in curve["points"]]
+                fixed = {
+                    "model": setting["model"],
+                    "text": setting.get("text", "-"),
+                    **{n: curve[n] for n in CURVE},
+                }
+                rows = [
+                    {**fixed, **{name: point[name] for name in POINT}} for point in curve["points"]
+                ]
                 kind = tuple(fixed[name] for name in ("model", *CURVE))
                 longest[kind] = max(longest.get(kind, []), rows, key=len)
         except (ValueError, LookupError, TypeError, AttributeError) as error:
-            problems.append(f"{path.name}: not a report of scripts/walk_drift.py ({type(error).__name__}: {error})")
-    return sorted((row for rows in longest.values() for row in rows), key=lambda row: row["step"]), problems
+            problems.append(
+                f"{path.name}: not a report of scripts/walk_drift.py ({type(error).__name__}:"
+                f" {error})"
+            )
+    return (
+        sorted((row for rows in longest.values() for row in rows), key=lambda row: row["step"]),
+        problems,
+    )
 
 
 def reference(model: str) -> list[dict[str, str]]:
-    """What was measured before this suite, of one model; PaperError where the file cannot be used."""
+    """What was measured before this suite, of one model; PaperError where the file cannot be
+    used."""
     columns = ("model", *CURVE, "steps", "drift_percent", "perplexity_at_start", "perplexity")
     rows = paper_table("drift", columns, ("steps",), REFERENCE)
     return [row for row in rows if row["model"] == model]
 
 
-def said(found: Sequence[dict[str, str]], dtype: str, eps: float, how: str, step: int) -> dict[str, str]:
-    """The reference's row for a point; one without an eps is for every eps. Empty where there is none."""
+def said(
+    found: Sequence[dict[str, str]], dtype: str, eps: float, how: str, step: int
+) -> dict[str, str]:
+    """The reference's row for a point; one without an eps is for every eps. Empty where there is
+    none."""
     wanted = {"dtype": dtype, "walk": how, "steps": str(step)}
-    fitting = [row for row in found if all(row[key] == value for key, value in wanted.items())
-               and (not row["eps"] or float(row["eps"]) == eps)]  # fmt: skip
+    fitting = [
+        row
+        for row in found
+        if all(row[key] == value for key, value in wanted.items())
+        and (not row["eps"] or float(row["eps"]) == eps)
+    ]
     return fitting[0] if fitting else {}
 
 
-def groups(rows: Iterable[Row], names: Sequence[str]) -> Iterator[tuple[tuple[Any, ...], list[Row]]]:
+def groups(
+    rows: Iterable[Row], names: Sequence[str]
+) -> Iterator[tuple[tuple[Any, ...], list[Row]]]:
     """The rows that agree in the named columns, in the order of what they agree in."""
     found: dict[tuple[Any, ...], list[Row]] = {}
     for row in rows:
@@ -71,7 +96,8 @@ def groups(rows: Iterable[Row], names: Sequence[str]) -> Iterator[tuple[tuple[An
 
 
 def drift_section(data: Sequence[Row], model: str) -> Section:
-    """The last point of every curve of a model, and those that were measured before, both side by side."""
+    """The last point of every curve of a model, and those that were measured before, both side by
+    side."""
     rows, problems = [], []
     try:
         theirs = reference(model)
@@ -84,24 +110,46 @@ def drift_section(data: Sequence[Row], model: str) -> Section:
             other = said(theirs, dtype, eps, how, point["step"])
             if point is not curve[-1] and not other:
                 continue
-            rows.append((dtype, f"{eps:g}", how, f"{point['step']:,}", f"{100 * point['drift']:.3g} %",
-                         f"{other['drift_percent']} %" if other.get("drift_percent") else "-",
-                         *(_scores(curve[0]["perplexity"], point["perplexity"], other) if scored else ())))  # fmt: skip
+            rows.append(
+                (
+                    dtype,
+                    f"{eps:g}",
+                    how,
+                    f"{point['step']:,}",
+                    f"{100 * point['drift']:.3g} %",
+                    f"{other['drift_percent']} %" if other.get("drift_percent") else "-",
+                    *(
+                        _scores(curve[0]["perplexity"], point["perplexity"], other)
+                        if scored
+                        else ()
+                    ),
+                )
+            )
     columns = ("dtype", "eps", "walk", "steps", "drift", "reference")
     columns += ("perplexity at the start", "then", "then / start", "reference") if scored else ()
-    notes = ["Drift is |theta - theta_0| / |theta_0|. Reference: measured before this suite, on other directions"
-             " (`results/reference`)."]  # fmt: skip
+    notes = [
+        "Drift is |theta - theta_0| / |theta_0|. Reference: measured before this suite, on other"
+        " directions (`results/reference`)."
+    ]
     if scored:
         text = "text that the model wrote itself" if own[0]["text"] == "its own" else own[0]["text"]
-        notes.append(f"Perplexity of {text}; the reference's is that of a story, so that ratios to the start compare,"
-                     " not perplexities. One beyond every float prints as inf.")  # fmt: skip
+        notes.append(
+            f"Perplexity of {text}; the reference's is that of a story, so that ratios to the start"
+            " compare, not perplexities. One beyond every float prints as inf."
+        )
     return Section(f"{model} at lr 0", columns, tuple(rows), notes=(*notes, *left_out(problems)))
 
 
-def _scores(start: float | None, then: float | None, other: Mapping[str, str]) -> tuple[str, str, str, str]:
+def _scores(
+    start: float | None, then: float | None, other: Mapping[str, str]
+) -> tuple[str, str, str, str]:
     """Perplexities and how many times the first the second is, ours and the reference's."""
     times = "inf" if then is None or not start else f"{then / start:.3g}"
-    theirs = float(other["perplexity"]) / float(other["perplexity_at_start"]) if other.get("perplexity") else None
+    theirs = (
+        float(other["perplexity"]) / float(other["perplexity_at_start"])
+        if other.get("perplexity")
+        else None
+    )
     return number(start), number(then), times, "-" if theirs is None else f"{theirs:.3g}"
 
 
@@ -125,56 +173,105 @@ def run_sections(inputs: Inputs) -> Iterator[Section]:
 def _section(title: str, runs: Sequence[Point], shelf: Shelf) -> Section:
     rows: dict[tuple[str, str, str], dict[str, list[Record | None]]] = {}
     for point in runs:
-        row = rows.setdefault((shown(METHODS, point["optimizer"]), point["precision"], point["optimizer.eps"]), {})
+        row = rows.setdefault(
+            (shown(METHODS, point["optimizer"]), point["precision"], point["optimizer.eps"]), {}
+        )
         row.setdefault(point["optimizer.perturbation"], []).append(shelf.find(point))
-    columns = ("method", "precision", "eps", *(f"{what}, {walk}" for walk in WALKS for what in NUMBERS), GAIN)
-    cells = tuple((*key, *(cell for walk in WALKS for cell in _cells(row[walk])), _gain(row).text)
-                  for key, row in rows.items())  # fmt: skip
+    columns = (
+        "method",
+        "precision",
+        "eps",
+        *(f"{what}, {walk}" for walk in WALKS for what in NUMBERS),
+        GAIN,
+    )
+    cells = tuple(
+        (*key, *(cell for walk in WALKS for cell in _cells(row[walk])), _gain(row).text)
+        for key, row in rows.items()
+    )
     seeds = max(len(records) for row in rows.values() for records in row.values())
-    over = "One seed." if seeds == 1 else (
-        f"Mean (sample deviation; runs) over {seeds} seeds, the median for losses; the difference over the seeds that"
-        " ended well on both sides.")  # fmt: skip
-    note = "The same rate, batches and directions on either side of a row: nothing but the walk differs."
+    over = (
+        "One seed."
+        if seeds == 1
+        else (
+            f"Mean (sample deviation; runs) over {seeds} seeds, the median for losses; the"
+            " difference over the seeds that ended well on both sides."
+        )
+    )
+    note = (
+        "The same rate, batches and directions on either side of a row: nothing but the walk"
+        " differs."
+    )
     notes = [f"{note} {over}"]
-    kept = [last(record, LOSSES[1]) for row in rows.values() for own in row.values() for record in own if record]
+    kept = [
+        last(record, LOSSES[1])
+        for row in rows.values()
+        for own in row.values()
+        for record in own
+        if record
+    ]
     if None in kept:
-        notes.append(f"Of {kept.count(None)} runs the record is older than the validation loss in it; `-` there.")
+        notes.append(
+            f"Of {kept.count(None)} runs the record is older than the validation loss in it; `-`"
+            " there."
+        )
     return Section(title, columns, cells, notes=tuple(notes))
 
 
 def _cells(records: Sequence[Record | None]) -> list[str]:
-    """Of one walk, over the seeds: accuracy, and the medians of the last losses; no number where a run failed."""
+    """Of one walk, over the seeds: accuracy, and the medians of the last losses; no number where a
+    run failed."""
     there = [record for record in records if record is not None]
     failures = tuple(record["status"] for record in there if record["status"] != "ok")
-    accuracy = Cell(tuple(score for record in there if (score := _score(record)) is not None), len(records), failures)
+    accuracy = Cell(
+        tuple(score for record in there if (score := _score(record)) is not None),
+        len(records),
+        failures,
+    )
     losses = [[last(record, key) for record in there] for key in LOSSES]
-    return [accuracy.text, *(_median(found) if accuracy.number is not None else "-" for found in losses)]
+    return [
+        accuracy.text,
+        *(_median(found) if accuracy.number is not None else "-" for found in losses),
+    ]
 
 
 def _median(losses: Sequence[float | None]) -> str:
-    """Of records all of which have one: one that was written earlier may have no validation loss."""
-    return "-" if None in losses else f"{statistics.median(loss for loss in losses if loss is not None):.4f}"
+    """Of records all of which have one: one that was written earlier may have no validation
+    loss."""
+    return (
+        "-"
+        if None in losses
+        else f"{statistics.median(loss for loss in losses if loss is not None):.4f}"
+    )
 
 
 def last(record: Record, key: str) -> float | None:
     """The last loss of a curve; None where it has none."""
-    return next((point[key] for point in reversed(record["curve"]) if point.get(key) is not None), None)
+    return next(
+        (point[key] for point in reversed(record["curve"]) if point.get(key) is not None), None
+    )
 
 
 def _gain(row: Mapping[str, Sequence[Record | None]]) -> Cell:
     """Test accuracy with exact restoration minus that as published, seed by seed."""
     pairs = zip(*([_score(record) for record in row[walk]] for walk in WALKS), strict=True)
-    return Cell(tuple(exact - own for own, exact in pairs if own is not None and exact is not None), len(row[WALKS[0]]))
+    return Cell(
+        tuple(exact - own for own, exact in pairs if own is not None and exact is not None),
+        len(row[WALKS[0]]),
+    )
 
 
 def _score(record: Record | None) -> float | None:
-    return 100 * record["test_accuracy"] if record is not None and record["status"] == "ok" else None
+    return (
+        100 * record["test_accuracy"] if record is not None and record["status"] == "ok" else None
+    )
 
 
 def sections(inputs: Inputs) -> tuple[str, list[Section]]:
     data, problems = points()
     found = [drift_section(data, model) for model in sorted({row["model"] for row in data})]
     found += run_sections(inputs)
-    found = found or [Section("Not run yet", ("how",), (("make run-figure_drift",), ("make run-table_walk",)))]
+    found = found or [
+        Section("Not run yet", ("how",), (("make run-figure_drift",), ("make run-table_walk",)))
+    ]
     found[0] = replace(found[0], notes=(*found[0].notes, *left_out(problems)))
     return "The walk: what the perturbation alone does to weights in low precision", found

@@ -1,4 +1,5 @@
-"""The field side by side (`sweep=zo_bench`): a section a tuning scheme, ranks at equal forward passes, memory."""
+"""The field side by side (`sweep=zo_bench`): a section a tuning scheme, ranks at equal forward
+passes, memory."""
 
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
@@ -15,36 +16,56 @@ from experiments.tables.layout import Section
 from experiments.tables.memory import FILE, by_scheme, report
 from experiments.tables.names import METHODS, TASKS, shown
 
-NAMES = {**METHODS, "sgd": "SGD", "adamw": "AdamW", "forward-grad": "Forward-Grad", "mezo": "ZO-SGD (MeZO)",
-         "zo-sgd-sign": "ZO-SGD-Sign", "zo-sgd-mmt": "ZO-SGD-MMT", "zo-sgd-cons": "ZO-SGD-Cons",
-         "mezo-adam": "ZO-Adam (MeZO-Adam)", "subzero": "SubZero"}  # fmt: skip
+NAMES = {
+    **METHODS,
+    "sgd": "SGD",
+    "adamw": "AdamW",
+    "forward-grad": "Forward-Grad",
+    "mezo": "ZO-SGD (MeZO)",
+    "zo-sgd-sign": "ZO-SGD-Sign",
+    "zo-sgd-mmt": "ZO-SGD-MMT",
+    "zo-sgd-cons": "ZO-SGD-Cons",
+    "mezo-adam": "ZO-Adam (MeZO-Adam)",
+    "subzero": "SubZero",
+}
 TASK_NAMES = {**TASKS, "winogrande": "WinoGrande"}
 KINDS = {"sgd": "first-order", "adamw": "first-order", "forward-grad": "forward-gradient"}
 ZEROTH = "zeroth-order"
 BACKWARD, FORWARD_MODE = 2, 3
-OWN = "cuda_allocated"  # the peak of a run; a resident set is that of a process which has run other methods before
+# the peak of a run; a resident set is that of a process which has run other methods before
+OWN = "cuda_allocated"
 OF_RUNS = "MiB: the greatest peak of a run, as the GPU's allocator counts it."
-OF_BENCH = ("MiB beyond the parameters at the peak of a step, counted by the allocator on OPT-125M's shape (the last"
-            " section): these runs' resident sets are those of processes that had run other methods, too.")  # fmt: skip
-Cells = dict[tuple[str, str], tuple[list[Choice], list[Record | None]]]  # (label, task) -> of each seed
-Peaks = Mapping[str, Mapping[str, int]]  # scheme -> label -> bytes, as `scripts/bench_memory.py` has left them
+OF_BENCH = (
+    "MiB beyond the parameters at the peak of a step, counted by the allocator on OPT-125M's shape"
+    " (the last section): these runs' resident sets are those of processes that had run other"
+    " methods, too."
+)
+# (label, task) -> of each seed
+Cells = dict[tuple[str, str], tuple[list[Choice], list[Record | None]]]
+# scheme -> label -> bytes, as `scripts/bench_memory.py` has left them
+Peaks = Mapping[str, Mapping[str, int]]
 
 
 def effort(record: Record, at: Mapping[str, Any]) -> float:
-    """Forward passes of a run up to a point of its curve: a backward pass counts as 2, a forward-mode pass as 3.
+    """Forward passes of a run up to a point of its curve: a backward pass counts as 2, a
+    forward-mode pass as 3.
 
-    In a layer y = W x these are the products with W or of its size: 1 forward; 2 backward, for x and for W; in
-    forward mode y and the tangents W x', W' x.
+    In a layer y = W x these are the products with W or of its size: 1 forward; 2 backward, for x
+    and for W; in forward mode y and the tangents W x', W' x.
     """
     share = at.get("step", record["num_steps"]) / max(1, record["num_steps"])
     forward = FORWARD_MODE if record["choices"]["optimizer"] == "forward-grad" else 1
     return forward * at["num_forwards"] + BACKWARD * share * record["num_backwards"]
 
 
-EQUAL = Budget("at equal forward passes", effort, (
-    f"At equal passes: best validation accuracy among the evaluations within the forward passes of each task's cheapest"
-    f" run, the mean over the tasks; a backward pass counts as {BACKWARD} forward passes, a forward-mode pass as"
-    f" {FORWARD_MODE}. Ties share a rank. `-`: not run, or nothing that the method could move."))  # fmt: skip
+EQUAL = Budget(
+    "at equal forward passes",
+    effort,
+    "At equal passes: best validation accuracy among the evaluations within the forward passes of"
+    f" each task's cheapest run, the mean over the tasks; a backward pass counts as {BACKWARD}"
+    f" forward passes, a forward-mode pass as {FORWARD_MODE}. Ties share a rank. `-`: not run, or"
+    " nothing that the method could move.",
+)
 
 
 def label(point: Point) -> str:
@@ -65,7 +86,9 @@ def sections(inputs: Inputs) -> tuple[str, list[Section]]:
         for setting in grid.settings:
             for name, own in by_model(setting["model"], inputs.records(profile)):
                 shelf = Shelf(own, grid.conf)
-                made = of_setting(grid, shelf, setting, f"{name}, {setting['precision']} (profile {profile})")
+                made = of_setting(
+                    grid, shelf, setting, f"{name}, {setting['precision']} (profile {profile})"
+                )
                 found += made if shelf.used else []
                 inputs.used |= shelf.used
     if not found:
@@ -74,11 +97,14 @@ def sections(inputs: Inputs) -> tuple[str, list[Section]]:
 
 
 def allocated(file: Path = FILE) -> Peaks:
-    """Bytes beyond the parameters at the peak of a step, by scheme and label; nothing where none were measured."""
+    """Bytes beyond the parameters at the peak of a step, by scheme and label; nothing where none
+    were measured."""
     return {name: scheme["bytes"] for name, scheme in report(file)[0].get("schemes", {}).items()}
 
 
-def of_setting(grid: Grid, shelf: Shelf, setting: Point, where: str, peaks: Peaks | None = None) -> list[Section]:
+def of_setting(
+    grid: Grid, shelf: Shelf, setting: Point, where: str, peaks: Peaks | None = None
+) -> list[Section]:
     """A section a tuning scheme, then ranks and memory over all of them."""
     points = [point for point in grid.points if holds(point, setting)]
     labels, tasks = _in_order(label(p) for p in points), _in_order(p["task"] for p in points)
@@ -89,13 +115,25 @@ def of_setting(grid: Grid, shelf: Shelf, setting: Point, where: str, peaks: Peak
         cells = _cells(grid, shelf, [point for point in points if point["tuning"] == tuning])
         equal = _equal(cells, labels, tasks)
         ranks[tuning] = {name: _rank(equal, name) for name in labels}
-        sizes = {name: _mebibytes(_ended(cells, label=name), measured.get(tuning, {}).get(name)) for name in labels}
-        made.append(_scheme(f"{where}: tuning={tuning}", cells, labels, tasks, equal, ranks[tuning], sizes))
+        sizes = {
+            name: _mebibytes(_ended(cells, label=name), measured.get(tuning, {}).get(name))
+            for name in labels
+        }
+        made.append(
+            _scheme(f"{where}: tuning={tuning}", cells, labels, tasks, equal, ranks[tuning], sizes)
+        )
         memory.append((tuning, *_memory(sizes, kinds)))
         notes |= {_words(record) for record in _ended(cells)}
-    return [*made, _ranking(f"{where}: ranks {EQUAL.words}", ranks, labels),
-            Section(f"{where}: memory by kind of method", ("tuning", *_kinds()), tuple(memory),
-                    notes=("The least and the most among the methods of a kind.", *sorted(notes)))]  # fmt: skip
+    return [
+        *made,
+        _ranking(f"{where}: ranks {EQUAL.words}", ranks, labels),
+        Section(
+            f"{where}: memory by kind of method",
+            ("tuning", *_kinds()),
+            tuple(memory),
+            notes=("The least and the most among the methods of a kind.", *sorted(notes)),
+        ),
+    ]
 
 
 def _in_order(values: Iterable[str]) -> list[str]:
@@ -118,9 +156,15 @@ def _cells(grid: Grid, shelf: Shelf, points: Sequence[Point]) -> Cells:
 
 def _ended(cells: Cells, **wanted: str) -> list[Record]:
     """The runs that ended well, of one label or task where it is given."""
-    return [record for (name, task), (_, records) in cells.items() for record in records
-            if record is not None and record["status"] == "ok"
-            and wanted.get("label", name) == name and wanted.get("task", task) == task]  # fmt: skip
+    return [
+        record
+        for (name, task), (_, records) in cells.items()
+        for record in records
+        if record is not None
+        and record["status"] == "ok"
+        and wanted.get("label", name) == name
+        and wanted.get("task", task) == task
+    ]
 
 
 def _cell(cells: Cells, name: str, task: str, score: Score = test_score) -> Cell:
@@ -136,7 +180,9 @@ def _mean(cells: Sequence[Cell]) -> float | None:
 def _equal(cells: Cells, labels: Sequence[str], tasks: Sequence[str]) -> dict[str, float]:
     """Label -> mean validation accuracy at equal forward passes, where every task has one."""
     scores = {task: EQUAL.scoring(_ended(cells, task=task)) for task in tasks}
-    means = {name: _mean([_cell(cells, name, task, scores[task]) for task in tasks]) for name in labels}
+    means = {
+        name: _mean([_cell(cells, name, task, scores[task]) for task in tasks]) for name in labels
+    }
     return {name: mean for name, mean in means.items() if mean is not None}
 
 
@@ -144,28 +190,75 @@ def _rank(equal: Mapping[str, float], name: str) -> int | None:
     return None if name not in equal else 1 + sum(other > equal[name] for other in equal.values())
 
 
-def _scheme(title: str, cells: Cells, labels: Sequence[str], tasks: Sequence[str], equal: Mapping[str, float],
-            ranks: Mapping[str, int | None], sizes: Mapping[str, float | None]) -> Section:  # fmt: skip
+def _scheme(
+    title: str,
+    cells: Cells,
+    labels: Sequence[str],
+    tasks: Sequence[str],
+    equal: Mapping[str, float],
+    ranks: Mapping[str, int | None],
+    sizes: Mapping[str, float | None],
+) -> Section:
     """One tuning scheme: a row a method, the start in front."""
-    start = [statistics.fmean(100 * r["zero_shot_accuracy"] for r in _ended(cells, task=task))
-             if _ended(cells, task=task) else None for task in tasks]  # fmt: skip
+    start = [
+        (
+            statistics.fmean(100 * r["zero_shot_accuracy"] for r in _ended(cells, task=task))
+            if _ended(cells, task=task)
+            else None
+        )
+        for task in tasks
+    ]
     known = [value for value in start if value is not None]
     mean = statistics.fmean(known) if len(known) == len(tasks) else None
     rows = [("before training", *(_text(value) for value in (*start, mean)), *["-"] * 6)]
     for name in labels:
         row = [_cell(cells, name, task) for task in tasks]
         runs = _ended(cells, label=name)
-        costs = (_most(runs, "num_forwards", "{:,.0f}"), _most(runs, "num_backwards", "{:,.0f}"),
-                 _text(sizes[name], "{:,.1f}"), _typical(runs))  # fmt: skip
-        rows.append((name, *(cell.text for cell in row), _text(_mean(row)), *costs, _text(equal.get(name)),
-                     _text(ranks[name], "{}")))  # fmt: skip
-    columns = ("method", *(shown(TASK_NAMES, task) for task in tasks), AVERAGE, "forward passes", "backward passes",
-               "MiB", "seconds a step", "at equal passes", "rank")  # fmt: skip
-    bold = frozenset((1 + i, len(columns) - 1) for i, name in enumerate(labels) if ranks[name] in (1, 2))
+        costs = (
+            _most(runs, "num_forwards", "{:,.0f}"),
+            _most(runs, "num_backwards", "{:,.0f}"),
+            _text(sizes[name], "{:,.1f}"),
+            _typical(runs),
+        )
+        rows.append(
+            (
+                name,
+                *(cell.text for cell in row),
+                _text(_mean(row)),
+                *costs,
+                _text(equal.get(name)),
+                _text(ranks[name], "{}"),
+            )
+        )
+    columns = (
+        "method",
+        *(shown(TASK_NAMES, task) for task in tasks),
+        AVERAGE,
+        "forward passes",
+        "backward passes",
+        "MiB",
+        "seconds a step",
+        "at equal passes",
+        "rank",
+    )
+    bold = frozenset(
+        (1 + i, len(columns) - 1) for i, name in enumerate(labels) if ranks[name] in (1, 2)
+    )
     trained = {f"{record['model']['num_parameters']:,}" for record in _ended(cells)}
-    notes = (f"Tasks: test accuracy (%) of the whole run. Seconds: the median step's. Trained parameters:"
-             f" {', '.join(sorted(trained)) or '-'}.", EQUAL.note)  # fmt: skip
-    return Section(title, columns, tuple(rows), bold, (*notes, *sorted({_words(record) for record in _ended(cells)})))
+    notes = (
+        (
+            "Tasks: test accuracy (%) of the whole run. Seconds: the median step's. Trained"
+            f" parameters: {', '.join(sorted(trained)) or '-'}."
+        ),
+        EQUAL.note,
+    )
+    return Section(
+        title,
+        columns,
+        tuple(rows),
+        bold,
+        (*notes, *sorted({_words(record) for record in _ended(cells)})),
+    )
 
 
 def _text(value: float | None, form: str = "{:.2f}") -> str:
@@ -181,15 +274,19 @@ def _typical(runs: Sequence[Record]) -> str:
     return _text(statistics.fmean(steps) if steps else None, "{:.4f}")
 
 
-def _ranking(title: str, ranks: Mapping[str, Mapping[str, int | None]], labels: Sequence[str]) -> Section:
+def _ranking(
+    title: str, ranks: Mapping[str, Mapping[str, int | None]], labels: Sequence[str]
+) -> Section:
     """Methods by their mean rank over the schemes; those without one in every scheme last."""
     means: dict[str, float] = {}
     for name in labels:
         known = [rank for rank in (ranks[tuning][name] for tuning in ranks) if rank is not None]
         if len(known) == len(ranks):
             means[name] = statistics.fmean(known)
-    rows = [(name, *(_text(ranks[tuning][name], "{}") for tuning in ranks), _text(means.get(name)))
-            for name in sorted(labels, key=lambda name: means.get(name, float("inf")))]  # fmt: skip
+    rows = [
+        (name, *(_text(ranks[tuning][name], "{}") for tuning in ranks), _text(means.get(name)))
+        for name in sorted(labels, key=lambda name: means.get(name, float("inf")))
+    ]
     return Section(title, ("method", *ranks, "mean"), tuple(rows))
 
 

@@ -7,7 +7,9 @@ from bszo.core import Belief, condition, most_uncertain_direction, prior, residu
 
 
 def test_residual_is_the_miss_for_a_unit_direction() -> None:
-    belief = Belief(torch.tensor([1.0, -2.0], dtype=torch.float64), torch.eye(2, dtype=torch.float64))
+    belief = Belief(
+        torch.tensor([1.0, -2.0], dtype=torch.float64), torch.eye(2, dtype=torch.float64)
+    )
     d = torch.tensor([3.0, 4.0], dtype=torch.float64)  # |d| = 5, d^T mean = -5
     assert residual(belief, d, 10.0) == pytest.approx((10.0 + 5.0) / 5.0)
     assert residual(belief, 7 * d, 70.0) == pytest.approx(3.0), "the length of d divides out"
@@ -33,8 +35,11 @@ def test_it_converges_to_the_mean_squared_residual() -> None:
 
 
 @pytest.mark.parametrize("y", [0.0, 1e-3])
-def test_without_a_floor_eight_thousand_quiet_updates_neither_divide_by_zero_nor_lose_the_mean(y: float) -> None:
-    """Algorithm 1 as printed: noise_var falls to nothing, the gain goes to 1, and nothing breaks on the way."""
+def test_without_a_floor_eight_thousand_quiet_updates_neither_divide_by_zero_nor_lose_the_mean(
+    y: float,
+) -> None:
+    """Algorithm 1 as printed: noise_var falls to nothing, the gain goes to 1, and nothing breaks on
+    the way."""
     noise_var = 1.0
     belief = prior(2, 1.0)
     for _ in range(800):

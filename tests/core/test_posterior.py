@@ -9,10 +9,15 @@ from torch import Tensor
 from bszo.core import Belief, condition, most_uncertain_direction, prior
 
 
-def batch_posterior(rows: Tensor, y: Tensor, prior_var: float, noise_var: float) -> tuple[Tensor, Tensor]:
-    """Eq. 9: Sigma = (I / sp2 + D^T R^-1 D)^-1, mu = Sigma D^T R^-1 Y with R = noise_var diag |d|^2."""
+def batch_posterior(
+    rows: Tensor, y: Tensor, prior_var: float, noise_var: float
+) -> tuple[Tensor, Tensor]:
+    """Eq. 9: Sigma = (I / sp2 + D^T R^-1 D)^-1, mu = Sigma D^T R^-1 Y with R = noise_var diag
+    |d|^2."""
     weight = 1.0 / (noise_var * (rows * rows).sum(dim=1))  # (m,)
-    precision = torch.eye(rows.shape[1], dtype=torch.float64) / prior_var + rows.T @ (weight[:, None] * rows)
+    precision = torch.eye(rows.shape[1], dtype=torch.float64) / prior_var + rows.T @ (
+        weight[:, None] * rows
+    )
     cov = torch.linalg.inv(precision)
     return cov @ (rows.T @ (weight * y)), cov
 
@@ -28,10 +33,17 @@ variances = st.floats(min_value=1e-3, max_value=1e3)
 
 
 @settings(max_examples=60)
-@given(k=st.integers(1, 6), extra=st.integers(-3, 7), prior_var=variances, noise_var=variances,
-       length=st.floats(min_value=1e-2, max_value=1e2), seed=st.integers(0, 2**31))
-def test_recursion_is_the_batch_formula(k: int, extra: int, prior_var: float, noise_var: float, length: float,
-                                        seed: int) -> None:
+@given(
+    k=st.integers(1, 6),
+    extra=st.integers(-3, 7),
+    prior_var=variances,
+    noise_var=variances,
+    length=st.floats(min_value=1e-2, max_value=1e2),
+    seed=st.integers(0, 2**31),
+)
+def test_recursion_is_the_batch_formula(
+    k: int, extra: int, prior_var: float, noise_var: float, length: float, seed: int
+) -> None:
     generator = torch.Generator().manual_seed(seed)
     m = max(1, k + extra)
     rows = length * torch.randn(m, k, dtype=torch.float64, generator=generator)
@@ -46,20 +58,25 @@ def test_recursion_is_the_batch_formula(k: int, extra: int, prior_var: float, no
 @settings(max_examples=40)
 @given(k=st.integers(1, 8), prior_var=variances, noise_var=variances, seed=st.integers(0, 2**31))
 def test_corollary_3_6(k: int, prior_var: float, noise_var: float, seed: int) -> None:
-    """m = k axes: cov = prior_var (1 - gamma) I, mean = gamma Y. (The paper prints cov = gamma I.)"""
+    """m = k axes: cov = prior_var (1 - gamma) I, mean = gamma Y. (The paper prints cov = gamma
+    I.)"""
     y = torch.randn(k, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
     eye = torch.eye(k, dtype=torch.float64)
     belief = recursion(eye, y, prior_var, noise_var)
     gamma = prior_var / (prior_var + noise_var)
-    shrunk = prior_var * noise_var / (prior_var + noise_var)  # prior_var (1 - gamma), without the cancellation
+    # prior_var (1 - gamma), without the cancellation
+    shrunk = prior_var * noise_var / (prior_var + noise_var)
     torch.testing.assert_close(belief.mean, gamma * y, rtol=1e-12, atol=0)
     torch.testing.assert_close(belief.cov, shrunk * eye, rtol=1e-8, atol=1e-12 * prior_var)
-    assert torch.equal(belief.cov, torch.diag(torch.diagonal(belief.cov))), "axes keep cov exactly diagonal"
+    assert torch.equal(belief.cov, torch.diag(torch.diagonal(belief.cov))), (
+        "axes keep cov exactly diagonal"
+    )
 
 
 def test_order_of_observations_does_not_matter() -> None:
     generator = torch.Generator().manual_seed(3)
-    rows, y = torch.randn(7, 3, dtype=torch.float64, generator=generator), torch.arange(7, dtype=torch.float64)
+    rows = torch.randn(7, 3, dtype=torch.float64, generator=generator)
+    y = torch.arange(7, dtype=torch.float64)
     forwards, backwards = recursion(rows, y, 2.0, 0.3), recursion(rows.flip(0), y.flip(0), 2.0, 0.3)
     torch.testing.assert_close(forwards.mean, backwards.mean, rtol=1e-10, atol=1e-12)
     torch.testing.assert_close(forwards.cov, backwards.cov, rtol=1e-10, atol=1e-12)
@@ -113,16 +130,21 @@ def test_most_uncertain_direction_of_a_full_covariance_is_its_principal_eigenvec
         assert d[int(d.abs().argmax())] > 0
 
 
-@pytest.mark.parametrize(("diagonal", "axis"), [([1.0, 3.0, 2.0], 1), ([2.0, 2.0, 2.0], 0), ([1.0, 5.0, 5.0], 1)])
+@pytest.mark.parametrize(
+    ("diagonal", "axis"), [([1.0, 3.0, 2.0], 1), ([2.0, 2.0, 2.0], 0), ([1.0, 5.0, 5.0], 1)]
+)
 def test_most_uncertain_direction_of_a_diagonal_covariance_is_the_first_largest_axis(
-        diagonal: list[float], axis: int) -> None:
+    diagonal: list[float], axis: int
+) -> None:
     cov = torch.diag(torch.tensor(diagonal, dtype=torch.float64))
     d = most_uncertain_direction(Belief(torch.zeros(3, dtype=torch.float64), cov))
     assert torch.equal(d, torch.eye(3, dtype=torch.float64)[axis])
 
 
-@pytest.mark.parametrize(("k", "prior_var"), [(0, 1.0), (-1, 1.0), (2, 0.0), (2, -1.0), (2, float("inf")),
-                                              (2, float("nan"))])
+@pytest.mark.parametrize(
+    ("k", "prior_var"),
+    [(0, 1.0), (-1, 1.0), (2, 0.0), (2, -1.0), (2, float("inf")), (2, float("nan"))],
+)
 def test_prior_refuses(k: int, prior_var: float) -> None:
     with pytest.raises(ValueError, match=r"k=|prior_var="):
         prior(k, prior_var)

@@ -70,10 +70,25 @@ def some_record() -> dict[str, Any]:
         "peak_memory_kind": "resident_set",
         "warnings": {},
         "curve": [
-            {"step": 0, "num_forwards": 0, "train_loss": None, "validation_accuracy": 0.5, "train_seconds": 0,
-             "gain": None, "noise_var": None},
-            {"step": 20, "num_forwards": 60, "train_loss": 0.6, "validation_accuracy": 0.75, "train_seconds": 1,
-             "validation_loss": 0.625, "gain": 0.9, "noise_var": 0.25},
+            {
+                "step": 0,
+                "num_forwards": 0,
+                "train_loss": None,
+                "validation_accuracy": 0.5,
+                "train_seconds": 0,
+                "gain": None,
+                "noise_var": None,
+            },
+            {
+                "step": 20,
+                "num_forwards": 60,
+                "train_loss": 0.6,
+                "validation_accuracy": 0.75,
+                "train_seconds": 1,
+                "validation_loss": 0.625,
+                "gain": 0.9,
+                "noise_var": 0.25,
+            },
         ],
         "data": {},
         "model": {},
@@ -87,7 +102,8 @@ def some_record() -> dict[str, Any]:
 
 
 class Lines:
-    """A model in name only: it separates points of the plane by a line, and says what batches it saw."""
+    """A model in name only: it separates points of the plane by a line, and says what batches it
+    saw."""
 
     style = "masked"
 
@@ -102,7 +118,8 @@ class Lines:
     def collate(self, encoded: list[Any]) -> Any:
         self.seen.append(tuple(e.number for e in encoded))
         return SimpleNamespace(
-            x=torch.stack([e.point for e in encoded]), labels=torch.tensor([e.label for e in encoded])
+            x=torch.stack([e.point for e in encoded]),
+            labels=torch.tensor([e.label for e in encoded]),
         )
 
     def loss(self, batch: Any) -> Tensor:
@@ -127,19 +144,33 @@ class Bench:
 
     model: Lines = field(default_factory=Lines)
 
-    def runner(self, make_optimizer: Callable[..., Any], *, seed: int = 0, **protocol: Any) -> Runner:
+    def runner(
+        self, make_optimizer: Callable[..., Any], *, seed: int = 0, **protocol: Any
+    ) -> Runner:
         plain: dict[str, Any] = {
-            "num_steps": 40, "max_forwards": None, "batch_size": 8, "eval_every": 10, "patience": None,
-            "lr_schedule": "constant", "max_eval_examples": None, "eval_max_tokens": 64,
-            "checkpoint_every": None, "on_nonfinite": "stop",
-        }  # fmt: skip
+            "num_steps": 40,
+            "max_forwards": None,
+            "batch_size": 8,
+            "eval_every": 10,
+            "patience": None,
+            "lr_schedule": "constant",
+            "max_eval_examples": None,
+            "eval_max_tokens": 64,
+            "checkpoint_every": None,
+            "on_nonfinite": "stop",
+        }
         optimizer = make_optimizer(list(self.model.module.parameters()))
         model: Any = self.model
         parts = Parts(model, optimizer, points(64, 0), points(32, 1), points(32, 2), {}, {})
         return Runner(
-            parts, Protocol(**(plain | protocol)), seed=seed, tracker=NoTracker(), signals=Signals(),
-            log_every=10, progress="never",
-        )  # fmt: skip
+            parts,
+            Protocol(**(plain | protocol)),
+            seed=seed,
+            tracker=NoTracker(),
+            signals=Signals(),
+            log_every=10,
+            progress="never",
+        )
 
 
 @pytest.fixture

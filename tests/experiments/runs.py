@@ -1,4 +1,5 @@
-"""Runs small enough to be killed by the dozen: a model of a few thousand weights, in processes that start fast."""
+"""Runs small enough to be killed by the dozen: a model of a few thousand weights, in processes that
+start fast."""
 
 import json
 import multiprocessing
@@ -23,13 +24,32 @@ from tests.killing import PATIENCE, profiled
 from tests.models.conftest import opt_tokenizer
 
 # two runs of one configuration may differ in these
-MEASURED = ("train_seconds", "evaluation_seconds", "step_ms", "peak_memory_bytes", "provenance", "num_parts")
+MEASURED = (
+    "train_seconds",
+    "evaluation_seconds",
+    "step_ms",
+    "peak_memory_bytes",
+    "provenance",
+    "num_parts",
+)
 SMALL = [
-    "model=local", "task=sst2", "data=mini", "data.num_train=64", "data.num_test=16", "task.num_train=24",
-    "task.num_validation=16", "tracker=none", "tracker.progress=never", "tracker.log_every=2", "protocol=smoke",
-    "protocol.num_steps=40", "protocol.eval_every=7", "protocol.checkpoint_every=3", "protocol.lr_schedule=linear",
+    "model=local",
+    "task=sst2",
+    "data=mini",
+    "data.num_train=64",
+    "data.num_test=16",
+    "task.num_train=24",
+    "task.num_validation=16",
+    "tracker=none",
+    "tracker.progress=never",
+    "tracker.log_every=2",
+    "protocol=smoke",
+    "protocol.num_steps=40",
+    "protocol.eval_every=7",
+    "protocol.checkpoint_every=3",
+    "protocol.lr_schedule=linear",
     "device=cpu",
-]  # fmt: skip
+]
 Plain = dict[str, Any]
 
 
@@ -37,8 +57,15 @@ def make_model(folder: Path) -> Path:
     """A random model with its tokenizer, saved."""
     torch.manual_seed(0)
     tokenizer = opt_tokenizer()
-    size: Plain = {"hidden_size": 16, "ffn_dim": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
-    config = OPTConfig(vocab_size=len(tokenizer), word_embed_proj_dim=16, max_position_embeddings=128, **size)
+    size: Plain = {
+        "hidden_size": 16,
+        "ffn_dim": 32,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+    }
+    config = OPTConfig(
+        vocab_size=len(tokenizer), word_embed_proj_dim=16, max_position_embeddings=128, **size
+    )
     OPTForCausalLM(config).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
@@ -63,13 +90,23 @@ def run_here(config: Plain) -> tuple[Plain, str]:
 def numbers(record: Plain) -> Plain:
     """A record without what the clock and the machine say."""
     plain = {key: value for key, value in record.items() if key not in MEASURED}
-    plain["curve"] = [{k: v for k, v in point.items() if k not in MEASURED} for point in record["curve"]]
+    plain["curve"] = [
+        {k: v for k, v in point.items() if k not in MEASURED} for point in record["curve"]
+    ]
     return plain
 
 
-def _child(config: Plain, out: str, slow_seconds: float, die_at: int | None, die_after: int | None, ready: Any,
-           training: Any) -> None:
-    """What a process does: slowed at every sync to disk, or dead at one of them, or after so many calls of training."""
+def _child(
+    config: Plain,
+    out: str,
+    slow_seconds: float,
+    die_at: int | None,
+    die_after: int | None,
+    ready: Any,
+    training: Any,
+) -> None:
+    """What a process does: slowed at every sync to disk, or dead at one of them, or after so many
+    calls of training."""
     torch.set_num_threads(1)
     count, sync = 0, files._sync
 
@@ -100,8 +137,15 @@ class Processes:
         self.context.set_forkserver_preload([__name__])
         self.out = folder / "out.json"
 
-    def start(self, config: Plain, *, slow_seconds: float = 0.0, die_at: int | None = None,
-              die_after: int | None = None, until: Literal["begin", "train"] = "begin") -> Any:  # fmt: skip
+    def start(
+        self,
+        config: Plain,
+        *,
+        slow_seconds: float = 0.0,
+        die_at: int | None = None,
+        die_after: int | None = None,
+        until: Literal["begin", "train"] = "begin",
+    ) -> Any:
         """Begin a run; returns when the process has come to it, or to its training."""
         ready, training = self.context.Event(), self.context.Event()
         arguments = (config, str(self.out), slow_seconds, die_at, die_after, ready, training)

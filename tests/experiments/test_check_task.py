@@ -1,4 +1,5 @@
-"""The page "your own task" is true: its YAML and rows, checked and run from a folder of the user's."""
+"""The page "your own task" is true: its YAML and rows, checked and run from a folder of the
+user's."""
 
 import json
 import re
@@ -23,17 +24,32 @@ def mine(tmp_path: Path) -> Path:
     folder.mkdir(parents=True)
     examples = [json.loads(line) for line in rows.splitlines()]
     for split, count in (("train", 8), ("test", 4)):
-        numbered = [examples[i % 2] | {"text": f"{split} {i} {examples[i % 2]['text']}"} for i in range(count)]
-        (folder / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in numbered), encoding="utf-8")
+        numbered = [
+            examples[i % 2] | {"text": f"{split} {i} {examples[i % 2]['text']}"}
+            for i in range(count)
+        ]
+        (folder / f"{split}.jsonl").write_text(
+            "".join(json.dumps(row) + "\n" for row in numbered), encoding="utf-8"
+        )
     return tmp_path
 
 
 def arguments(mine: Path, *more: str) -> list[str]:
-    return ["--config-dir", str(mine), "task=mood", "data=local", f"data.root={mine / 'rows'}", "device=cpu", *more]
+    return [
+        "--config-dir",
+        str(mine),
+        "task=mood",
+        "data=local",
+        f"data.root={mine / 'rows'}",
+        "device=cpu",
+        *more,
+    ]
 
 
 @pytest.mark.parametrize("model", ["tiny-opt", "tiny-roberta"])
-def test_one_example_is_shown_token_by_token(model: str, mine: Path, capsys: pytest.CaptureFixture[str]):
+def test_one_example_is_shown_token_by_token(
+    model: str, mine: Path, capsys: pytest.CaptureFixture[str]
+):
     assert main(arguments(mine, f"model={model}", "--row", "1")) == 0
     out = capsys.readouterr().out
     assert "train │ 6" in out.replace("  ", " ") or re.search(r"train\s+│ 6 ", out)
@@ -57,26 +73,46 @@ def test_scores_and_tokens_are_the_model_s(mine: Path, capsys: pytest.CaptureFix
     model = load_model("asset:tiny-opt", dtype="float32")
     encoded = model.encode([Example("x:0", text, (" terrible", " great"), 0)])
     expected = model.score_all(encoded, max_tokens=99)[0].tolist()
-    assert [float(score) for score in re.findall(r"-\d+\.\d{4}", out)] == pytest.approx(expected, abs=1e-4)
+    assert [float(score) for score in re.findall(r"-\d+\.\d{4}", out)] == pytest.approx(
+        expected, abs=1e-4
+    )
 
 
 def test_written_answers_are_shown_with_their_f1(capsys: pytest.CaptureFixture[str]):
-    small = ("data.num_train=20", "data.num_test=4", "task.num_train=8", "task.num_validation=4", "device=cpu")
+    small = (
+        "data.num_train=20",
+        "data.num_test=4",
+        "task.num_train=8",
+        "task.num_validation=4",
+        "device=cpu",
+    )
     assert main(["task=squad", "model=tiny-opt", "task.max_new_tokens=5", *small]) == 0
     assert re.search(r"written: '.*'\ngold: +'.*'.*\ntoken F1 [01]\.\d{3}", capsys.readouterr().out)
 
 
 def test_the_page_s_run_command_runs(mine: Path, cli: Cli):
-    extra = ("model=tiny-opt", "optimizer=bszo", "protocol=smoke", "tracker=none", "tracker.progress=never")
+    extra = (
+        "model=tiny-opt",
+        "optimizer=bszo",
+        "protocol=smoke",
+        "tracker=none",
+        "tracker.progress=never",
+    )
     outcome = cli(*arguments(mine, *extra, f"paths.results={mine / 'results'}"))
     assert outcome.code == 0, outcome.err
     assert len(list((mine / "results" / "runs").glob("mood-*.json"))) == 1
 
 
 @pytest.mark.parametrize("flag", [("--config-dir={}",), ("--config-dir", "{}")])
-def test_a_misspelt_choice_of_one_s_own_is_recognised_by_a_run(flag: tuple[str, ...], mine: Path, cli: Cli):
-    outcome = cli(*(part.format(mine) for part in flag), "task=mod", f"paths.results={mine / 'results'}")
-    assert outcome.code == 1 and outcome.err.startswith("task=mod: no such choice; choose one of boolq,")
+def test_a_misspelt_choice_of_one_s_own_is_recognised_by_a_run(
+    flag: tuple[str, ...], mine: Path, cli: Cli
+):
+    outcome = cli(
+        *(part.format(mine) for part in flag), "task=mod", f"paths.results={mine / 'results'}"
+    )
+    assert outcome.code == 1 and outcome.err.startswith(
+        "task=mod: no such choice; choose one of boolq,"
+    )
     assert "(did you mean mood?)" in outcome.err
 
 
@@ -100,10 +136,16 @@ def test_mistakes_are_one_line(mine: Path, capsys: pytest.CaptureFixture[str]):
         return line
 
     assert says("--row", "6") == "--row 6: must be 0 to 5, the training rows"
-    assert re.match(r"task=moods: no such choice; choose one of .*sst2.*\(did you mean mood\?\)$", says("task=moods"))
+    assert re.match(
+        r"task=moods: no such choice; choose one of .*sst2.*\(did you mean mood\?\)$",
+        says("task=moods"),
+    )
     assert says("model=null").startswith("model=null: no such choice; choose one of")
     assert main(["--config-dir", str(mine / "none")]) == 1
-    assert "none: there is no such folder; one with task/<name>.yaml is needed" in capsys.readouterr().err
+    assert (
+        "none: there is no such folder; one with task/<name>.yaml is needed"
+        in capsys.readouterr().err
+    )
     rows.write_text(good.replace('"sad"', '"glad"', 1), encoding="utf-8")
     assert says().endswith("train.jsonl:1: field 'mood' is 'glad'; valid: 0 (sad), 1 (happy)")
     rows.write_text(good, encoding="utf-8")

@@ -27,7 +27,8 @@ def test_table_and_figure(tmp_path: Path, some_record: dict[str, Any]):
     assert "tiny-roberta on sst2" in done.stdout
     rows = {line.split()[0]: line.split()[1:] for line in done.stdout.splitlines() if line.strip()}
     assert rows["bszo"] == ["0", "50.0", "70.0", "60", "1.5", "0", "ok"]
-    assert rows["mezo"] == ["0", "50.0", "-", "60", "1.5", "0", "diverged"]  # no score is not a score of zero
+    # no score is not a score of zero
+    assert rows["mezo"] == ["0", "50.0", "-", "60", "1.5", "0", "diverged"]
     figure = tmp_path / "figures" / "compare.png"
     assert figure.read_bytes().startswith(b"\x89PNG")
     for heavy in ("torch", "hydra", "transformers"):

@@ -42,7 +42,8 @@ for _ in range(3):
                     continue
                 time.sleep(0.02)
                 filled = {key: plain[types[0]] for key, types in record.FIELDS.items()}
-                filled |= {"schema_version": 1, "signature": signature, "status": "ok", "reason": "r" * 5000}
+                filled |= {"schema_version": 1, "signature": signature, "status": "ok"}
+                filled |= {"reason": "r" * 5000}
                 record.write(filled | {"num_steps": os.getpid()}, results / "runs")
                 print(signature, flush=True)
         except Busy:
@@ -69,7 +70,8 @@ def test_sixteen_processes_of_one_sweep(tmp_path: Path):
     for worker in workers:
         assert worker.stdout is not None and worker.stdout.readline() == "ready\n"
     (tmp_path / "go").touch()
-    while any(worker.poll() is None for worker in workers):  # whoever looks sees whole records at any time
+    # whoever looks sees whole records at any time
+    while any(worker.poll() is None for worker in workers):
         if (tmp_path / "runs").is_dir():
             records.load_all([tmp_path / "runs"])
         time.sleep(0.002)
@@ -83,7 +85,8 @@ def test_sixteen_processes_of_one_sweep(tmp_path: Path):
 
 
 def test_status_while_runs_end(tmp_path: Path):
-    """`make status` counts whole runs at any time: never fewer than before, and nothing left out."""
+    """`make status` counts whole runs at any time: never fewer than before, and nothing left
+    out."""
     ended, seen = sorted((RUNS / "mini").glob("*.json")), FORK.Event()
 
     def end() -> None:
@@ -120,7 +123,8 @@ def test_a_dead_owner_holds_nothing(tmp_path: Path):
 
 
 def test_two_runs_of_one_signature(tmp_path: Path, cli: Cli):
-    """The second goes away with one line; when the first is killed, a third goes on where it was."""
+    """The second goes away with one line; when the first is killed, a third goes on where it
+    was."""
     model = make_model(tmp_path / "model")
     arguments = ["optimizer=mezo", "protocol.num_steps=30"]
     config = configuration(model, tmp_path / "results", *arguments)
@@ -138,11 +142,25 @@ def test_two_runs_of_one_signature(tmp_path: Path, cli: Cli):
 
 
 @pytest.mark.parametrize(("more", "code"), [([], 5), (["--multirun", "seed=0,1"], 0)])
-def test_the_command_skips_what_another_process_runs(tmp_path: Path, cli: Cli, more: list[str], code: int):
+def test_the_command_skips_what_another_process_runs(
+    tmp_path: Path, cli: Cli, more: list[str], code: int
+):
     model = make_model(tmp_path / "model")
-    small = ["task.num_train=16", "task.num_validation=8", "data.num_train=32", "data.num_test=8", "optimizer=mezo"]
-    arguments = ["model=local", f"model.path={model}", f"paths.results={tmp_path / 'r'}", "tracker=none",
-                 "protocol=smoke", *small]  # fmt: skip
+    small = [
+        "task.num_train=16",
+        "task.num_validation=8",
+        "data.num_train=32",
+        "data.num_test=8",
+        "optimizer=mezo",
+    ]
+    arguments = [
+        "model=local",
+        f"model.path={model}",
+        f"paths.results={tmp_path / 'r'}",
+        "tracker=none",
+        "protocol=smoke",
+        *small,
+    ]
     assert cli(*arguments).code == 0
     (path,) = (tmp_path / "r" / "runs").iterdir()
     signature = records.load(path)["signature"]
@@ -151,5 +169,9 @@ def test_the_command_skips_what_another_process_runs(tmp_path: Path, cli: Cli, m
         done = cli(*more, *arguments)
     assert done.code == code
     assert done.err.count("another process is running this configuration; skipped") == 1
-    left = records.load_all([tmp_path / "r" / "runs"]) if list((tmp_path / "r" / "runs").iterdir()) else []
+    left = (
+        records.load_all([tmp_path / "r" / "runs"])
+        if list((tmp_path / "r" / "runs").iterdir())
+        else []
+    )
     assert [record["config"]["seed"] for record in left] == ([1] if more else [])

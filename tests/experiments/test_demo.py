@@ -1,11 +1,14 @@
-"""What `make demo` promises, at two thirds of its budget: BSZO learns the tiny task from loss values alone."""
+"""What `make demo` promises, at two thirds of its budget: BSZO learns the tiny task from loss
+values alone."""
 
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 
-def test_bszo_learns_the_demo_task(cli: Callable[..., Any], runs: Callable[[], list[dict[str, Any]]], tmp_path: Path):
+def test_bszo_learns_the_demo_task(
+    cli: Callable[..., Any], runs: Callable[[], list[dict[str, Any]]], tmp_path: Path
+):
     """The best guess without the text is 51 %; the bounds are those of the demo."""
     budget = ("protocol=demo", "protocol.max_forwards=900")
     done = cli(*budget, "optimizer=bszo", "tracker=none", f"paths.results={tmp_path}")

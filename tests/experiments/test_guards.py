@@ -1,4 +1,5 @@
-"""Numbers that go wrong without a crash: each is seen at its step, said once, counted, and never a number itself."""
+"""Numbers that go wrong without a crash: each is seen at its step, said once, counted, and never a
+number itself."""
 
 import json
 import math
@@ -85,7 +86,11 @@ def test_stop_says_it_and_raises(caplog: pytest.LogCaptureFixture):
     with pytest.raises(NonFiniteLoss):
         guards.step(problem, number=7, look=False)
     assert guards.warnings == {
-        "nonfinite_loss": {"count": 1, "first_step": 7, "detail": "step 0: the loss is nan, not a finite number"}
+        "nonfinite_loss": {
+            "count": 1,
+            "first_step": 7,
+            "detail": "step 0: the loss is nan, not a finite number",
+        }
     }
     assert "step 7: nonfinite_loss" in caplog.text
 
@@ -118,7 +123,9 @@ def test_a_skipped_step_is_in_the_trajectory(tmp_path: Path):
     with TrajectoryWriter(tmp_path / "log", describe(guards.optimizer, base=base)) as writer:
         record(guards.optimizer, writer)
         for number in range(6):
-            problem.spoilt = range(problem.num_calls + 1, problem.num_calls + 2) if number == 2 else range(0)
+            problem.spoilt = (
+                range(problem.num_calls + 1, problem.num_calls + 2) if number == 2 else range(0)
+            )
             guards.step(problem, number=number, look=False)
     optimizer = METHODS["bszo"](again.module.parameters())
     replay(read(tmp_path / "log"), optimizer, base=base)
@@ -169,17 +176,27 @@ def test_quantum_is_float32_s(loss: float):
 def test_the_share_of_a_perturbation_that_rounds_back(dtype: torch.dtype, eps: float) -> None:
     """Against drawing z: weights of every size, a tenth of them zero."""
     generator = torch.Generator().manual_seed(0)
-    theta = torch.randn(200_000, generator=generator) * torch.tensor([1e-4, 0.02, 0.05, 1.0]).repeat(50_000)
+    theta = torch.randn(200_000, generator=generator) * torch.tensor(
+        [1e-4, 0.02, 0.05, 1.0]
+    ).repeat(50_000)
     theta = torch.where(torch.arange(200_000) % 10 == 0, 0.0, theta).to(dtype)
     moved = (theta.float() + eps * torch.randn(200_000, generator=generator)).to(dtype)
     expected = float((moved == theta).double().mean())
     assert float(unmoved(theta.float(), dtype, eps).mean()) == pytest.approx(expected, abs=0.01)
 
 
-@pytest.mark.parametrize(("dtype", "name", "eps", "said"), [
-    (torch.bfloat16, "mezo", 1e-4, True), (torch.bfloat16, "mezo", 1e-2, False), (torch.float16, "mezo", 1e-4, False),
-    (torch.bfloat16, "adamw", None, False)])
-def test_a_perturbation_that_rounding_swallows(dtype: torch.dtype, name: str, eps: float | None, said: bool) -> None:
+@pytest.mark.parametrize(
+    ("dtype", "name", "eps", "said"),
+    [
+        (torch.bfloat16, "mezo", 1e-4, True),
+        (torch.bfloat16, "mezo", 1e-2, False),
+        (torch.float16, "mezo", 1e-4, False),
+        (torch.bfloat16, "adamw", None, False),
+    ],
+)
+def test_a_perturbation_that_rounding_swallows(
+    dtype: torch.dtype, name: str, eps: float | None, said: bool
+) -> None:
     problem = Problem(dtype)
     guards = guarded(problem, name, "stop", **({"eps": eps} if eps else {}))
     guards.step(problem, number=0, look=False)
@@ -190,10 +207,16 @@ def test_a_perturbation_that_rounding_swallows(dtype: torch.dtype, name: str, ep
         assert guards.warnings["swallowed_perturbation"]["first_step"] == 1
 
 
-@pytest.mark.parametrize(("dtype", "lr", "swallowed"), [
-    (torch.bfloat16, 1e-6, True), (torch.bfloat16, 1.0, False), (torch.bfloat16, 0.0, False),
-    (torch.float16, 1e-7, True), (torch.float32, 1e-6, False),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("dtype", "lr", "swallowed"),
+    [
+        (torch.bfloat16, 1e-6, True),
+        (torch.bfloat16, 1.0, False),
+        (torch.bfloat16, 0.0, False),
+        (torch.float16, 1e-7, True),
+        (torch.float32, 1e-6, False),
+    ],
+)
 def test_an_update_that_rounding_swallows(dtype: torch.dtype, lr: float, swallowed: bool):
     problem = Problem(dtype)
     guards = guarded(problem, "mezo", "stop", lr=lr, eps=1e-2)
@@ -204,7 +227,10 @@ def test_an_update_that_rounding_swallows(dtype: torch.dtype, lr: float, swallow
 
 
 def test_the_sample_is_small_whatever_the_model():
-    big = [nn.Parameter(torch.zeros(1000, 1000, dtype=torch.bfloat16)), nn.Parameter(torch.zeros(3).bfloat16())]
+    big = [
+        nn.Parameter(torch.zeros(1000, 1000, dtype=torch.bfloat16)),
+        nn.Parameter(torch.zeros(3).bfloat16()),
+    ]
     guards = Guards(bszo.MeZO(big, lr=1.0), list(big), "stop")
     assert 4000 < len(guards._sample()) < 4200
 
@@ -232,13 +258,24 @@ def test_an_interval_of_skipped_steps_has_no_loss():
     model = Lines(poison_at=20)
     runner = Bench(model).runner(METHODS["mezo"], on_nonfinite="skip")
     runner.run()
-    assert [point["train_loss"] is None for point in runner.result.curve] == [True, False, False, True, True]
+    assert [point["train_loss"] is None for point in runner.result.curve] == [
+        True,
+        False,
+        False,
+        True,
+        True,
+    ]
 
 
 def test_diverged_is_in_the_record_and_no_nan_is(tmp_path: Path):
     model = make_model(tmp_path / "model")
-    arguments = ["optimizer=mezo", "optimizer.lr=3e38", "protocol.on_nonfinite=skip", "protocol.num_steps=200",
-                 "protocol.eval_every=150"]  # fmt: skip
+    arguments = [
+        "optimizer=mezo",
+        "optimizer.lr=3e38",
+        "protocol.on_nonfinite=skip",
+        "protocol.num_steps=200",
+        "protocol.eval_every=150",
+    ]
     found, _ = run_here(configuration(model, tmp_path, *arguments))
     assert found["status"] == "diverged"
     (path,) = (tmp_path / "runs").iterdir()
@@ -256,16 +293,28 @@ def test_diverged_is_in_the_record_and_no_nan_is(tmp_path: Path):
 def test_check_drift(tmp_path: Path, capsys: pytest.CaptureFixture[str], precision: str):
     model = make_model(tmp_path / "model")
     small = ["model=local", f"model.path={model}", "task.num_train=16", "task.num_validation=8"]
-    assert check_drift.main([*small, f"precision={precision}", "steps=3", "eps=1e-2", "device=cpu"]) == 0
-    rows = {line.split()[0]: float(line.split()[1]) for line in capsys.readouterr().out.splitlines()[2:]}
+    assert (
+        check_drift.main([*small, f"precision={precision}", "steps=3", "eps=1e-2", "device=cpu"])
+        == 0
+    )
+    rows = {
+        line.split()[0]: float(line.split()[1]) for line in capsys.readouterr().out.splitlines()[2:]
+    }
     assert list(rows) == list(check_drift.ENGINES)
     assert rows.pop("exact") == 0
     assert all(drift > 0 for drift in rows.values())
 
 
 def test_check_drift_of_weights_that_are_zero(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
-    small = ["model=local", f"model.path={make_model(tmp_path / 'model')}", "task.num_train=16", "device=cpu"]
-    assert check_drift.main([*small, "task.num_validation=8", "tuning=linear-probe", "steps=1"]) == 0
+    small = [
+        "model=local",
+        f"model.path={make_model(tmp_path / 'model')}",
+        "task.num_train=16",
+        "device=cpu",
+    ]
+    assert (
+        check_drift.main([*small, "task.num_validation=8", "tuning=linear-probe", "steps=1"]) == 0
+    )
     assert "exact              0.000e+00" in capsys.readouterr().out
 
 
@@ -277,7 +326,11 @@ def test_check_drift_fails_where_exact_drifts(monkeypatch: pytest.MonkeyPatch):
     assert check_drift.main([]) == 2
 
 
-@pytest.mark.parametrize("argument", ["model=tiny-robert", "model=null", "steps=${nope}", "step=3", "=3"])
-def test_check_drift_s_wrong_argument_is_one_line(argument: str, capsys: pytest.CaptureFixture[str]):
+@pytest.mark.parametrize(
+    "argument", ["model=tiny-robert", "model=null", "steps=${nope}", "step=3", "=3"]
+)
+def test_check_drift_s_wrong_argument_is_one_line(
+    argument: str, capsys: pytest.CaptureFixture[str]
+):
     assert check_drift.main([argument]) == 1
     assert capsys.readouterr().err.count("\n") == 1

@@ -1,4 +1,5 @@
-"""Sweeps by Hydra's launchers: each run in a process of its own, a GPU of its own, as a Slurm job."""
+"""Sweeps by Hydra's launchers: each run in a process of its own, a GPU of its own, as a Slurm
+job."""
 
 import itertools
 import os
@@ -22,15 +23,26 @@ SWEEP = ("--multirun", "protocol=smoke", "tracker=none", "optimizer=mezo", "opti
 
 
 def test_runs_of_a_sweep_in_processes_of_their_own(tmp_path: Path):
-    """Two launchers, each a run that diverges and one that ends well: the exit code is the failed run's."""
+    """Two launchers, each a run that diverges and one that ends well: the exit code is the failed
+    run's."""
     started = {
         launcher: subprocess.Popen(
-            [sys.executable, "-m", "experiments.run", *SWEEP, f"hydra/launcher={launcher}", *more,
-             f"paths.results={tmp_path / launcher}"],
-            stderr=subprocess.PIPE, text=True, cwd=ROOT, env=os.environ | {"OMP_NUM_THREADS": "1"},
+            [
+                sys.executable,
+                "-m",
+                "experiments.run",
+                *SWEEP,
+                f"hydra/launcher={launcher}",
+                *more,
+                f"paths.results={tmp_path / launcher}",
+            ],
+            stderr=subprocess.PIPE,
+            text=True,
+            cwd=ROOT,
+            env=os.environ | {"OMP_NUM_THREADS": "1"},
         )
         for launcher, more in (("processes", ["hydra.launcher.n_jobs=2"]), ("submitit_local", []))
-    }  # fmt: skip
+    }
     for launcher, process in started.items():
         said = process.communicate(timeout=PATIENCE)[1]
         assert process.returncode == 3, said
@@ -42,14 +54,27 @@ def test_runs_of_a_sweep_in_processes_of_their_own(tmp_path: Path):
 
 @pytest.mark.parametrize(("number", "to_group"), [(signal.SIGINT, True), (signal.SIGTERM, False)])
 def test_a_signal_lets_every_process_save(number: int, to_group: bool, tmp_path: Path):
-    """Ctrl-C in a terminal, which reaches all and the listener of stderr too, and a kill of the sweep alone."""
+    """Ctrl-C in a terminal, which reaches all and the listener of stderr too, and a kill of the
+    sweep alone."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "experiments.run", *SWEEP[:3], "optimizer=mezo", "seed=1,2,3,4",
-         "protocol.num_steps=100000", "protocol.eval_every=100000", "hydra/launcher=processes",
-         f"paths.results={tmp_path}"],
-        stderr=subprocess.PIPE, text=True, cwd=ROOT, env=os.environ | {"OMP_NUM_THREADS": "1"},
+        [
+            sys.executable,
+            "-m",
+            "experiments.run",
+            *SWEEP[:3],
+            "optimizer=mezo",
+            "seed=1,2,3,4",
+            "protocol.num_steps=100000",
+            "protocol.eval_every=100000",
+            "hydra/launcher=processes",
+            f"paths.results={tmp_path}",
+        ],
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
         start_new_session=True,
-    )  # fmt: skip
+    )
     assert process.stderr is not None
     begun = itertools.islice((line for line in process.stderr if line.startswith("step 0:")), 2)
     assert len(list(begun)) == 2
@@ -61,7 +86,9 @@ def test_a_signal_lets_every_process_save(number: int, to_group: bool, tmp_path:
     assert process.wait(PATIENCE) == EXIT_CODES["interrupted"]
     found = records.load_all([tmp_path / "runs"])
     name = signal.Signals(number).name
-    assert [(r["status"], r["reason"]) for r in found] == [("interrupted", f"stopped by {name}")] * 2
+    assert [(r["status"], r["reason"]) for r in found] == [
+        ("interrupted", f"stopped by {name}")
+    ] * 2
     for record in found:
         saved = (tmp_path / "checkpoints" / record["signature"]).glob("*")
         assert any(saved) == (record["num_steps"] > 0)
@@ -87,27 +114,67 @@ def test_a_slurm_job_asks_for_what_the_configuration_says(tmp_path: Path):
         (tools / tool).write_text(FAKE_SBATCH.format(folder=tmp_path))
         (tools / tool).chmod(0o755)
     done = subprocess.run(
-        [sys.executable, "-m", "experiments.run", *SWEEP, "hydra/launcher=slurm",
-         "hydra.launcher.partition=gpu", "hydra.launcher.array_parallelism=1", f"paths.results={tmp_path}"],
-        capture_output=True, text=True, cwd=ROOT, env=os.environ | {"PATH": f"{tools}:{os.environ['PATH']}"},
-    )  # fmt: skip
+        [
+            sys.executable,
+            "-m",
+            "experiments.run",
+            *SWEEP,
+            "hydra/launcher=slurm",
+            "hydra.launcher.partition=gpu",
+            "hydra.launcher.array_parallelism=1",
+            f"paths.results={tmp_path}",
+        ],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        env=os.environ | {"PATH": f"{tools}:{os.environ['PATH']}"},
+    )
     assert done.returncode == 1 and "Traceback" not in done.stderr
     assert "hydra/launcher: sbatch: error: invalid partition\n" in done.stderr
     script = (tmp_path / "submitted.sh").read_text()
-    for option in ("partition=gpu", "array=0-1%1", "gpus-per-node=1", "time=1440", "mem=32GB", "signal=USR1@120"):
+    for option in (
+        "partition=gpu",
+        "array=0-1%1",
+        "gpus-per-node=1",
+        "time=1440",
+        "mem=32GB",
+        "signal=USR1@120",
+    ):
         assert f"#SBATCH --{option}\n" in script, script
 
 
-@pytest.mark.parametrize(("launcher", "around", "says"), [
-    ("slurm", {}, 'Could not detect "srun", are you indeed on a slurm cluster?'),
-    ("processes", {"WORLD_SIZE": "2", "RANK": "0"},
-     "torchrun's processes take the runs of a sweep together, one after another; leave the launcher out"),
-])  # fmt: skip
-def test_what_a_launcher_cannot_do_is_one_line(launcher: str, around: dict[str, str], says: str, tmp_path: Path):
+@pytest.mark.parametrize(
+    ("launcher", "around", "says"),
+    [
+        ("slurm", {}, 'Could not detect "srun", are you indeed on a slurm cluster?'),
+        (
+            "processes",
+            {"WORLD_SIZE": "2", "RANK": "0"},
+            (
+                "torchrun's processes take the runs of a sweep together, one after another; leave"
+                " the launcher out"
+            ),
+        ),
+    ],
+)
+def test_what_a_launcher_cannot_do_is_one_line(
+    launcher: str, around: dict[str, str], says: str, tmp_path: Path
+):
     done = subprocess.run(
-        [sys.executable, "-m", "experiments.run", *SWEEP, f"hydra/launcher={launcher}", f"paths.results={tmp_path}"],
-        capture_output=True, text=True, cwd=ROOT, env=os.environ | {"PATH": str(tmp_path)} | around, timeout=PATIENCE,
-    )  # fmt: skip
+        [
+            sys.executable,
+            "-m",
+            "experiments.run",
+            *SWEEP,
+            f"hydra/launcher={launcher}",
+            f"paths.results={tmp_path}",
+        ],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        env=os.environ | {"PATH": str(tmp_path)} | around,
+        timeout=PATIENCE,
+    )
     assert done.returncode == 1 and not done.stdout
     assert done.stderr == f"hydra/launcher: {says}\n"
 

@@ -8,7 +8,9 @@ import torch
 from experiments.meters import Meters
 
 
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux can reset the peak resident set")
+@pytest.mark.skipif(
+    not sys.platform.startswith("linux"), reason="only Linux can reset the peak resident set"
+)
 def test_peak_memory_sees_what_is_gone_again_and_forgets_what_was_before():
     big = 200 << 20
     meters = Meters(torch.device("cpu"))

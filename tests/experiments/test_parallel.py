@@ -1,4 +1,5 @@
-"""Several processes that agree on losses: the numbers of one process, the same bits in all, an end that all hear of."""
+"""Several processes that agree on losses: the numbers of one process, the same bits in all, an end
+that all hear of."""
 
 import hashlib
 import os
@@ -27,7 +28,9 @@ from tests.killing import FORK, PATIENCE
 ROOT = Path(__file__).resolve().parents[2]
 METHODS: dict[str, Callable[..., Any]] = {
     "bszo": partial(bszo.BSZO, lr=0.05, eps=1e-3, prior_var=1.0, noise_var=1.0),
-    "bszo-b": partial(bszo.BSZO, lr=0.05, eps=1e-3, prior_var=1.0, noise_var=1.0, m=4, reuse_observations=False),
+    "bszo-b": partial(
+        bszo.BSZO, lr=0.05, eps=1e-3, prior_var=1.0, noise_var=1.0, m=4, reuse_observations=False
+    ),
     "mezo": partial(bszo.MeZO, lr=0.02, eps=1e-3, num_directions=2),
     "mezo-adam": partial(bszo.MeZOAdam, lr=1e-3, eps=1e-3),
     "hizoo": partial(bszo.HiZOO, lr=0.02, eps=1e-3, smoothing=1e-6),
@@ -49,9 +52,12 @@ class Net(nn.Module):
 
 
 class Model:
-    """What the group needs of a language model; `poison` is the number of an example whose loss is NaN."""
+    """What the group needs of a language model; `poison` is the number of an example whose loss is
+    NaN."""
 
-    def __init__(self, width: int = 5, dtype: torch.dtype = torch.float64, poison: int | None = None) -> None:
+    def __init__(
+        self, width: int = 5, dtype: torch.dtype = torch.float64, poison: int | None = None
+    ) -> None:
         torch.manual_seed(0)
         self.module, self.poison = Net(width).to(dtype), poison
 
@@ -68,24 +74,31 @@ class Model:
 EXAMPLES = [SimpleNamespace(number=i, word=i % 7, label=(3 * i + 1) % 7) for i in range(40)]
 
 
-def together(size: int, body: Callable[[Group], Any], *, queries: bool = False, timeout: float = PATIENCE) -> list[Any]:
+def together(
+    size: int, body: Callable[[Group], Any], *, queries: bool = False, timeout: float = PATIENCE
+) -> list[Any]:
     """body(group) in `size` processes; what each returned or, as a string, the error that ended it.
 
-    They meet in a store of this process, as they would in torchrun's: a port that is only looked for can be another's
-    by the time that it is taken.
+    They meet in a store of this process, as they would in torchrun's: a port that is only looked
+    for can be another's by the time that it is taken.
     """
     store: Any = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)  # type: ignore[attr-defined]
     pipes = [FORK.Pipe(duplex=False) for _ in range(size)]
 
     def process(rank: int) -> None:
         torch.set_num_threads(1)
-        os.environ.update(zip(VARIABLES, map(str, (rank, size, rank, "127.0.0.1", store.port)), strict=True))
+        os.environ.update(
+            zip(VARIABLES, map(str, (rank, size, rank, "127.0.0.1", store.port)), strict=True)
+        )
         os.environ["TORCHELASTIC_USE_AGENT_STORE"] = "True"
         try:
             result = body(join(Parallel(queries=queries, timeout_seconds=timeout), "cpu"))
         except BaseException as error:
-            result = f"{type(error).__name__}: {error}" if isinstance(error, BszoError) else (
-                traceback.format_exc())
+            result = (
+                f"{type(error).__name__}: {error}"
+                if isinstance(error, BszoError)
+                else (traceback.format_exc())
+            )
         pipes[rank][1].send(result)
 
     started = [FORK.Process(target=process, args=(rank,)) for rank in range(size)]
@@ -104,8 +117,15 @@ def together(size: int, body: Callable[[Group], Any], *, queries: bool = False, 
     return results
 
 
-def train(group: Group, make: Callable[..., Any], *, steps: int = 50, batch: int = 8, width: int = 5,
-          dtype: torch.dtype = torch.float64) -> SimpleNamespace:
+def train(
+    group: Group,
+    make: Callable[..., Any],
+    *,
+    steps: int = 50,
+    batch: int = 8,
+    width: int = 5,
+    dtype: torch.dtype = torch.float64,
+) -> SimpleNamespace:
     """The losses of some steps, and all that should be alike afterwards."""
     model = Model(width, dtype)
     optimizer = make(model.module.parameters(), module=model.module, seed=3)
@@ -114,17 +134,22 @@ def train(group: Group, make: Callable[..., Any], *, steps: int = 50, batch: int
     for step in range(steps):
         examples = [EXAMPLES[(step * batch + i) % len(EXAMPLES)] for i in range(batch)]
         losses.append(float(optimizer.step(group.loss(model, examples))))
-    digest = hashlib.sha256(b"".join(p.detach().view(torch.uint8).numpy().tobytes()
-                                     for p in model.module.parameters())).hexdigest()
+    digest = hashlib.sha256(
+        b"".join(p.detach().view(torch.uint8).numpy().tobytes() for p in model.module.parameters())
+    ).hexdigest()
     facts = group.facts()
-    return SimpleNamespace(losses=losses, digest=digest, num_forwards=optimizer.num_forwards, facts=facts)
+    return SimpleNamespace(
+        losses=losses, digest=digest, num_forwards=optimizer.num_forwards, facts=facts
+    )
 
 
 @pytest.mark.parametrize("size", [2, 3])
 def test_slices_of_a_batch_train_as_one_process_does(size: int):
     """To rounding: a slice's loss is float32. Every method in turn, in the same processes."""
     alone = {name: train(Group(), make) for name, make in METHODS.items()}
-    results = together(size, lambda group: {name: train(group, make) for name, make in METHODS.items()})
+    results = together(
+        size, lambda group: {name: train(group, make) for name, make in METHODS.items()}
+    )
     for name, one in alone.items():
         for many in results:
             assert many[name].losses == pytest.approx(one.losses, rel=2e-3), name
@@ -138,7 +163,9 @@ def test_slices_of_a_batch_train_as_one_process_does(size: int):
 def test_queries_of_a_step_are_shared_with_the_numbers_of_one_process(size: int):
     alone = {name: train(Group(), make, steps=20) for name, make in METHODS.items()}
     results = together(
-        size, lambda group: {name: train(group, make, steps=20) for name, make in METHODS.items()}, queries=True
+        size,
+        lambda group: {name: train(group, make, steps=20) for name, make in METHODS.items()},
+        queries=True,
     )
     for name, one in alone.items():
         for many in results:
@@ -151,7 +178,12 @@ def test_walks_round_alike_in_every_process(walk: str):
     make = partial(METHODS["bszo"], perturbation=walk)
     first, second = together(2, lambda group: train(group, make, dtype=torch.bfloat16))
     assert first.digest == second.digest
-    assert first.digest != together(1, lambda group: train(Group(), METHODS["bszo"], dtype=torch.bfloat16))[0].digest
+    assert (
+        first.digest
+        != together(1, lambda group: train(Group(), METHODS["bszo"], dtype=torch.bfloat16))[
+            0
+        ].digest
+    )
 
 
 @pytest.mark.parametrize("batch", [1, 2, 4])
@@ -165,7 +197,8 @@ def test_a_batch_need_not_divide_by_the_processes(batch: int):
 
 
 def test_only_the_losses_cross():
-    """8 bytes a loss, k + 1 losses a step, whatever the model's size: counted below the group's own count."""
+    """8 bytes a loss, k + 1 losses a step, whatever the model's size: counted below the group's own
+    count."""
 
     def measured(group: Group) -> list[tuple[float, float]]:
         crossed: list[int] = []
@@ -180,7 +213,12 @@ def test_only_the_losses_cross():
         for width, k in ((5, 2), (200, 2), (5, 7)):
             crossed.clear()
             group.loss_bytes = group.num_steps = 0
-            done = train(group, partial(METHODS["bszo"], k=k, m=k + 1, perturbation="copy"), width=width, steps=10)
+            done = train(
+                group,
+                partial(METHODS["bszo"], k=k, m=k + 1, perturbation="copy"),
+                width=width,
+                steps=10,
+            )
             found.append((sum(crossed) / 10, done.facts["bytes_sent_per_step"]))
         return found
 
@@ -196,7 +234,9 @@ def test_a_loss_that_is_not_finite_in_one_slice_stops_all():
         before = [p.detach().clone() for p in model.module.parameters()]
         with pytest.raises(NonFiniteLoss):
             optimizer.step(group.loss(model, EXAMPLES[4:8]))
-        kept = all(torch.equal(a, b) for a, b in zip(before, model.module.parameters(), strict=True))
+        kept = all(
+            torch.equal(a, b) for a, b in zip(before, model.module.parameters(), strict=True)
+        )
         return optimizer.num_steps, kept
 
     assert together(2, body) == [(1, True)] * 2
@@ -208,7 +248,9 @@ def test_evaluation_is_split():
     def score(part: list[Any]) -> Score:
         if any(e.number == 48 and e.right is None for e in part):
             raise ModelError("example 48 has no finite score")
-        return Score(sum(e.right for e in part) / len(part), sum(e.number for e in part) / len(part))
+        return Score(
+            sum(e.right for e in part) / len(part), sum(e.number for e in part) / len(part)
+        )
 
     def body(group: Group) -> tuple[Score, Score, str]:
         seen: list[int] = []
@@ -222,8 +264,9 @@ def test_evaluation_is_split():
     results = together(3, body)
     assert [result[:2] for result in results] == [(score(encoded), Score(1.0, 0.0))] * 3
     assert [result[2] for result in results] == [
-        "example 48 has no finite score", *["another process has option scores that are not finite"] * 2
-    ]  # fmt: skip
+        "example 48 has no finite score",
+        *["another process has option scores that are not finite"] * 2,
+    ]
 
 
 def test_a_process_that_is_silent_or_differs_is_heard_of():
@@ -265,7 +308,9 @@ def test_what_cannot_be_split_is_refused():
         Group(0, 2).attach(adamw)
     Group().attach(adamw)
     forward = bszo.ForwardGrad(weights, module=nn.ParameterList(weights))
-    with pytest.raises(ConfigError, match="ForwardGrad: differentiates the loss of the whole batch"):
+    with pytest.raises(
+        ConfigError, match="ForwardGrad: differentiates the loss of the whole batch"
+    ):
         Group(0, 2).attach(forward)
     Group(0, 2, queries=True).attach(forward)  # every process has the whole batch
     walking = bszo.MeZO(weights, perturbation="as-published")
@@ -274,7 +319,8 @@ def test_what_cannot_be_split_is_refused():
     walking.share = Group(0, 2).share
     with pytest.raises(OptimError, match="walks cannot share"):
         walking.step(lambda: 0.0)
-    parallel, torchrun = Parallel(queries=False, timeout_seconds=1.0), {"WORLD_SIZE": "2", "RANK": "0"}
+    parallel = Parallel(queries=False, timeout_seconds=1.0)
+    torchrun = {"WORLD_SIZE": "2", "RANK": "0"}
     with pytest.raises(ConfigError, match="WORLD_SIZE is set but LOCAL_RANK is not"):
         join(parallel, "cpu", environment=torchrun)
     with pytest.raises(ConfigError, match="WORLD_SIZE='two' in the environment"):
@@ -290,7 +336,8 @@ def test_what_cannot_be_split_is_refused():
 
 
 class Torchrun:
-    """Two processes by torchrun, as a user starts them; what they say goes to a file, which never fills as a pipe does.
+    """Two processes by torchrun, as a user starts them; what they say goes to a file, which never
+    fills as a pipe does.
 
     Args:
         results: where the run writes.
@@ -298,12 +345,27 @@ class Torchrun:
         arguments: of the run.
     """
 
-    COMMAND = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--local-addr", "127.0.0.1",
-               "--nproc-per-node", "2")  # fmt: skip
+    COMMAND = (
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--local-addr",
+        "127.0.0.1",
+        "--nproc-per-node",
+        "2",
+    )
 
     def __init__(self, results: Path, *program: str, arguments: Sequence[str] = ()) -> None:
         self.file = results.with_suffix(".said")
-        command = [*self.COMMAND, *program, "protocol=smoke", "tracker=none", *arguments, f"paths.results={results}"]
+        command = [
+            *self.COMMAND,
+            *program,
+            "protocol=smoke",
+            "tracker=none",
+            *arguments,
+            f"paths.results={results}",
+        ]
         own = {name: value for name, value in os.environ.items() if name not in VARIABLES}
         own |= {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
         with self.file.open("w") as said:
@@ -344,19 +406,30 @@ def test_torchrun_from_the_command_line(tmp_path: Path):
     said, complaint = well.ends(True), dies.ends(False)
     (record,) = records.load_all([tmp_path / "well" / "runs"])
     assert record["status"] == "ok"
-    assert record["provenance"]["parallel"] == {"world_size": 2, "queries": False, "bytes_sent_per_step": 24.0}
+    assert record["provenance"]["parallel"] == {
+        "world_size": 2,
+        "queries": False,
+        "bytes_sent_per_step": 24.0,
+    }
     assert "parallel" not in record["config"]
     assert said.count("step 4: loss") == 1  # the other process is quiet
     assert record["signature"] == records.signature(record["config"])
     assert "ok:" not in complaint
-    assert ("process 0 of 2: another process of the group is gone" in complaint) or ("SIGTERM" in complaint)
-    left = list((tmp_path / "dies" / "runs").glob("*")) if (tmp_path / "dies" / "runs").is_dir() else []
+    assert ("process 0 of 2: another process of the group is gone" in complaint) or (
+        "SIGTERM" in complaint
+    )
+    left = (
+        list((tmp_path / "dies" / "runs").glob("*"))
+        if (tmp_path / "dies" / "runs").is_dir()
+        else []
+    )
     assert all(path.suffix == ".json" for path in left)
     assert all(records.load(path)["status"] in ("crashed", "interrupted") for path in left)
 
 
 def test_torchrun_goes_on_after_a_kill(tmp_path: Path):
-    """Both processes die without a word at step 3; the same command again ends where an undisturbed run does."""
+    """Both processes die without a word at step 3; the same command again ends where an undisturbed
+    run does."""
     arguments = ("protocol.checkpoint_every=1", "checkpoint=trajectory")
     whole = Torchrun(tmp_path / "whole", "-m", "experiments.run", arguments=arguments)
     kills = dying(tmp_path, "01", "os.kill(os.getpid(), signal.SIGKILL)")
@@ -366,7 +439,9 @@ def test_torchrun_goes_on_after_a_kill(tmp_path: Path):
     assert list((tmp_path / "broken").glob("checkpoints/*/step-*.safetensors"))
     said = Torchrun(tmp_path / "broken", "-m", "experiments.run", arguments=arguments).ends(True)
     assert said.count("goes on at step 3 (part 2)") == 1
-    (expected,), (found,) = (records.load_all([tmp_path / name / "runs"]) for name in ("whole", "broken"))
+    (expected,), (found,) = (
+        records.load_all([tmp_path / name / "runs"]) for name in ("whole", "broken")
+    )
     assert (expected["num_parts"], found["num_parts"]) == (1, 2)
     for key in ("signature", "status", "num_forwards", "num_steps", "best_step", "test_accuracy"):
         assert found[key] == expected[key], key
@@ -375,7 +450,8 @@ def test_torchrun_goes_on_after_a_kill(tmp_path: Path):
 
 
 def test_concurrent_writers_lose_and_tear_nothing(tmp_path: Path, some_record: dict[str, Any]):
-    """Four processes finish cells in one folder, the last two the same ones, while a reader looks."""
+    """Four processes finish cells in one folder, the last two the same ones, while a reader
+    looks."""
     seen = FORK.Event()
 
     def write(name: str) -> None:
@@ -383,9 +459,13 @@ def test_concurrent_writers_lose_and_tear_nothing(tmp_path: Path, some_record: d
             if i == 5:
                 seen.wait(PATIENCE)
             signature = hashlib.sha256(f"{name} {i}".encode()).hexdigest()[:16]
-            records.write(some_record | {"signature": signature, "curve": [{"step": i}] * 500}, tmp_path)
+            records.write(
+                some_record | {"signature": signature, "curve": [{"step": i}] * 500}, tmp_path
+            )
 
-    writers = [FORK.Process(target=write, args=(name,)) for name in ("one", "two", "three", "three")]
+    writers = [
+        FORK.Process(target=write, args=(name,)) for name in ("one", "two", "three", "three")
+    ]
     for writer in writers:
         writer.start()
     while any(writer.is_alive() for writer in writers):
@@ -396,5 +476,3 @@ def test_concurrent_writers_lose_and_tear_nothing(tmp_path: Path, some_record: d
     assert [writer.exitcode for writer in writers] == [0] * 4
     assert seen.is_set()
     assert len(records.load_all([tmp_path])) == len(list(tmp_path.iterdir())) == 75
-
-

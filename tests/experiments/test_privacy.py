@@ -1,4 +1,5 @@
-"""Who ran it, where, and with what keys: seeded, and then looked for in everything that a run leaves."""
+"""Who ran it, where, and with what keys: seeded, and then looked for in everything that a run
+leaves."""
 
 import json
 import platform
@@ -17,7 +18,11 @@ from tests.experiments.runs import make_model, wait_for
 
 ROOT = Path(__file__).resolve().parents[2]
 USER, HOST = "quentinzz", "quentins-laptop"
-KEYS = {"WANDB_API_KEY": "5ecre7" * 7, "HF_TOKEN": "hf_notatokenatall", "MY_SECRET": "correct-horse-battery"}
+KEYS = {
+    "WANDB_API_KEY": "5ecre7" * 7,
+    "HF_TOKEN": "hf_notatokenatall",
+    "MY_SECRET": "correct-horse-battery",
+}
 SECRETS = (USER, HOST, *KEYS.values())
 
 
@@ -40,14 +45,24 @@ def told(content: bytes, home: Path) -> list[str]:
 
 
 def wandb_files(results: Path) -> list[Path]:
-    """All but W&B's own debug logs, which say where they lie and which `wandb sync` leaves behind."""
-    return [path for path in (results / "wandb").rglob("*") if path.is_file() and path.suffix != ".log"]
+    """All but W&B's own debug logs, which say where they lie and which `wandb sync` leaves
+    behind."""
+    return [
+        path for path in (results / "wandb").rglob("*") if path.is_file() and path.suffix != ".log"
+    ]
 
 
 SMALL = (
-    "protocol=smoke", "protocol.checkpoint_every=1", "task.num_train=16", "task.num_validation=8", "optimizer=mezo",
-    "data.num_train=32", "data.num_test=8", "tracker.log_every=1", "device=cpu",
-)  # fmt: skip
+    "protocol=smoke",
+    "protocol.checkpoint_every=1",
+    "task.num_train=16",
+    "task.num_validation=8",
+    "optimizer=mezo",
+    "data.num_train=32",
+    "data.num_test=8",
+    "tracker.log_every=1",
+    "device=cpu",
+)
 
 
 @pytest.mark.parametrize("status", ["ok", "crashed"])
@@ -65,9 +80,13 @@ def test_a_run_tells_nothing(cli: Cli, home: Path, monkeypatch: pytest.MonkeyPat
     if status == "crashed":
         monkeypatch.setattr("experiments.runner.Runner._score_selected", fail)
     arguments = [
-        *SMALL, "checkpoint=trajectory", "tracker=wandb", f"paths.results={results}", "model=local",
+        *SMALL,
+        "checkpoint=trajectory",
+        "tracker=wandb",
+        f"paths.results={results}",
+        "model=local",
         f"model.path={model}",
-    ]  # fmt: skip
+    ]
     try:
         assert cli(*arguments).code == 0
     except RuntimeError:
@@ -79,7 +98,9 @@ def test_a_run_tells_nothing(cli: Cli, home: Path, monkeypatch: pytest.MonkeyPat
     wandb = wandb_files(results)
     folders = (results / "checkpoints", results / "trajectories")
     light = [path for folder in folders for path in folder.rglob("*") if path.is_file()]
-    assert {path.suffix for path in light} >= {".bszo", ".safetensors"} and any(p.suffix == ".wandb" for p in wandb)
+    assert {path.suffix for path in light} >= {".bszo", ".safetensors"} and any(
+        p.suffix == ".wandb" for p in wandb
+    )
     for path in [*(results / "runs").iterdir(), *wandb, *light]:
         assert told(path.read_bytes() + path.name.encode(), home) == [], path
     assert "offline-run" in str(wandb) and not (home / ".netrc").exists()
@@ -87,10 +108,18 @@ def test_a_run_tells_nothing(cli: Cli, home: Path, monkeypatch: pytest.MonkeyPat
 
 def test_a_rebuilt_model_tells_nothing(cli: Cli, home: Path):
     model = make_model(home / "models" / "mine")
-    arguments = [*SMALL, "checkpoint=trajectory", "tracker=none", "model=local", f"model.path={model}"]
+    arguments = [
+        *SMALL,
+        "checkpoint=trajectory",
+        "tracker=none",
+        "model=local",
+        f"model.path={model}",
+    ]
     assert cli(*arguments, f"paths.results={home / 'r'}").code == 0
     (log,) = home.glob("r/trajectories/*.bszo")
-    assert replay([str(log), "--base", str(model), "--out", str(home / "out"), "--device", "cpu"]) == 0
+    assert (
+        replay([str(log), "--base", str(model), "--out", str(home / "out"), "--device", "cpu"]) == 0
+    )
     for path in (home / "out").iterdir():
         assert told(path.read_bytes(), home) == [], path
 
@@ -100,7 +129,12 @@ def test_words_of_the_environment(home: Path):
     assert anonymous(f"by {USER} on {HOST} in ../{USER}/x") == "by ... on ... in ../.../x"
     assert anonymous(f"{USER}s are no user") == f"{USER}s are no user"
     assert folder_name(home) == "folder" and folder_name(home / "x") == "x"
-    overrides = [f"paths.results={home}", f"data.root=../{USER}/data", "seed=0", f"model.name={KEYS['MY_SECRET']}"]
+    overrides = [
+        f"paths.results={home}",
+        f"data.root=../{USER}/data",
+        "seed=0",
+        f"model.name={KEYS['MY_SECRET']}",
+    ]
     text = json.dumps(provenance(overrides, "cpu"))
     assert told(text.encode(), home) == []
     assert "seed=0" in text and "data.root=../.../data" in text
@@ -109,10 +143,16 @@ def test_words_of_the_environment(home: Path):
 def test_what_is_committed_tells_nothing():
     """Records, tables, documents and notebooks: no absolute path of a home, no key by its look."""
     names = ["results", "docs", "notebooks", "README.md", "conf"]
-    listed = subprocess.run(["git", "ls-files", "-z", *names], cwd=ROOT, capture_output=True, check=True).stdout
-    files = [ROOT / name for name in listed.decode().split("\0") if name and (ROOT / name).is_file()]
+    listed = subprocess.run(
+        ["git", "ls-files", "-z", *names], cwd=ROOT, capture_output=True, check=True
+    ).stdout
+    files = [
+        ROOT / name for name in listed.decode().split("\0") if name and (ROOT / name).is_file()
+    ]
     assert len(files) > 20
-    private = re.compile(r"/(?:home|Users|root|work|tmp)/\w|\b(?:hf_|gh[po]_|wandb_v1_)[A-Za-z0-9]{20,}")
+    private = re.compile(
+        r"/(?:home|Users|root|work|tmp)/\w|\b(?:hf_|gh[po]_|wandb_v1_)[A-Za-z0-9]{20,}"
+    )
     for path in files:
         text = path.read_text(encoding="utf-8", errors="replace")
         assert not private.search(text), (path, private.search(text))

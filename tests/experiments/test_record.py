@@ -17,7 +17,8 @@ from experiments.schema import Paths
 def test_signature_is_stable_across_versions():
     # written down once: a change here orphans every record in git
     assert (
-        records.signature({"seed": 0, "optimizer": {"lr": 1e-4, "betas": [0.9, 0.999]}}) == "b4183404b3ece444"
+        records.signature({"seed": 0, "optimizer": {"lr": 1e-4, "betas": [0.9, 0.999]}})
+        == "b4183404b3ece444"
     )
 
 
@@ -78,11 +79,20 @@ def test_failed_write_leaves_the_old_record(tmp_path: Path, some_record: dict[st
         (lambda text: "", "not whole JSON"),
         (lambda text: "[]", "not a run's record"),
         (lambda text: '{"a": 1}', "not a run's record"),
-        (lambda text: text.replace('"schema_version": 1', '"schema_version": 99'), "schema_version 99"),
+        (
+            lambda text: text.replace('"schema_version": 1', '"schema_version": 99'),
+            "schema_version 99",
+        ),
         (lambda text: text.replace('"status": "ok"', '"status": "fine"'), "'fine'"),
         (lambda text: text.replace('"best_step"', '"best_stop"'), "misses best_step"),
-        (lambda text: text.replace('"test_accuracy": 0.7', '"test_accuracy": "0.7"'), "test_accuracy is str"),
-        (lambda text: text.replace('"test_accuracy": 0.7', '"test_accuracy": true'), "test_accuracy is bool"),
+        (
+            lambda text: text.replace('"test_accuracy": 0.7', '"test_accuracy": "0.7"'),
+            "test_accuracy is str",
+        ),
+        (
+            lambda text: text.replace('"test_accuracy": 0.7', '"test_accuracy": true'),
+            "test_accuracy is bool",
+        ),
         (lambda text: text.replace('"test_accuracy": 0.7', '"test_accuracy": NaN'), "NaN"),
         (lambda text: "[" * 100_000, "x.json"),
     ],
@@ -111,14 +121,25 @@ def test_missing_file_and_folder(tmp_path: Path):
 
 def test_reading_records_loads_neither_torch_nor_hydra():
     code = (
-        "import sys, experiments.record; print([m for m in ('torch', 'hydra', 'pandas') if m in sys.modules])"
+        "import sys, experiments.record; print([m for m in ('torch', 'hydra', 'pandas') if m in"
+        " sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
 
 
-def test_a_signature_has_one_record_under_whatever_names_it_ran(tmp_path: Path, some_record: dict[str, Any]):
-    place = Place(Paths(str(tmp_path), str(tmp_path / "runs"), str(tmp_path)), some_record["signature"])
+def test_a_signature_has_one_record_under_whatever_names_it_ran(
+    tmp_path: Path, some_record: dict[str, Any]
+):
+    place = Place(
+        Paths(str(tmp_path), str(tmp_path / "runs"), str(tmp_path)), some_record["signature"]
+    )
     for name in ("bszo", "mine"):  # a file of the user's own that says what the project's says
-        path = place.write(some_record | {"status": "crashed", "choices": some_record["choices"] | {"optimizer": name}})
+        path = place.write(
+            some_record
+            | {
+                "status": "crashed",
+                "choices": some_record["choices"] | {"optimizer": name},
+            }
+        )
     assert list((tmp_path / "runs").iterdir()) == [path]

@@ -15,9 +15,14 @@ from tests.experiments.conftest import Cli
 from tests.experiments.runs import make_model
 
 SMALL = (
-    "protocol=smoke", "tracker=none", "task.num_train=16", "task.num_validation=8", "device=cpu", "threads=1",
+    "protocol=smoke",
+    "tracker=none",
+    "task.num_train=16",
+    "task.num_validation=8",
+    "device=cpu",
+    "threads=1",
     "protocol.checkpoint_every=2",
-)  # fmt: skip
+)
 MINI = ("data.num_train=32", "data.num_test=8")
 Said = pytest.CaptureFixture[str]
 
@@ -33,7 +38,17 @@ def one(folder: Path) -> tuple[Path, dict[str, Any]]:
 
 
 def test_a_shipped_model_needs_the_record_alone(cli: Cli, tmp_path: Path, capfd: Said):
-    assert cli(*SMALL, *MINI, "optimizer=bszo", "precision=bf16", "seed=3", f"paths.results={tmp_path / 'r'}").code == 0
+    assert (
+        cli(
+            *SMALL,
+            *MINI,
+            "optimizer=bszo",
+            "precision=bf16",
+            "seed=3",
+            f"paths.results={tmp_path / 'r'}",
+        ).code
+        == 0
+    )
     path, record = one(tmp_path / "r")
     assert main([str(path), "--out", str(tmp_path / "again")]) == 0
     said = capfd.readouterr().out
@@ -51,11 +66,15 @@ def test_a_shipped_model_needs_the_record_alone(cli: Cli, tmp_path: Path, capfd:
     assert f"not run now: {tmp_path / 'again' / 'runs'}" in said
 
 
-def test_folders_are_asked_for_and_held_to_their_content(cli: Cli, tmp_path: Path, model: Path, capfd: Said):
+def test_folders_are_asked_for_and_held_to_their_content(
+    cli: Cli, tmp_path: Path, model: Path, capfd: Said
+):
     (tmp_path / "data" / "sst2").mkdir(parents=True)
     for name, count in (("train", 30), ("validation", 8)):
         rows = [{"sentence": f"{name} film {i}", "label": i % 2} for i in range(count)]
-        (tmp_path / "data" / "sst2" / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        (tmp_path / "data" / "sst2" / f"{name}.jsonl").write_text(
+            "".join(json.dumps(row) + "\n" for row in rows)
+        )
     local = ["model=local", f"model.path={model}", "data=local", f"data.root={tmp_path / 'data'}"]
     assert cli(*SMALL, *local, "optimizer=mezo", f"paths.results={tmp_path / 'r'}").code == 0
     path, _ = one(tmp_path / "r")
@@ -83,20 +102,35 @@ def test_what_is_no_record(tmp_path: Path, text: str, capfd: Said):
     assert "x.json" in capfd.readouterr().err
 
 
-@pytest.mark.parametrize("damage", [
-    {"provenance": {}}, {"config": {}}, {"config": {"model": 3}}, {"choices": {"fidelity": "none"}}, {"curve": [1]},
-    {"choices": {"fidelity": "[x"}},
-])  # fmt: skip
-def test_a_record_of_no_run_is_one_line(tmp_path: Path, some_record: dict[str, Any], damage: Any, capfd: Said):
+@pytest.mark.parametrize(
+    "damage",
+    [
+        {"provenance": {}},
+        {"config": {}},
+        {"config": {"model": 3}},
+        {"choices": {"fidelity": "none"}},
+        {"curve": [1]},
+        {"choices": {"fidelity": "[x"}},
+    ],
+)
+def test_a_record_of_no_run_is_one_line(
+    tmp_path: Path, some_record: dict[str, Any], damage: Any, capfd: Said
+):
     hardware = {"device": "cpu", "torch_threads": 1}
-    record = some_record | {"provenance": {"hardware": hardware, "versions": {}, "byte_order": "little"}} | damage
+    record = (
+        some_record
+        | {"provenance": {"hardware": hardware, "versions": {}, "byte_order": "little"}}
+        | damage
+    )
     (tmp_path / "x.json").write_text(json.dumps(record))
     assert main([str(tmp_path / "x.json"), "--out", str(tmp_path / "again")]) == 1
     said = capfd.readouterr().err.strip()
     assert said.startswith("x.json: holds no run that could be run again") and "\n" not in said
 
 
-def test_an_interrupt_is_no_difference(tmp_path: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch, capfd: Said):
+def test_an_interrupt_is_no_difference(
+    tmp_path: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch, capfd: Said
+):
     assert cli(*SMALL, *MINI, "optimizer=mezo", f"paths.results={tmp_path / 'r'}").code == 0
     path, _ = one(tmp_path / "r")
 
@@ -109,12 +143,22 @@ def test_an_interrupt_is_no_difference(tmp_path: Path, cli: Cli, monkeypatch: py
 
 
 def test_another_machine_is_named_and_compared_within_tolerances(some_record: dict[str, Any]):
-    machine = {"versions": {"torch": "2.0"}, "hardware": {"device": "cpu", "cpu": "a"}, "byte_order": "little"}
-    other = {"versions": {"torch": "2.1"}, "hardware": {"device": "cuda", "gpu": "b"}, "byte_order": "little",
-             "parallel": {"world_size": 2}}  # fmt: skip
+    machine = {
+        "versions": {"torch": "2.0"},
+        "hardware": {"device": "cpu", "cpu": "a"},
+        "byte_order": "little",
+    }
+    other = {
+        "versions": {"torch": "2.1"},
+        "hardware": {"device": "cuda", "gpu": "b"},
+        "byte_order": "little",
+        "parallel": {"world_size": 2},
+    }
     assert differences(machine, machine) == []
     found = differences(machine, other)
-    assert "version of torch: 2.0 there, 2.1 here" in found and "processes: 1 there, 2 here" in found
+    assert (
+        "version of torch: 2.0 there, 2.1 here" in found and "processes: 1 there, 2 here" in found
+    )
     near = copy.deepcopy(some_record)
     near["test_accuracy"] += 0.01
     near["curve"][1]["train_loss"] *= 1.005
@@ -131,5 +175,10 @@ def test_another_machine_is_named_and_compared_within_tolerances(some_record: di
         point["validation_loss"] = 0.5
     near["curve"][1]["validation_loss"] = 0.7
     assert not equal(complete, complete | {"curve": near["curve"]}, bitwise=False)
-    for key, value in (("num_forwards", 61), ("test_accuracy", 0.75), ("status", "diverged"), ("test_accuracy", None)):
+    for key, value in (
+        ("num_forwards", 61),
+        ("test_accuracy", 0.75),
+        ("status", "diverged"),
+        ("test_accuracy", None),
+    ):
         assert not equal(some_record, some_record | {key: value}, bitwise=False)

@@ -49,7 +49,8 @@ class Kill(BaseException):
 
 
 class Net(Lines):
-    """Two layers of a plane's separation, in any precision; one parameter is used outside its owner."""
+    """Two layers of a plane's separation, in any precision; one parameter is used outside its
+    owner."""
 
     def __init__(self, dtype: torch.dtype) -> None:
         super().__init__()
@@ -75,29 +76,52 @@ def nodes() -> dict[str, dict[str, Any]]:
     """Every optimizer's configuration."""
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        return {name: resolve(compose("config", overrides=[f"optimizer={name}"]))["optimizer"] for name in OPTIMIZERS}
+        return {
+            name: resolve(compose("config", overrides=[f"optimizer={name}"]))["optimizer"]
+            for name in OPTIMIZERS
+        }
 
 
-def make_runner(folder: Path, node: dict[str, Any], dtype: torch.dtype, kind: str, **protocol: Any) -> Runner:
+def make_runner(
+    folder: Path, node: dict[str, Any], dtype: torch.dtype, kind: str, **protocol: Any
+) -> Runner:
     """A part of a run: from the checkpoint in `folder`, or from the beginning."""
     model: Any = Net(dtype)
     rate = {"lr": 0.05} if "lr" in node else {"algorithm": {**node["algorithm"], "lr": 0.05}}
     node = node | rate | ({"eps": 1e-2} if "eps" in node else {})
-    optimizer = instantiate(node, _convert_="all")(list(model.module.parameters()), module=model.module)
+    optimizer = instantiate(node, _convert_="all")(
+        list(model.module.parameters()), module=model.module
+    )
     facts = {"fingerprint": weights_fingerprint(model.module)}
     parts = Parts(model, optimizer, points(64, 0), points(32, 1), points(32, 2), {}, facts)
-    checkpoints = (Checkpoints(folder, "s", parts) if kind == "full"
-                   else LightCheckpoints(folder, "s", parts, node, writes=True))  # fmt: skip
+    checkpoints = (
+        Checkpoints(folder, "s", parts)
+        if kind == "full"
+        else LightCheckpoints(folder, "s", parts, node, writes=True)
+    )
     found = checkpoints.load()
     plain = {
-        "num_steps": 14, "max_forwards": None, "batch_size": 8, "eval_every": 4, "patience": None,
-        "lr_schedule": "linear", "max_eval_examples": None, "eval_max_tokens": 64, "checkpoint_every": 3,
+        "num_steps": 14,
+        "max_forwards": None,
+        "batch_size": 8,
+        "eval_every": 4,
+        "patience": None,
+        "lr_schedule": "linear",
+        "max_eval_examples": None,
+        "eval_max_tokens": 64,
+        "checkpoint_every": 3,
         "on_nonfinite": "stop",
-    }  # fmt: skip
+    }
     runner = Runner(
-        parts, Protocol(**(plain | protocol)), seed=0, tracker=NoTracker(), signals=Signals(), log_every=5,
-        progress="never", checkpoints=checkpoints,
-    )  # fmt: skip
+        parts,
+        Protocol(**(plain | protocol)),
+        seed=0,
+        tracker=NoTracker(),
+        signals=Signals(),
+        log_every=5,
+        progress="never",
+        checkpoints=checkpoints,
+    )
     if found:
         runner.resume(*found)
     else:
@@ -112,13 +136,19 @@ def outcome(runner: Runner) -> dict[str, Any]:
     tensors: dict[str, Tensor] = {}
     state = pack(runner.optimizer.state_dict(), tensors)
     return {
-        "weights": weights_fingerprint(runner.parts.model.module), "curve": curve, "state": state,
-        "tensors": {name: tensor.tolist() for name, tensor in tensors.items()}, "steps": result.num_steps,
-        "forwards": runner.optimizer.num_forwards, "backwards": runner.optimizer.num_backwards,
-        "best": (result.best_step, result.validation_accuracy), "stale": result.num_stale,
-        "scores": (result.zero_shot_accuracy, result.test_accuracy), "warnings": runner.guards.warnings,
+        "weights": weights_fingerprint(runner.parts.model.module),
+        "curve": curve,
+        "state": state,
+        "tensors": {name: tensor.tolist() for name, tensor in tensors.items()},
+        "steps": result.num_steps,
+        "forwards": runner.optimizer.num_forwards,
+        "backwards": runner.optimizer.num_backwards,
+        "best": (result.best_step, result.validation_accuracy),
+        "stale": result.num_stale,
+        "scores": (result.zero_shot_accuracy, result.test_accuracy),
+        "warnings": runner.guards.warnings,
         "step_count": len(runner.meters.step_ms),
-    }  # fmt: skip
+    }
 
 
 def break_after(runner: Runner, steps: int, stop: BaseException) -> None:
@@ -136,7 +166,9 @@ def break_after(runner: Runner, steps: int, stop: BaseException) -> None:
 @pytest.mark.parametrize("kind", ["full", "trajectory"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["fp32", "bf16"])
 @pytest.mark.parametrize("name", OPTIMIZERS)
-def test_stopped_at_every_border_of_steps(tmp_path: Path, nodes: Any, name: str, dtype: torch.dtype, kind: str):
+def test_stopped_at_every_border_of_steps(
+    tmp_path: Path, nodes: Any, name: str, dtype: torch.dtype, kind: str
+):
     if "algorithm" in nodes[name] and kind == "trajectory":
         with pytest.raises(BszoError, match="follows true gradients"):
             make_runner(tmp_path, nodes[name], dtype, kind)
@@ -166,12 +198,22 @@ def test_stopped_at_every_border_of_steps(tmp_path: Path, nodes: Any, name: str,
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["fp32", "bf16"])
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_killed_at_twenty_moments(tmp_path: Path, nodes: Any, name: str, dtype: torch.dtype):
-    """Anywhere between the model's making and the record: in a step, an evaluation, a checkpoint's write."""
+    """Anywhere between the model's making and the record: in a step, an evaluation, a checkpoint's
+    write."""
     kind = "trajectory" if dtype == torch.bfloat16 and "algorithm" not in nodes[name] else "full"
-    tqdm.set_lock(threading.RLock())  # its own is shared by forks: one that dies with it would hold it for ever
+    # its own is shared by forks: one that dies with it would hold it for ever
+    tqdm.set_lock(threading.RLock())
 
     def part(folder: str) -> Runner:
-        runner = make_runner(tmp_path / folder, nodes[name], dtype, kind, num_steps=6, checkpoint_every=2, eval_every=3)
+        runner = make_runner(
+            tmp_path / folder,
+            nodes[name],
+            dtype,
+            kind,
+            num_steps=6,
+            checkpoint_every=2,
+            eval_every=3,
+        )
         runner.run()
         return runner
 
@@ -182,7 +224,9 @@ def test_killed_at_twenty_moments(tmp_path: Path, nodes: Any, name: str, dtype: 
         assert outcome(part(str(i))) == expected
 
 
-def test_stopped_while_it_evaluates_or_scores(tmp_path: Path, nodes: Any, monkeypatch: pytest.MonkeyPatch):
+def test_stopped_while_it_evaluates_or_scores(
+    tmp_path: Path, nodes: Any, monkeypatch: pytest.MonkeyPatch
+):
     whole = make_runner(tmp_path / "whole", nodes["bszo"], torch.float32, "full", patience=2)
     calls = 0
     logits = Net.logits
@@ -212,7 +256,9 @@ def test_clocks_add_up_over_the_parts(tmp_path: Path, nodes: Any):
     spent = []
     for _ in range(3):
         runner = make_runner(tmp_path, nodes["mezo"], torch.float32, "full")
-        assert [runner.meters.train_seconds, runner.meters.evaluation_seconds] == (spent[-1] if spent else [0, 0])
+        assert [runner.meters.train_seconds, runner.meters.evaluation_seconds] == (
+            spent[-1] if spent else [0, 0]
+        )
         break_after(runner, 4, KeyboardInterrupt("SIGUSR1"))
         with pytest.raises(KeyboardInterrupt):
             runner.run()
@@ -237,7 +283,9 @@ def test_a_second_ctrl_c_within_a_step_saves_no_half_step(tmp_path: Path, nodes:
     assert not list(tmp_path.glob("*.safetensors"))
 
 
-def test_a_pre_emption_s_second_signal_does_not_stop_the_save(tmp_path: Path, nodes: Any, monkeypatch: Any):
+def test_a_pre_emption_s_second_signal_does_not_stop_the_save(
+    tmp_path: Path, nodes: Any, monkeypatch: Any
+):
     runner = make_runner(tmp_path, nodes["mezo"], torch.float32, "full", checkpoint_every=None)
     step, sync = runner.optimizer.step, files._sync
 
@@ -278,7 +326,11 @@ def damage(path: Path, how: str) -> None:
     content = bytearray(path.read_bytes())
     if how == "flip":
         content[-1] ^= 1
-    path.write_bytes({"cut": content[: len(content) // 2], "empty": b"", "text": b"{}", "flip": bytes(content)}[how])
+    path.write_bytes(
+        {"cut": content[: len(content) // 2], "empty": b"", "text": b"{}", "flip": bytes(content)}[
+            how
+        ]
+    )
 
 
 def test_two_are_kept_and_the_best_apart(tmp_path: Path, stopped: Callable[..., Runner]):
@@ -290,8 +342,9 @@ def test_two_are_kept_and_the_best_apart(tmp_path: Path, stopped: Callable[..., 
 
 @pytest.mark.parametrize("how", ["flip", "cut", "empty", "text"])
 @pytest.mark.parametrize("number", [1, 2])
-def test_a_damaged_checkpoint_falls_back(tmp_path: Path, nodes: Any, stopped: Callable[..., Runner], caplog: Any,
-                                         how: str, number: int):  # fmt: skip
+def test_a_damaged_checkpoint_falls_back(
+    tmp_path: Path, nodes: Any, stopped: Callable[..., Runner], caplog: Any, how: str, number: int
+):
     whole = make_runner(tmp_path / "whole", nodes["mezo-adam"], torch.bfloat16, "full")
     whole.run()
     stopped()
@@ -322,7 +375,9 @@ def test_damaged_best_parameters_are_written_again(tmp_path: Path, nodes: Any):
     assert killed() == 5
 
 
-def test_a_damaged_trajectory_falls_back(tmp_path: Path, nodes: Any, stopped: Callable[..., Runner], caplog: Any):
+def test_a_damaged_trajectory_falls_back(
+    tmp_path: Path, nodes: Any, stopped: Callable[..., Runner], caplog: Any
+):
     whole = make_runner(tmp_path / "whole", nodes["mezo-adam"], torch.bfloat16, "trajectory")
     whole.run()
     stopped("trajectory")
@@ -340,14 +395,21 @@ def test_a_light_checkpoint_is_light(tmp_path: Path, stopped: Callable[..., Runn
     assert all(b"parameter." not in path.read_bytes() for path in (tmp_path / "run").iterdir())
 
 
-def test_another_run_s_checkpoint_is_refused(tmp_path: Path, stopped: Callable[..., Runner], caplog: Any):
+def test_another_run_s_checkpoint_is_refused(
+    tmp_path: Path, stopped: Callable[..., Runner], caplog: Any
+):
     runner = stopped()
     assert Checkpoints(tmp_path / "run", "other", runner.parts).load() is None
     assert "of run s" in caplog.text
 
 
 def test_no_pickle_and_types_come_back():
-    value = {0: {"step": torch.tensor(3.0), "betas": (0.9, float("inf"))}, "seed": 2**70, "none": None, "list": [True]}
+    value = {
+        0: {"step": torch.tensor(3.0), "betas": (0.9, float("inf"))},
+        "seed": 2**70,
+        "none": None,
+        "list": [True],
+    }
     tensors: dict[str, Tensor] = {}
     back = unpack(pack(value, tensors), tensors)
     assert back == value and type(back[0]["betas"]) is tuple and type(back["list"][0]) is bool
@@ -356,7 +418,9 @@ def test_no_pickle_and_types_come_back():
 
 
 @pytest.mark.parametrize("call", range(1, 9))
-def test_a_full_disk_is_one_line_and_leaves_what_was_there(tmp_path: Path, nodes: Any, monkeypatch: Any, call: int):
+def test_a_full_disk_is_one_line_and_leaves_what_was_there(
+    tmp_path: Path, nodes: Any, monkeypatch: Any, call: int
+):
     runner = make_runner(tmp_path, nodes["mezo"], torch.float32, "full")
     calls, sync = 0, files._sync
 
@@ -368,7 +432,9 @@ def test_a_full_disk_is_one_line_and_leaves_what_was_there(tmp_path: Path, nodes
         sync(path)
 
     monkeypatch.setattr(files, "_sync", full)
-    with pytest.raises(CheckpointError, match=r"cannot be written \(No space left on device\)") as caught:
+    with pytest.raises(
+        CheckpointError, match=r"cannot be written \(No space left on device\)"
+    ) as caught:
         runner.run()
     assert "\n" not in str(caught.value)
     assert not list(tmp_path.glob(".*"))
@@ -397,17 +463,30 @@ def checkpoints(results: Path) -> list[Path]:
     return sorted(results.glob("checkpoints/*/step-*.safetensors"))
 
 
-@pytest.mark.parametrize("chosen", [
-    ("bszo", "fp32", "full"), ("bszo", "bf16", "trajectory"), ("mezo-adam", "bf16", "full"), ("adamw", "fp32", "full"),
-])  # fmt: skip
-def test_killed_at_random_moments(tmp_path: Path, model: Path, processes: Processes, chosen: tuple[str, str, str],
-                                  monkeypatch: pytest.MonkeyPatch):  # fmt: skip
+@pytest.mark.parametrize(
+    "chosen",
+    [
+        ("bszo", "fp32", "full"),
+        ("bszo", "bf16", "trajectory"),
+        ("mezo-adam", "bf16", "full"),
+        ("adamw", "fp32", "full"),
+    ],
+)
+def test_killed_at_random_moments(
+    tmp_path: Path,
+    model: Path,
+    processes: Processes,
+    chosen: tuple[str, str, str],
+    monkeypatch: pytest.MonkeyPatch,
+):
     name, precision, kind = chosen
     rate = "optimizer.algorithm.lr=1e-2" if name == "adamw" else LOUD[0]
     overrides = [f"optimizer={name}", f"precision={precision}", rate]
     train, calls = Runner._train, []
     with monkeypatch.context() as patch:
-        patch.setattr(Runner, "_train", lambda self, bar: calls.append(profiled(lambda: train(self, bar))))
+        patch.setattr(
+            Runner, "_train", lambda self, bar: calls.append(profiled(lambda: train(self, bar)))
+        )
         whole, weights = run_here(configuration(model, tmp_path / "whole", *overrides))
     config = configuration(model, tmp_path / "killed", *overrides, f"checkpoint={kind}")
     moments = random.Random(f"{name} {precision}")
@@ -425,7 +504,8 @@ def test_killed_at_random_moments(tmp_path: Path, model: Path, processes: Proces
 
 def test_killed_before_it_trains(tmp_path: Path, model: Path, processes: Processes):
     config = configuration(model, tmp_path, "optimizer=mezo")
-    process = processes.start(config, die_at=1, until="begin")  # rows and model are read, nothing is written
+    # rows and model are read, nothing is written
+    process = processes.start(config, die_at=1, until="begin")
     process.join(PATIENCE)
     assert process.exitcode == -signal.SIGKILL
     record, _ = processes.finish(config)
@@ -440,8 +520,11 @@ def hizoo(tmp_path_factory: pytest.TempPathFactory, model: Path) -> tuple[dict[s
 
 
 @pytest.mark.parametrize("die_at", [4, 5, 6, 7])
-def test_killed_inside_a_checkpoint_write(tmp_path: Path, model: Path, processes: Processes, hizoo: Any, die_at: int):
-    """At the sync before a rename (odd) and at the one after it; of the best parameters (5, 6) and of the state."""
+def test_killed_inside_a_checkpoint_write(
+    tmp_path: Path, model: Path, processes: Processes, hizoo: Any, die_at: int
+):
+    """At the sync before a rename (odd) and at the one after it; of the best parameters (5, 6) and
+    of the state."""
     config = configuration(model, tmp_path / "run", "optimizer=hizoo", "precision=bf16", *LOUD)
     process = processes.start(config, die_at=die_at)
     process.join(PATIENCE)
@@ -454,8 +537,9 @@ def test_killed_inside_a_checkpoint_write(tmp_path: Path, model: Path, processes
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1])
-def test_a_signal_saves_and_the_same_command_goes_on(tmp_path: Path, model: Path, processes: Processes,
-                                                     number: signal.Signals):  # fmt: skip
+def test_a_signal_saves_and_the_same_command_goes_on(
+    tmp_path: Path, model: Path, processes: Processes, number: signal.Signals
+):
     whole, expected = run_here(configuration(model, tmp_path / "whole", "optimizer=bszo", *LOUD))
     config = configuration(model, tmp_path / "run", "optimizer=bszo", *LOUD)
     process = processes.start(config, slow_seconds=0.05)
@@ -479,11 +563,17 @@ def test_checkpoints_move_no_signature(tmp_path: Path, model: Path):
     def signature(*overrides: str) -> str:
         return Session(configuration(model, tmp_path, *overrides), {}, []).signature
 
-    assert signature() == signature("protocol.checkpoint_every=null") == signature("checkpoint=trajectory")
+    assert (
+        signature()
+        == signature("protocol.checkpoint_every=null")
+        == signature("checkpoint=trajectory")
+    )
     assert signature() != signature("protocol.on_nonfinite=skip")
 
 
-def test_w_and_b_goes_on_with_the_same_run(tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch):
+def test_w_and_b_goes_on_with_the_same_run(
+    tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch
+):
     made: list[Any] = []
 
     class Tracker(NoTracker):
@@ -515,28 +605,49 @@ def test_w_and_b_itself_takes_the_id(tmp_path: Path, monkeypatch: pytest.MonkeyP
     ids = []
     for _ in range(2):
         run_id = ids[-1] if ids else None
-        tracker = WandbTracker(mode="offline", project="x", folder=tmp_path, name="n", config={}, run_id=run_id)
+        tracker = WandbTracker(
+            mode="offline", project="x", folder=tmp_path, name="n", config={}, run_id=run_id
+        )
         tracker.log({"loss": 1.0}, 1)
         tracker.finish({}, ok=False)
         ids.append(tracker.run_id)
     assert ids[0] is not None and ids[0] == ids[1]
 
 
-def test_a_full_disk_at_the_record_is_one_line(tmp_path: Path, cli: Cli, model: Path, monkeypatch: Any):
+def test_a_full_disk_at_the_record_is_one_line(
+    tmp_path: Path, cli: Cli, model: Path, monkeypatch: Any
+):
     def full(path: Path) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(files, "_sync", full)
     done = cli(*_arguments(model, tmp_path), "protocol.checkpoint_every=null")
     assert done.code == 1
-    said = [line for line in done.err.splitlines() if "cannot be written (No space left on device)" in line]
+    said = [
+        line
+        for line in done.err.splitlines()
+        if "cannot be written (No space left on device)" in line
+    ]
     assert len(said) == 1 and "Traceback" not in done.err
     assert not list((tmp_path / "runs").iterdir())
 
 
 def _arguments(model: Path, results: Path) -> list[str]:
-    small = ["task.num_train=16", "task.num_validation=8", "data.num_train=32", "data.num_test=8", "optimizer=mezo"]
-    return ["model=local", f"model.path={model}", f"paths.results={results}", "tracker=none", "protocol=smoke", *small]
+    small = [
+        "task.num_train=16",
+        "task.num_validation=8",
+        "data.num_train=32",
+        "data.num_test=8",
+        "optimizer=mezo",
+    ]
+    return [
+        "model=local",
+        f"model.path={model}",
+        f"paths.results={results}",
+        "tracker=none",
+        "protocol=smoke",
+        *small,
+    ]
 
 
 def test_a_folder_that_is_none_is_one_line(tmp_path: Path, cli: Cli, model: Path):
@@ -547,7 +658,9 @@ def test_a_folder_that_is_none_is_one_line(tmp_path: Path, cli: Cli, model: Path
 
 
 @pytest.mark.parametrize("what", ["results", "runs"])
-def test_a_read_only_folder_is_one_line_and_nothing_runs(tmp_path: Path, cli: Cli, model: Path, what: str):
+def test_a_read_only_folder_is_one_line_and_nothing_runs(
+    tmp_path: Path, cli: Cli, model: Path, what: str
+):
     if os.geteuid() == 0:
         pytest.skip("root may write in a read-only folder")
     folder = tmp_path / "results" / ("runs" if what == "runs" else "")
@@ -556,7 +669,10 @@ def test_a_read_only_folder_is_one_line_and_nothing_runs(tmp_path: Path, cli: Cl
     done = cli(*_arguments(model, tmp_path / "results"))
     folder.chmod(stat.S_IRWXU)
     assert done.code == 1
-    assert len(done.err.strip().splitlines()) == 1 and "cannot be written (Permission denied)" in done.err
+    assert (
+        len(done.err.strip().splitlines()) == 1
+        and "cannot be written (Permission denied)" in done.err
+    )
     assert not list((tmp_path / "results").rglob("*.json"))
 
 
@@ -564,4 +680,5 @@ def test_parameters_used_outside_their_owner_cost_one_pass_in_all(tmp_path: Path
     whole = make_runner(tmp_path, nodes["mezo"], torch.float32, "full")
     whole.run()
     assert isinstance(whole.optimizer, bszo.MeZO)
-    assert whole.optimizer.num_forwards == 2 * 14 + 1  # streaming found b's weights in its first pass and repeated it
+    # streaming found b's weights in its first pass and repeated it
+    assert whole.optimizer.num_forwards == 2 * 14 + 1

@@ -28,22 +28,33 @@ MEASURED = ("train_seconds", "evaluation_seconds", "step_ms", "peak_memory_bytes
 
 def numbers(record: dict[str, Any]) -> dict[str, Any]:
     plain = {key: value for key, value in record.items() if key not in MEASURED}
-    plain["curve"] = [{k: v for k, v in point.items() if k not in MEASURED} for point in record["curve"]]
+    plain["curve"] = [
+        {k: v for k, v in point.items() if k not in MEASURED} for point in record["curve"]
+    ]
     return plain
 
 
 @pytest.mark.parametrize(
     ("argument", "says"),
     [
-        ("optimizer=bsz", "optimizer=bsz: no such choice; choose one of adamw, bszo, .*did you mean bszo"),
+        (
+            "optimizer=bsz",
+            "optimizer=bsz: no such choice; choose one of adamw, bszo, .*did you mean bszo",
+        ),
         ("optimizer=null", "optimizer=null: no such choice; choose one of adamw"),
         ("task=3", "task=3: no such choice; choose one of boolq"),
         ("seed=${nope}", "seed: Interpolation key 'nope' not found"),
         ("optimiser=bszo", "optimiser: no such key; .*did you mean optimizer"),
         ("optimizer.lrr=1", "optimizer.lrr: no such key; .*did you mean lr"),
         ("+optimizer.lrr=1", "optimizer.lrr: no such key; .*did you mean lr"),
-        ("optimizer.window=8", "optimizer.window: no such key; choose .*; optimizer=mezo-adam-history takes it"),
-        ("+optimizer.window=8", "optimizer.window: no such key; choose .*; optimizer=mezo-adam-history takes it"),
+        (
+            "optimizer.window=8",
+            "optimizer.window: no such key; choose .*; optimizer=mezo-adam-history takes it",
+        ),
+        (
+            "+optimizer.window=8",
+            "optimizer.window: no such key; choose .*; optimizer=mezo-adam-history takes it",
+        ),
         ("protocol.num_stepz=3", "protocol.num_stepz: no such key; .*did you mean num_steps"),
         ("protocol.num_steps=abc", "protocol.num_steps='abc': should be a valid integer"),
         ("optimizer.k=2.5", "optimizer.k=2.5: should be a valid integer"),
@@ -52,10 +63,16 @@ def numbers(record: dict[str, Any]) -> dict[str, Any]:
         ("optimizer._target_=os.system", "optimizer._target_='os.system': only bszo"),
         ("tuning=adapter", "tuning=adapter: no such choice; choose one of full"),
         ("model=local", "model.path: needs a value"),
-        ("model=/some/where", "model=/some/where: no such choice; a folder: model=local model.path=/some/where"),
+        (
+            "model=/some/where",
+            "model=/some/where: no such choice; a folder: model=local model.path=/some/where",
+        ),
         ("seed=0,1", "'seed=0,1': several values are a sweep, which needs --multirun"),
         ("-protocol=smoke", "-protocol=smoke: an override has no dash: protocol=smoke"),
-        ("model.device_map=foo", "model.device_map=foo: must be one of auto, balanced, .*, or {module: device}"),
+        (
+            "model.device_map=foo",
+            "model.device_map=foo: must be one of auto, balanced, .*, or {module: device}",
+        ),
         ("seed", "seed: not of the form key=value"),
         ("optimizer.k=0", "optimizer.k=0: at least 1"),
         ("directions.sparsity=1.0", r"directions.sparsity=1.0: .* in \[0, 1\)"),
@@ -67,7 +84,9 @@ def numbers(record: dict[str, Any]) -> dict[str, Any]:
         ("data=local", "data.root is not set"),
     ],
 )
-def test_a_wrong_argument_is_one_line(cli: Cli, runs: Runs, tmp_path: Path, argument: str, says: str):
+def test_a_wrong_argument_is_one_line(
+    cli: Cli, runs: Runs, tmp_path: Path, argument: str, says: str
+):
     done = cli(f"paths.results={tmp_path}", "protocol=smoke", "tracker=none", argument)
     assert done.code == 1
     lines = done.err.strip().splitlines()
@@ -77,13 +96,23 @@ def test_a_wrong_argument_is_one_line(cli: Cli, runs: Runs, tmp_path: Path, argu
 
 
 def test_a_wrong_argument_in_a_process_of_its_own(tmp_path: Path):
-    command = [sys.executable, "-m", "experiments.run", "optimizer=bsz", f"paths.results={tmp_path}"]
+    command = [
+        sys.executable,
+        "-m",
+        "experiments.run",
+        "optimizer=bsz",
+        f"paths.results={tmp_path}",
+    ]
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 1
     assert done.stdout == ""
     assert len(done.stderr.splitlines()) == 1
     shown = subprocess.run(
-        command, capture_output=True, text=True, cwd=ROOT, env=os.environ | {"HYDRA_FULL_ERROR": "1"}
+        command,
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        env=os.environ | {"HYDRA_FULL_ERROR": "1"},
     )
     assert shown.returncode == 1
     assert "Traceback" in shown.stderr
@@ -95,7 +124,13 @@ def test_a_wrong_argument_in_a_process_of_its_own(tmp_path: Path):
 def test_two_tasks_from_end_to_end(
     cli: Cli, runs: Runs, tmp_path: Path, model: str, task: str, optimizer: str
 ):
-    arguments = [f"model={model}", f"task={task}", f"optimizer={optimizer}", "protocol=smoke", "tracker=none"]
+    arguments = [
+        f"model={model}",
+        f"task={task}",
+        f"optimizer={optimizer}",
+        "protocol=smoke",
+        "tracker=none",
+    ]
     done = cli(f"paths.results={tmp_path}", *arguments)
     assert done.code == 0, done.err
     (record,) = runs()
@@ -104,7 +139,8 @@ def test_two_tasks_from_end_to_end(
     assert record["num_forwards"] == 4 * {"bszo": 3, "lozo": 2}[optimizer]
     assert 0 <= record["zero_shot_accuracy"] <= 1 and 0 <= record["test_accuracy"] <= 1
     assert record["peak_memory_bytes"] > 0 and record["peak_memory_kind"] == "resident_set"
-    assert record["data"]["num_examples"]["test"] == 16  # protocol.max_eval_examples, which is signed
+    # protocol.max_eval_examples, which is signed
+    assert record["data"]["num_examples"]["test"] == 16
     assert record["signature"] == records.signature(record["config"])
     assert record["choices"]["task"] == task and record["choices"]["model"] == model
     assert set(record["config"]).isdisjoint(records.NOT_SCIENTIFIC)
@@ -123,14 +159,25 @@ def test_two_tasks_from_end_to_end(
 
 def test_a_sweep_goes_on_past_a_failed_run(cli: Cli, runs: Runs, tmp_path: Path):
     done = cli(
-        "--multirun", f"paths.results={tmp_path}", "protocol=smoke", "tracker=none", "optimizer=mezo",
-        "optimizer.lr=3e38,1e-4", "seed=0,1",
-    )  # fmt: skip
+        "--multirun",
+        f"paths.results={tmp_path}",
+        "protocol=smoke",
+        "tracker=none",
+        "optimizer=mezo",
+        "optimizer.lr=3e38,1e-4",
+        "seed=0,1",
+    )
     assert done.code == 3
     status = [
-        (record["config"]["optimizer"]["lr"], record["config"]["seed"], record["status"]) for record in runs()
+        (record["config"]["optimizer"]["lr"], record["config"]["seed"], record["status"])
+        for record in runs()
     ]
-    assert sorted(status) == [(1e-4, 0, "ok"), (1e-4, 1, "ok"), (3e38, 0, "diverged"), (3e38, 1, "diverged")]
+    assert sorted(status) == [
+        (1e-4, 0, "ok"),
+        (1e-4, 1, "ok"),
+        (3e38, 0, "diverged"),
+        (3e38, 1, "diverged"),
+    ]
     failed = next(record for record in runs() if record["status"] == "diverged")
     assert failed["test_accuracy"] is None
     assert failed["reason"]
@@ -142,18 +189,28 @@ def test_wandb_writes_offline_below_results(
 ):
     monkeypatch.delenv("WANDB_API_KEY", raising=False)
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    done = cli(f"paths.results={tmp_path}", "protocol=smoke", "tracker=wandb", "tracker.log_every=1")
+    done = cli(
+        f"paths.results={tmp_path}", "protocol=smoke", "tracker=wandb", "tracker.log_every=1"
+    )
     assert done.code == 0, done.err
     assert len(runs()) == 1
     (log,) = (tmp_path / "wandb").glob("offline-run-*/*.wandb")
-    keys = (b"validation_accuracy", b"sigma_e", b"gain", b"step_ms", b"num_forwards", b"peak_memory_bytes")
+    keys = (
+        b"validation_accuracy",
+        b"sigma_e",
+        b"gain",
+        b"step_ms",
+        b"num_forwards",
+        b"peak_memory_bytes",
+    )
     # W&B's own process writes the file, shortly after the run has ended
     wait_for(lambda: all(key in log.read_bytes() for key in keys))
     content = log.read_bytes()
     assert [key for key in keys if key not in content] == []
     assert str(tmp_path).encode() not in content
     host = platform.node().encode()
-    assert len(host) < 5 or host not in content  # a shorter name stands in any binary file by chance
+    # a shorter name stands in any binary file by chance
+    assert len(host) < 5 or host not in content
 
 
 def test_an_earlier_record_that_is_damaged_is_said(cli: Cli, tmp_path: Path):
@@ -168,9 +225,16 @@ def test_an_earlier_record_that_is_damaged_is_said(cli: Cli, tmp_path: Path):
 
 def test_interrupt_writes_a_record(tmp_path: Path):
     command = [
-        sys.executable, "-m", "experiments.run", "protocol=mini", "protocol.num_steps=100000", "optimizer=mezo",
-        "tracker=none", "protocol.max_eval_examples=16", f"paths.results={tmp_path}",
-    ]  # fmt: skip
+        sys.executable,
+        "-m",
+        "experiments.run",
+        "protocol=mini",
+        "protocol.num_steps=100000",
+        "optimizer=mezo",
+        "tracker=none",
+        "protocol.max_eval_examples=16",
+        f"paths.results={tmp_path}",
+    ]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=ROOT)
     assert process.stderr is not None
     for line in process.stderr:
@@ -202,7 +266,9 @@ def test_a_crash_has_a_record_and_a_traceback(
     assert record["reason"] == "ZeroDivisionError: in .../secret.txt"
 
 
-@pytest.mark.parametrize("message", ["CUDA out of memory", "DefaultCPUAllocator: can't allocate memory"])
+@pytest.mark.parametrize(
+    "message", ["CUDA out of memory", "DefaultCPUAllocator: can't allocate memory"]
+)
 def test_out_of_memory_is_a_status(
     cli: Cli, runs: Runs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, message: str
 ):
@@ -216,18 +282,30 @@ def test_out_of_memory_is_a_status(
     assert (record["status"], record["reason"]) == ("out_of_memory", message)
 
 
-SMALL = ("task.num_train=32", "task.num_validation=8")  # encoding a thousand rows is most of such a run
+# encoding a thousand rows is most of such a run
+SMALL = ("task.num_train=32", "task.num_validation=8")
 MODELS = ("roberta-mini", "opt-mini", "stories260k-llama", "babyllama-char-1m")
 
 
 @pytest.mark.parametrize("task", ["sst2", "rte", "cb", "copa", "wic", "wsc", "trec", "boolq"])
 @pytest.mark.parametrize("model", MODELS)
-def test_real_models_on_real_rows(cli: Cli, runs: Runs, tmp_path: Path, shared: Path, model: str, task: str):
+def test_real_models_on_real_rows(
+    cli: Cli, runs: Runs, tmp_path: Path, shared: Path, model: str, task: str
+):
     done = cli(
-        f"paths.results={tmp_path}", "tracker=none", "protocol=smoke", "protocol.num_steps=2", "optimizer=mezo",
-        "model=local", f"model.path={shared / 'models' / model}", "data=local", f"data.root={shared / 'data'}",
-        f"task={task}", "protocol.max_eval_examples=8", *([] if task == "sst2" else SMALL),
-    )  # fmt: skip
+        f"paths.results={tmp_path}",
+        "tracker=none",
+        "protocol=smoke",
+        "protocol.num_steps=2",
+        "optimizer=mezo",
+        "model=local",
+        f"model.path={shared / 'models' / model}",
+        "data=local",
+        f"data.root={shared / 'data'}",
+        f"task={task}",
+        "protocol.max_eval_examples=8",
+        *([] if task == "sst2" else SMALL),
+    )
     assert done.code == 0, done.err
     (record,) = runs()
     assert record["status"] == "ok"

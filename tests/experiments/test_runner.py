@@ -102,8 +102,11 @@ def test_the_validation_loss_is_that_of_all_rows_at_the_point_s_parameters(bench
     assert runner.result.curve[-1]["validation_loss"] < start
 
 
-def test_patience_counts_evaluations_without_a_better_one(bench: Bench, monkeypatch: pytest.MonkeyPatch):
-    scores = iter([0.1, 0.1, 0.5, 0.5, 0.4, 0.5, 0.9])  # test, validation zero-shot, then evaluations
+def test_patience_counts_evaluations_without_a_better_one(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+):
+    # test, validation zero-shot, then evaluations
+    scores = iter([0.1, 0.1, 0.5, 0.5, 0.4, 0.5, 0.9])
     monkeypatch.setattr("experiments.runner.evaluate", lambda *_: Score(next(scores), 1.0))
     runner = bench.runner(MEZO, num_steps=1000, patience=2)
     runner.run()
@@ -183,7 +186,8 @@ def test_meters_keep_the_clocks_apart(bench: Bench):
     runner.run()
     meters = runner.meters
     assert meters.peak_memory_kind == "resident_set"
-    assert meters.peak_memory_bytes is not None and meters.peak_memory_bytes > 50e6  # torch alone is more
+    # torch alone is more
+    assert meters.peak_memory_bytes is not None and meters.peak_memory_bytes > 50e6
     assert len(meters.step_ms) == 40
     assert meters.train_seconds >= sum(meters.step_ms) / 1000 > 0
     assert meters.evaluation_seconds > 0

@@ -27,7 +27,8 @@ def test_a_case_is_flat_and_exact(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert (case["steps"], case["drift_at_lr_0"], case["files"][0]) == (40, 0.0, case["files"][1])
     assert report["steps"] == 40 and len(report["provenance"]["commit"]) == 40
     assert code == bool(case["problems"])
-    assert not [problem for problem in case["problems"] if "resident" not in problem]  # 40 steps are no warm-up
+    # 40 steps are no warm-up
+    assert not [problem for problem in case["problems"] if "resident" not in problem]
     assert "bszo" in capsys.readouterr().out
 
 
@@ -64,7 +65,9 @@ def test_what_grows_or_drifts_is_said(bytes_, files, tensors, drift, says):
         ({"versions": {"torch": "2"}}, {}, False),
     ],
 )
-def test_cases_of_the_same_commit_are_kept(tmp_path: Path, there: dict[str, Any], here: dict[str, Any], holds: bool):
+def test_cases_of_the_same_commit_are_kept(
+    tmp_path: Path, there: dict[str, Any], here: dict[str, Any], holds: bool
+):
     path, cases = tmp_path / "x.json", {"bszo fp32": {"steps": 3}}
     assert soak.kept(path, {"steps": 3, "provenance": CLEAN}) == {}
     path.write_text(json.dumps({"steps": 3, "provenance": CLEAN | there, "cases": cases}))
@@ -74,7 +77,10 @@ def test_cases_of_the_same_commit_are_kept(tmp_path: Path, there: dict[str, Any]
 
 def test_what_is_kept_is_not_run_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(soak, "kept", lambda path, facts: {"bszo bf16": {"problems": ["old"]}})
-    assert soak.main(["--methods", "bszo", "--precisions", "bf16", "--out", str(tmp_path / "x.json")]) == 1
+    assert (
+        soak.main(["--methods", "bszo", "--precisions", "bf16", "--out", str(tmp_path / "x.json")])
+        == 1
+    )
     assert not (tmp_path / "x.json").exists()
 
 

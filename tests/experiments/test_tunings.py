@@ -1,4 +1,5 @@
-"""What trains, from the command line to the record: every scheme, zero-shot, in-context, and what is refused."""
+"""What trains, from the command line to the record: every scheme, zero-shot, in-context, and what
+is refused."""
 
 import json
 from collections.abc import Callable
@@ -22,23 +23,41 @@ from tests.experiments.conftest import Cli
 from tests.experiments.runs import configuration
 
 SMALL = (
-    "data=mini", "data.num_train=40", "data.num_test=12", "task.num_train=16", "task.num_validation=12",
-    "tracker=none", "tracker.progress=never", "protocol=smoke", "device=cpu",
-)  # fmt: skip
+    "data=mini",
+    "data.num_train=40",
+    "data.num_test=12",
+    "task.num_train=16",
+    "task.num_validation=12",
+    "tracker=none",
+    "tracker.progress=never",
+    "protocol=smoke",
+    "device=cpu",
+)
 TRAINED = {  # in tiny-mistral: 3 layers, hidden 64, 2 of 4 heads for keys and values
-    "lora": 3 * (8 * 64 + 64 * 8 + 8 * 64 + 32 * 8), "prefix": 5 * 3 * 2 * 32, "prompt": 10 * 64,
+    "lora": 3 * (8 * 64 + 64 * 8 + 8 * 64 + 32 * 8),
+    "prefix": 5 * 3 * 2 * 32,
+    "prompt": 10 * 64,
     "linear-probe": 2 * 64 + 2,
-}  # fmt: skip
+}
 EXAMPLES = [
-    Example("x:0", "the movie was", (" great", " terrible"), 1), Example("x:1", "It was", (" great", " terrible"), 0),
-]  # fmt: skip
+    Example("x:0", "the movie was", (" great", " terrible"), 1),
+    Example("x:1", "It was", (" great", " terrible"), 0),
+]
 Runs = Callable[[], list[dict[str, Any]]]
 
 
 @pytest.mark.parametrize("scheme", sorted(TRAINED))
-def test_a_run_trains_the_scheme_s_parameters_and_keeps_them(scheme: str, cli: Cli, runs: Runs, tmp_path: Path):
+def test_a_run_trains_the_scheme_s_parameters_and_keeps_them(
+    scheme: str, cli: Cli, runs: Runs, tmp_path: Path
+):
     kept = tmp_path / "kept"
-    arguments = (*SMALL, "model=tiny-mistral", f"tuning={scheme}", "optimizer=mezo", f"paths.results={tmp_path}")
+    arguments = (
+        *SMALL,
+        "model=tiny-mistral",
+        f"tuning={scheme}",
+        "optimizer=mezo",
+        f"paths.results={tmp_path}",
+    )
     assert cli(*arguments, f"checkpoint.weights={kept}").code == 0
     (record,) = runs()
     assert record["model"]["num_parameters"] == TRAINED[scheme]
@@ -48,7 +67,9 @@ def test_a_run_trains_the_scheme_s_parameters_and_keeps_them(scheme: str, cli: C
         assert (folder / "probe.safetensors").is_file()
     else:
         back = saved.load_tuned(load_model("asset:tiny-mistral", dtype="float32"), folder)
-        assert sum(p.numel() for p in back.module.parameters() if p.requires_grad) == TRAINED[scheme]
+        assert (
+            sum(p.numel() for p in back.module.parameters() if p.requires_grad) == TRAINED[scheme]
+        )
 
 
 @cache
@@ -63,23 +84,33 @@ def test_every_method_trains_every_scheme(scheme: str):
         node = optimizer_node(path.stem)
         model: Any = load_model("asset:tiny-mistral", dtype="float32")
         if scheme != "full":
-            model = ProbedModel(model, 2) if scheme == "linear-probe" else getattr(tuning, scheme)(model)
+            model = (
+                ProbedModel(model, 2)
+                if scheme == "linear-probe"
+                else getattr(tuning, scheme)(model)
+            )
         if scheme == "lora":  # the gradient of A is 0 where B is
             for parameter in model.module.parameters():
                 parameter.data += 0.01 * parameter.requires_grad
         batch = model.collate(model.encode(EXAMPLES))
         before = {name: p.detach().clone() for name, p in model.module.named_parameters()}
         if path.stem in ("hybrid", "mezo-bcd") and scheme not in ("full", "lora"):
-            with pytest.raises(ConfigError, match="no trainable parameter lies in the 3 modules of"):
+            with pytest.raises(
+                ConfigError, match="no trainable parameter lies in the 3 modules of"
+            ):
                 make_optimizer(node, model)
             continue
         optimizer: Any = make_optimizer(node, model)
         for group in optimizer.param_groups:
             group["lr"] = 1e-2
         loss = float(optimizer.step(lambda m=model, b=batch: m.loss(b)))
-        moved = {name for name, p in model.module.named_parameters() if not torch.equal(p, before[name])}
+        moved = {
+            name for name, p in model.module.named_parameters() if not torch.equal(p, before[name])
+        }
         trained = {name for name, p in model.module.named_parameters() if p.requires_grad}
-        assert moved and (moved <= trained if path.stem == "mezo-bcd" else moved == trained), path.stem
+        assert moved and (moved <= trained if path.stem == "mezo-bcd" else moved == trained), (
+            path.stem
+        )
         assert float(optimizer.step(lambda m=model, b=batch: m.loss(b))) != loss, path.stem
 
 
@@ -88,8 +119,17 @@ def test_the_log_of_a_run_builds_its_adapter_and_replays_it(
     scheme: str, cli: Cli, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ):
     made, replayed = tmp_path / "made", tmp_path / "replayed"
-    arguments = (*SMALL, "model=tiny-opt", f"tuning={scheme}", "optimizer=mezo", "optimizer.lr=1e-2", "seed=3",
-                 "checkpoint=trajectory", f"paths.results={tmp_path}", f"checkpoint.weights={made}")  # fmt: skip
+    arguments = (
+        *SMALL,
+        "model=tiny-opt",
+        f"tuning={scheme}",
+        "optimizer=mezo",
+        "optimizer.lr=1e-2",
+        "seed=3",
+        "checkpoint=trajectory",
+        f"paths.results={tmp_path}",
+        f"checkpoint.weights={made}",
+    )
     assert cli(*arguments).code == 0
     (path,) = tmp_path.glob("runs/*.json")
     record = json.loads(path.read_text())
@@ -97,11 +137,19 @@ def test_the_log_of_a_run_builds_its_adapter_and_replays_it(
     step, left = str(record["best_step"]), tmp_path / "trajectories" / f"{path.stem}.bszo"
     assert read(left).finished and len(read(left).steps) == record["num_steps"]
     assert not any((tmp_path / "checkpoints").iterdir())
-    assert replay([str(left), "--base", "asset:tiny-opt", "--to", step, "--out", str(replayed)]) == 0
+    assert (
+        replay([str(left), "--base", "asset:tiny-opt", "--to", step, "--out", str(replayed)]) == 0
+    )
     assert capfd.readouterr().err == ""
-    (file,) = replayed.glob("*model.safetensors") if scheme != "linear-probe" else replayed.glob("probe.safetensors")
+    (file,) = (
+        replayed.glob("*model.safetensors")
+        if scheme != "linear-probe"
+        else replayed.glob("probe.safetensors")
+    )
     found, wanted = load_file(file), load_file(made / record["signature"] / file.name)
-    assert found.keys() == wanted.keys() and all(torch.equal(found[name], wanted[name]) for name in found)
+    assert found.keys() == wanted.keys() and all(
+        torch.equal(found[name], wanted[name]) for name in found
+    )
 
 
 def test_what_an_earlier_run_did_not_leave_is_said(cli: Cli, tmp_path: Path):
@@ -115,24 +163,43 @@ def test_what_an_earlier_run_did_not_leave_is_said(cli: Cli, tmp_path: Path):
 def test_full_tuning_keeps_the_signature_of_its_records(tmp_path: Path):
     config = configuration(tmp_path, tmp_path)
     assert config["tuning"] == {"method": "full"}
-    assert signature(config) == signature({**config, "checkpoint": {}})  # where weights are kept moves no number
+    # where weights are kept moves no number
+    assert signature(config) == signature({**config, "checkpoint": {}})
 
 
 def test_zero_shot_and_in_context_train_nothing(cli: Cli, runs: Runs, tmp_path: Path):
     for choice in (("tuning=zero-shot",), ("tuning=in-context", "tuning.num_shots=3")):
-        extra = ("model=tiny-opt", "protocol=zero-shot", "protocol.max_eval_examples=12", f"paths.results={tmp_path}")
+        extra = (
+            "model=tiny-opt",
+            "protocol=zero-shot",
+            "protocol.max_eval_examples=12",
+            f"paths.results={tmp_path}",
+        )
         assert cli(*SMALL, *choice, *extra).code == 0
     records = runs()
     assert len(records) == 2 and len({r["signature"] for r in records}) == 2
     for record in records:
-        assert (record["num_steps"], record["num_forwards"], record["test_accuracy"]) == (0, 0, None)
+        assert (record["num_steps"], record["num_forwards"], record["test_accuracy"]) == (
+            0,
+            0,
+            None,
+        )
         assert 0 <= record["zero_shot_accuracy"] <= 1
 
 
 def test_written_answers_run_on_either_objective(cli: Cli, runs: Runs, tmp_path: Path):
-    extra = ("model=tiny-opt", "task=squad", "task.max_new_tokens=4", "tuning=prefix", "optimizer=mezo")
+    extra = (
+        "model=tiny-opt",
+        "task=squad",
+        "task.max_new_tokens=4",
+        "tuning=prefix",
+        "optimizer=mezo",
+    )
     for objective in ("likelihood", "f1"):
-        assert cli(*SMALL, *extra, f"task.objective={objective}", f"paths.results={tmp_path}").code == 0
+        assert (
+            cli(*SMALL, *extra, f"task.objective={objective}", f"paths.results={tmp_path}").code
+            == 0
+        )
     for record in runs():
         losses = [point["train_loss"] for point in record["curve"][1:]]
         low, high = (-1, 0) if record["config"]["task"]["objective"] == "f1" else (0, 50)
@@ -140,26 +207,77 @@ def test_written_answers_run_on_either_objective(cli: Cli, runs: Runs, tmp_path:
         assert 0 <= record["test_accuracy"] <= 1
 
 
-@pytest.mark.parametrize(("arguments", "says"), [
-    (("tuning=lora", "tuning.rank=99"), "tuning.rank=99: must be 1 to 64, the smaller side of tiny-roberta's"),
-    (("tuning=lora", "tuning.rank=x"), "tuning.rank='x': should be a valid integer"),
-    (("tuning=prefix", "tuning.num_tokens=999"), "tuning.num_tokens=999: must be at least 1 and at most 254"),
-    (("tuning=adapters",), "tuning=adapters: no such choice; choose one of full, in-context, linear-probe, lora"),
-    (("tuning=in-context",), "protocol.num_steps=4: tuning=zero-shot and tuning=in-context train nothing;"),
-    (("tuning=in-context", "protocol=zero-shot"), "tuning.num_shots=32: must be 0 to 16, the number of training"),
-    (("tuning=prefix", "optimizer=adamw", "optimizer.gradient_checkpointing=true"),
-     "optimizer.gradient_checkpointing=true: a layer's second pass would put its keys behind the prefix again"),
-    (("optimizer=adamw", "optimizer.algorithm.betas=[0.9]"), "optimizer.algorithm: cannot be built with lr="),
-    (("optimizer=hybrid", "optimizer.algorithm.lr=x"), "optimizer.algorithm: cannot be built with lr=x"),
-    (("precision=bf16-sr", "optimizer=adamw"), "precision.rounding=stochastic: torch's optimizers round to the"),
-    (("precision=bf16-sr", "optimizer=hybrid"), "precision.rounding=stochastic: torch's optimizers round to the"),
-    (("task=squad",), "task=squad: tiny-roberta is masked and writes no answers; take a causal model"),
-    (("task=squad", "model=tiny-opt", "tuning=linear-probe"), "tuning=linear-probe: tells options apart"),
-    (("task=squad", "model=tiny-opt", "task.objective=f1", "optimizer=adamw"),
-     "task.objective=f1: has no gradient, which this optimizer needs; task.objective=likelihood has one"),
-    (("task=squad", "model=tiny-opt", "task.objective=f1", "optimizer=forward-grad"),
-     "task.objective=f1: has no gradient, which this optimizer needs; task.objective=likelihood has one"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (
+            ("tuning=lora", "tuning.rank=99"),
+            "tuning.rank=99: must be 1 to 64, the smaller side of tiny-roberta's",
+        ),
+        (("tuning=lora", "tuning.rank=x"), "tuning.rank='x': should be a valid integer"),
+        (
+            ("tuning=prefix", "tuning.num_tokens=999"),
+            "tuning.num_tokens=999: must be at least 1 and at most 254",
+        ),
+        (
+            ("tuning=adapters",),
+            "tuning=adapters: no such choice; choose one of full, in-context, linear-probe, lora",
+        ),
+        (
+            ("tuning=in-context",),
+            "protocol.num_steps=4: tuning=zero-shot and tuning=in-context train nothing;",
+        ),
+        (
+            ("tuning=in-context", "protocol=zero-shot"),
+            "tuning.num_shots=32: must be 0 to 16, the number of training",
+        ),
+        (
+            ("tuning=prefix", "optimizer=adamw", "optimizer.gradient_checkpointing=true"),
+            (
+                "optimizer.gradient_checkpointing=true: a layer's second pass would put its keys"
+                " behind the prefix again"
+            ),
+        ),
+        (
+            ("optimizer=adamw", "optimizer.algorithm.betas=[0.9]"),
+            "optimizer.algorithm: cannot be built with lr=",
+        ),
+        (
+            ("optimizer=hybrid", "optimizer.algorithm.lr=x"),
+            "optimizer.algorithm: cannot be built with lr=x",
+        ),
+        (
+            ("precision=bf16-sr", "optimizer=adamw"),
+            "precision.rounding=stochastic: torch's optimizers round to the",
+        ),
+        (
+            ("precision=bf16-sr", "optimizer=hybrid"),
+            "precision.rounding=stochastic: torch's optimizers round to the",
+        ),
+        (
+            ("task=squad",),
+            "task=squad: tiny-roberta is masked and writes no answers; take a causal model",
+        ),
+        (
+            ("task=squad", "model=tiny-opt", "tuning=linear-probe"),
+            "tuning=linear-probe: tells options apart",
+        ),
+        (
+            ("task=squad", "model=tiny-opt", "task.objective=f1", "optimizer=adamw"),
+            (
+                "task.objective=f1: has no gradient, which this optimizer needs;"
+                " task.objective=likelihood has one"
+            ),
+        ),
+        (
+            ("task=squad", "model=tiny-opt", "task.objective=f1", "optimizer=forward-grad"),
+            (
+                "task.objective=f1: has no gradient, which this optimizer needs;"
+                " task.objective=likelihood has one"
+            ),
+        ),
+    ],
+)
 def test_what_cannot_be_is_one_line_and_leaves_nothing(
     arguments: tuple[str, ...], says: str, cli: Cli, tmp_path: Path
 ):
@@ -170,7 +288,10 @@ def test_what_cannot_be_is_one_line_and_leaves_nothing(
 
 
 def test_an_adapter_s_refusal_is_one_line_too(cli: Cli, tmp_path: Path):
-    """peft asks transformers under an old name, of which Python would warn in front of the line that counts."""
-    outcome = cli(*SMALL, "tuning=lora", "optimizer=lozo", "optimizer.rank=9", f"paths.results={tmp_path}")
+    """peft asks transformers under an old name, of which Python would warn in front of the line
+    that counts."""
+    outcome = cli(
+        *SMALL, "tuning=lora", "optimizer=lozo", "optimizer.rank=9", f"paths.results={tmp_path}"
+    )
     says = "optimizer.rank=9: the trained matrices' smaller sides are 8 at most; 1 to 8 is valid"
     assert outcome.code == 1 and outcome.err.splitlines() == [says]

@@ -1,4 +1,5 @@
-"""Configuration values against types and signatures: one line with the key and what would be valid."""
+"""Configuration values against types and signatures: one line with the key and what would be
+valid."""
 
 from typing import Any
 
@@ -14,7 +15,13 @@ SUPPLIED = ("params", "module", "directions")
 
 @pytest.mark.parametrize(
     "fits",
-    [{"lr": 1}, {"prior_var": "auto"}, {"prior_var": 2.0}, {"k": 3, "m": 4}, {"perturbation": "two-leg"}],
+    [
+        {"lr": 1},
+        {"prior_var": "auto"},
+        {"prior_var": 2.0},
+        {"k": 3, "m": 4},
+        {"perturbation": "two-leg"},
+    ],
 )
 def test_arguments_that_fit(fits: dict[str, Any]):
     check_arguments(BSZO | fits, "optimizer", SUPPLIED)
@@ -39,8 +46,12 @@ def test_arguments_that_do_not(wrong: dict[str, Any], says: str):
 
 
 def test_an_argument_of_other_methods_names_them():
-    with pytest.raises(ConfigError, match=r"optimizer\.momentum: no such key; choose one of") as caught:
-        check_arguments({"_target_": "bszo.MeZO", "_partial_": True, "momentum": 0.9}, "optimizer", SUPPLIED)
+    with pytest.raises(
+        ConfigError, match=r"optimizer\.momentum: no such key; choose one of"
+    ) as caught:
+        check_arguments(
+            {"_target_": "bszo.MeZO", "_partial_": True, "momentum": 0.9}, "optimizer", SUPPLIED
+        )
     assert str(caught.value).endswith("; optimizer=lozo-m, subzero, zo-sgd-mmt take it")
 
 
@@ -51,26 +62,42 @@ def test_a_missing_argument_is_named():
 
 @pytest.mark.parametrize(
     "target",
-    ["os.system", "bszo", "bszoo.x", "builtins.eval", None, 3, ["os.system"], "torch.load", "experiments.run.main",
-     "bszo.BSZO", "torch.optim.Adam"],
-)  # fmt: skip
+    [
+        "os.system",
+        "bszo",
+        "bszoo.x",
+        "builtins.eval",
+        None,
+        3,
+        ["os.system"],
+        "torch.load",
+        "experiments.run.main",
+        "bszo.BSZO",
+        "torch.optim.Adam",
+    ],
+)
 def test_nothing_is_built_where_no_group_of_ours_says_what(target: Any):
     with pytest.raises(ConfigError, match=r"a.0.b._target_"):
         check_targets({"a": [{"b": {"_target_": target}}]})
 
 
-@pytest.mark.parametrize(("group", "targets"), [
-    ("model", {"bszo.models.load_model"}),
-    ("task", {"bszo.tasks.Task"}),
-    ("data", {"bszo.tasks.HubSource", "bszo.tasks.LocalSource", "bszo.tasks.MiniSource"}),
-    ("optimizer", {"bszo.BSZO", "bszo.MeZO", "bszo.FirstOrder"}),
-    ("optimizer.algorithm", {"torch.optim.AdamW", "torch.optim.SGD"}),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("group", "targets"),
+    [
+        ("model", {"bszo.models.load_model"}),
+        ("task", {"bszo.tasks.Task"}),
+        ("data", {"bszo.tasks.HubSource", "bszo.tasks.LocalSource", "bszo.tasks.MiniSource"}),
+        ("optimizer", {"bszo.BSZO", "bszo.MeZO", "bszo.FirstOrder"}),
+        ("optimizer.algorithm", {"torch.optim.AdamW", "torch.optim.SGD"}),
+    ],
+)
 def test_each_role_has_its_own_targets(group: str, targets: set[str]):
     assert targets <= set(buildable(group))
     for target in targets:
         check_targets({group: {"_target_": target}})
-    others = {name for key in ("model", "task", "data", "optimizer") for name in buildable(key)} - set(buildable(group))
+    others = {
+        name for key in ("model", "task", "data", "optimizer") for name in buildable(key)
+    } - set(buildable(group))
     for target in others:
         with pytest.raises(ConfigError, match="_target_"):
             locate(target, group)
@@ -78,10 +105,22 @@ def test_each_role_has_its_own_targets(group: str, targets: set[str]):
 
 @pytest.mark.parametrize(
     "target",
-    ["bszo.tasks.sources.Path", "bszo.nothing.here", "bszo.BSZZ", "bszo.tasks", "bszo.optim.base.copy.deepcopy",
-     "torch.optim.adamw.torch.load", "bszo.errors.__builtins__", "bszo.trajectory.TrajectoryWriter", "torch.optim.SGD",
-     "bszo.models.random_model", "bszo.ZerothOrderOptimizer", "torch.optim.Optimizer", "bszo.tasks.read_jsonl"],
-)  # fmt: skip
+    [
+        "bszo.tasks.sources.Path",
+        "bszo.nothing.here",
+        "bszo.BSZZ",
+        "bszo.tasks",
+        "bszo.optim.base.copy.deepcopy",
+        "torch.optim.adamw.torch.load",
+        "bszo.errors.__builtins__",
+        "bszo.trajectory.TrajectoryWriter",
+        "torch.optim.SGD",
+        "bszo.models.random_model",
+        "bszo.ZerothOrderOptimizer",
+        "torch.optim.Optimizer",
+        "bszo.tasks.read_jsonl",
+    ],
+)
 def test_what_has_no_role_in_a_run_is_not_built(target: str):
     for group in ("optimizer", "model", "task", "data"):
         with pytest.raises(ConfigError, match=f"{group}._target_=") as caught:

@@ -1,7 +1,8 @@
 """Coverage-guided fuzzing of the record reader: `make fuzz`, or
 `python -m tests.fuzz.fuzz_record tests/fuzz/corpus/record`.
 
-Needs atheris; `tests/hostile/test_fuzz_record.py` runs the same target over the corpus and mutations without it.
+Needs atheris; `tests/hostile/test_fuzz_record.py` runs the same target over the corpus and
+mutations without it.
 """
 
 import importlib
@@ -10,8 +11,26 @@ import random
 import sys
 from typing import Any
 
-VALUES = (None, True, -1, 0.5, 10**30, 1e308, float("nan"), float("inf"), "", "ok", "../x", "a\0b", "\ud800", "x" * 300,
-          {}, [], {"task": "../x"}, [[[[]]]])  # fmt: skip
+VALUES = (
+    None,
+    True,
+    -1,
+    0.5,
+    10**30,
+    1e308,
+    float("nan"),
+    float("inf"),
+    "",
+    "ok",
+    "../x",
+    "a\0b",
+    "\ud800",
+    "x" * 300,
+    {},
+    [],
+    {"task": "../x"},
+    [[[[]]]],
+)
 
 
 def target(data: bytes) -> None:
@@ -31,7 +50,8 @@ def target(data: bytes) -> None:
 
 
 def changed(data: bytes, rng: random.Random) -> bytes | None:
-    """The same JSON with one value replaced, removed or moved; None for what is no JSON of several values."""
+    """The same JSON with one value replaced, removed or moved; None for what is no JSON of several
+    values."""
     try:
         whole = json.loads(data)
     except (ValueError, RecursionError):

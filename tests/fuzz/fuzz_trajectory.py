@@ -1,7 +1,8 @@
 """Coverage-guided fuzzing of the trajectory reader: `make fuzz`, or
 `python -m tests.fuzz.fuzz_trajectory tests/fuzz/corpus/trajectory`.
 
-Needs atheris; `tests/test_trajectory_fuzz.py` runs the same target over the corpus and random mutations without it.
+Needs atheris; `tests/test_trajectory_fuzz.py` runs the same target over the corpus and random
+mutations without it.
 """
 
 import importlib
@@ -13,8 +14,8 @@ from typing import Any
 def target(data: bytes) -> None:
     """The reader refuses in one line, or returns steps that are written and read again alike.
 
-    The bytes are read as they are, and as what follows a sound header with every checksum made right: else no mutation
-    would pass the first of them.
+    The bytes are read as they are, and as what follows a sound header with every checksum made
+    right: else no mutation would pass the first of them.
     """
     from bszo.trajectory.block import SHAPE, body_bytes
     from bszo.trajectory.header import PREFIX, digest
@@ -43,7 +44,9 @@ def check(data: bytes) -> None:
     except TrajectoryError as error:
         assert "\n" not in str(error) and len(str(error)) < 400
         return
-    assert found.num_bytes <= len(data) and (found.problem is None) == (found.num_bytes == len(data))
+    assert found.num_bytes <= len(data) and (found.problem is None) == (
+        found.num_bytes == len(data)
+    )
     assert "\n" not in (found.problem or "")
     whole, chain = encode(found.header, found.steps, 7)
     again = parse(io.BytesIO(whole))

@@ -1,4 +1,5 @@
-"""The command line on something hostile, and what must be left of it: one line, a code, and no file."""
+"""The command line on something hostile, and what must be left of it: one line, a code, and no
+file."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -9,8 +10,13 @@ from tests.experiments.conftest import Cli, cli  # noqa: F401 (a fixture)
 from tests.experiments.runs import make_model
 
 SMALL = (
-    "protocol=smoke", "tracker=none", "optimizer=mezo", "task.num_train=16", "task.num_validation=8", "device=cpu",
-)  # fmt: skip
+    "protocol=smoke",
+    "tracker=none",
+    "optimizer=mezo",
+    "task.num_train=16",
+    "task.num_validation=8",
+    "device=cpu",
+)
 MINI = ("data.num_train=32", "data.num_test=8")
 
 
@@ -23,7 +29,11 @@ def refused(cli: Cli, tmp_path: Path) -> Callable[..., str]:  # noqa: F811
         done = cli(*SMALL, *mini, f"paths.results={tmp_path / 'results'}", *arguments)
         lines = done.err.strip().splitlines()
         assert (done.code, len(lines)) == (1, 1), done.err
-        left = [path for path in (tmp_path / "results").rglob("*") if path.is_file() and path.suffix != ".lock"]
+        left = [
+            path
+            for path in (tmp_path / "results").rglob("*")
+            if path.is_file() and path.suffix != ".lock"
+        ]
         assert left == []
         return lines[0]
 

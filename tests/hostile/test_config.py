@@ -1,4 +1,5 @@
-"""Values that no run can have, Python objects that no configuration may name, names that are paths."""
+"""Values that no run can have, Python objects that no configuration may name, names that are
+paths."""
 
 import sys
 from collections.abc import Callable
@@ -84,7 +85,9 @@ def test_choices_that_cannot_go_together(refused: Refused, arguments: tuple[str,
 
 
 def test_a_sweep_s_folder_that_cannot_be_made(cli: Cli):  # noqa: F811
-    done = cli("--multirun", "protocol=smoke", "tracker=none", "seed=0,1", "paths.results=/proc/none")
+    done = cli(
+        "--multirun", "protocol=smoke", "tracker=none", "seed=0,1", "paths.results=/proc/none"
+    )
     assert (done.code, done.err.count("\n")) == (1, 1)
     assert done.err.startswith("/proc/none: cannot be written (")
 
@@ -96,14 +99,22 @@ def test_a_shared_file_runs_no_code(
     """A YAML file that someone sends, found by --config-dir: what it names would leave a file."""
     witness, shared = tmp_path / "witness", tmp_path / "shared" / "optimizer"
     shared.mkdir(parents=True)
-    evil = f"{{_target_: pathlib.Path.touch, self: {{_target_: pathlib.Path, _args_: [{witness}]}}}}"
+    evil = (
+        f"{{_target_: pathlib.Path.touch, self: {{_target_: pathlib.Path, _args_: [{witness}]}}}}"
+    )
     text = {
         "hydra": f"# @package _global_\nhydra: {{callbacks: {{x: {evil}}}}}\n",
-        "optimizer": f"_target_: pathlib.Path.touch\nself: {{_target_: pathlib.Path, _args_: [{witness}]}}\n",
+        "optimizer": (
+            f"_target_: pathlib.Path.touch\nself: {{_target_: pathlib.Path, _args_: [{witness}]}}\n"
+        ),
         "nested": f"_target_: bszo.FirstOrder\n_partial_: true\nalgorithm: {evil}\n",
     }[where]
     (shared / "shared.yaml").write_text(text)
-    arguments = [f"--config-dir={tmp_path / 'shared'}", "optimizer=shared", f"paths.results={tmp_path / 'r'}"]
+    arguments = [
+        f"--config-dir={tmp_path / 'shared'}",
+        "optimizer=shared",
+        f"paths.results={tmp_path / 'r'}",
+    ]
     monkeypatch.setattr(sys, "argv", ["experiments/run.py", *arguments])
     GlobalHydra.instance().clear()
     with pytest.raises(SystemExit) as end:
@@ -117,4 +128,5 @@ def test_a_shared_file_runs_no_code(
 def test_what_this_project_configures_of_hydra_passes():
     for line in (CONF / "hydra" / "quiet.yaml").read_text().splitlines():
         assert "_target_" not in line
-    assert composing.MAIN.ConfigLoaderImpl is not composing.CheckedLoader  # outside a run, Hydra is as it was
+    # outside a run, Hydra is as it was
+    assert composing.MAIN.ConfigLoaderImpl is not composing.CheckedLoader

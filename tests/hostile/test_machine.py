@@ -1,4 +1,5 @@
-"""A machine that does not do its part: a full or read-only disk, no home, a clock that goes back."""
+"""A machine that does not do its part: a full or read-only disk, no home, a clock that goes
+back."""
 
 import errno
 import itertools
@@ -35,7 +36,9 @@ def arguments(model: Path, results: Path) -> list[str]:
 
 def left(folder: Path) -> list[str]:
     """Names of all files but the empty locks."""
-    return sorted(path.name for path in folder.rglob("*") if path.is_file() and path.suffix != ".lock")
+    return sorted(
+        path.name for path in folder.rglob("*") if path.is_file() and path.suffix != ".lock"
+    )
 
 
 @pytest.mark.parametrize(
@@ -48,7 +51,14 @@ def left(folder: Path) -> list[str]:
 def test_a_full_disk(
     tmp_path: Path, model_folder: Path, limit: int, more: list[str], says: str, status: str | None
 ):
-    command = [sys.executable, "-c", LIMITED, str(limit), *arguments(model_folder, tmp_path / "r"), *more]
+    command = [
+        sys.executable,
+        "-c",
+        LIMITED,
+        str(limit),
+        *arguments(model_folder, tmp_path / "r"),
+        *more,
+    ]
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
@@ -72,17 +82,31 @@ exit $code
     ("size", "more", "says", "leaves"),
     [
         ("4k", [], "the record cannot be written (No space left on device)", 0),
-        ("40k", ["protocol.checkpoint_every=1"], "No space left on device", 1),  # the record of the crash
+        # the record of the crash
+        ("40k", ["protocol.checkpoint_every=1"], "No space left on device", 1),
     ],
 )
-def test_a_disk_that_is_full(tmp_path: Path, model_folder: Path, size: str, more: list[str], says: str, leaves: int):
+def test_a_disk_that_is_full(
+    tmp_path: Path, model_folder: Path, size: str, more: list[str], says: str, leaves: int
+):
     tools = [shutil.which(tool) for tool in ("unshare", "mount", "bash")]
     if None in tools:
         pytest.skip("needs Linux's unshare to make a file system of its own")
     full = tmp_path / "full"
     full.mkdir()
-    command = ["unshare", "--mount", "--map-root-user", "bash", "-c", FILLED, sys.executable, size, str(full),
-               *arguments(model_folder, full / "r"), *more]  # fmt: skip
+    command = [
+        "unshare",
+        "--mount",
+        "--map-root-user",
+        "bash",
+        "-c",
+        FILLED,
+        sys.executable,
+        size,
+        str(full),
+        *arguments(model_folder, full / "r"),
+        *more,
+    ]
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
     if done.returncode == 77 or "unshare:" in done.stderr:
         pytest.skip(f"no file system can be made here: {done.stderr}")
@@ -95,7 +119,8 @@ def test_a_disk_that_is_full(tmp_path: Path, model_folder: Path, size: str, more
 def test_a_disk_that_fills_at_any_sync(
     cli: Cli, tmp_path: Path, model_folder: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    """Whatever file is being written then: what is there is whole, and the same command ends well later."""
+    """Whatever file is being written then: what is there is whole, and the same command ends well
+    later."""
     sync = files._sync
 
     def full_after(left: int) -> Callable[[Path], None]:
@@ -124,7 +149,10 @@ def test_a_disk_that_fills_at_any_sync(
 
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EROFS, errno.EDQUOT, errno.EIO])
 def test_a_record_is_never_half_written(
-    tmp_path: Path, some_record: dict[str, Any], monkeypatch: pytest.MonkeyPatch, code: int  # noqa: F811
+    tmp_path: Path,
+    some_record: dict[str, Any],  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+    code: int,
 ):
     path = records.write(some_record, tmp_path)
     before, write_text = path.read_bytes(), Path.write_text
@@ -148,15 +176,29 @@ def test_a_read_only_place(refused: Any):
 
 def test_no_home(tmp_path: Path, model_folder: Path):
     """W&B and transformers look for one; this home cannot be made, and holds no key."""
-    environment = {key: value for key, value in os.environ.items() if not key.startswith(("XDG_", "HF_", "WANDB_"))}
-    command = [sys.executable, "-m", "experiments.run", *arguments(model_folder, tmp_path / "r"), "tracker=wandb"]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=environment | {"HOME": "/proc/none"})
+    environment = {
+        key: value
+        for key, value in os.environ.items()
+        if not key.startswith(("XDG_", "HF_", "WANDB_"))
+    }
+    command = [
+        sys.executable,
+        "-m",
+        "experiments.run",
+        *arguments(model_folder, tmp_path / "r"),
+        "tracker=wandb",
+    ]
+    done = subprocess.run(
+        command, capture_output=True, text=True, cwd=ROOT, env=environment | {"HOME": "/proc/none"}
+    )
     assert done.returncode == 0, done.stderr
     assert [record["status"] for record in records.load_all([tmp_path / "r" / "runs"])] == ["ok"]
     assert list((tmp_path / "r" / "wandb").glob("offline-run-*"))
 
 
-def test_home_is_not_set(cli: Cli, tmp_path: Path, model_folder: Path, monkeypatch: pytest.MonkeyPatch):
+def test_home_is_not_set(
+    cli: Cli, tmp_path: Path, model_folder: Path, monkeypatch: pytest.MonkeyPatch
+):
     for name in ("HOME", "USER", "LOGNAME", "USERNAME"):
         monkeypatch.delenv(name, raising=False)
     assert cli(*arguments(model_folder, tmp_path / "r")).code == 0

@@ -58,11 +58,17 @@ def index_of_elsewhere(folder: Path, witness: Path) -> None:
 
 def own_code(folder: Path, witness: Path) -> None:
     (folder / "evil.py").write_text(CODE.format(witness=str(witness)))
-    edit(folder, model_type="evil", auto_map={"AutoConfig": "evil.Config", "AutoModelForCausalLM": "evil.Model"})
+    edit(
+        folder,
+        model_type="evil",
+        auto_map={"AutoConfig": "evil.Config", "AutoModelForCausalLM": "evil.Model"},
+    )
 
 
 def adapter(folder: Path, witness: Path) -> None:
-    (folder / "adapter_config.json").write_text('{"base_model_name_or_path": "../elsewhere", "peft_type": "LORA"}')
+    (folder / "adapter_config.json").write_text(
+        '{"base_model_name_or_path": "../elsewhere", "peft_type": "LORA"}'
+    )
 
 
 SPOILT: dict[str, tuple[Callable[[Path, Path], object], str]] = {
@@ -76,11 +82,20 @@ SPOILT: dict[str, tuple[Callable[[Path, Path], object], str]] = {
     "a negative size": (lambda folder, _: edit(folder, hidden_size=-3), "cannot be read"),
     "no heads": (lambda folder, _: edit(folder, num_attention_heads=0), "cannot be read"),
     "a huge size": (lambda folder, _: edit(folder, vocab_size=10**15), "cannot be read"),
-    "no architecture": (lambda folder, _: edit(folder, architectures=None), "name no masked or causal"),
-    "not JSON": (lambda folder, _: (folder / "config.json").write_bytes(b"\0\xff{"), "cannot be read"),
+    "no architecture": (
+        lambda folder, _: edit(folder, architectures=None),
+        "name no masked or causal",
+    ),
+    "not JSON": (
+        lambda folder, _: (folder / "config.json").write_bytes(b"\0\xff{"),
+        "cannot be read",
+    ),
     "a list": (lambda folder, _: (folder / "config.json").write_text("[1]"), "cannot be read"),
     "half the weights": (lambda folder, _: _cut(folder / "model.safetensors"), "cannot be read"),
-    "no tokenizer": (lambda folder, _: (folder / "tokenizer.json").write_text("{}"), "tokenizer cannot be read"),
+    "no tokenizer": (
+        lambda folder, _: (folder / "tokenizer.json").write_text("{}"),
+        "tokenizer cannot be read",
+    ),
 }
 
 
@@ -89,7 +104,9 @@ def _cut(path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", SPOILT)
-def test_a_hostile_folder_is_refused(refused: Callable[..., str], folder: Path, tmp_path: Path, name: str):
+def test_a_hostile_folder_is_refused(
+    refused: Callable[..., str], folder: Path, tmp_path: Path, name: str
+):
     spoil, says = SPOILT[name]
     spoil(folder, tmp_path / "witness")
     assert says in refused("model=local", f"model.path={folder}")
@@ -112,4 +129,8 @@ def test_no_line_of_ours_trusts_remote_code_or_reads_a_pickle():
                 if isinstance(node, ast.keyword) and node.arg == "trust_remote_code":
                     assert isinstance(node.value, ast.Constant) and node.value.value is False, path
                 if isinstance(node, ast.Attribute):
-                    assert ast.unparse(node) not in ("torch.load", "pickle.load", "pickle.loads"), path
+                    assert ast.unparse(node) not in (
+                        "torch.load",
+                        "pickle.load",
+                        "pickle.loads",
+                    ), path

@@ -1,4 +1,5 @@
-"""Anything at all as configuration, row, record or trajectory: a valid result, or one line of ours; never a file.
+"""Anything at all as configuration, row, record or trajectory: a valid result, or one line of ours;
+never a file.
 
 At least 2,000 cases as they are; `pytest --hypothesis-profile=deep tests/hostile` makes it 100,000.
 """
@@ -33,22 +34,45 @@ OPTIMIZERS = sorted(file.stem for file in (CONF / "optimizer").glob("*.yaml"))
 TASKS = ("sst2", "copa", "trec", "wsc")
 TIMES = settings().max_examples / 100  # of the profile that was chosen
 
-NUMBERS = st.integers() | st.integers(-3, 3) | st.sampled_from([10**30, -(2**63), 2**63]) | st.floats()
+NUMBERS = (
+    st.integers() | st.integers(-3, 3) | st.sampled_from([10**30, -(2**63), 2**63]) | st.floats()
+)
 TEXTS = st.text(max_size=12) | st.sampled_from(
-    ["", "auto", "../../x", "a\0b", "a\nb", "\ud800", "~x", "os.system", "{x}", "<mask>", "bszo.BSZO", "x" * 3000]
+    [
+        "",
+        "auto",
+        "../../x",
+        "a\0b",
+        "a\nb",
+        "\ud800",
+        "~x",
+        "os.system",
+        "{x}",
+        "<mask>",
+        "bszo.BSZO",
+        "x" * 3000,
+    ]
 )
 TARGETS = st.fixed_dictionaries({"_target_": TEXTS | NUMBERS | st.none()})
 PLAIN = st.none() | st.booleans() | NUMBERS | TEXTS | TARGETS
 ANYTHING = st.recursive(
-    PLAIN, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXTS, inner, max_size=3), max_leaves=5
+    PLAIN,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXTS, inner, max_size=3),
+    max_leaves=5,
 )
 Plain = dict[str, Any]
 
 
 def cases(count: int) -> Callable[[Any], Any]:
-    return settings(max_examples=math.ceil(count * TIMES), derandomize=TIMES == 1,
-                    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large,
-                                            HealthCheck.function_scoped_fixture])  # fmt: skip
+    return settings(
+        max_examples=math.ceil(count * TIMES),
+        derandomize=TIMES == 1,
+        suppress_health_check=[
+            HealthCheck.too_slow,
+            HealthCheck.data_too_large,
+            HealthCheck.function_scoped_fixture,
+        ],
+    )
 
 
 def one_line(error: Exception) -> None:
@@ -71,7 +95,10 @@ def _configurations() -> list[Plain]:
     pairs = [(name, TASKS[i % len(TASKS)]) for i, name in enumerate(OPTIMIZERS)]
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        return [resolve(compose("config", overrides=[*small, f"optimizer={o}", f"task={t}"])) for o, t in pairs]
+        return [
+            resolve(compose("config", overrides=[*small, f"optimizer={o}", f"task={t}"]))
+            for o, t in pairs
+        ]
 
 
 CONFIGURATIONS = _configurations()
@@ -79,7 +106,13 @@ CONFIGURATIONS = _configurations()
 
 def places(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
     """Every path into nested plain data."""
-    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    items = (
+        value.items()
+        if isinstance(value, dict)
+        else enumerate(value)
+        if isinstance(value, list)
+        else ()
+    )
     for key, item in items:
         yield (*path, key)
         yield from places(item, (*path, key))
@@ -126,10 +159,14 @@ def test_configurations(config: Plain):
 
 BUILT = [build._make(config["task"]) for config in CONFIGURATIONS[: len(TASKS)]]
 ROWS = st.fixed_dictionaries(
-    {}, optional={key: ANYTHING for key in ("sentence", "text", "premise", "label", "coarse_label", "idx")}
+    {},
+    optional={
+        key: ANYTHING for key in ("sentence", "text", "premise", "label", "coarse_label", "idx")
+    },
 )
 LIKELY = st.fixed_dictionaries(
-    {"sentence": TEXTS, "label": st.integers(-1, 2) | st.booleans()}, optional={"idx": st.integers(0, 9)}
+    {"sentence": TEXTS, "label": st.integers(-1, 2) | st.booleans()},
+    optional={"idx": st.integers(0, 9)},
 )
 
 
@@ -171,7 +208,14 @@ def file_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[bytes], Path]
 
 
 def _record() -> Plain:
-    plain = {str: "x", int: 1, float: 0.5, dict: {"task": "sst2"}, list: [{"step": 0}], type(None): None}
+    plain = {
+        str: "x",
+        int: 1,
+        float: 0.5,
+        dict: {"task": "sst2"},
+        list: [{"step": 0}],
+        type(None): None,
+    }
     filled = {key: copy.copy(plain[kinds[0]]) for key, kinds in records.FIELDS.items()}
     return filled | {"schema_version": records.SCHEMA_VERSION, "status": "ok"}
 
@@ -192,11 +236,22 @@ def test_records(value: Any):
 FLOATS = st.floats() | st.sampled_from([0.0, -0.0, 1e-4, 1e300])
 STEPS = st.builds(
     lambda losses, c, rates, n: Step(tuple(losses), tuple(c), tuple(rates), (0.0,) * len(rates), n),
-    st.lists(FLOATS, max_size=4), st.lists(FLOATS, max_size=3), st.lists(FLOATS, min_size=1, max_size=2),
+    st.lists(FLOATS, max_size=4),
+    st.lists(FLOATS, max_size=3),
+    st.lists(FLOATS, min_size=1, max_size=2),
     st.integers(0, 2**32 - 1),
-)  # fmt: skip
-HEADER = Header(base="0" * 64, optimizer="X", settings={}, parameters="0" * 64, names=None, dtype="float32",
-                device="cpu", noise_version=1, config={})  # fmt: skip
+)
+HEADER = Header(
+    base="0" * 64,
+    optimizer="X",
+    settings={},
+    parameters="0" * 64,
+    names=None,
+    dtype="float32",
+    device="cpu",
+    noise_version=1,
+    config={},
+)
 
 
 @cases(300)

@@ -19,7 +19,9 @@ def lay(root: Path, train: list[dict[str, Any]], test: list[dict[str, Any]]) -> 
     """SST-2's two files under a root, and the arguments that name it."""
     (root / "sst2").mkdir(parents=True)
     for name, rows in (("train", train), ("validation", test)):
-        (root / "sst2" / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        (root / "sst2" / f"{name}.jsonl").write_text(
+            "".join(json.dumps(row) + "\n" for row in rows)
+        )
     return ["data=local", f"data.root={root}"]
 
 
@@ -50,7 +52,8 @@ def test_a_bad_row_is_named(refused: Callable[..., str], tmp_path: Path, line: b
     arguments = lay(tmp_path, TRAIN, TEST)
     with (tmp_path / "sst2" / "train.jsonl").open("ab") as file:
         file.write(line + b"\n")
-    said = refused(*arguments, "task.num_train=20", "task.num_validation=11")  # the last row is taken, too
+    # the last row is taken, too
+    said = refused(*arguments, "task.num_train=20", "task.num_validation=11")
     assert says in said and "train.jsonl:31" in said
 
 
@@ -61,12 +64,25 @@ def test_a_line_of_a_gigabyte(refused: Callable[..., str], tmp_path: Path):
     assert "more than 10,000,000 bytes" in refused(*arguments)
 
 
-def test_rows_of_the_test_split_that_train_are_counted(cli: Cli, tmp_path: Path, model_folder: Path):
-    copied = [TRAIN[0] | {"idx": 100}, TRAIN[1] | {"idx": 101, "label": 0}, TRAIN[25] | {"idx": 102}]
+def test_rows_of_the_test_split_that_train_are_counted(
+    cli: Cli, tmp_path: Path, model_folder: Path
+):
+    copied = [
+        TRAIN[0] | {"idx": 100},
+        TRAIN[1] | {"idx": 101, "label": 0},
+        TRAIN[25] | {"idx": 102},
+    ]
     rows = lay(tmp_path / "data", TRAIN, [*TEST, *copied])
-    arguments = [*SMALL, *rows, "fidelity.train_rows=first", "model=local", f"model.path={model_folder}"]
+    arguments = [
+        *SMALL,
+        *rows,
+        "fidelity.train_rows=first",
+        "model=local",
+        f"model.path={model_folder}",
+    ]
     done = cli(*arguments, f"paths.results={tmp_path / 'r'}")
     assert done.code == 0, done.err
-    assert "2 of 11 test rows have the text of a training row" in done.err  # the third is in neither split
+    # the third is in neither split
+    assert "2 of 11 test rows have the text of a training row" in done.err
     (record,) = records.load_all([tmp_path / "r" / "runs"])
     assert record["data"]["num_overlapping"] == {"validation": 0, "test": 2}

@@ -1,4 +1,5 @@
-"""Tiny models of five architectures with random weights, made here: these tests need no file from outside."""
+"""Tiny models of five architectures with random weights, made here: these tests need no file from
+outside."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,12 +16,20 @@ from tokenizers import (
     processors,
     trainers,
 )
-from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForMaskedLM, PreTrainedTokenizerFast
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForMaskedLM,
+    PreTrainedTokenizerFast,
+)
 
 TEXT = [
     "the movie was great and the story was terrible . It was great , it was terrible .",
     'Does this mean that "the man is old" is true? Yes or No?\nYes',
-    "Suppose the old man saw a film. Can we infer that it was good? Yes, No, or Maybe?\nNo Maybe Yes No",
+    (
+        "Suppose the old man saw a film. Can we infer that it was good? Yes, No, or Maybe?\nNo"
+        " Maybe Yes No"
+    ),
     "The man was tired so he went home because the film was long. Yes No Maybe",
 ] * 3
 CAUSAL, MASKED = ("opt", "llama", "mistral"), ("roberta", "bert")
@@ -32,7 +41,9 @@ SPECIALS = ["<s>", "<pad>", "</s>", "<unk>"]
 def opt_tokenizer() -> PreTrainedTokenizerFast:
     """Byte-level BPE as GPT-2's, `</s>` in front."""
     core = _byte_level()
-    core.post_processor = processors.TemplateProcessing(single="</s> $A", special_tokens=[("</s>", 2)])
+    core.post_processor = processors.TemplateProcessing(
+        single="</s> $A", special_tokens=[("</s>", 2)]
+    )
     names = {"bos_token": "</s>", "eos_token": "</s>", "pad_token": "<pad>"}
     return PreTrainedTokenizerFast(tokenizer_object=core, **names)
 
@@ -40,7 +51,9 @@ def opt_tokenizer() -> PreTrainedTokenizerFast:
 def roberta_tokenizer() -> PreTrainedTokenizerFast:
     """Byte-level BPE with trimmed offsets, and a mask token that takes the blank before it."""
     core = _byte_level()
-    core.post_processor = processors.RobertaProcessing(("</s>", 2), ("<s>", 0), add_prefix_space=False)
+    core.post_processor = processors.RobertaProcessing(
+        ("</s>", 2), ("<s>", 0), add_prefix_space=False
+    )
     names = {"bos_token": "<s>", "eos_token": "</s>", "pad_token": "<pad>", "unk_token": "<unk>"}
     mask = AddedToken("<mask>", lstrip=True, normalized=False)
     return PreTrainedTokenizerFast(tokenizer_object=core, mask_token=mask, **names)
@@ -65,7 +78,8 @@ def bert_tokenizer() -> PreTrainedTokenizerFast:
     core.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     specials = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
     core.train_from_iterator(
-        TEXT, trainers.WordPieceTrainer(vocab_size=300, special_tokens=specials, show_progress=False)
+        TEXT,
+        trainers.WordPieceTrainer(vocab_size=300, special_tokens=specials, show_progress=False),
     )
     core.post_processor = processors.BertProcessing(("[SEP]", 3), ("[CLS]", 2))
     names = {"cls_token": "[CLS]", "sep_token": "[SEP]", "pad_token": "[PAD]", "unk_token": "[UNK]"}
@@ -73,13 +87,18 @@ def bert_tokenizer() -> PreTrainedTokenizerFast:
 
 
 def llama_tokenizer() -> PreTrainedTokenizerFast:
-    """Characters with byte fallback, blanks as `▁` and one in front, `<s>` first, no padding token."""
+    """Characters with byte fallback, blanks as `▁` and one in front, `<s>` first, no padding
+    token."""
     pieces = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256))]
     pieces += sorted({letter for text in TEXT for letter in text if letter not in " \n"} | {"▁"})
     vocabulary = {piece: i for i, piece in enumerate(pieces)}
     core = Tokenizer(models.BPE(vocab=vocabulary, merges=[], unk_token="<unk>", byte_fallback=True))
-    core.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
-    core.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])
+    core.normalizer = normalizers.Sequence(
+        [normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")]
+    )
+    core.post_processor = processors.TemplateProcessing(
+        single="<s> $A", special_tokens=[("<s>", 1)]
+    )
     return PreTrainedTokenizerFast(
         tokenizer_object=core, bos_token="<s>", eos_token="</s>", unk_token="<unk>"
     )
@@ -107,11 +126,18 @@ def save_model(family: str, folder: Path) -> Path:
     positions = NUM_POSITIONS + 2 if family == "roberta" else NUM_POSITIONS
     ids = {"pad_token_id": tokenizer.pad_token_id, "eos_token_id": tokenizer.eos_token_id}
     config = AutoConfig.for_model(
-        family, **SIZE, **SHAPE[family], **ids, vocab_size=len(tokenizer), max_position_embeddings=positions
+        family,
+        **SIZE,
+        **SHAPE[family],
+        **ids,
+        vocab_size=len(tokenizer),
+        max_position_embeddings=positions,
     )
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        module = (AutoModelForCausalLM if family in CAUSAL else AutoModelForMaskedLM).from_config(config)
+        module = (AutoModelForCausalLM if family in CAUSAL else AutoModelForMaskedLM).from_config(
+            config
+        )
         with torch.no_grad():
             for parameter in module.parameters():
                 parameter.add_(0.2 * torch.randn_like(parameter))

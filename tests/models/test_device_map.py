@@ -1,4 +1,5 @@
-"""A model spread by accelerate gives the numbers of one that is not; weights that are elsewhere are refused."""
+"""A model spread by accelerate gives the numbers of one that is not; weights that are elsewhere are
+refused."""
 
 from typing import Any
 
@@ -37,7 +38,10 @@ def test_streaming_goes_through_the_hooks_of_accelerate():
 @pytest.mark.parametrize(
     ("device_map", "says"),
     [
-        ({"model": "cpu", "lm_head": "disk"}, "leaves weights on disk; offloaded weights cannot be perturbed"),
+        (
+            {"model": "cpu", "lm_head": "disk"},
+            "leaves weights on disk; offloaded weights cannot be perturbed",
+        ),
         ({"": "meta"}, "leaves weights on meta; offloaded weights cannot be perturbed"),
         ("everywhere", "^model.device_map=everywhere: must be one of auto, balanced"),
         ({"": "cuda:99"}, "asset:tiny-opt"),

@@ -39,26 +39,53 @@ def roberta(zoo: dict[str, str]) -> PreTrainedTokenizerFast:
 
 @pytest.fixture
 def llama(tmp_path: Any) -> PreTrainedTokenizerFast:
-    """Characters with byte fallback, of which two pairs merge: `?` with `Y`, and a blank with `g`."""
+    """Characters with byte fallback, of which two pairs merge: `?` with `Y`, and a blank with
+    `g`."""
     letters = ["▁", *"abcdefghijklmnopqrstuvwxyzINYM?.,"]
-    pieces = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256)), *letters, "?Y", "▁g"]
+    pieces = [
+        "<unk>",
+        "<s>",
+        "</s>",
+        *(f"<0x{byte:02X}>" for byte in range(256)),
+        *letters,
+        "?Y",
+        "▁g",
+    ]
     core = {
-        "version": "1.0", "truncation": None, "padding": None, "pre_tokenizer": None, "decoder": None,
+        "version": "1.0",
+        "truncation": None,
+        "padding": None,
+        "pre_tokenizer": None,
+        "decoder": None,
         "added_tokens": [],
-        "normalizer": {"type": "Sequence", "normalizers": [
-            {"type": "Prepend", "prepend": "▁"},
-            {"type": "Replace", "pattern": {"String": " "}, "content": "▁"},
-        ]},
+        "normalizer": {
+            "type": "Sequence",
+            "normalizers": [
+                {"type": "Prepend", "prepend": "▁"},
+                {"type": "Replace", "pattern": {"String": " "}, "content": "▁"},
+            ],
+        },
         "post_processor": {
             "type": "TemplateProcessing",
-            "single":
-                [{"SpecialToken": {"id": "<s>", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}],
-            "pair": [{"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 1}}],
+            "single": [
+                {"SpecialToken": {"id": "<s>", "type_id": 0}},
+                {"Sequence": {"id": "A", "type_id": 0}},
+            ],
+            "pair": [
+                {"Sequence": {"id": "A", "type_id": 0}},
+                {"Sequence": {"id": "B", "type_id": 1}},
+            ],
             "special_tokens": {"<s>": {"id": "<s>", "ids": [1], "tokens": ["<s>"]}},
         },
-        "model": {"type": "BPE", "byte_fallback": True, "unk_token": "<unk>", "fuse_unk": True,
-                  "vocab": {piece: i for i, piece in enumerate(pieces)}, "merges": [["?", "Y"], ["▁", "g"]]},
-    }  # fmt: skip
+        "model": {
+            "type": "BPE",
+            "byte_fallback": True,
+            "unk_token": "<unk>",
+            "fuse_unk": True,
+            "vocab": {piece: i for i, piece in enumerate(pieces)},
+            "merges": [["?", "Y"], ["▁", "g"]],
+        },
+    }
     names = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"}
     return PreTrainedTokenizerFast(tokenizer_object=Tokenizer.from_str(json.dumps(core)), **names)
 
@@ -119,7 +146,8 @@ def test_text_that_looks_like_a_start_token_is_cut_as_text(opt: Any) -> None:
 def test_a_long_prompt_loses_its_beginning_the_same_for_every_option(opt: Any, limit: int) -> None:
     prompt = "the man was tired so he went home because the film was long. It was"
     whole, cut = (
-        CausalEncoder(opt, n)([example(prompt, " great", " great and great")])[0] for n in (64, limit)
+        CausalEncoder(opt, n)([example(prompt, " great", " great and great")])[0]
+        for n in (64, limit)
     )
     assert cut.truncated and not whole.truncated
     assert [o.tokens for o in cut.options] == [o.tokens for o in whole.options]
@@ -180,7 +208,9 @@ def test_the_mask_takes_the_blank_and_the_word_keeps_its_own(roberta: Any) -> No
     ]
 
 
-def test_words_of_several_tokens_and_unknown_ones_are_refused(roberta: Any, zoo: dict[str, str]) -> None:
+def test_words_of_several_tokens_and_unknown_ones_are_refused(
+    roberta: Any, zoo: dict[str, str]
+) -> None:
     with pytest.raises(ModelError, match=r"option ' Abbreviation': .* one token, it is \['Ġ"):
         MaskedEncoder(roberta, 64)([example("It is <mask>", " Yes", " Abbreviation")])
     bert = load_model(zoo["bert"], dtype="float32").tokenizer
@@ -192,7 +222,9 @@ def test_words_of_several_tokens_and_unknown_ones_are_refused(roberta: Any, zoo:
 
 @pytest.mark.parametrize("prompt", ["no gap", "two <mask> <mask>"])
 def test_a_masked_text_needs_one_gap(roberta: Any, prompt: str) -> None:
-    with pytest.raises(ModelError, match=r"example 7: its text holds <mask> \d times, it must be once"):
+    with pytest.raises(
+        ModelError, match=r"example 7: its text holds <mask> \d times, it must be once"
+    ):
         MaskedEncoder(roberta, 64)([example(prompt, " Yes")])
 
 
@@ -226,7 +258,9 @@ def test_the_longer_side_of_the_mask_is_cut(
     words = [" was", " great", " the"]
     before = [words[i % 3] for i in range(left)]
     after = [words[i % 3] for i in range(right)]
-    (encoded,) = MaskedEncoder(roberta, 10)([example("".join(before) + " <mask>" + "".join(after), " Yes")])
+    (encoded,) = MaskedEncoder(roberta, 10)(
+        [example("".join(before) + " <mask>" + "".join(after), " Yes")]
+    )
     assert encoded.truncated == (left + right > 7)
     tokens = ["Ġ" + word.strip() for word in (*before[left - kept[0] :], *after[: kept[1]])]
     row = roberta.convert_ids_to_tokens(list(encoded.rows[0]))
@@ -236,7 +270,8 @@ def test_the_longer_side_of_the_mask_is_cut(
 
 
 def test_options_are_the_tails_of_their_rows_on_real_tokenizers(shared: Any) -> None:
-    """Random prompts and options: what is right of the border is the option, but for a shared token."""
+    """Random prompts and options: what is right of the border is the option, but for a shared
+    token."""
     rng = random.Random(0)
     letters = ["a", "b", " ", "\n", "?", "é", "日", "great", " was", "'s", "1"]
     for name in ("opt-mini", "stories260k-llama", "babyllama-char-1m"):
@@ -248,5 +283,6 @@ def test_options_are_the_tails_of_their_rows_on_real_tokenizers(shared: Any) -> 
             whole = tuple(model.tokenizer(prompt + option).input_ids)
             assert encoded.rows[0] + tokens[-1:] == whole
             assert columns == tuple(range(len(whole) - len(tokens) - 1, len(whole) - 1))
-            tail, head = model.tokenizer.decode(tokens), model.tokenizer.decode(whole[: -len(tokens)][1:])
+            tail = model.tokenizer.decode(tokens)
+            head = model.tokenizer.decode(whole[: -len(tokens)][1:])
             assert tail.endswith(option.lstrip(" ")) and prompt.startswith(head)

@@ -17,12 +17,21 @@ GAP = {"tiny-roberta": f" It was{MASK} .", "tiny-opt": " It was", "tiny-mistral"
 def test_estimation_leaves_theta(name: str, dtype: Any) -> None:
     model = load_model(f"asset:{name}", dtype=dtype)
     params: list[Tensor] = [p for p in model.module.parameters() if p.requires_grad]
-    batch = model.collate(model.encode([Example(str(i), "the film ." + GAP[name], (" great", " terrible"), i)
-                                        for i in range(2)]))
+    batch = model.collate(
+        model.encode(
+            [
+                Example(str(i), "the film ." + GAP[name], (" great", " terrible"), i)
+                for i in range(2)
+            ]
+        )
+    )
     before, addresses = weights_fingerprint(model.module), [p.data_ptr() for p in params]
     losses = []
     for engine in (Streaming(params, model.module), Copies(params, list(range(len(params))))):
         oracle = LossOracle(params, lambda: model.loss(batch), Gaussian(params), engine)
         losses.append(oracle.measure([{}, {1: 1e-2}, {1: -1e-2}, {2: 1e-2, 3: 5e-3}, {}]))
-        assert weights_fingerprint(model.module) == before and [p.data_ptr() for p in params] == addresses
+        assert (
+            weights_fingerprint(model.module) == before
+            and [p.data_ptr() for p in params] == addresses
+        )
     assert losses[0] == losses[1] and losses[0][0] == losses[0][4] and len(set(losses[0])) > 1

@@ -1,4 +1,5 @@
-"""Written answers: greedy as by hand, batches as one by one, F1 and likelihood as their formulas."""
+"""Written answers: greedy as by hand, batches as one by one, F1 and likelihood as their
+formulas."""
 
 from collections.abc import Callable
 from typing import Any
@@ -21,10 +22,17 @@ Make = Callable[..., GenerativeModel]
 
 def task(**changes: Any) -> GenerationTask:
     plain: dict[str, Any] = {
-        "name": "t", "version": 1, "hub": {"path": "x"}, "splits": {"train": "train", "test": "test"},
-        "columns": ["q"], "label": "answers", "num_train": 1, "num_validation": 1, "max_new_tokens": 10,
+        "name": "t",
+        "version": 1,
+        "hub": {"path": "x"},
+        "splits": {"train": "train", "test": "test"},
+        "columns": ["q"],
+        "label": "answers",
+        "num_train": 1,
+        "num_validation": 1,
+        "max_new_tokens": 10,
         "causal": {"prompt": "{q}", "options": [" {answer}"]},
-    }  # fmt: skip
+    }
     return GenerationTask(**(plain | changes))
 
 
@@ -39,7 +47,13 @@ def by_hand(model: GenerativeModel, question: Any) -> str:
     ids = list(question.prompt)
     for _ in range(model.task.max_new_tokens):
         with torch.no_grad():
-            ids.append(int(model.module(input_ids=torch.tensor([ids]), use_cache=False).logits[0, -1].argmax()))
+            ids.append(
+                int(
+                    model.module(input_ids=torch.tensor([ids]), use_cache=False)
+                    .logits[0, -1]
+                    .argmax()
+                )
+            )
         if ids[-1] == model.tokenizer.eos_token_id or "\n" in model.tokenizer.decode([ids[-1]]):
             break
     text = model.tokenizer.decode(ids[len(question.prompt) :], skip_special_tokens=True)
@@ -67,16 +81,22 @@ def test_a_folder_s_own_generation_settings_are_not_its_greedy_answers(scheme: s
     questions: Any = model.encode(EXAMPLES)
     expected = [by_hand(model, question) for question in questions]
     settings: Any = model.module.generation_config
-    settings.repetition_penalty, settings.min_new_tokens, settings.return_dict_in_generate = 9.0, 9, True
+    settings.repetition_penalty = 9.0
+    settings.min_new_tokens = 9
+    settings.return_dict_in_generate = True
     assert model.answer(questions, max_tokens=10_000) == expected
     assert model.module.generation_config.repetition_penalty == 9.0  # type: ignore[union-attr]
 
 
 def test_an_answer_stops_at_the_newline_or_at_its_longest():
     model = model_of("tiny-opt", max_new_tokens=3)
-    for question, text in zip(q := model.encode(EXAMPLES), model.answer(q, max_tokens=999), strict=True):  # type: ignore[arg-type]
+    for question, text in zip(
+        q := model.encode(EXAMPLES), model.answer(q, max_tokens=999), strict=True
+    ):  # type: ignore[arg-type]
         assert "\n" not in text
-        assert len(model.tokenizer(f" {text}", add_special_tokens=False).input_ids) <= 4, question.id
+        assert len(model.tokenizer(f" {text}", add_special_tokens=False).input_ids) <= 4, (
+            question.id
+        )
 
 
 def test_likelihood_is_the_mean_negative_log_probability_of_the_answer():
@@ -88,21 +108,31 @@ def test_likelihood_is_the_mean_negative_log_probability_of_the_answer():
         answer = len(model.tokenizer(example.options[0], add_special_tokens=False).input_ids)
         with torch.no_grad():
             log_p = model.module(input_ids=torch.tensor([ids])).logits[0].log_softmax(-1)
-        total -= sum(float(log_p[t - 1, ids[t]]) for t in range(len(ids) - answer, len(ids))) / answer
+        total -= (
+            sum(float(log_p[t - 1, ids[t]]) for t in range(len(ids) - answer, len(ids))) / answer
+        )
     assert model.loss(batch).item() == pytest.approx(total / 3, rel=1e-4)
 
 
 def test_f1_as_an_objective_has_no_gradient_and_moves_zeroth_order_methods():
-    """Gold answers are what the model writes by itself, less a word: -F1 is known, and a perturbation changes it."""
+    """Gold answers are what the model writes by itself, less a word: -F1 is known, and a
+    perturbation changes it."""
     model = model_of("tiny-opt", objective="f1")
     written = model.answer(model.encode(EXAMPLES), max_tokens=999)  # type: ignore[arg-type]
     gold = [text.rpartition(" ")[0] for text in written]
     batch = model.collate(
-        model.encode([Example(e.id, e.prompt, e.options, 0, (g,)) for e, g in zip(EXAMPLES, gold, strict=True)])
+        model.encode(
+            [
+                Example(e.id, e.prompt, e.options, 0, (g,))
+                for e, g in zip(EXAMPLES, gold, strict=True)
+            ]
+        )
     )
     expected = -sum(token_f1(text, (g,)) for text, g in zip(written, gold, strict=True)) / 3
     loss = model.loss(batch)
-    assert loss.item() == pytest.approx(expected) and -1 < expected < -0.5 and not loss.requires_grad
+    assert (
+        loss.item() == pytest.approx(expected) and -1 < expected < -0.5 and not loss.requires_grad
+    )
     parameters = list(model.module.parameters())
     before = [p.clone() for p in parameters]
     optimizer = bszo.MeZO(parameters, lr=1e-5, eps=1e-2, seed=0, module=model.module)
@@ -113,7 +143,9 @@ def test_f1_as_an_objective_has_no_gradient_and_moves_zeroth_order_methods():
 
 def test_a_long_prompt_leaves_room_for_its_answer():
     model = model_of("tiny-opt")
-    (question,) = model.encode([Example("x:0", "the film is dull . " * 200 + "so", (" dull",), 0, ("dull",))])
+    (question,) = model.encode(
+        [Example("x:0", "the film is dull . " * 200 + "so", (" dull",), 0, ("dull",))]
+    )
     assert question.truncated and len(question.prompt) == 256 - 10  # type: ignore[attr-defined]
     assert question.prompt[0] == model.tokenizer.bos_token_id  # type: ignore[attr-defined]
     assert isinstance(model.answer([question], max_tokens=1)[0], str)  # type: ignore[list-item]

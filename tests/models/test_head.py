@@ -1,4 +1,5 @@
-"""An output layer asked for a few words gives what the full one gives for them, in every kind of pass."""
+"""An output layer asked for a few words gives what the full one gives for them, in every kind of
+pass."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -27,12 +28,20 @@ SETTINGS = [(family, tied) for family in SHAPE for tied in (True, False)]
 
 def build(family: str, tied: bool, dtype: torch.dtype = torch.float32) -> nn.Module:
     config = AutoConfig.for_model(
-        family, num_hidden_layers=2, num_attention_heads=4, hidden_size=32, max_position_embeddings=40,
-        vocab_size=VOCABULARY, tie_word_embeddings=tied, **SHAPE[family],
-    )  # fmt: skip
+        family,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        hidden_size=32,
+        max_position_embeddings=40,
+        vocab_size=VOCABULARY,
+        tie_word_embeddings=tied,
+        **SHAPE[family],
+    )
     with torch.random.fork_rng():
         torch.manual_seed(3)
-        module = (AutoModelForMaskedLM if family in MASKED else AutoModelForCausalLM).from_config(config)
+        module = (AutoModelForMaskedLM if family in MASKED else AutoModelForCausalLM).from_config(
+            config
+        )
         with torch.no_grad():
             for p in module.parameters():
                 p.add_(0.2 * torch.randn_like(p))
@@ -49,7 +58,11 @@ def example(number: int, options: Sequence[tuple[int, ...]], length: int = 9) ->
     return Encoded(str(number), number % len(options), tuple(rows), tuple(found), False)
 
 
-ONE_TOKEN = [example(0, [(50,), (61,)]), example(1, [(61,), (50,), (9,)]), example(2, [(199,), (0,)])]
+ONE_TOKEN = [
+    example(0, [(50,), (61,)]),
+    example(1, [(61,), (50,), (9,)]),
+    example(2, [(199,), (0,)]),
+]
 SEVERAL = [example(0, [(50,), (61,)]), example(1, [(61, 7), (50, 8, 9)])]
 
 
@@ -60,7 +73,9 @@ def of(batch: Batch, module: nn.Module, family: str, score: Callable[..., Tensor
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize(("family", "tied"), SETTINGS)
-def test_a_few_words_give_the_full_layers_softmax(family: str, tied: bool, dtype: torch.dtype) -> None:
+def test_a_few_words_give_the_full_layers_softmax(
+    family: str, tied: bool, dtype: torch.dtype
+) -> None:
     module, batch = build(family, tied, dtype), collate(ONE_TOKEN, pad_id=1)
     few, full = of(batch, module, family, option_logits), of(batch, module, family, option_scores)
     assert few.dtype == torch.float32 and few.shape == full.shape == (3, 3)
@@ -70,10 +85,15 @@ def test_a_few_words_give_the_full_layers_softmax(family: str, tied: bool, dtype
     tolerance = 1e-5 if dtype == torch.float32 else 0.05
     for row, mask in zip(difference, present, strict=True):
         assert row[mask].max() - row[mask].min() < tolerance
-        # not left as they are; untied masked models have a bias that only the full layer owns, and run it
+        # not left as they are; untied masked models have a bias that only the full layer owns, and
+        # run it
         assert row[mask].min() > 0.5 or (family in MASKED and not tied)
-    torch.testing.assert_close(F.cross_entropy(few, batch.labels), F.cross_entropy(full, batch.labels),
-                               rtol=0, atol=tolerance)
+    torch.testing.assert_close(
+        F.cross_entropy(few, batch.labels),
+        F.cross_entropy(full, batch.labels),
+        rtol=0,
+        atol=tolerance,
+    )
 
 
 @pytest.mark.parametrize("engine", ["streaming", "copy"])
@@ -84,9 +104,17 @@ def test_perturbed_passes_agree_at_no_further_pass(family: str, tied: bool, engi
     before = [p.detach().clone() for p in params]
 
     def losses(score: Callable[..., Tensor]) -> list[float]:
-        how = Streaming(params, module) if engine == "streaming" else Copies(params, list(range(len(params))))
-        oracle = LossOracle(params, lambda: F.cross_entropy(of(batch, module, family, score), batch.labels),
-                            Gaussian(params), how)
+        how = (
+            Streaming(params, module)
+            if engine == "streaming"
+            else Copies(params, list(range(len(params))))
+        )
+        oracle = LossOracle(
+            params,
+            lambda: F.cross_entropy(of(batch, module, family, score), batch.labels),
+            Gaussian(params),
+            how,
+        )
         found = oracle.measure([{}, {3: 0.02}, {3: -0.02, 8: 0.05}])
         assert oracle.num_forwards == 3
         return found
@@ -113,8 +141,12 @@ def test_only_the_words_rows_are_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
             drawn.extend([len(rows)] * (index == head))
             return super().shift_rows(theta, index, rows, *args)
 
-    oracle = LossOracle(params, lambda: of(batch, module, "mistral", option_logits).softmax(-1)[0, 0],
-                        Counting(params), Streaming(params, module))
+    oracle = LossOracle(
+        params,
+        lambda: of(batch, module, "mistral", option_logits).softmax(-1)[0, 0],
+        Counting(params),
+        Streaming(params, module),
+    )
     oracle.loss({1: 0.1})
     assert drawn == [5]  # tokens 0, 9, 50, 61, 199
 
@@ -126,7 +158,9 @@ def test_gradients_are_the_full_layers(family: str) -> None:
     for score in (option_logits, option_scores):
         module.zero_grad()
         F.cross_entropy(score(module, batch, causal=family == "opt"), batch.labels).backward()
-        gradients.append([p.grad if p.grad is not None else torch.zeros_like(p) for p in module.parameters()])
+        gradients.append(
+            [p.grad if p.grad is not None else torch.zeros_like(p) for p in module.parameters()]
+        )
     for few, full in zip(*gradients, strict=True):
         torch.testing.assert_close(few, full, rtol=1e-4, atol=1e-6)
 
@@ -134,7 +168,9 @@ def test_gradients_are_the_full_layers(family: str) -> None:
 def test_options_of_several_tokens_keep_the_normaliser() -> None:
     module, batch = build("opt", tied=True), collate(SEVERAL, pad_id=1)
     assert batch.words is None and collate(ONE_TOKEN, pad_id=1).words is not None
-    assert torch.equal(of(batch, module, "opt", option_logits), of(batch, module, "opt", option_scores))
+    assert torch.equal(
+        of(batch, module, "opt", option_logits), of(batch, module, "opt", option_scores)
+    )
 
 
 def test_options_read_at_several_places_keep_the_normaliser() -> None:
@@ -152,19 +188,31 @@ def test_a_layer_that_is_more_than_a_matrix_is_run_in_full() -> None:
     layer = Doubled(32, VOCABULARY, bias=False)
     layer.weight = module.lm_head.weight  # type: ignore[union-attr]
     module.lm_head = layer
-    assert torch.equal(of(batch, module, "llama", option_logits), of(batch, module, "llama", option_scores))
+    assert torch.equal(
+        of(batch, module, "llama", option_logits), of(batch, module, "llama", option_scores)
+    )
 
 
 def test_a_model_may_ask_the_layer_for_its_type() -> None:
-    """Mamba reads `lm_head.weight.dtype` before it calls the layer, in a pass with exchanged weights too."""
-    config = AutoConfig.for_model("mamba", num_hidden_layers=2, hidden_size=16, state_size=4, vocab_size=VOCABULARY)
+    """Mamba reads `lm_head.weight.dtype` before it calls the layer, in a pass with exchanged
+    weights too."""
+    config = AutoConfig.for_model(
+        "mamba", num_hidden_layers=2, hidden_size=16, state_size=4, vocab_size=VOCABULARY
+    )
     module, batch = AutoModelForCausalLM.from_config(config).eval(), collate(ONE_TOKEN, pad_id=1)
-    few, full = (of(batch, module, "mamba", score).softmax(-1) for score in (option_logits, option_scores))
+    few, full = (
+        of(batch, module, "mamba", score).softmax(-1) for score in (option_logits, option_scores)
+    )
     torch.testing.assert_close(few, full)
     params = list(module.parameters())
     losses = []
     for engine in (Streaming(params, module), Copies(params, list(range(len(params))))):
-        oracle = LossOracle(params, lambda: option_logits(module, batch, causal=True)[0, 0], Gaussian(params), engine)
+        oracle = LossOracle(
+            params,
+            lambda: option_logits(module, batch, causal=True)[0, 0],
+            Gaussian(params),
+            engine,
+        )
         losses.append(oracle.loss({3: 0.1}))
     assert losses[0] == pytest.approx(losses[1], rel=1e-5)
 

@@ -82,7 +82,10 @@ def test_padding_without_a_padding_token(zoo: dict[str, str]) -> None:
     assert model.tokenizer.pad_token_id is None
     assert model.pad_id == model.tokenizer.eos_token_id
     model.tokenizer.eos_token = None
-    assert type(model)(model.module, model.tokenizer, style="causal", max_length=9, name="x").pad_id == 0
+    assert (
+        type(model)(model.module, model.tokenizer, style="causal", max_length=9, name="x").pad_id
+        == 0
+    )
 
 
 def test_several_files_load_as_one(copy: Callable[[str], Path], zoo: dict[str, str]) -> None:
@@ -93,7 +96,10 @@ def test_several_files_load_as_one(copy: Callable[[str], Path], zoo: dict[str, s
     for file, part in files.items():
         save_file({name: tensors[name] for name in part}, folder / file, metadata={"format": "pt"})
     (folder / "model.safetensors").unlink()
-    index = {"metadata": {}, "weight_map": {name: file for file, part in files.items() for name in part}}
+    index = {
+        "metadata": {},
+        "weight_map": {name: file for file, part in files.items() for name in part},
+    }
     (folder / "model.safetensors.index.json").write_text(json.dumps(index))
     ours, whole = (load_model(str(path), dtype="float32").module for path in (folder, zoo["opt"]))
     for (name, p), (_, q) in zip(ours.named_parameters(), whole.named_parameters(), strict=True):
@@ -129,7 +135,9 @@ def test_an_unreachable_hub_names_the_local_way(monkeypatch: pytest.MonkeyPatch)
         "huggingface_hub.constants.HF_HUB_OFFLINE", True
     )  # fails at once instead of after retries
     message = fails("nobody/no-such-model")
-    assert message.startswith("model nobody/no-such-model: no folder of that name, and its config.json")
+    assert message.startswith(
+        "model nobody/no-such-model: no folder of that name, and its config.json"
+    )
     assert "model=local model.path=DIR" in message
 
 
@@ -175,7 +183,9 @@ def test_an_encoder_is_no_masked_language_model(copy: Callable[[str], Path]) -> 
     assert "['RobertaModel']" in message and "model.kind=masked or model.kind=causal" in message
     assert load_model(str(folder), dtype="float32", kind="masked").style == "masked"
     tensors = {
-        k: v for k, v in load_file(folder / "model.safetensors").items() if not k.startswith("lm_head")
+        k: v
+        for k, v in load_file(folder / "model.safetensors").items()
+        if not k.startswith("lm_head")
     }
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
     assert "its safetensors lack lm_head." in fails(folder, kind="masked")
@@ -187,13 +197,17 @@ def test_arguments_out_of_range_are_named(zoo: dict[str, str]) -> None:
     assert "device cuda:99: cannot be used here" in fails(zoo["opt"], device="cuda:99")
     assert "device hal: cannot be used here" in fails(zoo["opt"], device="hal")
     assert "model.max_length=1: must be at least 2" in fails(zoo["opt"], max_length=1)
-    assert "its weights cannot be read: Unrecognized configuration class" in fails(zoo["opt"], kind="masked")
+    assert "its weights cannot be read: Unrecognized configuration class" in fails(
+        zoo["opt"], kind="masked"
+    )
 
 
 def test_a_masked_model_without_a_mask_token_is_refused(copy: Callable[[str], Path]) -> None:
     folder = copy("roberta")
     file = folder / "tokenizer_config.json"
-    file.write_text(json.dumps({k: v for k, v in json.loads(file.read_text()).items() if k != "mask_token"}))
+    file.write_text(
+        json.dumps({k: v for k, v in json.loads(file.read_text()).items() if k != "mask_token"})
+    )
     assert "no mask token" in fails(folder)
 
 
@@ -209,9 +223,13 @@ def test_a_tokenizer_larger_than_the_embedding_is_refused(copy: Callable[[str], 
 def test_no_code_of_the_folder_runs(copy: Callable[[str], Path], tmp_path: Path) -> None:
     folder = copy("opt")
     edit_config(
-        folder, model_type="mine", auto_map={"AutoConfig": "code.Mine", "AutoModelForCausalLM": "code.Mine"}
+        folder,
+        model_type="mine",
+        auto_map={"AutoConfig": "code.Mine", "AutoModelForCausalLM": "code.Mine"},
     )
-    (folder / "code.py").write_text(f"from pathlib import Path\nPath({str(tmp_path / 'ran')!r}).touch()\n")
+    (folder / "code.py").write_text(
+        f"from pathlib import Path\nPath({str(tmp_path / 'ran')!r}).touch()\n"
+    )
     assert "cannot be read" in fails(folder)
     assert not (tmp_path / "ran").exists()
 
@@ -229,4 +247,8 @@ def test_the_model_configs_are_all_there() -> None:
     opts = {f"opt-{size}" for size in ("125m", "1.3b", "2.7b", "6.7b", "13b")}
     tiny = {"tiny-roberta", "tiny-opt", "tiny-mistral"}
     llamas = {"llama-2-7b", "llama-2-13b", "vicuna-7b"}
-    assert {file.stem for file in CONFIGS} == opts | tiny | llamas | {"roberta-large", "mistral-7b", "local"}
+    assert {file.stem for file in CONFIGS} == opts | tiny | llamas | {
+        "roberta-large",
+        "mistral-7b",
+        "local",
+    }

@@ -9,7 +9,9 @@ from bszo.models import load_model, parameter_groups, weights_fingerprint
 
 
 def names_of(module: nn.Module, parameters: list[nn.Parameter]) -> set[str]:
-    return {name for name, p in module.named_parameters() if any(p is other for other in parameters)}
+    return {
+        name for name, p in module.named_parameters() if any(p is other for other in parameters)
+    }
 
 
 @pytest.mark.parametrize("family", ["opt", "llama", "roberta", "bert"])
@@ -18,9 +20,13 @@ def test_biases_and_norms_do_not_decay(zoo: dict[str, str], family: str) -> None
     decayed, plain = parameter_groups(module, 0.1)
     assert (decayed["weight_decay"], plain["weight_decay"]) == (0.1, 0.0)
     assert len(decayed["params"]) + len(plain["params"]) == len(list(module.parameters()))
-    assert all("norm" in name.lower() or name.endswith("bias") for name in names_of(module, plain["params"]))
+    assert all(
+        "norm" in name.lower() or name.endswith("bias")
+        for name in names_of(module, plain["params"])
+    )
     assert not any(
-        "norm" in name.lower() or name.endswith("bias") for name in names_of(module, decayed["params"])
+        "norm" in name.lower() or name.endswith("bias")
+        for name in names_of(module, decayed["params"])
     )
 
 
@@ -31,7 +37,9 @@ def test_a_norm_over_two_dimensions_does_not_decay() -> None:
     assert names_of(module, plain["params"]) == {"0.bias", "1.weight", "1.bias"}
 
 
-def test_without_decay_there_is_one_group_and_frozen_parameters_are_left_out(zoo: dict[str, str]) -> None:
+def test_without_decay_there_is_one_group_and_frozen_parameters_are_left_out(
+    zoo: dict[str, str],
+) -> None:
     module = load_model(zoo["opt"], dtype="float32").module
     frozen = module.get_input_embeddings().weight  # type: ignore[operator]
     frozen.requires_grad_(False)
@@ -63,6 +71,9 @@ def test_the_fingerprint_sees_names_and_shapes() -> None:
         module.register_parameter(name, nn.Parameter(torch.ones(shape)))
         return module
 
-    prints = {weights_fingerprint(module) for module in (filled("a", 6), filled("b", 6), filled("a", 2, 3))}
+    prints = {
+        weights_fingerprint(module)
+        for module in (filled("a", 6), filled("b", 6), filled("a", 2, 3))
+    }
     assert len(prints) == 3
     assert len(weights_fingerprint(filled("scalar"))) == 64

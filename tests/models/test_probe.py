@@ -21,7 +21,9 @@ EXAMPLES = {
 
 
 @pytest.mark.parametrize("family", ["opt", "llama", "mistral", "roberta", "bert"])
-def test_score_is_the_model_s_plus_the_head_on_the_last_hidden_state(family: str, zoo: dict[str, str]):
+def test_score_is_the_model_s_plus_the_head_on_the_last_hidden_state(
+    family: str, zoo: dict[str, str]
+):
     model = load_model(zoo[family], dtype="float32")
     probed = ProbedModel(load_model(zoo[family], dtype="float32"), 2)
     encoded = model.encode(EXAMPLES[model.style])
@@ -36,7 +38,9 @@ def test_score_is_the_model_s_plus_the_head_on_the_last_hidden_state(family: str
     for b, example in enumerate(encoded):
         for o, option in enumerate(example.options):
             with torch.no_grad():
-                out = model.module(input_ids=torch.tensor([example.rows[option.row]]), output_hidden_states=True)
+                out = model.module(
+                    input_ids=torch.tensor([example.rows[option.row]]), output_hidden_states=True
+                )
             hidden = out.hidden_states[-1][0, list(option.columns)].mean(0)
             expected = before[b, o] + module.probe.weight[o] @ hidden + module.probe.bias[o]
             torch.testing.assert_close(found[b, o], expected, rtol=1e-4, atol=1e-4)
@@ -51,8 +55,9 @@ def test_the_head_alone_trains_by_either_kind_of_method_and_comes_back(name: str
         batch = model.collate(model.encode(EXAMPLES[model.style]))
         optimizer: Any = (
             bszo.FirstOrder(trained, algorithm=lambda p: torch.optim.AdamW(p, lr=1e-2))
-            if first_order else bszo.MeZO(trained, lr=1e-3, eps=1e-3, seed=0, module=model.module)
-        )  # fmt: skip
+            if first_order
+            else bszo.MeZO(trained, lr=1e-3, eps=1e-3, seed=0, module=model.module)
+        )
         losses = [optimizer.step(lambda m=model, b=batch: m.loss(b)) for _ in range(15)]
         assert model.loss(batch).item() < 0.95 * losses[0]
         folder = tmp_path / str(first_order)

@@ -1,4 +1,5 @@
-"""Scores equal a plain computation, whatever shares the batch; single-token options share one forward."""
+"""Scores equal a plain computation, whatever shares the batch; single-token options share one
+forward."""
 
 import math
 from collections.abc import Sequence
@@ -20,12 +21,19 @@ CAUSAL_EXAMPLES = [
     Example("0", "the movie was great . It was", (" terrible", " great"), 1),
     Example("1", 'Does this mean that "the man is old" is true? Yes or No?\n', ("Yes", "No"), 0),
     Example("2", "Suppose it was good? Yes, No, or Maybe?\n", ("Yes", "No", "Maybe"), 2),
-    Example("3", "The man was tired because", (" the film was long.", " he went home so it was."), 0),
+    Example(
+        "3", "The man was tired because", (" the film was long.", " he went home so it was."), 0
+    ),
     Example("4", "It", (" was", " is", " ends"), 1),
 ]
 MASKED_EXAMPLES = [
     Example("0", "the movie was great . It was <mask> .", (" terrible", " great"), 1),
-    Example("1", "the man is old ? <mask> , the man was tired and the story was long", (" Yes", " No"), 0),
+    Example(
+        "1",
+        "the man is old ? <mask> , the man was tired and the story was long",
+        (" Yes", " No"),
+        0,
+    ),
     Example("2", "<mask> , it was good .", (" Yes", " No", " Maybe"), 2),
     Example("3", "the film was <mask>", (" great", " terrible"), 0),
 ]
@@ -40,14 +48,17 @@ def examples_for(model: LanguageModel) -> list[Example]:
 
 
 def plain_score(model: LanguageModel, example: Example, option: str) -> float:
-    """One option by itself: no padding, no sharing, logits everywhere, log-softmax, mean over its tokens."""
+    """One option by itself: no padding, no sharing, logits everywhere, log-softmax, mean over its
+    tokens."""
     tokenizer, module = model.tokenizer, model.module
     with torch.no_grad():
         if model.style == "masked":
             ids = tokenizer(
                 example.prompt.replace("<mask>", tokenizer.mask_token), return_tensors="pt"
             ).input_ids
-            log_prob = module(input_ids=ids, attention_mask=torch.ones_like(ids)).logits.log_softmax(-1)
+            log_prob = module(
+                input_ids=ids, attention_mask=torch.ones_like(ids)
+            ).logits.log_softmax(-1)
             (word,) = tokenizer(option, add_special_tokens=False).input_ids
             (place,) = (ids[0] == tokenizer.mask_token_id).nonzero()[0].tolist()
             return log_prob[0, place, word].item()
@@ -66,7 +77,9 @@ def check_against_plain(model: LanguageModel, examples: Sequence[Example]) -> No
         together = model.scores(model.collate(model.encode(examples)))
         assert together.dtype == torch.float32
         for b, example in enumerate(examples):
-            expected = torch.tensor([plain_score(model, example, option) for option in example.options])
+            expected = torch.tensor(
+                [plain_score(model, example, option) for option in example.options]
+            )
             assert expected.std() > 1e-3  # else a score read at the wrong place could pass
             torch.testing.assert_close(together[b, : len(expected)], expected, atol=1e-5, rtol=1e-5)
             assert (together[b, len(expected) :] == -math.inf).all()
@@ -133,7 +146,9 @@ def test_single_token_options_share_one_row_and_the_head_sees_only_their_places(
     model = load(zoo[family])
     options = ("Y", "N", "M") if model.style == "causal" else (" Yes", " No", " Maybe")
     gap = "" if model.style == "causal" else "<mask>"
-    examples = [Example(str(i), "it was good? " * i + "Yes or No?\n" + gap, options, 0) for i in (1, 2, 3)]
+    examples = [
+        Example(str(i), "it was good? " * i + "Yes or No?\n" + gap, options, 0) for i in (1, 2, 3)
+    ]
     whole, last = counted(model, examples)
     assert (whole.calls, whole.rows) == (1, 3)
     assert last.positions == 3
@@ -144,7 +159,8 @@ def test_a_longer_option_takes_the_single_token_options_along(zoo: dict[str, str
     example = Example("0", "It was", (" great", " great and great", " terrible"), 0)
     whole, last = counted(model, [example])
     assert whole.rows == 1
-    assert last.positions == 3  # after "It was", and before the longer option's second and third tokens
+    # after "It was", and before the longer option's second and third tokens
+    assert last.positions == 3
     check_against_plain(load(zoo["opt"]), [example])
 
 
@@ -154,7 +170,9 @@ def test_options_of_several_tokens_take_a_row_each(zoo: dict[str, str]) -> None:
 
 
 @pytest.mark.parametrize("family", ["opt", "roberta", "bert"])
-def test_outside_scores_the_model_is_untouched_also_after_an_error(zoo: dict[str, str], family: str) -> None:
+def test_outside_scores_the_model_is_untouched_also_after_an_error(
+    zoo: dict[str, str], family: str
+) -> None:
     model = load(zoo[family])
     encoded = model.encode(examples_for(model))
     batch = model.collate(encoded)
@@ -195,7 +213,9 @@ def test_sixteen_bits_give_a_float32_loss_near_the_full_one(
     encoded = half.encode(examples_for(half))
     with torch.no_grad():
         loss, expected = half.loss(half.collate(encoded)), full.loss(full.collate(encoded))
-    assert loss.dtype == torch.float32 and next(half.module.parameters()).dtype == getattr(torch, dtype)
+    assert loss.dtype == torch.float32 and next(half.module.parameters()).dtype == getattr(
+        torch, dtype
+    )
     assert loss.item() == pytest.approx(expected.item(), abs=0.2)
 
 
@@ -222,20 +242,27 @@ def test_a_fresh_low_rank_adapter_changes_no_score(zoo: dict[str, str], family: 
     model.module = get_peft_model(model.module, LoraConfig(target_modules=targets))  # type: ignore[arg-type]
     torch.testing.assert_close(model.score_all(encoded, max_tokens=1000), expected)
     _, last = counted(model, examples_for(model))
-    assert last.positions == len(model.collate(encoded).rows)  # the head is still found below the wrapper
+    # the head is still found below the wrapper
+    assert last.positions == len(model.collate(encoded).rows)
 
 
 def test_virtual_tokens_in_front_shift_the_positions(zoo: dict[str, str]) -> None:
     model = load(zoo["opt"])
     config = PromptTuningConfig(
-        task_type="CAUSAL_LM", num_virtual_tokens=3, token_dim=32, num_layers=2, num_attention_heads=4
+        task_type="CAUSAL_LM",
+        num_virtual_tokens=3,
+        token_dim=32,
+        num_layers=2,
+        num_attention_heads=4,
     )
     model.module = get_peft_model(model.module, config).eval()  # type: ignore[arg-type]
     example = CAUSAL_EXAMPLES[0]
     ids = model.tokenizer(example.prompt + " great", return_tensors="pt").input_ids
     start = len(model.tokenizer(example.prompt).input_ids)
     with torch.no_grad():
-        log_prob = model.module(input_ids=ids, attention_mask=torch.ones_like(ids)).logits.log_softmax(-1)
+        log_prob = model.module(
+            input_ids=ids, attention_mask=torch.ones_like(ids)
+        ).logits.log_softmax(-1)
     expected = sum(log_prob[0, 3 + t - 1, ids[0, t]].item() for t in range(start, ids.shape[1])) / (
         ids.shape[1] - start
     )

@@ -1,4 +1,5 @@
-"""Adapters against dense weights, real tokens in front and an attention of our own; what they refuse; their files."""
+"""Adapters against dense weights, real tokens in front and an attention of our own; what they
+refuse; their files."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -71,7 +72,8 @@ def trained(model: LanguageModel) -> list[Tensor]:
 def behind(ids: list[int], example: Encoded) -> Encoded:
     """The example with real tokens in front of every row."""
     options = tuple(
-        replace(option, columns=tuple(column + len(ids) for column in option.columns)) for option in example.options
+        replace(option, columns=tuple(column + len(ids) for column in option.columns))
+        for option in example.options
     )
     return replace(example, rows=tuple((*ids, *row) for row in example.rows), options=options)
 
@@ -111,25 +113,34 @@ def test_a_prompt_of_real_embeddings_is_real_tokens_in_front(family: str, load: 
 
 @pytest.mark.parametrize("family", CAUSAL)
 def test_a_prefix_of_real_activations_is_real_tokens_in_front(family: str, load: Load):
-    """Grouped queries (llama, mistral), and rows longer than mistral's window of 16, the prefix included."""
+    """Grouped queries (llama, mistral), and rows longer than mistral's window of 16, the prefix
+    included."""
     base, tuned = load(family), tuning.prefix(load(family), num_tokens=5, seed=3)
-    ids = torch.randint(len(base.tokenizer), (5,), generator=torch.Generator().manual_seed(3)).tolist()
+    ids = torch.randint(
+        len(base.tokenizer), (5,), generator=torch.Generator().manual_seed(3)
+    ).tolist()
     examples = encoded(base)
-    torch.testing.assert_close(scores(tuned), scores(base, [behind(ids, example) for example in examples]))
+    torch.testing.assert_close(
+        scores(tuned), scores(base, [behind(ids, example) for example in examples])
+    )
     assert family != "mistral" or max(example.length for example in examples) > 16
     cached = trained(tuned)[0].shape[1]
-    assert cached == 2 * 2 * (32 if family == "opt" else 16)  # layers, keys and values, half the heads where grouped
+    # layers, keys and values, half the heads where grouped
+    assert cached == 2 * 2 * (32 if family == "opt" else 16)
 
 
 @pytest.mark.parametrize("family", MASKED)
 def test_a_masked_model_s_prefix_is_keys_and_values_in_front(family: str, load: Load):
     base, tuned, n = load(family), tuning.prefix(load(family), num_tokens=5, seed=3), 5
     (weight,) = trained(tuned)
-    heads = weight.detach().view(n, 2, 2, 4, 8).permute(1, 2, 3, 0, 4)  # layer, key or value, head, token, width
+    # layer, key or value, head, token, width
+    heads = weight.detach().view(n, 2, 2, 4, 8).permute(1, 2, 3, 0, 4)
     config: Any = base.module.config
     first = config.pad_token_id + 1 if family == "roberta" else 0
 
-    def prefixed(module: Any, q: Tensor, k: Tensor, v: Tensor, mask: Any, *, scaling: float, **_: Any):
+    def prefixed(
+        module: Any, q: Tensor, k: Tensor, v: Tensor, mask: Any, *, scaling: float, **_: Any
+    ):
         k, v = (torch.cat([heads[module.layer_idx, i][None], x], 2) for i, x in enumerate((k, v)))
         return ((q @ k.mT * scaling).softmax(-1) @ v).transpose(1, 2), None
 
@@ -138,25 +149,37 @@ def test_a_masked_model_s_prefix_is_keys_and_values_in_front(family: str, load: 
     for example, found in zip(encoded(base), scores(tuned), strict=True):
         ids = torch.tensor(example.rows)
         with torch.no_grad():
-            logits = base.module(input_ids=ids, position_ids=torch.arange(ids.shape[1])[None] + first + n).logits[0]
+            logits = base.module(
+                input_ids=ids, position_ids=torch.arange(ids.shape[1])[None] + first + n
+            ).logits[0]
         expected = [logits[o.columns[0]].log_softmax(-1)[o.tokens[0]] for o in example.options]
         torch.testing.assert_close(found.double(), torch.stack(expected), rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)
 @pytest.mark.parametrize("family", FAMILIES)
-def test_streaming_perturbs_every_adapter_and_nothing_else_moves(family: str, scheme: str, load: Load):
+def test_streaming_perturbs_every_adapter_and_nothing_else_moves(
+    family: str, scheme: str, load: Load
+):
     losses = []
     for streaming in (True, False):
         model = attach(scheme, load(family), seed=2)
         for parameter in trained(model):
             parameter.data += 0.1  # B = 0 would hide A
         batch = model.collate(encoded(model))
-        frozen = {name: p.clone() for name, p in model.module.named_parameters() if not p.requires_grad}
+        frozen = {
+            name: p.clone() for name, p in model.module.named_parameters() if not p.requires_grad
+        }
         before = [p.clone() for p in trained(model)]
-        optimizer = bszo.MeZO(trained(model), lr=1e-2, eps=1e-2, seed=5, module=model.module if streaming else None)
+        optimizer = bszo.MeZO(
+            trained(model), lr=1e-2, eps=1e-2, seed=5, module=model.module if streaming else None
+        )
         losses.append([optimizer.step(lambda m=model, b=batch: m.loss(b)) for _ in range(3)])
-        assert all(torch.equal(p, frozen[name]) for name, p in model.module.named_parameters() if name in frozen)
+        assert all(
+            torch.equal(p, frozen[name])
+            for name, p in model.module.named_parameters()
+            if name in frozen
+        )
         assert all((a != b).all() for a, b in zip(before, trained(model), strict=True))
     assert losses[0] == pytest.approx(losses[1], rel=1e-6)
     assert len(set(losses[0])) == 3
@@ -165,7 +188,8 @@ def test_streaming_perturbs_every_adapter_and_nothing_else_moves(family: str, sc
 @pytest.mark.parametrize("scheme", SCHEMES)
 @pytest.mark.parametrize("family", ["opt", "mistral", "roberta"])
 def test_the_few_words_shortcut_says_the_same(family: str, scheme: str, load: Load):
-    """`loss` may take the rows of the options' words alone: it differs from the scores by a constant an example."""
+    """`loss` may take the rows of the options' words alone: it differs from the scores by a
+    constant an example."""
     model = attach(scheme, load(family))
     examples = EXAMPLES[model.style][1:]
     batch = model.collate(model.encode(examples))
@@ -182,10 +206,14 @@ def test_training_lowers_the_loss(name: str, scheme: str):
         parameters = trained(model)
         optimizer: Any = (
             bszo.FirstOrder(parameters, algorithm=lambda p: torch.optim.AdamW(p, lr=2e-2))
-            if first_order else bszo.MeZO(parameters, lr=2e-2, eps=1e-2, seed=0, module=model.module)
-        )  # fmt: skip
+            if first_order
+            else bszo.MeZO(parameters, lr=2e-2, eps=1e-2, seed=0, module=model.module)
+        )
         losses = [optimizer.step(lambda m=model, b=batch: m.loss(b)) for _ in range(steps)]
-        assert model.loss(batch).item() < (0.7 if first_order else 1.0) * losses[0], (first_order, losses)
+        assert model.loss(batch).item() < (0.7 if first_order else 1.0) * losses[0], (
+            first_order,
+            losses,
+        )
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)
@@ -226,17 +254,29 @@ def test_virtual_tokens_take_positions_of_the_text(family: str, scheme: str, loa
     word = " great" if family == "opt" else " <mask>"
     long = Example("x:0", "the movie was great " * 40 + word.strip(), (" great", " terrible"), 0)
     (example,) = model.encode([long])
-    assert example.truncated and example.length in (57, 56)  # a causal row goes without the token that is scored
+    # a causal row goes without the token that is scored
+    assert example.truncated and example.length in (57, 56)
     assert scores(model, [example]).isfinite().all()
 
 
-@pytest.mark.parametrize(("scheme", "arguments", "says"), [
-    ("lora", {"rank": 0}, r"^tuning.rank=0: must be 1 to 16, the smaller side of .*'s projections$"),
-    ("lora", {"rank": 17}, r"^tuning.rank=17: must be 1 to 16"),
-    ("lora", {"alpha": 0}, r"^tuning.alpha=0: must be more than 0$"),
-    ("prefix", {"num_tokens": 0}, r"^tuning.num_tokens=0: must be at least 1 and at most 62, the model has 64 posi"),
-    ("prompt", {"num_tokens": 63}, r"^tuning.num_tokens=63: must be at least 1 and at most 62"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("scheme", "arguments", "says"),
+    [
+        (
+            "lora",
+            {"rank": 0},
+            r"^tuning.rank=0: must be 1 to 16, the smaller side of .*'s projections$",
+        ),
+        ("lora", {"rank": 17}, r"^tuning.rank=17: must be 1 to 16"),
+        ("lora", {"alpha": 0}, r"^tuning.alpha=0: must be more than 0$"),
+        (
+            "prefix",
+            {"num_tokens": 0},
+            r"^tuning.num_tokens=0: must be at least 1 and at most 62, the model has 64 posi",
+        ),
+        ("prompt", {"num_tokens": 63}, r"^tuning.num_tokens=63: must be at least 1 and at most 62"),
+    ],
+)
 def test_sizes_that_fit_no_model(scheme: str, arguments: dict[str, Any], says: str, load: Load):
     with pytest.raises(ModelError, match=says):
         attach(scheme, load("llama"), **arguments)
@@ -244,27 +284,52 @@ def test_sizes_that_fit_no_model(scheme: str, arguments: dict[str, Any], says: s
 
 def test_a_scheme_that_a_model_cannot_take_is_refused_with_what_would_work(load: Load):
     size: Any = {"vocab_size": 600, "n_embd": 16, "n_layer": 1, "n_head": 2, "n_positions": 64}
-    fused = LanguageModel(GPT2LMHeadModel(GPT2Config(**size)).eval(), load("opt").tokenizer, style="causal",
-                          max_length=64, name="gpt")  # fmt: skip
-    with pytest.raises(ModelError, match=r"^tuning=lora: gpt \(GPT2LMHeadModel\) has no linear query .*tuning=prefix"):
+    fused = LanguageModel(
+        GPT2LMHeadModel(GPT2Config(**size)).eval(),
+        load("opt").tokenizer,
+        style="causal",
+        max_length=64,
+        name="gpt",
+    )
+    with pytest.raises(
+        ModelError,
+        match=r"^tuning=lora: gpt \(GPT2LMHeadModel\) has no linear query .*tuning=prefix",
+    ):
         tuning.lora(fused)
     assert tuning.prefix(fused, num_tokens=3).limit == 61  # what the message promises
     small: Any = {"vocab_size": 600, "dim": 16, "n_layers": 1, "n_heads": 2, "hidden_dim": 16}
-    keyless = LanguageModel(DistilBertForMaskedLM(DistilBertConfig(**small)).eval(), load("bert").tokenizer,
-                            style="masked", max_length=64, name="distil")  # fmt: skip
-    with pytest.raises(ModelError, match=r"^tuning=prefix: distil .* cannot have virtual tokens .*tuning=lora and"):
+    keyless = LanguageModel(
+        DistilBertForMaskedLM(DistilBertConfig(**small)).eval(),
+        load("bert").tokenizer,
+        style="masked",
+        max_length=64,
+        name="distil",
+    )
+    with pytest.raises(
+        ModelError, match=r"^tuning=prefix: distil .* cannot have virtual tokens .*tuning=lora and"
+    ):
         tuning.prefix(keyless)
     assert len(trained(tuning.lora(keyless, rank=2))) == 4  # and again
     shape: Any = {"vocab_size": 600, "hidden_size": 16, "num_hidden_layers": 1, "state_size": 4}
-    neither = LanguageModel(MambaForCausalLM(MambaConfig(**shape)).eval(), load("opt").tokenizer, style="causal",
-                            max_length=64, name="mamba")  # fmt: skip
-    with pytest.raises(ModelError, match=r"^tuning=prefix: mamba .* cannot have virtual tokens .*; tuning=full needs"):
+    neither = LanguageModel(
+        MambaForCausalLM(MambaConfig(**shape)).eval(),
+        load("opt").tokenizer,
+        style="causal",
+        max_length=64,
+        name="mamba",
+    )
+    with pytest.raises(
+        ModelError,
+        match=r"^tuning=prefix: mamba .* cannot have virtual tokens .*; tuning=full needs",
+    ):
         tuning.prefix(neither)
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)
 @pytest.mark.parametrize("family", ["mistral", "roberta"])
-def test_a_saved_adapter_comes_back_and_is_peft_s_own(family: str, scheme: str, load: Load, tmp_path: Path):
+def test_a_saved_adapter_comes_back_and_is_peft_s_own(
+    family: str, scheme: str, load: Load, tmp_path: Path
+):
     from peft import PeftModel
 
     model = attach(scheme, load(family), seed=4)
@@ -283,13 +348,16 @@ def test_a_saved_adapter_comes_back_and_is_peft_s_own(family: str, scheme: str, 
     with pytest.raises(ModelError, match="is there already"):
         saved.save_tuned(model, tmp_path / "adapter")
     with pytest.raises(ModelError, match=r"^adapter .*: does not fit .*"):
-        saved.load_tuned(load("opt" if scheme != "prompt" else "bert"), _narrowed(tmp_path / "adapter"))
+        saved.load_tuned(
+            load("opt" if scheme != "prompt" else "bert"), _narrowed(tmp_path / "adapter")
+        )
     with pytest.raises(ModelError, match=r"has no adapter_config\.json"):
         saved.load_tuned(load(family), tmp_path)
 
 
 def test_what_transformers_refuses_to_save_is_one_line(load: Load, tmp_path: Path):
-    """A temperature without sampling, which published generation settings have been known to hold."""
+    """A temperature without sampling, which published generation settings have been known to
+    hold."""
     model: Any = load("opt")
     model.module.generation_config.temperature = 0.5
     with pytest.raises(ModelError, match=r"model: cannot be written \(.*[Gg]eneration"):

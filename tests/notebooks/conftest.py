@@ -29,21 +29,36 @@ WORDS = {"exact": "corrected", "as-published": "as-run"}
 def point_of(step: int, best: float, run: Point) -> dict[str, Any]:
     """One evaluation: accuracy rises straight to its best, and so does the loss fall."""
     bszo = run["optimizer"] == "bszo" and step > 0
-    return {"step": step, "num_forwards": PASSES[run["optimizer"]] * step, "train_seconds": 0.01 * step,
-            "train_loss": 1 - best * step / 200 if step else None, "gain": 0.25 if bszo else None,
-            "noise_var": 3.0 if bszo else None, "validation_accuracy": 0.5 + (best - 0.5) * step / 200}  # fmt: skip
+    return {
+        "step": step,
+        "num_forwards": PASSES[run["optimizer"]] * step,
+        "train_seconds": 0.01 * step,
+        "train_loss": 1 - best * step / 200 if step else None,
+        "gain": 0.25 if bszo else None,
+        "noise_var": 3.0 if bszo else None,
+        "validation_accuracy": 0.5 + (best - 0.5) * step / 200,
+    }
 
 
 def keys_of(group: str, run: Point) -> dict[str, Any]:
     """The keys of one group that a run names."""
-    return {key.removeprefix(f"{group}."): literal(value) for key, value in run.items() if key.startswith(f"{group}.")}
+    return {
+        key.removeprefix(f"{group}."): literal(value)
+        for key, value in run.items()
+        if key.startswith(f"{group}.")
+    }
 
 
 def record_of(run: Point, grid: Grid) -> dict[str, Any]:
-    """A run's record: BEST, a little more for every seed, exact restoration and the middle rate ahead of the others."""
+    """A run's record: BEST, a little more for every seed, exact restoration and the middle rate
+    ahead of the others."""
     key = rate_key(run["optimizer"])
     rates = [literal(other[key]) for other in grid.candidates(run)]
-    best = BEST[run["task"], run["optimizer"]] + 0.01 * int(run["seed"]) + 0.02 * (run["fidelity"] == "corrected")
+    best = (
+        BEST[run["task"], run["optimizer"]]
+        + 0.01 * int(run["seed"])
+        + 0.02 * (run["fidelity"] == "corrected")
+    )
     best -= 0.1 * abs(rates.index(literal(run[key])) - 1)
     walk = "exact" if run["fidelity"] == "corrected" else "as-published"
     optimizer: dict[str, Any] = {"perturbation": walk, "eps": 1e-4}
@@ -52,21 +67,50 @@ def record_of(run: Point, grid: Grid) -> dict[str, Any]:
     optimizer |= keys_of("optimizer", run)
     curve = [point_of(step, best, run) for step in range(0, 201, 40)]
     whole: dict[str, Any] = {
-        "schema_version": records.SCHEMA_VERSION, "status": "ok", "reason": None,
+        "schema_version": records.SCHEMA_VERSION,
+        "status": "ok",
+        "reason": None,
         "signature": hashlib.sha256(json.dumps(run, sort_keys=True).encode()).hexdigest()[:16],
-        "choices": {name: value for name, value in run.items() if "." not in name and name != "seed"},
-        "config": {"seed": int(run["seed"]), "model": {"name": run["model"]}, "optimizer": optimizer,
-                   "protocol": keys_of("protocol", run),
-                   "fidelity": {"perturbation": walk, "noise_adaptation": "always", "label_words": WORDS[walk]}},
-        "zero_shot_accuracy": 0.5, "validation_accuracy": best, "test_accuracy": best, "curve": curve,
-        "num_forwards": curve[-1]["num_forwards"], "train_seconds": curve[-1]["train_seconds"], "num_steps": 200,
-        "best_step": 200, "num_backwards": 0, "evaluation_seconds": 0.0, "step_ms": None, "num_parts": 1,
-        "peak_memory_bytes": None, "peak_memory_kind": None, "data": {},
-        "warnings": {"swallowed_update": {"count": 3, "first_step": 9, "detail": "99.5 %"}}
-        if run["precision"] == "bf16" and run["fidelity"] == "official" else {},
-        "model": {"num_parameters": 1_000_000, "style": "masked" if "roberta" in run["model"] else "causal"},
+        "choices": {
+            name: value for name, value in run.items() if "." not in name and name != "seed"
+        },
+        "config": {
+            "seed": int(run["seed"]),
+            "model": {"name": run["model"]},
+            "optimizer": optimizer,
+            "protocol": keys_of("protocol", run),
+            "fidelity": {
+                "perturbation": walk,
+                "noise_adaptation": "always",
+                "label_words": WORDS[walk],
+            },
+        },
+        "zero_shot_accuracy": 0.5,
+        "validation_accuracy": best,
+        "test_accuracy": best,
+        "curve": curve,
+        "num_forwards": curve[-1]["num_forwards"],
+        "train_seconds": curve[-1]["train_seconds"],
+        "num_steps": 200,
+        "best_step": 200,
+        "num_backwards": 0,
+        "evaluation_seconds": 0.0,
+        "step_ms": None,
+        "num_parts": 1,
+        "peak_memory_bytes": None,
+        "peak_memory_kind": None,
+        "data": {},
+        "warnings": (
+            {"swallowed_update": {"count": 3, "first_step": 9, "detail": "99.5 %"}}
+            if run["precision"] == "bf16" and run["fidelity"] == "official"
+            else {}
+        ),
+        "model": {
+            "num_parameters": 1_000_000,
+            "style": "masked" if "roberta" in run["model"] else "causal",
+        },
         "provenance": {"started": "2026-01-01T00:00:00Z"},
-    }  # fmt: skip
+    }
     return whole
 
 
@@ -87,12 +131,21 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("results")
     write_records(folder / "runs" / "mini")
     points = [{"step": step, "drift": 1e-4 * step, "perplexity": 8.0 + step} for step in (0, 1, 10)]
-    curve = {"dtype": "bfloat16", "eps": 1e-3, "walk": "three-leg", "points": points, "complete": True}
+    curve = {
+        "dtype": "bfloat16",
+        "eps": 1e-3,
+        "walk": "three-leg",
+        "points": points,
+        "complete": True,
+    }
     (folder / "walk").mkdir()
     study = {"setting": {"model": "small"}, "curves": {"bfloat16 0.001 three-leg 10": curve}}
     (folder / "walk" / "small.json").write_text(json.dumps(study))
     (folder / "tables").mkdir()
-    text = "<!-- made -->\n# Table 9: a title\n\n## A part\n\n| a | b |\n| --- | --- |\n| 1 | **2** |\n"
+    text = (
+        "<!-- made -->\n# Table 9: a title\n\n## A part\n\n| a | b |\n| --- | --- |\n| 1 |"
+        " **2** |\n"
+    )
     (folder / "tables" / "table9.md").write_text(text)
     (folder / "figures").mkdir()
     Image.new("RGB", (900, 30), "white").save(folder / "figures" / "figure1_mini.png")

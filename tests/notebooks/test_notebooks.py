@@ -10,9 +10,31 @@ import pytest
 from scripts.report import NOTEBOOKS
 
 PATHS = sorted(NOTEBOOKS.glob("*.ipynb"))
-ALLOWED = {"reading", "experiments", "scripts", "pandas", "numpy", "matplotlib", "IPython", "PIL", "io", "json", "os",
-           "sys", "collections", "itertools", "pathlib", "typing"}  # fmt: skip
-OURS = ("experiments.record", "experiments.tables", "experiments.selection", "experiments.grid", "scripts.style")
+ALLOWED = {
+    "reading",
+    "experiments",
+    "scripts",
+    "pandas",
+    "numpy",
+    "matplotlib",
+    "IPython",
+    "PIL",
+    "io",
+    "json",
+    "os",
+    "sys",
+    "collections",
+    "itertools",
+    "pathlib",
+    "typing",
+}
+OURS = (
+    "experiments.record",
+    "experiments.tables",
+    "experiments.selection",
+    "experiments.grid",
+    "scripts.style",
+)
 
 
 @pytest.fixture(params=PATHS, ids=lambda path: path.stem)
@@ -26,7 +48,11 @@ def test_there_are_three_in_order():
 
 def test_outputs_are_stripped(path: Path):
     cells = nbformat.read(path, as_version=4).cells
-    assert all(cell.outputs == [] and cell.execution_count is None for cell in cells if cell.cell_type == "code")
+    assert all(
+        cell.outputs == [] and cell.execution_count is None
+        for cell in cells
+        if cell.cell_type == "code"
+    )
 
 
 def test_question_first_and_answer_last(path: Path):
@@ -43,7 +69,18 @@ def test_only_records_are_read(file: Path):
     else:
         cells = nbformat.read(file, as_version=4).cells
         source = "\n".join(cell.source for cell in cells if cell.cell_type == "code")
-    names = {alias.name for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Import) for alias in node.names}
-    names |= {node.module or "" for node in ast.walk(ast.parse(source)) if isinstance(node, ast.ImportFrom)}
+    names = {
+        alias.name
+        for node in ast.walk(ast.parse(source))
+        if isinstance(node, ast.Import)
+        for alias in node.names
+    }
+    names |= {
+        node.module or ""
+        for node in ast.walk(ast.parse(source))
+        if isinstance(node, ast.ImportFrom)
+    }
     assert {name.split(".")[0] for name in names} <= ALLOWED
-    assert all(name.startswith(OURS) for name in names if name.split(".")[0] in ("experiments", "scripts"))
+    assert all(
+        name.startswith(OURS) for name in names if name.split(".")[0] in ("experiments", "scripts")
+    )

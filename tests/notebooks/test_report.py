@@ -1,4 +1,5 @@
-"""The report: what it says of hand-made records and of none, its links, its bytes, its look in a browser."""
+"""The report: what it says of hand-made records and of none, its links, its bytes, its look in a
+browser."""
 
 import html.parser
 import importlib
@@ -16,14 +17,28 @@ from experiments.grid import load
 from scripts import report
 
 NAMES = sorted(path.stem for path in report.NOTEBOOKS.glob("*.ipynb"))
-QUIETLY = ("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-dev-shm-usage", "--no-first-run",
-           "--disable-background-networking", "--disable-component-update", "--disable-sync")  # fmt: skip
+QUIETLY = (
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--disable-dev-shm-usage",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+)
 BROWSERS = ("chromium", "chromium-browser", "chromium-headless-shell", "google-chrome", "chrome")
 
 
 def text_of(page: Path) -> str:
     """What a reader sees, on one line."""
-    text = re.sub(r"<style>.*?</style>|<details class=\"code\">.*?</details>", "", page.read_text(), flags=re.DOTALL)
+    text = re.sub(
+        r"<style>.*?</style>|<details class=\"code\">.*?</details>",
+        "",
+        page.read_text(),
+        flags=re.DOTALL,
+    )
     return " ".join(re.sub(r"<[^>]+>", " ", text).split())
 
 
@@ -44,10 +59,16 @@ def test_links_resolve_and_nothing_comes_from_elsewhere(pages: Path):
         links = [link for link in Links(page).found if link != "data:,"]
         assert "index.html" in links
         assert all((pages / link.partition("#")[0]).is_file() for link in links), page.name
-        assert {"index.html#tables", *(f"{name}.html" for name in NAMES)} <= set(links)  # the way to the others
+        # the way to the others
+        assert {"index.html#tables", *(f"{name}.html" for name in NAMES)} <= set(links)
         assert "<script" not in page.read_text() and "@import" not in page.read_text()
     index = (pages / "index.html").read_text()
-    anchors = {link.partition("#")[2] for page in pages.glob("*.html") for link in Links(page).found if "#" in link}
+    anchors = {
+        link.partition("#")[2]
+        for page in pages.glob("*.html")
+        for link in Links(page).found
+        if "#" in link
+    }
     assert all(f'id="{anchor}"' in index for anchor in anchors)
 
 
@@ -61,22 +82,31 @@ def test_index_has_questions_answers_tables_and_figures(pages: Path):
 
 
 def test_the_answers_are_the_records_numbers(pages: Path):
-    """BEST of conftest.py by hand: at 400 forward passes BSZO is at step 120 of 200 and MeZO at its end."""
+    """BEST of conftest.py by hand: at 400 forward passes BSZO is at step 120 of 200 and MeZO at its
+    end."""
     text = text_of(pages / "1-learning-curves.html")
-    sst2, rte = (0.5 + 0.6 * 0.42) - 0.82, (0.5 + 0.6 * 0.12) - 0.72  # seed 0; seed 1 has 0.01 more at its end
+    # seed 0; seed 1 has 0.01 more at its end
+    sst2, rte = (0.5 + 0.6 * 0.42) - 0.82, (0.5 + 0.6 * 0.12) - 0.72
     mean = 100 * (sst2 + rte) / 2 + 0.5 * (0.6 - 1)
     assert f"BSZO is behind MeZO by {-mean:.2f} points (2 tasks" in text
-    assert "over 4 pairs of task and model" in text and "+5.00 points at the end of each run" in text
+    assert (
+        "over 4 pairs of task and model" in text and "+5.00 points at the end of each run" in text
+    )
     text = text_of(pages / "2-posterior-and-noise.html")
-    assert "the median gain is 0.25" in text and "1.00 times the γ of the run's own" in text  # 1 / (1 + 3)
+    # 1 / (1 + 3)
+    assert "the median gain is 0.25" in text and "1.00 times the γ of the run's own" in text
     text = text_of(pages / "3-low-precision.html")
     # BSZO's run of table 5 c with k = 2 is table 3's of RTE
     each = "MeZO +2.00 (1 better, 0 worse of 1); BSZO +2.00 ± 0.00 (2 better, 0 worse of 2) points"
     setting = "The walk alone in bf16, ε = 0.0001 (tiny-opt, bf16 (mini))"
     assert f"{setting}: exact restoration changes test accuracy by {each}" in text
     grid = load("figure1", "mini")
-    warned = 3 + sum(len(grid.candidates(point)) for point in grid.points  # three of table 3, figure 1 at every rate
-                     if point["optimizer"] in ("mezo", "bszo") and point["fidelity"] == "official")  # fmt: skip
+    # three of table 3, figure 1 at every rate
+    warned = 3 + sum(
+        len(grid.candidates(point))
+        for point in grid.points
+        if point["optimizer"] in ("mezo", "bszo") and point["fidelity"] == "official"
+    )
     assert f"Swallowed updates : runs that warned of them: {warned} of" in text
     assert "Drift of small after 10 steps at lr 0: bfloat16, ε = 0.001: three-leg 0.1 %" in text
     assert "Perplexity of small: at most 2.25 times what it was" in text  # 8 + 10 over 8
@@ -121,10 +151,14 @@ def test_an_empty_index_says_so():
 
 
 def test_a_broken_notebook_is_one_line_and_no_page(tmp_path: Path, monkeypatch, capsys):
-    cells = [nbformat.v4.new_markdown_cell("# 1. A\n\n**Question.** Why?"), nbformat.v4.new_code_cell("1 / 0")]
+    cells = [
+        nbformat.v4.new_markdown_cell("# 1. A\n\n**Question.** Why?"),
+        nbformat.v4.new_code_cell("1 / 0"),
+    ]
     nbformat.write(nbformat.v4.new_notebook(cells=cells), tmp_path / "1-a.ipynb")
     monkeypatch.setattr(report, "NOTEBOOKS", tmp_path)
-    monkeypatch.setattr("logging.raiseExceptions", False)  # handlers that earlier tests left complain on stderr
+    # handlers that earlier tests left complain on stderr
+    monkeypatch.setattr("logging.raiseExceptions", False)
     assert report.main(["--results", str(tmp_path), "--out", str(tmp_path / "out")]) == 1
     assert capsys.readouterr().err.strip() == "1-a.ipynb: ZeroDivisionError: division by zero"
     assert not (tmp_path / "out").exists()
@@ -135,8 +169,11 @@ addEventListener("load", () => {
   const wide = document.documentElement.clientWidth;
   const scrolls = e => e && (getComputedStyle(e).overflowX === "auto" || scrolls(e.parentElement));
   const out = [...document.querySelectorAll("main *")].filter(
-    e => e.getBoundingClientRect().right > wide + 1 && !scrolls(e)).map(e => e.tagName + "." + e.className);
-  const headings = [...document.querySelectorAll("h1, h2")].filter(e => e.offsetHeight > 0).map(e => e.textContent);
+    e => e.getBoundingClientRect().right > wide + 1 && !scrolls(e)
+  ).map(e => e.tagName + "." + e.className);
+  const headings = [...document.querySelectorAll("h1, h2")].filter(
+    e => e.offsetHeight > 0
+  ).map(e => e.textContent);
   const broken = [...document.images].filter(e => !e.naturalWidth).map(e => e.src);
   const report = {out, headings, broken, scroll: document.documentElement.scrollWidth - wide};
   document.body.innerHTML = "<pre id=probe></pre>";
@@ -152,14 +189,27 @@ def test_in_a_browser_headings_show_and_nothing_overflows(pages: Path, tmp_path:
         pytest.skip(f"no headless browser: none of {', '.join(BROWSERS)} is installed")
     shutil.copytree(pages, tmp_path / "pages")
     for page in sorted((tmp_path / "pages").glob("*.html")):
-        page.write_text(page.read_text().replace("</body>", PROBE).replace("<details", "<details open"))
-        command = [browser, *QUIETLY, f"--user-data-dir={tmp_path / 'profile'}", f"--window-size={width},1200",
-                   "--virtual-time-budget=4000", "--dump-dom", page.as_uri()]  # fmt: skip
-        dom = subprocess.run(command, capture_output=True, text=True, timeout=600, check=True).stdout
+        page.write_text(
+            page.read_text().replace("</body>", PROBE).replace("<details", "<details open")
+        )
+        command = [
+            browser,
+            *QUIETLY,
+            f"--user-data-dir={tmp_path / 'profile'}",
+            f"--window-size={width},1200",
+            "--virtual-time-budget=4000",
+            "--dump-dom",
+            page.as_uri(),
+        ]
+        dom = subprocess.run(
+            command, capture_output=True, text=True, timeout=600, check=True
+        ).stdout
         found = re.search(r'<pre id="probe">(.*?)</pre>', dom, flags=re.DOTALL)
         assert found, dom[-500:]
         seen = json.loads(html.unescape(found[1]))
         parts = {"Questions and answers", "What was run", "Tables", "Figures"}
         wanted = parts if page.stem == "index" else {"Answer"}
-        assert wanted <= set(seen["headings"]) and seen["out"] == [] and seen["scroll"] <= 0, page.name
+        assert wanted <= set(seen["headings"]) and seen["out"] == [] and seen["scroll"] <= 0, (
+            page.name
+        )
         assert seen["broken"] == [], page.name

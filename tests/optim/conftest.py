@@ -43,13 +43,16 @@ class Method:
     gaussian: bool = True  # its own directions are what directions=Gaussian(...) says
     sweep: int = 1  # steps in which it comes to every parameter of the tests' models
     per_tensor: bool = False  # `forwards` is for the four parameters of `Problem`
-    candidates: int = 0  # of the last forwards: points that it may move to, and does not where they have no finite loss
+    # of the last forwards: points that it may move to, and does not where they have no finite loss
+    candidates: int = 0
     needs_module: bool = False  # differentiates the module, and takes no differences
 
     def __call__(self, params: Iterable[Any], **more: Any) -> Any:
         params = list(params)
         if self.needs_module and "module" not in more:
-            more["module"] = (params[0]["params"] if isinstance(params[0], dict) else params)[0].owner
+            more["module"] = (params[0]["params"] if isinstance(params[0], dict) else params)[
+                0
+            ].owner
         return self.make(params, **{**self.kwargs, **more})
 
     @property
@@ -68,23 +71,51 @@ METHODS = {
     "bszo": Method(BSZO, {"lr": 0.02, **BELIEF}, 3, observations=3),
     "bszo-b": Method(BSZO, {"lr": 0.02, "reuse_observations": False, **BELIEF}, 4, observations=3),
     "bszo-k3-m7": Method(BSZO, {"lr": 0.02, "k": 3, "m": 7, **BELIEF}, 4, observations=7),
-    "bszo-printed": Method(BSZO, {"lr": 0.02, "adapt_noise": "beyond-k", "noise_floor": 0.0, **BELIEF}, 3,
-                           observations=3),
+    "bszo-printed": Method(
+        BSZO,
+        {"lr": 0.02, "adapt_noise": "beyond-k", "noise_floor": 0.0, **BELIEF},
+        3,
+        observations=3,
+    ),
     "mezo": Method(MeZO, {"lr": 0.03, "eps": 1e-3}, 2),
     "mezo-q3": Method(MeZO, {"lr": 0.05, "eps": 1e-3, "num_directions": 3}, 6, observations=3),
     "mezo-adam": Method(MeZOAdam, {"lr": 0.03, "eps": 1e-3}, 2, state={"m", "v"}),
-    "mezo-adam-as-run": Method(MeZOAdam, {"lr": 0.03, "eps": 1e-3, "state_dtype": "parameter", "adam_eps": 1e-4}, 2,
-                               state={"m", "v"}),
+    "mezo-adam-as-run": Method(
+        MeZOAdam,
+        {"lr": 0.03, "eps": 1e-3, "state_dtype": "parameter", "adam_eps": 1e-4},
+        2,
+        state={"m", "v"},
+    ),
     "hizoo": Method(HiZOO, {"lr": 0.02, "eps": 1e-2, "smoothing": 1e-7}, 3, state={"curvature"}),
     "lozo": Method(LOZO, {"lr": 0.03, "eps": 1e-3, "interval": 3}, 2, gaussian=False),
-    "lozo-as-run": Method(LOZO, {"lr": 0.01, "eps": 1e-3, "interval": 3, "scale": "none",
-                                 "redraw_stream": "as-run"}, 2, gaussian=False),
-    "lozo-m": Method(LOZOM, {"lr": 0.03, "eps": 1e-3, "interval": 3}, 2, state={"momentum"}, compact=True,
-                     gaussian=False),
-    "subzero": Method(SubZero, {"lr": 0.03, "eps": 1e-3, "rank": 2, "interval": 3}, 2, gaussian=False),
-    "subzero-m": Method(SubZero, {"lr": 3e-3, "eps": 1e-3, "rank": 2, "interval": 3, "momentum": 0.9}, 2,
-                        state={"momentum"}, compact=True, gaussian=False),
-    "fzoo": Method(FZOO, {"lr": 0.05, "eps": 1e-3, "num_directions": 4}, 5, observations=4, gaussian=False),
+    "lozo-as-run": Method(
+        LOZO,
+        {"lr": 0.01, "eps": 1e-3, "interval": 3, "scale": "none", "redraw_stream": "as-run"},
+        2,
+        gaussian=False,
+    ),
+    "lozo-m": Method(
+        LOZOM,
+        {"lr": 0.03, "eps": 1e-3, "interval": 3},
+        2,
+        state={"momentum"},
+        compact=True,
+        gaussian=False,
+    ),
+    "subzero": Method(
+        SubZero, {"lr": 0.03, "eps": 1e-3, "rank": 2, "interval": 3}, 2, gaussian=False
+    ),
+    "subzero-m": Method(
+        SubZero,
+        {"lr": 3e-3, "eps": 1e-3, "rank": 2, "interval": 3, "momentum": 0.9},
+        2,
+        state={"momentum"},
+        compact=True,
+        gaussian=False,
+    ),
+    "fzoo": Method(
+        FZOO, {"lr": 0.05, "eps": 1e-3, "num_directions": 4}, 5, observations=4, gaussian=False
+    ),
     "zo-sgd-sign": Method(ZOSGDSign, {"lr": 0.04, "eps": 1e-3}, 2),
     "zo-sgd-sign-as-run": Method(ZOSGDSign, {"lr": 0.02, "eps": 1e-3, "sign": "scalar"}, 2),
     "zo-sgd-mmt": Method(ZOSGDMomentum, {"lr": 3e-3, "eps": 1e-3}, 2, state={"momentum"}),
@@ -92,19 +123,40 @@ METHODS = {
     "mezo-adam-history": Method(MeZOAdamHistory, {"lr": 0.03, "eps": 1e-3, "window": 5}, 2),
     "mezo-bcd": Method(MeZOBCD, {"lr": 0.1, "eps": 1e-2, "blocks": "tensor"}, 2, sweep=6),
     "forward-grad": Method(ForwardGrad, {"lr": 0.03}, 1, needs_module=True),
-    "mezo-sparse": Method(restricted(MeZO, sparsity=0.5, mask_interval=4), {"lr": 0.03, "eps": 1e-3}, 2),
-    "bszo-sparse": Method(restricted(BSZO, sparsity=0.5, mask_interval=4), {"lr": 0.02, **BELIEF}, 3, observations=3),
-    "mezo-blocks": Method(restricted(MeZO, blocks="tensor"), {"lr": 0.1, "eps": 0.03}, 8, observations=4,
-                          per_tensor=True),
-    "hybrid": Method(Hybrid, {"zeroth_order": functools.partial(MeZO, lr=0.03, eps=0.1), **ADAMW, "blocks": "tensor",
-                              "num_blocks": 2}, 3, 1),
+    "mezo-sparse": Method(
+        restricted(MeZO, sparsity=0.5, mask_interval=4), {"lr": 0.03, "eps": 1e-3}, 2
+    ),
+    "bszo-sparse": Method(
+        restricted(BSZO, sparsity=0.5, mask_interval=4), {"lr": 0.02, **BELIEF}, 3, observations=3
+    ),
+    "mezo-blocks": Method(
+        restricted(MeZO, blocks="tensor"),
+        {"lr": 0.1, "eps": 0.03},
+        8,
+        observations=4,
+        per_tensor=True,
+    ),
+    "hybrid": Method(
+        Hybrid,
+        {
+            "zeroth_order": functools.partial(MeZO, lr=0.03, eps=0.1),
+            **ADAMW,
+            "blocks": "tensor",
+            "num_blocks": 2,
+        },
+        3,
+        1,
+    ),
     "first-order": Method(FirstOrder, ADAMW, 1, 1, observations=0),
-    "sgd": Method(FirstOrder, {"algorithm": functools.partial(torch.optim.SGD, lr=0.05)}, 1, 1, observations=0),
+    "sgd": Method(
+        FirstOrder, {"algorithm": functools.partial(torch.optim.SGD, lr=0.05)}, 1, 1, observations=0
+    ),
 }
 
 
 class Problem(nn.Module):
-    """0.5 |theta - target|^2 over a matrix, a vector, a scalar and a nested layer, summed in float64."""
+    """0.5 |theta - target|^2 over a matrix, a vector, a scalar and a nested layer, summed in
+    float64."""
 
     def __init__(self, dtype: torch.dtype = torch.float32) -> None:
         super().__init__()
@@ -124,7 +176,10 @@ class Problem(nn.Module):
         outputs = self.layer(eye) - self.layer.bias  # the rows of the layer's weight
         bias = self.layer(torch.zeros(3, dtype=self.matrix.dtype))
         parts = [self.matrix, self.scalar, outputs, bias]
-        return sum((0.5 * (part.double() - 0.5).square().sum() for part in parts), torch.zeros((), dtype=torch.float64))
+        return sum(
+            (0.5 * (part.double() - 0.5).square().sum() for part in parts),
+            torch.zeros((), dtype=torch.float64),
+        )
 
 
 @pytest.fixture(params=list(METHODS))

@@ -1,4 +1,5 @@
-"""Bad arguments stop at the constructor, with the argument's name; good ones all build and agree."""
+"""Bad arguments stop at the constructor, with the argument's name; good ones all build and
+agree."""
 
 from collections.abc import Callable
 from typing import Any
@@ -27,24 +28,67 @@ from bszo.perturb import Gaussian
 
 Make = Callable[..., nn.Module]
 NAN, INF = float("nan"), float("inf")
-COMMON = [("lr", -1e-3), ("lr", NAN), ("lr", INF), ("eps", 0.0), ("eps", -1e-3), ("eps", NAN), ("eps", INF),
-          ("weight_decay", -0.1), ("weight_decay", NAN), ("perturbation", "four-leg"), ("perturbation", "streaming"),
-          ("rounding", "up"), ("rounding", "stochastic")]
+COMMON = [
+    ("lr", -1e-3),
+    ("lr", NAN),
+    ("lr", INF),
+    ("eps", 0.0),
+    ("eps", -1e-3),
+    ("eps", NAN),
+    ("eps", INF),
+    ("weight_decay", -0.1),
+    ("weight_decay", NAN),
+    ("perturbation", "four-leg"),
+    ("perturbation", "streaming"),
+    ("rounding", "up"),
+    ("rounding", "stochastic"),
+]
 OWN: list[tuple[type, str, Any]] = [
-    (BSZO, "k", 0), (BSZO, "m", 1), (BSZO, "noise_ema", 0.0), (BSZO, "noise_ema", 1.0), (BSZO, "noise_ema", NAN),
-    (BSZO, "noise_floor", -0.1), (BSZO, "prior_var", 0.0), (BSZO, "prior_var", NAN), (BSZO, "prior_var", INF),
-    (BSZO, "noise_var", -1.0), (BSZO, "noise_var", INF), (BSZO, "adapt_noise", "sometimes"),
-    (BSZO, "prior_var", "automatic"), (BSZO, "noise_var", "automatic"),
-    (MeZO, "num_directions", 0), (MeZOAdam, "betas", (0.9, 1.0)), (MeZOAdam, "betas", (-0.1, 0.9)),
-    (MeZOAdam, "adam_eps", 0.0), (MeZOAdam, "state_dtype", "float64"), (HiZOO, "smoothing", 1.0),
-    (HiZOO, "smoothing", -1e-8), (HiZOO, "state_dtype", "bf16"), (LOZO, "rank", 0), (LOZO, "interval", 0),
-    (LOZO, "scale", "r"), (LOZO, "redraw_stream", "other"),
-    (LOZO, "rank", 4), (LOZOM, "rank", 4), (LOZOM, "momentum", 0.0), (LOZOM, "momentum", NAN),
-    (LOZOM, "state_dtype", "bf16"), (SubZero, "rank", 0), (SubZero, "interval", 0), (SubZero, "scale", "1/r"),
-    (SubZero, "momentum", 1.0), (SubZero, "state_dtype", "bf16"), (FZOO, "num_directions", 1),
-    (ZOSGDSign, "sign", "vector"), (ZOSGDMomentum, "momentum", 0.0), (ZOSGDMomentum, "momentum", 1.0),
-    (ZOSGDMomentum, "state_dtype", "bf16"), (ZOSGDConservative, "num_directions", 0), (MeZOAdamHistory, "window", 0),
-    (MeZOBCD, "blocks", "none"), (MeZOBCD, "order", "sorted"),
+    (BSZO, "k", 0),
+    (BSZO, "m", 1),
+    (BSZO, "noise_ema", 0.0),
+    (BSZO, "noise_ema", 1.0),
+    (BSZO, "noise_ema", NAN),
+    (BSZO, "noise_floor", -0.1),
+    (BSZO, "prior_var", 0.0),
+    (BSZO, "prior_var", NAN),
+    (BSZO, "prior_var", INF),
+    (BSZO, "noise_var", -1.0),
+    (BSZO, "noise_var", INF),
+    (BSZO, "adapt_noise", "sometimes"),
+    (BSZO, "prior_var", "automatic"),
+    (BSZO, "noise_var", "automatic"),
+    (MeZO, "num_directions", 0),
+    (MeZOAdam, "betas", (0.9, 1.0)),
+    (MeZOAdam, "betas", (-0.1, 0.9)),
+    (MeZOAdam, "adam_eps", 0.0),
+    (MeZOAdam, "state_dtype", "float64"),
+    (HiZOO, "smoothing", 1.0),
+    (HiZOO, "smoothing", -1e-8),
+    (HiZOO, "state_dtype", "bf16"),
+    (LOZO, "rank", 0),
+    (LOZO, "interval", 0),
+    (LOZO, "scale", "r"),
+    (LOZO, "redraw_stream", "other"),
+    (LOZO, "rank", 4),
+    (LOZOM, "rank", 4),
+    (LOZOM, "momentum", 0.0),
+    (LOZOM, "momentum", NAN),
+    (LOZOM, "state_dtype", "bf16"),
+    (SubZero, "rank", 0),
+    (SubZero, "interval", 0),
+    (SubZero, "scale", "1/r"),
+    (SubZero, "momentum", 1.0),
+    (SubZero, "state_dtype", "bf16"),
+    (FZOO, "num_directions", 1),
+    (ZOSGDSign, "sign", "vector"),
+    (ZOSGDMomentum, "momentum", 0.0),
+    (ZOSGDMomentum, "momentum", 1.0),
+    (ZOSGDMomentum, "state_dtype", "bf16"),
+    (ZOSGDConservative, "num_directions", 0),
+    (MeZOAdamHistory, "window", 0),
+    (MeZOBCD, "blocks", "none"),
+    (MeZOBCD, "order", "sorted"),
 ]
 
 
@@ -67,9 +111,13 @@ def test_nothing_to_train(zeroth_order: Any, problem: Make) -> None:
         zeroth_order(module.parameters())
 
 
-@pytest.mark.parametrize("perturbation", ["exact", "streaming", "copy", "two-leg", "three-leg", "in-place",
-                                          "as-published"])
-def test_every_perturbation_takes_the_same_steps(zeroth_order: Any, problem: Make, perturbation: str) -> None:
+@pytest.mark.parametrize(
+    "perturbation",
+    ["exact", "streaming", "copy", "two-leg", "three-leg", "in-place", "as-published"],
+)
+def test_every_perturbation_takes_the_same_steps(
+    zeroth_order: Any, problem: Make, perturbation: str
+) -> None:
     """In float64 the walks differ by rounding only; without a module `exact` is `copy`."""
     module, plain = problem(torch.float64), problem(torch.float64)
     reference = zeroth_order(plain.parameters())
@@ -85,27 +133,37 @@ def test_injected_directions_are_used(zeroth_order: Any, problem: Make) -> None:
     own, injected, still = problem(), problem(), problem()
     family = Gaussian(list(injected.parameters()))
     if zeroth_order.gaussian:
-        one, two = zeroth_order(own.parameters()), zeroth_order(injected.parameters(), directions=family)
+        one = zeroth_order(own.parameters())
+        two = zeroth_order(injected.parameters(), directions=family)
         for _ in range(3):
             assert one.step(own) == two.step(injected)
             family.release()
     before = [p.detach().clone() for p in still.parameters()]
-    zero = zeroth_order(still.parameters(), directions=lambda params, seed: [torch.zeros(p.shape) for p in params])
+    zero = zeroth_order(
+        still.parameters(), directions=lambda params, seed: [torch.zeros(p.shape) for p in params]
+    )
     zero.step(still)
     assert all(torch.equal(p, q) for p, q in zip(still.parameters(), before, strict=True))
 
 
 def test_stochastic_rounding_moves_what_nearest_swallows(zeroth_order: Any) -> None:
-    """bf16 weights near 1 and steps far below their spacing; a layer in float32 beside them is rounded to nearest."""
+    """bf16 weights near 1 and steps far below their spacing; a layer in float32 beside them is
+    rounded to nearest."""
     for rounding in ("nearest", "stochastic"):
         generator = torch.Generator().manual_seed(0)
-        params = [(1 + 0.1 * torch.rand(40, 100, generator=generator)).to(torch.bfloat16).requires_grad_(),
-                  torch.ones(5).requires_grad_()]
+        params = [
+            (1 + 0.1 * torch.rand(40, 100, generator=generator))
+            .to(torch.bfloat16)
+            .requires_grad_(),
+            torch.ones(5).requires_grad_(),
+        ]
         before = [p.detach().clone() for p in params]
         lr = {0.03: 1e-5, 0.1: 1e-3}.get(zeroth_order.kwargs["lr"], 1e-6)
         optimizer = zeroth_order(params, lr=lr, rounding=rounding)
         for _ in range(3):
-            optimizer.step(lambda params=params: params[0].double().sum() * 1e-3 + params[1].double().sum())
+            optimizer.step(
+                lambda params=params: params[0].double().sum() * 1e-3 + params[1].double().sum()
+            )
         share = float((params[0] != before[0]).double().mean())
         assert share < 0.1 if rounding == "nearest" else share > 0
         assert not torch.equal(params[1], before[1])

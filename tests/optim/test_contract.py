@@ -29,7 +29,8 @@ def run(method: Any, network: nn.Module, steps: int, **more: Any) -> tuple[Any, 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 def test_descends_and_stays_finite(method: Any, problem: Make, dtype: torch.dtype) -> None:
-    """In bfloat16 (spacing 0.008 near 1) a perturbation must be long to be seen; lr noise keeps it from the bottom."""
+    """In bfloat16 (spacing 0.008 near 1) a perturbation must be long to be seen; lr noise keeps it
+    from the bottom."""
     module = problem(dtype)
     eps = {"eps": 0.1} if dtype == torch.bfloat16 and method.zeroth_order else {}
     optimizer, losses = run(method, module, 150, module=module, **eps)
@@ -54,7 +55,9 @@ def test_forwards_and_steps_are_counted_as_documented(method: Any, problem: Make
 
 
 @pytest.mark.parametrize("streaming", [True, False])
-def test_a_default_device_makes_no_difference(zeroth_order: Any, problem: Make, streaming: bool) -> None:
+def test_a_default_device_makes_no_difference(
+    zeroth_order: Any, problem: Make, streaming: bool
+) -> None:
     def after(device: str) -> list[Tensor]:
         module = problem()
 
@@ -63,7 +66,9 @@ def test_a_default_device_makes_no_difference(zeroth_order: Any, problem: Make, 
                 return module()
 
         with torch.device(device):
-            optimizer = zeroth_order(module.parameters(), **({"module": module} if streaming else {}))
+            optimizer = zeroth_order(
+                module.parameters(), **({"module": module} if streaming else {})
+            )
             for _ in range(3):
                 optimizer.step(closure)
         return bits(module)
@@ -111,7 +116,9 @@ def test_global_generators_are_neither_read_nor_moved(method: Any, problem: Make
 def test_no_gradient_is_left(method: Any, problem: Make) -> None:
     module = problem()
     run(method, module, 2, module=module)
-    assert all(p.grad is None and p.requires_grad and p.grad_fn is None for p in module.parameters())
+    assert all(
+        p.grad is None and p.requires_grad and p.grad_fn is None for p in module.parameters()
+    )
 
 
 def test_frozen_parameters_do_not_move(method: Any, problem: Make) -> None:
@@ -147,7 +154,9 @@ def test_lr_schedulers_work(method: Any, problem: Make) -> None:
     """A rate of zero from the third step on: nothing moves any more."""
     module = problem()
     optimizer = method(module.parameters())
-    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda epoch: 1.0 if epoch < 2 else 0.0)
+    scheduler = torch.optim.lr_scheduler.LambdaLR(
+        optimizer, lambda epoch: 1.0 if epoch < 2 else 0.0
+    )
     trail = []
     for _ in range(4):
         optimizer.step(module)
@@ -170,7 +179,10 @@ def test_decay_and_lr_of_a_group_meet(zeroth_order: Any, problem: Make) -> None:
     """Biases without decay, as the methods ask: a group's decay is its own."""
     module = problem(torch.float64)
     before = bits(module)
-    groups = [{"params": [module.matrix], "weight_decay": 0.5, "lr": 0.1}, {"params": [module.scalar]}]
+    groups = [
+        {"params": [module.matrix], "weight_decay": 0.5, "lr": 0.1},
+        {"params": [module.scalar]},
+    ]
     zeroth_order(groups).step(lambda: 1.0)
     assert torch.allclose(module.matrix, 0.95 * before[0], rtol=1e-14, atol=0)  # type: ignore[arg-type]
     assert torch.equal(module.scalar, before[1])  # type: ignore[arg-type]
@@ -178,7 +190,8 @@ def test_decay_and_lr_of_a_group_meet(zeroth_order: Any, problem: Make) -> None:
 
 @pytest.mark.parametrize("fatal", [0, 1, -1])
 def test_a_nan_loss_leaves_parameters_and_state(method: Any, problem: Make, fatal: int) -> None:
-    """NaN at the first, second or last evaluation of the third step; then the step is taken again, as if never."""
+    """NaN at the first, second or last evaluation of the third step; then the step is taken again,
+    as if never."""
     module, untouched = problem(), problem()
     optimizer, twin = method(module.parameters()), method(untouched.parameters())
     for _ in range(2):
@@ -210,7 +223,11 @@ def test_the_report_is_complete(method: Any, problem: Make) -> None:
     assert all(isinstance(y, float) and y != 0 for y in report.observations)
     if report.mean is not None:
         k = method.kwargs.get("k", 2)
-        assert report.mean.shape == (k,) and report.cov.shape == (k, k) and report.noise_var == optimizer.noise_var
+        assert (
+            report.mean.shape == (k,)
+            and report.cov.shape == (k, k)
+            and report.noise_var == optimizer.noise_var
+        )
         assert 0 < report.gain < 1
         assert torch.linalg.eigvalsh(report.cov).min() > 0
 

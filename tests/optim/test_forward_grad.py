@@ -1,4 +1,5 @@
-"""Forward-Grad: its slope is backpropagation's, on real attention; what has no rule is refused by name."""
+"""Forward-Grad: its slope is backpropagation's, on real attention; what has no rule is refused by
+name."""
 
 import logging
 from collections.abc import Callable
@@ -35,7 +36,9 @@ def test_the_slope_is_backpropagation_s(model: str, caplog: pytest.LogCaptureFix
         (seed,) = optimizer.direction_seeds(1)
         loss = optimizer.step(closure(module))
     assert [record.message for record in caplog.records if "forward mode" in record.message] == [
-        "forward mode: attention runs PyTorch's math kernel, for the fused ones have no forward-mode rule"]
+        "forward mode: attention runs PyTorch's math kernel, for the fused ones have no"
+        " forward-mode rule"
+    ]
     after = [p.detach().clone() for p in params]
     with torch.no_grad():
         for p, old in zip(params, before, strict=True):
@@ -46,9 +49,13 @@ def test_the_slope_is_backpropagation_s(model: str, caplog: pytest.LogCaptureFix
     grads = [torch.zeros_like(p) if p.grad is None else p.grad for p in params]
     slope = float(sum((g.double() * v.double()).sum() for g, v in zip(grads, z, strict=True)))
     assert loss == pytest.approx(float(value.detach()), rel=1e-5)
-    assert optimizer.last is not None and optimizer.last.observations[0] == pytest.approx(slope, rel=1e-4)
+    assert optimizer.last is not None and optimizer.last.observations[0] == pytest.approx(
+        slope, rel=1e-4
+    )
     for new, old, v in zip(after, before, z, strict=True):
-        torch.testing.assert_close(new, old - 1e-3 * (optimizer.last.observations[0] * v + 0.2 * old))
+        torch.testing.assert_close(
+            new, old - 1e-3 * (optimizer.last.observations[0] * v + 0.2 * old)
+        )
     assert optimizer.num_forwards == 1 and all(p.requires_grad for p in params)
 
 
@@ -58,7 +65,14 @@ def test_the_mean_step_is_the_gradient_s(problem: Make) -> None:
     optimizer, steps = ForwardGrad(module.parameters(), lr=0.1, module=module), []
     for _ in range(300):
         optimizer.step(module)
-        steps.append(torch.cat([(p.detach() - s).reshape(-1) for p, s in zip(module.parameters(), start, strict=True)]))
+        steps.append(
+            torch.cat(
+                [
+                    (p.detach() - s).reshape(-1)
+                    for p, s in zip(module.parameters(), start, strict=True)
+                ]
+            )
+        )
         with torch.no_grad():
             for p, s in zip(module.parameters(), start, strict=True):
                 p.copy_(s)
@@ -81,7 +95,9 @@ class NoRule(torch.autograd.Function):
 def test_an_operation_without_a_rule_is_named_at_the_first_step(problem: Make) -> None:
     module = problem()
     optimizer, before = ForwardGrad(module.parameters(), module=module), module.matrix.clone()  # type: ignore[operator]
-    with pytest.raises(OptimError, match=r"closure.*custom autograd.Function.*such as MeZO, is valid") as caught:
+    with pytest.raises(
+        OptimError, match=r"closure.*custom autograd.Function.*such as MeZO, is valid"
+    ) as caught:
         optimizer.step(lambda: NoRule.apply(module()))
     assert "\n" not in str(caught.value) and torch.equal(module.matrix, before)  # type: ignore[arg-type]
     assert optimizer.num_steps == 0
@@ -91,7 +107,9 @@ def test_an_operation_without_a_rule_is_named_at_the_first_step(problem: Make) -
 def test_attention_without_a_rule_is_refused_at_the_start(kernel: str) -> None:
     module = load_model("asset:tiny-opt", dtype="float32").module
     module.config._attn_implementation_internal = kernel  # type: ignore[union-attr]
-    with pytest.raises(OptimError, match=f"{kernel} has no forward-mode rule; .*'sdpa' or 'eager' is valid"):
+    with pytest.raises(
+        OptimError, match=f"{kernel} has no forward-mode rule; .*'sdpa' or 'eager' is valid"
+    ):
         ForwardGrad(module.parameters(), module=module)
 
 

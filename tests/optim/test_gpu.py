@@ -1,4 +1,5 @@
-"""On a GPU every method takes the steps that it takes on a CPU, to the rounding of another order of summation."""
+"""On a GPU every method takes the steps that it takes on a CPU, to the rounding of another order of
+summation."""
 
 from collections.abc import Callable
 from typing import Any
@@ -9,10 +10,14 @@ from torch import nn
 
 from bszo import BSZO, LOZO, HiZOO, MeZO, MeZOAdam
 
-pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU: torch.cuda finds none")
+pytestmark = pytest.mark.skipif(
+    not torch.cuda.is_available(), reason="needs a GPU: torch.cuda finds none"
+)
 
 METHODS: dict[str, Callable[..., Any]] = {
-    "BSZO": lambda p, m: BSZO(p, lr=1e-3, eps=1e-2, prior_var=1.0, noise_var=1.0, weight_decay=0.1, module=m),
+    "BSZO": lambda p, m: BSZO(
+        p, lr=1e-3, eps=1e-2, prior_var=1.0, noise_var=1.0, weight_decay=0.1, module=m
+    ),
     "MeZO": lambda p, m: MeZO(p, lr=1e-3, eps=1e-2, weight_decay=0.1, module=m),
     "MeZOAdam": lambda p, m: MeZOAdam(p, lr=1e-3, eps=1e-2, weight_decay=0.1, module=m),
     "HiZOO": lambda p, m: HiZOO(p, lr=1e-3, eps=1e-2, smoothing=1e-4, weight_decay=0.1, module=m),
@@ -22,15 +27,20 @@ METHODS: dict[str, Callable[..., Any]] = {
 
 @pytest.mark.parametrize("name", METHODS)
 def test_steps_on_both_devices_agree(name: str) -> None:
-    """Five steps in fp32 with losses that the weights' sum decides: directions, moments and curvature are the same."""
+    """Five steps in fp32 with losses that the weights' sum decides: directions, moments and
+    curvature are the same."""
     after = []
     for device in ("cpu", "cuda"):
         torch.manual_seed(0)
-        module = nn.Sequential(nn.Linear(33, 65), nn.Tanh(), nn.Linear(65, 7, bias=False), nn.LayerNorm(7)).to(device)
+        module = nn.Sequential(
+            nn.Linear(33, 65), nn.Tanh(), nn.Linear(65, 7, bias=False), nn.LayerNorm(7)
+        ).to(device)
         x = torch.randn(16, 33, generator=torch.Generator().manual_seed(1)).to(device)
         optimizer = METHODS[name](module.parameters(), module)
         for _ in range(5):
-            optimizer.step(lambda m=module, x=x: m(x).double().square().mean() + m(x)[:, 0].double().mean())
+            optimizer.step(
+                lambda m=module, x=x: m(x).double().square().mean() + m(x)[:, 0].double().mean()
+            )
         after.append([p.detach().cpu() for p in module.parameters()])
     for here, there in zip(*after, strict=True):
         torch.testing.assert_close(there, here, rtol=2e-3, atol=2e-4)

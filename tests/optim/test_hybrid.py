@@ -1,4 +1,5 @@
-"""Hybrid ZO-FO against a dense reference, and the border at which the backward pass and its memory stop."""
+"""Hybrid ZO-FO against a dense reference, and the border at which the backward pass and its memory
+stop."""
 
 import copy
 from functools import partial
@@ -23,8 +24,16 @@ def opt(layers: int = 3) -> Any:
 
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        config = OPTConfig(vocab_size=32, hidden_size=16, ffn_dim=32, num_hidden_layers=layers, num_attention_heads=2,
-                           max_position_embeddings=16, word_embed_proj_dim=16, dropout=0.1)
+        config = OPTConfig(
+            vocab_size=32,
+            hidden_size=16,
+            ffn_dim=32,
+            num_hidden_layers=layers,
+            num_attention_heads=2,
+            max_position_embeddings=16,
+            word_embed_proj_dim=16,
+            dropout=0.1,
+        )
         return OPTForCausalLM(config).double().eval()
 
 
@@ -33,7 +42,8 @@ def loss_of(model: Any) -> Tensor:
 
 
 def kept_bytes(optimizer: Any, model: nn.Module) -> int:
-    """What autograd keeps for the backward pass of one step, each storage once, parameters aside."""
+    """What autograd keeps for the backward pass of one step, each storage once, parameters
+    aside."""
     own = {p.untyped_storage().data_ptr() for p in model.parameters()}
     storages: dict[int, int] = {}
 
@@ -49,19 +59,34 @@ def kept_bytes(optimizer: Any, model: nn.Module) -> int:
 
 
 def test_both_halves_step_from_the_same_theta() -> None:
-    """Above the border the gradient of theta, below it MeZO's estimate at theta, from formulas and a dense z."""
+    """Above the border the gradient of theta, below it MeZO's estimate at theta, from formulas and
+    a dense z."""
     model, eps, lr, seed = opt(), 1e-2, 1e-2, 5
     twin = copy.deepcopy(model)
-    optimizer = Hybrid(model.parameters(), zeroth_order=partial(MeZO, lr=lr, eps=eps), algorithm=SGD, num_blocks=2,
-                       weight_decay=0.1, seed=seed, module=model)
+    optimizer = Hybrid(
+        model.parameters(),
+        zeroth_order=partial(MeZO, lr=lr, eps=eps),
+        algorithm=SGD,
+        num_blocks=2,
+        weight_decay=0.1,
+        seed=seed,
+        module=model,
+    )
     names = [name for name, _ in model.named_parameters()]
-    high = [i for i, name in enumerate(names) if "layers.2." in name or name.startswith("model.decoder.final")]
+    high = [
+        i
+        for i, name in enumerate(names)
+        if "layers.2." in name or name.startswith("model.decoder.final")
+    ]
     low = [i for i in range(len(names)) if i not in high]
     for step in range(3):
         theta = [p.detach().clone() for p in twin.parameters()]
         value = loss_of(twin)
         gradients = torch.autograd.grad(value, list(twin.parameters()))
-        z = {i: noise.values(theta[i].shape, place, mix64(seed, step, 0)).double() for place, i in enumerate(low)}
+        z = {
+            i: noise.values(theta[i].shape, place, mix64(seed, step, 0)).double()
+            for place, i in enumerate(low)
+        }
         sides = []
         for sign in (1, -1):
             with torch.no_grad():
@@ -71,7 +96,11 @@ def test_both_halves_step_from_the_same_theta() -> None:
         y = (sides[0] - sides[1]) / (2 * eps)
         with torch.no_grad():
             for i, p in enumerate(twin.parameters()):
-                delta = -lr * (y * z[i] + 0.1 * theta[i]) if i in z else -0.05 * (gradients[i] + 0.1 * theta[i])
+                delta = (
+                    -lr * (y * z[i] + 0.1 * theta[i])
+                    if i in z
+                    else -0.05 * (gradients[i] + 0.1 * theta[i])
+                )
                 p.copy_(theta[i] + delta)
         assert optimizer.step(lambda: loss_of(model)) == pytest.approx(float(value), rel=1e-6)
         for name, p, q in zip(names, model.parameters(), twin.parameters(), strict=True):
@@ -80,13 +109,23 @@ def test_both_halves_step_from_the_same_theta() -> None:
 
 
 def test_no_activation_is_kept_below_the_border() -> None:
-    """With one of n layers above it, what is kept does not grow with n; without a border it does."""
+    """With one of n layers above it, what is kept does not grow with n; without a border it
+    does."""
+
     def kept(layers: int, num_blocks: int | None) -> int:
         model = opt(layers)
         if num_blocks is None:
             return kept_bytes(FirstOrder(model.parameters(), algorithm=SGD), model)
-        return kept_bytes(Hybrid(model.parameters(), zeroth_order=partial(MeZO, lr=1e-3, eps=1e-3), algorithm=SGD,
-                                 num_blocks=num_blocks, module=model), model)
+        return kept_bytes(
+            Hybrid(
+                model.parameters(),
+                zeroth_order=partial(MeZO, lr=1e-3, eps=1e-3),
+                algorithm=SGD,
+                num_blocks=num_blocks,
+                module=model,
+            ),
+            model,
+        )
 
     assert kept(2, 2) == kept(5, 2) < kept(5, 3) < kept(5, None)
     a_layer = (kept(5, None) - kept(2, None)) / 3
@@ -95,16 +134,24 @@ def test_no_activation_is_kept_below_the_border() -> None:
 
 def test_nothing_below_has_a_gradient_and_all_still_require_one() -> None:
     model = opt()
-    optimizer = Hybrid(model.parameters(), zeroth_order=partial(BSZO, lr=1e-3), algorithm=ADAMW, module=model)
+    optimizer = Hybrid(
+        model.parameters(), zeroth_order=partial(BSZO, lr=1e-3), algorithm=ADAMW, module=model
+    )
     seen: list[int] = []
-    optimizer.step(lambda: seen.append(sum(p.requires_grad for p in model.parameters())) or loss_of(model))
-    assert seen[0] == 2 and set(seen[1:]) == {len(list(model.parameters()))}, "only the last norm while it is recorded"
+    optimizer.step(
+        lambda: seen.append(sum(p.requires_grad for p in model.parameters())) or loss_of(model)
+    )
+    assert seen[0] == 2 and set(seen[1:]) == {len(list(model.parameters()))}, (
+        "only the last norm while it is recorded"
+    )
     assert all(p.grad is None and p.requires_grad for p in model.parameters())
 
 
 def test_a_failure_below_leaves_all_where_it_was() -> None:
     model = opt()
-    optimizer = Hybrid(model.parameters(), zeroth_order=partial(MeZO, lr=1e-3), algorithm=ADAMW, module=model)
+    optimizer = Hybrid(
+        model.parameters(), zeroth_order=partial(MeZO, lr=1e-3), algorithm=ADAMW, module=model
+    )
     before, calls = copy.deepcopy(model.state_dict()), iter([1.0, 1.0, float("nan"), float("nan")])
     with pytest.raises(NonFiniteLoss):
         optimizer.step(lambda: loss_of(model) * next(calls))
@@ -114,33 +161,50 @@ def test_a_failure_below_leaves_all_where_it_was() -> None:
     assert optimizer.num_steps == 1 == optimizer.low.num_steps
 
 
-@pytest.mark.parametrize(("more", "message"), [
-    ({"num_blocks": 5}, "num_blocks=5: there are 5 blocks, and each method needs one; 1 to 4 is valid"),
-    ({"num_blocks": 0}, "num_blocks=0"), ({"blocks": "none"}, "blocks='none'"), ({"module": None}, "needs module="),
-])
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (
+            {"num_blocks": 5},
+            "num_blocks=5: there are 5 blocks, and each method needs one; 1 to 4 is valid",
+        ),
+        ({"num_blocks": 0}, "num_blocks=0"),
+        ({"blocks": "none"}, "blocks='none'"),
+        ({"module": None}, "needs module="),
+    ],
+)
 def test_a_border_out_of_range_is_refused(more: dict[str, Any], message: str) -> None:
     model = opt()
     with pytest.raises(OptimError, match=message):
-        Hybrid(model.parameters(), **{"zeroth_order": partial(MeZO, lr=1e-3), "algorithm": SGD, "module": model} | more)
+        Hybrid(
+            model.parameters(),
+            **{"zeroth_order": partial(MeZO, lr=1e-3), "algorithm": SGD, "module": model} | more,
+        )
 
 
 def test_parameters_that_come_later_are_refused() -> None:
     model = opt()
-    optimizer = Hybrid(model.parameters(), zeroth_order=partial(MeZO, lr=1e-3), algorithm=SGD, module=model)
+    optimizer = Hybrid(
+        model.parameters(), zeroth_order=partial(MeZO, lr=1e-3), algorithm=SGD, module=model
+    )
     with pytest.raises(OptimError, match=r"^add_param_group\(\): on which side of the border"):
         optimizer.add_param_group({"params": [torch.nn.Parameter(torch.zeros(2))]})
 
 
 def test_it_has_no_trajectory() -> None:
     model = opt()
-    optimizer = Hybrid(model.parameters(), zeroth_order=partial(MeZO, lr=1e-3), algorithm=SGD, module=model)
+    optimizer = Hybrid(
+        model.parameters(), zeroth_order=partial(MeZO, lr=1e-3), algorithm=SGD, module=model
+    )
     with pytest.raises(TrajectoryError, match="Hybrid follows true gradients"):
         describe(optimizer, base="0" * 64)
 
 
 def test_foreign_states_are_refused() -> None:
     model = opt()
-    optimizer = Hybrid(model.parameters(), zeroth_order=partial(MeZO, lr=1e-3), algorithm=SGD, module=model)
+    optimizer = Hybrid(
+        model.parameters(), zeroth_order=partial(MeZO, lr=1e-3), algorithm=SGD, module=model
+    )
     with pytest.raises(OptimError, match="not saved by Hybrid"):
         optimizer.load_state_dict(FirstOrder(model.parameters(), algorithm=SGD).state_dict())
 
@@ -150,10 +214,14 @@ def test_gradient_checkpointing_changes_no_bit_and_keeps_far_less() -> None:
     results = []
     for checkpointing in (False, True):
         model = opt(5)
-        optimizer = FirstOrder(model.parameters(), algorithm=SGD, gradient_checkpointing=checkpointing, module=model)
+        optimizer = FirstOrder(
+            model.parameters(), algorithm=SGD, gradient_checkpointing=checkpointing, module=model
+        )
         kept = kept_bytes(optimizer, model)
         optimizer.step(lambda model=model: loss_of(model))
-        assert not any("forward" in vars(part) for part in model.modules()), "no layer stays wrapped"
+        assert not any("forward" in vars(part) for part in model.modules()), (
+            "no layer stays wrapped"
+        )
         results.append((kept, model.state_dict()))
     (plain, one), (less, other) = results
     assert less < 0.5 * plain
@@ -161,7 +229,10 @@ def test_gradient_checkpointing_changes_no_bit_and_keeps_far_less() -> None:
 
 
 def test_gradient_checkpointing_without_layers_is_refused() -> None:
-    for module, message in ((None, "needs module="), (nn.Linear(2, 2), "Linear has no list of repeated modules")):
+    for module, message in (
+        (None, "needs module="),
+        (nn.Linear(2, 2), "Linear has no list of repeated modules"),
+    ):
         params = nn.Linear(2, 2).parameters() if module is None else module.parameters()
         with pytest.raises(OptimError, match=message):
             FirstOrder(params, algorithm=SGD, gradient_checkpointing=True, module=module)
@@ -169,7 +240,10 @@ def test_gradient_checkpointing_without_layers_is_refused() -> None:
 
 def test_an_eps_that_the_type_rounds_to_zero_is_refused():
     half = nn.Linear(2, 2).half()
-    with pytest.raises(OptimError, match=r"algorithm.eps=1e-08: is zero in float16; 1e-4 is valid, or precision=bf16"):
+    with pytest.raises(
+        OptimError,
+        match=r"algorithm.eps=1e-08: is zero in float16; 1e-4 is valid, or precision=bf16",
+    ):
         FirstOrder(half.parameters(), algorithm=partial(torch.optim.AdamW, lr=1e-3))
     FirstOrder(half.parameters(), algorithm=partial(torch.optim.AdamW, lr=1e-3, eps=1e-4))
     FirstOrder(half.parameters(), algorithm=partial(torch.optim.SGD, lr=1e-3))

@@ -1,4 +1,5 @@
-"""The direction that is measured is the direction that is stepped along; and what a step costs in passes."""
+"""The direction that is measured is the direction that is stepped along; and what a step costs in
+passes."""
 
 from collections.abc import Callable
 from typing import Any
@@ -38,8 +39,9 @@ def outside(seen: Tensor, moved: Tensor) -> float:
 
 @pytest.mark.parametrize("perturbation", ["exact", "two-leg", "three-leg", "in-place"])
 @pytest.mark.parametrize("name", ["bszo", "bszo-b", "bszo-k3-m7", "mezo", "mezo-q3", "hizoo"])
-def test_a_step_lies_in_the_span_of_what_was_measured(methods: dict[str, Any], problem: Make, name: str,
-                                                      perturbation: str) -> None:
+def test_a_step_lies_in_the_span_of_what_was_measured(
+    methods: dict[str, Any], problem: Make, name: str, perturbation: str
+) -> None:
     module, more = problem(torch.float64), {"smoothing": 0.0} if name == "hizoo" else {}
     optimizer = methods[name](module.parameters(), perturbation=perturbation, **more)
     for _ in range(3):
@@ -50,7 +52,8 @@ def test_a_step_lies_in_the_span_of_what_was_measured(methods: dict[str, Any], p
 
 @pytest.mark.parametrize("redraw", ["same", "as-run"])
 def test_lozo_on_redraw_steps_too(redraw: str) -> None:
-    """One matrix, so that 1/r is a common factor: `as-run` leaves the measured direction on redraw steps alone."""
+    """One matrix, so that 1/r is a common factor: `as-run` leaves the measured direction on redraw
+    steps alone."""
     module = nn.Linear(5, 4, bias=False).double()
     module.forward = lambda: (module.weight - 0.3).square().sum()  # type: ignore[method-assign]
     optimizer = LOZO(module.parameters(), lr=1e-2, eps=1e-3, interval=3, redraw_stream=redraw)  # type: ignore[arg-type]
@@ -69,8 +72,11 @@ def test_mezo_adam_moves_against_the_measured_signs(methods: dict[str, Any], pro
     torch.testing.assert_close(moved, -0.03 * torch.sign(y * seen[0]), rtol=1e-5, atol=0)
 
 
-def test_passes_over_the_parameters(methods: dict[str, Any], problem: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One pass a perturbed loss and ONE for the update of all k directions, however many there are."""
+def test_passes_over_the_parameters(
+    methods: dict[str, Any], problem: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One pass a perturbed loss and ONE for the update of all k directions, however many there
+    are."""
     calls: list[int] = []
     shift = Directions.shift
 
@@ -79,8 +85,15 @@ def test_passes_over_the_parameters(methods: dict[str, Any], problem: Make, monk
         return shift(self, theta, index, terms, **more)
 
     monkeypatch.setattr(Directions, "shift", counted)
-    for name, perturbed in (("bszo", 2), ("bszo-b", 3), ("bszo-k3-m7", 3), ("mezo", 2), ("mezo-q3", 6), ("lozo", 2),
-                            ("hizoo", 2)):
+    for name, perturbed in (
+        ("bszo", 2),
+        ("bszo-b", 3),
+        ("bszo-k3-m7", 3),
+        ("mezo", 2),
+        ("mezo-q3", 6),
+        ("lozo", 2),
+        ("hizoo", 2),
+    ):
         for streaming in (True, False):
             module = problem()
             optimizer = methods[name](module.parameters(), module=module if streaming else None)
@@ -90,7 +103,9 @@ def test_passes_over_the_parameters(methods: dict[str, Any], problem: Make, monk
             directions = getattr(optimizer, "k", getattr(optimizer, "num_directions", 1))
             if not streaming:
                 assert calls == [1] * 4 * perturbed + [directions] * 4, name
-            assert calls[-4:] == [directions] * 4 and len(calls) <= 4 * (perturbed + 1) + 2 * perturbed, name
+            assert (
+                calls[-4:] == [directions] * 4 and len(calls) <= 4 * (perturbed + 1) + 2 * perturbed
+            ), name
 
 
 def test_nothing_is_kept_after_a_step(problem: Make, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -104,8 +119,11 @@ def test_nothing_is_kept_after_a_step(problem: Make, monkeypatch: pytest.MonkeyP
     assert set(kept) == {0} and len(kept) == 4
 
 
-def test_the_seed_stream_is_a_function_of_seed_and_step(methods: dict[str, Any], problem: Make) -> None:
-    """No two directions of a run are alike, and a direction does not depend on what other steps saw."""
+def test_the_seed_stream_is_a_function_of_seed_and_step(
+    methods: dict[str, Any], problem: Make
+) -> None:
+    """No two directions of a run are alike, and a direction does not depend on what other steps
+    saw."""
     module = problem()
     optimizer = methods["mezo-q3"](module.parameters(), seed=4)
     seeds = []

@@ -1,4 +1,5 @@
-"""Under PEFT: only the adapters move, streaming reaches every one of them, and its losses are the copies' losses."""
+"""Under PEFT: only the adapters move, streaming reaches every one of them, and its losses are the
+copies' losses."""
 
 from typing import Any
 
@@ -15,9 +16,19 @@ def lora() -> nn.Module:
 
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        config = OPTConfig(vocab_size=32, hidden_size=8, ffn_dim=16, num_hidden_layers=1, num_attention_heads=2,
-                           max_position_embeddings=16, word_embed_proj_dim=8, pad_token_id=1)
-        adapters = LoraConfig(r=2, lora_alpha=16, target_modules=["q_proj", "v_proj", "embed_tokens"])
+        config = OPTConfig(
+            vocab_size=32,
+            hidden_size=8,
+            ffn_dim=16,
+            num_hidden_layers=1,
+            num_attention_heads=2,
+            max_position_embeddings=16,
+            word_embed_proj_dim=8,
+            pad_token_id=1,
+        )
+        adapters = LoraConfig(
+            r=2, lora_alpha=16, target_modules=["q_proj", "v_proj", "embed_tokens"]
+        )
         model = get_peft_model(OPTForCausalLM(config), adapters)
         with torch.no_grad():
             for name, p in model.named_parameters():
@@ -39,7 +50,10 @@ def test_adapters_train_alone(method: Any, states: dict[str, Tensor]) -> None:
         trained = [p for p in model.parameters() if p.requires_grad]
         optimizer = method(trained, module=model if streaming or method.needs_module else None)
         steps = 3 * method.sweep
-        losses = [optimizer.step(lambda model=model: model(input_ids=IDS, labels=IDS).loss) for _ in range(steps)]
+        losses = [
+            optimizer.step(lambda model=model: model(input_ids=IDS, labels=IDS).loss)
+            for _ in range(steps)
+        ]
         forwards = method.forwards * len(trained) // 4 if method.per_tensor else method.forwards
         assert forwards * steps <= optimizer.num_forwards <= forwards * steps + streaming
         for name, value in model.state_dict().items():

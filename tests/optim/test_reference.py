@@ -1,4 +1,5 @@
-"""Every optimizer against a dense float64 reference written from its formula: no seed, no engine, no recursion."""
+"""Every optimizer against a dense float64 reference written from its formula: no seed, no engine,
+no recursion."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -20,7 +21,10 @@ Loss = Callable[[Tensor], float]
 
 def parameters() -> list[nn.Parameter]:
     generator = torch.Generator().manual_seed(1)
-    return [nn.Parameter(torch.randn(shape, generator=generator, dtype=torch.float64)) for shape in SHAPES]
+    return [
+        nn.Parameter(torch.randn(shape, generator=generator, dtype=torch.float64))
+        for shape in SHAPES
+    ]
 
 
 def flat(tensors: Sequence[Tensor]) -> Tensor:
@@ -28,7 +32,8 @@ def flat(tensors: Sequence[Tensor]) -> Tensor:
 
 
 def make_loss() -> Loss:
-    """Neither linear nor quadratic, with a term that differs from call to call: the order of calls is part of it."""
+    """Neither linear nor quadratic, with a term that differs from call to call: the order of calls
+    is part of it."""
     calls = [0]
     weight = torch.linspace(-1, 1, N, dtype=torch.float64)
 
@@ -59,7 +64,8 @@ class Recorded:
 
 
 def follow(optimizer_class: Any, count: int, reference: Any, **kwargs: Any) -> tuple[Any, Any]:
-    """STEPS of both; after each step parameters agree. `reference(theta, loss, directions) -> theta`."""
+    """STEPS of both; after each step parameters agree. `reference(theta, loss, directions) ->
+    theta`."""
     params, directions = parameters(), Recorded()
     optimizer = optimizer_class(params, directions=directions, **kwargs)
     theta, loss, reference_loss = flat(params), make_loss(), make_loss()
@@ -89,7 +95,9 @@ class DenseBSZO:
     def __post_init__(self) -> None:
         self.noise, self.least = self.noise_var, (self.noise_floor * math.sqrt(self.noise_var)) ** 2
 
-    def posterior(self, rows: list[Tensor], y: list[float], variances: list[float]) -> tuple[Tensor, Tensor]:
+    def posterior(
+        self, rows: list[Tensor], y: list[float], variances: list[float]
+    ) -> tuple[Tensor, Tensor]:
         precision = torch.eye(self.k, dtype=torch.float64) / self.prior_var
         information = torch.zeros(self.k, dtype=torch.float64)
         for d, value, variance in zip(rows, y, variances, strict=True):
@@ -106,13 +114,19 @@ class DenseBSZO:
         variances: list[float] = []
         for tau in range(self.m):
             mean, cov = self.posterior(rows, y, variances)
-            axis = tau if tau < self.k else int(torch.argmax(torch.diagonal(cov) * (1 - 1e-12 * torch.arange(self.k))))
+            axis = (
+                tau
+                if tau < self.k
+                else int(torch.argmax(torch.diagonal(cov) * (1 - 1e-12 * torch.arange(self.k))))
+            )
             d = torch.eye(self.k, dtype=torch.float64)[axis]
             cached = tau >= self.k and self.reuse
             value = y[axis] if cached else (loss(theta + self.eps * basis @ d) - f_0) / self.eps
             if self.adapt == "always" or (self.adapt == "beyond-k" and tau >= self.k):
                 r = value - float(d @ mean)
-                self.noise = max((1 - self.noise_ema) * self.noise + self.noise_ema * r * r, self.least)
+                self.noise = max(
+                    (1 - self.noise_ema) * self.noise + self.noise_ema * r * r, self.least
+                )
             rows, y, variances = [*rows, d], [*y, value], [*variances, self.noise]
         self.mean, self.cov, self.y = *self.posterior(rows, y, variances), y
         return theta - self.lr * (basis @ self.mean + self.weight_decay * theta)
@@ -120,11 +134,24 @@ class DenseBSZO:
 
 @pytest.mark.parametrize("adapt", ["always", "beyond-k", "never"])
 @pytest.mark.parametrize("reuse", [True, False], ids=["BSZO", "BSZO-B"])
-@pytest.mark.parametrize(("k", "m", "noise_floor", "noise_var"), [(2, 3, 0.1, 4.0), (3, 8, 0.0, 0.5), (1, 1, 0.1, 1.0),
-                                                                  (2, 5, 0.9, 60.0)])
-def test_bszo(adapt: str, reuse: bool, k: int, m: int, noise_floor: float, noise_var: float) -> None:
-    same = {"k": k, "m": m, "eps": 1e-3, "lr": 3e-3, "prior_var": 30.0, "noise_var": noise_var, "noise_ema": 0.2,
-            "noise_floor": noise_floor, "weight_decay": 0.3}
+@pytest.mark.parametrize(
+    ("k", "m", "noise_floor", "noise_var"),
+    [(2, 3, 0.1, 4.0), (3, 8, 0.0, 0.5), (1, 1, 0.1, 1.0), (2, 5, 0.9, 60.0)],
+)
+def test_bszo(
+    adapt: str, reuse: bool, k: int, m: int, noise_floor: float, noise_var: float
+) -> None:
+    same = {
+        "k": k,
+        "m": m,
+        "eps": 1e-3,
+        "lr": 3e-3,
+        "prior_var": 30.0,
+        "noise_var": noise_var,
+        "noise_ema": 0.2,
+        "noise_floor": noise_floor,
+        "weight_decay": 0.3,
+    }
     reference = DenseBSZO(**same, reuse=reuse, adapt=adapt)  # type: ignore[arg-type]
     optimizer, _ = follow(BSZO, k, reference, **same, reuse_observations=reuse, adapt_noise=adapt)
     torch.testing.assert_close(optimizer.last.mean, reference.mean, rtol=1e-7, atol=1e-8)
@@ -134,7 +161,8 @@ def test_bszo(adapt: str, reuse: bool, k: int, m: int, noise_floor: float, noise
 
 
 def test_the_floor_is_a_share_of_the_standard_deviation() -> None:
-    """A flat loss: noise_var falls by 1 - alpha an observation until sigma_e is a tenth of what it was."""
+    """A flat loss: noise_var falls by 1 - alpha an observation until sigma_e is a tenth of what it
+    was."""
     optimizer = BSZO(parameters(), noise_var=5.0, noise_floor=0.1)
     optimizer.step(lambda: 1.0)
     assert optimizer.noise_var == pytest.approx(5.0 * 0.9**3)
@@ -156,7 +184,13 @@ def spsa(theta: Tensor, loss: Loss, z: Tensor, eps: float) -> float:
 @pytest.mark.parametrize("q", [1, 3])
 def test_mezo(q: int) -> None:
     def reference(theta: Tensor, loss: Loss, z: list[Tensor]) -> Tensor:
-        gradient = sum((spsa(theta, loss, one, 1e-3) * one for one in z), torch.zeros(N, dtype=torch.float64)) / q
+        gradient = (
+            sum(
+                (spsa(theta, loss, one, 1e-3) * one for one in z),
+                torch.zeros(N, dtype=torch.float64),
+            )
+            / q
+        )
         return theta - 2e-3 * (gradient + 0.4 * theta)
 
     follow(MeZO, q, reference, lr=2e-3, eps=1e-3, num_directions=q, weight_decay=0.4)
@@ -168,16 +202,34 @@ def test_mezo_adam(q: int) -> None:
 
     def reference(theta: Tensor, loss: Loss, z: list[Tensor]) -> Tensor:
         nonlocal m, v, t
-        g = sum((spsa(theta, loss, one, 1e-3) * one for one in z), torch.zeros(N, dtype=torch.float64)) / q
+        g = (
+            sum(
+                (spsa(theta, loss, one, 1e-3) * one for one in z),
+                torch.zeros(N, dtype=torch.float64),
+            )
+            / q
+        )
         t += 1
         m, v = 0.8 * m + 0.2 * g, 0.95 * v + 0.05 * g**2
         step = (m / (1 - 0.8**t)) / ((v / (1 - 0.95**t)).sqrt() + 1e-6)
         return theta - 0.02 * (step + 0.4 * theta)
 
-    optimizer, params = follow(MeZOAdam, q, reference, lr=0.02, eps=1e-3, num_directions=q, betas=(0.8, 0.95),
-                               adam_eps=1e-6, weight_decay=0.4, state_dtype="parameter")
+    optimizer, params = follow(
+        MeZOAdam,
+        q,
+        reference,
+        lr=0.02,
+        eps=1e-3,
+        num_directions=q,
+        betas=(0.8, 0.95),
+        adam_eps=1e-6,
+        weight_decay=0.4,
+        state_dtype="parameter",
+    )
     for name, dense in (("m", m), ("v", v)):
-        torch.testing.assert_close(flat([optimizer.state[p][name] for p in params]), dense, rtol=1e-8, atol=1e-9)
+        torch.testing.assert_close(
+            flat([optimizer.state[p][name] for p in params]), dense, rtol=1e-8, atol=1e-9
+        )
 
 
 def test_hizoo() -> None:
@@ -193,9 +245,12 @@ def test_hizoo() -> None:
         curvature = (1 - a) * curvature + a * second * curvature * z[0] ** 2 / (2 * eps**2)
         return theta - lr * (g * z[0] / curvature.sqrt() + 0.4 * theta)
 
-    optimizer, params = follow(HiZOO, 1, reference, lr=lr, eps=eps, smoothing=a, weight_decay=0.4,
-                               state_dtype="parameter")
-    torch.testing.assert_close(flat([optimizer.state[p]["curvature"] for p in params]), curvature, rtol=1e-8, atol=1e-9)
+    optimizer, params = follow(
+        HiZOO, 1, reference, lr=lr, eps=eps, smoothing=a, weight_decay=0.4, state_dtype="parameter"
+    )
+    torch.testing.assert_close(
+        flat([optimizer.state[p]["curvature"] for p in params]), curvature, rtol=1e-8, atol=1e-9
+    )
     assert float((curvature - 1).abs().max()) > 1e-3, "H must have moved for this to mean something"
 
 
@@ -204,11 +259,24 @@ def test_hizoo() -> None:
 def test_lozo(scale: str, redraw: str) -> None:
     """U and V from the public family: V's seed changes every `interval` steps, U's at each."""
     params, interval, rank, seed, lr, eps = parameters(), 3, 2, 11, 1e-3, 1e-3
-    optimizer = LOZO(params, lr=lr, eps=eps, rank=rank, interval=interval, scale=scale, redraw_stream=redraw,  # type: ignore[arg-type]
-                     weight_decay=0.4, seed=seed)
+    optimizer = LOZO(
+        params,
+        lr=lr,
+        eps=eps,
+        rank=rank,
+        interval=interval,
+        scale=scale,
+        redraw_stream=redraw,  # type: ignore[arg-type]
+        weight_decay=0.4,
+        seed=seed,
+    )
     theta, loss, reference_loss = flat(params), make_loss(), make_loss()
-    factors = torch.cat([torch.full((size,), 1 / rank if scale == "1/r" and len(shape) > 1 else 1.0)
-                         for size, shape in zip(SIZES, SHAPES, strict=True)]).double()
+    factors = torch.cat(
+        [
+            torch.full((size,), 1 / rank if scale == "1/r" and len(shape) > 1 else 1.0)
+            for size, shape in zip(SIZES, SHAPES, strict=True)
+        ]
+    ).double()
     for step in range(2 * STEPS):
         optimizer.step(lambda: loss(flat(params)))
         basis = mix64(seed, step // interval, -2)

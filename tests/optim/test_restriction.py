@@ -18,14 +18,17 @@ from bszo.trajectory import TrajectoryWriter, describe, read, record, replay
 BASE = "0" * 64
 METHODS: dict[str, tuple[Any, dict[str, Any]]] = {
     "bszo": (BSZO, {"lr": 0.01, "eps": 1e-3, "prior_var": 100.0, "noise_var": 1.0}),
-    "mezo": (MeZO, {"lr": 0.01, "eps": 1e-3}), "mezo-adam": (MeZOAdam, {"lr": 0.01, "eps": 1e-3}),
+    "mezo": (MeZO, {"lr": 0.01, "eps": 1e-3}),
+    "mezo-adam": (MeZOAdam, {"lr": 0.01, "eps": 1e-3}),
     "hizoo": (HiZOO, {"lr": 0.01, "eps": 1e-2, "smoothing": 1e-4}),
     "momentum": (ZOSGDMomentum, {"lr": 0.01, "eps": 1e-3}),
     "lozo": (LOZO, {"lr": 0.01, "eps": 1e-3, "interval": 2}),
 }
 RESTRICTIONS: dict[str, dict[str, Any]] = {
-    "layer": {"sparsity": 0.5, "mask_interval": 2}, "global": {"sparsity": 0.5, "mask_scope": "global"},
-    "blocks": {"blocks": "transformer"}, "both": {"sparsity": 0.3, "mask_interval": 3, "blocks": "transformer"},
+    "layer": {"sparsity": 0.5, "mask_interval": 2},
+    "global": {"sparsity": 0.5, "mask_scope": "global"},
+    "blocks": {"blocks": "transformer"},
+    "both": {"sparsity": 0.3, "mask_interval": 3, "blocks": "transformer"},
 }
 
 
@@ -50,20 +53,28 @@ class Stack(nn.Module):
 
 def build(method: str, module: nn.Module, restriction: str, **more: Any) -> Any:
     make, kwargs = METHODS[method]
-    return make(module.parameters(), module=module, seed=4, **{**kwargs, **more}).restrict(**RESTRICTIONS[restriction])
+    return make(module.parameters(), module=module, seed=4, **{**kwargs, **more}).restrict(
+        **RESTRICTIONS[restriction]
+    )
 
 
 def bits(module: nn.Module) -> list[Tensor]:
     return [p.detach().clone() for p in module.parameters()]
 
 
-BLOCKS = [[0], [1, 2], [3, 4], [5, 6], [7, 8]]  # as a reader of Stack says it: words, three layers, head
+# as a reader of Stack says it: words, three layers, head
+BLOCKS = [[0], [1, 2], [3, 4], [5, 6], [7, 8]]
 
 
-def follow(optimizer: Any, module: nn.Module, directions: Callable[[int, list[Tensor]], Sequence[Sequence[Tensor]]],
-           step_of: Callable[[list[float], Sequence[Sequence[Tensor]], list[Tensor]], list[Tensor]],
-           eps: float) -> None:
-    """Six steps of both: central differences along each dense direction from one theta, then the given step."""
+def follow(
+    optimizer: Any,
+    module: nn.Module,
+    directions: Callable[[int, list[Tensor]], Sequence[Sequence[Tensor]]],
+    step_of: Callable[[list[float], Sequence[Sequence[Tensor]], list[Tensor]], list[Tensor]],
+    eps: float,
+) -> None:
+    """Six steps of both: central differences along each dense direction from one theta, then the
+    given step."""
     twin = copy.deepcopy(module)
     for step in range(6):
         theta = bits(twin)
@@ -86,7 +97,10 @@ def follow(optimizer: Any, module: nn.Module, directions: Callable[[int, list[Te
 
 
 def sgd(y: list[float], z: Sequence[Sequence[Tensor]], theta: list[Tensor]) -> list[Tensor]:
-    return [t - 0.01 * sum((g * one[i] for g, one in zip(y, z, strict=True)), 0 * t) for i, t in enumerate(theta)]
+    return [
+        t - 0.01 * sum((g * one[i] for g, one in zip(y, z, strict=True)), 0 * t)
+        for i, t in enumerate(theta)
+    ]
 
 
 @pytest.mark.parametrize("perturbation", ["exact", "copy", "two-leg", "three-leg", "in-place"])
@@ -96,8 +110,10 @@ def test_blocks_one_estimate_each_from_the_same_theta(perturbation: str) -> None
 
     def directions(step: int, theta: list[Tensor]) -> list[list[Tensor]]:
         seeds = [seed_in_block(mix64(4, step, 0), b, 5) for b in range(5)]
-        return [[family.direction(seed, i).double() * (i in block) for i in range(9)]
-                for seed, block in zip(seeds, BLOCKS, strict=True)]
+        return [
+            [family.direction(seed, i).double() * (i in block) for i in range(9)]
+            for seed, block in zip(seeds, BLOCKS, strict=True)
+        ]
 
     optimizer = build("mezo", module, "blocks", perturbation=perturbation)
     follow(optimizer, module, directions, sgd, 1e-3)
@@ -118,7 +134,8 @@ def test_a_mask_is_kept_for_its_interval() -> None:
 
 
 def test_hizoo_learns_curvature_where_it_looked() -> None:
-    """H by its formula, block by block, with each block's own second difference; a masked entry's H only shrinks."""
+    """H by its formula, block by block, with each block's own second difference; a masked entry's H
+    only shrinks."""
     module, a, eps = Stack(), 1e-4, 1e-2
     optimizer = build("hizoo", module, "both")
     family, params = Gaussian(list(module.parameters())), list(module.parameters())
@@ -138,11 +155,17 @@ def test_hizoo_learns_curvature_where_it_looked() -> None:
                         p.copy_(theta[i] + sign * eps * z[i] / h[i].sqrt() if i in z else theta[i])
                     sides.append(float(twin()))
             for i in block:
-                h[i] = (1 - a) * h[i] + a * abs(sum(sides) - 2 * f_0) * h[i] * z[i] ** 2 / (2 * eps**2)
+                h[i] = (1 - a) * h[i] + a * abs(sum(sides) - 2 * f_0) * h[i] * z[i] ** 2 / (
+                    2 * eps**2
+                )
         optimizer.step(module)
         for p, dense in zip(params, h, strict=True):
-            torch.testing.assert_close(optimizer.state[p]["curvature"].double(), dense, rtol=1e-6, atol=1e-7)
-    assert max(float((dense - 1).abs().max()) for dense in h) > 1e-4, "H must have moved for this to mean something"
+            torch.testing.assert_close(
+                optimizer.state[p]["curvature"].double(), dense, rtol=1e-6, atol=1e-7
+            )
+    assert max(float((dense - 1).abs().max()) for dense in h) > 1e-4, (
+        "H must have moved for this to mean something"
+    )
 
 
 @pytest.mark.parametrize("restriction", list(RESTRICTIONS))
@@ -176,7 +199,9 @@ def test_a_masked_entry_does_not_move() -> None:
     module = Stack()
     optimizer, before = build("mezo", module, "layer"), bits(module)
     optimizer.step(module)
-    mask = Mask(list(module.parameters()), mix64(4, 0, -3), [0.5 * p.numel() for p in module.parameters()])
+    mask = Mask(
+        list(module.parameters()), mix64(4, 0, -3), [0.5 * p.numel() for p in module.parameters()]
+    )
     for i, (p, q) in enumerate(zip(module.parameters(), before, strict=True)):
         assert torch.equal(p != q, mask.keeps(i))
 
@@ -199,7 +224,8 @@ def test_a_nan_in_a_later_block_leaves_no_trace() -> None:
 
 
 def test_a_closure_that_raises_in_a_later_block_leaves_no_trace() -> None:
-    """Out of memory, say: the step that is then taken with a smaller batch starts from the state before."""
+    """Out of memory, say: the step that is then taken with a smaller batch starts from the state
+    before."""
     module, calls = Stack(), [0]
     optimizer = build("bszo", module, "blocks")
     optimizer.step(module)
@@ -213,7 +239,10 @@ def test_a_closure_that_raises_in_a_later_block_leaves_no_trace() -> None:
 
     with pytest.raises(MemoryError):
         optimizer.step(closure)
-    assert {**optimizer.state_dict()["zeroth_order"], "num_forwards": state["num_forwards"]} == state
+    assert {
+        **optimizer.state_dict()["zeroth_order"],
+        "num_forwards": state["num_forwards"],
+    } == state
 
 
 def test_another_restriction_is_another_run(tmp_path: Path) -> None:
@@ -239,11 +268,18 @@ def test_moments_from_a_history_have_no_masks() -> None:
     assert optimizer.num_forwards == 10
 
 
-@pytest.mark.parametrize(("restriction", "message"), [
-    ({"sparsity": 1.0}, "sparsity=1.0"), ({"sparsity": -0.1}, "sparsity=-0.1"), ({"sparsity": float("nan")}, "spars"),
-    ({"sparsity": 0.5, "mask_interval": 0}, "mask_interval=0"), ({"mask_scope": "row"}, "mask_scope='row'"),
-    ({"blocks": "rows"}, "blocks='rows'"), ({"blocks": "halves"}, "Linear has no child that is an attention"),
-])
+@pytest.mark.parametrize(
+    ("restriction", "message"),
+    [
+        ({"sparsity": 1.0}, "sparsity=1.0"),
+        ({"sparsity": -0.1}, "sparsity=-0.1"),
+        ({"sparsity": float("nan")}, "spars"),
+        ({"sparsity": 0.5, "mask_interval": 0}, "mask_interval=0"),
+        ({"mask_scope": "row"}, "mask_scope='row'"),
+        ({"blocks": "rows"}, "blocks='rows'"),
+        ({"blocks": "halves"}, "Linear has no child that is an attention"),
+    ],
+)
 def test_what_cannot_be_is_refused_at_the_start(restriction: dict[str, Any], message: str) -> None:
     module = Stack()
     with pytest.raises(OptimError, match=message) as caught:
@@ -252,12 +288,15 @@ def test_what_cannot_be_is_refused_at_the_start(restriction: dict[str, Any], mes
 
 
 def test_parameters_that_are_masked_whole_are_said(caplog: pytest.LogCaptureFixture) -> None:
-    """LoRA's B starts at 0 and is the least of all: under a global mask it would stay there without a word."""
+    """LoRA's B starts at 0 and is the least of all: under a global mask it would stay there without
+    a word."""
     caplog.set_level("INFO", logger="bszo")
     a, b = nn.Parameter(torch.ones(4, 8)), nn.Parameter(torch.zeros(8, 4))
     MeZO([a, b]).restrict(sparsity=0.5)
     assert caplog.messages == []
     optimizer = MeZO([a, b], lr=0.1, eps=1e-2).restrict(sparsity=0.5, mask_scope="global")
-    assert caplog.messages == ["sparsity=0.5, mask_scope=global: 1 of 2 parameters are masked whole and will not move"]
-    optimizer.step(lambda: (a.detach().sum() + b.detach().sum()))
+    assert caplog.messages == [
+        "sparsity=0.5, mask_scope=global: 1 of 2 parameters are masked whole and will not move"
+    ]
+    optimizer.step(lambda: a.detach().sum() + b.detach().sum())
     assert not b.any() and bool((a != 1).all())

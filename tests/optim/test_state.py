@@ -25,15 +25,19 @@ def through_a_file(state: dict[str, Any]) -> dict[str, Any]:
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("save", [copy.deepcopy, through_a_file], ids=["memory", "file"])
-def test_round_trip_continues_bit_for_bit(method: Any, problem: Make, dtype: torch.dtype, save: Any) -> None:
+def test_round_trip_continues_bit_for_bit(
+    method: Any, problem: Make, dtype: torch.dtype, save: Any
+) -> None:
     module = problem(dtype)
     optimizer = method(module.parameters(), seed=5)
     for _ in range(4):
         optimizer.step(module)
     model_state = {name: value.clone() for name, value in module.state_dict().items()}
     state = save(optimizer.state_dict())
-    types = {id(p): {n: v.dtype for n, v in s.items() if isinstance(v, torch.Tensor)}
-             for p, s in zip(module.parameters(), optimizer.state.values(), strict=False)}
+    types = {
+        id(p): {n: v.dtype for n, v in s.items() if isinstance(v, torch.Tensor)}
+        for p, s in zip(module.parameters(), optimizer.state.values(), strict=False)
+    }
     expected = [optimizer.step(module) for _ in range(4)]
 
     fresh = problem(dtype)
@@ -41,7 +45,10 @@ def test_round_trip_continues_bit_for_bit(method: Any, problem: Make, dtype: tor
     resumed = method(fresh.parameters(), seed=99)
     resumed.load_state_dict(state)
     assert (resumed.num_steps, resumed.num_forwards) == (4, 4 * method.forwards)
-    loaded = [{n: v.dtype for n, v in s.items() if isinstance(v, torch.Tensor)} for s in resumed.state.values()]
+    loaded = [
+        {n: v.dtype for n, v in s.items() if isinstance(v, torch.Tensor)}
+        for s in resumed.state.values()
+    ]
     assert loaded == list(types.values())
     assert [resumed.step(fresh) for _ in range(4)] == expected
     for p, q in zip(module.parameters(), fresh.parameters(), strict=True):
@@ -90,12 +97,16 @@ def test_the_state_has_what_the_method_says(method: Any, problem: Make) -> None:
     optimizer = method(module.parameters())
     optimizer.step(module)
     if method.state:
-        wanted = torch.bfloat16 if method.kwargs.get("state_dtype") == "parameter" else torch.float32
+        wanted = (
+            torch.bfloat16 if method.kwargs.get("state_dtype") == "parameter" else torch.float32
+        )
         for p in module.parameters():
             assert set(optimizer.state[p]) == method.state
             smaller = method.compact and p.ndim > 1
-            assert all(v.dtype == wanted and (v.numel() < p.numel() if smaller else v.shape == p.shape)
-                       for v in optimizer.state[p].values())
+            assert all(
+                v.dtype == wanted and (v.numel() < p.numel() if smaller else v.shape == p.shape)
+                for v in optimizer.state[p].values()
+            )
     elif method.zeroth_order:
         assert not optimizer.state, "no dense state: memory is O(k^2)"
 
@@ -103,7 +114,9 @@ def test_the_state_has_what_the_method_says(method: Any, problem: Make) -> None:
 def test_foreign_states_are_refused(methods: dict[str, Any], problem: Make) -> None:
     module = problem()
     adam = torch.optim.Adam(module.parameters())
-    bszo, mezo, first = (methods[name](module.parameters()) for name in ("bszo", "mezo", "first-order"))
+    bszo, mezo, first = (
+        methods[name](module.parameters()) for name in ("bszo", "mezo", "first-order")
+    )
     for optimizer in (bszo, mezo, first):
         with pytest.raises(OptimError, match="state_dict"):
             optimizer.load_state_dict(adam.state_dict())
@@ -150,11 +163,16 @@ def skipping(optimizer: Any, module: nn.Module) -> list[float]:
 
 
 @pytest.mark.parametrize("dense", [True, False])
-def test_adam_corrects_its_moments_for_the_gradients_that_they_saw(dense: bool, problem: Make) -> None:
-    """After two skipped steps the first move is lr in every element, as Adam's first is, not a part of it."""
+def test_adam_corrects_its_moments_for_the_gradients_that_they_saw(
+    dense: bool, problem: Make
+) -> None:
+    """After two skipped steps the first move is lr in every element, as Adam's first is, not a part
+    of it."""
     module = problem(torch.float64)
     before = [p.detach().clone() for p in module.parameters()]
-    optimizer = (MeZOAdam if dense else MeZOAdamHistory)(module.parameters(), lr=0.01, adam_eps=1e-12)
+    optimizer = (MeZOAdam if dense else MeZOAdamHistory)(
+        module.parameters(), lr=0.01, adam_eps=1e-12
+    )
     for _ in range(2):
         failing(optimizer)
         optimizer.skip()

@@ -1,4 +1,5 @@
-"""SubZero, LOZO-M: the subspace, its carried momentum, and a step, each against plain matrix algebra."""
+"""SubZero, LOZO-M: the subspace, its carried momentum, and a step, each against plain matrix
+algebra."""
 
 from collections.abc import Callable
 from typing import Any
@@ -15,31 +16,48 @@ from tests.optim.test_theory import SLOPE, assert_mean, moves
 
 Make = Callable[..., nn.Module]
 EPS, LR, DECAY, SEED, INTERVAL = 1e-3, 1e-3, 0.4, 11, 3
-MATRICES = [(3, 4), None, None, (2, 6)]  # of `parameters()`, folded; None where there are no two axes
+# of `parameters()`, folded; None where there are no two axes
+MATRICES = [(3, 4), None, None, (2, 6)]
 
 
 def test_bases_are_orthonormal_and_stay_until_redrawn() -> None:
     params = [torch.empty(40, 30), torch.empty(7), torch.empty(5, 4, 3)]
-    one, later, redrawn = (Subspace(params, 6, basis, scaled=False, square=False) for basis in (1, 1, 2))
+    one, later, redrawn = (
+        Subspace(params, 6, basis, scaled=False, square=False) for basis in (1, 1, 2)
+    )
     for i, (m, n, r) in {0: (40, 30, 6), 2: (5, 12, 5)}.items():
         u, v = one.basis(i)
         assert u.shape == (m, r) and v.shape == (r, n)
         torch.testing.assert_close(u.T @ u, torch.eye(r), rtol=0, atol=1e-5)
         torch.testing.assert_close(v @ v.T, torch.eye(r), rtol=0, atol=1e-5)
-        p, q, other = (f.direction(s, i).view(m, n) for f, s in ((one, 5), (later, 6), (redrawn, 5)))
+        p, q, other = (
+            f.direction(s, i).view(m, n) for f, s in ((one, 5), (later, 6), (redrawn, 5))
+        )
         torch.testing.assert_close(u @ u.T @ q @ v.T @ v, q, rtol=0, atol=1e-5)
         torch.testing.assert_close(u.T @ p @ v.T, one.coordinates(5, i), rtol=0, atol=1e-5)
         assert float((u @ u.T @ other @ v.T @ v - other).norm()) > 0.1 * float(other.norm())
-    assert torch.equal(one.direction(5, 1), noise.values(torch.Size((7,)), 1, 5)), "a vector's direction is Gaussian"
+    assert torch.equal(one.direction(5, 1), noise.values(torch.Size((7,)), 1, 5)), (
+        "a vector's direction is Gaussian"
+    )
 
 
 @pytest.mark.parametrize(
     ("shape", "rank", "square", "expected"),
-    [((768, 768), 24, True, (768, 768)), ((8, 768), 24, True, (64, 96)), ((768, 8), 24, True, (64, 96)),
-     ((8, 768), 24, False, (8, 768)), ((5, 13), 24, True, (5, 13)), ((1, 49), 24, True, (7, 7)),
-     ((1, 13), 24, True, (1, 13)), ((30, 5, 6), 24, True, (30, 30)), ((0, 3), 2, True, (0, 3))],
+    [
+        ((768, 768), 24, True, (768, 768)),
+        ((8, 768), 24, True, (64, 96)),
+        ((768, 8), 24, True, (64, 96)),
+        ((8, 768), 24, False, (8, 768)),
+        ((5, 13), 24, True, (5, 13)),
+        ((1, 49), 24, True, (7, 7)),
+        ((1, 13), 24, True, (1, 13)),
+        ((30, 5, 6), 24, True, (30, 30)),
+        ((0, 3), 2, True, (0, 3)),
+    ],
 )
-def test_adapters_are_seen_in_their_most_square_shape(shape: Any, rank: int, square: bool, expected: Any) -> None:
+def test_adapters_are_seen_in_their_most_square_shape(
+    shape: Any, rank: int, square: bool, expected: Any
+) -> None:
     assert matrix_shape(torch.Size(shape), rank, square) == expected
 
 
@@ -55,14 +73,24 @@ def test_the_size_of_a_direction() -> None:
 
 @pytest.mark.parametrize(("scale", "factor"), [("sqrt(mn)/r", 1.0), ("none", 1 / 6)])
 def test_as_run_the_step_is_unbiased_over_redraws(scale: Any, factor: float) -> None:
-    """E[g P] = s^2 U U^T G V^T V, and over bases U U^T is r/m: as printed it is r^2 / (m n) of the gradient, 1/6."""
-    delta = moves(lambda params: SubZero(params, lr=0.1, eps=1e-3, rank=1, interval=1, scale=scale, square=False),
-                  (2, 3), lambda p: SLOPE @ p.reshape(-1), draws=700)
+    """E[g P] = s^2 U U^T G V^T V, and over bases U U^T is r/m: as printed it is r^2 / (m n) of the
+    gradient, 1/6."""
+    delta = moves(
+        lambda params: SubZero(
+            params, lr=0.1, eps=1e-3, rank=1, interval=1, scale=scale, square=False
+        ),
+        (2, 3),
+        lambda p: SLOPE @ p.reshape(-1),
+        draws=700,
+    )
     assert_mean(delta, -0.1 * factor * SLOPE)
 
 
-def follow(optimizer: Any, params: list[nn.Parameter], step_of: Callable[[int, Tensor, Any, int], Tensor]) -> None:
-    """7 steps, two redraws; `step_of(step, theta, loss, seed) -> theta`. Directions are products in fp32."""
+def follow(
+    optimizer: Any, params: list[nn.Parameter], step_of: Callable[[int, Tensor, Any, int], Tensor]
+) -> None:
+    """7 steps, two redraws; `step_of(step, theta, loss, seed) -> theta`. Directions are products in
+    fp32."""
     theta, loss, reference_loss = flat(params), make_loss(), make_loss()
     for step in range(7):
         optimizer.step(lambda: loss(flat(params)))
@@ -74,8 +102,19 @@ def follow(optimizer: Any, params: list[nn.Parameter], step_of: Callable[[int, T
 @pytest.mark.parametrize("momentum", [0.0, 0.7])
 def test_subzero(scale: Any, momentum: float) -> None:
     params, rank = parameters(), 2
-    optimizer = SubZero(params, lr=LR, eps=EPS, rank=rank, interval=INTERVAL, scale=scale, square=False,
-                        momentum=momentum, state_dtype="parameter", weight_decay=DECAY, seed=SEED)
+    optimizer = SubZero(
+        params,
+        lr=LR,
+        eps=EPS,
+        rank=rank,
+        interval=INTERVAL,
+        scale=scale,
+        square=False,
+        momentum=momentum,
+        state_dtype="parameter",
+        weight_decay=DECAY,
+        seed=SEED,
+    )
     kept: list[Tensor] = [torch.zeros((), dtype=torch.float64)] * 4
     old: Any = None
 
@@ -84,18 +123,27 @@ def test_subzero(scale: Any, momentum: float) -> None:
             return coordinates
         m, n = MATRICES[i]
         u, v = bases[i]
-        return (u @ coordinates @ v * ((m * n) ** 0.5 / rank if scale != "none" else 1.0)).reshape(-1)
+        return (u @ coordinates @ v * ((m * n) ** 0.5 / rank if scale != "none" else 1.0)).reshape(
+            -1
+        )
 
     def step_of(step: int, theta: Tensor, loss: Any, seed: int) -> Tensor:
         nonlocal old, kept
-        family = Subspace(params, rank, mix64(SEED, step // INTERVAL, -2), scaled=False, square=False)
-        bases = [None if shape is None else [f.double() for f in family.basis(i)] for i, shape in enumerate(MATRICES)]
+        family = Subspace(
+            params, rank, mix64(SEED, step // INTERVAL, -2), scaled=False, square=False
+        )
+        bases = [
+            None if shape is None else [f.double() for f in family.basis(i)]
+            for i, shape in enumerate(MATRICES)
+        ]
         c = [family.coordinates(seed, i).double() for i in range(4)]
         p = torch.cat([whole(i, c[i], bases).reshape(-1) for i in range(4)])
         g = spsa(theta, loss, p, EPS)
         if old is not None:
-            kept = [m if b is None else b[0].T @ a[0] @ m @ a[1] @ b[1].T
-                    for m, a, b in zip(kept, old, bases, strict=True)]
+            kept = [
+                m if b is None else b[0].T @ a[0] @ m @ a[1] @ b[1].T
+                for m, a, b in zip(kept, old, bases, strict=True)
+            ]
         kept, old = [momentum * m + g * z for m, z in zip(kept, c, strict=True)], bases
         moved = torch.cat([whole(i, kept[i], bases).reshape(-1) for i in range(4)])
         return theta - LR * (moved + DECAY * theta)
@@ -110,22 +158,41 @@ def test_subzero(scale: Any, momentum: float) -> None:
 @pytest.mark.parametrize("scale", ["1/r", "none"])
 def test_lozo_m(scale: Any) -> None:
     params, rank, b = parameters(), 2, 0.7
-    optimizer = LOZOM(params, lr=LR, eps=EPS, rank=rank, interval=INTERVAL, scale=scale, momentum=b, weight_decay=DECAY,
-                      state_dtype="parameter", seed=SEED)
+    optimizer = LOZOM(
+        params,
+        lr=LR,
+        eps=EPS,
+        rank=rank,
+        interval=INTERVAL,
+        scale=scale,
+        momentum=b,
+        weight_decay=DECAY,
+        state_dtype="parameter",
+        seed=SEED,
+    )
     kept: list[Tensor] = [torch.zeros((), dtype=torch.float64)] * 4
     old: Any = None
 
     def step_of(step: int, theta: Tensor, loss: Any, seed: int) -> Tensor:
         nonlocal old, kept
         family = LowRank(params, rank, mix64(SEED, step // INTERVAL, -2))
-        v = [None if shape is None else family.basis(i).double() for i, shape in enumerate(MATRICES)]
+        v = [
+            None if shape is None else family.basis(i).double() for i, shape in enumerate(MATRICES)
+        ]
         u = [family.coordinates(seed, i).double() for i in range(4)]
-        p = torch.cat([(a if basis is None else a @ basis.T).reshape(-1) for a, basis in zip(u, v, strict=True)])
+        p = torch.cat(
+            [
+                (a if basis is None else a @ basis.T).reshape(-1)
+                for a, basis in zip(u, v, strict=True)
+            ]
+        )
         torch.testing.assert_close(p, flat(family(params, seed)), rtol=1e-5, atol=1e-6)
         g = spsa(theta, loss, flat(family(params, seed)), EPS)
         if step and step % INTERVAL == 0:
-            kept = [m if new is None else m @ before.T @ new / new.shape[0]
-                    for m, before, new in zip(kept, old, v, strict=True)]
+            kept = [
+                m if new is None else m @ before.T @ new / new.shape[0]
+                for m, before, new in zip(kept, old, v, strict=True)
+            ]
         kept, old = [b * m + (1 - b) * g * a for m, a in zip(kept, u, strict=True)], v
         s = 1 / rank if scale == "1/r" else 1.0
         moved = [m if basis is None else s * m @ basis.T for m, basis in zip(kept, v, strict=True)]
@@ -144,7 +211,8 @@ def test_a_redraw_that_was_skipped_is_made_up_for(make: Any) -> None:
         optimizer = make([p], rank=2, interval=2, momentum=0.5, lr=1.0)
         optimizer.step(lambda p=p: float(p[0].sum()))
         for _ in range(1 if skip else 3):
-            optimizer.num_steps += 1  # as `skip` does: the directions of 1, or of 1 to 3, are used up
+            # as `skip` does: the directions of 1, or of 1 to 3, are used up
+            optimizer.num_steps += 1
         family = optimizer.directions() if skip else None
         before = optimizer.state[p]["momentum"].clone()
         optimizer.step(lambda: 1.0)
@@ -166,9 +234,13 @@ def test_a_basis_is_drawn_once_an_interval(monkeypatch: pytest.MonkeyPatch) -> N
     assert len(drawn) == 2 * 2 * 2, "two matrices, two factors, two intervals"
 
 
-@pytest.mark.parametrize(("make", "rank", "error"), [
-    (LOZO, 3, "rank=3: the trained matrices' smaller sides are 2 at most; 1 to 2 is valid"),
-    (LOZOM, 3, "rank=3: the trained matrices' smaller sides are 2 at most; 1 to 2 is valid")])
+@pytest.mark.parametrize(
+    ("make", "rank", "error"),
+    [
+        (LOZO, 3, "rank=3: the trained matrices' smaller sides are 2 at most; 1 to 2 is valid"),
+        (LOZOM, 3, "rank=3: the trained matrices' smaller sides are 2 at most; 1 to 2 is valid"),
+    ],
+)
 def test_a_rank_above_every_matrix_s_is_refused(make: Any, rank: int, error: str) -> None:
     with pytest.raises(OptimError, match=error):
         make([nn.Parameter(torch.ones(2, 9))], rank=rank)
@@ -176,15 +248,27 @@ def test_a_rank_above_every_matrix_s_is_refused(make: Any, rank: int, error: str
 
 @pytest.mark.parametrize("make", [LOZO, LOZOM, SubZero])
 def test_without_a_matrix_a_rank_is_refused(make: Any) -> None:
-    with pytest.raises(OptimError, match="no trained parameter has two axes, so that none has a rank; MeZO is valid"):
+    with pytest.raises(
+        OptimError,
+        match="no trained parameter has two axes, so that none has a rank; MeZO is valid",
+    ):
         make([nn.Parameter(torch.ones(9))], rank=1)
 
 
 def test_full_rank_subzero_is_mezo_in_another_basis() -> None:
-    """r = m = n: U Z V of a Gaussian Z is a Gaussian matrix, so that the mean squared step is MeZO's."""
-    sizes = [moves(lambda params, make=make: make(params), (3, 3), lambda p: p.sum() + p[0, 0], draws=400)
-             .square().sum(dim=1)
-             for make in (lambda ps: SubZero(ps, lr=0.1, rank=3, interval=1), lambda ps: MeZO(ps, lr=0.1))]
+    """r = m = n: U Z V of a Gaussian Z is a Gaussian matrix, so that the mean squared step is
+    MeZO's."""
+    sizes = [
+        moves(
+            lambda params, make=make: make(params), (3, 3), lambda p: p.sum() + p[0, 0], draws=400
+        )
+        .square()
+        .sum(dim=1)
+        for make in (
+            lambda ps: SubZero(ps, lr=0.1, rank=3, interval=1),
+            lambda ps: MeZO(ps, lr=0.1),
+        )
+    ]
     error = (sizes[0].var() / 400 + sizes[1].var() / 400).sqrt()
     assert abs(float(sizes[0].mean() - sizes[1].mean())) < 4 * float(error)
 

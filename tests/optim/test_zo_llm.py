@@ -32,10 +32,14 @@ def test_sign_of_every_element(q: int) -> None:
 @pytest.mark.parametrize("q", [1, 3])
 def test_sign_of_the_scalar(q: int) -> None:
     def reference(theta: Tensor, loss: Loss, z: list[Tensor]) -> Tensor:
-        signed = torch.stack([math.copysign(1.0, spsa(theta, loss, one, EPS)) * one for one in z]).mean(0)
+        signed = torch.stack(
+            [math.copysign(1.0, spsa(theta, loss, one, EPS)) * one for one in z]
+        ).mean(0)
         return theta - LR * (signed + DECAY * theta)
 
-    follow(ZOSGDSign, q, reference, lr=LR, eps=EPS, num_directions=q, sign="scalar", weight_decay=DECAY)
+    follow(
+        ZOSGDSign, q, reference, lr=LR, eps=EPS, num_directions=q, sign="scalar", weight_decay=DECAY
+    )
 
 
 @pytest.mark.parametrize("q", [1, 2])
@@ -50,8 +54,17 @@ def test_momentum(q: int) -> None:
         sgd.step()
         return point - LR * DECAY * theta
 
-    optimizer, params = follow(ZOSGDMomentum, q, reference, lr=LR, eps=EPS, num_directions=q, momentum=0.8,
-                               weight_decay=DECAY, state_dtype="parameter")
+    optimizer, params = follow(
+        ZOSGDMomentum,
+        q,
+        reference,
+        lr=LR,
+        eps=EPS,
+        num_directions=q,
+        momentum=0.8,
+        weight_decay=DECAY,
+        state_dtype="parameter",
+    )
     kept = flat([optimizer.state[p]["momentum"] for p in params])
     torch.testing.assert_close(kept, sgd.state[point]["momentum_buffer"], rtol=1e-8, atol=1e-9)
 
@@ -62,14 +75,17 @@ def test_the_first_step_of_a_momentum_is_mezo_s_in_float64_too() -> None:
     for make in (ZOSGDMomentum, MeZO):
         params = parameters()
         more: Any = {"state_dtype": "parameter"} if make is ZOSGDMomentum else {}
-        make(params, lr=LR, eps=EPS, weight_decay=DECAY, **more).step(lambda p=params: float(flat(p).sin().sum()))
+        make(params, lr=LR, eps=EPS, weight_decay=DECAY, **more).step(
+            lambda p=params: float(flat(p).sin().sum())
+        )
         moved.append(flat(params) - flat(parameters()))
     torch.testing.assert_close(*moved, rtol=1e-12, atol=1e-15)
 
 
 @pytest.mark.parametrize(("lr", "seen"), [(2e-3, {1}), (0.05, {0, 1}), (20.0, {0})])
 def test_the_best_of_three(lr: float, seen: set[int]) -> None:
-    """A rate that helps, one that is too long half of the time, and one at which staying is best."""
+    """A rate that helps, one that is too long half of the time, and one at which staying is
+    best."""
     kept: list[int] = []
 
     def reference(theta: Tensor, loss: Loss, z: list[Tensor]) -> Tensor:
@@ -87,15 +103,22 @@ def test_the_best_of_three(lr: float, seen: set[int]) -> None:
 def test_against_the_slope_where_that_is_lowest() -> None:
     """A slope of 1 near 0, a wall on the left and a pit on the right."""
     p = nn.Parameter(torch.zeros(1, dtype=torch.float64))
-    optimizer = ZOSGDConservative([p], lr=0.1, eps=EPS, directions=lambda params, seed: [torch.ones(1)])
+    optimizer = ZOSGDConservative(
+        [p], lr=0.1, eps=EPS, directions=lambda params, seed: [torch.ones(1)]
+    )
     optimizer.step(lambda: x if abs(x := p.detach().item()) < 0.01 else -math.copysign(1.0, x))
-    assert p.item() == pytest.approx(0.1) and optimizer.last is not None and optimizer.last.loss == 0.0
+    assert (
+        p.item() == pytest.approx(0.1) and optimizer.last is not None and optimizer.last.loss == 0.0
+    )
 
 
 def test_a_candidate_without_a_finite_loss_is_not_taken() -> None:
-    """A slope of 1 down to a wall of NaN: the step would lead into it, the other way is up, so it stays."""
+    """A slope of 1 down to a wall of NaN: the step would lead into it, the other way is up, so it
+    stays."""
     p = nn.Parameter(torch.zeros(1, dtype=torch.float64))
-    optimizer = ZOSGDConservative([p], lr=0.1, eps=EPS, directions=lambda params, seed: [torch.ones(1)])
+    optimizer = ZOSGDConservative(
+        [p], lr=0.1, eps=EPS, directions=lambda params, seed: [torch.ones(1)]
+    )
     optimizer.step(lambda: x if (x := p.detach().item()) > -0.01 else math.nan)
     assert p.item() == 0.0 and optimizer.last is not None and optimizer.last.losses[-2] == math.inf
 
@@ -146,18 +169,26 @@ def test_fzoo_draws_signs_and_its_step_does_not_know_the_loss_s_scale() -> None:
 
 def stack(dtype: torch.dtype = torch.float64) -> nn.Module:
     torch.manual_seed(0)
-    layers = nn.ModuleDict({"embed": nn.Embedding(5, 4), "layers": nn.ModuleList(nn.Linear(4, 4) for _ in range(3)),
-                            "head": nn.Linear(4, 2)})
+    layers = nn.ModuleDict(
+        {
+            "embed": nn.Embedding(5, 4),
+            "layers": nn.ModuleList(nn.Linear(4, 4) for _ in range(3)),
+            "head": nn.Linear(4, 2),
+        }
+    )
     return layers.to(dtype)
 
 
 @pytest.mark.parametrize("order", ["cyclic", "random"])
 def test_one_block_is_perturbed_and_moved(order: Any) -> None:
-    """theta and what the closure saw, block by block, against the formula with z of the whole Gaussian family."""
+    """theta and what the closure saw, block by block, against the formula with z of the whole
+    Gaussian family."""
     module = stack()
     params = list(module.parameters())
     bounds = torch.tensor([0, 20, 40, 60, 80, 90])  # embedding, three layers, head
-    optimizer = MeZOBCD(params, lr=1e-2, eps=EPS, order=order, module=module, perturbation="copy", seed=2)
+    optimizer = MeZOBCD(
+        params, lr=1e-2, eps=EPS, order=order, module=module, perturbation="copy", seed=2
+    )
     family, turns = Gaussian(params), []
     for _ in range(25):
         before, seen = flat(params), []
@@ -177,7 +208,9 @@ def test_one_block_is_perturbed_and_moved(order: Any) -> None:
         z[inside] = flat(family(params, optimizer.direction_seeds(1)[0]))[inside]
         optimizer.num_steps, optimizer._block = optimizer.num_steps + 1, 0
         family.release()
-        torch.testing.assert_close(torch.stack(seen) - before, torch.stack([EPS * z, -EPS * z]), rtol=1e-7, atol=1e-15)
+        torch.testing.assert_close(
+            torch.stack(seen) - before, torch.stack([EPS * z, -EPS * z]), rtol=1e-7, atol=1e-15
+        )
         g = spsa(before, lambda theta: float((theta - 0.3).square().sum()), z, EPS)
         torch.testing.assert_close(flat(params), before - 1e-2 * g * z, rtol=1e-10, atol=1e-12)
         turns.append(block)
@@ -187,8 +220,13 @@ def test_one_block_is_perturbed_and_moved(order: Any) -> None:
 def test_no_noise_is_drawn_outside_the_block(monkeypatch: pytest.MonkeyPatch) -> None:
     drawn: list[int] = []
     shift = Gaussian.shift
-    monkeypatch.setattr(Gaussian, "shift", lambda self, theta, index, *args, **more:
-                        drawn.append(index) or shift(self, theta, index, *args, **more))
+    monkeypatch.setattr(
+        Gaussian,
+        "shift",
+        lambda self, theta, index, *args, **more: (
+            drawn.append(index) or shift(self, theta, index, *args, **more)
+        ),
+    )
     module = stack()
     optimizer = MeZOBCD(module.parameters(), module=module, perturbation="copy")
     for indices in ([0], [1, 2], [3, 4], [5, 6], [7, 8]):
@@ -202,5 +240,7 @@ def test_blocks_that_cannot_be_are_refused(problem: Make) -> None:
         MeZOBCD((module := problem()).parameters(), module=module)
     with pytest.raises(OptimError, match="blocks='transformer': needs module="):
         MeZOBCD(problem().parameters())
-    with pytest.raises(OptimError, match="blocks='linear': MeZO-BCD was built with blocks='tensor'"):
+    with pytest.raises(
+        OptimError, match="blocks='linear': MeZO-BCD was built with blocks='tensor'"
+    ):
         MeZOBCD(problem().parameters(), blocks="tensor").restrict(blocks="linear")

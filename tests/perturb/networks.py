@@ -15,11 +15,14 @@ IDS = torch.tensor([[3, 0, 3, 7], [1, 1, 0, 8]])  # repeated ids, and the paddin
 
 
 class Nested(nn.Module):
-    """Modules inside modules, a normalisation, a convolution, and a parameter of the outermost module."""
+    """Modules inside modules, a normalisation, a convolution, and a parameter of the outermost
+    module."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.body = nn.Sequential(nn.Linear(WIDTH, 9), nn.Tanh(), nn.Sequential(nn.LayerNorm(9), nn.Linear(9, WIDTH)))
+        self.body = nn.Sequential(
+            nn.Linear(WIDTH, 9), nn.Tanh(), nn.Sequential(nn.LayerNorm(9), nn.Linear(9, WIDTH))
+        )
         self.conv = nn.Conv1d(4, 4, 3, padding=1)
         self.gain = nn.Parameter(torch.ones(()))
 
@@ -104,7 +107,9 @@ class Functional(nn.Module):
         self.one, self.other = nn.Linear(WIDTH, WIDTH), nn.Linear(WIDTH, WIDTH)
 
     def forward(self, x: Tensor) -> Tensor:
-        return torch.tanh(F.linear(self.one(x), self.other.weight.T) + self.other(x)) + self.one.bias
+        return (
+            torch.tanh(F.linear(self.one(x), self.other.weight.T) + self.other(x)) + self.one.bias
+        )
 
 
 class Parametrized(nn.Module):
@@ -197,7 +202,9 @@ class Pruned(nn.Module):
 def scripted() -> nn.Module:
     """A graph that calls no hooks of its parts."""
     with warnings.catch_warnings(action="ignore", category=DeprecationWarning):
-        return torch.jit.script(nn.Sequential(nn.Linear(WIDTH, WIDTH), nn.Tanh(), nn.Linear(WIDTH, WIDTH)))
+        return torch.jit.script(
+            nn.Sequential(nn.Linear(WIDTH, WIDTH), nn.Tanh(), nn.Linear(WIDTH, WIDTH))
+        )
 
 
 def transformer() -> nn.Module:
@@ -206,9 +213,20 @@ def transformer() -> nn.Module:
 
 
 CASES: dict[str, Callable[[], nn.Module]] = {
-    "nested": Nested, "lookup": Lookup, "tied": Tied, "tied-to-itself": TiedToItself, "hooked-lookup": HookedLookup,
-    "container": Container, "functional": Functional, "parametrized": Parametrized, "attention": Attention,
-    "transformer": transformer, "views": Views, "boxed": Boxed, "reader": Reader, "pruned": Pruned,
+    "nested": Nested,
+    "lookup": Lookup,
+    "tied": Tied,
+    "tied-to-itself": TiedToItself,
+    "hooked-lookup": HookedLookup,
+    "container": Container,
+    "functional": Functional,
+    "parametrized": Parametrized,
+    "attention": Attention,
+    "transformer": transformer,
+    "views": Views,
+    "boxed": Boxed,
+    "reader": Reader,
+    "pruned": Pruned,
     "scripted": scripted,
 }
 NEEDS_A_SECOND_PASS = {"container", "functional", "attention", "transformer", "reader"}

@@ -28,34 +28,53 @@ def params() -> list[Tensor]:
 
 
 def families(params: list[Tensor]) -> dict[str, Directions]:
-    curvature = [torch.rand(p.shape, generator=torch.Generator().manual_seed(1)) + 0.5 for p in params]
+    curvature = [
+        torch.rand(p.shape, generator=torch.Generator().manual_seed(1)) + 0.5 for p in params
+    ]
     return {
-        "gaussian": Gaussian(params), "rademacher": Gaussian(params, "rademacher"), "low-rank": LowRank(params, 2, 99),
+        "gaussian": Gaussian(params),
+        "rademacher": Gaussian(params, "rademacher"),
+        "low-rank": LowRank(params, 2, 99),
         "scaled": Scaled(Gaussian(params), curvature),
         "subspace": Subspace(params, 2, 99, scaled=True, square=True),
         "weighted": Weighted(Gaussian(params), [0.5, -1.0, 2.0, 0.0, 1.0]),
-        "injected": Injected(params, lambda ps, seed: [torch.full(p.shape, float(seed)) for p in ps]),
+        "injected": Injected(
+            params, lambda ps, seed: [torch.full(p.shape, float(seed)) for p in ps]
+        ),
     }
 
 
-@pytest.mark.parametrize("family", ["gaussian", "rademacher", "low-rank", "scaled", "subspace", "weighted", "injected"])
+@pytest.mark.parametrize(
+    "family", ["gaussian", "rademacher", "low-rank", "scaled", "subspace", "weighted", "injected"]
+)
 def test_shift_is_the_direction_added_up(params: list[Tensor], family: str, size: str) -> None:
     tested = families(params)[family]
     for i, p in enumerate(params):
         theta = p.detach().double()
-        expected = 0.5 * theta + 2.0 * tested.direction(3, i).double() - 0.1 * tested.direction(4, i).double()
-        torch.testing.assert_close(tested.shift(theta, i, {3: 2.0, 4: -0.1}, decay=0.5), expected, rtol=0, atol=1e-13)
+        expected = (
+            0.5 * theta
+            + 2.0 * tested.direction(3, i).double()
+            - 0.1 * tested.direction(4, i).double()
+        )
+        torch.testing.assert_close(
+            tested.shift(theta, i, {3: 2.0, 4: -0.1}, decay=0.5), expected, rtol=0, atol=1e-13
+        )
         assert tested.direction(3, i).shape == p.shape
-        assert torch.equal(tested(params, 3)[i], tested.direction(3, i)), "a family is a directions= callable"
+        assert torch.equal(tested(params, 3)[i], tested.direction(3, i)), (
+            "a family is a directions= callable"
+        )
     tested.release()
     rows = torch.tensor([4, 0])
     whole = tested.shift(params[0].detach(), 0, {3: 2.0, 4: -0.1})
-    assert torch.equal(tested.shift_rows(params[0].detach(), 0, rows, {3: 2.0, 4: -0.1}), whole[rows])
+    assert torch.equal(
+        tested.shift_rows(params[0].detach(), 0, rows, {3: 2.0, 4: -0.1}), whole[rows]
+    )
 
 
 @pytest.mark.parametrize("family", ["gaussian", "scaled", "weighted"])
-def test_rows_of_a_large_matrix_are_made_alone(params: list[Tensor], family: str,
-                                               monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rows_of_a_large_matrix_are_made_alone(
+    params: list[Tensor], family: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """An embedding's words in a batch: nothing of the whole matrix's size is made for them."""
     monkeypatch.setattr("bszo.perturb.directions.KEEP_BELOW", 0)
     tested, rows = families(params)[family], torch.tensor([4, 0])
@@ -68,7 +87,9 @@ def test_rows_of_a_large_matrix_are_made_alone(params: list[Tensor], family: str
     assert torch.equal(tested.shift_rows(params[0].detach(), 0, rows, {3: 2.0}), whole[rows])
 
 
-def test_small_and_large_models_draw_the_same_bits(params: list[Tensor], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_small_and_large_models_draw_the_same_bits(
+    params: list[Tensor], monkeypatch: pytest.MonkeyPatch
+) -> None:
     small = Gaussian(params)
     monkeypatch.setattr("bszo.perturb.directions.KEEP_BELOW", 0)
     large = Gaussian(params)
@@ -77,10 +98,14 @@ def test_small_and_large_models_draw_the_same_bits(params: list[Tensor], monkeyp
         assert torch.equal(small.direction(8, i), large.direction(8, i))
         for theta in (p.detach(), p.detach().to(torch.bfloat16), p.detach().double()):
             terms = {8: 1e-3, 9: 0.7}
-            assert torch.equal(small.shift(theta, i, terms, decay=0.9), large.shift(theta, i, terms, decay=0.9))
+            assert torch.equal(
+                small.shift(theta, i, terms, decay=0.9), large.shift(theta, i, terms, decay=0.9)
+            )
 
 
-def test_a_large_model_keeps_no_direction(params: list[Tensor], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_large_model_keeps_no_direction(
+    params: list[Tensor], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("bszo.perturb.directions.KEEP_BELOW", 10)
     tested = Gaussian(params)
     oracle = LossOracle(params, lambda: 1.0, tested, Walk(params, "in-place"))
@@ -118,14 +143,21 @@ def test_low_rank_is_low_rank_and_its_basis_stays() -> None:
     one, later, redrawn = LowRank(params, 2, 5), LowRank(params, 2, 5), LowRank(params, 2, 6)
     p, q, r = one.direction(1, 0), later.direction(2, 0), redrawn.direction(1, 0)
     assert torch.linalg.matrix_rank(p) == 2
-    assert torch.linalg.matrix_rank(torch.cat([p, q])) == 2, "rows stay in the span of V while the seed changes"
+    assert torch.linalg.matrix_rank(torch.cat([p, q])) == 2, (
+        "rows stay in the span of V while the seed changes"
+    )
     assert torch.linalg.matrix_rank(torch.cat([p, r])) == 4
     assert torch.linalg.matrix_rank(torch.cat([p, r], dim=1)) == 2, "U depends on the seed alone"
-    assert one.direction(1, 1).shape == (4, 3, 5) and torch.linalg.matrix_rank(one.direction(1, 1).view(4, 15)) == 2
+    assert (
+        one.direction(1, 1).shape == (4, 3, 5)
+        and torch.linalg.matrix_rank(one.direction(1, 1).view(4, 15)) == 2
+    )
     assert torch.equal(one.direction(1, 2), redrawn.direction(1, 2)), "a vector has no basis"
     other = LowRank(params, 2, 5, stream=1)
-    assert not torch.equal(other.direction(1, 0), p) and torch.linalg.matrix_rank(
-        torch.cat([p, other.direction(1, 0)])) == 2, "another stream draws another U in the same V"
+    assert (
+        not torch.equal(other.direction(1, 0), p)
+        and torch.linalg.matrix_rank(torch.cat([p, other.direction(1, 0)])) == 2
+    ), "another stream draws another U in the same V"
 
 
 def test_low_rank_moments() -> None:
@@ -152,11 +184,17 @@ def test_move_is_one_pass_with_one_rounding_and_its_own_rates() -> None:
     before, tested = [p.clone() for p in params], Gaussian(params)
     calls: list[int] = []
     shift = tested.shift
-    tested.shift = lambda theta, index, terms, **kw: calls.append(index) or shift(theta, index, terms, **kw)
-    LossOracle(params, lambda: 0.0, tested, Walk(params, "two-leg")).move_({1: 2.0, 2: -1.0}, [0.1, 0.2], [0.0, 0.5])
+    tested.shift = lambda theta, index, terms, **kw: (
+        calls.append(index) or shift(theta, index, terms, **kw)
+    )
+    LossOracle(params, lambda: 0.0, tested, Walk(params, "two-leg")).move_(
+        {1: 2.0, 2: -1.0}, [0.1, 0.2], [0.0, 0.5]
+    )
     z = [[noise.values(p.shape, i, s).double() for s in (1, 2)] for i, p in enumerate(before)]
     assert calls == [0, 1]
     expected = before[0].double() - 0.1 * (2 * z[0][0] - z[0][1])
-    assert float((params[0].double() - expected).abs().max()) <= float(expected.abs().max()) * 2.0**-8
+    assert (
+        float((params[0].double() - expected).abs().max()) <= float(expected.abs().max()) * 2.0**-8
+    )
     expected = before[1] - 0.2 * (2 * z[1][0] - z[1][1] + 0.5 * before[1])
     torch.testing.assert_close(params[1], expected, rtol=0, atol=1e-14)

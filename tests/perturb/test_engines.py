@@ -21,21 +21,27 @@ def parts(module: nn.Module) -> list[Tensor]:
 
 def oracle(kind: str, module: nn.Module, closure: Callable[[], object]) -> LossOracle:
     params = parts(module)
-    engine = {"streaming": lambda: Streaming(params, module), "copy": lambda: Copies(params, list(range(len(params)))),
-              }.get(kind, lambda: Walk(params, kind))()  # type: ignore[arg-type]
+    engine = {
+        "streaming": lambda: Streaming(params, module),
+        "copy": lambda: Copies(params, list(range(len(params)))),
+    }.get(kind, lambda: Walk(params, kind))()  # type: ignore[arg-type]
     return LossOracle(params, closure, Gaussian(params), engine)
 
 
 def fingerprint(module: nn.Module) -> str:
     digest = hashlib.sha256()
     for p in module.parameters():
-        digest.update(p.detach().contiguous().view(torch.uint8).numpy().tobytes() if p.ndim else
-                      p.detach().reshape(1).view(torch.uint8).numpy().tobytes())
+        digest.update(
+            p.detach().contiguous().view(torch.uint8).numpy().tobytes()
+            if p.ndim
+            else p.detach().reshape(1).view(torch.uint8).numpy().tobytes()
+        )
     return digest.hexdigest()
 
 
 def by_hand(module: nn.Module, closure: Callable[[], Tensor], terms: dict[int, float]) -> float:
-    """theta written, scored, and written back; the directions asked of the family tensor by tensor."""
+    """theta written, scored, and written back; the directions asked of the family tensor by
+    tensor."""
     params = parts(module)
     family, kept = Gaussian(params), [p.detach().clone() for p in params]
     with torch.no_grad():
@@ -70,10 +76,12 @@ def test_exact_engines_leave_no_trace(case: Case, kind: str, dtype: torch.dtype)
 
 
 def test_sixteen_bit_streaming_equals_sixteen_bit_copies(case: Case, size: str) -> None:
-    """The same single rounding, row by row for a lookup and at once for a copy: equal to the bit."""
+    """The same single rounding, row by row for a lookup and at once for a copy: equal to the
+    bit."""
     module, closure = case(torch.bfloat16)
     fast = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)  # torch's own attention takes another kernel where it sees hooks
+    # torch's own attention takes another kernel where it sees hooks
+    torch.backends.mha.set_fastpath_enabled(False)
     try:
         streaming = [oracle("streaming", module, closure).loss(terms) for terms in POINTS]
         assert streaming == [oracle("copy", module, closure).loss(terms) for terms in POINTS]
@@ -90,7 +98,9 @@ def test_a_missed_use_costs_one_more_pass_once(case: Case, second_pass: int) -> 
     family, engine = tested.directions, tested.engine
     later = LossOracle(parts(module), closure, family, engine)
     later.loss({1: 1.0})
-    assert later.num_forwards == 1, "an optimizer keeps its engine, so the pass is not repeated in later steps"
+    assert later.num_forwards == 1, (
+        "an optimizer keeps its engine, so the pass is not repeated in later steps"
+    )
 
 
 def test_directions_that_read_the_parameters_are_no_missed_use() -> None:
@@ -100,14 +110,17 @@ def test_directions_that_read_the_parameters_are_no_missed_use() -> None:
         return [torch.ones_like(p) * p.detach().sign() for p in params]
 
     params, x = parts(module), torch.ones(1, 3)
-    tested = LossOracle(params, lambda: module(x).sum(), Injected(params, rule), Streaming(params, module))
+    tested = LossOracle(
+        params, lambda: module(x).sum(), Injected(params, rule), Streaming(params, module)
+    )
     tested.loss({1: 0.1})
     assert tested.num_forwards == 1 and not tested.engine.copies.indices  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize("kind", ["streaming", "copy", "in-place", "two-leg", "three-leg"])
 def test_an_exception_in_the_middle_of_a_module_leaves_theta_and_no_hook(
-        make: Callable[..., tuple[nn.Module, Callable[[], Tensor]]], kind: str) -> None:
+    make: Callable[..., tuple[nn.Module, Callable[[], Tensor]]], kind: str
+) -> None:
     module, closure = make("nested", torch.float64)
     tested, before = oracle(kind, module, closure), fingerprint(module)
     expected = tested.loss({3: 0.1})
@@ -121,7 +134,9 @@ def test_an_exception_in_the_middle_of_a_module_leaves_theta_and_no_hook(
         tested.loss({3: 0.1, 4: 2.0})
     handle.remove()
     for p, theta in zip(parts(module), close, strict=True):
-        torch.testing.assert_close(p.detach(), theta, rtol=0, atol=0 if kind in ("streaming", "copy") else 0.3)
+        torch.testing.assert_close(
+            p.detach(), theta, rtol=0, atol=0 if kind in ("streaming", "copy") else 0.3
+        )
     assert all(not m._forward_hooks and not m._forward_pre_hooks for m in module.modules())
     if kind in ("streaming", "copy"):
         assert fingerprint(module) == before
@@ -145,7 +160,9 @@ def test_a_loss_that_is_not_finite_brings_theta_home(kind: str, value: float) ->
         tested.loss({3: -0.1})
     assert caught.value.step == 12
     for p, theta in zip(parts(module), before, strict=True):
-        torch.testing.assert_close(p.detach(), theta, rtol=0, atol=0 if kind in ("streaming", "copy") else 1e-14)
+        torch.testing.assert_close(
+            p.detach(), theta, rtol=0, atol=0 if kind in ("streaming", "copy") else 1e-14
+        )
 
 
 @pytest.mark.parametrize("result", [torch.zeros(2), torch.zeros(0), None, "loss", [0.1]])
@@ -157,8 +174,17 @@ def test_a_closure_without_one_number_is_an_error(result: object) -> None:
     assert torch.allclose(parts(module)[0], parts(module)[0]) and len(before) == 64
 
 
-@pytest.mark.parametrize("result", [0.5, 1, torch.tensor(0.5), torch.tensor([[0.5]]),
-                                    torch.tensor(0.5, dtype=torch.bfloat16), torch.ones((), requires_grad=True)])
+@pytest.mark.parametrize(
+    "result",
+    [
+        0.5,
+        1,
+        torch.tensor(0.5),
+        torch.tensor([[0.5]]),
+        torch.tensor(0.5, dtype=torch.bfloat16),
+        torch.ones((), requires_grad=True),
+    ],
+)
 def test_any_one_number_is_a_loss(result: object) -> None:
     assert oracle("copy", nn.Linear(2, 2), lambda: result).loss() in (0.5, 1.0)
 
@@ -170,7 +196,8 @@ def test_the_closure_runs_without_gradients() -> None:
 
 @pytest.mark.parametrize("kind", ["streaming", "copy", "in-place", "two-leg", "three-leg"])
 def test_an_autocast_around_a_step_is_one_in_the_closure(kind: str) -> None:
-    """Autocast keeps a weight's cast as long as it lasts, by the parameter's identity: another point has others."""
+    """Autocast keeps a weight's cast as long as it lasts, by the parameter's identity: another
+    point has others."""
     module, x = nn.Sequential(nn.Linear(5, 6), nn.Tanh(), nn.Linear(6, 1)), torch.ones(3, 5)
 
     def inside() -> Tensor:

@@ -1,4 +1,5 @@
-"""A large matrix shifted by rows, and rows alone, are what the dense product says; no copy of it is made."""
+"""A large matrix shifted by rows, and rows alone, are what the dense product says; no copy of it is
+made."""
 
 from typing import Any
 
@@ -22,11 +23,15 @@ def make(request: pytest.FixtureRequest) -> Any:
 
 
 def dense(family: Directions, theta: Tensor, decay: float = 1.0) -> Tensor:
-    return decay * theta.double() + sum(c * family.direction(seed, 0).double() for seed, c in TERMS.items())
+    return decay * theta.double() + sum(
+        c * family.direction(seed, 0).double() for seed, c in TERMS.items()
+    )
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
-def test_by_rows_is_the_product(make: Any, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_by_rows_is_the_product(
+    make: Any, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(factored, "KEEP_BELOW", 0)
     monkeypatch.setattr(factored, "AT_ONCE", 100)  # seven blocks of rows, the last one short
     theta = torch.linspace(-1, 1, 37 * 18).reshape(37, 18).to(dtype)
@@ -35,21 +40,31 @@ def test_by_rows_is_the_product(make: Any, dtype: torch.dtype, monkeypatch: pyte
     moved = family.shift(theta, 0, TERMS, decay=0.9)
     torch.testing.assert_close(moved.double(), dense(family, theta, 0.9), rtol=wide, atol=wide)
     rows = torch.tensor([36, 0, 5])
-    torch.testing.assert_close(family.shift_rows(theta, 0, rows, TERMS).double(), dense(family, theta)[rows],
-                               rtol=wide, atol=wide)
+    torch.testing.assert_close(
+        family.shift_rows(theta, 0, rows, TERMS).double(),
+        dense(family, theta)[rows],
+        rtol=wide,
+        atol=wide,
+    )
     at = theta.clone()
     assert family.shift(at, 0, TERMS, decay=0.9, out=at) is at and torch.equal(at, moved)
 
 
-def test_a_matrix_that_is_taken_in_another_shape_is_made_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_matrix_that_is_taken_in_another_shape_is_made_whole(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(factored, "KEEP_BELOW", 0)
     theta = torch.ones(3, 12)  # 6 x 6 to a subspace of rank 4
     family = FAMILIES["subspace"]([theta])
     assert family.factors(11, 0) is None
-    torch.testing.assert_close(family.shift(theta, 0, TERMS).double(), dense(family, theta), rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(
+        family.shift(theta, 0, TERMS).double(), dense(family, theta), rtol=1e-6, atol=1e-6
+    )
 
 
-def test_by_rows_rounds_stochastically_as_the_whole_does(make: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_by_rows_rounds_stochastically_as_the_whole_does(
+    make: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     theta = torch.linspace(-1, 1, 37 * 18).reshape(37, 18).bfloat16()
     whole = make([theta]).shift(theta, 0, TERMS, rounding_seed=5)
     monkeypatch.setattr(factored, "KEEP_BELOW", 0)
@@ -60,12 +75,15 @@ def test_by_rows_rounds_stochastically_as_the_whole_does(make: Any, monkeypatch:
 
 
 @pytest.mark.parametrize("rounding_seed", [None, 5])
-def test_nothing_as_large_as_the_matrix_is_made(make: Any, rounding_seed: int | None,
-                                                monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_as_large_as_the_matrix_is_made(
+    make: Any, rounding_seed: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     theta = torch.zeros(5000, 1000, dtype=torch.bfloat16)
     family, sizes = make([theta]), []
     summed = factored._summed
-    monkeypatch.setattr(factored, "_summed", lambda part, *rest: sizes.append(part.numel()) or summed(part, *rest))
+    monkeypatch.setattr(
+        factored, "_summed", lambda part, *rest: sizes.append(part.numel()) or summed(part, *rest)
+    )
     family.shift(theta, 0, TERMS, out=theta, rounding_seed=rounding_seed)
     assert sum(sizes) == theta.numel() and max(sizes) <= factored.AT_ONCE
     sizes.clear()
@@ -74,7 +92,9 @@ def test_nothing_as_large_as_the_matrix_is_made(make: Any, rounding_seed: int | 
 
 
 @pytest.mark.parametrize("keep_below", [0, 4_000_000])
-def test_an_autocast_does_not_round_a_direction(make: Any, keep_below: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_autocast_does_not_round_a_direction(
+    make: Any, keep_below: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(factored, "KEEP_BELOW", keep_below)
     theta = torch.zeros(30, 20)
     family = make([theta])

@@ -1,4 +1,5 @@
-"""On a GPU: the kernels' numbers are the CPU's, and weights that are made in groups are the same ones."""
+"""On a GPU: the kernels' numbers are the CPU's, and weights that are made in groups are the same
+ones."""
 
 from collections.abc import Callable
 
@@ -8,9 +9,12 @@ from torch import Tensor, nn
 
 from bszo.perturb import Copies, Gaussian, LossOracle, LowRank, Scaled, Streaming, noise, seeds
 
-pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU: torch.cuda finds none")
+pytestmark = pytest.mark.skipif(
+    not torch.cuda.is_available(), reason="needs a GPU: torch.cuda finds none"
+)
 
-ULPS = 16 * torch.finfo(torch.float32).eps  # of the largest |z|, 5.43: about three of its last places
+# of the largest |z|, 5.43: about three of its last places
+ULPS = 16 * torch.finfo(torch.float32).eps
 
 
 def theta(count: int, dtype: torch.dtype, seed: int = 0) -> Tensor:
@@ -29,14 +33,17 @@ def test_values_are_the_cpus_to_a_few_last_places(distribution: noise.Distributi
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("count", [1, 7, 2048, 2049, 100_000])
 def test_shifts_round_once_as_on_the_cpu(dtype: torch.dtype, count: int) -> None:
-    """In 32 bits to a few last places; in 16 bits the same numbers but where a sum lies between two of them."""
+    """In 32 bits to a few last places; in 16 bits the same numbers but where a sum lies between two
+    of them."""
     terms = {3: 0.25, 2**63: -1.5, 4: 1e-3}
     here = noise.shift(theta(count, dtype), 2, terms, decay=0.75)
     there = noise.shift(theta(count, dtype).cuda(), 2, terms, decay=0.75).cpu()
     if dtype == torch.float32:
         torch.testing.assert_close(there, here, rtol=0, atol=ULPS)
     else:
-        torch.testing.assert_close(there.float(), here.float(), rtol=2 * torch.finfo(dtype).eps, atol=1e-5)
+        torch.testing.assert_close(
+            there.float(), here.float(), rtol=2 * torch.finfo(dtype).eps, atol=1e-5
+        )
         assert float((there != here).float().mean()) < 2e-3 + 1 / count * (count < 1000)
 
 
@@ -49,8 +56,12 @@ def test_many_terms_rows_and_places_beyond_one_block() -> None:
     noise.shift(there, 1, terms, out=there)
     torch.testing.assert_close(there.cpu(), here, rtol=0, atol=16 * 1.6 * ULPS)
     family, rows = Gaussian([start.cuda()]), torch.tensor([0, 59, 7], device="cuda")
-    torch.testing.assert_close(family.shift_rows(start.cuda(), 0, rows, terms),
-                               family.shift(start.cuda(), 0, terms)[rows], rtol=0, atol=0)
+    torch.testing.assert_close(
+        family.shift_rows(start.cuda(), 0, rows, terms),
+        family.shift(start.cuda(), 0, terms)[rows],
+        rtol=0,
+        atol=0,
+    )
 
 
 def test_stochastic_rounding_has_the_cpus_bits_and_no_bias() -> None:
@@ -77,13 +88,16 @@ def test_curvature_scales_the_direction() -> None:
 def test_low_rank_shift_is_its_direction_added(dtype: torch.dtype) -> None:
     p = theta(300 * 5000, dtype).reshape(300, 5000).cuda()
     family = LowRank([p], 2, 11)
-    expected = p.double() * 0.5 + 0.25 * family.direction(3, 0).double() - family.direction(4, 0).double()
+    expected = (
+        p.double() * 0.5 + 0.25 * family.direction(3, 0).double() - family.direction(4, 0).double()
+    )
     found = family.shift(p, 0, {3: 0.25, 4: -1.0}, decay=0.5)
     torch.testing.assert_close(found.double(), expected, rtol=2 * torch.finfo(dtype).eps, atol=1e-5)
 
 
 class Tower(nn.Module):
-    """Layers of two sizes, one of which runs twice in a pass, and a layer that is alone of its size."""
+    """Layers of two sizes, one of which runs twice in a pass, and a layer that is alone of its
+    size."""
 
     def __init__(self, width: int = 512) -> None:
         super().__init__()
@@ -101,13 +115,16 @@ class Tower(nn.Module):
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_weights_made_in_groups_are_the_same_and_theta_stays(dtype: torch.dtype) -> None:
-    """Passes in one order, in another, and back: each gives what copies made one by one give, bit for bit."""
+    """Passes in one order, in another, and back: each gives what copies made one by one give, bit
+    for bit."""
     torch.manual_seed(0)
     module = Tower().cuda().to(dtype)
     x = torch.randn(64, 512, device="cuda", dtype=dtype)
     params: list[Tensor] = list(module.parameters())
     before = [p.detach().clone() for p in params]
-    family, grouped, plain = Gaussian(params), Streaming(params, module), Copies(params, list(range(len(params))))
+    family = Gaussian(params)
+    grouped = Streaming(params, module)
+    plain = Copies(params, list(range(len(params))))
     with torch.no_grad():
         for turn, turned in enumerate((False, False, False, True, True, False, False)):
             module.turned = turned
@@ -132,7 +149,9 @@ def test_an_error_within_a_pass_leaves_theta_and_the_next_pass_alone() -> None:
         for _ in range(2):
             with engine.at(family, {1: 1e-2}):
                 expected = module(x).clone()
-        handle = module.down.register_forward_pre_hook(lambda *_: (_ for _ in ()).throw(RuntimeError("in the middle")))
+        handle = module.down.register_forward_pre_hook(
+            lambda *_: (_ for _ in ()).throw(RuntimeError("in the middle"))
+        )
         with pytest.raises(RuntimeError, match="in the middle"), engine.at(family, {1: 1e-2}):
             module(x)
         handle.remove()
@@ -150,10 +169,17 @@ def test_one_launch_moves_all_parameters_as_one_each_does(rounding_seed: int | N
     family = Gaussian(params)
     lr, decay = [0.1 * (i + 1) for i in range(6)], [0.5, 0.0, 0.1, 0.0, 0.0, 0.2]
     LossOracle(params, lambda: 0.0, family, Copies(params, []), rounding_seed=rounding_seed).move_(
-        {3: 0.5, 2**50: -2.0}, lr, decay)
+        {3: 0.5, 2**50: -2.0}, lr, decay
+    )
     for i, p in enumerate(alone):
-        noise.shift(p, i, {3: -lr[i] * 0.5, 2**50: lr[i] * 2.0}, decay=1 - lr[i] * decay[i], out=p,
-                    rounding_seed=rounding_seed)
+        noise.shift(
+            p,
+            i,
+            {3: -lr[i] * 0.5, 2**50: lr[i] * 2.0},
+            decay=1 - lr[i] * decay[i],
+            out=p,
+            rounding_seed=rounding_seed,
+        )
         assert torch.equal(p, params[i]), sizes[i]
 
 

@@ -20,10 +20,12 @@ torch.set_num_threads(1)
 def peak():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
-# A kernel may take a library's idle pages back at any moment, and the peak of the whole resident set then grows by less
-# than the step took. What was allocated it cannot take: read while a layer runs, where perturbed weights exist.
+# A kernel may take a library's idle pages back at any moment, and the peak of the resident set
+# then grows by less than the step took. What was allocated it cannot take: read while a layer runs,
+# where perturbed weights exist.
 def allocated():
-    return int(re.search(r"RssAnon:\\s*(\\d+) kB", Path("/proc/self/status").read_text()).group(1)) * 1024
+    status = Path("/proc/self/status").read_text()
+    return int(re.search(r"RssAnon:\\s*(\\d+) kB", status).group(1)) * 1024
 
 class Layer(nn.Linear):
     def forward(self, x):
@@ -42,7 +44,8 @@ assert sum(p.numel() for p in module.parameters()) >= 100_000_000
 x = torch.randn(2, {WIDTH})
 optimizer = BSZO(module.parameters(), lr=1e-6, k=1, m=1, module=module, perturbation=sys.argv[1])
 small = nn.Linear(8, 8)  # whatever a first step loads
-BSZO(small.parameters(), lr=1e-6, k=1, m=1, module=small).step(lambda: small(torch.ones(1, 8)).square().mean())
+warm_up = BSZO(small.parameters(), lr=1e-6, k=1, m=1, module=small)
+warm_up.step(lambda: small(torch.ones(1, 8)).square().mean())
 with torch.no_grad():
     held = []
     module(x)
@@ -57,13 +60,16 @@ def growth() -> dict[str, int]:
     """Bytes that a fresh process holds at most in one step, over those before it."""
     found = {}
     for how in ("streaming", "copy"):
-        done = subprocess.run([sys.executable, "-c", STEP, how], capture_output=True, text=True, check=True)
+        done = subprocess.run(
+            [sys.executable, "-c", STEP, how], capture_output=True, text=True, check=True
+        )
         found[how] = int(done.stdout)
     return found
 
 
 def test_a_streaming_step_adds_one_layer(growth: dict[str, int]) -> None:
-    assert growth["streaming"] < 4 * LAYER_BYTES + 8_000_000  # buffers of a layer and the kernel's chunks
+    # buffers of a layer and the kernel's chunks
+    assert growth["streaming"] < 4 * LAYER_BYTES + 8_000_000
 
 
 def test_a_step_with_copies_adds_the_model(growth: dict[str, int]) -> None:

@@ -1,4 +1,5 @@
-"""What streaming's hooks do not see is found out, whenever it comes: its losses are those of copies."""
+"""What streaming's hooks do not see is found out, whenever it comes: its losses are those of
+copies."""
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -72,7 +73,10 @@ def in_a_thread() -> tuple[nn.Module, Closure]:
 
 def functional_in_a_thread() -> tuple[nn.Module, Closure]:
     module, pool = net(), ThreadPoolExecutor(1)
-    return module, lambda: pool.submit(lambda: F.linear(X, module[0].weight).square().mean()).result()
+    return (
+        module,
+        lambda: pool.submit(lambda: F.linear(X, module[0].weight).square().mean()).result(),
+    )
 
 
 def read_by_a_hook() -> tuple[nn.Module, Closure]:
@@ -84,18 +88,33 @@ def read_by_a_hook() -> tuple[nn.Module, Closure]:
     return module, lambda: (module(IDS).square() * (1 + means[-1])).mean()
 
 
-CASES = {case.__name__: case for case in (
-    compiled, compiled_before, compiled_itself, compiled_in_place, traced, another_closure, in_a_thread,
-    functional_in_a_thread, read_by_a_hook)}  # fmt: skip
+CASES = {
+    case.__name__: case
+    for case in (
+        compiled,
+        compiled_before,
+        compiled_itself,
+        compiled_in_place,
+        traced,
+        another_closure,
+        in_a_thread,
+        functional_in_a_thread,
+        read_by_a_hook,
+    )
+}
 
 
-@pytest.mark.filterwarnings("ignore:Using `torch.compile:UserWarning", "ignore:Dynamo detected:UserWarning")
+@pytest.mark.filterwarnings(
+    "ignore:Using `torch.compile:UserWarning", "ignore:Dynamo detected:UserWarning"
+)
 @pytest.mark.parametrize("case", CASES)
 def test_losses_are_those_of_copies(case: str) -> None:
     def losses(streaming: bool) -> list[float]:
         module, closure = CASES[case]()
         params: list[Tensor] = list(module.parameters())
-        engine = Streaming(params, module) if streaming else Copies(params, list(range(len(params))))
+        engine = (
+            Streaming(params, module) if streaming else Copies(params, list(range(len(params))))
+        )
         oracle = LossOracle(params, closure, Gaussian(params), engine)
         return [oracle.loss(terms) for terms in POINTS]
 

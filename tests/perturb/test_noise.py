@@ -25,18 +25,22 @@ def ten_million() -> Tensor:
 
 
 def test_moments_to_the_sixth(ten_million: Tensor) -> None:
-    """Each sample moment within 4.5 of its standard errors, plus 2e-4 of itself for the inverse normal's fit."""
+    """Each sample moment within 4.5 of its standard errors, plus 2e-4 of itself for the inverse
+    normal's fit."""
     n = ten_million.numel()
     power = torch.ones_like(ten_million)
     for order in range(1, 7):
         power = power * ten_million
         expected = 0.0 if order % 2 else float(math.prod(range(1, order, 2)))
         variance = float(math.prod(range(1, 2 * order, 2))) - expected**2
-        assert abs(float(power.mean()) - expected) < 4.5 * (variance / n) ** 0.5 + 2e-4 * expected, order
+        assert (
+            abs(float(power.mean()) - expected) < 4.5 * (variance / n) ** 0.5 + 2e-4 * expected
+        ), order
 
 
 def test_kolmogorov_smirnov_on_ten_million(ten_million: Tensor) -> None:
-    """The statistic by hand (sorting doubles in SciPy takes five times as long), its distribution from SciPy."""
+    """The statistic by hand (sorting doubles in SciPy takes five times as long), its distribution
+    from SciPy."""
     n = ten_million.numel()
     cdf = torch.special.ndtr(ten_million.float().sort().values.double())
     rank = torch.arange(n, dtype=torch.float64)
@@ -53,7 +57,8 @@ def test_tails(ten_million: Tensor, threshold: float) -> None:
 
 
 def test_the_far_tail_exists_and_is_finite(ten_million: Tensor) -> None:
-    """The largest of 10^7 normal draws lies in (4.8, 5.9) with probability above 0.99; ours ends at 5.43."""
+    """The largest of 10^7 normal draws lies in (4.8, 5.9) with probability above 0.99; ours ends at
+    5.43."""
     assert 4.8 < float(ten_million.abs().max()) < 5.5
     bits = torch.tensor([2**31 - 1, -(2**31), -(2**31) + 1, 0, 1, -1], dtype=torch.int32)
     extreme = noise._normal(bits)
@@ -63,8 +68,13 @@ def test_the_far_tail_exists_and_is_finite(ten_million: Tensor) -> None:
 
 def test_inverse_normal_is_accurate_everywhere() -> None:
     """Against the float64 inverse, from the middle to the last bit: relative error under 1e-4."""
-    bits = torch.cat([torch.arange(-(2**31), 2**31, 104_729), 2**31 - 2 ** torch.arange(8, 31),
-                      2 ** torch.arange(8, 31)]).to(torch.int32)
+    bits = torch.cat(
+        [
+            torch.arange(-(2**31), 2**31, 104_729),
+            2**31 - 2 ** torch.arange(8, 31),
+            2 ** torch.arange(8, 31),
+        ]
+    ).to(torch.int32)
     z = noise._normal(bits).double()
     u = bits.to(torch.float32).double() * 2.0**-31 * (1 - 2.0**-24)
     tail = stats.norm.isf((1 - u.abs().numpy()) / 2)
@@ -73,7 +83,8 @@ def test_inverse_normal_is_accurate_everywhere() -> None:
 
 
 def test_neighbours_are_uncorrelated(ten_million: Tensor) -> None:
-    """Values, and squares (z^2 - 1 has variance 2), at lags that rows, chunks and powers of two would show."""
+    """Values, and squares (z^2 - 1 has variance 2), at lags that rows, chunks and powers of two
+    would show."""
     z = ten_million[:3_000_000]
     square = (z * z - 1) / 2**0.5
     for lag in (1, 2, 3, 4, 8, 64, 768, 4096, 32768, 65536, 2**20):
@@ -82,7 +93,8 @@ def test_neighbours_are_uncorrelated(ten_million: Tensor) -> None:
 
 
 def test_seeds_and_parameters_are_uncorrelated() -> None:
-    """All pairs of 24 consecutive seeds, of 3 far ones, and of 12 parameters: |correlation| < 5 / sqrt(n)."""
+    """All pairs of 24 consecutive seeds, of 3 far ones, and of 12 parameters: |correlation| < 5 /
+    sqrt(n)."""
     n = 60_000
     streams = [draw(n, seed) for seed in range(24)] + [draw(n, seed) for seed in SEEDS[2:]]
     streams += [draw(n, 5, parameter) for parameter in range(1, 13)]
@@ -96,7 +108,10 @@ def test_seeds_and_parameters_are_uncorrelated() -> None:
 
 def test_one_element_over_seeds_is_normal_too() -> None:
     """What an optimizer sees: the same element at consecutive steps."""
-    z = torch.tensor([draw(3, mix64(0, step, 0)).tolist() for step in range(4000)], dtype=torch.float64)  # (4000, 3)
+    # (4000, 3)
+    z = torch.tensor(
+        [draw(3, mix64(0, step, 0)).tolist() for step in range(4000)], dtype=torch.float64
+    )
     for element in z.T:
         assert stats.kstest(element.numpy(), "norm").pvalue > 1e-4
         assert abs(float((element[1:] * element[:-1]).mean())) < 4.5 / 4000**0.5
@@ -113,7 +128,13 @@ def test_rademacher() -> None:
 
 @pytest.mark.parametrize("distribution", ["gaussian", "rademacher"])
 def test_values_of_all_is_values(distribution: noise.Distribution) -> None:
-    params = [torch.empty(3, 5), torch.empty(()), torch.empty(0, 4), torch.empty(33_000), torch.empty(2, 2, 70, 120)]
+    params = [
+        torch.empty(3, 5),
+        torch.empty(()),
+        torch.empty(0, 4),
+        torch.empty(33_000),
+        torch.empty(2, 2, 70, 120),
+    ]
     for seed in SEEDS:
         for i, z in enumerate(noise.values_of_all(params, seed, distribution=distribution)):
             assert torch.equal(z, noise.values(params[i].shape, i, seed, distribution=distribution))
@@ -133,7 +154,9 @@ def test_independent_of_chunks_and_rows(seed: int, chunk: int, rows: int) -> Non
         noise._CHUNK = before
     for row in range(rows):
         counter = torch.arange(row * columns, (row + 1) * columns, dtype=torch.int32)
-        assert torch.equal(noise.shift(torch.zeros(columns), 4, {seed: 1.0}, counter=counter), whole[row])
+        assert torch.equal(
+            noise.shift(torch.zeros(columns), 4, {seed: 1.0}, counter=counter), whole[row]
+        )
 
 
 def test_independent_of_threads_and_of_global_generators() -> None:
@@ -160,14 +183,29 @@ def by_hand(seed: int, parameter: int, element: int) -> float:
 
 
 def test_a_seed_keeps_its_direction() -> None:
-    """A stored (seed, coefficient) pair must mean the same step next year: a change here needs a new NOISE_VERSION."""
+    """A stored (seed, coefficient) pair must mean the same step next year: a change here needs a
+    new NOISE_VERSION."""
     assert noise.NOISE_VERSION == 1
-    assert mix64(0) == 0xE220A8397B1DCDAF, "SplitMix64's first output for seed 0 (Vigna's reference)"
+    assert mix64(0) == 0xE220A8397B1DCDAF, (
+        "SplitMix64's first output for seed 0 (Vigna's reference)"
+    )
     assert mix64(-1) == mix64(2**64 - 1), "words count modulo 2^64"
-    assert len({mix64(seed, step, i) for seed in range(10) for step in range(100) for i in range(-2, 3)}) == 5000
+    assert (
+        len(
+            {
+                mix64(seed, step, i)
+                for seed in range(10)
+                for step in range(100)
+                for i in range(-2, 3)
+            }
+        )
+        == 5000
+    )
     for seed, parameter in ((42, 1), (2**64 - 1, 300)):
         z = noise.values(torch.Size((300,)), parameter, seed).tolist()
-        assert z == pytest.approx([by_hand(seed, parameter, i) for i in range(300)], rel=1.2e-4, abs=1e-6)
+        assert z == pytest.approx(
+            [by_hand(seed, parameter, i) for i in range(300)], rel=1.2e-4, abs=1e-6
+        )
 
 
 def test_shift_adds_up_in_order_and_leaves_theta() -> None:
@@ -188,8 +226,9 @@ def test_a_transposed_parameter_gets_the_noise_of_its_elements() -> None:
     assert torch.equal(noise.shift(theta, 0, {7: 1.0}), out)
 
 
-def test_a_machine_that_cannot_compile_makes_the_same_noise(monkeypatch: pytest.MonkeyPatch,
-                                                            caplog: pytest.LogCaptureFixture) -> None:
+def test_a_machine_that_cannot_compile_makes_the_same_noise(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     calls = []
 
     def broken(*args: object) -> None:

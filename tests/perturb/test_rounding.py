@@ -10,7 +10,8 @@ TERMS = {11: 1e-3, 12: -0.37}
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_one_rounding(dtype: torch.dtype) -> None:
-    """The result is the fp64 sum rounded once; where the fp32 sum falls on the other side of a tie, its neighbour."""
+    """The result is the fp64 sum rounded once; where the fp32 sum falls on the other side of a tie,
+    its neighbour."""
     theta = torch.randn(200_000, generator=torch.Generator().manual_seed(0)).to(dtype)
     exact = 0.99 * theta.double()
     for seed, c in TERMS.items():
@@ -18,16 +19,28 @@ def test_one_rounding(dtype: torch.dtype) -> None:
     shifted = noise.shift(theta, 3, TERMS, decay=0.99)
     once = exact.to(dtype)
     assert shifted.dtype == dtype
-    assert float((shifted != once).double().mean()) < 1e-3, "fp32 sums differ from fp64 ones near ties only"
+    assert float((shifted != once).double().mean()) < 1e-3, (
+        "fp32 sums differ from fp64 ones near ties only"
+    )
     away = torch.nextafter(once, torch.copysign(torch.full_like(once, float("inf")), once))
-    assert bool(((shifted.double() - exact).abs() <= 0.502 * (away.double() - once.double()).abs() + 1e-7).all())
-    twice = ((0.99 * theta.float()).to(dtype) + (TERMS[11] * noise.values(theta.shape, 3, 11)).to(dtype)
-             + (TERMS[12] * noise.values(theta.shape, 3, 12)).to(dtype))
-    assert float((twice != once).double().mean()) > 0.05, "the test must be able to see a second rounding"
+    assert bool(
+        (
+            (shifted.double() - exact).abs() <= 0.502 * (away.double() - once.double()).abs() + 1e-7
+        ).all()
+    )
+    twice = (
+        (0.99 * theta.float()).to(dtype)
+        + (TERMS[11] * noise.values(theta.shape, 3, 11)).to(dtype)
+        + (TERMS[12] * noise.values(theta.shape, 3, 12)).to(dtype)
+    )
+    assert float((twice != once).double().mean()) > 0.05, (
+        "the test must be able to see a second rounding"
+    )
 
 
 def test_stochastic_rounding_is_unbiased() -> None:
-    """theta = 1 plus a quarter of an ulp: up in a quarter of the draws, over elements and over seeds."""
+    """theta = 1 plus a quarter of an ulp: up in a quarter of the draws, over elements and over
+    seeds."""
     ulp = 2.0**-7
     for fraction in (0.25, 0.5, 0.9, 1 / 64):
         acc = torch.full((400_000,), 1.0 + fraction * ulp)
@@ -36,12 +49,16 @@ def test_stochastic_rounding_is_unbiased() -> None:
         up = float((out > 1.0).double().mean())
         assert abs(up - fraction) < 4.5 * (fraction * (1 - fraction) / acc.numel()) ** 0.5
     single = torch.full((1,), -(1.0 + 0.3 * ulp))
-    ups = [float(noise.round_to(single, 0, seed, torch.empty(1, dtype=torch.bfloat16))) != -1.0 for seed in range(6000)]
+    ups = [
+        float(noise.round_to(single, 0, seed, torch.empty(1, dtype=torch.bfloat16))) != -1.0
+        for seed in range(6000)
+    ]
     assert abs(sum(ups) / 6000 - 0.3) < 4.5 * (0.21 / 6000) ** 0.5
 
 
 def test_stochastic_rounding_of_a_random_walk_keeps_its_mean() -> None:
-    """Nearest rounding swallows steps of an eighth of an ulp for ever; stochastic rounding does not."""
+    """Nearest rounding swallows steps of an eighth of an ulp for ever; stochastic rounding does
+    not."""
     theta = torch.ones(20_000, dtype=torch.bfloat16)
     step = torch.full((20_000,), 2.0**-10)
     nearest, stochastic = theta.clone(), theta.clone()
@@ -49,7 +66,9 @@ def test_stochastic_rounding_of_a_random_walk_keeps_its_mean() -> None:
         noise.round_to(nearest.float() + step, 0, None, nearest)
         noise.round_to(stochastic.float() + step, 0, seed, stochastic)
     assert bool((nearest == 1.0).all())
-    assert float(stochastic.double().mean()) == pytest.approx(1 + 64 * 2.0**-10, abs=4.5 * 0.022 / 20_000**0.5)
+    assert float(stochastic.double().mean()) == pytest.approx(
+        1 + 64 * 2.0**-10, abs=4.5 * 0.022 / 20_000**0.5
+    )
 
 
 def test_what_is_representable_stays() -> None:
@@ -62,10 +81,19 @@ def test_what_is_representable_stays() -> None:
 def test_infinities_pass_and_neighbouring_bits_are_independent() -> None:
     acc = torch.tensor([float("inf"), float("-inf"), float("nan"), 0.0, -0.0])
     out = noise.round_to(acc, 0, 5, torch.empty(5, dtype=torch.bfloat16))
-    assert out[0] == float("inf") and out[1] == float("-inf") and out[2].isnan() and (out[3:] == 0).all()
+    assert (
+        out[0] == float("inf")
+        and out[1] == float("-inf")
+        and out[2].isnan()
+        and (out[3:] == 0).all()
+    )
     half = torch.full((500_000,), 1.0 + 0.5 * 2.0**-7)
-    up = (noise.round_to(half, 0, 9, torch.empty_like(half, dtype=torch.bfloat16)) > 1).double() * 2 - 1
-    other = (noise.round_to(half, 0, 10, torch.empty_like(half, dtype=torch.bfloat16)) > 1).double() * 2 - 1
+    up = (
+        noise.round_to(half, 0, 9, torch.empty_like(half, dtype=torch.bfloat16)) > 1
+    ).double() * 2 - 1
+    other = (
+        noise.round_to(half, 0, 10, torch.empty_like(half, dtype=torch.bfloat16)) > 1
+    ).double() * 2 - 1
     for lag in (1, 2, 3, 4, 16, 64, 1024, 65536):
         assert abs(float((up[lag:] * up[:-lag]).mean())) < 4.5 / (500_000 - lag) ** 0.5, lag
     assert abs(float((up * other).mean())) < 4.5 / 500_000**0.5
@@ -97,7 +125,9 @@ def test_fused_is_eager_to_a_few_ulps() -> None:
     fused = noise.shift(theta, 1, TERMS, decay=0.999, fused=True)
     torch.testing.assert_close(fused, eager, rtol=0, atol=4e-7)
     in_place = theta.clone()
-    assert torch.equal(noise.shift(in_place, 1, TERMS, decay=0.999, out=in_place, fused=True), fused)
+    assert torch.equal(
+        noise.shift(in_place, 1, TERMS, decay=0.999, out=in_place, fused=True), fused
+    )
     half = theta.to(torch.bfloat16)
     for rounding_seed in (None, 4):
         eager = noise.shift(half, 1, TERMS, rounding_seed=rounding_seed)

@@ -30,7 +30,9 @@ def test_the_mean_share_is_exact_for_small_parameters_too() -> None:
     scalar = torch.stack([~mask.keeps(0) for mask in draws]).double()
     vector = torch.stack([~mask.keeps(1) for mask in draws]).double()
     assert float(scalar.mean()) == pytest.approx(0.25, abs=4 * (0.25 * 0.75 / 2000) ** 0.5)
-    assert torch.allclose(vector.mean(dim=0), torch.full((3,), 0.25, dtype=torch.float64), atol=0.04)
+    assert torch.allclose(
+        vector.mean(dim=0), torch.full((3,), 0.25, dtype=torch.float64), atol=0.04
+    )
 
 
 def test_every_rank_of_the_threshold_against_a_sort() -> None:
@@ -49,7 +51,9 @@ def test_a_mask_is_a_function_of_its_seed_and_of_nothing_else(params: list[Tenso
     one, again, other = Mask(params, 1, zeros), Mask(params, 1, zeros), Mask(params, 2, zeros)
     again.keeps(3)  # another order of asking
     for i in (0, 1, 3):
-        assert torch.equal(one.keeps(i), again.keeps(i)) and not torch.equal(one.keeps(i), other.keeps(i))
+        assert torch.equal(one.keeps(i), again.keeps(i)) and not torch.equal(
+            one.keeps(i), other.keeps(i)
+        )
         counter = torch.tensor([[5, 0], [1, 66]], dtype=torch.int32)
         assert torch.equal(one.keeps(i, counter), one.keeps(i).reshape(-1)[counter.long()])
     both = (~one.keeps(0) & ~other.keeps(0)).double().mean()
@@ -58,8 +62,9 @@ def test_a_mask_is_a_function_of_its_seed_and_of_nothing_else(params: list[Tenso
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("sparsity", [0.0, 0.2, 0.9])
-def test_global_shares_are_those_of_magnitude_pruning(params: list[Tensor], dtype: torch.dtype,
-                                                      sparsity: float) -> None:
+def test_global_shares_are_those_of_magnitude_pruning(
+    params: list[Tensor], dtype: torch.dtype, sparsity: float
+) -> None:
     params = [p.to(dtype) for p in params]
     flat = torch.cat([p.abs().double().reshape(-1) for p in params])
     wanted = round(sparsity * flat.numel())
@@ -76,13 +81,17 @@ def test_global_shares_are_those_of_magnitude_pruning(params: list[Tensor], dtyp
 
 
 def families(params: list[Tensor]) -> dict[str, Gaussian | LowRank | Scaled]:
-    curvature = [torch.rand(p.shape, generator=torch.Generator().manual_seed(1)) + 0.5 for p in params]
+    curvature = [
+        torch.rand(p.shape, generator=torch.Generator().manual_seed(1)) + 0.5 for p in params
+    ]
     scaled = Scaled(Gaussian(params), curvature)
     return {"gaussian": Gaussian(params), "low-rank": LowRank(params, 2, 99), "scaled": scaled}
 
 
 @pytest.mark.parametrize("family", ["gaussian", "low-rank", "scaled"])
-def test_a_sparse_direction_is_the_base_s_times_the_mask(params: list[Tensor], family: str, size: str) -> None:
+def test_a_sparse_direction_is_the_base_s_times_the_mask(
+    params: list[Tensor], family: str, size: str
+) -> None:
     base = families(params)[family]
     mask = Mask(params, 5, zeros_of(params, 0.6, "layer"))
     tested, terms = Sparse(base, mask), {3: 2.0, 4: -0.1}
@@ -92,12 +101,16 @@ def test_a_sparse_direction_is_the_base_s_times_the_mask(params: list[Tensor], f
         theta = p.double()
         for decay in (1.0, 0.5):
             expected = decay * theta + sum(c * z[seed] for seed, c in terms.items())
-            torch.testing.assert_close(tested.shift(theta, i, terms, decay=decay), expected, rtol=0, atol=1e-13)
+            torch.testing.assert_close(
+                tested.shift(theta, i, terms, decay=decay), expected, rtol=0, atol=1e-13
+            )
         inplace = theta.clone()
         assert tested.shift(inplace, i, terms, out=inplace) is inplace
         torch.testing.assert_close(inplace, tested.shift(theta, i, terms), rtol=0, atol=0)
     rows = torch.tensor([4, 0])
-    assert torch.equal(tested.shift_rows(params[0], 0, rows, terms), tested.shift(params[0], 0, terms)[rows])
+    assert torch.equal(
+        tested.shift_rows(params[0], 0, rows, terms), tested.shift(params[0], 0, terms)[rows]
+    )
     tested.release()
     assert getattr(base, "_kept", {}) == {}
 

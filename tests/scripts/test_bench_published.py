@@ -1,4 +1,5 @@
-"""The bench's baseline is the published procedure: its passes, its walk, and steps that agree with the library's."""
+"""The bench's baseline is the published procedure: its passes, its walk, and steps that agree with
+the library's."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -31,7 +32,9 @@ def built(name: str, params: Sequence[Tensor], lr: float) -> Any:
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
-def test_a_step_takes_its_forward_passes_and_a_rate_of_zero_brings_theta_home(name: str, net: nn.Module, loss: Loss):
+def test_a_step_takes_its_forward_passes_and_a_rate_of_zero_brings_theta_home(
+    name: str, net: nn.Module, loss: Loss
+):
     params, calls = list(net.parameters()), []
     start = [p.detach().clone() for p in params]
     method = built(name, params, 0.0)
@@ -60,6 +63,14 @@ def test_bytes_are_a_read_and_a_write_for_each_perturbed_pass_and_the_update(net
     params = list(net.parameters())
     size = 8 * sum(p.numel() for p in params)
     assert {name: traffic(params, name) / size for name in PUBLISHED} == {
-        name: 2 * (passes + 1) for name, passes in
-        {"BSZO": 2, "BSZO-B": 3, "MeZO": 2, "MeZO-Adam": 2, "HiZOO": 2, "LOZO": 2}.items()}
+        name: 2 * (passes + 1)
+        for name, passes in {
+            "BSZO": 2,
+            "BSZO-B": 3,
+            "MeZO": 2,
+            "MeZO-Adam": 2,
+            "HiZOO": 2,
+            "LOZO": 2,
+        }.items()
+    }
     assert AT_THETA.keys() <= OURS.keys() == PUBLISHED.keys()

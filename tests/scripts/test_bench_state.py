@@ -1,4 +1,5 @@
-"""scripts/bench_state.py: known states are counted to the byte, and no tensor hides from the walk."""
+"""scripts/bench_state.py: known states are counted to the byte, and no tensor hides from the
+walk."""
 
 import functools
 from collections import deque
@@ -15,10 +16,17 @@ from scripts import bench_state
 N = 10 * (6 * 6 + 6)
 
 
-@pytest.mark.parametrize(("method", "overrides", "owned"), [
-    ("mezo", (), 0), ("lozo", (), 0), ("mezo-adam", (), 2 * 4 * N), ("hizoo", (), 4 * N),
-    ("bszo", ("optimizer.k=3", "optimizer.m=4"), 8 * (3 + 9)), ("bszo-b", (), 8 * (2 + 4)),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("method", "overrides", "owned"),
+    [
+        ("mezo", (), 0),
+        ("lozo", (), 0),
+        ("mezo-adam", (), 2 * 4 * N),
+        ("hizoo", (), 4 * N),
+        ("bszo", ("optimizer.k=3", "optimizer.m=4"), 8 * (3 + 9)),
+        ("bszo-b", (), 8 * (2 + 4)),
+    ],
+)
 def test_known_states(method: str, overrides: tuple[str, ...], owned: int):
     row = bench_state.measure(bench_state.node_of(method, *overrides), 6)
     assert row["n"] == N
@@ -29,7 +37,8 @@ def test_known_states(method: str, overrides: tuple[str, ...], owned: int):
 
 @pytest.mark.parametrize("method", ["mezo-adam", "zo-sgd-sign", "zo-sgd-mmt"])
 def test_a_dense_update_makes_few_tensors_at_once(method: str, monkeypatch: pytest.MonkeyPatch):
-    """Beyond its state, fewer than three of the largest parameter's size: what "2 n" leaves unsaid stays small."""
+    """Beyond its state, fewer than three of the largest parameter's size: what "2 n" leaves unsaid
+    stays small."""
     monkeypatch.setattr(directions, "KEEP_BELOW", 0)  # z tensor by tensor, as in a large model
     width = 400
     row = bench_state.measure(bench_state.node_of(method), width)
@@ -42,8 +51,15 @@ def test_the_walk_finds_what_holds_a_tensor():
 
     inner = hidden(5)
     graph: Any = SimpleNamespace(
-        a={"x": [hidden(1)]}, b=deque([hidden(2)]), c=functools.partial(print, hidden(3)), d=(hidden(4),),
-        e=lambda: inner, f=SimpleNamespace(g=hidden(6)), g=nn.Linear(50, 50), h=inner[2:])  # fmt: skip
+        a={"x": [hidden(1)]},
+        b=deque([hidden(2)]),
+        c=functools.partial(print, hidden(3)),
+        d=(hidden(4),),
+        e=lambda: inner,
+        f=SimpleNamespace(g=hidden(6)),
+        g=nn.Linear(50, 50),
+        h=inner[2:],
+    )
     graph.me = graph  # a cycle ends
     found = dict(bench_state.storages(graph, set()))
     assert sorted(found.values()) == [4 * size for size in (1, 2, 3, 4, 5, 6)]

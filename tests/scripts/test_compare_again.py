@@ -13,17 +13,36 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def test_by_hand(tmp_path: Path, some_record: dict[str, Any]) -> None:  # noqa: F811
-    provenance = {"versions": {"torch": "2"}, "hardware": {"cpu": "A"}, "byte_order": "little", "commit": "a"}
-    for number, (cpu, accuracy, started) in enumerate([("A", 0.7, "2"), ("B", 0.6, "2"), ("A", 0.7, "1")]):
-        there = {**some_record, "signature": f"{number:016x}", "provenance": {**provenance, "started": "1"}}
+    provenance = {
+        "versions": {"torch": "2"},
+        "hardware": {"cpu": "A"},
+        "byte_order": "little",
+        "commit": "a",
+    }
+    for number, (cpu, accuracy, started) in enumerate(
+        [("A", 0.7, "2"), ("B", 0.6, "2"), ("A", 0.7, "1")]
+    ):
+        there = {
+            **some_record,
+            "signature": f"{number:016x}",
+            "provenance": {**provenance, "started": "1"},
+        }
         here = copy.deepcopy(there)
         here["test_accuracy"] = accuracy
         here["provenance"] |= {"hardware": {"cpu": cpu}, "commit": "b", "started": started}
         records.write(there, tmp_path / "earlier")
         records.write(here, tmp_path / "later")
-    done = subprocess.run([sys.executable, str(ROOT / "scripts" / "compare_again.py"), "earlier", "later"],
-                          cwd=tmp_path, capture_output=True, text=True, check=True)  # fmt: skip
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "scripts" / "compare_again.py"), "earlier", "later"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     assert done.stdout.splitlines() == [
         "2 runs were run again: 1 came back bit for bit",
-        "1 did not, another machine or other versions: test accuracies 10.0 points apart on average, 10.0 at most",
+        (
+            "1 did not, another machine or other versions: test accuracies 10.0 points apart on"
+            " average, 10.0 at most"
+        ),
     ]

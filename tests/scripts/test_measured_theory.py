@@ -1,4 +1,5 @@
-"""The closed forms of scripts/measure_theory.py and measure_descent.py against dense Monte Carlo on small cases."""
+"""The closed forms of scripts/measure_theory.py and measure_descent.py against dense Monte Carlo on
+small cases."""
 
 import importlib
 import json
@@ -44,7 +45,9 @@ def test_moments(theory: Any, k: int, noise_std: float):
     for name in ("first", "second"):
         assert abs(row[name]["mean"] - 1) < 4 * row[name]["error"]
     assert row["across"] < 1 + 5 * row["across_error"]
-    steps = dense_steps(problem.gradient.numpy(), k, theory.LR * row["gamma"], row["observed_var"], 40_000)
+    steps = dense_steps(
+        problem.gradient.numpy(), k, theory.LR * row["gamma"], row["observed_var"], 40_000
+    )
     assert close((steps**2).sum(axis=1), row["second"]["formula"])
     assert row["observed_var"] == pytest.approx(2 * (noise_std / theory.EPS) ** 2)
 
@@ -90,20 +93,40 @@ def test_the_bound_bounds_and_is_best_at_its_rate(descent: Any, n: int, k: int):
         bound, expected = descent.bound(n, k, lr, 30), descent.expected(n, k, lr, 30)
         assert all(e <= b * (1 + 1e-12) for e, b in zip(expected, bound, strict=True))
         assert bound[-1] >= descent.bound(n, k, best, 30)[-1]
-    assert descent.bound(n, k, 2 * best, 1)[1] == pytest.approx(descent.bound(n, k, 2 * best, 1)[0])  # promises nothing
-    decrease = [1 - descent.bound(n, j, 1 / (descent.GAMMA * (n + j + 1)), 1)[1] / (descent.spectrum(n).sum() / 2)
-                for j in (1, k)]  # fmt: skip
+    # promises nothing
+    assert descent.bound(n, k, 2 * best, 1)[1] == pytest.approx(descent.bound(n, k, 2 * best, 1)[0])
+    decrease = [
+        1
+        - descent.bound(n, j, 1 / (descent.GAMMA * (n + j + 1)), 1)[1]
+        / (descent.spectrum(n).sum() / 2)
+        for j in (1, k)
+    ]
     assert float(decrease[1] / decrease[0]) == pytest.approx(descent.promised_speedup(n, k))
 
 
-def test_the_figure_needs_only_the_numbers(theory: Any, descent: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    for module, name, value in ((descent, "RATES", (0.1, 0.2)), (descent, "MOST_STEPS", 30), (descent, "SEEDS", 2),
-                                (theory, "SLOPES", (0.1,)), (theory, "RATIOS", (0.1, 1.0))):  # fmt: skip
+def test_the_figure_needs_only_the_numbers(
+    theory: Any, descent: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    for module, name, value in (
+        (descent, "RATES", (0.1, 0.2)),
+        (descent, "MOST_STEPS", 30),
+        (descent, "SEEDS", 2),
+        (theory, "SLOPES", (0.1,)),
+        (theory, "RATIOS", (0.1, 1.0)),
+    ):
         monkeypatch.setattr(module, name, value)
     facts = theory.measure((1, 2), (4, 6), 60) | {"descent": descent.descent(5, (1, 2))}
     (tmp_path / "theory.json").write_text(json.dumps(facts))
-    command = [sys.executable, "-X", "importtime", SCRIPTS / "figure_theory.py", "--theory", tmp_path / "theory.json",
-               "--out", tmp_path]  # fmt: skip
+    command = [
+        sys.executable,
+        "-X",
+        "importtime",
+        SCRIPTS / "figure_theory.py",
+        "--theory",
+        tmp_path / "theory.json",
+        "--out",
+        tmp_path,
+    ]
     done = subprocess.run(list(map(str, command)), capture_output=True, text=True)
     assert done.returncode == 0 and "| torch\n" not in done.stderr, done.stderr[-500:]
     assert (tmp_path / "figure_theory.png").read_bytes().startswith(b"\x89PNG")

@@ -19,15 +19,32 @@ TEST = {"mezo": 0.7, "bszo": 0.8, "bszo-b": 0.8}
 
 
 def put(folder: Path, point: Point, *, loss: float = 0.5, **changes: Any) -> None:
-    """A run's record for a cell: BSZO 80 % at its end and 60 % half-way, MeZO 70 %, two passes a step and three."""
+    """A run's record for a cell: BSZO 80 % at its end and 60 % half-way, MeZO 70 %, two passes a
+    step and three."""
     record = made(point, folder, 0.9)["return_value"]
     a_step = 2 if point["optimizer"] == "mezo" else 3
     end = TEST[point["optimizer"]]
-    curve = [{"step": step, "num_forwards": step * a_step, "train_loss": loss, "validation_accuracy": score,
-              "train_seconds": 0.1 * step, "gain": 0.25, "noise_var": 1.0}
-             for step, score in ((0, 0.5), (100, 0.6), (200, end))]  # fmt: skip
-    record |= {"num_steps": 200, "num_forwards": 200 * a_step, "curve": curve, "test_accuracy": end,
-               "validation_accuracy": end, "model": {"num_parameters": 250_000}, **changes}  # fmt: skip
+    curve = [
+        {
+            "step": step,
+            "num_forwards": step * a_step,
+            "train_loss": loss,
+            "validation_accuracy": score,
+            "train_seconds": 0.1 * step,
+            "gain": 0.25,
+            "noise_var": 1.0,
+        }
+        for step, score in ((0, 0.5), (100, 0.6), (200, end))
+    ]
+    record |= {
+        "num_steps": 200,
+        "num_forwards": 200 * a_step,
+        "curve": curve,
+        "test_accuracy": end,
+        "validation_accuracy": end,
+        "model": {"num_parameters": 250_000},
+        **changes,
+    }
     records.write(record, folder)
 
 
@@ -36,7 +53,7 @@ def evidence(tmp_path: Path) -> Evidence:
     """Table 1's SST-2 of three methods, every rate, seed 0, corrected."""
     grid = load("table1", "mini")
     for point in grid.points:
-        if (point["optimizer"] in TEST and point["seed"] == "0" and point["fidelity"] == "corrected"):
+        if point["optimizer"] in TEST and point["seed"] == "0" and point["fidelity"] == "corrected":
             for candidate in grid.candidates(point):
                 put(tmp_path / "mini", candidate)
     return Evidence(Inputs(tmp_path))
@@ -52,7 +69,9 @@ def test_without_records_it_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert text.count("(not run)") >= len(FINDINGS) - 3 and "{" not in text
 
 
-@pytest.mark.parametrize(("text", "message"), [("{nothing}", "{nothing} names no finding"), ("{", "Single '{'")])
+@pytest.mark.parametrize(
+    ("text", "message"), [("{nothing}", "{nothing} names no finding"), ("{", "Single '{'")]
+)
 def test_a_name_that_nothing_makes_is_an_error(tmp_path: Path, text: str, message: str):
     with pytest.raises(UnknownFinding, match=message):
         written(text, Inputs(tmp_path))
@@ -62,12 +81,18 @@ def test_tables_by_hand(evidence: Evidence):
     names = ("averages", "passes", "equal_forwards", "bszo_b", "size", "gains")
     text = {name: FINDINGS[name](evidence) for name in names}
     # within MeZO's 400 passes BSZO is at step 100: 60 against 70 %
-    row = "| Table 1, tiny-roberta, fp32, corrected | 70.0 | - | - | - | 80.0 | 80.0 | BSZO 5, BSZO-B 5 | -10.0 |"
+    row = (
+        "| Table 1, tiny-roberta, fp32, corrected | 70.0 | - | - | - | 80.0 | 80.0 | BSZO 5, BSZO-B"
+        " 5 | -10.0 |"
+    )
     assert text["averages"].splitlines()[2:] == [row]
     assert text["passes"] == "MeZO 2, BSZO 3, BSZO-B 3"
     assert text["equal_forwards"] == "MeZO is ahead in 1 of 1 averages"
     assert text["bszo_b"] == "the same test accuracy in 5 of 5 pairs of runs"
-    assert text["size"] == "0.25 to 0.25" and text["gains"] == "tiny-roberta fp32 eps 0.0001 0.25 (5 runs)"
+    assert (
+        text["size"] == "0.25 to 0.25"
+        and text["gains"] == "tiny-roberta fp32 eps 0.0001 0.25 (5 runs)"
+    )
 
 
 def test_pairs_differ_in_one_thing_alone(evidence: Evidence):
@@ -78,16 +103,29 @@ def test_pairs_differ_in_one_thing_alone(evidence: Evidence):
 
 
 def test_the_walk_is_compared_seed_by_seed(tmp_path: Path):
-    """MeZO at one eps, two seeds: fp32 70 and 80 % either way; bf16 60 and 66 % as published, 61 and 71 % exact."""
-    scores = {("fp32", "as-published"): (0.7, 0.8), ("fp32", "exact"): (0.7, 0.8),
-              ("bf16", "as-published"): (0.6, 0.66), ("bf16", "exact"): (0.61, 0.71)}  # fmt: skip
+    """MeZO at one eps, two seeds: fp32 70 and 80 % either way; bf16 60 and 66 % as published, 61
+    and 71 % exact."""
+    scores = {
+        ("fp32", "as-published"): (0.7, 0.8),
+        ("fp32", "exact"): (0.7, 0.8),
+        ("bf16", "as-published"): (0.6, 0.66),
+        ("bf16", "exact"): (0.61, 0.71),
+    }
     for point in load("walk", "mini").points:
         accuracies = scores.get((point["precision"], point["optimizer.perturbation"]))
-        if accuracies and point["optimizer"] == "mezo" and point["seed"] in "01" and point["optimizer.eps"] == "1e-3":
+        if (
+            accuracies
+            and point["optimizer"] == "mezo"
+            and point["seed"] in "01"
+            and point["optimizer.eps"] == "1e-3"
+        ):
             score = accuracies[int(point["seed"])]
-            rough = point["precision"] == "bf16" and point["optimizer.perturbation"] == "as-published"
+            rough = (
+                point["precision"] == "bf16" and point["optimizer.perturbation"] == "as-published"
+            )
             put(tmp_path / "mini", point, test_accuracy=score, loss=0.75 if rough else 0.5)
     evidence = Evidence(Inputs(tmp_path))
     assert FINDINGS["walk_study"](evidence).splitlines()[2:] == [
-        "| bf16 | 1e-3 | -12.0 ± 2.0 (2) | -9.0 ± 0.0 (2) | +3.0 ± 2.0 (2), 2 better, 0 worse |"]  # fmt: skip
+        "| bf16 | 1e-3 | -12.0 ± 2.0 (2) | -9.0 ± 0.0 (2) | +3.0 ± 2.0 (2), 2 better, 0 worse |"
+    ]
     assert FINDINGS["walk_losses"](evidence).splitlines()[2:] == ["| bf16 | 1e-3 | +0.25 / +0 |"]

@@ -22,19 +22,32 @@ def shelf(records: Records, conf: Path) -> Shelf:
 def test_points_are_the_product_of_the_axes(grid: Grid):
     assert len(grid.points) == 2 * 2 * 2 * 2
     assert len({tuple(sorted(point.items())) for point in grid.points}) == 16
-    assert grid.points[0] == {"data": "mini", "protocol": "quick", "model": "small", "precision": "fp32",
-                              "task": "sst2", "optimizer": "mezo", "fidelity": "official", "seed": "0"}  # fmt: skip
+    assert grid.points[0] == {
+        "data": "mini",
+        "protocol": "quick",
+        "model": "small",
+        "precision": "fp32",
+        "task": "sst2",
+        "optimizer": "mezo",
+        "fidelity": "official",
+        "seed": "0",
+    }
 
 
 def test_combinations_are_left_out(conf: Path):
     left = parse({**SWEEP, "without": ["optimizer=mezo task=rte"]}, "mini", conf).points
-    assert len(left) == 12 and not any(point["optimizer"] == "mezo" and point["task"] == "rte" for point in left)
+    assert len(left) == 12 and not any(
+        point["optimizer"] == "mezo" and point["task"] == "rte" for point in left
+    )
 
 
 def test_what_is_missing_at_first_and_after_the_choice(grid: Grid, full: Records, conf: Path):
     choosing, cells = missing_runs(grid, shelf([], conf))
-    assert len(choosing) == 2 * 2 * 2 and cells == []  # tasks x methods x rates, of seed 0 corrected
-    chosen = [r for r in full if r["config"]["seed"] == 0 and r["choices"]["fidelity"] == "corrected"]
+    # tasks x methods x rates, of seed 0 corrected
+    assert len(choosing) == 2 * 2 * 2 and cells == []
+    chosen = [
+        r for r in full if r["config"]["seed"] == 0 and r["choices"]["fidelity"] == "corrected"
+    ]
     choosing, cells = missing_runs(grid, shelf(chosen, conf))
     assert choosing == [] and len(cells) == 16 - 4  # those of the choice are cells already
     assert missing_runs(grid, shelf(full, conf)) == ([], [])
@@ -43,7 +56,8 @@ def test_what_is_missing_at_first_and_after_the_choice(grid: Grid, full: Records
 def test_validation_chooses_and_the_test_does_not(grid: Grid, full: Records, conf: Path):
     choice = shelf(full, conf).choose(grid, grid.points[0])
     assert choice.point is not None
-    assert choice.point["optimizer.lr"] == "0.001"  # validation 0.9; the other has the greater test score
+    # validation 0.9; the other has the greater test score
+    assert choice.point["optimizer.lr"] == "0.001"
     assert choice.validation == {"0.001": 0.9, "0.0001": 0.6}
 
 
@@ -54,9 +68,15 @@ def test_of_equal_rates_the_smaller_is_chosen(grid: Grid, full: Records, conf: P
     assert choice.point is not None and choice.point["optimizer.lr"] == "0.0001"
 
 
-def test_a_rate_that_diverged_is_not_chosen_and_all_of_them_is_a_failure(grid: Grid, full: Records, conf: Path):
-    mine = [r for r in full if r["choices"]["task"] == "sst2" and r["choices"]["optimizer"] == "mezo"]
-    by_rate = {rate: [r for r in mine if r["config"]["optimizer"]["lr"] == rate] for rate in (1e-3, 1e-4)}
+def test_a_rate_that_diverged_is_not_chosen_and_all_of_them_is_a_failure(
+    grid: Grid, full: Records, conf: Path
+):
+    mine = [
+        r for r in full if r["choices"]["task"] == "sst2" and r["choices"]["optimizer"] == "mezo"
+    ]
+    by_rate = {
+        rate: [r for r in mine if r["config"]["optimizer"]["lr"] == rate] for rate in (1e-3, 1e-4)
+    }
     for record in by_rate[1e-3]:
         record["status"] = "diverged"
     choice = shelf(full, conf).choose(grid, grid.points[0])
@@ -112,7 +132,9 @@ def test_every_artefact_can_be_run(name: str):
             for group, choice in point.items():
                 if "." not in group and group != "seed":
                     folder = CONF / group
-                    assert not folder.is_dir() or (folder / f"{choice}.yaml").is_file(), f"{group}={choice}"
+                    assert not folder.is_dir() or (folder / f"{choice}.yaml").is_file(), (
+                        f"{group}={choice}"
+                    )
             assert grid.candidates(point) or grid.select is None
 
 

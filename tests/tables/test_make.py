@@ -1,4 +1,5 @@
-"""make's dependencies: a table is rendered when something that it shows has changed, and only then."""
+"""make's dependencies: a table is rendered when something that it shows has changed, and only
+then."""
 
 import os
 import shutil
@@ -30,7 +31,9 @@ def project(tmp_path: Path) -> Path:
 
 def made(project: Path, *targets: str) -> str:
     command = ["make", f"RUN={sys.executable}", "VENV=venv", *targets]
-    environment = {key: value for key, value in os.environ.items() if not key.startswith(("MAKE", "MFLAGS"))}
+    environment = {
+        key: value for key, value in os.environ.items() if not key.startswith(("MAKE", "MFLAGS"))
+    }
     done = subprocess.run(command, cwd=project, capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stderr
     return done.stdout
@@ -55,7 +58,11 @@ def test_touching_a_record_renders_its_tables_alone(project: Path, make_record: 
 def make_record(project: Path, make: Make) -> Path:
     """The record of one run that chooses a learning rate of table 1's mini profile."""
     grid = load("table1", "mini")
-    point = next(point for point in grid.points if point["optimizer"] == "mezo" and point["fidelity"] == "corrected")
+    point = next(
+        point
+        for point in grid.points
+        if point["optimizer"] == "mezo" and point["fidelity"] == "corrected"
+    )
     record = make({**point, "precision": "fp32"}, 1e-3)
     record["config"]["protocol"] = {}
     record["config"]["fidelity"] = {}

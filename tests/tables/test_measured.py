@@ -9,15 +9,23 @@ from experiments.tables.measured import table4
 REPORT: dict[str, Any] = {
     "machine": {"device": "A Card"},
     "setting": {"model": "opt-13b", "dtype": "bfloat16", "batch": 16, "length": 32, "repeats": 5},
-    "steps": {"BSZO": {"published": {"median": 0.4}, "ours": {"median": 0.15}, "forwards": {"median": 0.1},
-                       "bytes": 5e10}},
+    "steps": {
+        "BSZO": {
+            "published": {"median": 0.4},
+            "ours": {"median": 0.15},
+            "forwards": {"median": 0.1},
+            "bytes": 5e10,
+        }
+    },
     "bandwidth": {"bytes_per_second": 1e12},
     "memory": {"BSZO": {"ours": 26.2e9, "published": 26.8e9}},
-}  # fmt: skip
+}
 
 
 def put(folder: Path, name: str, report: Any) -> None:
-    (folder / name).write_text(report if isinstance(report, str) else json.dumps(report), encoding="utf-8")
+    (folder / name).write_text(
+        report if isinstance(report, str) else json.dumps(report), encoding="utf-8"
+    )
 
 
 def test_a_report_by_hand(tmp_path: Path):
@@ -28,7 +36,9 @@ def test_a_report_by_hand(tmp_path: Path):
     (row,) = [row for row in time.rows if row[:3] == ("OPT-13B", "bf16", "BSZO")]
     assert row[3:8] == ("440.5", "400.0", "150.0", "0.91", "0.38")
     # 5e10 bytes at 1e12 a second are 50 ms beside 100 of forward passes
-    assert ceilings.rows == (("OPT-13B", "bf16", "BSZO", "1.50", "1.50", "2.67", "4.00", "2.67", "A Card"),)
+    assert ceilings.rows == (
+        ("OPT-13B", "bf16", "BSZO", "1.50", "1.50", "2.67", "4.00", "2.67", "A Card"),
+    )
 
 
 def test_without_bytes_the_forward_passes_are_the_only_ceiling(tmp_path: Path):
@@ -44,4 +54,7 @@ def test_what_is_no_report_is_named(tmp_path: Path):
     memory, time = table4(tmp_path)
     assert all(row[4] == "-" for row in time.rows)
     notes = " ".join(memory.notes)
-    assert "opt-13b-bfloat16-cuda.json: not a report" in notes and "opt-1.3b-float32-cuda.json" in notes
+    assert (
+        "opt-13b-bfloat16-cuda.json: not a report" in notes
+        and "opt-1.3b-float32-cuda.json" in notes
+    )

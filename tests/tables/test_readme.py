@@ -12,8 +12,11 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def test_the_averages_are_the_records():
-    lines = [line.strip("| ").split(" | ") for line in (ROOT / "README.md").read_text().splitlines()
-             if line.startswith("| ")]  # fmt: skip
+    lines = [
+        line.strip("| ").split(" | ")
+        for line in (ROOT / "README.md").read_text().splitlines()
+        if line.startswith("| ")
+    ]
     start = next(i for i, line in enumerate(lines) if line[0] == "corrected, average")
     labels, printed = lines[start][1:], {}
     for line in lines[start + 2 :]:

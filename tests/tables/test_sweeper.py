@@ -1,4 +1,5 @@
-"""`--multirun sweep=...`: which runs are launched when, and how the files that follow from them are written."""
+"""`--multirun sweep=...`: which runs are launched when, and how the files that follow from them are
+written."""
 
 import logging
 import os
@@ -45,7 +46,9 @@ class Launcher:
         self.run, self.launches = run, []
 
     def launch(self, jobs: Sequence[Sequence[str]], initial_job_idx: int) -> list[Any]:
-        points = [{key: value for key, _, value in (text.partition("=") for text in job)} for job in jobs]
+        points = [
+            {key: value for key, _, value in (text.partition("=") for text in job)} for job in jobs
+        ]
         self.launches.append((initial_job_idx, points))
         return [SimpleNamespace(**self.run(job)) for job in self.launches[-1][1]]
 
@@ -63,24 +66,40 @@ class Failed:
 
 def sweeper(runs: Path, run: Any, *more: str) -> tuple[GridSweeper, Launcher]:
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        config: Any = compose("config", overrides=["sweep=table1", f"paths.runs={literal(str(runs))}", *more])
+        config: Any = compose(
+            "config", overrides=["sweep=table1", f"paths.runs={literal(str(runs))}", *more]
+        )
     made = GridSweeper()
     made.composed, made.parser, made.launcher = config, OverridesParser.create(), Launcher(run)  # type: ignore[assignment]
     return made, made.launcher  # type: ignore[return-value]
 
 
 def written(point: Point, folder: Path, validation: float) -> dict[str, Any]:
-    """The record that a run of this job would leave, from the configuration as Hydra composes it."""
-    job = [f"{key}={value}" for key, value in point.items() if not key.startswith(("paths.", "hydra."))]
+    """The record that a run of this job would leave, from the configuration as Hydra composes
+    it."""
+    job = [
+        f"{key}={value}" for key, value in point.items() if not key.startswith(("paths.", "hydra."))
+    ]
     with initialize_config_dir(str(CONF), version_base="1.3"):
         config = resolve(compose("config", overrides=job))
     public = records.scientific(named_by_content(config))
     groups = ("task", "model", "optimizer", "precision", "data", "protocol", "fidelity", "tuning")
     filled: dict[str, Any] = {
-        "schema_version": 1, "signature": records.signature(public), "status": "ok", "reason": None,
-        "choices": {group: point.get(group, "full") for group in groups}, "config": public,
-        "validation_accuracy": validation, "test_accuracy": 0.5, "peak_memory_kind": None, "warnings": {}, "curve": [],
-        "data": {}, "model": {}, "provenance": {"started": "2026-01-01T00:00:00Z"}}  # fmt: skip
+        "schema_version": 1,
+        "signature": records.signature(public),
+        "status": "ok",
+        "reason": None,
+        "choices": {group: point.get(group, "full") for group in groups},
+        "config": public,
+        "validation_accuracy": validation,
+        "test_accuracy": 0.5,
+        "peak_memory_kind": None,
+        "warnings": {},
+        "curve": [],
+        "data": {},
+        "model": {},
+        "provenance": {"started": "2026-01-01T00:00:00Z"},
+    }
     record = {key: filled.get(key, 1) for key in records.FIELDS}
     records.write(record, folder)
     return {"return_value": record}
@@ -98,7 +117,9 @@ def lines() -> Iterator[list[str]]:
     log.removeHandler(handler)
 
 
-def test_a_sweep_says_how_far_it_is(tmp_path: Path, lines: list[str], monkeypatch: pytest.MonkeyPatch):
+def test_a_sweep_says_how_far_it_is(
+    tmp_path: Path, lines: list[str], monkeypatch: pytest.MonkeyPatch
+):
     monkeypatch.setattr("experiments.progress.LOOK_EVERY", 0.01)
 
     def run(job: Point) -> dict[str, Any]:
@@ -110,16 +131,24 @@ def test_a_sweep_says_how_far_it_is(tmp_path: Path, lines: list[str], monkeypatc
     made.sweep(["task=sst2", "optimizer=mezo"])
     assert all(job["tracker.progress"] == "never" for _, jobs in launcher.launches for job in jobs)
     assert lines[0] == "table1 mini: 3 runs to do to choose learning rates"
-    counts = [re.match(r"table1 mini: (\d) of (\d), \d:\d\d:\d\d left; sst2 tiny-roberta", line) for line in lines[1:4]]
+    counts = [
+        re.match(r"table1 mini: (\d) of (\d), \d:\d\d:\d\d left; sst2 tiny-roberta", line)
+        for line in lines[1:4]
+    ]
     assert [found and found.groups() for found in counts] == [("1", "3"), ("2", "3"), ("3", "3")]
-    assert lines[3].startswith("table1 mini: 3 of 3, 0:00:00 left") and lines[3].endswith("lr=0.0001: 50.0 %")
+    assert lines[3].startswith("table1 mini: 3 of 3, 0:00:00 left") and lines[3].endswith(
+        "lr=0.0001: 50.0 %"
+    )
     assert lines[4] == "table1 mini: 9 runs to do for the cells" and len(lines) == 4 + 1 + 9 + 1
     assert re.fullmatch(r"table1 mini: 12 runs in \d:\d\d:\d\d, nothing is missing", lines[-1])
 
 
 def test_progress_counts_its_own_runs_and_no_others(tmp_path: Path, lines: list[str]):
     grid = load("table1", "mini")
-    mine, other = ({**grid.points[0], "fidelity": "corrected", "optimizer.lr": lr} for lr in ("0.001", "0.0003"))
+    mine, other = (
+        {**grid.points[0], "fidelity": "corrected", "optimizer.lr": lr}
+        for lr in ("0.001", "0.0003")
+    )
     written(mine, tmp_path, 0.9)  # there already
     progress = Progress("t", [mine], tmp_path)
     written(other, tmp_path, 0.9)
@@ -139,22 +168,37 @@ def test_first_the_rates_then_the_cells(tmp_path: Path):
         return written(job, tmp_path / "mini", 0.9 if job["optimizer.lr"] == "0.0003" else 0.6)
 
     made, launcher = sweeper(tmp_path, run)
-    made.sweep(["sweep=table1", "task=sst2", "optimizer=mezo", "tracker.log_every=7", "tracker=wandb"])
+    made.sweep(
+        ["sweep=table1", "task=sst2", "optimizer=mezo", "tracker.log_every=7", "tracker=wandb"]
+    )
     (first, choosing), (second, cells) = launcher.launches
     assert (first, second) == (0, 3)
     assert [job["optimizer.lr"] for job in choosing] == ["0.001", "0.0003", "0.0001"]
-    assert {job["seed"] for job in choosing} == {"0"} and {job["fidelity"] for job in choosing} == {"corrected"}
+    assert {job["seed"] for job in choosing} == {"0"} and {job["fidelity"] for job in choosing} == {
+        "corrected"
+    }
     assert len(cells) == 9 and {job["optimizer.lr"] for job in cells} == {"0.0003"}
-    assert all((job["tracker.log_every"], job["tracker"]) == ("7", "wandb") for job in choosing + cells)
-    folders = {str(made.parser.parse_override(f"paths.runs={job['paths.runs']}").value()) for job in choosing + cells}
+    assert all(
+        (job["tracker.log_every"], job["tracker"]) == ("7", "wandb") for job in choosing + cells
+    )
+    folders = {
+        str(made.parser.parse_override(f"paths.runs={job['paths.runs']}").value())
+        for job in choosing + cells
+    }
     assert folders == {str(tmp_path / "mini")}
     again, launcher = sweeper(tmp_path, run)
     again.sweep(["sweep=table1", "task=sst2", "optimizer=mezo"])
     assert launcher.launches == []  # every run has its record
 
 
-@pytest.mark.parametrize(("argument", "eps"), [
-    ("optimizer.eps=1e-3", {"1e-3"}), ("optimizer.eps=0.001", {"1e-3"}), ("optimizer.eps=1e-3,1e-4", {"1e-3", "1e-4"})])
+@pytest.mark.parametrize(
+    ("argument", "eps"),
+    [
+        ("optimizer.eps=1e-3", {"1e-3"}),
+        ("optimizer.eps=0.001", {"1e-3"}),
+        ("optimizer.eps=1e-3,1e-4", {"1e-3", "1e-4"}),
+    ],
+)
 def test_a_number_is_picked_however_it_is_written(tmp_path: Path, argument: str, eps: set[str]):
     made, _ = sweeper(tmp_path, None)
     wanted, passed = made._split(load("walk", "mini"), ["precision=bf16", argument])
@@ -163,26 +207,42 @@ def test_a_number_is_picked_however_it_is_written(tmp_path: Path, argument: str,
 
 
 def test_every_local_model_and_folder_of_rows_has_runs_of_its_own(tmp_path: Path):
-    """`model=local` and `data=local` are points of any of them; the records of all lie in one folder."""
+    """`model=local` and `data=local` are points of any of them; the records of all lie in one
+    folder."""
     for name in ("a", "b"):
         for file in ("model/config.json", "rows/sst2/train.jsonl"):
             (tmp_path / name / file).parent.mkdir(parents=True)
             (tmp_path / name / file).write_text(f'{{"{name}": 1}}')
     launched = []
     for model, rows in ("aa", "aa", "ba", "bb", "ba"):
-        local = ["model=local", f"model.path={tmp_path / model / 'model'}", "data=local",
-                 f"data.root={tmp_path / rows / 'rows'}"]  # fmt: skip
-        made, launcher = sweeper(tmp_path / "runs", lambda job: written(job, tmp_path / "runs" / "local", 0.9),
-                                 "sweep.profile=local", *local)  # fmt: skip
-        made.sweep([*local, "sweep.profile=local", "task=sst2", "optimizer=mezo", "fidelity=corrected"])
+        local = [
+            "model=local",
+            f"model.path={tmp_path / model / 'model'}",
+            "data=local",
+            f"data.root={tmp_path / rows / 'rows'}",
+        ]
+        made, launcher = sweeper(
+            tmp_path / "runs",
+            lambda job: written(job, tmp_path / "runs" / "local", 0.9),
+            "sweep.profile=local",
+            *local,
+        )
+        made.sweep(
+            [*local, "sweep.profile=local", "task=sst2", "optimizer=mezo", "fidelity=corrected"]
+        )
         launched.append(sum(len(jobs) for _, jobs in launcher.launches))
     assert launched == [launched[0], 0, launched[0], launched[0], 0] and launched[0] > 5
 
 
 @pytest.mark.parametrize(
     ("key", "value"),
-    [("optimizer.betas", "[0.5,0.9]"), ("data.seed", "1"), ("data.num_test", "20"), ("model.max_length", "64"),
-     ("task.causal.prompt", "'{sentence} So'")],
+    [
+        ("optimizer.betas", "[0.5,0.9]"),
+        ("data.seed", "1"),
+        ("data.num_test", "20"),
+        ("model.max_length", "64"),
+        ("task.causal.prompt", "'{sentence} So'"),
+    ],
 )
 def test_a_run_with_an_override_fills_no_cell(tmp_path: Path, key: str, value: str):
     """Such a sweep's records lie in the same folder as the table's own."""
@@ -199,7 +259,10 @@ def test_divergence_is_a_result_and_a_crash_is_not(tmp_path: Path):
     launcher.launch = lambda jobs, initial_job_idx: [Failed(3) for _ in jobs]  # type: ignore[method-assign]
     made.sweep(["task=sst2", "optimizer=mezo"])
     launcher.launch = lambda jobs, initial_job_idx: [Failed(1) for _ in jobs]  # type: ignore[method-assign]
-    with pytest.raises(RunFailed, match="table1: 3 of 3 runs could not be run, the first because: it failed; the same"):
+    with pytest.raises(
+        RunFailed,
+        match="table1: 3 of 3 runs could not be run, the first because: it failed; the same",
+    ):
         made.sweep(["task=sst2", "optimizer=mezo"])
 
 
@@ -213,14 +276,35 @@ def test_a_pick_that_leaves_nothing_is_an_error(tmp_path: Path):
     ("arguments", "line"),
     [
         (["--multirun", "sweep=table99"], "sweep=table99: no such choice"),
-        (["--multirun", "sweep=table1", "sweep.profile=huge"], "sweep.profile=huge: table1 has paper, mini, local"),
+        (
+            ["--multirun", "sweep=table1", "sweep.profile=huge"],
+            "sweep.profile=huge: table1 has paper, mini, local",
+        ),
         (["sweep=table1"], "sweep=table1: its runs need --multirun"),
-        (["--multirun", "sweep=table1", "sweep.profile=local"],
-         "model.path: needs a value (model=local model.path=DIR)"),
-        (["--multirun", "sweep=table1", "sweep.profile=local", "model=local", "model.path=tests"],
-         "data.root: needs a value (data=local data.root=DIR)"),
-        (["--multirun", "sweep=table1", "sweep.profile=local", "model=local", "model.path=nowhere"],
-         "model.path=nowhere: there is no such folder"),
+        (
+            ["--multirun", "sweep=table1", "sweep.profile=local"],
+            "model.path: needs a value (model=local model.path=DIR)",
+        ),
+        (
+            [
+                "--multirun",
+                "sweep=table1",
+                "sweep.profile=local",
+                "model=local",
+                "model.path=tests",
+            ],
+            "data.root: needs a value (data=local data.root=DIR)",
+        ),
+        (
+            [
+                "--multirun",
+                "sweep=table1",
+                "sweep.profile=local",
+                "model=local",
+                "model.path=nowhere",
+            ],
+            "model.path=nowhere: there is no such folder",
+        ),
     ],
 )
 def test_the_command_s_errors_are_one_line(arguments: list[str], line: str, tmp_path: Path):
@@ -238,12 +322,16 @@ def test_the_plan_counts_by_arithmetic():
     assert (mezo.cells, mezo.choosing, mezo.then) == (50, 15, 45)
     assert mezo.forwards == (15 + 45) * 200 * 2 and bszo.forwards == (15 + 45) * 200 * 3
     assert mezo.unknown == 60 and mezo.source == "nothing to go by"
-    assert whole(mezo, 1) == "60 runs, 0:00:00 of one process, without 60 runs that have nothing to go by"
+    assert (
+        whole(mezo, 1)
+        == "60 runs, 0:00:00 of one process, without 60 runs that have nothing to go by"
+    )
     assert total(lines.values()).cells == 300
 
 
 def test_the_plan_of_a_part_counts_the_part(capsys: pytest.CaptureFixture[str]):
-    """As `make plan-figure_gain`, whose runs are some of Table 3's three settings and of Figure 1's one."""
+    """As `make plan-figure_gain`, whose runs are some of Table 3's three settings and of Figure 1's
+    one."""
     picked = ["=".join(pair) for pair in PICKED["figure_gain"].items()]
     assert plan_command(["table3", "figure1", "--profile", "mini", *picked]) == 0
     assert re.findall(r"^all +(\d+)", capsys.readouterr().out, re.MULTILINE) == ["3", "1"]
@@ -253,17 +341,32 @@ def test_the_plan_of_a_part_counts_the_part(capsys: pytest.CaptureFixture[str]):
 
 
 def test_the_plan_s_seconds_are_those_of_records_alike(make: Make):
-    """Training by the forward pass, evaluation and start by the run; first the method's own records, then others'."""
+    """Training by the forward pass, evaluation and start by the run; first the method's own
+    records, then others'."""
     grid = load("table1", "mini")
-    mezo, bszo = (next(p for p in grid.points if p["optimizer"] == name) for name in ("mezo", "bszo"))
-    known = [make(mezo, 1e-3, train_seconds=40.0, num_forwards=400, evaluation_seconds=3.0, num_parts=1,
-                  provenance={"started": "", "seconds": 45.0})]  # fmt: skip
+    mezo, bszo = (
+        next(p for p in grid.points if p["optimizer"] == name) for name in ("mezo", "bszo")
+    )
+    known = [
+        make(
+            mezo,
+            1e-3,
+            train_seconds=40.0,
+            num_forwards=400,
+            evaluation_seconds=3.0,
+            num_parts=1,
+            provenance={"started": "", "seconds": 45.0},
+        )
+    ]
     clock = Clock(known)
     assert clock.seconds(mezo) == (pytest.approx(0.1 * 400 + 3 + 2), "1 records")
     assert clock.seconds(bszo) == (pytest.approx(0.1 * 600 + 3 + 2), "1 records of other methods")
     line = plan(grid, [], clock)["tiny-roberta", "fp32", "mezo"]
     assert (line.runs, line.seconds) == (60, pytest.approx(60 * 45.0))
-    assert whole(Line(then=2, seconds=90.0), 2) == "2 runs, 0:01:30 of one process, 0:00:45 with 2 at a time"
+    assert (
+        whole(Line(then=2, seconds=90.0), 2)
+        == "2 runs, 0:01:30 of one process, 0:00:45 with 2 at a time"
+    )
 
 
 def test_the_paper_s_plan_takes_its_table_4():
@@ -283,34 +386,58 @@ def test_the_tuned_files_hold_what_was_chosen_and_from_what(tmp_path: Path):
     runs = tmp_path / "runs"
     grid = load("table1", "mini")
     for point in grid.points:
-        if point["task"] in ("sst2", "rte") and point["optimizer"] == "bszo" and point["seed"] == "0":
+        if (
+            point["task"] in ("sst2", "rte")
+            and point["optimizer"] == "bszo"
+            and point["seed"] == "0"
+        ):
             for candidate in grid.candidates(point):
                 wants = {"sst2": "0.01", "rte": "0.003"}[point["task"]]
-                written(candidate, runs / "mini", 0.9 if candidate["optimizer.lr"] == wants else 0.6)
-    command = [sys.executable, "scripts/select_rates.py", "--runs", str(runs), "--out", str(tmp_path / "tuned")]
+                written(
+                    candidate, runs / "mini", 0.9 if candidate["optimizer.lr"] == wants else 0.6
+                )
+    command = [
+        sys.executable,
+        "scripts/select_rates.py",
+        "--runs",
+        str(runs),
+        "--out",
+        str(tmp_path / "tuned"),
+    ]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     file = tmp_path / "tuned" / "bszo" / "tiny-roberta.yaml"
     content = file.read_text()
     assert yaml.safe_load(content)["rates"] == {"float32": {"sst2": 0.01, "rte": 0.003}}
     assert content.count("90.0 % (") == 2 and content.count("60.0 % (") == 4
-    node = OmegaConf.merge({"precision": {"dtype": "float32"}, "task": {"name": "rte"}}, OmegaConf.load(file))
+    node = OmegaConf.merge(
+        {"precision": {"dtype": "float32"}, "task": {"name": "rte"}}, OmegaConf.load(file)
+    )
     assert node.optimizer.lr == 0.003
     node.task.name = "trec"
     assert node.optimizer.lr == 0.003  # of two rates chosen once each the smaller
 
 
 def test_a_tuned_file_is_for_the_method_as_it_is_by_default(tmp_path: Path):
-    """In the profile paper each fidelity has a choice of its own; an ablation's k is not the method's."""
+    """In the profile paper each fidelity has a choice of its own; an ablation's k is not the
+    method's."""
     for artefact in ("table1", "table5a"):
         grid = load(artefact, "paper")
-        for point in (p for p in grid.points if (p["task"], p["optimizer"], p["seed"]) == ("sst2", "bszo", "0")):
+        for point in (
+            p
+            for p in grid.points
+            if (p["task"], p["optimizer"], p["seed"]) == ("sst2", "bszo", "0")
+        ):
             for rate, candidate in enumerate(grid.candidates(point)):
                 best = 0 if point["fidelity"] == "official" else 1
                 written(candidate, tmp_path / "paper", 0.9 if rate == best else 0.6)
     ((pair, (rates, evidence)),) = collect(["table1", "table5a"], "paper", Inputs(tmp_path)).items()
     wanted = load("table1", "paper").rates["roberta-large", "bszo"][1]
-    assert pair == ("bszo", "roberta-large") and rates == {"float32": {"sst2": f"{wanted:g}"}} and len(evidence) == 1
+    assert (
+        pair == ("bszo", "roberta-large")
+        and rates == {"float32": {"sst2": f"{wanted:g}"}}
+        and len(evidence) == 1
+    )
 
 
 def test_every_shipped_rate_is_read():
@@ -328,6 +455,11 @@ def test_a_plan_of_no_run_is_an_error(capsys: pytest.CaptureFixture[str]):
 def test_a_plan_reads_what_a_sweep_is_told(capsys: pytest.CaptureFixture[str]):
     words = ["task=sst2", "optimizer=mezo,bszo", "device=cuda"]
     assert plan_command(["table1", "figure1", *words[:2], "--profile", "mini", words[2]]) == 0
-    assert set(re.findall(r"^tiny-\S+ +\S+ +(\S+)", capsys.readouterr().out, re.MULTILINE)) == {"mezo", "bszo"}
+    assert set(re.findall(r"^tiny-\S+ +\S+ +(\S+)", capsys.readouterr().out, re.MULTILINE)) == {
+        "mezo",
+        "bszo",
+    }
     assert plan_command(["table1", "--profile", "local", "model.path=nowhere"]) == 1
-    assert capsys.readouterr().err == "model.path=nowhere: a folder is needed in the profile local\n"
+    assert (
+        capsys.readouterr().err == "model.path=nowhere: a folder is needed in the profile local\n"
+    )

@@ -61,19 +61,31 @@ def test_the_golden_table(grid: Grid, full: list[dict[str, Any]]):
     assert block.tasks == ["SST-2", "RTE"]
     deviation = statistics.stdev([70, 71])
     assert block.texts["mezo", "official"] == {
-        "SST-2": f"70.50 ({deviation:.2f}; 2)", "RTE": f"70.50 ({deviation:.2f}; 2)", "AVG": "70.50"}  # fmt: skip
+        "SST-2": f"70.50 ({deviation:.2f}; 2)",
+        "RTE": f"70.50 ({deviation:.2f}; 2)",
+        "AVG": "70.50",
+    }
     assert block.numbers["bszo", "corrected"]["AVG"] == pytest.approx(80.5)
     assert block.texts["bszo", "corrected - official"]["SST-2"] == "+0.00"
     made = section(block)
     assert [row[:2] for row in made.rows] == [
-        ("mezo", "official"), ("mezo", "corrected"), ("mezo", "corrected - official"),
-        ("bszo", "official"), ("bszo", "corrected"), ("bszo", "corrected - official")]  # fmt: skip
+        ("mezo", "official"),
+        ("mezo", "corrected"),
+        ("mezo", "corrected - official"),
+        ("bszo", "official"),
+        ("bszo", "corrected"),
+        ("bszo", "corrected - official"),
+    ]
     assert made.bold == frozenset()  # two rows of a source: nothing stands out
 
 
 def test_missing_seeds_and_tasks(grid: Grid, full: list[dict[str, Any]]):
-    some = [r for r in full if r["choices"]["task"] == "sst2" and not (
-        r["config"]["seed"] == 1 and r["choices"]["optimizer"] == "mezo")]  # fmt: skip
+    some = [
+        r
+        for r in full
+        if r["choices"]["task"] == "sst2"
+        and not (r["config"]["seed"] == 1 and r["choices"]["optimizer"] == "mezo")
+    ]
     block = block_of(grid, some)
     assert block.texts["mezo", "official"] == {"SST-2": "70.00 (1 of 2)", "RTE": "-", "AVG": "-"}
 
@@ -96,35 +108,57 @@ def test_the_paper_s_numbers_stand_beside_ours(full: list[dict[str, Any]], conf:
     paper = parse(SWEEP, "paper", conf)
 
     def printed(point: Point) -> str | None:
-        texts = {("mezo", "sst2"): "70.0 (1.0; 5)", ("mezo", "rte"): "60.0", ("mezo", "AVG"): "65.0",
-                 ("bszo", "sst2"): "75.0", ("bszo", "rte"): "collapsed", ("bszo", "AVG"): "75.0"}  # fmt: skip
+        texts = {
+            ("mezo", "sst2"): "70.0 (1.0; 5)",
+            ("mezo", "rte"): "60.0",
+            ("mezo", "AVG"): "65.0",
+            ("bszo", "sst2"): "75.0",
+            ("bszo", "rte"): "collapsed",
+            ("bszo", "AVG"): "75.0",
+        }
         return texts.get((point["optimizer"], point["task"]))
 
     runs = [
-        make(point, rate, test=0.73) for point in paper.points for rate in (1e-3, 1e-4) if point["optimizer"] == "mezo"
+        make(point, rate, test=0.73)
+        for point in paper.points
+        for rate in (1e-3, 1e-4)
+        if point["optimizer"] == "mezo"
     ]
     block = block_of(paper, runs, replace(PLAIN, published=printed))
     assert block.texts["mezo", "paper"]["SST-2"] == "70.0 (1.0; 5)"
-    assert block.texts["mezo", "official - paper"] == {"SST-2": "+3.00", "RTE": "+13.00", "AVG": "+8.00"}
+    assert block.texts["mezo", "official - paper"] == {
+        "SST-2": "+3.00",
+        "RTE": "+13.00",
+        "AVG": "+8.00",
+    }
     assert block.texts["bszo", "paper"] == {"SST-2": "75.0", "RTE": "collapsed", "AVG": "75.0 †"}
     assert block.notes == [
         "† The paper's averages of bszo leave out the tasks that collapsed; the others' do not."
-        " Over the same 1 tasks (SST-2): mezo 70.00, bszo 75.00."]  # fmt: skip
+        " Over the same 1 tasks (SST-2): mezo 70.00, bszo 75.00."
+    ]
 
 
-def test_equal_budgets_cut_every_run_where_the_cheapest_ends(grid: Grid, full: list[dict[str, Any]]):
+def test_equal_budgets_cut_every_run_where_the_cheapest_ends(
+    grid: Grid, full: list[dict[str, Any]]
+):
     for record in full:
         if record["choices"]["optimizer"] == "bszo":
             record["num_forwards"] = 20
             continue
         record["num_forwards"], record["train_seconds"] = 10, 9.0
         record["curve"] = record["curve"][:2]
-    forwards, seconds = (block_of(grid, full, replace(PLAIN, scoring=budget.scoring)) for budget in BUDGETS)
-    assert forwards.numbers["bszo", "corrected"]["SST-2"] == pytest.approx(80)  # at 10 forward passes, not 90 at 20
-    assert seconds.numbers["bszo", "corrected"]["SST-2"] == pytest.approx(90)  # its own 2 seconds are the least
+    forwards, seconds = (
+        block_of(grid, full, replace(PLAIN, scoring=budget.scoring)) for budget in BUDGETS
+    )
+    # at 10 forward passes, not 90 at 20
+    assert forwards.numbers["bszo", "corrected"]["SST-2"] == pytest.approx(80)
+    # its own 2 seconds are the least
+    assert seconds.numbers["bszo", "corrected"]["SST-2"] == pytest.approx(90)
 
 
-def test_damaged_and_foreign_files_are_named_and_left_out(tmp_path: Path, full: list[dict[str, Any]]):
+def test_damaged_and_foreign_files_are_named_and_left_out(
+    tmp_path: Path, full: list[dict[str, Any]]
+):
     for record in full[:3]:
         records.write(record, tmp_path)
     (tmp_path / "a-truncated.json").write_text('{"schema_version": 1, "sig')
@@ -133,8 +167,12 @@ def test_damaged_and_foreign_files_are_named_and_left_out(tmp_path: Path, full: 
     (tmp_path / "c-older.json").write_text(json.dumps(older))
     twin = {**full[0], "choices": {**full[0]["choices"], "task": "rte"}}
     records.write(twin, tmp_path)
-    hollow: dict[str, Any] = {"config": {"seed": 0}, "curve": [{"step": 0}], "choices": {"task": 3},
-                              "validation_accuracy": None}  # fmt: skip
+    hollow: dict[str, Any] = {
+        "config": {"seed": 0},
+        "curve": [{"step": 0}],
+        "choices": {"task": 3},
+        "validation_accuracy": None,
+    }
     for number, (key, value) in enumerate(hollow.items()):
         (tmp_path / f"d{number}-hollow.json").write_text(json.dumps({**full[4], key: value}))
     homeless = {key: value for key, value in full[4]["choices"].items() if key != "model"}
@@ -170,7 +208,9 @@ def test_a_paper_file_without_a_column_is_named(tmp_path: Path):
     with pytest.raises(PaperError, match=r"table2.csv: line 3: accuracy 'many' is no number"):
         paper_table("table2", ("method",), ("accuracy",), tmp_path)
     (tmp_path / "table2.csv").write_text("method,accuracy\nx\n")
-    with pytest.raises(PaperError, match=r"table2.csv: line 2 has not as many values as the 2 columns"):
+    with pytest.raises(
+        PaperError, match=r"table2.csv: line 2 has not as many values as the 2 columns"
+    ):
         paper_table("table2", ("method",), folder=tmp_path)
     (tmp_path / "table2.csv").write_bytes(b"\xff\xfe")
     with pytest.raises(PaperError, match=r"table2.csv: not a CSV file in UTF-8"):
@@ -181,13 +221,16 @@ def test_a_paper_file_without_a_column_is_named(tmp_path: Path):
 def test_a_table_without_the_paper_s_file_says_so_and_has_the_rest(
     number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
-    """A truncated record and a paper file with a column less: both in the footer, with a count, and on stderr."""
+    """A truncated record and a paper file with a column less: both in the footer, with a count, and
+    on stderr."""
     (tmp_path / "runs" / "mini").mkdir(parents=True)
     (tmp_path / "runs" / "mini" / "a.json").write_text('{"schema_version": 1, "sig')
     name = "tables7to10" if number == 7 else f"table{number}"
     (tmp_path / f"{name}.csv").write_text("model\nx\n")
     monkeypatch.setattr("experiments.tables.sources.PAPER", tmp_path)
-    monkeypatch.setattr(sys, "argv", ["x", "--runs", str(tmp_path / "runs"), "--out", str(tmp_path / "out")])
+    monkeypatch.setattr(
+        sys, "argv", ["x", "--runs", str(tmp_path / "runs"), "--out", str(tmp_path / "out")]
+    )
     with pytest.raises(SystemExit, match=r"^0$"):
         runpy.run_path(str(ROOT / "scripts" / f"table{number}.py"), run_name="__main__")
     text = (tmp_path / "out" / f"table{number}.md").read_text()
@@ -204,16 +247,22 @@ def test_the_three_forms_say_the_same():
     rows = list(csv.reader(comma_separated([one], "generated by me").splitlines()[1:]))
     assert rows == [["section", "x_1", "y"], ["A & B", "1|2", "50%"]]
     assert r"1|2 & \textbf{50\%} \\" in latex("T", [one], "generated by me")
-    assert all(text.splitlines()[0].strip("<!-%# >").startswith("generated by me")
-               for text in (markdown("T", [one], "generated by me"), latex("T", [one], "generated by me")))  # fmt: skip
+    assert all(
+        text.splitlines()[0].strip("<!-%# >").startswith("generated by me")
+        for text in (markdown("T", [one], "generated by me"), latex("T", [one], "generated by me"))
+    )
 
 
 def test_table_1_s_means_follow_from_table_11():
     """The paper against itself, and the paired test against scipy's on the paper's numbers."""
     kind = published.table1()
     rows = paper_table("table11", ("task", "method", "run", "accuracy"))
-    scores = [float(row["accuracy"]) for row in rows if (row["task"], row["method"]) == ("RTE", "BSZO")]
-    base = [float(row["accuracy"]) for row in rows if (row["task"], row["method"]) == ("RTE", "MeZO")]
+    scores = [
+        float(row["accuracy"]) for row in rows if (row["task"], row["method"]) == ("RTE", "BSZO")
+    ]
+    base = [
+        float(row["accuracy"]) for row in rows if (row["task"], row["method"]) == ("RTE", "MeZO")
+    ]
     printed = kind.published({"optimizer": "bszo", "task": "rte"})
     assert printed == f"{statistics.fmean(scores):.2f} ({statistics.stdev(scores):.2f}; 5)"
 
@@ -244,22 +293,37 @@ def test_table_11_has_a_section_for_every_local_model(make: Make):
     for name, test in (("m", 0.6), ("n", 0.7)):
         for rate in grid.rates["local", point["optimizer"]]:
             record = make(point, rate, test=test, started=name)
-            record["config"] |= {"model": {"name": None, "path": f"{name}@1"}, "protocol": {}, "fidelity": {},
-                                 "optimizer": {"lr": rate}}  # fmt: skip
+            record["config"] |= {
+                "model": {"name": None, "path": f"{name}@1"},
+                "protocol": {},
+                "fidelity": {},
+                "optimizer": {"lr": rate},
+            }
             record["choices"]["model"] = name
             found.append(record)
     _, (_, *ours) = sections(Two())  # type: ignore[arg-type]
     assert [(made.title, made.rows[1][3]) for made in ours] == [
-        ("m, fp32 (profile local)", "60.00"), ("n, fp32 (profile local)", "70.00")]  # fmt: skip
+        ("m, fp32 (profile local)", "60.00"),
+        ("n, fp32 (profile local)", "70.00"),
+    ]
 
 
 @pytest.mark.parametrize("number", [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12])
 def test_scripts_render_without_torch_and_twice_the_same(number: int, tmp_path: Path):
-    command = [sys.executable, "-X", "importtime", f"scripts/table{number}.py", "--out", str(tmp_path)]
+    command = [
+        sys.executable,
+        "-X",
+        "importtime",
+        f"scripts/table{number}.py",
+        "--out",
+        str(tmp_path),
+    ]
     first = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert first.returncode == 0, first.stderr[-500:]
     loaded = {line.rpartition("|")[2].strip() for line in first.stderr.splitlines()}
     assert not loaded & {"torch", "hydra", "transformers"}
     made = {path.name: path.read_bytes() for path in tmp_path.glob("table*")}
     assert {f"table{number}.md", f"table{number}.csv", f"table{number}.tex"} <= set(made)
-    assert all(b"generated by scripts/table" in content.splitlines()[0] for content in made.values())
+    assert all(
+        b"generated by scripts/table" in content.splitlines()[0] for content in made.values()
+    )

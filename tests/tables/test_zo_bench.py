@@ -1,4 +1,5 @@
-"""The field side by side: rates of a tuning scheme, which record answers what, and the table from records by hand."""
+"""The field side by side: rates of a tuning scheme, which record answers what, and the table from
+records by hand."""
 
 import copy
 import json
@@ -18,23 +19,35 @@ from experiments.tables.zo_bench import OF_BENCH, OF_RUNS, allocated, effort, la
 from tests.tables.conftest import Make
 
 ROOT = Path(__file__).resolve().parents[2]
-SMALL = {"model_type": "opt", "vocab_size": 30000, "hidden_size": 192, "word_embed_proj_dim": 192, "ffn_dim": 384,
-         "num_hidden_layers": 2, "num_attention_heads": 2, "max_position_embeddings": 128}  # fmt: skip
+SMALL = {
+    "model_type": "opt",
+    "vocab_size": 30000,
+    "hidden_size": 192,
+    "word_embed_proj_dim": 192,
+    "ffn_dim": 384,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "max_position_embeddings": 128,
+}
 SWEEP = {
     "name": "toy",
     "title": "A toy",
     "axes": {
         "settings": ["model=small precision=fp32"],
         "tasks": ["task=sst2", "task=copa"],
-        "methods": ["optimizer=sgd", "optimizer=forward-grad", "optimizer=mezo",
-                    "optimizer=mezo directions.blocks=transformer"],
+        "methods": [
+            "optimizer=sgd",
+            "optimizer=forward-grad",
+            "optimizer=mezo",
+            "optimizer=mezo directions.blocks=transformer",
+        ],
         "tunings": ["tuning=full", "tuning=lora"],
         "seeds": ["seed=0"],
     },
     "without": ["tuning=lora directions.blocks=transformer"],
     "select": "seed=0",
     "profiles": {"mini": {"fixed": "data=mini protocol=quick fidelity=corrected"}},
-}  # fmt: skip
+}
 FILES = {
     "config.yaml": "directions:\n  sparsity: 0.0\n  blocks: none\n",
     "rates/small.yaml": "sgd: [1.0e-2]\nforward-grad: [1.0e-3]\nmezo: [1.0e-3]\n",
@@ -43,8 +56,18 @@ FILES = {
     "optimizer/forward-grad.yaml": "lr: 1.0e-6\n",
 }
 PEAKS = {"full": {"SGD": 30 << 20, "ZO-SGD (MeZO)": 2 << 20, "ZO-SGD (MeZO), block-wise": 9 << 19}}
-SCHEME = ("method", "SST-2", "COPA", "AVG", "forward passes", "backward passes", "MiB", "seconds a step",
-          "at equal passes", "rank")  # fmt: skip
+SCHEME = (
+    "method",
+    "SST-2",
+    "COPA",
+    "AVG",
+    "forward passes",
+    "backward passes",
+    "MiB",
+    "seconds a step",
+    "at equal passes",
+    "rank",
+)
 
 
 @pytest.fixture
@@ -54,16 +77,37 @@ def bench(conf: Path) -> Grid:
     return parse(SWEEP, "mini", conf)
 
 
-def record_of(make: Make, grid: Grid, point: Point, scores: tuple[float, float], **more: Any) -> dict[str, Any]:
-    """Ten steps, evaluated after five and ten with these validation accuracies; the test's is the last one's."""
+def record_of(
+    make: Make, grid: Grid, point: Point, scores: tuple[float, float], **more: Any
+) -> dict[str, Any]:
+    """Ten steps, evaluated after five and ten with these validation accuracies; the test's is the
+    last one's."""
     (run,) = grid.candidates(point)
     sgd, blocks = point["optimizer"] == "sgd", "directions.blocks" in point
     a_step = 4 if blocks else 2 if point["optimizer"] == "mezo" else 1
-    made = make(point, 0.0, test=scores[1], validation=scores[1], num_forwards=10 * a_step, num_backwards=10 * sgd,
-                peak_memory_bytes=(300 if sgd else 200) * 10**6, step_ms=4.0, tuning=point["tuning"],
-                model={"num_parameters": 50 if point["tuning"] == "lora" else 9000}, **more)  # fmt: skip
-    made["curve"] = [{"step": s, "num_forwards": s * a_step, "train_loss": 0.5, "validation_accuracy": v,
-                      "train_seconds": 1.0} for s, v in zip((0, 5, 10), (0.5, *scores), strict=True)]  # fmt: skip
+    made = make(
+        point,
+        0.0,
+        test=scores[1],
+        validation=scores[1],
+        num_forwards=10 * a_step,
+        num_backwards=10 * sgd,
+        peak_memory_bytes=(300 if sgd else 200) * 10**6,
+        step_ms=4.0,
+        tuning=point["tuning"],
+        model={"num_parameters": 50 if point["tuning"] == "lora" else 9000},
+        **more,
+    )
+    made["curve"] = [
+        {
+            "step": s,
+            "num_forwards": s * a_step,
+            "train_loss": 0.5,
+            "validation_accuracy": v,
+            "train_seconds": 1.0,
+        }
+        for s, v in zip((0, 5, 10), (0.5, *scores), strict=True)
+    ]
     rate = float(run["optimizer.algorithm.lr" if sgd else "optimizer.lr"])
     made["config"]["optimizer"] = {"algorithm": {"lr": rate}} if sgd else {"lr": rate}
     made["config"]["directions"] = {"sparsity": 0.0, "blocks": "transformer" if blocks else "none"}
@@ -76,38 +120,66 @@ def made_of(grid: Grid, records: list[dict[str, Any]]) -> list[Section]:
     return of_setting(grid, Shelf(records, grid.conf), grid.settings[0], "Small", PEAKS)
 
 
-def test_a_scheme_has_its_own_rates_and_only_the_whole_model_has_the_model_s(bench: Grid, conf: Path):
+def test_a_scheme_has_its_own_rates_and_only_the_whole_model_has_the_model_s(
+    bench: Grid, conf: Path
+):
     rates = {(p["tuning"], p["optimizer"]): bench.candidates(p)[0] for p in bench.points}
-    assert rates["full", "mezo"]["optimizer.lr"] == "0.001" and rates["lora", "mezo"]["optimizer.lr"] == "0.1"
+    assert (
+        rates["full", "mezo"]["optimizer.lr"] == "0.001"
+        and rates["lora", "mezo"]["optimizer.lr"] == "0.1"
+    )
     assert rates["lora", "sgd"]["optimizer.algorithm.lr"] == "1"
     (conf / "rates" / "small+lora.yaml").unlink()
     poor = parse(SWEEP, "mini", conf)
-    with pytest.raises(GridError, match=r"conf/rates/small\+lora\.yaml: no learning rates for sgd, which toy needs"):
+    with pytest.raises(
+        GridError, match=r"conf/rates/small\+lora\.yaml: no learning rates for sgd, which toy needs"
+    ):
         poor.candidates(next(point for point in poor.points if point["tuning"] == "lora"))
 
 
 def test_a_run_of_another_scheme_or_with_other_directions_answers_nothing(bench: Grid, make: Make):
-    plain, blocks = (next(p for p in bench.points if p["optimizer"] == "mezo" and ("directions.blocks" in p) is there)
-                     for there in (False, True))  # fmt: skip
-    unnamed = {key: value for key, value in plain.items() if key != "tuning"}  # a sweep that knows no schemes
+    plain, blocks = (
+        next(
+            p
+            for p in bench.points
+            if p["optimizer"] == "mezo" and ("directions.blocks" in p) is there
+        )
+        for there in (False, True)
+    )
+    # a sweep that knows no schemes
+    unnamed = {key: value for key, value in plain.items() if key != "tuning"}
     record = record_of(make, bench, plain, (0.6, 0.6))
     found = Shelf([record], bench.conf)
-    assert found.find(plain) is record and found.find(unnamed) is record and found.find(blocks) is None
+    assert (
+        found.find(plain) is record and found.find(unnamed) is record and found.find(blocks) is None
+    )
     for part, key, value in (("choices", "tuning", "lora"), ("directions", "sparsity", 0.5)):
         other = copy.deepcopy(record)
         (other["config"][part] if part == "directions" else other[part])[key] = value
-        assert Shelf([other], bench.conf).find(plain) is Shelf([other], bench.conf).find(unnamed) is None
+        assert (
+            Shelf([other], bench.conf).find(plain)
+            is Shelf([other], bench.conf).find(unnamed)
+            is None
+        )
     older = copy.deepcopy(record)  # from before there were schemes and directions
     del older["choices"]["tuning"], older["config"]["directions"]
     assert Shelf([older], bench.conf).find(unnamed) is older
 
 
 def test_ranks_are_at_equal_passes_and_the_rest_is_of_whole_runs(bench: Grid, make: Make):
-    """MeZO's 20 forwards are the least: SGD's 5 steps are 5 + 2 x 5, its 10 are 30; forward mode's 5 are 15."""
-    scores = {"SGD": (0.7, 0.9), "Forward-Grad": (0.8, 0.95), "ZO-SGD (MeZO)": (0.5, 0.75),
-              "ZO-SGD (MeZO), block-wise": (0.75, 0.6)}  # fmt: skip
-    records = [record_of(make, bench, point, scores[label(point)]) for point in bench.points
-               if point["tuning"] == "full"]  # fmt: skip
+    """MeZO's 20 forwards are the least: SGD's 5 steps are 5 + 2 x 5, its 10 are 30; forward mode's
+    5 are 15."""
+    scores = {
+        "SGD": (0.7, 0.9),
+        "Forward-Grad": (0.8, 0.95),
+        "ZO-SGD (MeZO)": (0.5, 0.75),
+        "ZO-SGD (MeZO), block-wise": (0.75, 0.6),
+    }
+    records = [
+        record_of(make, bench, point, scores[label(point)])
+        for point in bench.points
+        if point["tuning"] == "full"
+    ]
     full, lora, ranks, memory = made_of(bench, records)
     assert full.columns == SCHEME and full.title == "Small: tuning=full"
     assert full.rows == (
@@ -115,14 +187,31 @@ def test_ranks_are_at_equal_passes_and_the_rest_is_of_whole_runs(bench: Grid, ma
         ("SGD", "90.00", "90.00", "90.00", "10", "10", "30.0", "0.0040", "70.00", "4"),
         ("Forward-Grad", "95.00", "95.00", "95.00", "10", "0", "-", "0.0040", "80.00", "1"),
         ("ZO-SGD (MeZO)", "75.00", "75.00", "75.00", "20", "0", "2.0", "0.0040", "75.00", "2"),
-        ("ZO-SGD (MeZO), block-wise", "60.00", "60.00", "60.00", "40", "0", "4.5", "0.0040", "75.00", "2"),
+        (
+            "ZO-SGD (MeZO), block-wise",
+            "60.00",
+            "60.00",
+            "60.00",
+            "40",
+            "0",
+            "4.5",
+            "0.0040",
+            "75.00",
+            "2",
+        ),
     )
     assert full.bold == {(2, 9), (3, 9), (4, 9)}
     assert all(cell == "-" for row in lora.rows for cell in row[1:])
-    assert [row[0] for row in ranks.rows] == list(scores) and {row[-1] for row in ranks.rows} == {"-"}
+    assert [row[0] for row in ranks.rows] == list(scores) and {row[-1] for row in ranks.rows} == {
+        "-"
+    }
     assert "Trained parameters: 9,000." in full.notes[0]
     assert memory.rows == (("full", "30.0", "-", "2.0 - 4.5"), ("lora", "-", "-", "-"))
-    assert memory.notes[1:] == (OF_BENCH,) and full.notes[-1] == OF_BENCH and OF_BENCH not in lora.notes
+    assert (
+        memory.notes[1:] == (OF_BENCH,)
+        and full.notes[-1] == OF_BENCH
+        and OF_BENCH not in lora.notes
+    )
 
 
 def test_on_a_gpu_memory_is_the_runs_own(bench: Grid, make: Make):
@@ -130,26 +219,52 @@ def test_on_a_gpu_memory_is_the_runs_own(bench: Grid, make: Make):
     for record in records:
         record["peak_memory_kind"] = "cuda_allocated"
     full, _, _, memory = made_of(bench, records)
-    assert [row[6] for row in full.rows[1:]] == ["286.1", "190.7", "190.7", "190.7"] and full.notes[-1] == OF_RUNS
+    assert [row[6] for row in full.rows[1:]] == ["286.1", "190.7", "190.7", "190.7"] and full.notes[
+        -1
+    ] == OF_RUNS
     assert memory.rows == (("full", "286.1", "190.7", "190.7"), ("lora", "286.1", "190.7", "190.7"))
 
 
 def test_failures_are_said_and_rank_nothing(bench: Grid, make: Make):
-    records = [record_of(make, bench, point, (0.6, 0.6) if point["tuning"] == "full" else (0.7, 0.7),
-                         status="diverged" if (point["optimizer"], point["task"]) == ("sgd", "copa") else "ok")
-               for point in bench.points]  # fmt: skip
+    records = [
+        record_of(
+            make,
+            bench,
+            point,
+            (0.6, 0.6) if point["tuning"] == "full" else (0.7, 0.7),
+            status="diverged" if (point["optimizer"], point["task"]) == ("sgd", "copa") else "ok",
+        )
+        for point in bench.points
+    ]
     full, lora, ranks, memory = made_of(bench, records)
-    assert full.rows[1][1:4] == ("60.00", "diverged (1 of 1)", "-") and full.rows[1][-2:] == ("-", "-")
+    assert full.rows[1][1:4] == ("60.00", "diverged (1 of 1)", "-") and full.rows[1][-2:] == (
+        "-",
+        "-",
+    )
     assert lora.rows[4][1:] == ("-",) * 9  # block-wise: nothing to move
     assert ranks.columns == ("method", "full", "lora", "mean")
-    assert ranks.rows == (("Forward-Grad", "1", "1", "1.00"), ("ZO-SGD (MeZO)", "1", "1", "1.00"),
-                          ("SGD", "-", "-", "-"), ("ZO-SGD (MeZO), block-wise", "1", "-", "-"))  # fmt: skip
+    assert ranks.rows == (
+        ("Forward-Grad", "1", "1", "1.00"),
+        ("ZO-SGD (MeZO)", "1", "1", "1.00"),
+        ("SGD", "-", "-", "-"),
+        ("ZO-SGD (MeZO), block-wise", "1", "-", "-"),
+    )
     assert memory.rows[1] == ("lora", "-", "-", "-")  # nothing was measured with an adapter
 
 
 def test_passes_are_counted_in_forwards():
-    first = {"choices": {"optimizer": "adamw"}, "num_steps": 10, "num_forwards": 10, "num_backwards": 10}
-    forward = {"choices": {"optimizer": "forward-grad"}, "num_steps": 10, "num_forwards": 10, "num_backwards": 0}
+    first = {
+        "choices": {"optimizer": "adamw"},
+        "num_steps": 10,
+        "num_forwards": 10,
+        "num_backwards": 10,
+    }
+    forward = {
+        "choices": {"optimizer": "forward-grad"},
+        "num_steps": 10,
+        "num_forwards": 10,
+        "num_backwards": 0,
+    }
     assert effort(first, {"step": 5, "num_forwards": 5}) == 15 and effort(first, first) == 30
     assert effort(forward, {"step": 5, "num_forwards": 5}) == 15 and effort(forward, forward) == 30
 
@@ -159,18 +274,23 @@ def test_every_method_meets_every_scheme_once(profile: str):
     points = load("zo_bench", profile).points
     tasks = {point["task"] for point in points}
     cells = [(point["task"], point["tuning"], label(point)) for point in points]
-    assert len(set(cells)) == len(cells) == len(tasks) * (4 * 14 - 2)  # no blocks among virtual tokens
+    # no blocks among virtual tokens
+    assert len(set(cells)) == len(cells) == len(tasks) * (4 * 14 - 2)
     for point in points:
         has_eps = point["optimizer"] not in ("sgd", "adamw", "forward-grad")
         wants = ("1e-1" if point["tuning"] == "prefix" else "1e-4") if has_eps else None
         assert point.get("optimizer.eps") == wants
 
 
-@pytest.mark.parametrize("text", ["{", "[]", '{"schemes": {}}', '{"setting": {}, "schemes": {"full": {}}}'])
+@pytest.mark.parametrize(
+    "text", ["{", "[]", '{"schemes": {}}', '{"setting": {}, "schemes": {"full": {}}}']
+)
 def test_a_damaged_measurement_is_named(tmp_path: Path, text: str):
     (tmp_path / "memory.json").write_text(text)
     (section,) = by_scheme(tmp_path / "memory.json")
-    assert section.rows == () and section.notes[0].startswith("Left out: 1 (memory.json: not a report of scripts/bench")
+    assert section.rows == () and section.notes[0].startswith(
+        "Left out: 1 (memory.json: not a report of scripts/bench"
+    )
     assert allocated(tmp_path / "memory.json") == {}
 
 
@@ -178,23 +298,47 @@ def test_memory_is_shown_by_scheme(tmp_path: Path):
     assert by_scheme(tmp_path / "none.json") == []
     file = tmp_path / "memory.json"
     setting = {"model": "opt-125m", "dtype": "float32", "device": "cpu", "batch": 4, "length": 64}
-    schemes = {"full": {"trained": 1000, "bytes": {"SGD": 3 * 2**20, "MeZO": 2**19}},
-               "lora": {"trained": 10, "bytes": {"SGD": 2**20}}}  # fmt: skip
+    schemes = {
+        "full": {"trained": 1000, "bytes": {"SGD": 3 * 2**20, "MeZO": 2**19}},
+        "lora": {"trained": 10, "bytes": {"SGD": 2**20}},
+    }
     file.write_text(json.dumps({"setting": setting, "schemes": schemes}))
     assert allocated(tmp_path / "none.json") == {}
     assert allocated(file) == {"full": {"SGD": 3 * 2**20, "MeZO": 2**19}, "lora": {"SGD": 2**20}}
     (section,) = by_scheme(file)
     assert section.columns == ("method", "full", "lora")
-    assert section.rows == (("trained parameters", "1,000", "10"), ("SGD", "3.0", "1.0"), ("MeZO", "0.5", "-"))
+    assert section.rows == (
+        ("trained parameters", "1,000", "10"),
+        ("SGD", "3.0", "1.0"),
+        ("MeZO", "0.5", "-"),
+    )
     assert "OPT-125M's shape, float32, 4 rows of 64 tokens" in section.notes[0]
 
 
 def test_what_is_counted_is_a_step_s_own(tmp_path: Path):
-    """First-order steps hold all gradients, MeZO none; Adam's moments are two more; adapters have small ones."""
+    """First-order steps hold all gradients, MeZO none; Adam's moments are two more; adapters have
+    small ones."""
     (tmp_path / "config.json").write_text(json.dumps(SMALL))
-    command = [sys.executable, "scripts/bench_memory.py", "--model", str(tmp_path), "--schemes", "full", "lora",
-               "--methods", "SGD", "AdamW", "ZO-SGD (MeZO)", "ZO-Adam (MeZO-Adam)",
-               "--batch", "2", "--length", "16", "--out", str(tmp_path / "memory.json")]  # fmt: skip
+    command = [
+        sys.executable,
+        "scripts/bench_memory.py",
+        "--model",
+        str(tmp_path),
+        "--schemes",
+        "full",
+        "lora",
+        "--methods",
+        "SGD",
+        "AdamW",
+        "ZO-SGD (MeZO)",
+        "ZO-Adam (MeZO-Adam)",
+        "--batch",
+        "2",
+        "--length",
+        "16",
+        "--out",
+        str(tmp_path / "memory.json"),
+    ]
     subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
     schemes = json.loads((tmp_path / "memory.json").read_text())["schemes"]
     full, lora = schemes["full"]["bytes"], schemes["lora"]["bytes"]
@@ -211,9 +355,17 @@ def test_all_of_the_sweep_s_methods_are_measured():
 
 
 def test_make_s_names_have_a_dash():
-    outside = {key: value for key, value in os.environ.items() if not key.startswith(("MAKE", "MFLAGS"))}
-    wanted = {"run-zo-bench": "sweep=$sweep", "plan-zo-bench": "experiments.plan zo_bench", "zo-bench": "zo_bench"}
+    outside = {
+        key: value for key, value in os.environ.items() if not key.startswith(("MAKE", "MFLAGS"))
+    }
+    wanted = {
+        "run-zo-bench": "sweep=$sweep",
+        "plan-zo-bench": "experiments.plan zo_bench",
+        "zo-bench": "zo_bench",
+    }
     for target, part in wanted.items():
         command = ["make", "-n", "-W", "scripts/zo_bench.py", target]
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=outside)
-        assert done.returncode == 0 and part in done.stdout and "zo_bench" in done.stdout, done.stdout
+        assert done.returncode == 0 and part in done.stdout and "zo_bench" in done.stdout, (
+            done.stdout
+        )

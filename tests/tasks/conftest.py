@@ -40,7 +40,10 @@ class ListSource:
         self.values = {"train": train, "test": test}
 
     def rows(self, task: Task, split: str) -> list[Row]:
-        return [Row(row, f"list/{split}:{number}") for number, row in enumerate(self.values[split], start=1)]
+        return [
+            Row(row, f"list/{split}:{number}")
+            for number, row in enumerate(self.values[split], start=1)
+        ]
 
 
 @pytest.fixture

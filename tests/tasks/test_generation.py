@@ -1,4 +1,5 @@
-"""Tasks whose answers are written: golden text, gold answers, refusals; demonstrations in front of a prompt."""
+"""Tasks whose answers are written: golden text, gold answers, refusals; demonstrations in front of
+a prompt."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -12,9 +13,12 @@ from bszo.tasks import Example, GenerationTask, Task, choose, demonstrated, exac
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
 ROW: dict[str, Any] = {
-    "id": "5", "title": "Otter", "context": "Otters eat fish.", "question": "What do they eat?",
+    "id": "5",
+    "title": "Otter",
+    "context": "Otters eat fish.",
+    "question": "What do they eat?",
     "answers": {"text": ["fish", "Otters eat fish"], "answer_start": [11, 0]},
-}  # fmt: skip
+}
 AT = "/d/squad/train.jsonl:3"
 
 
@@ -26,32 +30,56 @@ def squad(**changes: Any) -> GenerationTask:
 
 def test_golden_text() -> None:
     example = squad().example(ROW, "causal", where=AT)
-    assert example.prompt == "Title: Otter\nContext: Otters eat fish.\nQuestion: What do they eat?\nAnswer:"
+    assert (
+        example.prompt
+        == "Title: Otter\nContext: Otters eat fish.\nQuestion: What do they eat?\nAnswer:"
+    )
     assert (example.id, example.options, example.label) == ("train:3", (" fish",), 0)
     assert example.answers == ("fish", "Otters eat fish")
-    assert squad().example(ROW | {"answers": ["fish", "Otters eat fish"]}, "causal", where=AT) == example
+    assert (
+        squad().example(ROW | {"answers": ["fish", "Otters eat fish"]}, "causal", where=AT)
+        == example
+    )
 
 
-@pytest.mark.parametrize(("changes", "says"), [
-    ({"answers": {"text": []}}, "field 'answers' is {'text': []}; valid: a list of one or more texts"),
-    ({"answers": "fish"}, "field 'answers' is 'fish'; valid: a list of one or more texts, or {\"text\": [...]}"),
-    ({"answers": ["fish", " "]}, "field 'answers', answer 2 is empty"),
-    ({"answers": [3]}, "field 'answers', answer 1 is 3, not a text"),
-    ({"question": None}, "field 'question' is None, not a text"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        (
+            {"answers": {"text": []}},
+            "field 'answers' is {'text': []}; valid: a list of one or more texts",
+        ),
+        (
+            {"answers": "fish"},
+            "field 'answers' is 'fish'; valid: a list of one or more texts, or {\"text\": [...]}",
+        ),
+        ({"answers": ["fish", " "]}, "field 'answers', answer 2 is empty"),
+        ({"answers": [3]}, "field 'answers', answer 1 is 3, not a text"),
+        ({"question": None}, "field 'question' is None, not a text"),
+    ],
+)
 def test_bad_row(changes: dict[str, Any], says: str) -> None:
-    for use in (lambda: squad().check(ROW | changes, AT), lambda: squad().example(ROW | changes, "causal", where=AT)):
+    for use in (
+        lambda: squad().check(ROW | changes, AT),
+        lambda: squad().example(ROW | changes, "causal", where=AT),
+    ):
         with pytest.raises(DataError) as caught:
             use()
         assert str(caught.value).startswith(f"{AT}: {says}")
 
 
-@pytest.mark.parametrize(("changes", "says"), [
-    ({"objective": "bleu"}, "task.objective='bleu': not one of likelihood, f1"),
-    ({"max_new_tokens": 0}, "task.max_new_tokens=0: must be a whole number, 1 or more"),
-    ({"stop": "\n\n"}, "task.stop='\\n\\n': must be one character"),
-    ({"causal": {"prompt": "{title}", "options": [" {gold}"]}}, "task.causal uses gold; task.columns has title"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"objective": "bleu"}, "task.objective='bleu': not one of likelihood, f1"),
+        ({"max_new_tokens": 0}, "task.max_new_tokens=0: must be a whole number, 1 or more"),
+        ({"stop": "\n\n"}, "task.stop='\\n\\n': must be one character"),
+        (
+            {"causal": {"prompt": "{title}", "options": [" {gold}"]}},
+            "task.causal uses gold; task.columns has title",
+        ),
+    ],
+)
 def test_bad_arguments(changes: dict[str, Any], says: str) -> None:
     with pytest.raises(ConfigError) as caught:
         squad(**changes)
@@ -59,24 +87,39 @@ def test_bad_arguments(changes: dict[str, Any], says: str) -> None:
 
 
 def test_a_masked_model_is_told_to_stay_away() -> None:
-    with pytest.raises(ConfigError, match=r"^task=squad: answers are written, which a masked model cannot"):
+    with pytest.raises(
+        ConfigError, match=r"^task=squad: answers are written, which a masked model cannot"
+    ):
         squad().example(ROW, "masked")
 
 
 @pytest.mark.parametrize("count", [0, 2])
 def test_a_gap_must_be_there_once(count: int, load_task: Callable[..., Task]) -> None:
     row = {"sentence": "It is " + "_ " * count + ".", "option1": "a", "option2": "b", "answer": "1"}
-    with pytest.raises(DataError, match=rf":17: field 'sentence' holds the gap _ {count} times, it must be once$"):
+    with pytest.raises(
+        DataError, match=rf":17: field 'sentence' holds the gap _ {count} times, it must be once$"
+    ):
         load_task("winogrande").example(row, "causal", where="/d/x/train.jsonl:17")
 
 
-@pytest.mark.parametrize(("prediction", "answers", "f1", "exact"), [
-    ("the Fish!", ["fish"], 1, 1), ("a big fish", ["fish"], 2 / 3, 0), ("", ["fish"], 0, 0),
-    ("fish fish", ["fish"], 2 / 3, 0), ("red fish", ["blue fish", "red"], 2 / 3, 0), ("the", ["a"], 1, 1),
-    ("It's 1,000", ["its 1000"], 1, 1), ("otter", ["fish"], 0, 0), ("eat fish", ["fish eat"], 1, 0),
-    ("theatre", ["atre"], 0, 0),
-])  # fmt: skip
-def test_f1_and_exact_match_by_hand(prediction: str, answers: list[str], f1: float, exact: float) -> None:
+@pytest.mark.parametrize(
+    ("prediction", "answers", "f1", "exact"),
+    [
+        ("the Fish!", ["fish"], 1, 1),
+        ("a big fish", ["fish"], 2 / 3, 0),
+        ("", ["fish"], 0, 0),
+        ("fish fish", ["fish"], 2 / 3, 0),
+        ("red fish", ["blue fish", "red"], 2 / 3, 0),
+        ("the", ["a"], 1, 1),
+        ("It's 1,000", ["its 1000"], 1, 1),
+        ("otter", ["fish"], 0, 0),
+        ("eat fish", ["fish eat"], 1, 0),
+        ("theatre", ["atre"], 0, 0),
+    ],
+)
+def test_f1_and_exact_match_by_hand(
+    prediction: str, answers: list[str], f1: float, exact: float
+) -> None:
     assert token_f1(prediction, answers) == pytest.approx(f1)
     assert exact_match(prediction, answers) == exact
 
@@ -87,7 +130,10 @@ MASKED = [Example(f"t:{i}", f"text {i} It was <mask> .", (" bad", "good"), i % 2
 
 def test_shots_stand_in_front_with_their_right_answers() -> None:
     asked = Example("v:0", "who ? It was", (" bad", " good"), 0)
-    assert demonstrated(asked, CAUSAL[:2], "causal").prompt == "text 0 It was bad\n\ntext 1 It was good\n\nwho ? It was"
+    assert (
+        demonstrated(asked, CAUSAL[:2], "causal").prompt
+        == "text 0 It was bad\n\ntext 1 It was good\n\nwho ? It was"
+    )
     assert demonstrated(asked, [], "causal") == asked
     letters = Example("t:0", "a <mask> It was", (" bad", " good"), 1)
     assert demonstrated(asked, [letters], "causal").prompt == "a <mask> It was good\n\nwho ? It was"
@@ -99,6 +145,11 @@ def test_shots_stand_in_front_with_their_right_answers() -> None:
 def test_shots_are_a_function_of_the_seed_and_none_comes_twice() -> None:
     drawn = {tuple(e.id for e in choose(CAUSAL, 4, seed)) for seed in range(8)}
     assert len(drawn) > 4 and all(len(set(ids)) == 4 for ids in drawn)
-    assert choose(CAUSAL, 4, 1) == choose(CAUSAL, 4, 1) and choose(CAUSAL, 2, 1) == choose(CAUSAL, 4, 1)[:2]
-    with pytest.raises(DataError, match=r"^tuning.num_shots=7: must be 0 to 6, the number of training rows$"):
+    assert (
+        choose(CAUSAL, 4, 1) == choose(CAUSAL, 4, 1)
+        and choose(CAUSAL, 2, 1) == choose(CAUSAL, 4, 1)[:2]
+    )
+    with pytest.raises(
+        DataError, match=r"^tuning.num_shots=7: must be 0 to 6, the number of training rows$"
+    ):
         choose(CAUSAL, 7, 0)

@@ -7,9 +7,14 @@ from bszo.errors import DataError
 from bszo.tasks import accuracy
 
 
-@pytest.mark.parametrize(("predictions", "labels", "value"), [
-    ([0, 1, 2], [0, 1, 1], 2 / 3), ([1], [1], 1.0), ([1], [0], 0.0),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("predictions", "labels", "value"),
+    [
+        ([0, 1, 2], [0, 1, 1], 2 / 3),
+        ([1], [1], 1.0),
+        ([1], [0], 0.0),
+    ],
+)
 def test_accuracy(predictions: list[int], labels: list[int], value: float) -> None:
     assert accuracy(predictions, labels) == value
     assert type(accuracy(torch.tensor(predictions).tolist(), labels)) is float

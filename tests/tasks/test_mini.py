@@ -1,4 +1,5 @@
-"""The mini world: the same rows everywhere, split by text, balanced, and not given away by any one word."""
+"""The mini world: the same rows everywhere, split by text, balanced, and not given away by any one
+word."""
 
 import hashlib
 import json
@@ -62,7 +63,10 @@ def text(task: str, row: dict) -> str:
 
 @pytest.mark.parametrize("task", TASKS)
 def test_rows_are_the_golden_ones(task: str) -> None:
-    assert digest([mini.generate(task, split, 200, seed=3) for split in ("train", "test")]) == GOLDEN[task]
+    assert (
+        digest([mini.generate(task, split, 200, seed=3) for split in ("train", "test")])
+        == GOLDEN[task]
+    )
 
 
 def test_corpus_is_the_golden_one() -> None:
@@ -70,14 +74,20 @@ def test_corpus_is_the_golden_one() -> None:
 
 
 def test_another_process_with_another_hash_seed_makes_the_same_rows() -> None:
-    code = "from bszo.tasks import mini; print(mini.generate('wsc', 'train', 50, 1), mini.corpus(50, 1))"
+    code = (
+        "from bszo.tasks import mini; print(mini.generate('wsc', 'train', 50, 1),"
+        " mini.corpus(50, 1))"
+    )
     outputs = {
         subprocess.run(
-            [sys.executable, "-c", code], env={"PYTHONHASHSEED": seed, "PYTHONPATH": ":".join(sys.path)},
-            capture_output=True, text=True, check=True,
+            [sys.executable, "-c", code],
+            env={"PYTHONHASHSEED": seed, "PYTHONPATH": ":".join(sys.path)},
+            capture_output=True,
+            text=True,
+            check=True,
         ).stdout
         for seed in ("1", "2")
-    }  # fmt: skip
+    }
     assert len(outputs) == 1
 
 
@@ -115,14 +125,17 @@ def test_a_shorter_request_gives_the_first_rows_and_another_seed_other_rows(task
 
 @pytest.mark.parametrize("task", sorted(set(TASKS) - {"squad"}))
 def test_no_single_word_decides_a_label(task: str) -> None:
-    """The best rule "this label if the word is there, else that one", chosen on the rows it is scored on."""
+    """The best rule "this label if the word is there, else that one", chosen on the rows it is
+    scored on."""
     rows = mini.generate(task, "train", 2000, seed=0)
     total = Counter(map(label, rows))
     words: dict[str, Counter] = {}
     for row in rows:
         for word in set(re.findall(r"[\w-]+", text(task, row))):
             words.setdefault(word, Counter())[label(row)] += 1
-    best = max((max(c.values()) + max((total - c).values(), default=0)) / len(rows) for c in words.values())
+    best = max(
+        (max(c.values()) + max((total - c).values(), default=0)) / len(rows) for c in words.values()
+    )
     assert best < (0.8 if NUM_LABELS[task] == 2 else 0.6)
 
 
@@ -154,17 +167,21 @@ def test_answers_and_options_stand_in_their_texts() -> None:
         assert row["sentence"].count("_") == 1 and row["option1"] != row["option2"]
         assert all(row["option" + side] in row["sentence"] for side in "12")
     for row in mini.generate("multirc", "train", 500, 0):
-        assert row["answer"].split()[-1] in row["paragraph"]  # right or wrong: a word of the paragraph
+        # right or wrong: a word of the paragraph
+        assert row["answer"].split()[-1] in row["paragraph"]
 
 
 def test_corpus_gives_no_label_away() -> None:
-    """No test sentence of SST-2 is a sentence of it, and great and terrible follow either side about equally."""
+    """No test sentence of SST-2 is a sentence of it, and great and terrible follow either side
+    about equally."""
     documents = mini.corpus(20_000, seed=0)
     sentences = {part for document in documents for part in re.split(r"(?<= \.) ", document)}
     assert not sentences & {row["sentence"] for row in mini.generate("sst2", "test", 1000, 5)}
     sides = Counter()
     for document in documents:
-        found = re.match(r"the \w+ is (?:full of|rich in) (\w+) \. It was (great|terrible) \.", document)
+        found = re.match(
+            r"the \w+ is (?:full of|rich in) (\w+) \. It was (great|terrible) \.", document
+        )
         if found:
             sides[found[1] in mini_lexicon.QUALITIES[1], found[2] == "great"] += 1
     agree = sides[True, True] + sides[False, False]
@@ -181,7 +198,10 @@ def test_speed() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("mnli", "train", 1, 0), "unknown task 'mnli'; valid: sst2, rte, cb, copa, wic, wsc, trec, boolq, winog"),
+        (
+            ("mnli", "train", 1, 0),
+            "unknown task 'mnli'; valid: sst2, rte, cb, copa, wic, wsc, trec, boolq, winog",
+        ),
         (("sst2", "validation", 1, 0), "unknown split 'validation'; valid: train, test"),
         (("sst2", "train", -1, 0), "num_rows is -1"),
     ],

@@ -1,4 +1,5 @@
-"""The tiny models that ship with the package: they load offline, are small, and know every answer as one token."""
+"""The tiny models that ship with the package: they load offline, are small, and know every answer
+as one token."""
 
 from pathlib import Path
 
@@ -43,7 +44,9 @@ def test_each_is_the_class_it_is_named_for_and_small(name: str) -> None:
     head = model.get_output_embeddings()
     assert head is not None and head.weight is model.get_input_embeddings().weight
     files = [path for path in (ASSETS / name).iterdir() if path.is_file()]
-    assert {"config.json", "model.safetensors", "tokenizer.json", "README.md"} <= {path.name for path in files}
+    assert {"config.json", "model.safetensors", "tokenizer.json", "README.md"} <= {
+        path.name for path in files
+    }
     assert sum(path.stat().st_size for path in files) < 4_000_000
 
 
@@ -55,7 +58,9 @@ def test_mistral_groups_its_queries() -> None:
 def test_every_answer_is_one_token(name: str) -> None:
     answers = [f" {word}" for word in BLANK_WORDS.split()] + BARE_WORDS.split()
     pieces = tokenizer(name)
-    lengths = {answer: len(pieces(answer, add_special_tokens=False).input_ids) for answer in answers}
+    lengths = {
+        answer: len(pieces(answer, add_special_tokens=False).input_ids) for answer in answers
+    }
     assert set(lengths.values()) == {1}, lengths
 
 
@@ -79,11 +84,13 @@ def test_the_mask_is_the_last_token_and_takes_the_blank_before_it() -> None:
 def test_mini_texts_fit_two_hundred_tokens(name: str, task: str) -> None:
     rows = mini.generate(task, "train", 1000, seed=0)
     texts = ["\n".join(str(row[column]) for column in mini.MAKERS[task].text) for row in rows]
-    assert max(map(len, tokenizer(name)(texts).input_ids)) <= 150  # the prompts' own words need fewer than 50
+    # the prompts' own words need fewer than 50
+    assert max(map(len, tokenizer(name)(texts).input_ids)) <= 150
 
 
 def test_the_models_have_learnt_the_world(name: str) -> None:
-    """Text of the world, held apart by its seed, costs far less than the uniform 6.9 nats a token."""
+    """Text of the world, held apart by its seed, costs far less than the uniform 6.9 nats a
+    token."""
     model, pieces = load(name).eval(), tokenizer(name)
     texts = [text for text in mini.corpus(100, seed=99) if "\n" not in text]
     batch = pieces(texts, return_tensors="pt", padding=True)

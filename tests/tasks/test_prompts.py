@@ -1,4 +1,5 @@
-"""Golden text: every task's prompt, options and label; causal, masked, and masked as the authors ran it."""
+"""Golden text: every task's prompt, options and label; causal, masked, and masked as the authors
+ran it."""
 
 from collections.abc import Callable
 from typing import Any
@@ -12,76 +13,154 @@ ROWS: dict[str, dict[str, Any]] = {
     "sst2": {"sentence": "a slow , sweet ride ", "label": 1, "idx": 3},
     "rte": PAIR | {"label": 1, "idx": 0},
     "cb": PAIR | {"label": 2, "idx": 0},
-    "copa": {"premise": "The kettle sang.", "choice1": "I lit the stove.", "choice2": "The Cat slept.",
-             "question": "cause", "label": 0, "idx": 0},
-    "wic": {"word": "bank", "sentence1": "We sat on the bank.", "sentence2": "The bank was shut.",
-            "start1": 14, "end1": 18, "start2": 4, "end2": 8, "label": 0, "idx": 0},
-    "wsc": {"text": "Ann thanked Beth because She had helped.", "span1_text": "Beth", "span2_text": "She",
-            "span1_index": 2, "span2_index": 4, "label": 1, "idx": 0},
+    "copa": {
+        "premise": "The kettle sang.",
+        "choice1": "I lit the stove.",
+        "choice2": "The Cat slept.",
+        "question": "cause",
+        "label": 0,
+        "idx": 0,
+    },
+    "wic": {
+        "word": "bank",
+        "sentence1": "We sat on the bank.",
+        "sentence2": "The bank was shut.",
+        "start1": 14,
+        "end1": 18,
+        "start2": 4,
+        "end2": 8,
+        "label": 0,
+        "idx": 0,
+    },
+    "wsc": {
+        "text": "Ann thanked Beth because She had helped.",
+        "span1_text": "Beth",
+        "span2_text": "She",
+        "span1_index": 2,
+        "span2_index": 4,
+        "label": 1,
+        "idx": 0,
+    },
     "trec": {"text": "Where is Delft ?", "coarse_label": 4, "fine_label": 30},
-    "boolq": {"passage": "Otter -- An otter -- a swimmer -- eats fish.", "question": "do otters eat fish",
-              "label": 1, "idx": 0},
-    "winogrande": {"sentence": "The cup fits the box because the _ is small, he said.", "option1": "box",
-                   "option2": "cup", "answer": "2"},
-    "multirc": {"paragraph": "Otters eat fish.", "question": "What do they eat?", "answer": "fish", "label": 1,
-                "idx": {"paragraph": 0, "question": 0, "answer": 0}},
-}  # fmt: skip
+    "boolq": {
+        "passage": "Otter -- An otter -- a swimmer -- eats fish.",
+        "question": "do otters eat fish",
+        "label": 1,
+        "idx": 0,
+    },
+    "winogrande": {
+        "sentence": "The cup fits the box because the _ is small, he said.",
+        "option1": "box",
+        "option2": "cup",
+        "answer": "2",
+    },
+    "multirc": {
+        "paragraph": "Otters eat fish.",
+        "question": "What do they eat?",
+        "answer": "fish",
+        "label": 1,
+        "idx": {"paragraph": 0, "question": 0, "answer": 0},
+    },
+}
 
 # task -> (causal prompt, options, masked prompt, options, options as run)
 TREC_WORDS = ("short", "thing", "what", "who", "where", "how")
 GOLDEN: dict[str, tuple[str, tuple[str, ...], str, tuple[str, ...], tuple[str, ...]]] = {
     "sst2": (
-        "a slow , sweet ride It was", (" terrible", " great"),
-        "a slow , sweet ride It was <mask> .", (" terrible", " great"), (" bad", " great"),
+        "a slow , sweet ride It was",
+        (" terrible", " great"),
+        "a slow , sweet ride It was <mask> .",
+        (" terrible", " great"),
+        (" bad", " great"),
     ),
     "rte": (
-        'All of the lamps are lit.\nDoes this mean that "A lamp is lit." is true? Yes or No?\n', ("Yes", "No"),
-        "All of the lamps are lit. ? <mask> , A lamp is lit.", (" Yes", " No"), ("No", "Yes"),
+        'All of the lamps are lit.\nDoes this mean that "A lamp is lit." is true? Yes or No?\n',
+        ("Yes", "No"),
+        "All of the lamps are lit. ? <mask> , A lamp is lit.",
+        (" Yes", " No"),
+        ("No", "Yes"),
     ),
     "cb": (
-        'Suppose All of the lamps are lit. Can we infer that "A lamp is lit."? Yes, No, or Maybe?\n',
+        (
+            'Suppose All of the lamps are lit. Can we infer that "A lamp is lit."? Yes, No, or'
+            " Maybe?\n"
+        ),
         ("Yes", "No", "Maybe"),
         "All of the lamps are lit. ? <mask> , A lamp is lit.",
-        (" Yes", " No", " Maybe"), ("Yes", "Maybe", "No"),
+        (" Yes", " No", " Maybe"),
+        ("Yes", "Maybe", "No"),
     ),
     "copa": (
-        "The kettle sang because", (" I lit the stove.", " the Cat slept."),
-        "The kettle sang because what? First: I lit the stove. Second: The Cat slept. The <mask> one .",
-        (" first", " second"), (" first", " second"),
+        "The kettle sang because",
+        (" I lit the stove.", " the Cat slept."),
+        (
+            "The kettle sang because what? First: I lit the stove. Second: The Cat slept. The"
+            " <mask> one ."
+        ),
+        (" first", " second"),
+        (" first", " second"),
     ),
     "wic": (
-        'Does the word "bank" have the same meaning in these two sentences? Yes, No?\n'
-        "We sat on the bank.\nThe bank was shut.\n", ("No", "Yes"),
-        'We sat on the bank. The bank was shut. Does the word "bank" have the same meaning? <mask> .',
-        (" No", " Yes"), ("No", "Yes"),
+        (
+            'Does the word "bank" have the same meaning in these two sentences? Yes, No?\n'
+            "We sat on the bank.\nThe bank was shut.\n"
+        ),
+        ("No", "Yes"),
+        (
+            'We sat on the bank. The bank was shut. Does the word "bank" have the same meaning?'
+            " <mask> ."
+        ),
+        (" No", " Yes"),
+        ("No", "Yes"),
     ),
     "wsc": (
-        "Ann thanked Beth because She had helped.\n"
-        'In the previous sentence, does the pronoun "she" refer to Beth? Yes or No?\n', ("No", "Yes"),
+        (
+            "Ann thanked Beth because She had helped.\n"
+            'In the previous sentence, does the pronoun "she" refer to Beth? Yes or No?\n'
+        ),
+        ("No", "Yes"),
         'Ann thanked Beth because She had helped. Does the pronoun "she" refer to Beth? <mask> .',
-        (" No", " Yes"), (" No", " Yes"),
+        (" No", " Yes"),
+        (" No", " Yes"),
     ),
     "trec": (
         "Question: Where is Delft ?\nType:",
         (" Abbreviation", " Entity", " Description", " Human", " Location", " Number"),
-        "Where is Delft ? This is a <mask> question.", tuple(f" {word}" for word in TREC_WORDS), TREC_WORDS,
+        "Where is Delft ? This is a <mask> question.",
+        tuple(f" {word}" for word in TREC_WORDS),
+        TREC_WORDS,
     ),
     "boolq": (
-        "An otter -- a swimmer -- eats fish. Do otters eat fish?\n", ("No", "Yes"),
-        "An otter -- a swimmer -- eats fish. Do otters eat fish? <mask> .", (" No", " Yes"), ("Yes", "No"),
+        "An otter -- a swimmer -- eats fish. Do otters eat fish?\n",
+        ("No", "Yes"),
+        "An otter -- a swimmer -- eats fish. Do otters eat fish? <mask> .",
+        (" No", " Yes"),
+        ("Yes", "No"),
     ),
     "winogrande": (
-        "The cup fits the box because the", (" box is small, he said.", " cup is small, he said."),
-        "The cup fits the box because the _ is small, he said. First: box Second: cup The <mask> one fits .",
-        (" first", " second"), (" first", " second"),
+        "The cup fits the box because the",
+        (" box is small, he said.", " cup is small, he said."),
+        (
+            "The cup fits the box because the _ is small, he said. First: box Second: cup The"
+            " <mask> one fits ."
+        ),
+        (" first", " second"),
+        (" first", " second"),
     ),
     "multirc": (
-        'Otters eat fish.\nQuestion: What do they eat?\nI found this answer "fish". Is that correct? Yes or No?\n',
+        (
+            'Otters eat fish.\nQuestion: What do they eat?\nI found this answer "fish". Is that'
+            " correct? Yes or No?\n"
+        ),
         ("No", "Yes"),
-        'Otters eat fish. Question: What do they eat? I found this answer "fish". Is that correct? <mask> .',
-        (" No", " Yes"), (" No", " Yes"),
+        (
+            'Otters eat fish. Question: What do they eat? I found this answer "fish". Is that'
+            " correct? <mask> ."
+        ),
+        (" No", " Yes"),
+        (" No", " Yes"),
     ),
-}  # fmt: skip
+}
 
 
 def answer(task: Task, row: dict[str, Any]) -> int:
@@ -94,7 +173,11 @@ def test_causal_text(task_name: str, load_task: Callable[..., Task]) -> None:
     task, row = load_task(task_name), ROWS[task_name]
     for words in ("corrected", "as-run"):  # the label words' switch is a matter of masked models
         example = task.example(row, "causal", words, where="x/train.jsonl:1")
-        assert (example.prompt, example.options, example.label) == (prompt, options, answer(task, row))
+        assert (example.prompt, example.options, example.label) == (
+            prompt,
+            options,
+            answer(task, row),
+        )
 
 
 def test_masked_text(task_name: str, load_task: Callable[..., Task]) -> None:
@@ -106,32 +189,49 @@ def test_masked_text(task_name: str, load_task: Callable[..., Task]) -> None:
     assert corrected.label == as_run.label == answer(task, row)
 
 
-@pytest.mark.parametrize(("task_name", "swaps"), [
-    ("rte", {0: 1, 1: 0}), ("cb", {1: 2, 2: 1}), ("boolq", {0: 1, 1: 0}),
-])  # fmt: skip
-def test_as_run_words_are_the_wrong_way_round(task_name: str, swaps: dict[int, int],
-                                              load_task: Callable[..., Task]) -> None:
+@pytest.mark.parametrize(
+    ("task_name", "swaps"),
+    [
+        ("rte", {0: 1, 1: 0}),
+        ("cb", {1: 2, 2: 1}),
+        ("boolq", {0: 1, 1: 0}),
+    ],
+)
+def test_as_run_words_are_the_wrong_way_round(
+    task_name: str, swaps: dict[int, int], load_task: Callable[..., Task]
+) -> None:
     words = load_task(task_name).masked
     for label, other in swaps.items():
         assert words.options_as_run[label] == words.options[other].strip()
 
 
-@pytest.mark.parametrize(("premise", "question", "prompt"), [
-    ("The kettle sang.", "effect", "The kettle sang so"),
-    ("The kettle sang . ", "cause", "The kettle sang  because"),
-    ("Who sang?", "effect", "Who sang? so"),
-    ("It sang...", "cause", "It sang.. because"),
-])  # fmt: skip
-def test_copa_premise(premise: str, question: str, prompt: str, load_task: Callable[..., Task]) -> None:
+@pytest.mark.parametrize(
+    ("premise", "question", "prompt"),
+    [
+        ("The kettle sang.", "effect", "The kettle sang so"),
+        ("The kettle sang . ", "cause", "The kettle sang  because"),
+        ("Who sang?", "effect", "Who sang? so"),
+        ("It sang...", "cause", "It sang.. because"),
+    ],
+)
+def test_copa_premise(
+    premise: str, question: str, prompt: str, load_task: Callable[..., Task]
+) -> None:
     row = ROWS["copa"] | {"premise": premise, "question": question}
     assert load_task("copa").example(row, "causal").prompt == prompt
 
 
-@pytest.mark.parametrize(("question", "asked"), [
-    ("is ice cold", "Is ice cold?"), ("Is ice cold?", "Is ice cold?"), ("is ice cold ?", "Is ice cold?"),
-])  # fmt: skip
-def test_boolq_question_has_one_mark_and_passage_without_title(question: str, asked: str,
-                                                               load_task: Callable[..., Task]) -> None:
+@pytest.mark.parametrize(
+    ("question", "asked"),
+    [
+        ("is ice cold", "Is ice cold?"),
+        ("Is ice cold?", "Is ice cold?"),
+        ("is ice cold ?", "Is ice cold?"),
+    ],
+)
+def test_boolq_question_has_one_mark_and_passage_without_title(
+    question: str, asked: str, load_task: Callable[..., Task]
+) -> None:
     row = {"passage": "Ice is cold.", "question": question, "label": 1}
     assert load_task("boolq").example(row, "causal").prompt == f"Ice is cold. {asked}\n"
 
@@ -141,12 +241,20 @@ def test_braces_in_a_row_stay_as_they_are(load_task: Callable[..., Task]) -> Non
     assert load_task("sst2").example(row, "causal").prompt == "{label} {0} }{ {sentence!l} It was"
 
 
-@pytest.mark.parametrize(("row", "where", "name"), [
-    ({"idx": 7}, "a/b/train.jsonl:1", "train:7"),
-    ({}, "a/b/train.jsonl:12", "train:12"),
-    ({}, "aps/super_glue/rte/validation:3", "validation:3"),
-    ({"idx": "../x"}, "mini/sst2/test:4", "test:4"),
-    ({"idx": 5}, "", "row:5"),
-])  # fmt: skip
-def test_example_id(row: dict[str, Any], where: str, name: str, load_task: Callable[..., Task]) -> None:
-    assert load_task("sst2").example({"sentence": "x", "label": 0} | row, "causal", where=where).id == name
+@pytest.mark.parametrize(
+    ("row", "where", "name"),
+    [
+        ({"idx": 7}, "a/b/train.jsonl:1", "train:7"),
+        ({}, "a/b/train.jsonl:12", "train:12"),
+        ({}, "aps/super_glue/rte/validation:3", "validation:3"),
+        ({"idx": "../x"}, "mini/sst2/test:4", "test:4"),
+        ({"idx": 5}, "", "row:5"),
+    ],
+)
+def test_example_id(
+    row: dict[str, Any], where: str, name: str, load_task: Callable[..., Task]
+) -> None:
+    assert (
+        load_task("sst2").example({"sentence": "x", "label": 0} | row, "causal", where=where).id
+        == name
+    )

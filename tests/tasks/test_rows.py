@@ -23,17 +23,20 @@ def read_bytes(tmp_path: Path, content: bytes) -> list[Row]:
     return read_jsonl(path)
 
 
-@pytest.mark.parametrize(("line", "says"), [
-    (b"{bad}\n", "not JSON (Expecting property name enclosed in double quotes at character 1)"),
-    (b'{"sentence": "x"', "not JSON (Expecting ',' delimiter at character 16)"),
-    (b'["x", 0]\n', "JSON, but a list, not an object with the row's fields"),
-    (b"3\n", "JSON, but a int, not an object with the row's fields"),
-    (b'{"sentence": "a\0b"}\n', "NUL bytes; a UTF-8 text file is needed"),
-    (b'{"sentence": "caf\xe9"}\n', "not UTF-8 (byte 17 is 0xe9)"),
-    (b"\xff\xfe{\0\n", "NUL bytes; a UTF-8 text file is needed"),
-    (b"[" * 100_000 + b"\n", "JSON that cannot be read"),
-    (b'{"label": ' + b"9" * 5000 + b"}\n", "JSON that cannot be read"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        (b"{bad}\n", "not JSON (Expecting property name enclosed in double quotes at character 1)"),
+        (b'{"sentence": "x"', "not JSON (Expecting ',' delimiter at character 16)"),
+        (b'["x", 0]\n', "JSON, but a list, not an object with the row's fields"),
+        (b"3\n", "JSON, but a int, not an object with the row's fields"),
+        (b'{"sentence": "a\0b"}\n', "NUL bytes; a UTF-8 text file is needed"),
+        (b'{"sentence": "caf\xe9"}\n', "not UTF-8 (byte 17 is 0xe9)"),
+        (b"\xff\xfe{\0\n", "NUL bytes; a UTF-8 text file is needed"),
+        (b"[" * 100_000 + b"\n", "JSON that cannot be read"),
+        (b'{"label": ' + b"9" * 5000 + b"}\n", "JSON that cannot be read"),
+    ],
+)
 def test_bad_line_is_named(line: bytes, says: str, tmp_path: Path) -> None:
     with pytest.raises(DataError) as caught:
         read_bytes(tmp_path, GOOD + b"\n" + line)
@@ -65,7 +68,10 @@ def test_an_endless_line_does_not_fill_the_memory(tmp_path: Path) -> None:
 def test_what_editors_leave_behind_is_read(tmp_path: Path) -> None:
     last = '{"sentence": "\u4f60\u2028!"}'.encode()
     found = read_bytes(tmp_path, b"\xef\xbb\xbf" + GOOD[:-1] + b"\r\n\r\n" + last)
-    assert [row.values for row in found] == [{"sentence": "x", "label": 0}, {"sentence": "\u4f60\u2028!"}]
+    assert [row.values for row in found] == [
+        {"sentence": "x", "label": 0},
+        {"sentence": "\u4f60\u2028!"},
+    ]
     assert [row.where.rpartition(":")[2] for row in found] == ["1", "3"]
 
 
@@ -78,7 +84,10 @@ def test_absent_file_says_what_is_there(tmp_path: Path) -> None:
     (tmp_path / "sst2" / "dev.jsonl").touch()
     with pytest.raises(DataError) as caught:
         read_jsonl(tmp_path / "sst2" / "train.jsonl")
-    assert str(caught.value) == f"{tmp_path}/sst2/train.jsonl: no such file; {tmp_path}/sst2 has dev.jsonl"
+    assert (
+        str(caught.value)
+        == f"{tmp_path}/sst2/train.jsonl: no such file; {tmp_path}/sst2 has dev.jsonl"
+    )
     with pytest.raises(DataError, match=r"no such file; .* has sst2/$"):
         read_jsonl(tmp_path / "rte" / "train.jsonl")
 
@@ -135,7 +144,9 @@ def test_fingerprint_refuses_what_json_cannot_hold() -> None:
 
 
 def test_twenty_thousand_rows_take_seconds_at_most(tmp_path: Path) -> None:
-    rows = ({"sentence": f"row {number} " * 10, "label": 0, "idx": number} for number in range(20_000))
+    rows = (
+        {"sentence": f"row {number} " * 10, "label": 0, "idx": number} for number in range(20_000)
+    )
     content = "\n".join(map(json.dumps, rows)).encode()
     begin = time.process_time()
     assert len(read_bytes(tmp_path, content)) == 20_000

@@ -8,15 +8,30 @@ from bszo.errors import ConfigError
 from bszo.tasks.template import CONVERSIONS, Template, parse, render
 
 
-@pytest.mark.parametrize(("conversion", "text", "changed"), [
-    ("c", "do It", "Do It"), ("c", "éa", "Éa"), ("c", "", ""),
-    ("l", "He HIMself", "he himself"),
-    ("f", "The Cat sat.", "the Cat sat."), ("f", "I sat.", "I sat."), ("f", "NASA", "nasa"),
-    ("d", "It sat.", "It sat"), ("d", "It sat", "It sat"), ("d", "a.b", "a.b"),
-    ("q", "is it?", "Is it"), ("q", "is it ?", "Is it"), ("q", "is it", "Is it"),
-    ("t", "A -- b -- c", "b -- c"), ("t", "a--b", "a--b"),
-    ("b", "the _ fits.", "the "), ("a", "the _ fits.", " fits."), ("b", "_ fits", ""), ("a", "it is _", ""),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("conversion", "text", "changed"),
+    [
+        ("c", "do It", "Do It"),
+        ("c", "éa", "Éa"),
+        ("c", "", ""),
+        ("l", "He HIMself", "he himself"),
+        ("f", "The Cat sat.", "the Cat sat."),
+        ("f", "I sat.", "I sat."),
+        ("f", "NASA", "nasa"),
+        ("d", "It sat.", "It sat"),
+        ("d", "It sat", "It sat"),
+        ("d", "a.b", "a.b"),
+        ("q", "is it?", "Is it"),
+        ("q", "is it ?", "Is it"),
+        ("q", "is it", "Is it"),
+        ("t", "A -- b -- c", "b -- c"),
+        ("t", "a--b", "a--b"),
+        ("b", "the _ fits.", "the "),
+        ("a", "the _ fits.", " fits."),
+        ("b", "_ fits", ""),
+        ("a", "it is _", ""),
+    ],
+)
 def test_conversion(conversion: str, text: str, changed: str) -> None:
     assert render(f"<{{x!{conversion}}}>", {"x": text}) == f"<{changed}>"
 
@@ -26,11 +41,19 @@ def test_every_conversion_has_a_case_above() -> None:
     assert {case[0] for case in cases} == set(CONVERSIONS)
 
 
-@pytest.mark.parametrize(("template", "says"), [
-    ("{x", "expected '}'"), ("x}", "Single '}'"), ("{}", "must be a column"), ("{0}", "must be a column"),
-    ("{x.__class__}", "must be a column"), ("{x[0]}", "must be a column"), ("{x:>9}", "must be a column"),
-    ("{x!r}", "conversion !r is not one of !c, !l, !f, !d, !q, !t, !b, !a"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("template", "says"),
+    [
+        ("{x", "expected '}'"),
+        ("x}", "Single '}'"),
+        ("{}", "must be a column"),
+        ("{0}", "must be a column"),
+        ("{x.__class__}", "must be a column"),
+        ("{x[0]}", "must be a column"),
+        ("{x:>9}", "must be a column"),
+        ("{x!r}", "conversion !r is not one of !c, !l, !f, !d, !q, !t, !b, !a"),
+    ],
+)
 def test_refused(template: str, says: str) -> None:
     with pytest.raises(ConfigError, match=r"^template ") as caught:
         parse(template)
