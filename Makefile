@@ -36,7 +36,7 @@ JOBS ?= $(shell getconf _NPROCESSORS_ONLN)
 RENDER := $(VENV)/.render
 TABLES := $(patsubst scripts/%.py,%,$(wildcard scripts/table*.py)) zo_bench
 FIGURES := $(patsubst scripts/%.py,%,$(wildcard scripts/figure*.py))
-RENDERERS := $(wildcard experiments/tables/*.py) experiments/grid.py experiments/selection.py experiments/record.py
+RENDERERS := $(wildcard experiments/tables/*.py) experiments/sweeps/grid.py experiments/sweeps/selection.py experiments/records/record.py
 CONFIGURED := conf/config.yaml $(foreach group,sweep rates model task data optimizer precision protocol fidelity tuning,\
 	$(wildcard conf/$(group)/*.yaml))
 RECORDS := $(wildcard results/runs/*)

@@ -19,10 +19,11 @@ from torch import Tensor
 
 from bszo.errors import BszoError, ConfigError
 from bszo.tasks import batches
-from experiments.build import Parts, build, make_optimizer
-from experiments.explain import explain
-from experiments.run import CONF, hydra_errors, resolve
-from experiments.schema import parse
+from experiments import CONF
+from experiments.config.messages import explain
+from experiments.config.schema import parse
+from experiments.run import hydra_errors, resolve
+from experiments.training.build import Parts, build, make_optimizer
 
 ENGINES = ("exact", "two-leg", "three-leg", "in-place")
 SHORT = {"steps": "protocol.num_steps", "eps": "optimizer.eps"}

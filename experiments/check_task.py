@@ -23,8 +23,9 @@ from rich.table import Table
 from rich.text import Text
 
 from bszo.errors import BszoError, ConfigError
-from experiments.explain import explain
-from experiments.run import CONF, resolve
+from experiments import CONF
+from experiments.config.messages import explain
+from experiments.run import resolve
 
 
 def composed(overrides: Sequence[str], folder: str | None) -> dict[str, Any]:
@@ -56,8 +57,8 @@ def show(config: dict[str, Any], row: int, console: Console) -> None:
         BszoError: what a run of this configuration would be refused for.
     """
     # loads torch and transformers, for a configuration that composes
-    from experiments.build import build
-    from experiments.schema import parse
+    from experiments.config.schema import parse
+    from experiments.training.build import build
 
     run = parse(config)
     parts = build(run)

@@ -12,10 +12,10 @@ from rich.console import Console
 from rich.table import Table
 
 from bszo.errors import ConfigError
-from experiments.estimate import Clock, forwards_of, memory_of
-from experiments.grid import Grid, GridError, Point, load, names
-from experiments.progress import clock
-from experiments.selection import PLACES, Record, Shelf, missing_runs, picked, says_where
+from experiments.sweeps.estimate import Clock, forwards_of, memory_of
+from experiments.sweeps.grid import Grid, GridError, Point, load, names
+from experiments.sweeps.progress import clock
+from experiments.sweeps.selection import PLACES, Record, Shelf, missing_runs, picked, says_where
 from experiments.tables.sources import RUNS, gather, left_out
 
 Kind = tuple[str, str, str]  # model, precision, method
@@ -109,7 +109,7 @@ def part_of(grid: Grid, told: Mapping[str, str]) -> Grid:
 def made_locally(records: Sequence[Record], told: Mapping[str, str]) -> Sequence[Record]:
     """The records of the model and the rows that are named, as a sweep counts them. GridError: they
     are not named."""
-    from experiments.build import made_there  # loads torch
+    from experiments.training.build import made_there  # loads torch
 
     for key in PLACES:
         if not Path(told.get(key, "")).expanduser().is_dir() or not told.get(key):

@@ -18,11 +18,11 @@ from bszo.errors import BszoError, ConfigError, TrajectoryError
 from bszo.models import LanguageModel, load_model, weights_fingerprint
 from bszo.models.saved import save_tuned
 from bszo.trajectory import Trajectory, read, replay
-from experiments.build import make_optimizer, resolve_device
-from experiments.schema import SUPPLIED, Directions
-from experiments.selection import model_node
-from experiments.tunings import Attached
-from experiments.typed import check_arguments, check_targets, check_values, typed
+from experiments.config.schema import SUPPLIED, Directions
+from experiments.config.tunings import Attached
+from experiments.config.typed import check_arguments, check_targets, check_values, typed
+from experiments.sweeps.selection import model_node
+from experiments.training.build import make_optimizer, resolve_device
 
 
 def rebuild(trajectory: Trajectory, base: str, to_step: int | None, device: str) -> LanguageModel:

@@ -16,13 +16,20 @@ from hydra.errors import HydraException
 
 import bszo.models
 from bszo.errors import BszoError, ConfigError
-from experiments import record as records
-from experiments.comparison import LOSS_TOLERANCE, SCORE_TOLERANCE, Line, comparison, differences
-from experiments.composing import literal
-from experiments.explain import explain
-from experiments.locks import Busy
-from experiments.provenance import content_id
-from experiments.run import CONF, execute, hydra_errors, resolve
+from experiments import CONF
+from experiments.config.compose import literal
+from experiments.config.messages import explain
+from experiments.records import record as records
+from experiments.records.comparison import (
+    LOSS_TOLERANCE,
+    SCORE_TOLERANCE,
+    Line,
+    comparison,
+    differences,
+)
+from experiments.records.locks import Busy
+from experiments.records.provenance import content_id
+from experiments.run import execute, hydra_errors, resolve
 
 ASSETS = Path(bszo.models.__file__).parent / "assets"
 # groups that later versions have added keys to

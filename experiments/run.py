@@ -10,7 +10,6 @@ import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from pathlib import Path
 from typing import Any
 
 import hydra
@@ -21,12 +20,12 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from bszo.errors import BszoError, ConfigError, ParallelError
-from experiments.composing import checked_composition
-from experiments.explain import explain, of_hydra
-from experiments.locks import Busy
-from experiments.outcome import EXIT_CODES, RunFailed
+from experiments import CONF
+from experiments.config.compose import checked_composition
+from experiments.config.messages import explain, of_hydra
+from experiments.records.locks import Busy
+from experiments.training.outcome import EXIT_CODES, RunFailed
 
-CONF = Path(__file__).resolve().parents[1] / "conf"
 COMPOSING = ("rates", "sweep")  # keys that other keys are made of
 
 log = logging.getLogger("experiments")
@@ -49,7 +48,7 @@ def execute(
             written.
     """
     # imported here: torch and transformers load only for a configuration that composes
-    from experiments.session import Session
+    from experiments.training.session import Session
 
     return Session(config, choices, overrides).run()
 

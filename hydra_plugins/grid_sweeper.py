@@ -20,12 +20,12 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
 from bszo.errors import ConfigError
-from experiments.composing import literal
-from experiments.grid import Grid, GridError, Point, parse
-from experiments.outcome import RunFailed
-from experiments.progress import Progress, clock, log, speak
-from experiments.selection import PLACES, Shelf, missing_runs, picked, says_where
+from experiments.config.compose import literal
+from experiments.sweeps.grid import Grid, GridError, Point, parse
+from experiments.sweeps.progress import Progress, clock, log, speak
+from experiments.sweeps.selection import PLACES, Shelf, missing_runs, picked, says_where
 from experiments.tables.sources import gather, left_out
+from experiments.training.outcome import RunFailed
 
 ACCEPTED = (3, 4)  # diverged and out of memory are results of a sweep; its cells say so
 # of a run, in what is passed on: Hydra knows its own only after it has set up the logging
@@ -58,7 +58,7 @@ class GridSweeper(Sweeper):
         """What is to do of a grid by the records that are there now; see `missing_runs`."""
         found = gather(runs)[0]
         if any("local" in (point["model"], point.get("data")) for point in grid.points):
-            from experiments.build import made_there  # loads torch
+            from experiments.training.build import made_there  # loads torch
 
             nodes: Any = (OmegaConf.to_container(self.composed[name]) for name in ("model", "data"))
             found = made_there(found, *nodes)

@@ -17,8 +17,8 @@ from hydra.types import HydraContext, TaskFunction
 from hydra_plugins.hydra_joblib_launcher.joblib_launcher import JoblibLauncher
 from omegaconf import DictConfig
 
-from experiments.outcome import EXIT_CODES, RunFailed
-from experiments.signals import STOPPING, listening
+from experiments.training.outcome import EXIT_CODES, RunFailed
+from experiments.training.signals import STOPPING, listening
 
 STOPPED = EXIT_CODES["interrupted"]
 

@@ -18,8 +18,8 @@ from PIL import Image as pillow
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from experiments.grid import PROFILES, Grid, Point, load, rate_key, read
-from experiments.selection import Record, Shelf
+from experiments.sweeps.grid import PROFILES, Grid, Point, load, rate_key, read
+from experiments.sweeps.selection import Record, Shelf
 from experiments.tables.command import Inputs
 from experiments.tables.names import METHODS, MODELS, TASKS, shown
 from experiments.tables.walks import last

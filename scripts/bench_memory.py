@@ -29,10 +29,11 @@ sys.path.insert(0, str(ROOT))
 
 from bszo.models import LanguageModel, random_model, tuning  # noqa: E402
 from bszo.models.batch import collate  # noqa: E402
-from experiments.build import make_optimizer  # noqa: E402
-from experiments.provenance import provenance  # noqa: E402
-from experiments.run import CONF, resolve  # noqa: E402
-from experiments.schema import parse  # noqa: E402
+from experiments import CONF  # noqa: E402
+from experiments.config.schema import parse  # noqa: E402
+from experiments.records.provenance import provenance  # noqa: E402
+from experiments.run import resolve  # noqa: E402
+from experiments.training.build import make_optimizer  # noqa: E402
 
 METHODS = {  # those of sweep=zo_bench under its table's names, and what else there is
     "SGD": ("sgd",),

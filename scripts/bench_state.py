@@ -40,9 +40,10 @@ from bszo.perturb import noise
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from experiments.build import make_optimizer  # noqa: E402 - found through the line above
-from experiments.provenance import provenance  # noqa: E402
-from experiments.run import CONF, resolve  # noqa: E402
+from experiments import CONF  # noqa: E402
+from experiments.records.provenance import provenance  # noqa: E402
+from experiments.run import resolve  # noqa: E402
+from experiments.training.build import make_optimizer  # noqa: E402 - found through the line above
 
 METHODS = ("mezo", "mezo-adam", "hizoo", "lozo", "bszo", "bszo-b")
 WIDTHS = (10, 25, 63, 158, 398, 1000)  # n from 1,100 to 10,010,000

@@ -20,7 +20,7 @@ from style import COLOURS, bare
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from experiments.record import RecordError, load_all  # noqa: E402 - found through the line above
+from experiments.records.record import RecordError, load_all  # noqa: E402 - found through the line above
 
 
 def name_of(record: dict[str, Any]) -> str:

@@ -15,8 +15,8 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from experiments.comparison import comparison, differences
-from experiments.record import load
+from experiments.records.comparison import comparison, differences
+from experiments.records.record import load
 
 
 def compared(earlier: Path, later: Path) -> str:

@@ -10,8 +10,8 @@ from style import COLOURS, FIGURES, bare, save
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from experiments.grid import Point, load, rate_key, read
-from experiments.selection import Record, Shelf
+from experiments.sweeps.grid import Point, load, rate_key, read
+from experiments.sweeps.selection import Record, Shelf
 from experiments.tables.command import Inputs, figure_command
 from experiments.tables.published import method
 

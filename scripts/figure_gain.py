@@ -10,8 +10,8 @@ from style import COLOURS, FIGURES, bare, save
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from experiments.grid import PROFILES, holds, load, read
-from experiments.selection import Record, Shelf
+from experiments.sweeps.grid import PROFILES, holds, load, read
+from experiments.sweeps.selection import Record, Shelf
 from experiments.tables.artefacts import PICKED, SWEEPS
 from experiments.tables.command import Inputs, figure_command
 

@@ -31,7 +31,7 @@ from bszo.perturb import mix64
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from experiments.provenance import provenance  # noqa: E402 - found through the line above
+from experiments.records.provenance import provenance  # noqa: E402 - found through the line above
 
 KS, NS = (1, 2, 4, 8, 16), (10, 100, 1000)
 LR, EPS, PRIOR_VAR = 0.1, 1e-6, 1.0

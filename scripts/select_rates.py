@@ -16,9 +16,10 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from experiments.files import written_whole
-from experiments.grid import CONF, GridError, load, rate_key, trained
-from experiments.selection import Shelf
+from experiments import CONF
+from experiments.records.files import written_whole
+from experiments.sweeps.grid import GridError, load, rate_key, trained
+from experiments.sweeps.selection import Shelf
 from experiments.tables.command import Inputs
 from experiments.tables.sources import RUNS
 

@@ -35,11 +35,12 @@ from bszo.models import weights_fingerprint
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from experiments.build import make_optimizer  # noqa: E402 - found through the line above
-from experiments.files import written_whole  # noqa: E402
-from experiments.provenance import provenance  # noqa: E402
-from experiments.run import CONF, resolve  # noqa: E402
-from experiments.schema import parse  # noqa: E402
+from experiments import CONF  # noqa: E402
+from experiments.config.schema import parse  # noqa: E402
+from experiments.records.files import written_whole  # noqa: E402
+from experiments.records.provenance import provenance  # noqa: E402
+from experiments.run import resolve  # noqa: E402
+from experiments.training.build import make_optimizer  # noqa: E402 - found through the line above
 
 METHODS = sorted(path.stem for path in (CONF / "optimizer").glob("*.yaml"))
 PRECISIONS = ("fp32", "bf16", "fp16")

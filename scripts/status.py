@@ -10,7 +10,7 @@ from rich.table import Table
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from experiments.grid import GridError
+from experiments.sweeps.grid import GridError
 from experiments.tables.artefacts import (
     BENCHED,
     STUDIES,

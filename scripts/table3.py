@@ -6,7 +6,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from experiments.grid import read
+from experiments.sweeps.grid import read
 from experiments.tables import published
 from experiments.tables.command import accuracy_command
 

@@ -28,8 +28,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from bszo import BSZO, MeZO
 from bszo.models import LanguageModel, load_model
 from bszo.perturb import noise
-from experiments.files import written_whole
-from experiments.provenance import provenance
+from experiments.records.files import written_whole
+from experiments.records.provenance import provenance
 
 WALKS: dict[str, Callable[..., Any]] = {
     "three-leg": partial(MeZO, perturbation="three-leg"),

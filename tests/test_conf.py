@@ -14,9 +14,10 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from torch import nn
 
-from experiments.run import CONF, resolve
-from experiments.schema import SUPPLIED, RunConfig, parse
-from experiments.typed import locate
+from experiments import CONF
+from experiments.config.schema import SUPPLIED, RunConfig, parse
+from experiments.config.typed import locate
+from experiments.run import resolve
 
 GROUPS = sorted(
     folder.name

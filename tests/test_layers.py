@@ -9,6 +9,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 OURS = ("bszo", "experiments")
+PATHS = ("experiments.ROOT", "experiments.CONF", "experiments.RESULTS")  # said once, for all
 EXPERIMENTS = ("hydra", "omegaconf", "wandb", "torch", "pydantic", "tqdm")
 
 # layer (the longest prefix that fits a module decides) -> what of ours, what of others' it may
@@ -33,26 +34,26 @@ LAYERS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
         ("bszo.models", "bszo.tasks", "bszo.errors"),
         ("torch", "transformers", "peft", "safetensors", "tokenizers", "huggingface_hub"),
     ),
-    "experiments.files": ((), ()),
-    "experiments.locks": ((), ("filelock",)),
-    "experiments.gpus": ((), ("filelock", "torch")),
-    "experiments.record": (("experiments.files",), ()),
-    "experiments.grid": ((), ("yaml",)),
-    "experiments.selection": (("experiments.grid",), ("yaml",)),
+    "experiments.records.files": ((), ()),
+    "experiments.records.locks": ((), ("filelock",)),
+    "experiments.training.gpus": ((), ("filelock", "torch")),
+    "experiments.records.record": (("experiments.records.files",), ()),
+    "experiments.sweeps.grid": ((), ("yaml",)),
+    "experiments.sweeps.selection": (("experiments.sweeps.grid",), ("yaml",)),
     "experiments.tables": (
         (
             "experiments.tables",
-            "experiments.record",
-            "experiments.grid",
-            "experiments.selection",
-            "experiments.files",
+            "experiments.records.record",
+            "experiments.sweeps.grid",
+            "experiments.sweeps.selection",
+            "experiments.records.files",
         ),
         ("yaml", "scipy"),
     ),
-    "experiments.estimate": (("experiments",), ("hydra", "omegaconf", "torch", "yaml")),
+    "experiments.sweeps.estimate": (("experiments",), ("hydra", "omegaconf", "torch", "yaml")),
     "experiments.plan": (("experiments", "bszo.errors"), ("rich",)),
-    "experiments.progress": (
-        ("experiments.record", "experiments.grid", "experiments.selection"),
+    "experiments.sweeps.progress": (
+        ("experiments.records.record", "experiments.sweeps.grid", "experiments.sweeps.selection"),
         (),
     ),
     "hydra_plugins": (
@@ -65,18 +66,24 @@ LAYERS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
         EXPERIMENTS,
     ),
     "experiments.check_task": (("experiments", "bszo.errors"), (*EXPERIMENTS, "rich")),
-    "experiments.checkpoint": (("experiments", "bszo.errors"), ("torch", "safetensors")),
-    "experiments.light": (("experiments", "bszo.trajectory", "bszo.errors"), ("torch",)),
+    "experiments.training.checkpoints.weights": (
+        ("experiments", "bszo.errors"),
+        ("torch", "safetensors"),
+    ),
+    "experiments.training.checkpoints.trajectory": (
+        ("experiments", "bszo.trajectory", "bszo.errors"),
+        ("torch",),
+    ),
     "experiments.replay": (
         ("experiments", "bszo.models", "bszo.trajectory", "bszo.errors"),
         (*EXPERIMENTS, "safetensors", "transformers"),
     ),
     "scripts": (
         (
-            "experiments.record",
-            "experiments.files",
-            "experiments.grid",
-            "experiments.selection",
+            "experiments.records.record",
+            "experiments.records.files",
+            "experiments.sweeps.grid",
+            "experiments.sweeps.selection",
             "experiments.tables",
         ),
         ("matplotlib", "rich", "numpy"),
@@ -86,10 +93,10 @@ LAYERS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "scripts.measure": (OURS, ("torch",)),
     "scripts.walk": (OURS, ("torch",)),
     "scripts.report": (
-        ("experiments.files",),
+        ("experiments.records.files",),
         ("nbclient", "nbconvert", "nbformat", "jinja2", "pygments", "traitlets"),
     ),
-    "scripts.compare_again": (("experiments.comparison", "experiments.record"), ()),
+    "scripts.compare_again": (("experiments.records.comparison", "experiments.records.record"), ()),
     "scripts.soak": (OURS, ("torch", "transformers", "hydra", "psutil")),
     "scripts.pretrain": (
         OURS,
@@ -142,7 +149,7 @@ def wrong_imports(path: Path, module: str) -> list[str]:
     for name in imports(path, module):
         top = name.split(".")[0]
         if top in OURS or top == "scripts":
-            fine = within(name, ours)
+            fine = within(name, (*ours, *PATHS))
         else:
             fine = top in sys.stdlib_module_names or within(name, others) or sibling(top, module)
         if not fine:
@@ -170,8 +177,8 @@ def test_core_knows_no_network():
         ("bszo.tasks.task", "import bszo.models"),
         ("bszo.optim.mezo", "def f():\n    import hydra"),
         ("bszo.models.load", "from ..optim import base"),
-        ("experiments.runner", "from bszo import BSZO"),
-        ("experiments.record", "import torch"),
+        ("experiments.training.runner", "from bszo import BSZO"),
+        ("experiments.records.record", "import torch"),
         ("scripts.table1", "import experiments.run"),
     ],
 )

@@ -6,8 +6,8 @@ import statistics
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
-from experiments.grid import Grid, Point, holds
-from experiments.selection import Choice, Record, Shelf
+from experiments.sweeps.grid import Grid, Point, holds
+from experiments.sweeps.selection import Choice, Record, Shelf
 from experiments.tables.cells import Cell, Score, cell_of, test_score
 from experiments.tables.layout import Section
 from experiments.tables.names import MODELS, TASKS, shown

@@ -6,13 +6,13 @@ from collections import Counter
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from experiments.grid import holds, load, read
-from experiments.selection import SETTLED, Shelf, missing_runs
+from experiments import RESULTS
+from experiments.sweeps.grid import holds, load, read
+from experiments.sweeps.selection import SETTLED, Shelf, missing_runs
 from experiments.tables.command import Inputs
 from experiments.tables.configured import SAME, hyperparameters, splits
 from experiments.tables.measured import measured, paper
 
-RESULTS = Path(__file__).resolve().parents[2] / "results"
 SWEEPS = {
     "table1": ("table1",),
     "table3": ("table3",),

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from experiments.selection import Choice, Record
+from experiments.sweeps.selection import Choice, Record
 
 Score = Callable[[Record], float | None]
 

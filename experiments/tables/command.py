@@ -10,9 +10,9 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from experiments.files import written_whole
-from experiments.grid import PROFILES, GridError, load, read
-from experiments.selection import Record
+from experiments.records.files import written_whole
+from experiments.sweeps.grid import PROFILES, GridError, load, read
+from experiments.sweeps.selection import Record
 from experiments.tables.accuracy import Block, Kind, blocks, section
 from experiments.tables.budgets import BUDGETS
 from experiments.tables.layout import TABLES, Section, write

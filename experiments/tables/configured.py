@@ -6,7 +6,7 @@ from typing import Any
 
 import yaml
 
-from experiments.grid import CONF
+from experiments import CONF
 from experiments.tables.layout import Section
 from experiments.tables.names import METHODS, MODELS, TASKS
 from experiments.tables.sources import left_out, printed

@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from types import MappingProxyType
 
-from experiments.grid import Point, load
-from experiments.selection import Record, Shelf
+from experiments.sweeps.grid import Point, load
+from experiments.sweeps.selection import Record, Shelf
 from experiments.tables import published
 from experiments.tables.accuracy import Block, blocks
 from experiments.tables.budgets import BUDGETS

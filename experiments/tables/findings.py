@@ -2,7 +2,8 @@
 
 from string import Formatter
 
-from experiments.tables import of_studies, of_tables
+from experiments.tables import findings_studies as of_studies
+from experiments.tables import findings_tables as of_tables
 from experiments.tables.command import Inputs
 from experiments.tables.evidence import Evidence
 

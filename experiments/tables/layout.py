@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from experiments.files import written_whole
+from experiments import RESULTS
+from experiments.records.files import written_whole
 
-TABLES = Path(__file__).resolve().parents[2] / "results" / "tables"
+TABLES = RESULTS / "tables"
 
 
 @dataclass(frozen=True)

@@ -6,11 +6,12 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from experiments import RESULTS
 from experiments.tables.layout import Section
 from experiments.tables.names import MODELS, shown
 from experiments.tables.sources import left_out, printed
 
-BENCH = Path(__file__).resolve().parents[2] / "results" / "bench"
+BENCH = RESULTS / "bench"
 DTYPES = {"float32": "fp32", "float16": "fp16", "bfloat16": "bf16"}
 Setting = tuple[str, str]  # model, precision
 

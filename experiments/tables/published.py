@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from experiments.grid import Point
+from experiments.sweeps.grid import Point
 from experiments.tables.accuracy import Kind
 from experiments.tables.names import METHODS, MODELS, TASKS, shown
 from experiments.tables.sources import printed

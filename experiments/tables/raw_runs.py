@@ -5,8 +5,8 @@ from collections.abc import Sequence
 
 from scipy import stats
 
-from experiments.grid import PROFILES, Grid, Point, holds, load, read
-from experiments.selection import Record, Shelf
+from experiments.sweeps.grid import PROFILES, Grid, Point, holds, load, read
+from experiments.sweeps.selection import Record, Shelf
 from experiments.tables.accuracy import by_model
 from experiments.tables.command import Inputs
 from experiments.tables.layout import Section

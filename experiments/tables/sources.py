@@ -7,12 +7,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from experiments.record import RecordError, load
-from experiments.selection import Record
+from experiments import RESULTS
+from experiments.records.record import RecordError, load
+from experiments.sweeps.selection import Record
 
-ROOT = Path(__file__).resolve().parents[2]
-RUNS = ROOT / "results" / "runs"
-PAPER = ROOT / "results" / "paper"
+RUNS = RESULTS / "runs"
+PAPER = RESULTS / "paper"
 
 # what tables read inside a record, beyond what a record must be to be one: path -> type
 _INSIDE = {

@@ -8,8 +8,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from experiments.grid import PROFILES, Point, load, read
-from experiments.selection import Record, Shelf
+from experiments import RESULTS
+from experiments.sweeps.grid import PROFILES, Point, load, read
+from experiments.sweeps.selection import Record, Shelf
 from experiments.tables.accuracy import by_model
 from experiments.tables.cells import Cell
 from experiments.tables.command import Inputs
@@ -18,7 +19,6 @@ from experiments.tables.names import METHODS, shown
 from experiments.tables.sources import PaperError, left_out, paper_table
 
 Row = dict[str, Any]
-RESULTS = Path(__file__).resolve().parents[2] / "results"
 STUDY, REFERENCE = RESULTS / "walk", RESULTS / "reference"
 # of a record's curve; one that was written earlier has not the second
 LOSSES = ("train_loss", "validation_loss")

@@ -12,13 +12,13 @@ import torch
 from hydra.core.global_hydra import GlobalHydra
 from torch import Tensor, nn
 
-from experiments import record as records
-from experiments.build import Parts
+from experiments.config.schema import Protocol
+from experiments.records import record as records
 from experiments.run import main
-from experiments.runner import Runner
-from experiments.schema import Protocol
-from experiments.signals import Signals
-from experiments.tracking import NoTracker
+from experiments.training.build import Parts
+from experiments.training.runner import Runner
+from experiments.training.signals import Signals
+from experiments.training.tracking import NoTracker
 
 
 @dataclass

@@ -16,10 +16,11 @@ from hydra.core.global_hydra import GlobalHydra
 from transformers import OPTConfig, OPTForCausalLM
 
 from bszo.models import weights_fingerprint
-from experiments import files
-from experiments.run import CONF, resolve
-from experiments.runner import Runner
-from experiments.session import Session
+from experiments import CONF
+from experiments.records import files
+from experiments.run import resolve
+from experiments.training.runner import Runner
+from experiments.training.session import Session
 from tests.killing import PATIENCE, profiled
 from tests.models.conftest import opt_tokenizer
 

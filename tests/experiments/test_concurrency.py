@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from experiments import record as records
-from experiments.locks import Busy, claimed
-from experiments.session import Session
+from experiments.records import record as records
+from experiments.records.locks import Busy, claimed
 from experiments.tables.command import Inputs
 from experiments.tables.sources import RUNS
+from experiments.training.session import Session
 from scripts import status
 from tests.experiments.conftest import Cli
 from tests.experiments.runs import Processes, configuration, make_model, run_here, wait_for
@@ -25,8 +25,8 @@ NUM_PROCESSES, NUM_CELLS = 16, 24
 WORKER = """
 import os, sys, time
 from pathlib import Path
-from experiments import record
-from experiments.locks import Busy, claimed
+from experiments.records import record
+from experiments.records.locks import Busy, claimed
 
 results, count = Path(sys.argv[1]), int(sys.argv[2])
 plain = {str: "x", int: 0, dict: {}, list: [], type(None): None}
@@ -53,7 +53,7 @@ assert "torch" not in sys.modules
 HOLDER = """
 import sys, time
 from pathlib import Path
-from experiments.locks import claimed
+from experiments.records.locks import claimed
 with claimed("s", Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(600)

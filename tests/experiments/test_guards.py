@@ -16,8 +16,8 @@ import bszo
 from bszo.errors import NonFiniteLoss
 from bszo.trajectory import TrajectoryWriter, describe, read, record, replay
 from experiments import check_drift
-from experiments import record as records
-from experiments.guards import MOST_SKIPPED, WINDOW, Diverged, Guards, quantum, unmoved
+from experiments.records import record as records
+from experiments.training.guards import MOST_SKIPPED, WINDOW, Diverged, Guards, quantum, unmoved
 from tests.experiments.conftest import Bench, Lines
 from tests.experiments.runs import configuration, make_model, run_here
 

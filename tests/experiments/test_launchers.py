@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 
-from experiments import gpus
-from experiments import record as records
-from experiments.outcome import EXIT_CODES
+from experiments.records import record as records
+from experiments.training import gpus
+from experiments.training.outcome import EXIT_CODES
 from tests.killing import PATIENCE
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -5,7 +5,7 @@ import sys
 import pytest
 import torch
 
-from experiments.meters import Meters
+from experiments.training.meters import Meters
 
 
 @pytest.mark.skipif(

@@ -19,10 +19,10 @@ from torch import Tensor, nn
 
 import bszo
 from bszo.errors import BszoError, ConfigError, ModelError, NonFiniteLoss, OptimError
-from experiments import record as records
-from experiments.evaluate import Score
-from experiments.parallel import VARIABLES, Group, join
-from experiments.schema import Parallel
+from experiments.config.schema import Parallel
+from experiments.records import record as records
+from experiments.training.evaluate import Score
+from experiments.training.parallel import VARIABLES, Group, join
 from tests.killing import FORK, PATIENCE
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -381,7 +381,8 @@ class Torchrun:
 
 DYING = """
 import os, signal
-from experiments import run, runner
+from experiments import run
+from experiments.training import runner
 step = runner.Runner._step
 def dying(self, *arguments):
     if os.environ["RANK"] in "{ranks}" and self.result.num_steps == 3:

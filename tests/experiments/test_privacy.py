@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from experiments import record as records
-from experiments.provenance import anonymous, folder_name, provenance, scrub
+from experiments.records import record as records
+from experiments.records.provenance import anonymous, folder_name, provenance, scrub
 from experiments.replay import main as replay
 from tests.experiments.conftest import Cli
 from tests.experiments.runs import make_model, wait_for
@@ -76,9 +76,9 @@ def test_a_run_tells_nothing(cli: Cli, home: Path, monkeypatch: pytest.MonkeyPat
     def fail(*_: object) -> None:
         raise RuntimeError(f"{USER}@{HOST} could not open {home}/x with {KEYS['HF_TOKEN']}")
 
-    monkeypatch.setattr("experiments.checkpoint.Checkpoints.remove", keep)
+    monkeypatch.setattr("experiments.training.checkpoints.weights.Checkpoints.remove", keep)
     if status == "crashed":
-        monkeypatch.setattr("experiments.runner.Runner._score_selected", fail)
+        monkeypatch.setattr("experiments.training.runner.Runner._score_selected", fail)
     arguments = [
         *SMALL,
         "checkpoint=trajectory",

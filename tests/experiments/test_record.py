@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from experiments import record as records
-from experiments.place import Place
-from experiments.schema import Paths
+from experiments.config.schema import Paths
+from experiments.records import record as records
+from experiments.training.folders import Place
 
 
 def test_signature_is_stable_across_versions():
@@ -121,8 +121,8 @@ def test_missing_file_and_folder(tmp_path: Path):
 
 def test_reading_records_loads_neither_torch_nor_hydra():
     code = (
-        "import sys, experiments.record; print([m for m in ('torch', 'hydra', 'pandas') if m in"
-        " sys.modules])"
+        "import sys, experiments.records.record;"
+        " print([m for m in ('torch', 'hydra', 'pandas') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

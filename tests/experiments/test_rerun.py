@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from experiments import record as records
-from experiments.comparison import comparison, differences
+from experiments.records import record as records
+from experiments.records.comparison import comparison, differences
 from experiments.rerun import main
-from experiments.runner import Runner
+from experiments.training.runner import Runner
 from tests.experiments.conftest import Cli
 from tests.experiments.runs import make_model
 

@@ -21,18 +21,19 @@ from tqdm import tqdm
 import bszo
 from bszo.errors import BszoError
 from bszo.models import weights_fingerprint
-from experiments import files
-from experiments import record as records
-from experiments.build import Parts
-from experiments.checkpoint import Checkpoints
-from experiments.light import LightCheckpoints
-from experiments.plain import CheckpointError, pack, unpack
-from experiments.run import CONF, resolve
-from experiments.runner import Runner
-from experiments.schema import Protocol
-from experiments.session import Session
-from experiments.signals import Signals
-from experiments.tracking import NoTracker, WandbTracker
+from experiments import CONF
+from experiments.config.schema import Protocol
+from experiments.records import files
+from experiments.records import record as records
+from experiments.run import resolve
+from experiments.training.build import Parts
+from experiments.training.checkpoints.serialize import CheckpointError, pack, unpack
+from experiments.training.checkpoints.trajectory import LightCheckpoints
+from experiments.training.checkpoints.weights import Checkpoints
+from experiments.training.runner import Runner
+from experiments.training.session import Session
+from experiments.training.signals import Signals
+from experiments.training.tracking import NoTracker, WandbTracker
 from tests.experiments.conftest import Cli, Lines, points
 from tests.experiments.runs import Processes, configuration, make_model, numbers, run_here, wait_for
 from tests.killing import PATIENCE, kill, profiled
@@ -584,7 +585,7 @@ def test_w_and_b_goes_on_with_the_same_run(
         made.append(arguments[-1])
         return Tracker(arguments[-1])
 
-    monkeypatch.setattr("experiments.session.make_tracker", make)
+    monkeypatch.setattr("experiments.training.session.make_tracker", make)
     stops = {1: 5, 2: 9}  # part -> step
     step = Runner._step
 

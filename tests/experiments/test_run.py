@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import torch
 
-from experiments import record as records
+from experiments.records import record as records
 from tests.experiments.conftest import Cli
 from tests.experiments.runs import wait_for
 from tests.killing import PATIENCE
@@ -258,7 +258,7 @@ def test_a_crash_has_a_record_and_a_traceback(
     def broken(*_: object) -> float:
         raise ZeroDivisionError(f"in {tmp_path}/secret.txt")
 
-    monkeypatch.setattr("experiments.runner.Runner._step", broken)
+    monkeypatch.setattr("experiments.training.runner.Runner._step", broken)
     with pytest.raises(ZeroDivisionError):
         cli(f"paths.results={tmp_path}", "protocol=smoke", "tracker=none")
     (record,) = runs()
@@ -275,7 +275,7 @@ def test_out_of_memory_is_a_status(
     def full(*_: object) -> float:
         raise (torch.OutOfMemoryError if "CUDA" in message else RuntimeError)(message)
 
-    monkeypatch.setattr("experiments.runner.Runner._step", full)
+    monkeypatch.setattr("experiments.training.runner.Runner._step", full)
     done = cli(f"paths.results={tmp_path}", "protocol=smoke", "tracker=none")
     assert done.code == 4
     (record,) = runs()

@@ -11,7 +11,7 @@ import torch
 
 import bszo
 from bszo.errors import DataError, NonFiniteLoss
-from experiments.evaluate import Score
+from experiments.training.evaluate import Score
 from tests.experiments.conftest import Bench, Lines
 
 MEZO = partial(bszo.MeZO, lr=0.1, eps=1e-3, seed=0)
@@ -81,7 +81,7 @@ def test_selection_takes_the_first_best_and_the_test_split_is_scored_for_it(
         weights.append(model.module.weight.detach().clone())
         return Score(next(scores), 1.0)
 
-    monkeypatch.setattr("experiments.runner.evaluate", scored)
+    monkeypatch.setattr("experiments.training.runner.evaluate", scored)
     runner.run()
     result = runner.result
     assert (result.best_step, result.validation_accuracy, result.test_accuracy) == (20, 0.6, 0.33)
@@ -107,7 +107,7 @@ def test_patience_counts_evaluations_without_a_better_one(
 ):
     # test, validation zero-shot, then evaluations
     scores = iter([0.1, 0.1, 0.5, 0.5, 0.4, 0.5, 0.9])
-    monkeypatch.setattr("experiments.runner.evaluate", lambda *_: Score(next(scores), 1.0))
+    monkeypatch.setattr("experiments.training.runner.evaluate", lambda *_: Score(next(scores), 1.0))
     runner = bench.runner(MEZO, num_steps=1000, patience=2)
     runner.run()
     assert runner.result.num_steps == 30

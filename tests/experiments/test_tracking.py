@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from experiments import tracking
-from experiments.schema import Paths, Tracker
+from experiments.config.schema import Paths, Tracker
+from experiments.training import tracking
 
 
 @pytest.fixture

@@ -15,10 +15,10 @@ from bszo.errors import ConfigError
 from bszo.models import ProbedModel, load_model, saved, tuning
 from bszo.tasks import Example
 from bszo.trajectory import read
-from experiments.build import make_optimizer
-from experiments.record import signature
+from experiments import CONF
+from experiments.records.record import signature
 from experiments.replay import main as replay
-from experiments.run import CONF
+from experiments.training.build import make_optimizer
 from tests.experiments.conftest import Cli
 from tests.experiments.runs import configuration
 

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from bszo.errors import ConfigError
-from experiments.targets import buildable
-from experiments.typed import check_arguments, check_targets, check_values, locate, typed
+from experiments.config.targets import buildable
+from experiments.config.typed import check_arguments, check_targets, check_values, locate, typed
 
 BSZO = {"_target_": "bszo.BSZO", "_partial_": True}
 SUPPLIED = ("params", "module", "directions")

@@ -35,7 +35,7 @@ VALUES = (
 
 def target(data: bytes) -> None:
     """The reader refuses in one line, or returns a record that is written and read again alike."""
-    from experiments import record
+    from experiments.records import record
 
     try:
         found = record.parse(data, "x.json")
@@ -76,8 +76,8 @@ def changed(data: bytes, rng: random.Random) -> bytes | None:
 
 def main() -> None:
     atheris: Any = importlib.import_module("atheris")
-    with atheris.instrument_imports(include=["experiments.record", "json"]):
-        import experiments.record  # noqa: F401
+    with atheris.instrument_imports(include=["experiments.records.record", "json"]):
+        import experiments.records.record  # noqa: F401
 
     def mutate(data: bytes, max_size: int, seed: int) -> bytes:
         """Of the values, else of the bytes, which alone hardly ever leave JSON that is whole."""

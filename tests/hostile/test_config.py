@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 from hydra.core.global_hydra import GlobalHydra
 
-from experiments import composing
-from experiments.run import CONF, main
+from experiments import CONF
+from experiments.config import compose as composing
+from experiments.run import main
 from tests.experiments.conftest import Cli, cli  # noqa: F401 (a fixture)
 
 Refused = Callable[..., str]

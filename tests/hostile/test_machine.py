@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 
-from experiments import files
-from experiments import record as records
+from experiments.records import files
+from experiments.records import record as records
 from tests.experiments.conftest import Cli, some_record  # noqa: F401 (a fixture)
 from tests.hostile.conftest import MINI, SMALL
 

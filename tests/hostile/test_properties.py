@@ -25,10 +25,12 @@ from bszo.tasks import Row, Splits, Task, make_splits, overlaps, read_jsonl
 from bszo.trajectory import Header, Step
 from bszo.trajectory.reader import parse as parse_trajectory
 from bszo.trajectory.writer import encode
-from experiments import build, schema
-from experiments import record as records
-from experiments.provenance import scrub_all
-from experiments.run import CONF, resolve
+from experiments import CONF
+from experiments.config import schema
+from experiments.records import record as records
+from experiments.records.provenance import scrub_all
+from experiments.run import resolve
+from experiments.training import build
 
 OPTIMIZERS = sorted(file.stem for file in (CONF / "optimizer").glob("*.yaml"))
 TASKS = ("sst2", "copa", "trec", "wsc")

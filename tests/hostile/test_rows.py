@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from experiments import record as records
+from experiments.records import record as records
 from tests.experiments.conftest import Cli
 from tests.hostile.conftest import SMALL
 

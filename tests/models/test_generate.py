@@ -90,9 +90,8 @@ def test_a_folder_s_own_generation_settings_are_not_its_greedy_answers(scheme: s
 
 def test_an_answer_stops_at_the_newline_or_at_its_longest():
     model = model_of("tiny-opt", max_new_tokens=3)
-    for question, text in zip(
-        q := model.encode(EXAMPLES), model.answer(q, max_tokens=999), strict=True
-    ):  # type: ignore[arg-type]
+    questions: list[Any] = model.encode(EXAMPLES)
+    for question, text in zip(questions, model.answer(questions, max_tokens=999), strict=True):
         assert "\n" not in text
         assert len(model.tokenizer(f" {text}", add_special_tokens=False).input_ids) <= 4, (
             question.id

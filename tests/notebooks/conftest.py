@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from experiments import record as records
-from experiments.grid import Grid, Point, load, rate_key
-from experiments.selection import literal
+from experiments.records import record as records
+from experiments.sweeps.grid import Grid, Point, load, rate_key
+from experiments.sweeps.selection import literal
 from scripts import report
 
 # artefact -> which of its points have records: the values that each of some keys may have

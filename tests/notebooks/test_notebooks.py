@@ -29,10 +29,10 @@ ALLOWED = {
     "typing",
 }
 OURS = (
-    "experiments.record",
+    "experiments.records.record",
     "experiments.tables",
-    "experiments.selection",
-    "experiments.grid",
+    "experiments.sweeps.selection",
+    "experiments.sweeps.grid",
     "scripts.style",
 )
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from experiments.grid import load
+from experiments.sweeps.grid import load
 from scripts import report
 
 NAMES = sorted(path.stem for path in report.NOTEBOOKS.glob("*.ipynb"))

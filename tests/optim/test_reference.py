@@ -265,7 +265,7 @@ def test_lozo(scale: str, redraw: str) -> None:
         eps=eps,
         rank=rank,
         interval=interval,
-        scale=scale,
+        scale=scale,  # type: ignore[arg-type]
         redraw_stream=redraw,  # type: ignore[arg-type]
         weight_decay=0.4,
         seed=seed,

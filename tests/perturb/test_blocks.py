@@ -217,9 +217,8 @@ def test_other_blocks_cost_nothing(engine: str, monkeypatch: pytest.MonkeyPatch)
         "copy": lambda: Copies(params, list(range(6))),
     }
     tested = Blocks(Gaussian(params), partition(params, "transformer", module))
-    oracle = LossOracle(
-        params, closure, tested, make[engine]() if engine in make else Walk(params, engine)
-    )  # type: ignore[arg-type]
+    used = make[engine]() if engine in make else Walk(params, engine)  # type: ignore[arg-type]
+    oracle = LossOracle(params, closure, tested, used)
     assert [block.indices for block in tested.blocks] == [(0, 1), (2, 3), (4, 5)]
     base = oracle.loss()
     before = [p.detach().clone() for p in params]

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from experiments import record as records
+from experiments.records import record as records
 from tests.experiments.conftest import some_record  # noqa: F401 - a fixture
 
 ROOT = Path(__file__).resolve().parents[2]

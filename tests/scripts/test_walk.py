@@ -12,8 +12,8 @@ import pytest
 import torch
 from torch import nn
 
-from experiments import record as records
-from experiments.grid import Point, load
+from experiments.records import record as records
+from experiments.sweeps.grid import Point, load
 from experiments.tables import walks
 from experiments.tables.command import Inputs
 from tests.experiments.conftest import some_record  # noqa: F401 - a fixture

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from experiments import record as records
-from experiments.grid import Grid, Point, parse
+from experiments.records import record as records
+from experiments.sweeps.grid import Grid, Point, parse
 
 SWEEP = {
     "name": "toy",

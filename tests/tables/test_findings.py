@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from experiments import record as records
-from experiments.grid import Point, load
+from experiments.records import record as records
+from experiments.sweeps.grid import Point, load
 from experiments.tables.command import Inputs
 from experiments.tables.evidence import Evidence, sides
 from experiments.tables.findings import FINDINGS, UnknownFinding, written

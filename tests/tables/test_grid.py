@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 import yaml
 
-from experiments.grid import CONF, PROFILES, Grid, GridError, load, names, parse, read
-from experiments.selection import Shelf, missing_runs
+from experiments import CONF
+from experiments.sweeps.grid import PROFILES, Grid, GridError, load, names, parse, read
+from experiments.sweeps.selection import Shelf, missing_runs
 from experiments.tables.configured import SAME, hyperparameters, splits
 from tests.tables.conftest import SWEEP, Make
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from experiments import record as records
-from experiments.grid import load
+from experiments.records import record as records
+from experiments.sweeps.grid import load
 from tests.tables.conftest import Make
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -6,8 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from experiments import record as records
-from experiments.grid import load
+from experiments.records import record as records
+from experiments.sweeps.grid import load
 from experiments.tables.artefacts import SWEEPS, Counter, Counts, counted, everything, profiles
 from experiments.tables.command import Inputs
 from tests.tables.test_sweeper import written

@@ -19,19 +19,20 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
 from bszo.errors import ConfigError
-from experiments import record as records
-from experiments.build import named_by_content
-from experiments.composing import literal
-from experiments.estimate import Clock, forwards_of
-from experiments.grid import CONF, Point, load, rates_of
-from experiments.outcome import RunFailed
+from experiments import CONF
+from experiments.config.compose import literal
 from experiments.plan import Line, plan, total, whole
 from experiments.plan import main as plan_command
-from experiments.progress import Progress, log, speak
+from experiments.records import record as records
 from experiments.run import resolve
-from experiments.selection import Shelf, missing_runs
+from experiments.sweeps.estimate import Clock, forwards_of
+from experiments.sweeps.grid import Point, load, rates_of
+from experiments.sweeps.progress import Progress, log, speak
+from experiments.sweeps.selection import Shelf, missing_runs
 from experiments.tables.artefacts import PICKED
 from experiments.tables.command import Inputs
+from experiments.training.build import named_by_content
+from experiments.training.outcome import RunFailed
 from hydra_plugins.grid_sweeper import GridSweeper
 from scripts.select_rates import collect
 from tests.tables.conftest import Make
@@ -120,7 +121,7 @@ def lines() -> Iterator[list[str]]:
 def test_a_sweep_says_how_far_it_is(
     tmp_path: Path, lines: list[str], monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr("experiments.progress.LOOK_EVERY", 0.01)
+    monkeypatch.setattr("experiments.sweeps.progress.LOOK_EVERY", 0.01)
 
     def run(job: Point) -> dict[str, Any]:
         made = written(job, tmp_path / "mini", 0.9)

@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 from scipy import stats
 
-from experiments import record as records
-from experiments.grid import Grid, Point, load, parse
-from experiments.selection import Choice
+from experiments.records import record as records
+from experiments.sweeps.grid import Grid, Point, load, parse
+from experiments.sweeps.selection import Choice
 from experiments.tables import published
 from experiments.tables.accuracy import Block, Kind, blocks, by_model, section
 from experiments.tables.budgets import BUDGETS

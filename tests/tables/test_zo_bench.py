@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from experiments.grid import Grid, GridError, Point, load, parse
-from experiments.selection import Shelf
+from experiments.sweeps.grid import Grid, GridError, Point, load, parse
+from experiments.sweeps.selection import Shelf
 from experiments.tables.layout import Section
 from experiments.tables.memory import by_scheme
 from experiments.tables.zo_bench import OF_BENCH, OF_RUNS, allocated, effort, label, of_setting

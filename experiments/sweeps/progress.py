@@ -11,13 +11,13 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from experiments.grid import Point
-from experiments.record import RecordError, load
-from experiments.selection import SETTLED, Record, fits
+from experiments.records.record import RecordError, load
+from experiments.sweeps.grid import Point
+from experiments.sweeps.selection import SETTLED, Record, fits
 
 LOOK_EVERY = 1.0  # seconds
 
-log = logging.getLogger("experiments.progress")
+log = logging.getLogger("experiments.sweeps.progress")
 
 
 def speak() -> None:

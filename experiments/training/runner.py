@@ -12,17 +12,17 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 
 from bszo.errors import ModelError
 from bszo.tasks import batches
-from experiments.build import Parts
-from experiments.checkpoint import Checkpoints
-from experiments.evaluate import Score, evaluate
-from experiments.guards import Diverged, Guards
-from experiments.meters import Meters
-from experiments.parallel import Group
-from experiments.result import Result, Selection
-from experiments.schedule import Schedule
-from experiments.schema import Protocol
-from experiments.signals import Signals
-from experiments.tracking import RunTracker
+from experiments.config.schema import Protocol
+from experiments.training.build import Parts
+from experiments.training.checkpoints.weights import Checkpoints
+from experiments.training.evaluate import Score, evaluate
+from experiments.training.guards import Diverged, Guards
+from experiments.training.meters import Meters
+from experiments.training.parallel import Group
+from experiments.training.result import Result, Selection
+from experiments.training.schedule import Schedule
+from experiments.training.signals import Signals
+from experiments.training.tracking import RunTracker
 
 log = logging.getLogger("experiments")
 

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from bszo.errors import ConfigError
-from experiments import record as records
-from experiments.locks import Busy, claimed
-from experiments.schema import Paths
+from experiments.config.schema import Paths
+from experiments.records import record as records
+from experiments.records.locks import Busy, claimed
 
 log = logging.getLogger("experiments")
 

@@ -30,8 +30,8 @@ from bszo.tasks import (
     make_splits,
     overlaps,
 )
-from experiments.provenance import content_id
-from experiments.schema import RunConfig
+from experiments.config.schema import RunConfig
+from experiments.records.provenance import content_id
 
 log = logging.getLogger("experiments")
 

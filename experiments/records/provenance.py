@@ -16,8 +16,8 @@ from typing import Any
 import torch
 
 from bszo import __version__
+from experiments import ROOT
 
-ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("torch", "transformers", "safetensors", "datasets", "hydra-core")
 
 _PART = r"[^\s'\",;:=()\[\]{}/\\]"

@@ -12,8 +12,8 @@ from typing import Any
 from pydantic import PydanticSchemaGenerationError, TypeAdapter, ValidationError
 
 from bszo.errors import ConfigError
-from experiments.hints import did_you_mean, who_has
-from experiments.targets import buildable
+from experiments.config.hints import did_you_mean, who_has
+from experiments.config.targets import buildable
 
 MOST_INT = 2**63 - 1
 _NO_TEXT = re.compile("[\0\ud800-\udfff]")

@@ -12,10 +12,10 @@ from torch import Tensor
 
 from bszo.errors import TrajectoryError
 from bszo.trajectory import Header, Trajectory, TrajectoryWriter, describe, read, record, replay
-from experiments.build import Parts
-from experiments.checkpoint import Checkpoints, unwritable
-from experiments.files import written_whole
-from experiments.plain import CheckpointError
+from experiments.records.files import written_whole
+from experiments.training.build import Parts
+from experiments.training.checkpoints.serialize import CheckpointError
+from experiments.training.checkpoints.weights import Checkpoints, unwritable
 
 log = logging.getLogger("experiments")
 

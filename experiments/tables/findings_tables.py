@@ -3,7 +3,7 @@
 import statistics
 from collections.abc import Mapping
 
-from experiments.grid import load
+from experiments.sweeps.grid import load
 from experiments.tables.accuracy import AVERAGE, Block
 from experiments.tables.evidence import NOT_RUN, PROFILE, Evidence, numbers
 from experiments.tables.layout import rectangle

@@ -3,7 +3,7 @@ needs.
 
 A point is one run's overrides, {"task": "rte", "optimizer": "bszo", "seed": "0", ...}; a profile's
 points are the product of the file's axes. The learning rate is not one of them: validation chooses
-it, see `experiments.selection`.
+it, see `experiments.sweeps.selection`.
 """
 
 import itertools
@@ -15,7 +15,8 @@ from typing import Any
 
 import yaml
 
-CONF = Path(__file__).resolve().parents[1] / "conf"
+from experiments import CONF
+
 PROFILES = ("paper", "mini", "local")
 Point = dict[str, str]
 

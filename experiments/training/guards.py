@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from bszo.errors import NonFiniteLoss
-from experiments.parallel import EXACT
+from experiments.training.parallel import EXACT
 
 QUANTA = 4  # a difference of fewer float32 spacings of the loss has hardly one digit
 WINDOW = 100  # steps of which more than half must be coarse

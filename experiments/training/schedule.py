@@ -4,8 +4,8 @@ nothing else."""
 import logging
 from typing import Any
 
-from experiments.result import Result
-from experiments.schema import Protocol
+from experiments.config.schema import Protocol
+from experiments.training.result import Result
 
 log = logging.getLogger("experiments")
 

@@ -12,7 +12,7 @@ from hydra.errors import HydraException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from experiments.hints import did_you_mean, who_has
+from experiments.config.hints import did_you_mean, who_has
 
 _NOT_A_KEY = re.compile(r"Could not override '([^']+)'")
 FOLDER = {"model": "path", "data": "root"}

@@ -16,8 +16,9 @@ from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
-from experiments.grid import CONF, Point
-from experiments.selection import Record, value_of
+from experiments import CONF
+from experiments.sweeps.grid import Point
+from experiments.sweeps.selection import Record, value_of
 from experiments.tables.measured import paper
 from experiments.tables.names import METHODS, MODELS, shown
 

@@ -18,9 +18,9 @@ import torch.distributed as dist
 from torch import Tensor
 
 from bszo.errors import ConfigError, ModelError, ParallelError
-from experiments.evaluate import Score
-from experiments.gpus import claim
-from experiments.schema import Parallel
+from experiments.config.schema import Parallel
+from experiments.training.evaluate import Score
+from experiments.training.gpus import claim
 
 EXACT = ("exact", "streaming", "copy")  # a loss then does not depend on the losses taken before it
 VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")

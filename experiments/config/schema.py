@@ -8,8 +8,8 @@ from typing import Any, Literal
 from pydantic import ConfigDict, with_config
 
 from bszo.errors import ConfigError
-from experiments.tunings import Attached, Full, InContext, Prefix, Tuning
-from experiments.typed import check_arguments, check_targets, check_values, typed
+from experiments.config.tunings import Attached, Full, InContext, Prefix, Tuning
+from experiments.config.typed import check_arguments, check_targets, check_values, typed
 
 _FORBID = ConfigDict(extra="forbid")
 MOST_THREADS = 1024
@@ -200,7 +200,7 @@ class RunConfig:
 
     @property
     def optimizer_node(self) -> dict[str, Any]:
-        """All by which the optimizer can be built again (`experiments.build.make_optimizer`)."""
+        """All by which `experiments.training.build.make_optimizer` builds the optimizer again."""
         return (
             self.optimizer
             if self.directions.dense

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from bszo.errors import ConfigError
-from experiments.schema import Paths, Tracker
+from experiments.config.schema import Paths, Tracker
 
 WANDB_HOST = "api.wandb.ai"
 

@@ -7,10 +7,10 @@ from pathlib import Path
 
 from bszo.errors import ConfigError
 from bszo.models import LanguageModel, saved
-from experiments.checkpoint import Checkpoints
-from experiments.light import LightCheckpoints
-from experiments.place import require_writable
-from experiments.schema import Checkpoint
+from experiments.config.schema import Checkpoint
+from experiments.training.checkpoints.trajectory import LightCheckpoints
+from experiments.training.checkpoints.weights import Checkpoints
+from experiments.training.folders import require_writable
 
 log = logging.getLogger("experiments")
 

@@ -11,21 +11,21 @@ import torch
 
 from bszo.errors import BszoError, NonFiniteLoss
 from bszo.models import weights_fingerprint
-from experiments import record as records
-from experiments.account import Stopwatch, account
-from experiments.build import Parts, build, by_content, resolve_device
-from experiments.checkpoint import Checkpoints
-from experiments.guards import Diverged
-from experiments.kept import Kept
-from experiments.light import LightCheckpoints
-from experiments.locks import Busy
-from experiments.parallel import join
-from experiments.place import Place
-from experiments.provenance import folder_name, provenance, scrub_all
-from experiments.runner import Runner
-from experiments.schema import parse
-from experiments.signals import Signals
-from experiments.tracking import NoTracker, RunTracker, make_tracker
+from experiments.config.schema import parse
+from experiments.records import record as records
+from experiments.records.locks import Busy
+from experiments.records.provenance import folder_name, provenance, scrub_all
+from experiments.training.artifacts import Kept
+from experiments.training.build import Parts, build, by_content, resolve_device
+from experiments.training.checkpoints.trajectory import LightCheckpoints
+from experiments.training.checkpoints.weights import Checkpoints
+from experiments.training.folders import Place
+from experiments.training.guards import Diverged
+from experiments.training.parallel import join
+from experiments.training.runner import Runner
+from experiments.training.signals import Signals
+from experiments.training.summary import Stopwatch, account
+from experiments.training.tracking import NoTracker, RunTracker, make_tracker
 
 log = logging.getLogger("experiments")
 

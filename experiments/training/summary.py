@@ -4,11 +4,11 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from experiments import record as records
-from experiments.build import Parts
-from experiments.provenance import anonymous
-from experiments.result import Result
-from experiments.runner import Runner
+from experiments.records import record as records
+from experiments.records.provenance import anonymous
+from experiments.training.build import Parts
+from experiments.training.result import Result
+from experiments.training.runner import Runner
 
 
 class Stopwatch:

@@ -13,7 +13,8 @@ from typing import Any
 
 import yaml
 
-from experiments.grid import CONF, Grid, Point, rate_key
+from experiments import CONF
+from experiments.sweeps.grid import Grid, Point, rate_key
 
 Record = dict[str, Any]
 SETTLED = ("ok", "diverged", "out_of_memory")  # running it again would end the same way

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from omegaconf import OmegaConf
 
-CONF = Path(__file__).resolve().parents[1] / "conf"
+from experiments import CONF
 
 
 def did_you_mean(word: str, choices: Iterable[str]) -> str:

@@ -20,10 +20,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from experiments.build import Parts
-from experiments.files import written_whole
-from experiments.plain import CheckpointError, pack, unpack
-from experiments.provenance import fingerprint_tensors
+from experiments.records.files import written_whole
+from experiments.records.provenance import fingerprint_tensors
+from experiments.training.build import Parts
+from experiments.training.checkpoints.serialize import CheckpointError, pack, unpack
 
 FORMAT_VERSION = 1
 KEPT = 2
