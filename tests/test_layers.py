@@ -10,7 +10,6 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 OURS = ("bszo", "experiments")
 PATHS = ("experiments.ROOT", "experiments.CONF", "experiments.RESULTS")  # said once, for all
-EXPERIMENTS = ("hydra", "omegaconf", "wandb", "torch", "pydantic", "tqdm")
 
 # layer (the longest prefix that fits a module decides) -> what of ours, what of others' it may
 # import
@@ -34,49 +33,47 @@ LAYERS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
         ("bszo.models", "bszo.tasks", "bszo.errors"),
         ("torch", "transformers", "peft", "safetensors", "tokenizers", "huggingface_hub"),
     ),
-    "experiments.records.files": ((), ()),
-    "experiments.records.locks": ((), ("filelock",)),
-    "experiments.training.gpus": ((), ("filelock", "torch")),
-    "experiments.records.record": (("experiments.records.files",), ()),
-    "experiments.sweeps.grid": ((), ("yaml",)),
-    "experiments.sweeps.selection": (("experiments.sweeps.grid",), ("yaml",)),
-    "experiments.tables": (
+    "experiments.config": (
+        ("experiments.config", "bszo.models", "bszo.tasks", "bszo.errors"),
+        ("hydra", "omegaconf", "pydantic", "torch", "yaml"),
+    ),
+    "experiments.records": (
+        ("experiments.records", "bszo.errors", "bszo.__version__"),
+        ("filelock", "yaml"),
+    ),
+    "experiments.records.provenance": (("experiments.records", "bszo.__version__"), ("torch",)),
+    "experiments.training": (
         (
-            "experiments.tables",
-            "experiments.records.record",
-            "experiments.sweeps.grid",
-            "experiments.sweeps.selection",
-            "experiments.records.files",
+            "experiments.training",
+            "experiments.config",
+            "experiments.records",
+            "bszo.models",
+            "bszo.tasks",
+            "bszo.trajectory",
+            "bszo.errors",
         ),
+        ("hydra", "torch", "safetensors", "filelock", "tqdm", "wandb"),
+    ),
+    "experiments.sweeps": (
+        ("experiments.sweeps", "experiments.records"),
+        ("yaml",),
+    ),
+    "experiments.sweeps.estimate": (
+        ("experiments.sweeps", "experiments.config", "experiments.tables"),
+        ("hydra", "omegaconf", "torch", "yaml"),
+    ),
+    "experiments.tables": (
+        ("experiments.tables", "experiments.sweeps", "experiments.records"),
         ("yaml", "scipy"),
     ),
-    "experiments.sweeps.estimate": (("experiments",), ("hydra", "omegaconf", "torch", "yaml")),
-    "experiments.plan": (("experiments", "bszo.errors"), ("rich",)),
-    "experiments.sweeps.progress": (
-        ("experiments.records.record", "experiments.sweeps.grid", "experiments.sweeps.selection"),
-        (),
+    # what can be typed; the optimizers come through Hydra's instantiate alone
+    "experiments": (
+        ("experiments", "bszo.models", "bszo.tasks", "bszo.trajectory", "bszo.errors"),
+        ("hydra", "omegaconf", "torch", "tqdm", "rich", "transformers"),
     ),
     "hydra_plugins": (
         ("experiments", "bszo.errors"),
         ("hydra", "omegaconf", "psutil", "hydra_plugins.hydra_joblib_launcher"),
-    ),
-    # the optimizers come through Hydra's instantiate alone: no bszo.optim, no bszo.perturb
-    "experiments": (
-        ("experiments", "bszo.models", "bszo.tasks", "bszo.errors", "bszo.__version__"),
-        EXPERIMENTS,
-    ),
-    "experiments.check_task": (("experiments", "bszo.errors"), (*EXPERIMENTS, "rich")),
-    "experiments.training.checkpoints.weights": (
-        ("experiments", "bszo.errors"),
-        ("torch", "safetensors"),
-    ),
-    "experiments.training.checkpoints.trajectory": (
-        ("experiments", "bszo.trajectory", "bszo.errors"),
-        ("torch",),
-    ),
-    "experiments.replay": (
-        ("experiments", "bszo.models", "bszo.trajectory", "bszo.errors"),
-        (*EXPERIMENTS, "safetensors", "transformers"),
     ),
     "scripts": (
         (
