@@ -85,6 +85,7 @@ LAYERS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
         ),
         ("matplotlib", "rich", "numpy"),
     ),
+    "scripts.maintain": (OURS, ("torch", "hydra")),
     # scripts that measure or make models use the library
     "scripts.bench": (OURS, ("torch", "transformers", "safetensors", "rich", "hydra")),
     "scripts.measure": (OURS, ("torch",)),
