@@ -35,7 +35,7 @@ from hydra import compose, initialize_config_dir
 from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile, record_function
 
-from bszo.perturb import noise
+from bszo.perturb.noise import eager
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
@@ -144,7 +144,7 @@ def measure(node: dict[str, Any], width: int) -> dict[str, Any]:
             made[0].step(loss)
 
     # else only the first optimizer of a size would be seen to fill it
-    noise._counters.cache_clear()
+    eager._counters.cache_clear()
     gc.collect()  # what an earlier measurement left must not be freed within this one
     loss()
     _, forward_bytes = allocations(forward)
