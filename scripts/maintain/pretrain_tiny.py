@@ -1,7 +1,7 @@
 """Pretrain one of the tiny models that ship with the package, from nothing, on the mini world's
 text.
 
-Usage: python scripts/pretrain_tiny.py --model tiny-roberta --out bszo/models/assets/tiny-roberta
+    python -m scripts.maintain.pretrain_tiny --model tiny-roberta --out DIR
 
 Writes configuration, weights (fp32 safetensors), a byte-level BPE tokenizer and a README with what
 was measured. Two things make so small a model learn in minutes: wide starting weights with sinusoid
@@ -309,7 +309,7 @@ def main() -> None:
     facts = {
         "kind": kind,
         "lines": lines,
-        "command": f"python {shlex.join(sys.argv)}",
+        "command": f"python -m scripts.maintain.pretrain_tiny {shlex.join(sys.argv[1:])}",
         "parameters": model.num_parameters(),
         "seconds": seconds,
         "characters": sum(map(len, texts)),
