@@ -87,6 +87,7 @@ LAYERS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "scripts.study.drift": (OURS, ("torch",)),
     "scripts.study.descent": (OURS, ("torch",)),
     "scripts.study.theory": (("scripts.study.descent", *OURS), ("torch",)),
+    "scripts.maintain.no_number_changes": (OURS, ("torch", "hydra")),
     "scripts.maintain.report": (
         ("experiments.records",),
         ("nbclient", "nbconvert", "nbformat", "jinja2", "pygments", "traitlets"),
