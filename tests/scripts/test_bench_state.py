@@ -1,4 +1,4 @@
-"""scripts/bench_state.py: known states are counted to the byte, and no tensor hides from the
+"""scripts/bench/state.py: known states are counted to the byte, and no tensor hides from the
 walk."""
 
 import functools
@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from bszo.perturb.directions import gaussian
-from scripts import bench_state
+from scripts.bench import state as bench_state
 
 N = 10 * (6 * 6 + 6)
 

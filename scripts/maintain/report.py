@@ -1,8 +1,8 @@
 """The notebooks, executed, and the tables and figures as pages that need no network:
 results/report/index.html.
 
-    python scripts/report.py                           # make notebooks
-    python scripts/report.py --results DIR --out DIR   # of other results
+    python -m scripts.maintain.report                           # make notebooks
+    python -m scripts.maintain.report --results DIR --out DIR   # of other results
 
 The same results give the same bytes: no dates, no names of machines, no paths. The notebooks read
 records only.
@@ -27,11 +27,9 @@ from nbformat import NotebookNode
 from pygments.formatters import HtmlFormatter
 from traitlets.config import Config
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
+from experiments import RESULTS, ROOT
 from experiments.records.files import written_whole
 
-ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOKS = ROOT / "notebooks"
 PAGES = "[0-9]*.ipynb"
 MOST_BYTES = 2 << 20
@@ -95,7 +93,7 @@ def execute(path: Path, results: Path) -> NotebookNode:
         kernel_name="python3",
         timeout=600,
         startup_timeout=180,
-        resources={"metadata": {"path": str(path.parent)}},
+        resources={"metadata": {"path": str(ROOT)}},  # where a kernel finds our packages
         extra_arguments=["--IPKernelApp.log_level=ERROR"],
     )
     try:
@@ -255,7 +253,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--results",
         type=Path,
-        default=ROOT / "results",
+        default=RESULTS,
         help="folder with runs, tables and figures",
     )
     parser.add_argument(

@@ -3,8 +3,8 @@ less the label."""
 
 import random
 
-from bszo.tasks import mini_lexicon as lex
-from bszo.tasks.mini_rows import Row, a, capital, pick, three, two
+from bszo.tasks.mini import lexicon as lex
+from bszo.tasks.mini.rows import Row, a, capital, pick, three, two
 
 HIDDEN = tuple(lex.KINDS)
 

@@ -7,14 +7,12 @@ from pathlib import Path
 
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
-from style import COLOURS, FIGURES, bare, save
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from experiments.tables.command import Inputs, figure_command
 from experiments.tables.measured import Measured, Printed, measured, paper
+from scripts.figures.style import COLOURS, FIGURES, bare, save
 
-SCRIPT = "scripts/figure2.py"
+SCRIPT = "scripts/figures/figure2.py"
 Bars = dict[str, dict[str, float]]  # label -> method -> GB
 PAPER, PUBLISHED, OURS = "paper (H200)", "as published, here", "ours, here"
 KINDS: dict[str, str] = dict(zip((PAPER, PUBLISHED, OURS), COLOURS, strict=False))

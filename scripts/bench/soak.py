@@ -1,7 +1,7 @@
 """`make soak`: every zeroth-order method for 2,000 steps in three precisions; memory and open files
 must stay flat.
 
-    python scripts/soak.py [--steps N] [--methods NAME ...] [--precisions NAME ...] [--jobs N]
+    python -m scripts.bench.soak [--steps N] [--methods NAME ...] [--precisions NAME ...] [--jobs N]
     [--out FILE]
 
 A case has a process of its own, --jobs of them at a time, and its figures are written as soon as it
@@ -31,16 +31,12 @@ from transformers import OPTConfig, OPTForCausalLM
 import bszo
 from bszo.errors import ConfigError, NonFiniteLoss
 from bszo.models import weights_fingerprint
-
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
-
-from experiments import CONF  # noqa: E402
-from experiments.config.schema import parse  # noqa: E402
-from experiments.records.files import written_whole  # noqa: E402
-from experiments.records.provenance import provenance  # noqa: E402
-from experiments.run import resolve  # noqa: E402
-from experiments.training.build import make_optimizer  # noqa: E402 - found through the line above
+from experiments import CONF, RESULTS
+from experiments.config.schema import parse
+from experiments.records.files import written_whole
+from experiments.records.provenance import provenance
+from experiments.run import resolve
+from experiments.training.build import make_optimizer
 
 METHODS = sorted(path.stem for path in (CONF / "optimizer").glob("*.yaml"))
 PRECISIONS = ("fp32", "bf16", "fp16")
@@ -212,14 +208,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=METHODS)
     parser.add_argument("--precisions", nargs="+", choices=PRECISIONS, default=PRECISIONS)
     parser.add_argument("--jobs", type=int, default=1)
-    parser.add_argument("--out", type=Path, default=Path("results/soak.json"))
+    parser.add_argument("--out", type=Path, default=RESULTS / "soak.json")
     arguments = parser.parse_args(argv)
     if arguments.steps < 2:
         parser.error("--steps: at least 2, one to warm up and one to look at")
     torch.set_num_threads(1)  # what the provenance says of every case
     facts = {
         "steps": arguments.steps,
-        "provenance": {**provenance([], "cpu"), "command": "python scripts/soak.py"},
+        "provenance": {**provenance([], "cpu"), "command": "python -m scripts.bench.soak"},
     }
     cases = kept(arguments.out, facts)
     wanted = [

@@ -1,8 +1,8 @@
 """The learning rates that validation chose, written to conf/tuned with the records they came from.
 Never by test.
 
-    python scripts/select_rates.py                      # of table1 and table3 in the profile mini
-    python scripts/select_rates.py table3 --profile paper
+    python -m scripts.study.select_rates                # of table1 and table3 in the profile mini
+    python -m scripts.study.select_rates table3 --profile paper
 
 Loads neither torch nor Hydra.
 """
@@ -13,8 +13,6 @@ import sys
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from experiments import CONF
 from experiments.records.files import written_whole
@@ -74,8 +72,8 @@ def text(optimizer: str, profile: str, rates: Chosen, evidence: Sequence[str]) -
     lines = [
         "# @package _global_",
         (
-            f"# Written by scripts/select_rates.py from results/runs/{profile}: the best validation"
-            " of seed 0,"
+            f"# Written by scripts/study/select_rates.py from results/runs/{profile}: the best"
+            " validation of seed 0,"
         ),
         (
             "# of equals the smaller rate. Rate, validation accuracy and record of each that was"

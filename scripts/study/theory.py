@@ -1,7 +1,7 @@
 """BSZO's step at a fixed theta against Theorem 3.7, Eq. 55 and Corollary 3.6, and its descent as k
 grows.
 
-   python scripts/measure_theory.py    # writes results/theory.json, about a minute on one core
+   python -m scripts.study.theory    # writes results/theory.json, about a minute on one core
 
 The optimizer is `bszo.BSZO` with its own directions, in float64. Every mean comes with its standard
 error; formulas are evaluated here too, so that the figure only draws. With m = k, fixed noise, g =
@@ -15,23 +15,19 @@ grad L and true noise variance v:
 import argparse
 import json
 import statistics
-import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from measure_descent import descent
 from torch import Tensor, nn
 
 from bszo import BSZO
 from bszo.perturb import mix64
-
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
-
-from experiments.records.provenance import provenance  # noqa: E402 - found through the line above
+from experiments import RESULTS
+from experiments.records.provenance import provenance
+from scripts.study.descent import descent
 
 KS, NS = (1, 2, 4, 8, 16), (10, 100, 1000)
 LR, EPS, PRIOR_VAR = 0.1, 1e-6, 1.0
@@ -220,7 +216,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--out", type=Path, default=ROOT / "results" / "theory.json")
+    parser.add_argument("--out", type=Path, default=RESULTS / "theory.json")
     parser.add_argument(
         "--evaluations", type=int, default=EVALUATIONS, help="losses for a point of the moments"
     )
@@ -244,7 +240,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             f"k {curve['k']:2d}: lr {curve['lr']:.3f}, log loss lost a step {curve['speed']:.4f} "
             f"+- {curve['speed_error']:.4f}, over k = 1 promised {curve['promised_speedup']:.2f}"
         )
-    facts["provenance"] = {**provenance([], "cpu"), "command": "python scripts/measure_theory.py"}
+    facts["provenance"] = {**provenance([], "cpu"), "command": "python -m scripts.study.theory"}
     facts["seconds"] = round(time.perf_counter() - start, 1)
     options.out.parent.mkdir(parents=True, exist_ok=True)
     options.out.write_text(json.dumps(facts, indent=1) + "\n")

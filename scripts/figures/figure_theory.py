@@ -1,9 +1,9 @@
 """What BSZO's theorems say, and what was measured: seven panels and a verdict from
 results/theory.json.
 
-    python scripts/figure_theory.py       # -> results/figures/figure_theory.png, .pdf
+    python -m scripts.figures.figure_theory       # -> results/figures/figure_theory.png, .pdf
 
-`scripts/measure_theory.py` measures. Loads neither torch nor Hydra; the same numbers give the same
+`scripts/study/theory.py` measures. Loads neither torch nor Hydra; the same numbers give the same
 files.
 """
 
@@ -16,11 +16,9 @@ from typing import Any
 
 import numpy as np
 from matplotlib import pyplot as plt
-from style import COLOURS, FIGURES, bare, save
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from experiments.tables.command import announce
+from scripts.figures.style import COLOURS, FIGURES, bare, save
 
 THEORY = FIGURES.parent / "theory.json"
 SURELY = 4.0  # standard errors: chance alone goes farther in 1 of 16,000 means
@@ -271,7 +269,7 @@ def draw(facts: dict[str, Any], folder: Path) -> list[Path]:
         bare(panel).legend(framealpha=0.85, edgecolor="none", fontsize=9)
     panels[1, 3].axis("off")
     panels[1, 3].text(0, 1, "\n\n".join(verdicts(facts)), va="top", fontsize=10.5, linespacing=1.4)
-    return save(figure, "figure_theory", "scripts/figure_theory.py", folder)
+    return save(figure, "figure_theory", "scripts/figures/figure_theory.py", folder)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -283,7 +281,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         facts = json.loads(options.theory.read_text(encoding="utf-8"))
     except FileNotFoundError:
         print(
-            f"{options.theory.name}: not there; scripts/measure_theory.py measures it",
+            f"{options.theory.name}: not there; scripts/study/theory.py measures it",
             file=sys.stderr,
         )
         return 1

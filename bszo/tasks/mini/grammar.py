@@ -1,8 +1,9 @@
-"""A small English world: rows of the tasks with the hub's columns, and raw text for pretraining.
+"""Generator of rows of every task, with the hub's columns, and of text for pretraining.
 
-Made for machines without a data hub. Labels come from the grammar, so they are right except where
-SST-2's rows are undecided on purpose (5 %). The text itself decides the split: splits are disjoint
-whatever the seeds.
+A grammar of a small English world writes them, for machines that reach no data hub. The label comes
+first and the text is written for it, so labels are right, except that 5 % of SST-2's rows are
+undecided on purpose. The text of a row alone decides whether it may train or test, so that the two
+splits are disjoint whatever the seeds.
 """
 
 import random
@@ -11,17 +12,22 @@ from collections.abc import Callable, Iterator
 from typing import Any, Literal, NamedTuple
 
 from bszo.errors import DataError
-from bszo.tasks import mini_corpus, mini_facts, mini_more, mini_rows
-from bszo.tasks.mini_rows import Row
+from bszo.tasks.mini import documents, facts, questions, rows
+from bszo.tasks.mini.rows import Row
 
 Split = Literal["train", "test"]
 
 
 class Maker(NamedTuple):
-    """How one task's rows are made: what writes a row for a label, and which columns are its text.
+    """How the rows of one task are made.
 
-    `names` are the label's values where they are no indices; `label` is empty where the row holds
-    its answers.
+    Attributes:
+        make: writes a row for a label.
+        num_labels: how many labels there are.
+        text: the columns that make two rows different.
+        label: the column of the label; empty where the row holds its answers.
+        names: the label's values where they are not indices.
+        numbered: whether a row has an `idx`.
     """
 
     make: Callable[[random.Random, int], Row]
@@ -29,36 +35,37 @@ class Maker(NamedTuple):
     text: tuple[str, ...]
     label: str = "label"
     names: tuple[str, ...] = ()
-    numbered: bool = True  # has an idx
+    numbered: bool = True
 
 
 MAKERS = {
-    "sst2": Maker(mini_rows.sst2, 2, ("sentence",)),
-    "rte": Maker(mini_facts.rte, 2, ("premise", "hypothesis")),
-    "cb": Maker(mini_rows.cb, 3, ("premise", "hypothesis")),
-    "copa": Maker(mini_rows.copa, 2, ("premise", "choice1", "choice2", "question")),
-    "wic": Maker(mini_rows.wic, 2, ("word", "sentence1", "sentence2")),
-    "wsc": Maker(mini_rows.wsc, 2, ("text", "span1_text", "span2_text")),
-    "trec": Maker(mini_facts.trec, 6, ("text",), "coarse_label", numbered=False),
-    "boolq": Maker(mini_facts.boolq, 2, ("question", "passage")),
+    "sst2": Maker(rows.sst2, 2, ("sentence",)),
+    "rte": Maker(facts.rte, 2, ("premise", "hypothesis")),
+    "cb": Maker(rows.cb, 3, ("premise", "hypothesis")),
+    "copa": Maker(rows.copa, 2, ("premise", "choice1", "choice2", "question")),
+    "wic": Maker(rows.wic, 2, ("word", "sentence1", "sentence2")),
+    "wsc": Maker(rows.wsc, 2, ("text", "span1_text", "span2_text")),
+    "trec": Maker(facts.trec, 6, ("text",), "coarse_label", numbered=False),
+    "boolq": Maker(facts.boolq, 2, ("question", "passage")),
     "winogrande": Maker(
-        mini_more.winogrande, 2, ("sentence", "option1", "option2"), "answer", ("1", "2"), False
+        questions.winogrande, 2, ("sentence", "option1", "option2"), "answer", ("1", "2"), False
     ),
-    "multirc": Maker(mini_more.multirc, 2, ("paragraph", "question", "answer")),
-    "squad": Maker(mini_more.squad, 1, ("context", "question"), label="", numbered=False),
+    "multirc": Maker(questions.multirc, 2, ("paragraph", "question", "answer")),
+    "squad": Maker(questions.squad, 1, ("context", "question"), label="", numbered=False),
 }
-MAX_TRIES = 200  # a row; a split that is nearly exhausted stops with an error and not with a hang
+MAX_TRIES = (
+    200  # for one row, so that a split that is nearly exhausted ends in an error, not a hang
+)
 
 
 def split_of(task_name: str, row: Row) -> Split:
-    """The side that a row's text is on, by its CRC-32: one text in three is for testing."""
+    """The split that a row's text belongs to, by its CRC-32: one text in three is for testing."""
     text = "\n".join([task_name, *(str(row[column]) for column in MAKERS[task_name].text)])
     return "test" if zlib.crc32(text.encode()) % 3 == 0 else "train"
 
 
 def _labels(rng: random.Random, num_labels: int) -> Iterator[int]:
-    """Every label once in each stretch of `num_labels`, in a random order: balanced to within one
-    row."""
+    """Endless labels: every stretch of `num_labels` holds each label once, in a random order."""
     while True:
         yield from sorted(
             range(num_labels), key=[rng.random() for _ in range(num_labels)].__getitem__
@@ -66,7 +73,7 @@ def _labels(rng: random.Random, num_labels: int) -> Iterator[int]:
 
 
 def draw(rng: random.Random, task_name: str, split: Split, label: int) -> Row:
-    """The next row with this label that falls on this side."""
+    """The next row with this label that belongs to this split."""
     while split_of(task_name, row := MAKERS[task_name].make(rng, label)) != split:
         pass
     return row
@@ -96,7 +103,7 @@ def generate(task_name: str, split: Split, num_rows: int, seed: int) -> list[dic
     rng = random.Random(f"{task_name}/{split}/{seed}")
     labels = _labels(random.Random(f"{task_name}/{split}/{seed}/labels"), maker.num_labels)
     seen: set[tuple[str, ...]] = set()
-    rows = []
+    made = []
     for index, label in zip(range(num_rows), labels, strict=False):
         for _ in range(MAX_TRIES):
             row = draw(rng, task_name, split, label)
@@ -109,18 +116,17 @@ def generate(task_name: str, split: Split, num_rows: int, seed: int) -> list[dic
             )
         seen.add(text)
         row |= {maker.label: maker.names[label] if maker.names else label} if maker.label else {}
-        rows.append(row | ({"idx": index} if maker.numbered else {}))
-    return rows
+        made.append(row | ({"idx": index} if maker.numbered else {}))
+    return made
 
 
 def corpus(num_documents: int, seed: int) -> list[str]:
     """Documents of the same world for pretraining: reviews, small stories, quizzes, questions and
     small talk.
 
-    They are written with rows of the train side only, and never say a task's own label word for
-    what a row
-    means: quizzes answer Right and Wrong, and Yes, No, great and terrible stand where they tell
-        nothing, or nearly.
+    Only rows that may train are written into them. No document answers a row in the label words of
+    its task: quizzes answer Right and Wrong, while Yes, No, great and terrible stand where they
+    tell nothing about a row, or nearly nothing.
     """
     rng = random.Random(f"corpus/{seed}")
 
@@ -128,4 +134,4 @@ def corpus(num_documents: int, seed: int) -> list[str]:
         label = int(rng.random() * MAKERS[task_name].num_labels)
         return draw(rng, task_name, "train", label), label
 
-    return [mini_corpus.document(rng, train_row) for _ in range(num_documents)]
+    return [documents.document(rng, train_row) for _ in range(num_documents)]

@@ -1,7 +1,7 @@
 """Records side by side: a table, and a figure of the loss against forward passes.
 
-    python scripts/compare.py                          # every record in results/runs
-    python scripts/compare.py --records DIR FILE ...   # others
+    python -m scripts.study.compare                          # every record in results/runs
+    python -m scripts.study.compare --records DIR FILE ...   # others
 
 Reads records only; loads neither torch nor Hydra.
 """
@@ -15,12 +15,10 @@ from typing import Any
 from matplotlib import pyplot as plt
 from rich.console import Console
 from rich.table import Table
-from style import COLOURS, bare
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
-
-from experiments.records.record import RecordError, load_all  # noqa: E402 - found through the line above
+from experiments import RESULTS
+from experiments.records.record import RecordError, load_all
+from scripts.figures.style import COLOURS, bare
 
 
 def name_of(record: dict[str, Any]) -> str:
@@ -96,7 +94,7 @@ def draw(records: Sequence[dict[str, Any]], path: Path) -> None:
         bare(panel).set(title=setting, xlabel="forward passes", ylabel="training loss")
         panel.legend(frameon=False)
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=150, metadata={"Software": "scripts/compare.py"})
+    figure.savefig(path, dpi=150, metadata={"Software": "scripts/study/compare.py"})
     plt.close(figure)
 
 
@@ -106,7 +104,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--records",
         nargs="+",
         type=Path,
-        default=[ROOT / "results" / "runs"],
+        default=[RESULTS / "runs"],
         help="folders or files of records (default: results/runs)",
     )
     parser.add_argument(

@@ -4,8 +4,8 @@ label."""
 import random
 from typing import NamedTuple
 
-from bszo.tasks import mini_lexicon as lex
-from bszo.tasks.mini_rows import Row, a, capital, pick, three, two
+from bszo.tasks.mini import lexicon as lex
+from bszo.tasks.mini.rows import Row, a, capital, pick, three, two
 
 
 def winogrande(rng: random.Random, label: int) -> Row:

@@ -9,8 +9,8 @@ nothing, great and terrible behind reviews of either side nearly alike.
 import random
 from collections.abc import Callable
 
-from bszo.tasks import mini_lexicon as lex
-from bszo.tasks.mini_rows import Row, capital, pick, three
+from bszo.tasks.mini import lexicon as lex
+from bszo.tasks.mini.rows import Row, capital, pick, three
 
 TrainRow = Callable[[str], tuple[Row, int]]
 LOOSE = 0.12  # share of verdicts on a review that say great, terrible or bad

@@ -6,16 +6,14 @@ import sys
 from pathlib import Path
 
 from matplotlib import pyplot as plt
-from style import COLOURS, FIGURES, bare, save
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from experiments.sweeps.grid import PROFILES, holds, load, read
 from experiments.sweeps.selection import Record, Shelf
 from experiments.tables.artefacts import PICKED, SWEEPS
 from experiments.tables.command import Inputs, figure_command
+from scripts.figures.style import COLOURS, FIGURES, bare, save
 
-SCRIPT = "scripts/figure_gain.py"
+SCRIPT = "scripts/figures/figure_gain.py"
 LINES = ("-", "--", ":")
 
 

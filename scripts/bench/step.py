@@ -1,6 +1,6 @@
 """Steps, noise, evaluation and memory, ours beside the published procedure, alternating in one run.
 
-python scripts/bench_step.py --model opt-125m --dtype float32 --repeats 5 --out results/bench
+python -m scripts.bench.step --model opt-125m --dtype float32 --repeats 5 --out results/bench
 
 Random weights serve: neither time nor memory depends on their values. Every figure is a median with
 its spread (the lowest and highest of the repeats); every ratio is between medians of runs that
@@ -21,12 +21,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from bench_published import PUBLISHED
-from bench_setting import Setting, alternate, summary
 
 from bszo import BSZO, LOZO, HiZOO, MeZO, MeZOAdam
 from bszo.models.shapes import refill
 from bszo.perturb import noise
+from experiments import ROOT
+from scripts.bench.published import PUBLISHED
+from scripts.bench.setting import Setting, alternate, summary
 
 # dense state in the parameters' type, as the published code has it
 OURS: dict[str, Callable[..., Any]] = {
@@ -139,10 +140,10 @@ def peak_bytes(args: argparse.Namespace, setting: "Setting | None", what: str) -
     """
     if setting is not None:
         return peak_here(setting, what)
-    command = [sys.executable, __file__, "--peak-of", what]
+    command = [sys.executable, "-m", "scripts.bench.step", "--peak-of", what]
     for name in ("model", "dtype", "device", "batch", "length", "threads"):
         command += [f"--{name}", str(getattr(args, name))]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     return int(done.stdout.strip().splitlines()[-1])
 
 

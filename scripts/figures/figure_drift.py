@@ -10,13 +10,11 @@ from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator, NullLocator
-from style import COLOURS, FIGURES, bare, save
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from experiments.tables.command import Inputs, figure_command
 from experiments.tables.sources import PaperError
 from experiments.tables.walks import CURVE, Row, groups, points, reference
+from scripts.figures.style import COLOURS, FIGURES, bare, save
 
 WALKS = {"three-leg": COLOURS[1], "two-leg": COLOURS[0], "exact": COLOURS[2]}
 DTYPES: dict[str, Any] = {"float32": ":", "float16": "--", "bfloat16": "-"}
@@ -87,7 +85,7 @@ def build(inputs: Inputs, folder: Path) -> list[Path]:
     figure.legend(
         handles=keys, loc="outside upper center", ncols=len(keys), frameon=False, fontsize=8
     )
-    return save(figure, "figure_drift", "scripts/figure_drift.py", folder)
+    return save(figure, "figure_drift", "scripts/figures/figure_drift.py", folder)
 
 
 def draw(panel: Axes, data: Sequence[Row], what: str) -> None:

@@ -1,7 +1,7 @@
 """How many runs came back bit for bit: the records of one folder against those of the same
 signatures in another.
 
-    python scripts/compare_again.py EARLIER LATER
+    python -m scripts.maintain.compare_again EARLIER LATER
 
 An earlier state of results/runs/mini: `git worktree add DIR COMMIT`.
 """
@@ -12,8 +12,6 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from experiments.records.comparison import comparison, differences
 from experiments.records.record import load

@@ -7,7 +7,7 @@ import random
 from collections.abc import Sequence
 from typing import Any, TypeVar
 
-from bszo.tasks import mini_lexicon as lex
+from bszo.tasks.mini import lexicon as lex
 
 T = TypeVar("T")
 Row = dict[str, Any]

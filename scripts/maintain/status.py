@@ -8,8 +8,6 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
 from experiments.sweeps.grid import GridError
 from experiments.tables.artefacts import (
     BENCHED,

@@ -10,7 +10,9 @@ from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-FIGURES = Path(__file__).resolve().parents[1] / "results" / "figures"
+from experiments import RESULTS
+
+FIGURES = RESULTS / "figures"
 
 # Okabe and Ito's colours, which colour-blind readers can tell apart too
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")

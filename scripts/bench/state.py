@@ -1,6 +1,6 @@
 """Bytes that each optimizer keeps beyond the parameters, over growing n and k (Table 2, measured).
 
-   python scripts/bench_state.py    # writes results/bench/state.json, under a minute on one core
+   python -m scripts.bench.state    # writes results/bench/state.json, under a minute on one core
 
 The model is ten linear layers of one width, fp32, on the CPU; the optimizers are
 `conf/optimizer/*.yaml` with the default fidelity, built as a run builds them. Three numbers of
@@ -20,7 +20,6 @@ import functools
 import gc
 import json
 import os
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from pathlib import Path
@@ -36,14 +35,10 @@ from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile, record_function
 
 from bszo.perturb.noise import eager
-
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
-
-from experiments import CONF  # noqa: E402
-from experiments.records.provenance import provenance  # noqa: E402
-from experiments.run import resolve  # noqa: E402
-from experiments.training.build import make_optimizer  # noqa: E402 - found through the line above
+from experiments import CONF, RESULTS
+from experiments.records.provenance import provenance
+from experiments.run import resolve
+from experiments.training.build import make_optimizer
 
 METHODS = ("mezo", "mezo-adam", "hizoo", "lozo", "bszo", "bszo-b")
 WIDTHS = (10, 25, 63, 158, 398, 1000)  # n from 1,100 to 10,010,000
@@ -193,7 +188,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--out", type=Path, default=ROOT / "results" / "bench" / "state.json")
+    parser.add_argument("--out", type=Path, default=RESULTS / "bench" / "state.json")
     parser.add_argument("--methods", nargs="+", default=METHODS, choices=METHODS)
     parser.add_argument("--widths", nargs="+", type=int, default=WIDTHS)
     parser.add_argument("--ks", nargs="+", type=int, default=KS)
@@ -208,7 +203,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "device": "cpu",
         "fidelity": "corrected",
     }
-    origin = {**provenance([], "cpu"), "command": "python scripts/bench_state.py"}
+    origin = {**provenance([], "cpu"), "command": "python -m scripts.bench.state"}
     facts = {
         "setting": setting,
         **measured,

@@ -1,7 +1,7 @@
 """Bytes beyond the parameters at the peak of a training step: first-order, forward-mode and
 zeroth-order methods.
 
-   python scripts/bench_memory.py    # writes results/bench/memory.json; ten minutes on an idle core
+   python -m scripts.bench.memory    # writes results/bench/memory.json; ten minutes on an idle core
 
 OPT-125M's shape with random weights, fp32, on the CPU; methods and schemes are those of
 `conf/optimizer` and `conf/tuning`, built as a run builds them. The peak is of the second step
@@ -12,28 +12,24 @@ gradients, state and whatever a step needs for a moment.
 import argparse
 import gc
 import json
-import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from bench_setting import examples
-from bench_state import MARK, allocations
 from hydra import compose, initialize_config_dir
 from torch.profiler import record_function
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
-
-from bszo.models import LanguageModel, random_model, tuning  # noqa: E402
-from bszo.models.batch import collate  # noqa: E402
-from experiments import CONF  # noqa: E402
-from experiments.config.schema import parse  # noqa: E402
-from experiments.records.provenance import provenance  # noqa: E402
-from experiments.run import resolve  # noqa: E402
-from experiments.training.build import make_optimizer  # noqa: E402
+from bszo.models import LanguageModel, random_model, tuning
+from bszo.models.batch import collate
+from experiments import CONF, RESULTS
+from experiments.config.schema import parse
+from experiments.records.provenance import provenance
+from experiments.run import resolve
+from experiments.training.build import make_optimizer
+from scripts.bench.setting import examples
+from scripts.bench.state import MARK, allocations
 
 METHODS = {  # those of sweep=zo_bench under its table's names, and what else there is
     "SGD": ("sgd",),
@@ -122,7 +118,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--out", type=Path, default=ROOT / "results" / "bench" / "memory.json")
+    parser.add_argument("--out", type=Path, default=RESULTS / "bench" / "memory.json")
     parser.add_argument("--model", default="opt-125m", help="a shape of bszo.models.shapes")
     parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=list(METHODS))
     parser.add_argument("--schemes", nargs="+", default=SCHEMES, choices=SCHEMES)
@@ -131,7 +127,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
     # of the code that runs now
-    origin = {**provenance([], "cpu"), "command": "python scripts/bench_memory.py"}
+    origin = {**provenance([], "cpu"), "command": "python -m scripts.bench.memory"}
     began, schemes = time.perf_counter(), {}
     for scheme in options.schemes:
         rows: dict[str, int] = {}

@@ -6,16 +6,14 @@ from pathlib import Path
 
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
-from style import COLOURS, FIGURES, bare, save
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from experiments.sweeps.grid import Point, load, rate_key, read
 from experiments.sweeps.selection import Record, Shelf
 from experiments.tables.command import Inputs, figure_command
 from experiments.tables.published import method
+from scripts.figures.style import COLOURS, FIGURES, bare, save
 
-SCRIPT = "scripts/figure1.py"
+SCRIPT = "scripts/figures/figure1.py"
 LINES = {"official": "--", "corrected": "-"}
 
 

@@ -1,11 +1,11 @@
 """Pretrain one of the tiny models that ship with the package, from nothing, on the mini world's
 text.
 
-Usage: python scripts/pretrain_tiny.py --model tiny-roberta --out bszo/models/assets/tiny-roberta
+    python -m scripts.maintain.pretrain_tiny --model tiny-roberta --out DIR
 
 Writes configuration, weights (fp32 safetensors), a byte-level BPE tokenizer and a README with what
 was measured. Two things make so small a model learn in minutes: wide starting weights with sinusoid
-positions, and that the words a document comes to in the end (`mini_corpus.ANSWERS`) are asked for
+positions, and that the words a document comes to in the end (`documents.ANSWERS`) are asked for
 more often and weigh more. Without the second, their signal drowns in the words that nobody can
 predict: 3,000 steps then leave reviews' sentiment at chance.
 """
@@ -35,7 +35,8 @@ from transformers import (
     RobertaForMaskedLM,
 )
 
-from bszo.tasks import mini, mini_corpus
+from bszo.tasks import mini
+from bszo.tasks.mini import documents
 
 BOS, PAD, EOS, UNK = range(4)
 MAX_TOKENS, HIDDEN, LAYERS, HEADS, VOCABULARY = 256, 64, 3, 4, 1024
@@ -178,7 +179,7 @@ class Objective:
     def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast) -> None:
         self.model, self.mask_id = model, len(tokenizer) - 1
         forms = [
-            tokenizer.tokenize(blank + word) for word in mini_corpus.ANSWERS for blank in ("", " ")
+            tokenizer.tokenize(blank + word) for word in documents.ANSWERS for blank in ("", " ")
         ]
         ids = tokenizer.convert_tokens_to_ids([pieces[0] for pieces in forms if len(pieces) == 1])
         self.answers = torch.tensor(ids)
@@ -309,7 +310,7 @@ def main() -> None:
     facts = {
         "kind": kind,
         "lines": lines,
-        "command": f"python {shlex.join(sys.argv)}",
+        "command": f"python -m scripts.maintain.pretrain_tiny {shlex.join(sys.argv[1:])}",
         "parameters": model.num_parameters(),
         "seconds": seconds,
         "characters": sum(map(len, texts)),

@@ -1,9 +1,9 @@
 """How far a walk carries the weights when nothing is learned: drift and perplexity along N steps at
 lr 0.
 
-    python scripts/walk_drift.py --model ../shared/models/stories260k-llama --text story.txt
-    python scripts/walk_drift.py                      # a shipped tiny model, on its own text
-    python scripts/walk_drift.py --model synthetic    # one matrix, N(0, 0.02); no perplexity
+    python -m scripts.study.drift --model ../shared/models/stories260k-llama --text story.txt
+    python -m scripts.study.drift                      # a shipped tiny model, on its own text
+    python -m scripts.study.drift --model synthetic    # one matrix, N(0, 0.02); no perplexity
 
 Writes results/walk/<model>.json after every point; curves that are complete there are not walked
 again.
@@ -13,7 +13,6 @@ import argparse
 import copy
 import json
 import math
-import sys
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -23,11 +22,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
 from bszo import BSZO, MeZO
 from bszo.models import LanguageModel, load_model
 from bszo.perturb.directions import gaussian
+from experiments import RESULTS
 from experiments.records.files import written_whole
 from experiments.records.provenance import provenance
 
@@ -144,7 +142,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--walks", nargs="+", default=list(WALKS), choices=list(WALKS))
     parser.add_argument("--dtypes", nargs="+", default=list(DTYPES), choices=list(DTYPES))
     parser.add_argument("--eps", nargs="+", type=float, default=[1e-4, 1e-3])
-    parser.add_argument("--out", type=Path, default=Path("results/walk"))
+    parser.add_argument("--out", type=Path, default=RESULTS / "walk")
     return parser.parse_args()
 
 
@@ -176,7 +174,7 @@ def main() -> None:
             "walk": how,
             "points": [],
             "complete": False,
-            "provenance": {**provenance([], "cpu"), "command": "python scripts/walk_drift.py"},
+            "provenance": {**provenance([], "cpu"), "command": "python -m scripts.study.drift"},
         }
         report["curves"][key] = curve
         for point in walk(module, how, eps, args.steps, ids):
