@@ -10,7 +10,6 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 OURS = ("bszo", "experiments")
 PATHS = ("experiments.ROOT", "experiments.CONF", "experiments.RESULTS")  # said once, for all
-EXPERIMENTS = ("hydra", "omegaconf", "wandb", "torch", "pydantic", "tqdm")
 
 # layer (the longest prefix that fits a module decides) -> what of ours, what of others' it may
 # import
@@ -19,7 +18,7 @@ LAYERS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "bszo.errors": ((), ()),
     "bszo.core": (("bszo.core", "bszo.errors"), ("torch",)),
     "bszo.perturb": (("bszo.perturb", "bszo.errors"), ("torch",)),
-    "bszo.perturb.kernels": (("bszo.perturb",), ("torch", "triton")),
+    "bszo.perturb.noise.kernels": (("bszo.perturb.noise",), ("torch", "triton")),
     "bszo.optim": (("bszo.optim", "bszo.core", "bszo.perturb", "bszo.errors"), ("torch",)),
     "bszo.trajectory": (
         ("bszo.trajectory", "bszo.core", "bszo.perturb", "bszo.errors"),
@@ -34,71 +33,66 @@ LAYERS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
         ("bszo.models", "bszo.tasks", "bszo.errors"),
         ("torch", "transformers", "peft", "safetensors", "tokenizers", "huggingface_hub"),
     ),
-    "experiments.records.files": ((), ()),
-    "experiments.records.locks": ((), ("filelock",)),
-    "experiments.training.gpus": ((), ("filelock", "torch")),
-    "experiments.records.record": (("experiments.records.files",), ()),
-    "experiments.sweeps.grid": ((), ("yaml",)),
-    "experiments.sweeps.selection": (("experiments.sweeps.grid",), ("yaml",)),
-    "experiments.tables": (
+    "experiments.config": (
+        ("experiments.config", "bszo.models", "bszo.tasks", "bszo.errors"),
+        ("hydra", "omegaconf", "pydantic", "torch", "yaml"),
+    ),
+    "experiments.records": (
+        ("experiments.records", "bszo.errors", "bszo.__version__"),
+        ("filelock", "yaml"),
+    ),
+    "experiments.records.provenance": (("experiments.records", "bszo.__version__"), ("torch",)),
+    "experiments.training": (
         (
-            "experiments.tables",
-            "experiments.records.record",
-            "experiments.sweeps.grid",
-            "experiments.sweeps.selection",
-            "experiments.records.files",
+            "experiments.training",
+            "experiments.config",
+            "experiments.records",
+            "bszo.models",
+            "bszo.tasks",
+            "bszo.trajectory",
+            "bszo.errors",
         ),
+        ("hydra", "torch", "safetensors", "filelock", "tqdm", "wandb"),
+    ),
+    "experiments.sweeps": (
+        ("experiments.sweeps", "experiments.records"),
+        ("yaml",),
+    ),
+    "experiments.sweeps.estimate": (
+        ("experiments.sweeps", "experiments.config", "experiments.tables"),
+        ("hydra", "omegaconf", "torch", "yaml"),
+    ),
+    "experiments.tables": (
+        ("experiments.tables", "experiments.sweeps", "experiments.records"),
         ("yaml", "scipy"),
     ),
-    "experiments.sweeps.estimate": (("experiments",), ("hydra", "omegaconf", "torch", "yaml")),
-    "experiments.plan": (("experiments", "bszo.errors"), ("rich",)),
-    "experiments.sweeps.progress": (
-        ("experiments.records.record", "experiments.sweeps.grid", "experiments.sweeps.selection"),
-        (),
+    # what can be typed; the optimizers come through Hydra's instantiate alone
+    "experiments": (
+        ("experiments", "bszo.models", "bszo.tasks", "bszo.trajectory", "bszo.errors"),
+        ("hydra", "omegaconf", "torch", "tqdm", "rich", "transformers"),
     ),
     "hydra_plugins": (
         ("experiments", "bszo.errors"),
         ("hydra", "omegaconf", "psutil", "hydra_plugins.hydra_joblib_launcher"),
     ),
-    # the optimizers come through Hydra's instantiate alone: no bszo.optim, no bszo.perturb
-    "experiments": (
-        ("experiments", "bszo.models", "bszo.tasks", "bszo.errors", "bszo.__version__"),
-        EXPERIMENTS,
-    ),
-    "experiments.check_task": (("experiments", "bszo.errors"), (*EXPERIMENTS, "rich")),
-    "experiments.training.checkpoints.weights": (
-        ("experiments", "bszo.errors"),
-        ("torch", "safetensors"),
-    ),
-    "experiments.training.checkpoints.trajectory": (
-        ("experiments", "bszo.trajectory", "bszo.errors"),
-        ("torch",),
-    ),
-    "experiments.replay": (
-        ("experiments", "bszo.models", "bszo.trajectory", "bszo.errors"),
-        (*EXPERIMENTS, "safetensors", "transformers"),
-    ),
+    # what draws, studies and maintains reads records; what measures uses the library
     "scripts": (
-        (
-            "experiments.records.record",
-            "experiments.records.files",
-            "experiments.sweeps.grid",
-            "experiments.sweeps.selection",
-            "experiments.tables",
-        ),
+        ("scripts", "experiments.records", "experiments.sweeps", "experiments.tables"),
         ("matplotlib", "rich", "numpy"),
     ),
-    # scripts that measure or make models use the library
-    "scripts.bench": (OURS, ("torch", "transformers", "safetensors", "rich", "hydra")),
-    "scripts.measure": (OURS, ("torch",)),
-    "scripts.walk": (OURS, ("torch",)),
-    "scripts.report": (
-        ("experiments.records.files",),
+    "scripts.bench": (
+        ("scripts.bench", *OURS),
+        ("torch", "transformers", "safetensors", "rich", "hydra", "psutil"),
+    ),
+    "scripts.study.drift": (OURS, ("torch",)),
+    "scripts.study.descent": (OURS, ("torch",)),
+    "scripts.study.theory": (("scripts.study.descent", *OURS), ("torch",)),
+    "scripts.maintain.no_number_changes": (OURS, ("torch", "hydra")),
+    "scripts.maintain.report": (
+        ("experiments.records",),
         ("nbclient", "nbconvert", "nbformat", "jinja2", "pygments", "traitlets"),
     ),
-    "scripts.compare_again": (("experiments.records.comparison", "experiments.records.record"), ()),
-    "scripts.soak": (OURS, ("torch", "transformers", "hydra", "psutil")),
-    "scripts.pretrain": (
+    "scripts.maintain.pretrain_tiny": (
         OURS,
         ("torch", "transformers", "safetensors", "tokenizers", "numpy", "tqdm"),
     ),
@@ -111,11 +105,8 @@ MODULES = sorted(
 
 
 def layer_of(module: str) -> str:
-    """`scripts.bench_step` belongs to `scripts.bench`, `bszo.core.noise` to `bszo.core`, `bszo` to
-    itself."""
-    fits = [
-        name for name in LAYERS if module == name or module.startswith((f"{name}.", f"{name}_"))
-    ]
+    """The longest name that the module lies in: `bszo.core` for `bszo.core.noise`."""
+    fits = [name for name in LAYERS if module == name or module.startswith(f"{name}.")]
     return max(fits, key=len)
 
 
@@ -137,12 +128,6 @@ def within(name: str, allowed: tuple[str, ...]) -> bool:
     return any(name == prefix or name.startswith(f"{prefix}.") for prefix in allowed)
 
 
-def sibling(top: str, module: str) -> bool:
-    """A script may import the one beside it that belongs to the same layer."""
-    beside = (ROOT / "scripts" / f"{top}.py").is_file() and module.startswith("scripts.")
-    return beside and layer_of(f"scripts.{top}") == layer_of(module)
-
-
 def wrong_imports(path: Path, module: str) -> list[str]:
     ours, others = LAYERS[layer_of(module)]
     wrong = []
@@ -151,7 +136,7 @@ def wrong_imports(path: Path, module: str) -> list[str]:
         if top in OURS or top == "scripts":
             fine = within(name, (*ours, *PATHS))
         else:
-            fine = top in sys.stdlib_module_names or within(name, others) or sibling(top, module)
+            fine = top in sys.stdlib_module_names or within(name, others)
         if not fine:
             wrong.append(name)
     return wrong
@@ -179,7 +164,8 @@ def test_core_knows_no_network():
         ("bszo.models.load", "from ..optim import base"),
         ("experiments.training.runner", "from bszo import BSZO"),
         ("experiments.records.record", "import torch"),
-        ("scripts.table1", "import experiments.run"),
+        ("scripts.figures.figure1", "import experiments.run"),
+        ("scripts.maintain.status", "import torch"),
     ],
 )
 def test_the_table_can_fail(tmp_path: Path, module: str, line: str):
