@@ -9,7 +9,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from experiments.records.files import written_whole
+from bszo.files import written_whole
 from experiments.tables import artefacts
 from experiments.tables.command import Inputs, titled
 from experiments.tables.findings import UnknownFinding, written

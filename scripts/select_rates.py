@@ -16,8 +16,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from bszo.files import written_whole
 from experiments import CONF
-from experiments.records.files import written_whole
 from experiments.sweeps.grid import GridError, load, rate_key, trained
 from experiments.sweeps.selection import Shelf
 from experiments.tables.command import Inputs

@@ -35,9 +35,9 @@ from bszo.models import weights_fingerprint
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
+from bszo.files import written_whole  # noqa: E402
 from experiments import CONF  # noqa: E402
 from experiments.config.schema import parse  # noqa: E402
-from experiments.records.files import written_whole  # noqa: E402
 from experiments.records.provenance import provenance  # noqa: E402
 from experiments.run import resolve  # noqa: E402
 from experiments.training.build import make_optimizer  # noqa: E402 - found through the line above

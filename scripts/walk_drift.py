@@ -26,9 +26,9 @@ from torch import Tensor, nn
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from bszo import BSZO, MeZO
+from bszo.files import written_whole
 from bszo.models import LanguageModel, load_model
 from bszo.perturb import noise
-from experiments.records.files import written_whole
 from experiments.records.provenance import provenance
 
 WALKS: dict[str, Callable[..., Any]] = {

@@ -16,12 +16,13 @@ PATHS = ("experiments.ROOT", "experiments.CONF", "experiments.RESULTS")  # said 
 LAYERS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "bszo": (("bszo.optim", "bszo.errors"), ()),
     "bszo.errors": ((), ()),
+    "bszo.files": ((), ()),
     "bszo.core": (("bszo.core", "bszo.errors"), ("torch",)),
     "bszo.perturb": (("bszo.perturb", "bszo.errors"), ("torch",)),
     "bszo.perturb.kernels": (("bszo.perturb",), ("torch", "triton")),
     "bszo.optim": (("bszo.optim", "bszo.core", "bszo.perturb", "bszo.errors"), ("torch",)),
     "bszo.trajectory": (
-        ("bszo.trajectory", "bszo.core", "bszo.perturb", "bszo.errors"),
+        ("bszo.trajectory", "bszo.core", "bszo.perturb", "bszo.errors", "bszo.files"),
         ("torch",),
     ),
     "bszo.integrations": (
@@ -30,7 +31,7 @@ LAYERS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     ),
     "bszo.tasks": (("bszo.tasks", "bszo.errors"), ("torch", "datasets")),
     "bszo.models": (
-        ("bszo.models", "bszo.tasks", "bszo.errors"),
+        ("bszo.models", "bszo.tasks", "bszo.errors", "bszo.files"),
         ("torch", "transformers", "peft", "safetensors", "tokenizers", "huggingface_hub"),
     ),
     "experiments.config": (
@@ -38,7 +39,7 @@ LAYERS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
         ("hydra", "omegaconf", "pydantic", "torch", "yaml"),
     ),
     "experiments.records": (
-        ("experiments.records", "bszo.errors", "bszo.__version__"),
+        ("experiments.records", "bszo.errors", "bszo.files", "bszo.__version__"),
         ("filelock", "yaml"),
     ),
     "experiments.records.provenance": (("experiments.records", "bszo.__version__"), ("torch",)),
@@ -51,6 +52,7 @@ LAYERS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
             "bszo.tasks",
             "bszo.trajectory",
             "bszo.errors",
+            "bszo.files",
         ),
         ("hydra", "torch", "safetensors", "filelock", "tqdm", "wandb"),
     ),
@@ -63,7 +65,7 @@ LAYERS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
         ("hydra", "omegaconf", "torch", "yaml"),
     ),
     "experiments.tables": (
-        ("experiments.tables", "experiments.sweeps", "experiments.records"),
+        ("experiments.tables", "experiments.sweeps", "experiments.records", "bszo.files"),
         ("yaml", "scipy"),
     ),
     # what can be typed; the optimizers come through Hydra's instantiate alone
@@ -78,7 +80,7 @@ LAYERS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "scripts": (
         (
             "experiments.records.record",
-            "experiments.records.files",
+            "bszo.files",
             "experiments.sweeps.grid",
             "experiments.sweeps.selection",
             "experiments.tables",
@@ -90,7 +92,7 @@ LAYERS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "scripts.measure": (OURS, ("torch",)),
     "scripts.walk": (OURS, ("torch",)),
     "scripts.report": (
-        ("experiments.records.files",),
+        ("bszo.files",),
         ("nbclient", "nbconvert", "nbformat", "jinja2", "pygments", "traitlets"),
     ),
     "scripts.compare_again": (("experiments.records.comparison", "experiments.records.record"), ()),
