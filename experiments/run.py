@@ -75,14 +75,14 @@ def job(config: DictConfig) -> None:
     settings = HydraConfig.get()
     made = settings.runtime.choices.items()
     choices = {key: str(value) for key, value in made if not key.startswith(("hydra", "sweep"))}
-    own = False  # under torchrun: did this happen in this process alone, perhaps?
+    local_failure = False  # under torchrun: did this happen in this process alone, perhaps?
     try:
         sweep = OmegaConf.select(config, "sweep.name")
         if sweep and settings.mode == RunMode.RUN:  # it would be one run of the defaults
             raise ConfigError(f"sweep={sweep}: its runs need --multirun")
         record = execute(resolve(config), choices, list(settings.overrides.task))
         line, code = f"{record['status']}: {record['reason']}", EXIT_CODES[record["status"]]
-        own = record["status"] == "out_of_memory"
+        local_failure = record["status"] == "out_of_memory"
     except Busy as busy:  # a sweep goes on to what nobody runs
         line, code = str(busy), EXIT_CODES["busy"]
         if settings.mode == RunMode.MULTIRUN:
@@ -92,13 +92,13 @@ def job(config: DictConfig) -> None:
         if full_errors():
             raise
         line, code = str(error), 1
-        own = not isinstance(error, (ConfigError, ParallelError))
+        local_failure = not isinstance(error, (ConfigError, ParallelError))
     if code == 0:
         return
-    if own or speaker():
+    if local_failure or speaker():
         say(line)
     if settings.mode == RunMode.MULTIRUN and code != EXIT_CODES["interrupted"]:
-        raise RunFailed(line, code, heard="submitit" not in settings.launcher._target_)
+        raise RunFailed(line, code, already_printed="submitit" not in settings.launcher._target_)
     sys.exit(code)
 
 
@@ -142,7 +142,7 @@ def main() -> None:
         with hydra_errors(), checked_composition(sys.argv[1:]):
             hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(job)()
     except RunFailed as failed:
-        if not failed.heard:
+        if not failed.already_printed:
             say(failed.line)
         sys.exit(failed.code)
     except (BszoError, HydraException, OmegaConfBaseException) as error:

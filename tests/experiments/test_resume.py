@@ -28,7 +28,7 @@ from experiments.records import record as records
 from experiments.run import resolve
 from experiments.training.build import Parts
 from experiments.training.checkpoints.serialize import CheckpointError, pack, unpack
-from experiments.training.checkpoints.trajectory import LightCheckpoints
+from experiments.training.checkpoints.trajectory import TrajectoryCheckpoints
 from experiments.training.checkpoints.weights import Checkpoints
 from experiments.training.runner import Runner
 from experiments.training.session import Session
@@ -98,7 +98,7 @@ def make_runner(
     checkpoints = (
         Checkpoints(folder, "s", parts)
         if kind == "full"
-        else LightCheckpoints(folder, "s", parts, node, writes=True)
+        else TrajectoryCheckpoints(folder, "s", parts, node, writes=True)
     )
     found = checkpoints.load()
     plain = {

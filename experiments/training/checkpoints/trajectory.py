@@ -20,7 +20,7 @@ from experiments.training.checkpoints.weights import Checkpoints, unwritable
 log = logging.getLogger("experiments")
 
 
-class LightCheckpoints(Checkpoints):
+class TrajectoryCheckpoints(Checkpoints):
     """Checkpoints of a few kilobytes, whatever the model's size; going on costs the moves of all
     steps so far.
 
