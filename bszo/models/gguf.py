@@ -1,8 +1,8 @@
 """GGUF files (llama.cpp's format, mostly quantised) as fp32 folders that `load_model` reads.
 
-Every block of a quantised tensor becomes the numbers that it stands for, exactly: q * scale + offset
-in fp32. What the quantisation lost before is lost; a record of such a model says so (`origin_of`).
-The file's architecture must be one that transformers can dequantise, such as Llama's.
+Every block of a quantised tensor becomes the numbers that it stands for: q * scale + offset in fp32.
+What the quantisation lost before is lost; a record of such a model says so (`origin_of`). The file's
+architecture must be one that transformers can dequantise, such as Llama's.
 """
 
 import hashlib
@@ -28,16 +28,16 @@ PLAIN = ("F32", "F16", "BF16", "F64")  # types of tensors that are not quantised
 def convert_gguf(file: Path, name: str | None = None) -> Path:
     """The cache's folder with the file's model in fp32 safetensors and its tokenizer.
 
-    The folder is named by the file's SHA-256. Where it is there and sound, nothing is done; where it
-    is damaged, it is made again. It appears whole or not at all.
+    The folder is named by the file's SHA-256. Where it is there and sound, nothing is done; where
+    it is damaged, it is made again. It appears whole or not at all.
 
     Args:
         file: a GGUF file.
         name: of the model, by default the file's without its ending.
 
     Raises:
-        ModelError: the package `gguf` is missing, the file cannot be read, transformers does not know
-            its architecture, or the cache cannot be written.
+        ModelError: the package `gguf` is missing, the file cannot be read, transformers does not
+            know its architecture, or the cache cannot be written.
     """
     if not file.is_file():
         raise ModelError(f"{file}: there is no such file")
@@ -142,7 +142,12 @@ def described(types: Mapping[str, int]) -> str:
 def _plain_config(config: dict[str, Any]) -> dict[str, Any]:
     """Without what changes with the version of transformers, or would call the weights
     quantised."""
-    dropped = ("transformers_version", "quantization_config", "_name_or_path", "_model_name_or_path")
+    dropped = (
+        "transformers_version",
+        "quantization_config",
+        "_name_or_path",
+        "_model_name_or_path",
+    )
     return {key: value for key, value in config.items() if key not in dropped}
 
 

@@ -1,5 +1,5 @@
-"""Path of a model: what it means (a folder, a model of this package or of the cache, a hub name), and
-whether the folder is complete."""
+"""Path of a model: what it means (a folder, a model of this package or of the cache, a hub name),
+and whether the folder is complete."""
 
 import importlib.resources
 import json
@@ -37,8 +37,8 @@ def named_folder(path: str) -> Path:
     """The folder that a path would name if it is there: `asset:NAME` and `cache:NAME@HEX` as well.
 
     Raises:
-        ModelError: no model of this package has that name, the cache does not hold the model, or the
-            home of `~` is unknown.
+        ModelError: no model of this package has that name, the cache does not hold the model, or
+            the home of `~` is unknown.
     """
     if path.startswith(ASSET):
         return _asset(path.removeprefix(ASSET))
