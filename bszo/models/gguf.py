@@ -1,8 +1,8 @@
 """GGUF files (llama.cpp's format, mostly quantised) as fp32 folders that `load_model` reads.
 
-Every block of a quantised tensor becomes the numbers that it stands for: q * scale + offset in fp32.
-What the quantisation lost before is lost; a record of such a model says so (`origin_of`). The file's
-architecture must be one that transformers can dequantise, such as Llama's.
+Every block of a quantised tensor becomes the numbers that it stands for, q * scale + offset in
+fp32. What the quantisation lost before is lost; a record of such a model says so (`origin_of`). The
+file's architecture must be one that transformers can dequantise, such as Llama's.
 """
 
 import hashlib
