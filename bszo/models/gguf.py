@@ -9,7 +9,6 @@ import hashlib
 import importlib.util
 import json
 import shutil
-import tempfile
 from collections import Counter
 from collections.abc import Mapping
 from contextlib import redirect_stderr
@@ -18,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from bszo.errors import ModelError
+from bszo.files import folder_written_whole
 from bszo.models.cache import cache_entry
 from bszo.models.load import one_line, quiet, reading
 
@@ -51,17 +51,10 @@ def convert_gguf(file: Path, name: str | None = None) -> Path:
             f"{file.name}: the package gguf is needed to read it: pip install 'bszo[gguf]'"
         )
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=".", suffix=".tmp", dir=folder.parent))
-        try:
+        if folder.exists():
+            shutil.rmtree(folder)
+        with folder_written_whole(folder) as temporary:
             _write(file, digest, temporary)
-            temporary.chmod(0o755)  # mkdtemp makes it accessible to its owner alone
-            if folder.exists() and not is_sound(folder):
-                shutil.rmtree(folder)
-            if not folder.exists():  # else another process was faster
-                temporary.rename(folder)
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
     except OSError as error:
         raise ModelError(f"{folder}: cannot be written ({one_line(error)})") from error
     return folder
