@@ -44,7 +44,7 @@ def render_all(artefacts: Sequence[Artefact], runs: Path | None, out: Path | Non
 
 def note_for_make(artefact: Artefact, files: Sequence[Path]) -> None:
     """Leave outputs/made/NAME, and NAME.d: it is out of date when any of these files is newer."""
-    from experiments.records.files import written_whole
+    from bszo.files import written_whole
     from experiments.tables.rendering import OUTPUTS, short
 
     target = OUTPUTS / "made" / artefact.name

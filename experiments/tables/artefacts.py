@@ -273,7 +273,7 @@ def _rules(artefact: Artefact) -> list[str]:
         return lines
     lines += [f"plan-{name}:", f'\t@echo "{name}: {artefact.plan}"']
     if not artefact.commands:
-        return [*lines, f"run-{name}: {name}"]
+        return [*lines, f"run-{name}: {name}", "\t@:"]  # a recipe, or make takes the pattern's
     lines.append(f"run-{name}: $(READY)")
     for profile, commands in artefact.commands.items():
         lines += [f"ifeq ($(PROFILE),{profile})"] if profile else []

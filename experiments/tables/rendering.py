@@ -11,8 +11,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from bszo.files import written_whole
 from experiments import RESULTS, ROOT
-from experiments.records.files import written_whole
 from experiments.sweeps.grid import read
 from experiments.tables import scored
 from experiments.tables.artefacts import Artefact

@@ -6,8 +6,8 @@ deviations.
 
 import sys
 
+from bszo.files import written_whole
 from experiments import RESULTS
-from experiments.records.files import written_whole
 from experiments.tables.artefacts import ARTEFACTS, Artefact
 from experiments.tables.findings import UnknownFinding, written
 from experiments.tables.inputs import Inputs
