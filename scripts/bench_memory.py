@@ -21,7 +21,6 @@ from typing import Any
 import torch
 from bench_setting import examples
 from bench_state import MARK, allocations
-from hydra import compose, initialize_config_dir
 from torch.profiler import record_function
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -29,10 +28,9 @@ sys.path.insert(0, str(ROOT))
 
 from bszo.models import LanguageModel, random_model, tuning  # noqa: E402
 from bszo.models.batch import collate  # noqa: E402
-from experiments import CONF  # noqa: E402
+from experiments.config.compose import compose  # noqa: E402
 from experiments.config.schema import parse  # noqa: E402
 from experiments.records.provenance import provenance  # noqa: E402
-from experiments.run import resolve  # noqa: E402
 from experiments.training.build import make_optimizer  # noqa: E402
 
 METHODS = {  # those of sweep=zo_bench under its table's names, and what else there is
@@ -84,10 +82,7 @@ class Vocabulary:
 
 def optimizer_of(method: str, *overrides: str) -> dict[str, Any]:
     """What a run builds its optimizer from, directions included."""
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        return parse(
-            resolve(compose("config", overrides=[f"optimizer={method}", *overrides]))
-        ).optimizer_node
+    return parse(compose([f"optimizer={method}", *overrides])).optimizer_node
 
 
 def model_of(name: str, scheme: str) -> LanguageModel:

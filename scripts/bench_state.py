@@ -31,7 +31,6 @@ from typing import Any
 os.environ.setdefault("KINETO_LOG_LEVEL", "6")
 
 import torch
-from hydra import compose, initialize_config_dir
 from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile, record_function
 
@@ -40,9 +39,8 @@ from bszo.perturb import noise
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from experiments import CONF  # noqa: E402
+from experiments.config.compose import compose  # noqa: E402
 from experiments.records.provenance import provenance  # noqa: E402
-from experiments.run import resolve  # noqa: E402
 from experiments.training.build import make_optimizer  # noqa: E402 - found through the line above
 
 METHODS = ("mezo", "mezo-adam", "hizoo", "lozo", "bszo", "bszo-b")
@@ -161,10 +159,7 @@ def measure(node: dict[str, Any], width: int) -> dict[str, Any]:
 
 def node_of(method: str, *overrides: str) -> dict[str, Any]:
     """`conf/optimizer/<method>.yaml` as a run has it."""
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        return resolve(compose("config", overrides=[f"optimizer={method}", *overrides]))[
-            "optimizer"
-        ]
+    return compose([f"optimizer={method}", *overrides])["optimizer"]
 
 
 def report(

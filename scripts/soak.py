@@ -24,7 +24,6 @@ from typing import Any
 
 import psutil
 import torch
-from hydra import compose, initialize_config_dir
 from torch import Tensor, nn
 from transformers import OPTConfig, OPTForCausalLM
 
@@ -36,10 +35,10 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from experiments import CONF  # noqa: E402
+from experiments.config.compose import compose  # noqa: E402
 from experiments.config.schema import parse  # noqa: E402
 from experiments.records.files import written_whole  # noqa: E402
 from experiments.records.provenance import provenance  # noqa: E402
-from experiments.run import resolve  # noqa: E402
 from experiments.training.build import make_optimizer  # noqa: E402 - found through the line above
 
 METHODS = sorted(path.stem for path in (CONF / "optimizer").glob("*.yaml"))
@@ -125,9 +124,7 @@ def still(node: Any) -> Any:
 def soak(method: str, precision: str, steps: int) -> dict[str, Any] | None:
     """The figures of one case; None for a method that follows true gradients alone."""
     torch.set_num_threads(1)
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        overrides = [f"optimizer={method}", f"precision={precision}", "device=cpu"]
-        run = parse(resolve(compose("config", overrides=overrides)))
+    run = parse(compose([f"optimizer={method}", f"precision={precision}", "device=cpu"]))
     module, loss = tiny(getattr(torch, run.precision.dtype))
     model: Any = SimpleNamespace(module=module)
     try:
