@@ -25,17 +25,17 @@ DEMO := $(RUN) -m experiments.run protocol=demo paths.results=outputs/demo track
 demo: $(READY)  ## fine-tune a tiny model with MeZO and with BSZO at the same number of forward passes (about a minute)
 	$(DEMO) optimizer=mezo
 	$(DEMO) optimizer=bszo
-	$(RUN) scripts/compare.py --records outputs/demo/runs
+	$(RUN) -m scripts.study.compare --records outputs/demo/runs
 
 bench: $(READY)  ## step time, noise, evaluation and memory against the published procedure (about 10 minutes; quiet machine)
-	$(RUN) scripts/bench_step.py --out results/bench $(ARGS)
+	$(RUN) -m scripts.bench.step --out results/bench $(ARGS)
 
 # --- tables and figures: rendered from results/runs and results/paper; no torch, no Hydra ---------------------------
 PROFILE ?= mini
 JOBS ?= $(shell getconf _NPROCESSORS_ONLN)
 RENDER := $(VENV)/.render
 TABLES := $(patsubst scripts/%.py,%,$(wildcard scripts/table*.py)) zo_bench
-FIGURES := $(patsubst scripts/%.py,%,$(wildcard scripts/figure*.py))
+FIGURES := $(patsubst scripts/figures/%.py,%,$(wildcard scripts/figures/figure*.py))
 RENDERERS := $(wildcard experiments/tables/*.py) experiments/sweeps/grid.py experiments/sweeps/selection.py experiments/records/record.py
 CONFIGURED := conf/config.yaml $(foreach group,sweep rates model task data optimizer precision protocol fidelity tuning,\
 	$(wildcard conf/$(group)/*.yaml))
@@ -51,10 +51,10 @@ $(RENDER): requirements.lock
 	@touch $@
 
 results/tables/%.md: scripts/%.py $(RENDERERS) $(CONFIGURED) | $(RENDER)
-	@$(RUN) scripts/$*.py
+	@$(RUN) -m scripts.$*
 
-results/figures/.made/%: scripts/%.py scripts/style.py $(RENDERERS) $(CONFIGURED) | $(RENDER)
-	@$(RUN) scripts/$*.py
+results/figures/.made/%: scripts/figures/%.py scripts/figures/style.py $(RENDERERS) $(CONFIGURED) | $(RENDER)
+	@$(RUN) -m scripts.figures.$*
 	@mkdir -p $(@D) && touch $@
 
 # What each is made of: a folder of records is newer where a record came or went, each record that was used stands in .d.
@@ -79,17 +79,17 @@ figures: $(FIGURES)  ## every figure (`make figure1`: one)
 RENDERED := $(call md,$(TABLES)) $(call drawn,$(FIGURES))
 
 notebooks: results/report/index.html  ## execute the notebooks; the report is results/report/index.html
-results/report/index.html: $(wildcard notebooks/*.ipynb notebooks/*.py scripts/report*) results/README.md | $(READY)
-	@$(RUN) scripts/report.py
+results/report/index.html: $(wildcard notebooks/*.ipynb notebooks/*.py scripts/maintain/report*) results/README.md | $(READY)
+	@$(RUN) -m scripts.maintain.report
 
 # the state of every artefact, what the numbers show, and the deviations
-results/README.md: scripts/results_readme.py $(wildcard results/findings.md results/deviations.md) $(RENDERED)
-	@$(RUN) scripts/results_readme.py
+results/README.md: scripts/maintain/results_readme.py $(wildcard results/findings.md results/deviations.md) $(RENDERED)
+	@$(RUN) -m scripts.maintain.results_readme
 
 report: notebooks  ## tables, figures, results/README.md and notebooks: whatever is out of date
 
 status: | $(RENDER)  ## what is present, missing and failed of every table and figure
-	@$(RUN) scripts/status.py
+	@$(RUN) -m scripts.maintain.status
 
 # Artefacts made of the runs of others.
 SWEEPS_table11 := table1
@@ -115,22 +115,22 @@ plan-%: $(READY)
 MEASURED := table2 figure_theory figure_drift
 READ_OFF := table6 table7 table8 table9 table10
 run-table2: $(READY)
-	$(RUN) scripts/bench_state.py
+	$(RUN) -m scripts.bench.state
 	@$(MAKE) --no-print-directory table2
 run-table4 run-figure2: $(READY)
 ifeq ($(PROFILE),paper)
-	$(RUN) scripts/bench_step.py --model opt-1.3b --dtype float32 --device cuda --out results/bench $(ARGS)
-	$(RUN) scripts/bench_step.py --model mistral-7b --dtype float16 --device cuda --out results/bench $(ARGS)
-	$(RUN) scripts/bench_step.py --model opt-13b --dtype bfloat16 --device cuda --out results/bench $(ARGS)
+	$(RUN) -m scripts.bench.step --model opt-1.3b --dtype float32 --device cuda --out results/bench $(ARGS)
+	$(RUN) -m scripts.bench.step --model mistral-7b --dtype float16 --device cuda --out results/bench $(ARGS)
+	$(RUN) -m scripts.bench.step --model opt-13b --dtype bfloat16 --device cuda --out results/bench $(ARGS)
 else
-	$(RUN) scripts/bench_step.py --out results/bench $(ARGS)
+	$(RUN) -m scripts.bench.step --out results/bench $(ARGS)
 endif
 	@$(MAKE) --no-print-directory table4 figure2
 run-figure_theory: $(READY)
-	$(RUN) scripts/measure_theory.py
+	$(RUN) -m scripts.study.theory
 	@$(MAKE) --no-print-directory figure_theory
 run-figure_drift: $(READY)
-	$(RUN) scripts/walk_drift.py $(ARGS)
+	$(RUN) -m scripts.study.drift $(ARGS)
 	@$(MAKE) --no-print-directory figure_drift table_walk
 $(addprefix run-,$(READ_OFF)): run-%: %
 	@:
@@ -143,7 +143,7 @@ $(addprefix plan-,$(READ_OFF)): plan-%:
 	@echo "$*: read off the configuration files, nothing to run"
 
 soak: $(READY)  ## every zeroth-order method, 2,000 steps in three precisions: flat memory, no drift (about half an hour)
-	$(RUN) scripts/soak.py --jobs $(JOBS)
+	$(RUN) -m scripts.bench.soak --jobs $(JOBS)
 
 FUZZ_SECONDS ?= 300
 fuzz: $(READY)  ## coverage-guided fuzzing of the record and trajectory readers, FUZZ_SECONDS each; needs atheris (Linux)

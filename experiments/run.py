@@ -80,7 +80,7 @@ def job(config: DictConfig) -> None:
     if local_failure or is_first_process():
         say(line)
     if settings.mode == RunMode.MULTIRUN and code != EXIT_CODES["interrupted"]:
-        raise RunFailed(line, code, heard="submitit" not in settings.launcher._target_)
+        raise RunFailed(line, code, already_printed="submitit" not in settings.launcher._target_)
     sys.exit(code)
 
 
@@ -136,7 +136,7 @@ def main() -> None:
                 job
             )()
     except RunFailed as failed:
-        if not failed.heard:
+        if not failed.already_printed:
             say(failed.line)
         sys.exit(failed.code)
     except KeyboardInterrupt as stop:  # between runs, or once the record is written

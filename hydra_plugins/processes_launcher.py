@@ -18,7 +18,7 @@ from hydra_plugins.hydra_joblib_launcher.joblib_launcher import JoblibLauncher
 from omegaconf import DictConfig
 
 from experiments.training.outcome import EXIT_CODES, RunFailed
-from experiments.training.signals import STOPPING, listening
+from experiments.training.signals import STOPPING, listener
 
 STOPPED = EXIT_CODES["interrupted"]
 
@@ -31,16 +31,16 @@ class ProcessesLauncher(JoblibLauncher):
         self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
     ) -> None:
         super().setup(
-            hydra_context=hydra_context, task_function=Stoppable(task_function), config=config
+            hydra_context=hydra_context, task_function=StoppableTask(task_function), config=config
         )
 
     def launch(
         self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int
     ) -> Sequence[JobReturn]:
-        with Forwarding() as signals:
-            done = super().launch(UntilTold(job_overrides, signals), initial_job_idx)
-        if signals.told or any(stopped(run) for run in done):
-            raise KeyboardInterrupt(signals.told or "a signal")
+        with SignalForwarding() as signals:
+            done = super().launch(UnstartedJobs(job_overrides, signals), initial_job_idx)
+        if signals.signal_name or any(stopped(run) for run in done):
+            raise KeyboardInterrupt(signals.signal_name or "a signal")
         return done
 
 
@@ -49,26 +49,26 @@ def stopped(run: JobReturn) -> bool:
     return isinstance(failure, RunFailed) and failure.code == STOPPED
 
 
-class Stoppable:
+class StoppableTask:
     """A worker's runs: after one that was stopped, or a signal between two, no other begins."""
 
     def __init__(self, task: TaskFunction) -> None:
         self.task = task
 
     def __call__(self, config: DictConfig) -> Any:
-        listening.begin()
-        if listening.told:
-            raise RunFailed(f"stopped by {listening.told}", STOPPED)
+        listener.begin()
+        if listener.signal_name:
+            raise RunFailed(f"stopped by {listener.signal_name}", STOPPED)
         try:
             return self.task(config)
         except SystemExit as end:
             if end.code != STOPPED:
                 raise
-            listening.told = listening.told or "a signal"
+            listener.signal_name = listener.signal_name or "a signal"
             raise RunFailed("interrupted", STOPPED) from end
 
 
-class Forwarding:
+class SignalForwarding:
     """While entered, the first stopping signal is passed on to all child processes, and does
     nothing else here.
 
@@ -77,7 +77,7 @@ class Forwarding:
     """
 
     def __init__(self) -> None:
-        self.told: str | None = None
+        self.signal_name: str | None = None
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> Self:
@@ -90,20 +90,20 @@ class Forwarding:
             signal.signal(number, handler)
 
     def _receive(self, number: int, _: FrameType | None) -> None:
-        if self.told:
+        if self.signal_name:
             if number == signal.SIGINT:
-                raise KeyboardInterrupt(self.told)
+                raise KeyboardInterrupt(self.signal_name)
             return
-        self.told = signal.Signals(number).name
+        self.signal_name = signal.Signals(number).name
         for child in psutil.Process().children():
             with suppress(psutil.Error):
                 child.terminate()
 
 
-class UntilTold(Sequence[Any]):
+class UnstartedJobs(Sequence[Any]):
     """The jobs, of which none is handed out any more once a signal has come."""
 
-    def __init__(self, jobs: Sequence[Any], signals: Forwarding) -> None:
+    def __init__(self, jobs: Sequence[Any], signals: SignalForwarding) -> None:
         self.jobs, self.signals = jobs, signals
 
     def __len__(self) -> int:
@@ -114,6 +114,6 @@ class UntilTold(Sequence[Any]):
 
     def __iter__(self) -> Iterator[Any]:
         for job in self.jobs:
-            if self.signals.told:
+            if self.signals.signal_name:
                 return
             yield job

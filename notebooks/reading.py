@@ -4,7 +4,6 @@ torch nor Hydra."""
 import io
 import json
 import os
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -16,16 +15,15 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, LogLocator, NullLocator
 from PIL import Image as pillow
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
+from experiments import RESULTS as SHIPPED
 from experiments.sweeps.grid import PROFILES, Grid, Point, load, rate_key, read
 from experiments.sweeps.selection import Record, Shelf
 from experiments.tables.command import Inputs
 from experiments.tables.names import METHODS, MODELS, TASKS, shown
 from experiments.tables.walks import last
-from scripts.style import COLOURS
+from scripts.figures.style import COLOURS
 
-RESULTS = Path(os.environ.get("BSZO_RESULTS", Path(__file__).resolve().parents[1] / "results"))
+RESULTS = Path(os.environ.get("BSZO_RESULTS", SHIPPED))
 COLUMNS = [
     "artefact",
     "profile",

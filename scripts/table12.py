@@ -1,9 +1,6 @@
 """Table 12: ablations of k and m in fp32. `make table12`; loads neither torch nor Hydra."""
 
 import sys
-from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from experiments.tables import published
 from experiments.tables.command import accuracy_command

@@ -2,7 +2,7 @@
 
     python scripts/table2.py    # reads results/bench/state.json and results/paper/table2.csv
 
-`scripts/bench_state.py` measures. Loads neither torch nor Hydra; the same inputs give the same
+`scripts/bench/state.py` measures. Loads neither torch nor Hydra; the same inputs give the same
 bytes.
 """
 
@@ -16,12 +16,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
-
-from experiments.tables.command import announce  # noqa: E402 - found through the line above
-from experiments.tables.layout import TABLES, Section, write  # noqa: E402
-from experiments.tables.sources import PAPER, left_out, printed  # noqa: E402
+from experiments import RESULTS
+from experiments.tables.command import announce
+from experiments.tables.layout import TABLES, Section, write
+from experiments.tables.sources import PAPER, left_out, printed
 
 NAMES = {
     "mezo": "MeZO-SGD",
@@ -191,17 +189,17 @@ def read_state(path: Path) -> dict[str, Any]:
     """The measurement.
 
     Raises:
-        ValueError: one line: the file is absent, not JSON, or not from scripts/bench_state.py.
+        ValueError: one line: the file is absent, not JSON, or not from scripts/bench/state.py.
     """
     try:
         state = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise ValueError(f"{path.name}: not there; scripts/bench_state.py measures it") from None
+        raise ValueError(f"{path.name}: not there; scripts/bench/state.py measures it") from None
     except json.JSONDecodeError as error:
         raise ValueError(f"{path.name}: not whole JSON ({error})") from error
     if missing := {"setting", "over_n", "over_k", "provenance"} - set(state):
         raise ValueError(
-            f"{path.name}: no {', '.join(sorted(missing))}; scripts/bench_state.py writes a"
+            f"{path.name}: no {', '.join(sorted(missing))}; scripts/bench/state.py writes a"
             " whole one"
         )
     return state
@@ -211,7 +209,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         description="Table 2: measured orders of memory beside the paper's."
     )
-    parser.add_argument("--state", type=Path, default=ROOT / "results" / "bench" / "state.json")
+    parser.add_argument("--state", type=Path, default=RESULTS / "bench" / "state.json")
     parser.add_argument("--paper", type=Path, default=PAPER, help="folder of the paper's numbers")
     parser.add_argument(
         "--out", type=Path, default=TABLES, help="folder for table2.md, .csv and .tex"

@@ -2,9 +2,6 @@
 torch nor Hydra."""
 
 import sys
-from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from experiments.sweeps.grid import read
 from experiments.tables import published

@@ -1,9 +1,6 @@
 """Table 4: peak memory and time of a step. `make table4`; loads neither torch nor Hydra."""
 
 import sys
-from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from experiments.tables.command import run
 from experiments.tables.measured import table4

@@ -2,9 +2,6 @@
 Hydra."""
 
 import sys
-from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from experiments.tables.command import run
 from experiments.tables.configured import splits

@@ -1,12 +1,9 @@
 """Is the low-precision gap the walk? `make table_walk`; loads neither torch nor Hydra.
 
-From results/walk/*.json (`scripts/walk_drift.py`) and the records of `sweep=walk`.
+From results/walk/*.json (`scripts/study/drift.py`) and the records of `sweep=walk`.
 """
 
 import sys
-from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from experiments.tables.command import run
 from experiments.tables.walks import sections

@@ -16,12 +16,13 @@ PATHS = ("experiments.ROOT", "experiments.CONF", "experiments.RESULTS")  # said 
 LAYERS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "bszo": (("bszo.optim", "bszo.errors"), ()),
     "bszo.errors": ((), ()),
+    "bszo.files": ((), ()),
     "bszo.core": (("bszo.core", "bszo.errors"), ("torch",)),
     "bszo.perturb": (("bszo.perturb", "bszo.errors"), ("torch",)),
-    "bszo.perturb.kernels": (("bszo.perturb",), ("torch", "triton")),
+    "bszo.perturb.noise.kernels": (("bszo.perturb.noise",), ("torch", "triton")),
     "bszo.optim": (("bszo.optim", "bszo.core", "bszo.perturb", "bszo.errors"), ("torch",)),
     "bszo.trajectory": (
-        ("bszo.trajectory", "bszo.core", "bszo.perturb", "bszo.errors"),
+        ("bszo.trajectory", "bszo.core", "bszo.perturb", "bszo.errors", "bszo.files"),
         ("torch",),
     ),
     "bszo.integrations": (
@@ -30,7 +31,7 @@ LAYERS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     ),
     "bszo.tasks": (("bszo.tasks", "bszo.errors"), ("torch", "datasets")),
     "bszo.models": (
-        ("bszo.models", "bszo.tasks", "bszo.errors"),
+        ("bszo.models", "bszo.tasks", "bszo.errors", "bszo.files"),
         ("torch", "transformers", "peft", "safetensors", "tokenizers", "huggingface_hub"),
     ),
     "experiments.config": (
@@ -38,7 +39,7 @@ LAYERS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
         ("hydra", "omegaconf", "pydantic", "torch", "yaml"),
     ),
     "experiments.records": (
-        ("experiments.records", "bszo.errors", "bszo.__version__"),
+        ("experiments.records", "bszo.errors", "bszo.files", "bszo.__version__"),
         ("filelock", "yaml"),
     ),
     "experiments.records.provenance": (("experiments.records", "bszo.__version__"), ("torch",)),
@@ -51,6 +52,7 @@ LAYERS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
             "bszo.tasks",
             "bszo.trajectory",
             "bszo.errors",
+            "bszo.files",
         ),
         ("hydra", "torch", "safetensors", "filelock", "tqdm", "wandb"),
     ),
@@ -63,7 +65,7 @@ LAYERS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
         ("hydra", "omegaconf", "torch", "yaml"),
     ),
     "experiments.tables": (
-        ("experiments.tables", "experiments.sweeps", "experiments.records"),
+        ("experiments.tables", "experiments.sweeps", "experiments.records", "bszo.files"),
         ("yaml", "scipy"),
     ),
     # what can be typed; the optimizers come through Hydra's instantiate alone
@@ -75,27 +77,30 @@ LAYERS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
         ("experiments", "bszo.errors"),
         ("hydra", "omegaconf", "psutil", "hydra_plugins.hydra_joblib_launcher"),
     ),
+    # what draws, studies and maintains reads records; what measures uses the library
     "scripts": (
         (
-            "experiments.records.record",
-            "experiments.records.files",
-            "experiments.sweeps.grid",
-            "experiments.sweeps.selection",
+            "scripts",
+            "experiments.records",
+            "experiments.sweeps",
             "experiments.tables",
+            "bszo.files",
         ),
         ("matplotlib", "rich", "numpy"),
     ),
-    # scripts that measure or make models use the library
-    "scripts.bench": (OURS, ("torch", "transformers", "safetensors", "rich", "hydra")),
-    "scripts.measure": (OURS, ("torch",)),
-    "scripts.walk": (OURS, ("torch",)),
-    "scripts.report": (
-        ("experiments.records.files",),
+    "scripts.bench": (
+        ("scripts.bench", *OURS),
+        ("torch", "transformers", "safetensors", "rich", "hydra", "psutil"),
+    ),
+    "scripts.study.drift": (OURS, ("torch",)),
+    "scripts.study.descent": (OURS, ("torch",)),
+    "scripts.study.theory": (("scripts.study.descent", *OURS), ("torch",)),
+    "scripts.maintain.no_number_changes": (OURS, ("torch", "hydra")),
+    "scripts.maintain.report": (
+        ("bszo.files",),
         ("nbclient", "nbconvert", "nbformat", "jinja2", "pygments", "traitlets"),
     ),
-    "scripts.compare_again": (("experiments.records.comparison", "experiments.records.record"), ()),
-    "scripts.soak": (OURS, ("torch", "transformers", "hydra", "psutil")),
-    "scripts.pretrain": (
+    "scripts.maintain.pretrain_tiny": (
         OURS,
         ("torch", "transformers", "safetensors", "tokenizers", "numpy", "tqdm"),
     ),
@@ -108,11 +113,8 @@ MODULES = sorted(
 
 
 def layer_of(module: str) -> str:
-    """`scripts.bench_step` belongs to `scripts.bench`, `bszo.core.noise` to `bszo.core`, `bszo` to
-    itself."""
-    fits = [
-        name for name in LAYERS if module == name or module.startswith((f"{name}.", f"{name}_"))
-    ]
+    """The longest name that the module lies in: `bszo.core` for `bszo.core.noise`."""
+    fits = [name for name in LAYERS if module == name or module.startswith(f"{name}.")]
     return max(fits, key=len)
 
 
@@ -134,12 +136,6 @@ def within(name: str, allowed: tuple[str, ...]) -> bool:
     return any(name == prefix or name.startswith(f"{prefix}.") for prefix in allowed)
 
 
-def sibling(top: str, module: str) -> bool:
-    """A script may import the one beside it that belongs to the same layer."""
-    beside = (ROOT / "scripts" / f"{top}.py").is_file() and module.startswith("scripts.")
-    return beside and layer_of(f"scripts.{top}") == layer_of(module)
-
-
 def wrong_imports(path: Path, module: str) -> list[str]:
     ours, others = LAYERS[layer_of(module)]
     wrong = []
@@ -148,7 +144,7 @@ def wrong_imports(path: Path, module: str) -> list[str]:
         if top in OURS or top == "scripts":
             fine = within(name, (*ours, *PATHS))
         else:
-            fine = top in sys.stdlib_module_names or within(name, others) or sibling(top, module)
+            fine = top in sys.stdlib_module_names or within(name, others)
         if not fine:
             wrong.append(name)
     return wrong
@@ -176,7 +172,8 @@ def test_core_knows_no_network():
         ("bszo.models.load", "from ..optim import base"),
         ("experiments.training.runner", "from bszo import BSZO"),
         ("experiments.records.record", "import torch"),
-        ("scripts.table1", "import experiments.run"),
+        ("scripts.figures.figure1", "import experiments.run"),
+        ("scripts.maintain.status", "import torch"),
     ],
 )
 def test_the_table_can_fail(tmp_path: Path, module: str, line: str):

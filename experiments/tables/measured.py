@@ -66,7 +66,7 @@ def measured(folder: Path | None = None) -> tuple[list[Measured], list[str]]:
             )
         except (ValueError, LookupError, TypeError, AttributeError) as error:
             problems.append(
-                f"{file.name}: not a report of scripts/bench_step.py ({type(error).__name__}:"
+                f"{file.name}: not a report of scripts/bench/step.py ({type(error).__name__}:"
                 f" {error})"
             )
     return rows, problems

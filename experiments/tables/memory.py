@@ -1,4 +1,4 @@
-"""Bytes at the peak of a step by tuning scheme, from what `scripts/bench_memory.py` has left."""
+"""Bytes at the peak of a step by tuning scheme, from what `scripts/bench/memory.py` has left."""
 
 import json
 from pathlib import Path
@@ -30,7 +30,7 @@ def report(file: Path = FILE) -> tuple[dict[str, Any], list[str]]:
             sum([scheme["trained"], *scheme["bytes"].values()])  # numbers all of them
     except (ValueError, LookupError, TypeError, AttributeError) as error:
         return {}, [
-            f"{file.name}: not a report of scripts/bench_memory.py ({type(error).__name__}:"
+            f"{file.name}: not a report of scripts/bench/memory.py ({type(error).__name__}:"
             f" {error})"
         ]
     return found, []

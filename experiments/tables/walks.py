@@ -53,7 +53,7 @@ def points(folder: Path = STUDY) -> tuple[list[Row], list[str]]:
                 longest[kind] = max(longest.get(kind, []), rows, key=len)
         except (ValueError, LookupError, TypeError, AttributeError) as error:
             problems.append(
-                f"{path.name}: not a report of scripts/walk_drift.py ({type(error).__name__}:"
+                f"{path.name}: not a report of scripts/study/drift.py ({type(error).__name__}:"
                 f" {error})"
             )
     return (

@@ -42,7 +42,7 @@ OF_BENCH = (
 )
 # (label, task) -> of each seed
 Cells = dict[tuple[str, str], tuple[list[Choice], list[Record | None]]]
-# scheme -> label -> bytes, as `scripts/bench_memory.py` has left them
+# scheme -> label -> bytes, as `scripts/bench/memory.py` has left them
 Peaks = Mapping[str, Mapping[str, int]]
 
 

@@ -8,14 +8,14 @@ from pathlib import Path
 from bszo.errors import ConfigError
 from bszo.models import LanguageModel, saved
 from experiments.config.schema import Checkpoint
-from experiments.training.checkpoints.trajectory import LightCheckpoints
+from experiments.training.checkpoints.trajectory import TrajectoryCheckpoints
 from experiments.training.checkpoints.weights import Checkpoints
 from experiments.training.folders import require_writable
 
 log = logging.getLogger("experiments")
 
 
-class Kept:
+class Artifacts:
     """Where both lie.
 
     Args:
@@ -61,7 +61,7 @@ class Kept:
             shutil.rmtree(self.weights, ignore_errors=True)  # of an attempt whose record is gone
             saved.save_tuned(model, self.weights)
             log.info("selected weights: %s", self.weights)
-        if self.steps is not None and isinstance(checkpoints, LightCheckpoints):
+        if self.steps is not None and isinstance(checkpoints, TrajectoryCheckpoints):
             checkpoints.export(self.steps)
             log.info(
                 "trajectory: %s (experiments.replay; the selected step: --to %d)",

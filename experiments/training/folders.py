@@ -16,7 +16,7 @@ from experiments.records.locks import Busy, claimed
 log = logging.getLogger("experiments")
 
 
-class Place:
+class Folders:
     """The folders of one run.
 
     Args:

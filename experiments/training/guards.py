@@ -3,7 +3,8 @@ in the record."""
 
 import logging
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, Literal
 
 import torch
@@ -12,7 +13,7 @@ from torch import Tensor
 from bszo.errors import NonFiniteLoss
 from experiments.training.parallel import EXACT
 
-QUANTA = 4  # a difference of fewer float32 spacings of the loss has hardly one digit
+MIN_SPACINGS = 4  # a difference of fewer float32 spacings of the loss has hardly one digit
 WINDOW = 100  # steps of which more than half must be coarse
 MOST_SKIPPED = 100  # steps in a row
 SAMPLE = 4096  # elements, spread over all 16-bit parameters
@@ -51,42 +52,41 @@ class Guards:
         self.num_skipped_in_row = 0
         self.coarse: list[bool] = []  # of the last WINDOW steps
         self._walks = getattr(optimizer, "perturbation", "exact") not in EXACT
-        self._small = [p for p in parameters if p.dtype in (torch.float16, torch.bfloat16)]
+        self._half = [p for p in parameters if p.dtype in (torch.float16, torch.bfloat16)]
 
-    def step(self, closure: Callable[[], Any], *, number: int, look: bool) -> float | None:
-        """`optimizer.step(closure)`; None if the step was skipped.
+    @contextmanager
+    def watch(self, number: int, *, thorough: bool) -> Iterator[None]:
+        """Around one `optimizer.step`: sees what it does to the numbers, and skips it where it may.
+
+        Under the policy skip the block ends quietly where the step found no finite loss.
 
         Args:
             number: of the step, counted from 0.
-            look: compare a sample of the 16-bit parameters before and after, which costs a little.
+            thorough: compare a sample of the 16-bit parameters before and after, which costs a
+                little.
 
         Raises:
             NonFiniteLoss: with the policy stop.
             Diverged: more than 100 steps in a row were skipped.
         """
-        kept = (
-            [p.detach().clone() for p in self.parameters]
-            if self._walks and self.policy == "skip"
-            else []
-        )
-        before = self._sample() if look and self._small else None
+        backup = self._backup()
+        before = self._sample() if thorough and self._half else None
         if before is not None:
             self._check_eps(number)
         try:
-            loss = float(self.optimizer.step(closure))
+            yield
         except NonFiniteLoss as error:
             overflow = error.perturbed and error.at_theta is not None
             self._note("perturbed_overflow" if overflow else "nonfinite_loss", number, str(error))
             if self.policy == "stop":
                 raise
-            self._skip(kept, number)
-            return None
+            self._skip(backup, number)
+            return
         self.num_skipped_in_row = 0
         self._check_posterior(number)
-        self._check_quantum(number)
+        self._check_spacing(number)
         if before is not None:
             self._check_rounding(before, number)
-        return loss
 
     def state(self) -> dict[str, Any]:
         """What a later step depends on, for a checkpoint."""
@@ -107,9 +107,14 @@ class Guards:
             log.warning("step %d: %s: %s (said once, counted in the record)", number, kind, detail)
         self.warnings[kind]["count"] += 1
 
+    def _backup(self) -> list[Tensor]:
+        """A copy of the parameters where a skipped step would not come back to the same bits."""
+        needed = self._walks and self.policy == "skip"
+        return [p.detach().clone() for p in self.parameters] if needed else []
+
     @torch.no_grad()
-    def _skip(self, kept: list[Tensor], number: int) -> None:
-        for parameter, value in zip(self.parameters, kept, strict=bool(kept)):
+    def _skip(self, backup: list[Tensor], number: int) -> None:
+        for parameter, value in zip(self.parameters, backup, strict=bool(backup)):
             parameter.copy_(value)
         self.optimizer.skip()
         self.num_skipped_in_row += 1
@@ -129,16 +134,20 @@ class Guards:
             f"the least eigenvalue of the covariance is {least:.3g}",
         )
 
-    def _check_quantum(self, number: int) -> None:
+    def _check_spacing(self, number: int) -> None:
         losses = self.optimizer.last.losses
         if len(losses) < 2:
             return
-        most, spacing = max(abs(loss - losses[0]) for loss in losses[1:]), quantum(losses[0])
-        self.coarse = [*self.coarse[1 - WINDOW :], most < QUANTA * spacing]
+        most, spacing = (
+            max(abs(loss - losses[0]) for loss in losses[1:]),
+            float32_spacing(losses[0]),
+        )
+        self.coarse = [*self.coarse[1 - WINDOW :], most < MIN_SPACINGS * spacing]
         if len(self.coarse) == WINDOW and 2 * sum(self.coarse) > WINDOW:
             detail = (
-                f"{sum(self.coarse)} of the last {WINDOW} steps measured differences below {QUANTA}"
-                f" float32 spacings of the loss; here {most:.3g} at a spacing of {spacing:.3g}: eps"
+                f"{sum(self.coarse)} of the last {WINDOW} steps measured differences below"
+                f" {MIN_SPACINGS} float32 spacings of the loss; here {most:.3g} at a spacing of"
+                f" {spacing:.3g}: eps"
                 " is too small"
             )
             self._note("coarse_loss", number, detail)
@@ -159,7 +168,9 @@ class Guards:
         if eps is None:
             return  # a method that perturbs nothing
         share = (
-            torch.cat([unmoved(part, dtype, eps) for part, dtype in self._parts()]).mean().item()
+            torch.cat([share_unmoved(part, dtype, eps) for part, dtype in self._sampled()])
+            .mean()
+            .item()
         )
         if share > UNMOVED:
             detail = (
@@ -169,17 +180,17 @@ class Guards:
             self._note("swallowed_perturbation", number, detail)
 
     def _sample(self) -> Tensor:
-        return torch.cat([part for part, _ in self._parts()])
+        return torch.cat([part for part, _ in self._sampled()])
 
-    def _parts(self) -> list[tuple[Tensor, torch.dtype]]:
+    def _sampled(self) -> list[tuple[Tensor, torch.dtype]]:
         """Of each 16-bit parameter some elements, in fp32, and what it is kept in."""
-        stride = max(1, sum(p.numel() for p in self._small) // SAMPLE)
+        stride = max(1, sum(p.numel() for p in self._half) // SAMPLE)
         return [
-            (p.detach().reshape(-1)[::stride].float().cpu().clone(), p.dtype) for p in self._small
+            (p.detach().reshape(-1)[::stride].float().cpu().clone(), p.dtype) for p in self._half
         ]
 
 
-def unmoved(theta: Tensor, dtype: torch.dtype, eps: float) -> Tensor:
+def share_unmoved(theta: Tensor, dtype: torch.dtype, eps: float) -> Tensor:
     """P(|eps z| < spacing / 2) = erf(spacing / (2 sqrt(2) eps)), z ~ N(0, 1): theta + eps z rounds
     to theta.
 
@@ -194,6 +205,6 @@ def unmoved(theta: Tensor, dtype: torch.dtype, eps: float) -> Tensor:
     return torch.erf(spacing / (2 * math.sqrt(2) * eps))
 
 
-def quantum(loss: float) -> float:
+def float32_spacing(loss: float) -> float:
     """Distance of float32 numbers at a loss."""
     return 2.0 ** (max(math.frexp(abs(loss))[1], -125) - 24)

@@ -16,10 +16,10 @@ class RunFailed(Exception):
     Args:
         line: what happened.
         code: the exit code for it.
-        heard: whether what it said on stderr reaches whoever started the sweep; a Slurm job's is in
-            a file.
+        already_printed: whether the line has reached whoever started the sweep. What a Slurm job
+            prints goes to a file, so that the sweep has to print it.
     """
 
-    def __init__(self, line: str, code: int, heard: bool = True) -> None:
-        super().__init__(line, code, heard)  # all, so that a worker process can send it
-        self.line, self.code, self.heard = line, code, heard
+    def __init__(self, line: str, code: int, already_printed: bool = True) -> None:
+        super().__init__(line, code, already_printed)  # all, so that a worker process can send it
+        self.line, self.code, self.already_printed = line, code, already_printed

@@ -22,6 +22,8 @@ from experiments.config.schema import Parallel
 from experiments.training.evaluate import Score
 from experiments.training.gpus import claim
 
+Closure = Callable[[], Tensor | float]
+
 EXACT = ("exact", "streaming", "copy")  # a loss then does not depend on the losses taken before it
 VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 
@@ -69,25 +71,36 @@ class Group:
                 f" ({_brief(error)})"
             ) from error
 
-    def loss(self, model: Any, examples: Sequence[Any]) -> Callable[[], Tensor | float]:
-        """For one step: () -> mean loss of the examples; this process scores its slice, one number
-        crosses a call.
+    def part(self, examples: Sequence[Any]) -> Sequence[Any]:
+        """The examples of a batch that this process scores: all of them, or its slice.
 
-        A process whose slice is empty runs one example along, with weight 0: all make the same
-        calls. NaN survives the sum, so all stop alike.
+        A process whose slice is empty scores one example nevertheless, which `wrap` gives no
+        weight: all processes have to make the same calls.
+        """
+        if self.size == 1 or self.queries:
+            return examples
+        return examples[self.rank :: self.size] or examples[:1]
+
+    def wrap(self, closure: Closure, num_examples: int) -> Closure:
+        """The closure of the whole batch, made of one that scores this process's part.
+
+        A group of one process, and processes that share a step's points, return it as it is. Else
+        one number crosses between the processes at every call. A NaN survives the sum, so that all
+        processes stop alike.
+
+        Args:
+            closure: () -> mean loss of the examples that `part` has chosen.
+            num_examples: of the whole batch.
         """
         self.num_steps += 1
         if self.size == 1 or self.queries:
-            batch = model.collate(examples)
-            return lambda: model.loss(batch)
-        mine = examples[self.rank :: self.size]
-        batch = model.collate(mine or examples[:1])
+            return closure
+        count = len(range(self.rank, num_examples, self.size))
 
         def mean() -> float:
-            total = model.loss(batch).detach().double().reshape(1) * len(mine)
-            return sum(value for (value,) in self._gather_losses(total if mine else [0.0])) / len(
-                examples
-            )
+            total = torch.as_tensor(closure()).detach().double().reshape(1) * count
+            sums = self._gather_losses(total if count else [0.0])
+            return sum(value for (value,) in sums) / num_examples
 
         return mean
 

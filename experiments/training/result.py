@@ -49,17 +49,17 @@ class Selection:
 
     def __init__(self, parameters: Iterable[Tensor]) -> None:
         self.parameters = list(parameters)
-        self.kept: list[Tensor] = []
+        self.best: list[Tensor] = []
 
     def keep(self) -> None:
         """The parameters as they are now are the best."""
-        if not self.kept:
-            self.kept = [torch.empty_like(parameter, device="cpu") for parameter in self.parameters]
-        for kept, parameter in zip(self.kept, self.parameters, strict=True):
-            kept.copy_(parameter.detach())
+        if not self.best:
+            self.best = [torch.empty_like(parameter, device="cpu") for parameter in self.parameters]
+        for value, parameter in zip(self.best, self.parameters, strict=True):
+            value.copy_(parameter.detach())
 
     @torch.no_grad()
     def restore(self) -> None:
         """Have the parameters be the best again."""
-        for kept, parameter in zip(self.kept, self.parameters, strict=True):
-            parameter.copy_(kept)
+        for value, parameter in zip(self.best, self.parameters, strict=True):
+            parameter.copy_(value)

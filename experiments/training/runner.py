@@ -11,6 +11,7 @@ from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from bszo.errors import ModelError
+from bszo.models import Encoded
 from bszo.tasks import batches
 from experiments.config.schema import Protocol
 from experiments.training.build import Parts
@@ -18,7 +19,7 @@ from experiments.training.checkpoints.weights import Checkpoints
 from experiments.training.evaluate import Score, evaluate
 from experiments.training.guards import Diverged, Guards
 from experiments.training.meters import Meters
-from experiments.training.parallel import Group
+from experiments.training.parallel import Closure, Group
 from experiments.training.result import Result, Selection
 from experiments.training.schedule import Schedule
 from experiments.training.signals import Signals
@@ -76,8 +77,8 @@ class Runner:
         self.guards = Guards(self.optimizer, self.selection.parameters, protocol.on_nonfinite)
         self.schedule = Schedule(protocol, self.optimizer)
         self._batches = batches(len(parts.train), protocol.batch_size, seed)
-        self._saved = 0  # the step of the last checkpoint
-        self._whole = True  # no step is half done
+        self._saved_step = 0  # of the last checkpoint
+        self._between_steps = True
 
     def run(self) -> None:
         """Zero-shot scores, training, the selected parameters' test score; fills `result` and
@@ -94,7 +95,7 @@ class Runner:
             if self.result.best_step is not None:
                 self._score_selected(self.result.best_step)
         except KeyboardInterrupt:
-            if self._whole and self.result.num_steps > self._saved:
+            if self._between_steps and self.result.num_steps > self._saved_step:
                 with self.signals.held():
                     self._save()
             raise
@@ -106,12 +107,12 @@ class Runner:
         self.meters.load(state["meters"])
         self.guards.load(state["guards"])
         self.schedule.lrs = state["lrs"]
-        self.selection.kept = best
-        self._saved = self.result.num_steps
+        self.selection.best = best
+        self._saved_step = self.result.num_steps
         self._batches = batches(
-            len(self.parts.train), self.protocol.batch_size, self.seed, self._saved
+            len(self.parts.train), self.protocol.batch_size, self.seed, self._saved_step
         )
-        log.info("goes on at step %d (part %d)", self._saved, self.result.num_parts)
+        log.info("goes on at step %d (part %d)", self._saved_step, self.result.num_parts)
 
     def _save(self) -> None:
         if self.checkpoints is not None:
@@ -123,15 +124,15 @@ class Runner:
                 "lrs": self.schedule.lrs,
                 "tracker_id": self.tracker.run_id,
             }
-            self.checkpoints.save(state, result.num_steps, result.best_step, self.selection.kept)
-            self._saved = result.num_steps
+            self.checkpoints.save(state, result.num_steps, result.best_step, self.selection.best)
+            self._saved_step = result.num_steps
 
     def _train(self, bar: tqdm) -> None:
         while True:
             if self.schedule.evaluation_is_due(self.result):
                 bar.set_postfix_str(f"loss {self.result.mean_loss:.3f}", refresh=False)
                 self._evaluate()
-            if self.schedule.checkpoint_is_due(self.result, self._saved):
+            if self.schedule.checkpoint_is_due(self.result, self._saved_step):
                 with self.signals.held():
                     self._save()
             if self.schedule.spent(self.result) or self.schedule.stale(self.result):
@@ -144,26 +145,31 @@ class Runner:
                     bar.update(1 if self.protocol.max_forwards is None else self.result.last_cost)
 
     def _step(self, indices: list[int]) -> None:
-        """One optimizer step on one batch: the one line that is the same for every method."""
+        """One step of the optimizer on one batch; the same lines for every method."""
         result, before = self.result, self.optimizer.num_forwards
-        number = result.num_steps
-        looks = (number + 1) % self.log_every == 0
+        number, loss = result.num_steps, None
+        logged = (number + 1) % self.log_every == 0
         self.schedule.set_lr(result)
         with self.signals.held(), self.meters.step():
-            self._whole = False
-            closure = self.group.loss(
-                self.parts.model, [self.parts.train[index] for index in indices]
-            )
-            loss = self.guards.step(closure, number=number, look=looks)
+            self._between_steps = False
+            closure = self._closure([self.parts.train[index] for index in indices])
+            with self.guards.watch(number, thorough=logged):
+                loss = float(self.optimizer.step(closure))
             result.num_steps += 1
             result.last_cost = self.optimizer.num_forwards - before
-            if loss is not None:
+            if loss is not None:  # the guards may have skipped a step whose loss is not finite
                 result.losses.append(loss)
                 result.noise_var = self.optimizer.last.noise_var
                 result.gain = self.optimizer.last.gain
-            self._whole = True
-        if looks:
+            self._between_steps = True
+        if logged:
             self._track()
+
+    def _closure(self, examples: list[Encoded]) -> Closure:
+        """() -> the mean loss of the examples at the model's present parameters."""
+        model = self.parts.model
+        batch = model.collate(self.group.part(examples))
+        return self.group.wrap(lambda: model.loss(batch), len(examples))
 
     def _track(self) -> None:
         result, last = self.result, self.result.losses[-self.log_every :]

@@ -1,9 +1,8 @@
 """One configuration from signature to record, however the run ends."""
 
 import logging
-import sys
 from collections.abc import Sequence
-from contextlib import ExitStack, nullcontext, suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,16 +14,16 @@ from experiments.config.schema import parse
 from experiments.records import record as records
 from experiments.records.locks import Busy
 from experiments.records.provenance import folder_name, provenance, scrub_all
-from experiments.training.artifacts import Kept
+from experiments.training.artifacts import Artifacts
 from experiments.training.build import Parts, build, by_content, resolve_device
-from experiments.training.checkpoints.trajectory import LightCheckpoints
+from experiments.training.checkpoints.trajectory import TrajectoryCheckpoints
 from experiments.training.checkpoints.weights import Checkpoints
-from experiments.training.folders import Place
+from experiments.training.folders import Folders
 from experiments.training.guards import Diverged
 from experiments.training.parallel import join
 from experiments.training.runner import Runner
 from experiments.training.signals import Signals
-from experiments.training.summary import Stopwatch, account
+from experiments.training.summary import Stopwatch, summary
 from experiments.training.tracking import NoTracker, RunTracker, make_tracker
 
 log = logging.getLogger("experiments")
@@ -49,10 +48,12 @@ class Session:
         self.overrides = overrides
         self.public = scrub_all(records.scientific(by_content(self.config)))
         self.signature = records.signature(self.public)
-        self.place = Place(self.config.paths, self.signature)
+        self.folders = Folders(self.config.paths, self.signature)
         self.choices = choices | self._names(choices)
         name = records.file_name({"choices": self.choices, "signature": self.signature})
-        self.kept = Kept(self.config.checkpoint, self.place.results, name, self.signature)
+        self.artifacts = Artifacts(
+            self.config.checkpoint, self.folders.results, name, self.signature
+        )
         self.signals = Signals()
         self.group = join(
             self.config.parallel,
@@ -82,7 +83,7 @@ class Session:
         if earlier := self._earlier_everywhere():
             return earlier
         with ExitStack() as stack:
-            busy = self.place.claim(stack) if self.group.rank == 0 else None
+            busy = self.folders.claim(stack) if self.group.rank == 0 else None
             if self.group.first(busy is not None):
                 raise busy or Busy(
                     f"{self.signature}: another process is running this configuration; skipped"
@@ -91,25 +92,28 @@ class Session:
             return self._earlier_everywhere() or self._run()
 
     def _run(self) -> dict[str, Any]:
-        status, reason = "crashed", None
         with self.signals:
             try:
                 status, reason = self._attempt()
-            finally:
-                error = sys.exception()
-                # else bad input: nothing ran
-                if not isinstance(error, BszoError) or self.runner is not None:
-                    # the error says more
-                    with suppress(KeyboardInterrupt) if error else nullcontext():
-                        record = self._finish(
-                            status, reason or (error and f"{type(error).__name__}: {error}")
-                        )
-        return record
+            except BaseException as error:
+                self._record_crash(error)
+                raise
+            return self._finish(status, reason)
+
+    def _record_crash(self, error: BaseException) -> None:
+        """The record of a run that its error is about to end.
+
+        Where the input is bad nothing ran, and there is no record.
+        """
+        if isinstance(error, BszoError) and self.runner is None:
+            return
+        with suppress(KeyboardInterrupt):  # a signal that waited; the error says more
+            self._finish("crashed", f"{type(error).__name__}: {error}")
 
     def _earlier_everywhere(self) -> dict[str, Any] | None:
-        earlier = self.place.earlier() if self.group.rank == 0 else None
+        earlier = self.folders.earlier() if self.group.rank == 0 else None
         if earlier:
-            self.kept.say_missing()
+            self.artifacts.say_missing()
         return (
             (earlier or self._record("ok", None)) if self.group.first(earlier is not None) else None
         )
@@ -117,7 +121,7 @@ class Session:
     def _finish(self, status: str, reason: str | None) -> dict[str, Any]:
         with self.signals.held():  # torchrun stops the others as soon as one has failed
             record = self._record(status, reason)
-            path = self.place.write(record) if self.group.rank == 0 else None
+            path = self.folders.write(record) if self.group.rank == 0 else None
             if path is not None and status == "ok" and self.checkpoints is not None:
                 self.checkpoints.remove()
         if path is not None:
@@ -138,7 +142,7 @@ class Session:
             self.checkpoints = self._make_checkpoints(self.parts)
             found = self.checkpoints.load()
             if self.group.rank == 0:
-                self.kept.prepare()
+                self.artifacts.prepare()
                 self.tracker = make_tracker(
                     self.config.tracker,
                     self.config.paths,
@@ -164,7 +168,7 @@ class Session:
                     "trained weights", weights_fingerprint(self.parts.model.module)
                 )
             if self.group.rank == 0:
-                self.kept.leave(self.parts.model, self.checkpoints, runner.result.best_step)
+                self.artifacts.leave(self.parts.model, self.checkpoints, runner.result.best_step)
         except (NonFiniteLoss, Diverged) as error:
             return "diverged", str(error)
         except (torch.OutOfMemoryError, MemoryError) as error:
@@ -183,10 +187,10 @@ class Session:
         return "ok", None
 
     def _make_checkpoints(self, parts: Parts) -> Checkpoints:
-        folder = self.place.checkpoints
+        folder = self.folders.checkpoints
         if self.config.checkpoint.kind == "full":
             return Checkpoints(folder, self.signature, parts)
-        return LightCheckpoints(
+        return TrajectoryCheckpoints(
             folder, self.signature, parts, self.config.log_node, writes=self.group.rank == 0
         )
 
@@ -211,7 +215,7 @@ class Session:
         signed = {"signature": self.signature, "choices": self.choices, "config": self.public}
         where = provenance(self.overrides, resolve_device(self.config.device), self.group.size)
         where |= {"parallel": self.group.facts(), **self.stopwatch.facts()}
-        return account(status, reason, signed, self.parts, self.runner, where)
+        return summary(status, reason, signed, self.parts, self.runner, where)
 
     def _finish_tracker(self, record: dict[str, Any]) -> None:
         keys = (

@@ -32,7 +32,9 @@ class Signals:
         if threading.current_thread() is threading.main_thread():
             for number in STOPPING:
                 self._before[number] = signal.signal(number, self._receive)
-            self._pending = listening.told  # before the run came here: it ends at its first border
+            self._pending = (
+                listener.signal_name
+            )  # before the run came here: it ends at its first border
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -63,12 +65,12 @@ class Signals:
             raise KeyboardInterrupt(name)
 
 
-class Listening:
+class SignalListener:
     """Of a process that takes run after run: a signal between runs, or before one begins, is
-    remembered in `told`."""
+    remembered in `signal_name`."""
 
     def __init__(self) -> None:
-        self.told: str | None = None
+        self.signal_name: str | None = None
 
     def begin(self) -> None:
         """From now on, in the main thread, as long as the process lives."""
@@ -77,7 +79,7 @@ class Listening:
                 signal.signal(number, self.receive)
 
     def receive(self, number: int, _: FrameType | None) -> None:
-        self.told = self.told or signal.Signals(number).name
+        self.signal_name = self.signal_name or signal.Signals(number).name
 
 
-listening = Listening()
+listener = SignalListener()

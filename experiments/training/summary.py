@@ -27,7 +27,7 @@ class Stopwatch:
         }
 
 
-def account(
+def summary(
     status: str,
     reason: str | None,
     signed: Mapping[str, Any],

@@ -13,9 +13,9 @@ from typing import Any, Literal
 import torch
 from transformers import OPTConfig, OPTForCausalLM
 
+from bszo import files
 from bszo.models import weights_fingerprint
 from experiments.config.compose import compose
-from experiments.records import files
 from experiments.training.runner import Runner
 from experiments.training.session import Session
 from tests.killing import PATIENCE, profiled

@@ -1,4 +1,4 @@
-"""scripts/compare.py: a table and a figure from records alone."""
+"""scripts/study/compare.py: a table and a figure from records alone."""
 
 import copy
 import subprocess
@@ -8,12 +8,19 @@ from typing import Any
 
 from experiments.records import record as records
 
-SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "compare.py"
+ROOT = Path(__file__).resolve().parents[2]
 
 
-def compare(*arguments: object, folder: Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-X", "importtime", str(SCRIPT), *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, cwd=folder)
+def compare(*arguments: object) -> subprocess.CompletedProcess[str]:
+    command = [
+        sys.executable,
+        "-X",
+        "importtime",
+        "-m",
+        "scripts.study.compare",
+        *map(str, arguments),
+    ]
+    return subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
 
 
 def test_table_and_figure(tmp_path: Path, some_record: dict[str, Any]):
@@ -22,7 +29,7 @@ def test_table_and_figure(tmp_path: Path, some_record: dict[str, Any]):
     failed["choices"]["optimizer"] = "mezo"
     for record in (some_record, failed):
         records.write(record, tmp_path / "runs")
-    done = compare("--records", tmp_path / "runs", folder=tmp_path)
+    done = compare("--records", tmp_path / "runs")
     assert done.returncode == 0, done.stderr[-500:]
     assert "tiny-roberta on sst2" in done.stdout
     rows = {line.split()[0]: line.split()[1:] for line in done.stdout.splitlines() if line.strip()}
@@ -37,12 +44,12 @@ def test_table_and_figure(tmp_path: Path, some_record: dict[str, Any]):
 
 def test_damaged_record_is_named(tmp_path: Path):
     (tmp_path / "bad.json").write_text("{")
-    done = compare("--records", tmp_path, folder=tmp_path)
+    done = compare("--records", tmp_path)
     assert done.returncode == 1
     assert done.stderr.splitlines()[-1].startswith("bad.json: not whole JSON")
 
 
 def test_no_records_is_said(tmp_path: Path):
-    done = compare("--records", tmp_path, folder=tmp_path)
+    done = compare("--records", tmp_path)
     assert done.returncode == 1
     assert "no records" in done.stderr.splitlines()[-1]

@@ -14,7 +14,7 @@ from experiments.records.locks import Busy, claimed
 from experiments.tables.command import Inputs
 from experiments.tables.sources import RUNS
 from experiments.training.session import Session
-from scripts import status
+from scripts.maintain import status
 from tests.experiments.conftest import Cli
 from tests.experiments.runs import Processes, configuration, make_model, run_here, wait_for
 from tests.killing import FORK, PATIENCE

@@ -17,7 +17,14 @@ from bszo.errors import NonFiniteLoss
 from bszo.trajectory import TrajectoryWriter, describe, read, record, replay
 from experiments import check_drift
 from experiments.records import record as records
-from experiments.training.guards import MOST_SKIPPED, WINDOW, Diverged, Guards, quantum, unmoved
+from experiments.training.guards import (
+    MOST_SKIPPED,
+    WINDOW,
+    Diverged,
+    Guards,
+    float32_spacing,
+    share_unmoved,
+)
 from tests.experiments.conftest import Bench, Lines
 from tests.experiments.runs import configuration, make_model, run_here
 
@@ -55,6 +62,14 @@ def guarded(problem: Problem, name: str, policy: Any, **arguments: Any) -> Guard
     return Guards(METHODS[name](parameters, **arguments), parameters, policy)
 
 
+def step(guards: Guards, problem: Problem, number: int, thorough: bool = False) -> float | None:
+    """As the runner takes it; None where it was skipped."""
+    loss = None
+    with guards.watch(number, thorough=thorough):
+        loss = float(guards.optimizer.step(problem))
+    return loss
+
+
 def same(a: list[Tensor], b: list[Tensor]) -> bool:
     return all(torch.equal(x, y) for x, y in zip(a, b, strict=True))
 
@@ -65,17 +80,17 @@ def test_a_skipped_step_leaves_every_bit(name: str, dtype: torch.dtype):
     problem = Problem(dtype)
     guards = guarded(problem, name, "skip")
     for number in range(3):
-        assert guards.step(problem, number=number, look=False) is not None
+        assert step(guards, problem, number) is not None
     before = problem.weights()
     for number in range(3, 5):
         problem.spoilt = range(problem.num_calls, problem.num_calls + 3)
-        assert guards.step(problem, number=number, look=False) is None
+        assert step(guards, problem, number) is None
         assert same(problem.weights(), before)
         problem.spoilt = range(0)
     assert guards.optimizer.num_steps == 5
     (warning,) = guards.warnings.values()
     assert (warning["count"], warning["first_step"]) == (2, 3)
-    assert guards.step(problem, number=5, look=False) is not None
+    assert step(guards, problem, 5) is not None
     assert not same(problem.weights(), before)
 
 
@@ -84,7 +99,7 @@ def test_stop_says_it_and_raises(caplog: pytest.LogCaptureFixture):
     guards = guarded(problem, "bszo", "stop")
     problem.spoilt = range(0, 1)
     with pytest.raises(NonFiniteLoss):
-        guards.step(problem, number=7, look=False)
+        step(guards, problem, 7)
     assert guards.warnings == {
         "nonfinite_loss": {
             "count": 1,
@@ -99,7 +114,7 @@ def test_overflow_of_a_perturbed_pass_has_its_own_name():
     problem = Problem()
     guards = guarded(problem, "bszo", "skip")
     problem.spoilt, problem.value = range(1, 2), math.inf  # f_0 is finite, f_plus is not
-    guards.step(problem, number=0, look=False)
+    step(guards, problem, 0)
     (detail,) = [warning["detail"] for warning in guards.warnings.values()]
     assert list(guards.warnings) == ["perturbed_overflow"]
     assert "the loss of a perturbed pass is inf" in detail and "(the loss at theta is 0." in detail
@@ -111,7 +126,7 @@ def test_more_than_a_hundred_skips_in_a_row_have_diverged(caplog: pytest.LogCapt
     problem.spoilt = range(0, 10_000)
     with pytest.raises(Diverged, match="101 steps"):
         for number in range(1000):
-            guards.step(problem, number=number, look=False)
+            step(guards, problem, number)
     assert guards.warnings["nonfinite_loss"]["count"] == MOST_SKIPPED + 1
     assert caplog.text.count("nonfinite_loss") == 1  # said once
 
@@ -126,7 +141,7 @@ def test_a_skipped_step_is_in_the_trajectory(tmp_path: Path):
             problem.spoilt = (
                 range(problem.num_calls + 1, problem.num_calls + 2) if number == 2 else range(0)
             )
-            guards.step(problem, number=number, look=False)
+            step(guards, problem, number)
     optimizer = METHODS["bszo"](again.module.parameters())
     replay(read(tmp_path / "log"), optimizer, base=base)
     assert same(again.weights(), problem.weights())
@@ -137,17 +152,17 @@ def test_a_skipped_step_is_in_the_trajectory(tmp_path: Path):
 def test_a_posterior_that_is_none(monkeypatch: pytest.MonkeyPatch, cov: list[list[float]]):
     problem = Problem()
     guards = guarded(problem, "bszo", "stop")
-    guards.step(problem, number=0, look=False)
+    step(guards, problem, 0)
     assert guards.warnings == {}
-    step = guards.optimizer.step
+    sound = guards.optimizer.step
 
     def spoilt(closure: Any) -> float:
-        loss = step(closure)
+        loss = sound(closure)
         object.__setattr__(guards.optimizer.last, "cov", torch.tensor(cov, dtype=torch.float64))
         return loss
 
     monkeypatch.setattr(guards.optimizer, "step", spoilt)
-    guards.step(problem, number=1, look=False)
+    step(guards, problem, 1)
     warning = guards.warnings["posterior_not_positive_definite"]
     assert (warning["count"], warning["first_step"]) == (1, 1)
     assert ("-1" if cov[0][0] == 1 else "nan") in warning["detail"]
@@ -158,7 +173,7 @@ def test_differences_below_the_loss_s_own_spacing(eps: float, coarse: bool):
     problem = Problem()
     guards = guarded(problem, "mezo", "stop", lr=0.0, eps=eps)
     for number in range(WINDOW + 5):
-        guards.step(problem, number=number, look=False)
+        step(guards, problem, number)
     assert ("coarse_loss" in guards.warnings) is coarse
     if coarse:
         assert guards.warnings["coarse_loss"]["first_step"] == WINDOW - 1
@@ -166,9 +181,11 @@ def test_differences_below_the_loss_s_own_spacing(eps: float, coarse: bool):
 
 
 @pytest.mark.parametrize("loss", [0.6931, 1.0, 2.0, 1e-3, 5000.0])
-def test_quantum_is_float32_s(loss: float):
+def test_the_spacing_is_float32_s(loss: float):
     value = torch.tensor(loss, dtype=torch.float32)
-    assert quantum(float(value)) == float(torch.nextafter(value, torch.tensor(math.inf)) - value)
+    assert float32_spacing(float(value)) == float(
+        torch.nextafter(value, torch.tensor(math.inf)) - value
+    )
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
@@ -182,7 +199,9 @@ def test_the_share_of_a_perturbation_that_rounds_back(dtype: torch.dtype, eps: f
     theta = torch.where(torch.arange(200_000) % 10 == 0, 0.0, theta).to(dtype)
     moved = (theta.float() + eps * torch.randn(200_000, generator=generator)).to(dtype)
     expected = float((moved == theta).double().mean())
-    assert float(unmoved(theta.float(), dtype, eps).mean()) == pytest.approx(expected, abs=0.01)
+    assert float(share_unmoved(theta.float(), dtype, eps).mean()) == pytest.approx(
+        expected, abs=0.01
+    )
 
 
 @pytest.mark.parametrize(
@@ -199,9 +218,9 @@ def test_a_perturbation_that_rounding_swallows(
 ) -> None:
     problem = Problem(dtype)
     guards = guarded(problem, name, "stop", **({"eps": eps} if eps else {}))
-    guards.step(problem, number=0, look=False)
+    step(guards, problem, 0)
     assert not guards.warnings  # it was not to look
-    guards.step(problem, number=1, look=True)
+    step(guards, problem, 1, thorough=True)
     assert ("swallowed_perturbation" in guards.warnings) is said
     if said:
         assert guards.warnings["swallowed_perturbation"]["first_step"] == 1
@@ -220,9 +239,9 @@ def test_a_perturbation_that_rounding_swallows(
 def test_an_update_that_rounding_swallows(dtype: torch.dtype, lr: float, swallowed: bool):
     problem = Problem(dtype)
     guards = guarded(problem, "mezo", "stop", lr=lr, eps=1e-2)
-    guards.step(problem, number=0, look=False)
+    step(guards, problem, 0)
     assert guards.warnings == {}  # it looks only where it is told to
-    guards.step(problem, number=1, look=True)
+    step(guards, problem, 1, thorough=True)
     assert ("swallowed_update" in guards.warnings) is swallowed
 
 

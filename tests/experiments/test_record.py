@@ -11,7 +11,7 @@ import pytest
 
 from experiments.config.schema import Paths
 from experiments.records import record as records
-from experiments.training.folders import Place
+from experiments.training.folders import Folders
 
 
 def test_signature_is_stable_across_versions():
@@ -131,7 +131,7 @@ def test_reading_records_loads_neither_torch_nor_hydra():
 def test_a_signature_has_one_record_under_whatever_names_it_ran(
     tmp_path: Path, some_record: dict[str, Any]
 ):
-    place = Place(
+    place = Folders(
         Paths(str(tmp_path), str(tmp_path / "runs"), str(tmp_path)), some_record["signature"]
     )
     for name in ("bszo", "mine"):  # a file of the user's own that says what the project's says

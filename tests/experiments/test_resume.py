@@ -17,16 +17,16 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 import bszo
+from bszo import files
 from bszo.errors import BszoError
 from bszo.models import weights_fingerprint
 from experiments import CONF
 from experiments.config.compose import compose
 from experiments.config.schema import Protocol
-from experiments.records import files
 from experiments.records import record as records
 from experiments.training.build import Parts
 from experiments.training.checkpoints.serialize import CheckpointError, pack, unpack
-from experiments.training.checkpoints.trajectory import LightCheckpoints
+from experiments.training.checkpoints.trajectory import TrajectoryCheckpoints
 from experiments.training.checkpoints.weights import Checkpoints
 from experiments.training.runner import Runner
 from experiments.training.session import Session
@@ -91,7 +91,7 @@ def make_runner(
     checkpoints = (
         Checkpoints(folder, "s", parts)
         if kind == "full"
-        else LightCheckpoints(folder, "s", parts, node, writes=True)
+        else TrajectoryCheckpoints(folder, "s", parts, node, writes=True)
     )
     found = checkpoints.load()
     plain = {

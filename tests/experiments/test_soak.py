@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from scripts import soak
+from scripts.bench import soak
 
 ROOT = Path(__file__).resolve().parents[2]
 CLEAN = {"commit": "c", "dirty": False, "versions": {"torch": "1"}, "command": "x"}

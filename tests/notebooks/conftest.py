@@ -11,7 +11,7 @@ from PIL import Image
 from experiments.records import record as records
 from experiments.sweeps.grid import Grid, Point, load, rate_key
 from experiments.sweeps.selection import literal
-from scripts import report
+from scripts.maintain import report
 
 # artefact -> which of its points have records: the values that each of some keys may have
 CELLS: dict[str, dict[str, tuple[str, ...]]] = {

@@ -14,7 +14,7 @@ import nbformat
 import pytest
 
 from experiments.sweeps.grid import load
-from scripts import report
+from scripts.maintain import report
 
 NAMES = sorted(path.stem for path in report.NOTEBOOKS.glob("*.ipynb"))
 QUIETLY = (
@@ -129,12 +129,11 @@ def test_no_path_and_no_machine_is_named(pages: Path, results: Path):
 def test_without_records_it_says_so(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """In this process: three kernels more would cost as much as all the rest."""
     monkeypatch.setenv("BSZO_RESULTS", str(tmp_path))
-    monkeypatch.syspath_prepend(report.NOTEBOOKS)
-    monkeypatch.delitem(sys.modules, "reading", raising=False)
-    reading, shown = importlib.import_module("reading"), []
+    monkeypatch.delitem(sys.modules, "notebooks.reading", raising=False)
+    reading, shown = importlib.import_module("notebooks.reading"), []
     monkeypatch.setattr(reading, "display", shown.append)
-    monkeypatch.delitem(sys.modules, "reading")  # so that no other test finds it
-    monkeypatch.setitem(sys.modules, "reading", reading)
+    monkeypatch.delitem(sys.modules, "notebooks.reading")  # so that no other test finds it
+    monkeypatch.setitem(sys.modules, "notebooks.reading", reading)
     names: dict[str, object] = {}
     for cell in nbformat.read(report.NOTEBOOKS / f"{name}.ipynb", as_version=4).cells:
         if cell.cell_type == "code":

@@ -6,9 +6,10 @@ from typing import Any
 
 import pytest
 import torch
-from bench_published import PUBLISHED
-from bench_step import AT_THETA, OURS, traffic
 from torch import Tensor, nn
+
+from scripts.bench.published import PUBLISHED
+from scripts.bench.step import AT_THETA, OURS, traffic
 
 Loss = Callable[[], float]
 

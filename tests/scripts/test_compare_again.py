@@ -33,8 +33,14 @@ def test_by_hand(tmp_path: Path, some_record: dict[str, Any]) -> None:  # noqa: 
         records.write(there, tmp_path / "earlier")
         records.write(here, tmp_path / "later")
     done = subprocess.run(
-        [sys.executable, str(ROOT / "scripts" / "compare_again.py"), "earlier", "later"],
-        cwd=tmp_path,
+        [
+            sys.executable,
+            "-m",
+            "scripts.maintain.compare_again",
+            str(tmp_path / "earlier"),
+            str(tmp_path / "later"),
+        ],
+        cwd=ROOT,
         capture_output=True,
         text=True,
         check=True,

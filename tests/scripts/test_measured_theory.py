@@ -1,4 +1,4 @@
-"""The closed forms of scripts/measure_theory.py and measure_descent.py against dense Monte Carlo on
+"""The closed forms of scripts/study/theory.py and descent.py against dense Monte Carlo on
 small cases."""
 
 import importlib
@@ -11,17 +11,17 @@ from typing import Any
 import numpy as np
 import pytest
 
-SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture
 def theory() -> Any:
-    return importlib.import_module("measure_theory")
+    return importlib.import_module("scripts.study.theory")
 
 
 @pytest.fixture
 def descent() -> Any:
-    return importlib.import_module("measure_descent")
+    return importlib.import_module("scripts.study.descent")
 
 
 def close(samples: np.ndarray, expected: float) -> bool:
@@ -121,13 +121,14 @@ def test_the_figure_needs_only_the_numbers(
         sys.executable,
         "-X",
         "importtime",
-        SCRIPTS / "figure_theory.py",
+        "-m",
+        "scripts.figures.figure_theory",
         "--theory",
         tmp_path / "theory.json",
         "--out",
         tmp_path,
     ]
-    done = subprocess.run(list(map(str, command)), capture_output=True, text=True)
+    done = subprocess.run(list(map(str, command)), cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0 and "| torch\n" not in done.stderr, done.stderr[-500:]
     assert (tmp_path / "figure_theory.png").read_bytes().startswith(b"\x89PNG")
     assert b"CreationDate" not in (tmp_path / "figure_theory.pdf").read_bytes()

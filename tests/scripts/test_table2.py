@@ -13,7 +13,7 @@ from scipy.stats import linregress
 
 from scripts.table2 import NEAR, Fit, fit_order, order
 
-SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "table2.py"
+ROOT = Path(__file__).resolve().parents[2]
 SIZES = [10, 100, 1000, 10_000]
 
 
@@ -66,7 +66,8 @@ def render(
         sys.executable,
         "-X",
         "importtime",
-        SCRIPT,
+        "-m",
+        "scripts.table2",
         "--state",
         folder / "state.json",
         "--paper",
@@ -74,7 +75,7 @@ def render(
         "--out",
         folder / "out",
     ]
-    return subprocess.run(list(map(str, command)), capture_output=True, text=True)
+    return subprocess.run(list(map(str, command)), cwd=ROOT, capture_output=True, text=True)
 
 
 def test_the_table_of_a_hand_made_measurement(tmp_path: Path):

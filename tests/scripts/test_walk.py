@@ -1,7 +1,6 @@
 """The walk's measurement and its table: points against a walk by hand, cells against the numbers
 they come from."""
 
-import importlib.util
 import json
 import subprocess
 import sys
@@ -16,6 +15,8 @@ from experiments.records import record as records
 from experiments.sweeps.grid import Point, load
 from experiments.tables import walks
 from experiments.tables.command import Inputs
+from scripts.figures import figure_drift
+from scripts.study import drift
 from tests.experiments.conftest import some_record  # noqa: F401 - a fixture
 
 REFERENCE = """\
@@ -23,44 +24,28 @@ model,dtype,eps,walk,steps,drift_percent,perplexity_at_start,perplexity
 m,float16,,three-leg,5,11-13,1.5,3
 m,float16,0.1,three-leg,10,9,,
 """
-SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"
+ROOT = Path(__file__).resolve().parents[2]
 
 
-@pytest.fixture
-def script(monkeypatch: pytest.MonkeyPatch) -> Any:
-    monkeypatch.syspath_prepend(str(SCRIPTS))
-
-    def load(name: str) -> Any:
-        spec = importlib.util.spec_from_file_location(name, SCRIPTS / f"{name}.py")
-        assert spec is not None and spec.loader is not None
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-        return module
-
-    return load
+def test_steps_are_log_spaced_and_end_at_the_last() -> None:
+    assert drift.log_spaced(1) == [0, 1]
+    assert drift.log_spaced(20) == [0, 1, 2, 5, 10, 20]
+    assert drift.log_spaced(20_000)[-4:] == [2000, 5000, 10_000, 20_000]
+    assert drift.log_spaced(700) == [0, 1, 2, 5, 10, 20, 50, 100, 200, 500, 700]
 
 
-def test_steps_are_log_spaced_and_end_at_the_last(script: Any) -> None:
-    log_spaced = script("walk_drift").log_spaced
-    assert log_spaced(1) == [0, 1]
-    assert log_spaced(20) == [0, 1, 2, 5, 10, 20]
-    assert log_spaced(20_000)[-4:] == [2000, 5000, 10_000, 20_000]
-    assert log_spaced(700) == [0, 1, 2, 5, 10, 20, 50, 100, 200, 500, 700]
-
-
-def test_drift_is_the_relative_distance(script: Any) -> None:
+def test_drift_is_the_relative_distance() -> None:
     module = nn.Linear(3, 1, bias=False)
     with torch.no_grad():
         module.weight.copy_(torch.tensor([[3.0, 0.0, 4.0]]))
-    assert script("walk_drift").drift(module, [torch.tensor([[3.0, 0.0, 0.0]])]) == pytest.approx(
-        4 / 3
-    )
+    assert drift.drift(module, [torch.tensor([[3.0, 0.0, 0.0]])]) == pytest.approx(4 / 3)
 
 
 def test_a_walk_drifts_in_sixteen_bits_and_an_exact_step_does_not(tmp_path: Path) -> None:
     command = [
         sys.executable,
-        str(SCRIPTS / "walk_drift.py"),
+        "-m",
+        "scripts.study.drift",
         "--steps",
         "5",
         "--dtypes",
@@ -72,8 +57,8 @@ def test_a_walk_drifts_in_sixteen_bits_and_an_exact_step_does_not(tmp_path: Path
         "--out",
         str(tmp_path),
     ]
-    first = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    again = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    first = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    again = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
     assert first.count("\n") == 3 and again == ""  # complete curves are not walked again
     curves = {
         c["walk"]: c
@@ -88,9 +73,7 @@ def test_a_walk_drifts_in_sixteen_bits_and_an_exact_step_does_not(tmp_path: Path
     assert last["three-leg"]["drift"] > 3 * last["two-leg"]["drift"] > 0
 
 
-def test_the_table_takes_the_last_points(
-    script: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_table_takes_the_last_points(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     points = [
         {"step": 0, "drift": 0.0, "perplexity": 2.0},
         {"step": 5, "drift": 0.1, "perplexity": 3.0},
@@ -115,16 +98,18 @@ def test_the_table_takes_the_last_points(
     monkeypatch.setattr(walks, "REFERENCE", tmp_path)
     data, problems = walks.points(tmp_path)
     assert len(data) == 3 and problems == [
-        "o.json: not a report of scripts/walk_drift.py (KeyError: 'setting')"
+        "o.json: not a report of scripts/study/drift.py (KeyError: 'setting')"
     ]
     section = walks.drift_section(data, "m")
     assert section.rows == (
         ("float16", "0.001", "three-leg", "5", "10 %", "11-13 %", "2", "3", "1.5", "2"),
         ("float16", "0.001", "three-leg", "10", "25 %", "-", "2", "inf", "inf", "-"),
     )
-    drawing = script("figure_drift")
-    monkeypatch.setattr(drawing, "points", lambda: (data, problems))
-    assert {path.suffix for path in drawing.build(Inputs(tmp_path), tmp_path)} == {".png", ".pdf"}
+    monkeypatch.setattr(figure_drift, "points", lambda: (data, problems))
+    assert {path.suffix for path in figure_drift.build(Inputs(tmp_path), tmp_path)} == {
+        ".png",
+        ".pdf",
+    }
 
 
 def test_a_model_without_text_has_no_perplexity() -> None:

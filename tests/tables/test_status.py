@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parents[2]
 def test_every_table_and_figure_of_the_paper_and_its_script_is_there():
     names = everything()
     assert names[:12] == [f"table{number}" for number in range(1, 13)]
-    stems = {path.stem for path in (ROOT / "scripts").glob("*.py")}
+    stems = {path.stem for path in (ROOT / "scripts").rglob("*.py")}
     assert {stem for stem in stems if re.match(r"(table|figure)", stem)} | {"zo_bench"} == set(
         names
     )
@@ -54,7 +54,7 @@ def test_a_failure_is_a_result_and_what_waits_is_missing(tmp_path: Path):
 def test_the_page_names_what_is_damaged(tmp_path: Path):
     (tmp_path / "mini").mkdir()
     (tmp_path / "mini" / "a.json").write_text("{")
-    command = [sys.executable, "scripts/status.py", "--runs", str(tmp_path)]
+    command = [sys.executable, "-m", "scripts.maintain.status", "--runs", str(tmp_path)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     lines = [line.split() for line in done.stdout.splitlines()]

@@ -32,7 +32,7 @@ from experiments.tables.command import Inputs
 from experiments.training.build import named_by_content
 from experiments.training.outcome import RunFailed
 from hydra_plugins.grid_sweeper import GridSweeper
-from scripts.select_rates import collect
+from scripts.study.select_rates import collect
 from tests.tables.conftest import Make
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -392,7 +392,8 @@ def test_the_tuned_files_hold_what_was_chosen_and_from_what(tmp_path: Path):
                 )
     command = [
         sys.executable,
-        "scripts/select_rates.py",
+        "-m",
+        "scripts.study.select_rates",
         "--runs",
         str(runs),
         "--out",

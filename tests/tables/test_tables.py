@@ -232,7 +232,7 @@ def test_a_table_without_the_paper_s_file_says_so_and_has_the_rest(
         sys, "argv", ["x", "--runs", str(tmp_path / "runs"), "--out", str(tmp_path / "out")]
     )
     with pytest.raises(SystemExit, match=r"^0$"):
-        runpy.run_path(str(ROOT / "scripts" / f"table{number}.py"), run_name="__main__")
+        runpy.run_module(f"scripts.table{number}", run_name="__main__")
     text = (tmp_path / "out" / f"table{number}.md").read_text()
     assert f"\n\nLeft out: 1 ({name}.csv: no column '" in text
     assert f"table{number}: Left out: 1 ({name}.csv" in capsys.readouterr().err
@@ -314,7 +314,8 @@ def test_scripts_render_without_torch_and_twice_the_same(number: int, tmp_path: 
         sys.executable,
         "-X",
         "importtime",
-        f"scripts/table{number}.py",
+        "-m",
+        f"scripts.table{number}",
         "--out",
         str(tmp_path),
     ]

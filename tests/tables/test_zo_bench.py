@@ -321,7 +321,8 @@ def test_what_is_counted_is_a_step_s_own(tmp_path: Path):
     (tmp_path / "config.json").write_text(json.dumps(SMALL))
     command = [
         sys.executable,
-        "scripts/bench_memory.py",
+        "-m",
+        "scripts.bench.memory",
         "--model",
         str(tmp_path),
         "--schemes",
@@ -350,7 +351,7 @@ def test_what_is_counted_is_a_step_s_own(tmp_path: Path):
 
 def test_all_of_the_sweep_s_methods_are_measured():
     wanted = {label(point) for point in load("zo_bench", "mini").points}
-    text = (ROOT / "scripts" / "bench_memory.py").read_text()
+    text = (ROOT / "scripts" / "bench" / "memory.py").read_text()
     assert [name for name in wanted if f'    "{name}": (' not in text] == []
 
 

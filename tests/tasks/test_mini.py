@@ -13,7 +13,8 @@ from collections import Counter
 import pytest
 
 from bszo.errors import DataError
-from bszo.tasks import mini, mini_lexicon
+from bszo.tasks import mini
+from bszo.tasks.mini import lexicon
 
 COLUMNS = {
     "sst2": {"sentence", "label", "idx"},
@@ -151,7 +152,7 @@ def test_wic_offsets_and_wsc_indices_point_at_their_words() -> None:
         for side in "12":
             found = row[f"sentence{side}"][row[f"start{side}"] : row[f"end{side}"]]
             assert found.lower() == row["word"]
-            assert row["word"] in mini_lexicon.SENSES
+            assert row["word"] in lexicon.SENSES
     for row in mini.generate("wsc", "train", 500, 0):
         words = row["text"].split()
         span = row["span1_text"].split()
@@ -183,7 +184,7 @@ def test_corpus_gives_no_label_away() -> None:
             r"the \w+ is (?:full of|rich in) (\w+) \. It was (great|terrible) \.", document
         )
         if found:
-            sides[found[1] in mini_lexicon.QUALITIES[1], found[2] == "great"] += 1
+            sides[found[1] in lexicon.QUALITIES[1], found[2] == "great"] += 1
     agree = sides[True, True] + sides[False, False]
     assert sides.total() > 20
     assert agree < 0.75 * sides.total()
@@ -212,6 +213,6 @@ def test_what_cannot_be_made_is_said(arguments: tuple, message: str) -> None:
 
 
 def test_a_grammar_that_runs_dry_is_said_and_does_not_hang(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(mini, "MAX_TRIES", 1)
+    monkeypatch.setattr(mini.grammar, "MAX_TRIES", 1)
     with pytest.raises(DataError, match=r"wic has about \d+ different test rows, not 50000"):
         mini.generate("wic", "test", 50_000, 0)

@@ -1,0 +1,106 @@
+"""LOZO's family: a matrix's direction is U V^T, with a U for each step and a V that stays for
+many."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from bszo.perturb import noise
+from bszo.perturb.directions.base import Directions
+from bszo.perturb.directions.factored import Factored, product
+from bszo.perturb.noise import Terms, gpu
+from bszo.perturb.noise.seeds import key, mix64
+
+
+class LowRank(Factored):
+    """P = U V^T for a matrix: U (rows, rank) from the seed, V (columns, rank) from the basis seed;
+    else Gaussian.
+
+    E[P] = 0 and E|P|^2 = rank * rows * columns: the factor 1/rank, where wanted, belongs to the
+    step.
+
+    Args:
+        params: the parameters; those with two axes are matrices, more axes are folded into the
+            columns.
+        rank: columns of U and V; at most the smaller side of a matrix is of use.
+        basis_seed: names V; it stays for many steps while the seed changes each step.
+        stream: another number draws another U from the same seed (the published code's redraw
+            steps).
+
+    Source: Chen et al. 2024 (LOZO), arXiv 2410.07698.
+    """
+
+    def __init__(
+        self, params: Sequence[Tensor], rank: int, basis_seed: int, stream: int = 0
+    ) -> None:
+        super().__init__(params)
+        self.rank, self.basis_seed, self.stream = rank, basis_seed, stream
+
+    def direction(self, seed: int, index: int) -> Tensor:
+        return self.expand(self.coordinates(seed, index), index)
+
+    def coordinates(self, seed: int, index: int) -> Tensor:
+        """U (rows, rank); a vector's own noise."""
+        p = self.params[index]
+        shape = p.shape if p.ndim < 2 else torch.Size((p.shape[0], self.rank))
+        return noise.values(shape, index, mix64(seed, self.stream), device=p.device)
+
+    def expand(self, coordinates: Tensor, index: int) -> Tensor:
+        p = self.params[index]
+        return (
+            coordinates
+            if p.ndim < 2
+            else product(coordinates, self.basis(index).to(coordinates).T).view(p.shape)
+        )
+
+    def factors(self, seed: int, index: int) -> tuple[Tensor, Tensor] | None:
+        """U and V^T of a matrix."""
+        u = self.coordinates(seed, index)
+        return (u, self.basis(index).to(u).T) if self.params[index].ndim == 2 else None
+
+    def carry(self, coordinates: Tensor, index: int, old: Directions) -> Tensor:
+        """U V_old^T V / columns: the expectation of V^T V / columns is the identity."""
+        if self.params[index].ndim < 2 or not isinstance(old, LowRank):
+            return coordinates
+        v_old, v = old.basis(index), self.basis(index)
+        return product(coordinates, (product(v_old.T, v) / v.shape[0]).to(coordinates))
+
+    def shift(
+        self,
+        theta: Tensor,
+        index: int,
+        terms: Terms,
+        *,
+        decay: float = 1.0,
+        out: Tensor | None = None,
+        rounding_seed: int | None = None,
+    ) -> Tensor:
+        if not gpu.serves(theta) or theta.ndim > 2 or not theta.is_contiguous():
+            return super().shift(
+                theta, index, terms, decay=decay, out=out, rounding_seed=rounding_seed
+            )
+        if theta.ndim < 2:
+            own = {mix64(seed, self.stream): c for seed, c in terms.items()}
+            return noise.shift(theta, index, own, decay=decay, out=out, rounding_seed=rounding_seed)
+        out = torch.empty_like(theta) if out is None else out
+        keys = [key(mix64(seed, self.stream), index) for seed in terms]
+        round_key = None if rounding_seed is None else key(rounding_seed, index)
+        gpu.shift_low_rank(
+            out,
+            theta,
+            keys,
+            list(terms.values()),
+            key(self.basis_seed, index),
+            self.rank,
+            decay=decay,
+            round_key=round_key,
+        )
+        return out
+
+    def basis(self, index: int) -> Tensor:
+        """V (columns, rank) of a matrix."""
+        p = self.params[index]
+        return noise.values(
+            torch.Size((p.shape[1:].numel(), self.rank)), index, self.basis_seed, device=p.device
+        )

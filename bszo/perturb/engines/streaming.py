@@ -1,0 +1,233 @@
+"""Streaming perturbation: a module's perturbed weights exist only while it runs, and theta is never
+written."""
+
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
+
+from bszo.perturb.directions.base import Directions
+from bszo.perturb.engines.buffers import Groups, Reused
+from bszo.perturb.engines.copies import Copies
+from bszo.perturb.engines.hooks import every_module_runs, is_lookup, owners
+from bszo.perturb.engines.watch import Watch, flat
+from bszo.perturb.noise import Terms
+from bszo.perturb.noise.gpu import Table
+
+log = logging.getLogger(__name__)
+
+
+class Streaming:
+    """Exact: hooks swap a parameter's data for theta + sum_i c_i z_i while a module that owns it
+    runs.
+
+    Extra memory: the weights of the modules that run inside one another, which is one layer's in
+    practice; on a GPU, where several are made at a time, two of the largest matrices. Tied weights
+    are perturbed alike wherever they run. A pass that used a parameter while no owner of it ran (a
+    functional call in some other module), or in which no owner ran at all (a compiled or traced
+    graph, a second closure), is repeated with a copy of it, as are all that follow. Scripted and
+    compiled modules, which call no hook of their parts, have copies from the start.
+
+    Not seen: a functional use that comes later than the first perturbed pass, of a parameter whose
+    owner runs as well; a view of its own weight that a module keeps beyond its run. `Copies` are
+    right there too.
+    """
+
+    def __init__(self, params: list[Tensor], module: nn.Module) -> None:
+        self.params = params
+        self.index = {id(p): i for i, p in enumerate(params)}
+        self.owners = owners(module, self.index)
+        reached = {i for owned in self.owners.values() for i in owned}
+        self.copies = Copies(params, [i for i in range(len(params)) if i not in reached])
+        self.watched = not reached  # has a watched pass shown nothing that the hooks miss?
+        self.missed: set[int] = set()  # used in this pass while no owner ran
+        self.watch: Watch | None = None  # while one is
+        self.theta: dict[int, Tensor] = {}  # what the swapped parameters hold when nothing runs
+        self.running = [0] * len(params)  # owners of each parameter that run now
+        self.ran: set[int] = set()  # parameters of which an owner has run in this pass
+        self.reused = Reused()
+        self.order: list[int] = []  # parameters as the last pass swapped them
+        self.groups: Groups | None = None  # on a GPU, once an order is known
+        self.group: dict[int, int] = {}  # of the swapped parameters that were made in one
+
+    @contextmanager
+    def at(self, directions: Directions, terms: Terms) -> Iterator[None]:
+        self.missed.clear()
+        self.ran.clear()
+        with ExitStack() as stack:
+            stack.enter_context(every_module_runs())
+            if not terms:
+                yield
+                return
+            stack.enter_context(self.copies.at(directions, terms))
+            stack.callback(self._restore_all)
+            stack.enter_context(self._grouped(directions, terms))
+            # two hooks for all modules: one on each, set and taken away every pass, would cost more
+            # than the noise
+            enter, leave = self._hooks(directions, terms)
+            # first: others may read the weights
+            stack.callback(register_module_forward_pre_hook(enter).remove)
+            stack.callback(register_module_forward_hook(leave, with_kwargs=True).remove)  # type: ignore[arg-type]
+            if not self.watched:
+                self.watch = stack.enter_context(Watch(self._note_missed))
+                stack.callback(setattr, self, "watch", None)
+            yield
+
+    def adopt_missed(self) -> bool:
+        """Have copies, from now on, of what the last perturbed pass used without the hooks'
+        knowing; was there any?"""
+        missed = self.missed | set(range(len(self.params))) - self.ran - set(self.copies.indices)
+        if missed:
+            log.info(
+                "%d parameters are not used by the modules that own them alone: perturbed as"
+                " copies",
+                len(missed),
+            )
+            kept = {m: [i for i in owned if i not in missed] for m, owned in self.owners.items()}
+            self.owners = {m: owned for m, owned in kept.items() if owned}
+            self.copies = Copies(self.params, sorted({*self.copies.indices, *missed}))
+        self.watched = not missed
+        return bool(missed)
+
+    def home(self, directions: Directions) -> None:
+        """Nothing to do: theta was never moved."""
+
+    def _hooks(
+        self, directions: Directions, terms: Terms
+    ) -> tuple[Callable[..., None], Callable[..., Any]]:
+        """What is done before and after any module runs."""
+        moved = [bool(directions.own(i, terms)) for i in range(len(self.params))]
+
+        def enter(module: nn.Module, args: Any) -> None:
+            if is_lookup(module):
+                if (i := self._looked_up(module)) is not None:
+                    self.running[i] += 1
+                    self.ran.add(i)
+                return
+            for i in self.owners.get(module, ()):
+                self.running[i] += 1
+                self.ran.add(i)
+                if self.running[i] == 1 and moved[i]:  # else an outer owner has swapped it already
+                    p = self.params[i]
+                    theta = p.data
+                    with self._unwatched():
+                        p.data = self._take(i, theta, directions, terms)
+                    self.theta[i] = theta
+
+        def leave(module: nn.Module, args: Any, kwargs: Any, output: Any) -> Tensor | None:
+            if is_lookup(module):
+                if (i := self._looked_up(module)) is None:
+                    return None
+                self.running[i] -= 1
+                return (
+                    self._rows(i, args[0] if args else kwargs["input"], directions, terms)
+                    if moved[i]
+                    else None
+                )
+            for i in self.owners.get(module, ()):
+                if self.running[i] == 1 and i in self.theta:
+                    self._give_back(i, self.params[i].data, output)
+                    self.params[i].data = self.theta.pop(i)
+                self.running[i] -= 1
+            return None
+
+        return enter, leave
+
+    @contextmanager
+    def _grouped(self, directions: Directions, terms: Terms) -> Iterator[None]:
+        """While active, a GPU makes several parameters a launch, if the family can say them in
+        numbers."""
+        scalars, order, self.order = directions.scalars(terms), self.order, []
+        if scalars is None:
+            yield
+            return
+        if self.groups is not None and not self.groups.fits(self.params, order):
+            self.groups = None
+        if self.groups is None and order and Table.takes([self.params[i].data for i in order]):
+            self.groups = Groups(self.params, order)
+        if self.groups is None:
+            yield
+            return
+        self.groups.begin(scalars)
+        try:
+            yield
+        finally:
+            self.groups.end()
+
+    def _take(self, i: int, theta: Tensor, directions: Directions, terms: Terms) -> Tensor:
+        self.order.append(i)
+        made = self.groups.take(i) if self.groups is not None else None
+        if made is not None:
+            buffer, self.group[i] = made
+            return buffer
+        return directions.shift(
+            theta, i, terms, out=None if theta.is_cuda else self.reused.take(theta)
+        )
+
+    def _give_back(self, i: int, buffer: Tensor, output: Any) -> None:
+        group = self.group.pop(i, None)
+        start, stop = (
+            self.groups.span if group is not None and self.groups is not None else _span(buffer)
+        )
+        if any(_may_hold(value, start, stop) for value in flat((output,))):
+            return
+        if group is not None and self.groups is not None:
+            self.groups.give_back(group)
+        elif not buffer.is_cuda:  # CUDA's allocator keeps what is free itself
+            self.reused.give_back(buffer)
+
+    def _note_missed(self, value: Any) -> None:
+        """A value reaches an operation; is it a parameter of which no owner runs?"""
+        i = self.index.get(id(value))
+        if i is not None and self.running[i] == 0 and i not in self.copies.indices:
+            self.missed.add(i)
+
+    def _looked_up(self, module: nn.Module) -> int | None:
+        """The parameter of a lookup, be it the model's or one that shares it: an output layer that
+        needs few words."""
+        i = self.index.get(id(module._parameters["weight"]))
+        return None if i is None or i in self.copies.indices else i
+
+    def _rows(self, i: int, ids: Tensor, directions: Directions, terms: Terms) -> Tensor:
+        """A plain embedding's answer. It reads few of its rows, so only those are perturbed, with
+        the same numbers."""
+        with self._unwatched():
+            rows, place = torch.unique(ids, return_inverse=True)
+            # an outer owner of a tied weight may have swapped it
+            theta = self.theta.get(i, self.params[i].data)
+            return directions.shift_rows(theta, i, rows, terms)[place]
+
+    def _unwatched(self) -> AbstractContextManager[None]:
+        """The engine's own work: a compiled kernel would be compiled again for a watch that is gone
+        next time, and a rule for directions may read the parameters."""
+        return _WITHOUT if self.watch is None else self.watch.off()
+
+    def _restore_all(self) -> None:
+        """After the closure, whether it returned or raised in the middle of a module."""
+        for i, theta in self.theta.items():
+            self.params[i].data = theta
+        self.theta.clear()
+        self.group.clear()
+        self.running = [0] * len(self.params)
+
+
+_WITHOUT = nullcontext()
+_PLAIN = (int, float, str, type(None), torch.dtype, torch.device)
+
+
+def _may_hold(value: Any, start: int, stop: int) -> bool:
+    """A view of these addresses, or an object that cannot be looked into."""
+    return (
+        start <= value.data_ptr() < stop
+        if isinstance(value, Tensor)
+        else not isinstance(value, _PLAIN)
+    )
+
+
+def _span(buffer: Tensor) -> tuple[int, int]:
+    """Its addresses."""
+    return buffer.data_ptr(), buffer.data_ptr() + buffer.nbytes

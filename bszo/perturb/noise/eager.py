@@ -1,0 +1,268 @@
+"""Noise in PyTorch: z = f(seed, parameter, element), made where it is used and never stored.
+
+The formulas of `bszo.perturb.noise.spec` run over a parameter in chunks that stay in the cache, or
+in one pass that `torch.compile` fuses; a GPU runs its own kernel.
+"""
+
+import functools
+import logging
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from bszo.perturb.noise import gpu
+from bszo.perturb.noise.seeds import key, keys
+from bszo.perturb.noise.spec import Distribution, Terms, drawn, hashed, rounded_to_bf16
+
+# 128 KB of fp32: the thirty passes of the eager form run in the second-level cache
+_CHUNK = 1 << 15
+
+log = logging.getLogger(__name__)
+
+
+def _shift(
+    theta: Tensor,
+    counter: Tensor,
+    keys: Tensor,
+    factors: Tensor,
+    round_key: Tensor | None,
+    distribution: Distribution,
+    curvature: Tensor | None,
+) -> Tensor:
+    acc = theta.to(torch.promote_types(theta.dtype, torch.float32)) * factors[0]
+    for i in range(keys.shape[0]):
+        z = drawn(counter, keys[i, 0], keys[i, 1], distribution)
+        if curvature is not None:
+            z = z * curvature.to(torch.promote_types(curvature.dtype, torch.float32)).rsqrt()
+        acc = acc + factors[i + 1] * z.to(acc.dtype)
+    if round_key is not None:
+        return rounded_to_bf16(acc, hashed(counter, round_key[0], round_key[1]))
+    return acc.to(theta.dtype)
+
+
+def _shift_whole(
+    out: Tensor,
+    theta: Tensor,
+    keys: Tensor,
+    factors: Tensor,
+    round_key: Tensor | None,
+    distribution: Distribution,
+    curvature: Tensor | None,
+) -> None:
+    counter = torch.arange(theta.numel(), dtype=torch.int32, device=theta.device)
+    out.copy_(_shift(theta, counter, keys, factors, round_key, distribution, curvature))
+
+
+def _shift_chunks(
+    out: Tensor,
+    theta: Tensor,
+    keys: Tensor,
+    factors: Tensor,
+    round_key: Tensor | None,
+    distribution: Distribution,
+    curvature: Tensor | None,
+) -> None:
+    for start in range(0, theta.numel(), _CHUNK):
+        part = slice(start, min(start + _CHUNK, theta.numel()))
+        counter = torch.arange(part.start, part.stop, dtype=torch.int32, device=theta.device)
+        h = None if curvature is None else curvature[part]
+        out[part] = _shift(theta[part], counter, keys, factors, round_key, distribution, h)
+
+
+class _Fused:
+    """One compiled pass; on a machine that cannot compile, eager chunks from the first attempt
+    on."""
+
+    @functools.cached_property
+    def kernel(self) -> Callable[..., None]:
+        log.info(
+            "compiling the noise kernel (once, about 20 s; later processes find it in PyTorch's"
+            " cache)"
+        )
+        # one kernel a (dtype, number of terms); floats that are no tensors are the polynomials' and
+        # of the code
+        options = torch._dynamo.config.patch(recompile_limit=64, specialize_float=True)
+        return options(torch.compile(_shift_whole, dynamic=True))
+
+    def __call__(self, *args: Any) -> None:
+        # not at the top: it takes seconds to load
+        from torch._dynamo.exc import BackendCompilerFailed
+
+        try:
+            self.kernel(*args)
+        except BackendCompilerFailed as error:
+            log.warning(
+                "the noise kernel cannot be compiled here, so it runs uncompiled and slower: %s",
+                str(error).strip().partition("\n")[0],
+            )
+            self.kernel = _shift_chunks
+            self.kernel(*args)
+
+
+_fused = _Fused()
+
+
+def shift(
+    theta: Tensor,
+    parameter: int,
+    terms: Terms,
+    *,
+    decay: float = 1.0,
+    out: Tensor | None = None,
+    rounding_seed: int | None = None,
+    distribution: Distribution = "gaussian",
+    fused: bool = False,
+    counter: Tensor | None = None,
+    curvature: Tensor | None = None,
+) -> Tensor:
+    """decay theta + sum_i c_i z_i / sqrt(h), accumulated in fp32 (fp64 for fp64 parameters) and
+    rounded once.
+
+    Args:
+        theta: the parameter's values, any shape; not changed unless it is also `out`.
+        parameter: its number among the parameters.
+        terms: {seed: c}, in the order of summation.
+        decay: factor on theta.
+        out: where the result goes, a new tensor by default; contiguous.
+        rounding_seed: round a bf16 result stochastically, with this seed's bits; None rounds to
+            nearest.
+        distribution: of the elements of z: N(0, 1), or +1 and -1 alike.
+        fused: on a CPU, one compiled pass instead of eager chunks; the same numbers to the last few
+            ulps.
+        counter: int32, of theta's shape: the elements' numbers, where theta is a part (rows) of the
+            parameter.
+        curvature: h, of theta's shape; None for ones.
+
+    Raises:
+        ValueError: rounding_seed with a parameter that is not bf16, or a parameter of 2^31 elements
+            or more.
+    """
+    _check_rounding(rounding_seed, theta.dtype)
+    if theta.numel() >= 1 << 31:
+        raise ValueError(
+            f"parameter {parameter} has {theta.numel()} elements; the counter ends at 2^31"
+        )
+    out = torch.empty_like(theta, memory_format=torch.contiguous_format) if out is None else out
+    if not out.is_contiguous():
+        return out.copy_(
+            shift(
+                theta,
+                parameter,
+                terms,
+                decay=decay,
+                rounding_seed=rounding_seed,
+                distribution=distribution,
+                fused=fused,
+                counter=counter,
+                curvature=curvature,
+            )
+        )
+    flat = theta.reshape(-1)
+    # in place: the compiler wants one tensor
+    flat_out = flat if out.data_ptr() == theta.data_ptr() else out.view(-1)
+    counter = None if counter is None else counter.reshape(-1)
+    curvature = None if curvature is None else curvature.reshape(-1)
+    pairs = [key(seed, parameter) for seed in terms]
+    round_key = None if rounding_seed is None else key(rounding_seed, parameter)
+    if gpu.serves(theta):
+        gpu.shift(
+            flat_out,
+            flat,
+            pairs,
+            list(terms.values()),
+            decay=decay,
+            round_key=round_key,
+            rademacher=distribution == "rademacher",
+            counter=counter,
+            curvature=curvature,
+        )
+        return out
+    key_pairs = torch.tensor(pairs, dtype=torch.int32, device=theta.device).reshape(-1, 2)
+    factors = torch.tensor(
+        [decay, *terms.values()],
+        dtype=torch.promote_types(theta.dtype, torch.float32),
+        device=theta.device,
+    )
+    rounding = (
+        None
+        if round_key is None
+        else torch.tensor(round_key, dtype=torch.int32, device=theta.device)
+    )
+    if counter is not None:
+        flat_out.copy_(_shift(flat, counter, key_pairs, factors, rounding, distribution, curvature))
+        return out
+    apply = _fused if fused and not theta.is_cuda else _shift_chunks
+    apply(flat_out, flat, key_pairs, factors, rounding, distribution, curvature)
+    return out
+
+
+def values(
+    shape: torch.Size,
+    parameter: int,
+    seed: int,
+    *,
+    device: torch.device | str = "cpu",
+    distribution: Distribution = "gaussian",
+    fused: bool = False,
+) -> Tensor:
+    """z itself, fp32."""
+    if torch.device(device).type == "cuda" and gpu.serves(z := torch.empty(shape, device=device)):
+        gpu.shift(
+            z.view(-1), None, [key(seed, parameter)], [1.0], rademacher=distribution == "rademacher"
+        )
+        return z
+    zeros = torch.zeros(shape, device=device)
+    return shift(zeros, parameter, {seed: 1.0}, out=zeros, distribution=distribution, fused=fused)
+
+
+@functools.lru_cache(maxsize=4)
+def _counters(sizes: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+    """Of each element of all parameters: its number in its parameter, and its parameter."""
+    numbers = partial(torch.arange, dtype=torch.int32, device="cpu")
+    counter = torch.cat([numbers(size) for size in sizes])
+    return counter, numbers(len(sizes)).repeat_interleave(torch.tensor(sizes, device="cpu"))
+
+
+def values_of_all(
+    params: Sequence[Tensor], seed: int, *, distribution: Distribution = "gaussian"
+) -> list[Tensor]:
+    """z of every parameter in one sweep: for small models, where a call a parameter would cost more
+    than its values."""
+    sizes = tuple(p.numel() for p in params)
+    key_0, key_1 = keys(seed, len(params)).T.contiguous()
+    counter, parameter = _counters(sizes)
+    flat = torch.empty(sum(sizes), device="cpu")
+    for start in range(0, flat.numel(), _CHUNK):
+        part = slice(start, start + _CHUNK)
+        of = parameter[part]
+        # four times as fast as key_0[of]
+        own_0, own_1 = key_0.index_select(0, of), key_1.index_select(0, of)
+        flat[part] = drawn(counter[part], own_0, own_1, distribution)
+    return [z.reshape(p.shape).to(p.device) for z, p in zip(flat.split(sizes), params, strict=True)]
+
+
+def bits(counter: Tensor, parameter: int, seed: int) -> Tensor:
+    """32 bits for each element's number, int32; two elements of a parameter never have the same."""
+    return hashed(counter, *key(seed, parameter))
+
+
+def round_to(
+    acc: Tensor, parameter: int, rounding_seed: int | None, out: Tensor, *, first: int = 0
+) -> Tensor:
+    """acc, fp32 or fp64, rounded into `out`: to nearest, or stochastically as `shift` does; `first`
+    numbers its first element, where it is a part of the parameter."""
+    _check_rounding(rounding_seed, out.dtype)
+    if rounding_seed is None:
+        return out.copy_(acc)
+    counter = torch.arange(first, first + acc.numel(), dtype=torch.int32, device=acc.device).view(
+        acc.shape
+    )
+    return out.copy_(rounded_to_bf16(acc, hashed(counter, *key(rounding_seed, parameter))))
+
+
+def _check_rounding(rounding_seed: int | None, dtype: torch.dtype) -> None:
+    if rounding_seed is not None and dtype != torch.bfloat16:
+        raise ValueError(f"stochastic rounding is for bfloat16 parameters, not {dtype}")

@@ -1,0 +1,1 @@
+"""Commands that measure, draw and maintain, run with `python -m scripts.FOLDER.NAME`."""

@@ -1,0 +1,1 @@
+"""Benchmarks: time, memory and endurance of the optimizers, as JSON."""

@@ -1,0 +1,288 @@
+"""Steps, noise, evaluation and memory, ours beside the published procedure, alternating in one run.
+
+python -m scripts.bench.step --model opt-125m --dtype float32 --repeats 5 --out results/bench
+
+Random weights serve: neither time nor memory depends on their values. Every figure is a median with
+its spread (the lowest and highest of the repeats); every ratio is between medians of runs that
+alternated.
+"""
+
+import argparse
+import gc
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from bszo import BSZO, LOZO, HiZOO, MeZO, MeZOAdam
+from bszo.models.shapes import refill
+from bszo.perturb import noise
+from experiments import ROOT
+from scripts.bench.published import PUBLISHED
+from scripts.bench.setting import Setting, alternate, summary
+
+# dense state in the parameters' type, as the published code has it
+OURS: dict[str, Callable[..., Any]] = {
+    "BSZO": BSZO,
+    "BSZO-B": partial(BSZO, reuse_observations=False),
+    "MeZO": MeZO,
+    "MeZO-Adam": partial(MeZOAdam, state_dtype="parameter"),
+    "HiZOO": partial(HiZOO, state_dtype="parameter"),
+    "LOZO": LOZO,
+}
+AT_THETA = {"BSZO": 1, "BSZO-B": 1, "HiZOO": 1}  # losses of a step that are taken at theta itself
+
+
+def bench_steps(setting: Setting, methods: list[str], repeats: int) -> dict[str, Any]:
+    """Step time of each method: published, ours, and the forward passes of ours alone."""
+    report: dict[str, Any] = {}
+    for method in methods:
+        ours = OURS[method](setting.params, lr=1e-9, module=setting.model)
+        published = PUBLISHED[method](setting.params)
+        forwards = PUBLISHED[method].num_forwards
+        runs = {
+            "published": lambda p=published: p.step(setting.published_loss),
+            "ours": lambda o=ours: o.step(setting.loss),
+            "forwards": lambda n=forwards: [setting.loss() for _ in range(n)],
+        }
+        times = {name: summary(s) for name, s in alternate(setting, runs, repeats).items()}
+        report[method] = {
+            **times,
+            "num_forwards": forwards,
+            "bytes": traffic(setting.params, method),
+            "faster_than_published": times["published"]["median"] / times["ours"]["median"],
+            "over_forwards": times["ours"]["median"] / times["forwards"]["median"],
+        }
+        print(
+            f"{method:10s} published {times['published']['median']:7.3f} s   ours"
+            f" {times['ours']['median']:7.3f} s   {report[method]['faster_than_published']:5.2f}x"
+            f" faster   {report[method]['over_forwards']:5.2f}x its {forwards} forwards",
+            flush=True,
+        )
+        del ours, published, runs
+        refill(setting.model)
+        gc.collect()
+        if setting.device == "cuda":
+            torch.cuda.empty_cache()
+    return report
+
+
+def traffic(params: Sequence[torch.Tensor], method: str) -> int:
+    """Bytes that a step must move beside its forward passes: parameters read and written once a
+    perturbed pass and once for the update. What a method keeps (moments, curvature) comes on top,
+    rows that nobody looks up come off."""
+    perturbed = PUBLISHED[method].num_forwards - AT_THETA.get(method, 0)
+    return 2 * (perturbed + 1) * sum(p.numel() * p.element_size() for p in params)
+
+
+def bench_bandwidth(setting: Setting, repeats: int) -> dict[str, float]:
+    """Bytes a second, read and written, of a copy that no cache holds, long enough for its launch
+    not to count."""
+    source = torch.ones(
+        500_000_000 if setting.device == "cuda" else 20_000_000, device=setting.device
+    )
+    target = torch.empty_like(source)
+    seconds = alternate(setting, {"copy": lambda: target.copy_(source)}, repeats)["copy"]
+    rate = 2 * source.numel() * source.element_size() / statistics.median(seconds)
+    print(f"bandwidth  {rate / 1e9:.1f} GB/s", flush=True)
+    return {"bytes_per_second": rate}
+
+
+def bench_noise(setting: Setting, repeats: int, count: int = 20_000_000) -> dict[str, Any]:
+    """Values added to a tensor a second: compiled, eager, and torch.normal with an add."""
+    theta = torch.zeros(count, device=setting.device)
+
+    def library() -> None:
+        theta.add_(torch.normal(0.0, 1.0, size=theta.shape, device=setting.device), alpha=1e-9)
+
+    runs = {
+        "compiled": lambda: noise.shift(theta, 0, {1: 1e-9}, out=theta, fused=True),
+        "eager": lambda: noise.shift(theta, 0, {1: 1e-9}, out=theta),
+        "torch.normal": library,
+    }
+    rates = {
+        name: count / statistics.median(s) for name, s in alternate(setting, runs, repeats).items()
+    }
+    print(
+        "noise      " + "   ".join(f"{name} {rate / 1e6:.0f} M/s" for name, rate in rates.items()),
+        flush=True,
+    )
+    return {"values_per_second": rates}
+
+
+def bench_evaluation(setting: Setting, repeats: int) -> dict[str, Any]:
+    """Examples scored a second, batched against one option a forward pass."""
+    runs = {
+        "batched": lambda: setting.evaluate(True),
+        "one option a pass": lambda: setting.evaluate(False),
+    }
+    times = {name: summary(s) for name, s in alternate(setting, runs, repeats).items()}
+    rates = {name: len(setting.encoded) / t["median"] for name, t in times.items()}
+    ratio = rates["batched"] / rates["one option a pass"]
+    shown = "   ".join(f"{name} {rate:.1f} examples/s" for name, rate in rates.items())
+    print(f"evaluation {shown}   {ratio:.1f}x", flush=True)
+    return {"examples_per_second": rates, "seconds": times, "ratio": ratio}
+
+
+def peak_bytes(args: argparse.Namespace, setting: "Setting | None", what: str) -> int:
+    """Peak memory of three steps of a method ("ours:BSZO"), or of three losses ("inference").
+
+    It is CUDA's allocator's where the setting lies on a GPU, else the resident set of a process of
+    its own.
+    """
+    if setting is not None:
+        return peak_here(setting, what)
+    command = [sys.executable, "-m", "scripts.bench.step", "--peak-of", what]
+    for name in ("model", "dtype", "device", "batch", "length", "threads"):
+        command += [f"--{name}", str(getattr(args, name))]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    return int(done.stdout.strip().splitlines()[-1])
+
+
+def peak_here(setting: Setting, what: str) -> int:
+    """`peak_bytes` in this process."""
+    which, _, name = what.partition(":")
+    closure = setting.published_loss if which == "published" else setting.loss
+    optimizer = None
+    if which == "ours":
+        optimizer = OURS[name](setting.params, lr=1e-9, module=setting.model)
+    elif which == "published":
+        optimizer = PUBLISHED[name](setting.params)
+    cuda = setting.device == "cuda"
+    if cuda:
+        gc.collect()
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+    else:
+        # the peak of making random weights is not the step's
+        Path("/proc/self/clear_refs").write_text("5")
+    for _ in range(3):
+        closure() if optimizer is None else optimizer.step(closure)
+    return torch.cuda.max_memory_allocated() if cuda else resident_peak()
+
+
+def resident_peak() -> int:
+    """Linux's VmHWM, bytes."""
+    (line,) = [
+        line
+        for line in Path("/proc/self/status").read_text().splitlines()
+        if line.startswith("VmHWM")
+    ]
+    return int(line.split()[1]) * 1024
+
+
+def bench_memory(args: argparse.Namespace) -> dict[str, Any]:
+    """Peak bytes of each method, ours and published, and over inference."""
+    setting = Setting(args) if args.device == "cuda" else None
+    inference = peak_bytes(args, setting, "inference")
+    report: dict[str, Any] = {
+        "kind": "cuda allocator" if args.device == "cuda" else "resident set",
+        "inference": inference,
+    }
+    for method in args.methods:
+        ours, published = (
+            peak_bytes(args, setting, f"{which}:{method}") for which in ("ours", "published")
+        )
+        report[method] = {
+            "ours": ours,
+            "published": published,
+            "ours_over_inference": ours / inference,
+        }
+        print(
+            f"memory     {method:10s} ours {ours / 1e9:.2f} GB ({ours / inference:.2f}x inference) "
+            f"  published {published / 1e9:.2f} GB",
+            flush=True,
+        )
+    return report
+
+
+def machine(args: argparse.Namespace) -> dict[str, Any]:
+    """What the figures depend on, without the machine's name."""
+    cpu = next(
+        (
+            line.split(":")[1].strip()
+            for line in Path("/proc/cpuinfo").read_text().splitlines()
+            if line.startswith("model name")
+        ),
+        platform.processor(),
+    )
+    git = partial(subprocess.run, capture_output=True, text=True, check=False)
+    return {
+        "device": torch.cuda.get_device_name() if args.device == "cuda" else cpu,
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "load_average": os.getloadavg()[0],
+        "commit": git(["git", "rev-parse", "HEAD"]).stdout.strip(),
+        "dirty": bool(git(["git", "status", "--porcelain"]).stdout.strip()),
+        "weights": "random",
+    }
+
+
+def parse() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--model", default="opt-125m", help="opt-125m ... opt-13b, mistral-7b, roberta-large"
+    )
+    parser.add_argument("--dtype", default="float32", choices=["float32", "float16", "bfloat16"])
+    parser.add_argument(
+        "--device", default="cuda" if torch.cuda.is_available() else "cpu", choices=["cpu", "cuda"]
+    )
+    parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument("--length", type=int, default=32, help="tokens of a prompt")
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--methods", nargs="+", default=list(OURS), choices=list(OURS))
+    parser.add_argument("--out", type=Path, help="folder for the JSON; none is written without it")
+    parser.add_argument(
+        "--no-memory", action="store_true", help="leave out the memory runs, a process each"
+    )
+    parser.add_argument("--peak-of", help=argparse.SUPPRESS)
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Run every part and write one JSON."""
+    args = parse()
+    torch.set_num_threads(args.threads)
+    if args.peak_of:
+        print(peak_here(Setting(args), args.peak_of))
+        return
+    setting = Setting(args)
+    shape = {name: getattr(args, name) for name in ("model", "dtype", "batch", "length", "repeats")}
+    print(
+        f"{args.model} {args.dtype}, batch {args.batch} x {args.length} tokens, {args.repeats}"
+        f" repeats, {sum(p.numel() for p in setting.params) / 1e6:.0f} M parameters",
+        flush=True,
+    )
+    report: dict[str, Any] = {
+        "machine": machine(args),
+        "setting": shape,
+        "steps": bench_steps(setting, args.methods, args.repeats),
+        "noise": bench_noise(setting, args.repeats),
+        "bandwidth": bench_bandwidth(setting, args.repeats),
+        "evaluation": bench_evaluation(setting, args.repeats),
+    }
+    del setting
+    gc.collect()
+    report["memory"] = None if args.no_memory else bench_memory(args)
+    if args.out:
+        args.out.mkdir(parents=True, exist_ok=True)
+        path = args.out / f"{args.model}-{args.dtype}-{args.device}.json"
+        path.write_text(json.dumps(report, indent=1) + "\n")
+        print(path)
+
+
+if __name__ == "__main__":
+    main()

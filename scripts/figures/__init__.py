@@ -1,0 +1,1 @@
+"""Figures: one module a figure, all in one style."""

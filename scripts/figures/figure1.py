@@ -1,0 +1,98 @@
+"""Figure 1: training loss under bf16, a panel a method. `make figure1`; loads neither torch nor
+Hydra."""
+
+import sys
+from pathlib import Path
+
+from matplotlib import pyplot as plt
+from matplotlib.axes import Axes
+
+from experiments.sweeps.grid import Point, load, rate_key, read
+from experiments.sweeps.selection import Record, Shelf
+from experiments.tables.command import Inputs, figure_command
+from experiments.tables.published import method
+from scripts.figures.style import COLOURS, FIGURES, bare, save
+
+SCRIPT = "scripts/figures/figure1.py"
+LINES = {"official": "--", "corrected": "-"}
+
+
+def curves(shelf: Shelf, points: list[Point], profile: str) -> dict[tuple[str, str, str], Record]:
+    """(method, fidelity, rate) -> its record, the rates in falling order."""
+    grid, found = load("figure1", profile), {}
+    for point in points:
+        for run in grid.candidates(point):
+            record = shelf.find(run)
+            if record is not None:
+                found[method(point), point["fidelity"], run[rate_key(point["optimizer"])]] = record
+    return found
+
+
+def draw(panel: Axes, name: str, found: dict[tuple[str, str, str], Record]) -> None:
+    """One method: colour is the rate, the line's style the fidelity; a run that diverged ends in a
+    cross."""
+    rates = list(dict.fromkeys(rate for who, _, rate in found if who == name))
+    for (who, fidelity, rate), record in found.items():
+        if who != name:
+            continue
+        seen = [
+            (point["num_forwards"], point["train_loss"])
+            for point in record["curve"]
+            if point["train_loss"] is not None
+        ]
+        label = (
+            f"{rate}{'' if record['status'] == 'ok' else ' ' + record['status']}"
+            if fidelity == "corrected"
+            else None
+        )
+        colour = COLOURS[rates.index(rate) % len(COLOURS)]
+        panel.plot(
+            *zip(*seen, strict=True) if seen else ([], []),
+            LINES[fidelity],
+            color=colour,
+            label=label,
+            linewidth=1.4,
+        )
+        if seen and record["status"] != "ok":
+            panel.plot(*seen[-1], "x", color=colour)
+    bare(panel).set(title=name, xlabel="forward passes")
+    panel.legend(frameon=False, fontsize=8, title="learning rate", title_fontsize=8)
+
+
+def build(inputs: Inputs, folder: Path) -> list[Path]:
+    paths = []
+    for profile in read("figure1")["profiles"]:
+        grid = load("figure1", profile)
+        shelf = Shelf(inputs.records(profile))
+        found = curves(shelf, list(grid.points), profile)
+        inputs.used |= shelf.used
+        names = list(dict.fromkeys(name for name, _, _ in found))
+        if not names:
+            continue
+        figure, panels = plt.subplots(
+            2,
+            (len(names) + 1) // 2,
+            figsize=(12, 6.4),
+            sharey=True,
+            squeeze=False,
+            layout="constrained",
+        )
+        for panel in panels.flat[len(names) :]:
+            panel.set_visible(False)
+        for panel, name in zip(panels.flat, names, strict=False):
+            draw(panel, name, found)
+        for panel in panels[:, 0]:
+            panel.set_ylabel("training loss")
+        setting = grid.settings[0]
+        figure.suptitle(
+            f"{setting['model']} on SST-2, {setting['precision']} (profile {profile}); "
+            "solid: corrected (exact restoration), dashed: official (walk as published)"
+        )
+        paths += save(
+            figure, "figure1" if profile == "paper" else f"figure1_{profile}", SCRIPT, folder
+        )
+    return paths
+
+
+if __name__ == "__main__":
+    sys.exit(figure_command("figure1", build, FIGURES))

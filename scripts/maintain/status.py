@@ -1,0 +1,96 @@
+"""What is present, missing and failed of every table and figure. `make status`; loads neither torch
+nor Hydra."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from experiments.sweeps.grid import GridError
+from experiments.tables.artefacts import (
+    BENCHED,
+    STUDIES,
+    SWEEPS,
+    benched,
+    configured,
+    counted,
+    everything,
+    profiles,
+    studied,
+)
+from experiments.tables.command import Inputs
+from experiments.tables.sources import RUNS
+
+COLUMNS = ("artefact", "profile", "runs", "ok", "missing", "failed", "to run now", "state")
+
+
+def lines(artefact: str, inputs: Inputs) -> list[list[str]]:
+    """A line a profile, or one for what is not made of runs."""
+    if artefact in SWEEPS:
+        return [of_runs(artefact, profile, inputs) for profile in profiles(artefact)]
+    if artefact in STUDIES:
+        state = (
+            f"measured: {studied(artefact)}"
+            if studied(artefact)
+            else f"not measured: make run-{artefact}"
+        )
+    elif artefact in BENCHED:
+        theirs, others = benched(gpu=True), benched(gpu=False)
+        state = (
+            f"measured: {theirs}"
+            if theirs
+            else f"the paper's settings not measured; others: {others or 'none'}"
+        )
+    else:
+        state = configured(artefact)
+    return [[artefact, "-", "-", "-", "-", "-", "-", state]]
+
+
+def of_runs(artefact: str, profile: str, inputs: Inputs) -> list[str]:
+    counts = counted(artefact, profile, inputs)
+    failed = ", ".join(f"{n} {status.replace('_', ' ')}" for status, n in counts.failed.items())
+    more = " and then the cells" if counts.statuses["waits"] else ""
+    return [
+        artefact,
+        profile,
+        str(counts.total),
+        str(counts.statuses["ok"]),
+        str(counts.missing),
+        failed or "0",
+        f"{counts.to_run}{more}",
+        counts.state,
+    ]
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description="What is present, missing and failed of every table and figure."
+    )
+    parser.add_argument(
+        "--runs", type=Path, default=RUNS, help="folder with a folder of records a profile"
+    )
+    options = parser.parse_args()
+    inputs = Inputs(options.runs)
+    table = Table(box=None, pad_edge=False)
+    for heading in COLUMNS:
+        left = heading in ("artefact", "profile", "failed", "state")
+        table.add_column(heading, justify="left" if left else "right", no_wrap=True)
+    try:
+        for artefact in everything():
+            for line in lines(artefact, inputs):
+                table.add_row(*line)
+    except GridError as error:
+        print(error, file=sys.stderr)
+        return 1
+    console = Console()
+    console.width = max(console.width, 170)
+    console.print(table)
+    for note in inputs.footer():
+        print(note)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

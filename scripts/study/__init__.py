@@ -1,0 +1,1 @@
+"""Studies: what is measured or chosen beside the tables' runs."""
