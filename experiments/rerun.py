@@ -51,7 +51,10 @@ def configuration(
         f"paths.results={quoted(str(out))}",
         f"fidelity={record['choices'].get('fidelity', 'corrected')}",
     ]
-    config = compose(overrides)
+    try:
+        config = compose(overrides)
+    except ConfigError as error:  # what the record chose is no choice here
+        raise ValueError(str(error)) from error
     config["threads"] = hardware["torch_threads"]
     config["parallel"] |= {"queries": parallel.get("queries", False)}
     there = record["config"]
