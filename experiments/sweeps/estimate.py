@@ -18,7 +18,7 @@ from omegaconf import OmegaConf
 from experiments import CONF
 from experiments.config.compose import compose
 from experiments.sweeps.grid import Point
-from experiments.sweeps.selection import Record, value_of
+from experiments.sweeps.matching import Record, value_of
 from experiments.tables.measured import paper
 from experiments.tables.names import METHODS, MODELS, shown
 
