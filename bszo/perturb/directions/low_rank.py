@@ -40,6 +40,9 @@ class LowRank(Factored):
     def direction(self, seed: int, index: int) -> Tensor:
         return self.expand(self.coordinates(seed, index), index)
 
+    def compressed(self, index: int) -> bool:
+        return self.params[index].ndim >= 2
+
     def coordinates(self, seed: int, index: int) -> Tensor:
         """U (rows, rank); a vector's own noise."""
         p = self.params[index]

@@ -53,6 +53,9 @@ class Subspace(Factored):
     def direction(self, seed: int, index: int) -> Tensor:
         return self.expand(self.coordinates(seed, index), index)
 
+    def compressed(self, index: int) -> bool:
+        return self.params[index].ndim >= 2
+
     def coordinates(self, seed: int, index: int) -> Tensor:
         """Z (r, r); a vector's own noise."""
         p = self.params[index]
