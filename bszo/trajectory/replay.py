@@ -11,7 +11,6 @@ import hashlib
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import is_dataclass
 from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor, nn
@@ -24,9 +23,6 @@ from bszo.trajectory.logged import Logged
 from bszo.trajectory.reader import Trajectory
 from bszo.trajectory.writer import TrajectoryWriter
 
-# change no direction or move
-MOVING = ("num_forwards", "num_backwards", "num_steps", "last", "recorder", "share")
-PLAIN = (bool, int, float, str, type(None))
 NEEDS_MORE = (
     "follows true gradients, which no log of losses holds; trajectories are for zeroth-order"
     " methods"
@@ -48,6 +44,8 @@ class ZerothOrder(Protocol):
     gradient: Callable[[LossOracle], tuple[Terms, Any]]
 
     def step(self, closure: Callable[[], Any]) -> float: ...
+
+    def settings(self) -> dict[str, Any]: ...
 
     def trainable(self) -> list[Tensor]: ...
 
@@ -91,7 +89,7 @@ def describe(optimizer: Any, *, base: str, config: Mapping[str, Any] | None = No
     return Header(
         base=base,
         optimizer=type(optimizer).__name__,
-        settings=dict(_settings(optimizer)),
+        settings=optimizer.settings(),
         parameters=_sha256(shapes),
         names=_sha256(names) if len(names) == len(trainable) else None,
         dtype="+".join(sorted({str(p.dtype).removeprefix("torch.") for p in trainable})),
@@ -241,22 +239,6 @@ def _zeroth_order(optimizer: Any) -> ZerothOrder:
     if not isinstance(optimizer, ZerothOrder):
         raise TrajectoryError(f"{type(optimizer).__name__} {NEEDS_MORE}")
     return optimizer
-
-
-def _settings(optimizer: ZerothOrder) -> Iterator[tuple[str, Any]]:
-    """Public attributes that are plain values, and the names of functions: all that sets a method
-    apart."""
-    for name, value in vars(optimizer).items():
-        if name.startswith("_") or name in MOVING or isinstance(value, nn.Module):
-            continue
-        if isinstance(value, PLAIN) or (
-            isinstance(value, (tuple, list)) and all(isinstance(v, PLAIN) for v in value)
-        ):
-            yield name, list(value) if isinstance(value, (tuple, list)) else value
-        elif is_dataclass(value) and not isinstance(value, type):
-            yield from ((f"{name}.{key}", plain) for key, plain in vars(value).items())
-        elif callable(value) and not hasattr(type(optimizer), name):  # a scheduler wraps `step`
-            yield name, getattr(value, "__qualname__", type(value).__qualname__)
 
 
 def _sha256(lines: Sequence[str]) -> str:

@@ -3,13 +3,13 @@ gone on with."""
 
 import itertools
 import os
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 
 from bszo.errors import TrajectoryError
+from bszo.files import written_whole
 from bszo.trajectory.block import MOST_STEPS, Step, encode_block
 from bszo.trajectory.header import DIGEST_BYTES, Header, encode_header
 from bszo.trajectory.reader import read
@@ -132,20 +132,8 @@ class TrajectoryWriter:
         whole, self._chain = encode(self.header, steps, self.flush_every)
         self.num_steps, self.finished, self._size = len(steps), False, len(whole)
         self._pending: list[Step] = []
-        with self._telling():
-            handle, temporary = tempfile.mkstemp(
-                prefix=f".{self.path.name}-", suffix=".tmp", dir=self.path.parent
-            )
-            try:
-                with os.fdopen(handle, "wb") as file:
-                    file.write(whole)
-                    file.flush()
-                    os.fsync(file.fileno())
-                Path(temporary).chmod(0o644)  # mkstemp makes it readable by its owner alone
-                Path(temporary).replace(self.path)
-            except BaseException:
-                Path(temporary).unlink(missing_ok=True)
-                raise
+        with self._telling(), written_whole(self.path) as temporary:
+            temporary.write_bytes(whole)
 
     @contextmanager
     def _telling(self) -> Iterator[None]:

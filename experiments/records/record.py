@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from experiments.records.files import written_whole
+from bszo.files import written_whole
 
 SCHEMA_VERSION = 1
 MOST_BYTES = 64 << 20

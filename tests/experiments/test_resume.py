@@ -19,11 +19,11 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 import bszo
+from bszo import files
 from bszo.errors import BszoError
 from bszo.models import weights_fingerprint
 from experiments import CONF
 from experiments.config.schema import Protocol
-from experiments.records import files
 from experiments.records import record as records
 from experiments.run import resolve
 from experiments.training.build import Parts

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from experiments.records import files
+from bszo import files
 from experiments.records import record as records
 from tests.experiments.conftest import Cli, some_record  # noqa: F401 (a fixture)
 from tests.hostile.conftest import MINI, SMALL

@@ -11,8 +11,8 @@ from typing import Any
 from torch import Tensor
 
 from bszo.errors import TrajectoryError
+from bszo.files import written_whole
 from bszo.trajectory import Header, Trajectory, TrajectoryWriter, describe, read, record, replay
-from experiments.records.files import written_whole
 from experiments.training.build import Parts
 from experiments.training.checkpoints.serialize import CheckpointError
 from experiments.training.checkpoints.weights import Checkpoints, unwritable
