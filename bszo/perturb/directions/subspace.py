@@ -14,8 +14,8 @@ from bszo.perturb.noise.seeds import mix64
 
 
 def matrix_shape(shape: torch.Size, rank: int, square: bool) -> tuple[int, int]:
-    """Return (m, n) of a matrix, whose further axes fold into n. With `square`, a matrix with a side
-    of at most `rank` is taken in its most square shape."""
+    """Return (m, n) of a matrix, whose further axes fold into n. With `square`, one with a side of
+    at most `rank` is taken in its most square shape."""
     m, n = shape[0], shape[1:].numel()
     if square and 0 < min(m, n) <= rank:
         m = next(d for d in range(math.isqrt(m * n), 0, -1) if m * n % d == 0)
