@@ -20,7 +20,7 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
 from bszo.errors import ConfigError
-from experiments.config.compose import literal
+from experiments.config.compose import quoted
 from experiments.sweeps.grid import Grid, GridError, Point, parse
 from experiments.sweeps.progress import Progress, clock, log, speak
 from experiments.sweeps.selection import PLACES, Shelf, missing_runs, picked, says_where
@@ -80,7 +80,7 @@ class GridSweeper(Sweeper):
         self._check_places(wanted, passed)
         foreign = [text for text in passed if not (says_where(_key(text)) or _key(text) in PLACES)]
         runs = Path(self.composed.paths.runs) / grid.profile
-        passed = [f"paths.runs={literal(str(runs))}", *self._voices(grid.profile, passed), *passed]
+        passed = [f"paths.runs={quoted(str(runs))}", *self._voices(grid.profile, passed), *passed]
         speak()
         for line in left_out(gather(runs)[1]):
             log.info(line)
