@@ -17,8 +17,9 @@ from PIL import Image as pillow
 
 from experiments import RESULTS as SHIPPED
 from experiments.sweeps.grid import PROFILES, Grid, Point, load, rate_key, read
+from experiments.sweeps.matching import Record
 from experiments.sweeps.names import METHODS, MODELS, TASKS, shown
-from experiments.sweeps.selection import Record, Shelf
+from experiments.sweeps.selection import Shelf
 from experiments.tables.inputs import Inputs
 from experiments.tables.walks import last
 from scripts.figures.style import COLOURS

@@ -18,9 +18,9 @@ from omegaconf import OmegaConf
 from experiments import CONF
 from experiments.config.compose import compose
 from experiments.sweeps.grid import Point
+from experiments.sweeps.matching import Record, value_of
 from experiments.sweeps.names import METHODS, MODELS, shown
 from experiments.sweeps.paper import StepCost, step_costs
-from experiments.sweeps.selection import Record, value_of
 
 LIKE = (  # what a record must share with a run, the closest first, and what is said of the others
     (("model", "precision", "optimizer", "protocol"), ""),

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from experiments.sweeps.selection import Record
+from experiments.sweeps.matching import Record
 from experiments.tables.sources import gather, left_out
 
 

@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from scipy import stats
 
 from experiments.sweeps.grid import PROFILES, Grid, Point, holds, load, read
+from experiments.sweeps.matching import Record
 from experiments.sweeps.names import TASKS, shown
 from experiments.sweeps.paper import printed
-from experiments.sweeps.selection import Record, Shelf
+from experiments.sweeps.selection import Shelf
 from experiments.tables.accuracy import by_model
 from experiments.tables.artefacts import Artefact
 from experiments.tables.inputs import Inputs

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from experiments import RESULTS
 from experiments.records.record import RecordError, load
-from experiments.sweeps.selection import Record
+from experiments.sweeps.matching import Record
 
 RUNS = RESULTS / "runs"
 MEASURED = RESULTS / "measured"

@@ -8,8 +8,9 @@ from typing import NamedTuple
 
 from experiments import RESULTS
 from experiments.sweeps.grid import Grid, Point, holds, load, read
+from experiments.sweeps.matching import SETTLED
 from experiments.sweeps.paper import step_costs
-from experiments.sweeps.selection import SETTLED, Shelf, missing_runs
+from experiments.sweeps.selection import Shelf, missing_runs
 from experiments.tables.artefacts import Artefact
 from experiments.tables.configured import SAME
 from experiments.tables.inputs import Inputs

@@ -10,9 +10,10 @@ from typing import Any
 
 from experiments import RESULTS
 from experiments.sweeps.grid import PROFILES, Point, load, read
+from experiments.sweeps.matching import Record
 from experiments.sweeps.names import METHODS, shown
 from experiments.sweeps.paper import PaperError, paper_table
-from experiments.sweeps.selection import Record, Shelf
+from experiments.sweeps.selection import Shelf
 from experiments.tables.accuracy import by_model
 from experiments.tables.artefacts import Artefact
 from experiments.tables.cells import Cell

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from experiments.sweeps.grid import PROFILES, Grid, Point, holds, load, read
+from experiments.sweeps.matching import Record
 from experiments.sweeps.names import METHODS, TASKS, shown
-from experiments.sweeps.selection import Choice, Record, Shelf
+from experiments.sweeps.selection import Choice, Shelf
 from experiments.tables.accuracy import AVERAGE, by_model
 from experiments.tables.artefacts import Artefact
 from experiments.tables.budgets import Budget
