@@ -84,7 +84,8 @@ def resolve(config: DictConfig) -> dict[str, Any]:
 
 
 def _check_model_name(model: Any) -> None:
-    """Refuse the name of a choice of conf/model for other weights: tables go by the name."""
+    """Refuse the name of a choice of conf/model for other weights (docs/threats.md, "A name for other
+    weights")."""
     name, path = (model.get(key) if isinstance(model, dict) else None for key in ("name", "path"))
     file = CONF / "model" / f"{Path(str(name)).name}.yaml"
     if not exists(file.is_file):
