@@ -32,7 +32,7 @@ LAYERS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "bszo.tasks": (("bszo.tasks", "bszo.errors"), ("torch", "datasets")),
     "bszo.models": (
         ("bszo.models", "bszo.tasks", "bszo.errors", "bszo.files"),
-        ("torch", "transformers", "peft", "safetensors", "tokenizers", "huggingface_hub"),
+        ("torch", "transformers", "peft", "safetensors", "tokenizers", "huggingface_hub", "gguf"),
     ),
     "experiments.config": (
         ("experiments.config", "bszo.models", "bszo.tasks", "bszo.errors"),
@@ -54,7 +54,7 @@ LAYERS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
             "bszo.errors",
             "bszo.files",
         ),
-        ("hydra", "torch", "safetensors", "filelock", "tqdm", "wandb"),
+        ("hydra", "torch", "safetensors", "filelock", "psutil", "tqdm", "wandb"),
     ),
     "experiments.sweeps": (
         ("experiments.sweeps", "experiments.records"),

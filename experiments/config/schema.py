@@ -163,7 +163,7 @@ class RunConfig:
 
     seed: int
     device: Literal["auto", "cpu", "cuda"]
-    threads: int | None
+    threads: int | Literal["auto"] | None
     directions: Directions
     parallel: Parallel
     model: dict[str, Any]
@@ -180,8 +180,8 @@ class RunConfig:
 
     def __post_init__(self) -> None:
         # torch ends the process for too many
-        if self.threads is not None and not 1 <= self.threads <= MOST_THREADS:
-            raise ConfigError(f"threads={self.threads}: must be 1 to {MOST_THREADS}, or null")
+        if isinstance(self.threads, int) and not 1 <= self.threads <= MOST_THREADS:
+            raise ConfigError(f"threads={self.threads}: must be 1 to {MOST_THREADS}, auto, or null")
         if isinstance(self.tuning, InContext) and self.protocol.num_steps:
             raise ConfigError(
                 f"protocol.num_steps={self.protocol.num_steps}: tuning=zero-shot and"

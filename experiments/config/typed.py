@@ -12,7 +12,7 @@ from typing import Any
 from pydantic import PydanticSchemaGenerationError, TypeAdapter, ValidationError
 
 from bszo.errors import ConfigError
-from experiments.config.hints import did_you_mean, who_has
+from experiments.config.messages import did_you_mean, who_has
 from experiments.config.targets import buildable
 
 MOST_INT = 2**63 - 1

@@ -117,11 +117,11 @@ def test_a_misspelt_choice_of_one_s_own_is_recognised_by_a_run(
 
 
 def test_the_project_s_file_wins_over_one_of_the_same_name(mine: Path):
-    from experiments.check_task import composed
+    from experiments.config.compose import compose
 
     (mine / "protocol").mkdir()
     (mine / "protocol" / "mini.yaml").write_text("num_steps: 1\n", encoding="utf-8")
-    assert composed(["task=mood"], str(mine))["protocol"]["num_steps"] == 2000
+    assert compose(["task=mood"], folders=[mine])["protocol"]["num_steps"] == 2000
 
 
 def test_mistakes_are_one_line(mine: Path, capsys: pytest.CaptureFixture[str]):
