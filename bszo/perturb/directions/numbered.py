@@ -28,6 +28,9 @@ class Numbered(Directions):
     def direction(self, seed: int, index: int) -> Tensor:
         return self.base.direction(seed, self.numbers[index])
 
+    def compressed(self, index: int) -> bool:
+        return self.base.compressed(self.numbers[index])
+
     def coordinates(self, seed: int, index: int) -> Tensor:
         return self.base.coordinates(seed, self.numbers[index])
 
@@ -54,6 +57,9 @@ class Numbered(Directions):
 
     def shift_rows(self, theta: Tensor, index: int, rows: Tensor, terms: Terms) -> Tensor:
         return self.base.shift_rows(theta, self.numbers[index], rows, terms)
+
+    def singly(self) -> Directions:
+        return Numbered(self.base.singly(), self.numbers)
 
     def release(self) -> None:
         self.base.release()
