@@ -1,5 +1,5 @@
 """A pretrained model and its tokenizer by path: safetensors only, no code from the model's
-folder."""
+folder (docs/threats.md, "Weights that would run code")."""
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
