@@ -4,6 +4,14 @@ be valid."""
 from typing import Literal
 
 MOST_CHARACTERS = 2000
+MOST_QUOTED = 240
+
+
+def one_line(error: object) -> str:
+    """The first sentence of an exception's message, without line breaks and at most 240 characters
+    long, for a message that quotes it."""
+    text = " ".join(str(error).split()).split(". ")[0]
+    return text if len(text) <= MOST_QUOTED else f"{text[: MOST_QUOTED - 3]}..."
 
 
 class BszoError(Exception):
