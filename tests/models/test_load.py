@@ -252,6 +252,7 @@ def test_the_model_configs_are_all_there() -> None:
     assert {file.stem for file in CONFIGS} == opts | tiny | llamas | {
         "roberta-large",
         "mistral-7b",
+        "smollm2-135m",
         "local",
     }
 
