@@ -1,6 +1,8 @@
 """Every error that a user can cause or must hear of: one line, naming what is wrong and what would
 be valid."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Literal
 
 MOST_CHARACTERS = 2000
@@ -14,6 +16,11 @@ def one_line(error: object) -> str:
     return text if len(text) <= MOST_QUOTED else f"{text[: MOST_QUOTED - 3]}..."
 
 
+EXTRAS = {
+    "lm": ("transformers", "peft", "datasets", "safetensors", "tokenizers", "huggingface_hub"),
+}
+
+
 class BszoError(Exception):
     """Base of all errors raised on purpose; its message is one line that stands on its own."""
 
@@ -21,6 +28,24 @@ class BszoError(Exception):
         # what it quotes may hold line breaks, and be long
         line = " ".join(super().__str__().splitlines())
         return line if len(line) <= MOST_CHARACTERS else f"{line[:MOST_CHARACTERS]}..."
+
+
+class MissingExtra(BszoError, ImportError):
+    """A package that is not installed, and the extra that installs it."""
+
+
+@contextmanager
+def needs(extra: str) -> Iterator[None]:
+    """Wrap the imports of an optional package: MissingExtra, naming the extra, where it is not
+    installed."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        if (error.name or "").split(".")[0] not in EXTRAS[extra]:
+            raise
+        raise MissingExtra(
+            f"{error.name} is not installed; pip install 'bszo[{extra}]' installs it"
+        ) from error
 
 
 class ConfigError(BszoError):
