@@ -5,7 +5,7 @@ RUN := $(VENV)/bin/python
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo bench soak fuzz test lint types check lock clean tables figures notebooks report status zo-bench
+.PHONY: help setup demo real bench soak fuzz test lint types check lock clean tables figures notebooks report status zo-bench
 
 help:  ## this list
 	@grep -hE '^[a-z][a-z0-9-]*:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 16
@@ -26,6 +26,19 @@ demo: $(READY)  ## fine-tune a tiny model with MeZO and with BSZO at the same nu
 	$(DEMO) optimizer=mezo
 	$(DEMO) optimizer=bszo
 	$(RUN) -m scripts.study.compare --records outputs/demo/runs
+
+# DATA=DIR has rows as sst2/train.jsonl and sst2/validation.jsonl; without it they come from the hub.
+DATA ?=
+REAL_RUN := model=smollm2-135m task=sst2 $(if $(DATA),data=local data.root=$(DATA),data=hub) precision=bf16-sr tracker=none \
+	task.num_validation=256 protocol=real protocol.max_forwards=$(or $(PASSES),1500) paths.results=outputs/real
+REAL := $(RUN) -m experiments.run $(REAL_RUN) optimizer.eps=1e-3 tracker.progress=always checkpoint.weights=outputs/real/weights
+
+real: $(READY)  ## fine-tune SmolLM2-135M on 1,000 rows of SST-2, DATA=DIR or the hub's, with MeZO and BSZO (half an hour)
+	$(RUN) -m experiments.fetch smollm2-135m
+	$(REAL) optimizer=mezo optimizer.lr=1e-5 protocol.eval_every=125
+	$(REAL) optimizer=bszo optimizer.lr=1e-4 protocol.eval_every=83
+	$(RUN) -m scripts.study.compare --records outputs/real/runs
+	$(RUN) -m experiments.answers --runs outputs/real/runs --weights outputs/real/weights $(REAL_RUN)
 
 bench: $(READY)  ## step time, noise, evaluation and memory against the published procedure (about 10 minutes; quiet machine)
 	$(RUN) -m scripts.bench.step --out results/bench $(ARGS)

@@ -17,7 +17,8 @@ from PIL import Image as pillow
 
 from experiments import RESULTS as SHIPPED
 from experiments.sweeps.grid import PROFILES, Grid, Point, load, rate_key, read
-from experiments.sweeps.selection import Record, Shelf
+from experiments.sweeps.matching import Record
+from experiments.sweeps.selection import Shelf
 from experiments.tables.command import Inputs
 from experiments.tables.names import METHODS, MODELS, TASKS, shown
 from experiments.tables.walks import last

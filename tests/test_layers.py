@@ -54,7 +54,7 @@ LAYERS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
             "bszo.errors",
             "bszo.files",
         ),
-        ("hydra", "torch", "safetensors", "filelock", "tqdm", "wandb"),
+        ("hydra", "torch", "safetensors", "filelock", "psutil", "tqdm", "wandb"),
     ),
     "experiments.sweeps": (
         ("experiments.sweeps", "experiments.records"),

@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from experiments.sweeps.grid import Grid, Point, holds
-from experiments.sweeps.selection import Choice, Record, Shelf
+from experiments.sweeps.matching import Record
+from experiments.sweeps.selection import Choice, Shelf
 from experiments.tables.cells import Cell, Score, cell_of, test_score
 from experiments.tables.layout import Section
 from experiments.tables.names import MODELS, TASKS, shown

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from experiments import RESULTS
 from experiments.sweeps.grid import holds, load, read
-from experiments.sweeps.selection import SETTLED, Shelf, missing_runs
+from experiments.sweeps.matching import SETTLED
+from experiments.sweeps.selection import Shelf, missing_runs
 from experiments.tables.command import Inputs
 from experiments.tables.configured import SAME, hyperparameters, splits
 from experiments.tables.measured import measured, paper

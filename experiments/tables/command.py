@@ -12,7 +12,7 @@ from pathlib import Path
 
 from bszo.files import written_whole
 from experiments.sweeps.grid import PROFILES, GridError, load, read
-from experiments.sweeps.selection import Record
+from experiments.sweeps.matching import Record
 from experiments.tables.accuracy import Block, Kind, blocks, section
 from experiments.tables.budgets import BUDGETS
 from experiments.tables.layout import TABLES, Section, write

@@ -8,7 +8,7 @@ from dataclasses import replace
 from itertools import product
 
 from experiments.sweeps.grid import load
-from experiments.sweeps.selection import Record
+from experiments.sweeps.matching import Record
 from experiments.tables import walks
 from experiments.tables.accuracy import AVERAGE, Kind, blocks
 from experiments.tables.budgets import BUDGETS

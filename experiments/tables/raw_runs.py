@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from scipy import stats
 
 from experiments.sweeps.grid import PROFILES, Grid, Point, holds, load, read
-from experiments.sweeps.selection import Record, Shelf
+from experiments.sweeps.matching import Record
+from experiments.sweeps.selection import Shelf
 from experiments.tables.accuracy import by_model
 from experiments.tables.command import Inputs
 from experiments.tables.layout import Section

@@ -9,7 +9,7 @@ from typing import Any
 
 from experiments import RESULTS
 from experiments.records.record import RecordError, load
-from experiments.sweeps.selection import Record
+from experiments.sweeps.matching import Record
 
 RUNS = RESULTS / "runs"
 PAPER = RESULTS / "paper"

@@ -10,7 +10,8 @@ from typing import Any
 
 from experiments import RESULTS
 from experiments.sweeps.grid import PROFILES, Point, load, read
-from experiments.sweeps.selection import Record, Shelf
+from experiments.sweeps.matching import Record
+from experiments.sweeps.selection import Shelf
 from experiments.tables.accuracy import by_model
 from experiments.tables.cells import Cell
 from experiments.tables.command import Inputs

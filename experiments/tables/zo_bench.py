@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from experiments.sweeps.grid import PROFILES, Grid, Point, holds, load, read
-from experiments.sweeps.selection import Choice, Record, Shelf
+from experiments.sweeps.matching import Record
+from experiments.sweeps.selection import Choice, Shelf
 from experiments.tables.accuracy import AVERAGE, by_model
 from experiments.tables.budgets import Budget
 from experiments.tables.cells import Cell, Score, cell_of, test_score

@@ -18,15 +18,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from hydra import compose, initialize_config_dir
 from torch.profiler import record_function
 
 from bszo.models import LanguageModel, random_model, tuning
 from bszo.models.batch import collate
-from experiments import CONF, RESULTS
+from experiments import RESULTS
+from experiments.config.compose import compose
 from experiments.config.schema import parse
 from experiments.records.provenance import provenance
-from experiments.run import resolve
 from experiments.training.build import make_optimizer
 from scripts.bench.setting import examples
 from scripts.bench.state import MARK, allocations
@@ -80,10 +79,7 @@ class Vocabulary:
 
 def optimizer_of(method: str, *overrides: str) -> dict[str, Any]:
     """What a run builds its optimizer from, directions included."""
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        return parse(
-            resolve(compose("config", overrides=[f"optimizer={method}", *overrides]))
-        ).optimizer_node
+    return parse(compose([f"optimizer={method}", *overrides])).optimizer_node
 
 
 def model_of(name: str, scheme: str) -> LanguageModel:

@@ -30,14 +30,13 @@ from typing import Any
 os.environ.setdefault("KINETO_LOG_LEVEL", "6")
 
 import torch
-from hydra import compose, initialize_config_dir
 from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile, record_function
 
 from bszo.perturb.noise import eager
-from experiments import CONF, RESULTS
+from experiments import RESULTS
+from experiments.config.compose import compose
 from experiments.records.provenance import provenance
-from experiments.run import resolve
 from experiments.training.build import make_optimizer
 
 METHODS = ("mezo", "mezo-adam", "hizoo", "lozo", "bszo", "bszo-b")
@@ -156,10 +155,7 @@ def measure(node: dict[str, Any], width: int) -> dict[str, Any]:
 
 def node_of(method: str, *overrides: str) -> dict[str, Any]:
     """`conf/optimizer/<method>.yaml` as a run has it."""
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        return resolve(compose("config", overrides=[f"optimizer={method}", *overrides]))[
-            "optimizer"
-        ]
+    return compose([f"optimizer={method}", *overrides])["optimizer"]
 
 
 def report(

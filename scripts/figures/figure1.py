@@ -8,7 +8,8 @@ from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 
 from experiments.sweeps.grid import Point, load, rate_key, read
-from experiments.sweeps.selection import Record, Shelf
+from experiments.sweeps.matching import Record
+from experiments.sweeps.selection import Shelf
 from experiments.tables.command import Inputs, figure_command
 from experiments.tables.published import method
 from scripts.figures.style import COLOURS, FIGURES, bare, save

@@ -8,7 +8,8 @@ from pathlib import Path
 from matplotlib import pyplot as plt
 
 from experiments.sweeps.grid import PROFILES, holds, load, read
-from experiments.sweeps.selection import Record, Shelf
+from experiments.sweeps.matching import Record
+from experiments.sweeps.selection import Shelf
 from experiments.tables.artefacts import PICKED, SWEEPS
 from experiments.tables.command import Inputs, figure_command
 from scripts.figures.style import COLOURS, FIGURES, bare, save

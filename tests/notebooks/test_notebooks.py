@@ -31,6 +31,7 @@ ALLOWED = {
 OURS = (
     "experiments.records.record",
     "experiments.tables",
+    "experiments.sweeps.matching",
     "experiments.sweeps.selection",
     "experiments.sweeps.grid",
     "scripts.figures.style",
