@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
+from unittest.mock import patch
 
 import torch
 from torch import nn
@@ -121,7 +122,6 @@ def check_unused(module: nn.Module, unused: list[str], path: str) -> None:
 def no_pickles(path: str) -> Iterator[None]:
     """While active, whatever file `transformers` finds to open, it is not a pickle, which can run
     code: `torch.load` raises ModelError."""
-    load = torch.load
 
     def refuse(file: Any, *_: Any, **__: Any) -> None:
         raise ModelError(
@@ -129,11 +129,8 @@ def no_pickles(path: str) -> Iterator[None]:
             " code; *.safetensors is needed"
         )
 
-    torch.load = refuse  # type: ignore[assignment]
-    try:
+    with patch.object(torch, "load", refuse):
         yield
-    finally:
-        torch.load = load
 
 
 def _numel(shape: tuple[int, ...]) -> int:
