@@ -22,7 +22,7 @@ EXTRAS = {
 
 
 def printable(text: str) -> str:
-    """A text as one line for a terminal.
+    """A text as one line for a terminal (docs/threats.md, "Text that a terminal would obey").
 
     Line breaks become blanks. What a terminal would obey or hide (escapes, marks that turn the
     direction of writing, half a surrogate pair) is written as an escape: `\\x1b`. A long text is

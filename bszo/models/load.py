@@ -1,5 +1,5 @@
 """Loading of a pretrained model and its tokenizer by path: safetensors only, no code from the
-model's folder."""
+model's folder (docs/threats.md, "Weights that would run code")."""
 
 import logging
 from collections.abc import Iterable, Iterator

@@ -12,7 +12,7 @@ from experiments.sweeps.selection import Shelf
 from experiments.tables import published
 from experiments.tables.accuracy import Block, blocks
 from experiments.tables.budgets import BUDGETS
-from experiments.tables.command import Inputs
+from experiments.tables.inputs import Inputs
 
 PROFILE = "mini"
 NOTHING: Mapping[str, str] = MappingProxyType({})

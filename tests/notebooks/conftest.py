@@ -138,9 +138,9 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "points": points,
         "complete": True,
     }
-    (folder / "walk").mkdir()
+    (folder / "measured" / "walk").mkdir(parents=True)
     study = {"setting": {"model": "small"}, "curves": {"bfloat16 0.001 three-leg 10": curve}}
-    (folder / "walk" / "small.json").write_text(json.dumps(study))
+    (folder / "measured" / "walk" / "small.json").write_text(json.dumps(study))
     (folder / "tables").mkdir()
     text = (
         "<!-- made -->\n# Table 9: a title\n\n## A part\n\n| a | b |\n| --- | --- |\n| 1 |"
