@@ -6,24 +6,18 @@ way's own error. Other arguments are overrides as for `experiments.run`. Exit co
 arguments, 2 the exact engine drifts.
 """
 
-import math
 import sys
 from collections.abc import Sequence
 from typing import Any
 
 import torch
-from hydra import compose, initialize_config_dir
-from hydra.errors import HydraException
-from omegaconf.errors import OmegaConfBaseException
-from torch import Tensor
 
-from bszo.errors import BszoError, ConfigError
+from bszo.errors import BszoError
 from bszo.tasks import batches
-from experiments import CONF
-from experiments.config.messages import explain
+from experiments.config.compose import compose
 from experiments.config.schema import parse
-from experiments.run import hydra_errors, resolve
 from experiments.training.build import Parts, build, make_optimizer
+from experiments.training.drift import changed, drift
 
 ENGINES = ("exact", "two-leg", "three-leg", "in-place")
 SHORT = {"steps": "protocol.num_steps", "eps": "optimizer.eps"}
@@ -42,15 +36,6 @@ def overrides(arguments: Sequence[str]) -> list[str]:
     return [*FIXED, *(f"{SHORT.get(key, key)}{equals}{value}" for key, equals, value in pairs)]
 
 
-def composed(arguments: Sequence[str]) -> dict[str, Any]:
-    """The resolved configuration; ConfigError, in one line, where it cannot be composed."""
-    try:
-        with hydra_errors(), initialize_config_dir(str(CONF), version_base="1.3"):
-            return resolve(compose("config", overrides=list(arguments)))
-    except (HydraException, OmegaConfBaseException, ValueError) as error:
-        raise ConfigError(explain(error, CONF, arguments)) from error
-
-
 def drifts(config: dict[str, Any]) -> dict[str, tuple[float, float]]:
     """Engine -> |theta after - theta before| / |theta before|, and the share of weights with other
     bits."""
@@ -65,7 +50,7 @@ def drifts(config: dict[str, Any]) -> dict[str, tuple[float, float]]:
                 p.copy_(value)
         optimizer = make_optimizer(run.optimizer_node | {"perturbation": engine}, parts.model)
         _walk(parts, optimizer, run.protocol.num_steps, run.protocol.batch_size, run.seed)
-        found[engine] = _distance(parameters, start)
+        found[engine] = drift(parameters, start), changed(parameters, start)
     return found
 
 
@@ -76,20 +61,11 @@ def _walk(parts: Parts, optimizer: Any, num_steps: int, batch_size: int, seed: i
         optimizer.step(lambda batch=batch: parts.model.loss(batch))
 
 
-def _distance(now: Sequence[Tensor], before: Sequence[Tensor]) -> tuple[float, float]:
-    pairs = [(a.detach().double(), b.double()) for a, b in zip(now, before, strict=True)]
-    moved = sum(float((a - b).square().sum()) for a, b in pairs)
-    size = sum(float(b.square().sum()) for _, b in pairs)
-    changed = sum(int((a != b).sum()) for a, b in pairs) / sum(b.numel() for b in before)
-    # a head starts at 0
-    return (moved / size) ** 0.5 if size else math.inf if moved else 0.0, changed
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """The command line; returns the exit code."""
     arguments = overrides(sys.argv[1:] if argv is None else argv)
     try:
-        config = composed(arguments)
+        config = compose(arguments)
         found = drifts(config)
     except BszoError as error:
         print(error, file=sys.stderr)
@@ -100,8 +76,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         f" eps {eps:g}"
     )
     print(f"{'engine':<12}{'relative drift':>16}{'weights changed':>18}")
-    for engine, (drift, changed) in found.items():
-        print(f"{engine:<12}{drift:>16.3e}{100 * changed:>16.2f} %")
+    for engine, (distance, share) in found.items():
+        print(f"{engine:<12}{distance:>16.3e}{100 * share:>16.2f} %")
     return 2 if found["exact"] != (0.0, 0.0) else 0
 
 

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from scripts.maintain import layers
+
 ROOT = Path(__file__).resolve().parents[1]
 OURS = ("bszo", "experiments")
 PATHS = ("experiments.ROOT", "experiments.CONF", "experiments.RESULTS")  # said once, for all
@@ -54,23 +56,30 @@ LAYERS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
             "bszo.errors",
             "bszo.files",
         ),
-        ("hydra", "torch", "safetensors", "filelock", "tqdm", "wandb"),
+        ("hydra", "torch", "safetensors", "filelock", "psutil", "tqdm", "wandb"),
     ),
     "experiments.sweeps": (
         ("experiments.sweeps", "experiments.records"),
         ("yaml",),
     ),
     "experiments.sweeps.estimate": (
-        ("experiments.sweeps", "experiments.config", "experiments.tables"),
+        ("experiments.sweeps", "experiments.config"),
         ("hydra", "omegaconf", "torch", "yaml"),
     ),
     "experiments.tables": (
         ("experiments.tables", "experiments.sweeps", "experiments.records", "bszo.files"),
-        ("yaml", "scipy"),
+        ("yaml", "scipy", "numpy"),
     ),
     # what can be typed; the optimizers come through Hydra's instantiate alone
     "experiments": (
-        ("experiments", "bszo.models", "bszo.tasks", "bszo.trajectory", "bszo.errors"),
+        (
+            "experiments",
+            "bszo.models",
+            "bszo.tasks",
+            "bszo.trajectory",
+            "bszo.errors",
+            "bszo.files",
+        ),
         ("hydra", "omegaconf", "torch", "tqdm", "rich", "transformers"),
     ),
     "hydra_plugins": (
@@ -96,8 +105,9 @@ LAYERS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "scripts.study.descent": (OURS, ("torch",)),
     "scripts.study.theory": (("scripts.study.descent", *OURS), ("torch",)),
     "scripts.maintain.no_number_changes": (OURS, ("torch", "hydra")),
+    "scripts.maintain.layers": (("bszo.files",), ("tests.test_layers",)),
     "scripts.maintain.report": (
-        ("bszo.files",),
+        ("bszo.files", "experiments.tables.artefacts"),
         ("nbclient", "nbconvert", "nbformat", "jinja2", "pygments", "traitlets"),
     ),
     "scripts.maintain.pretrain_tiny": (
@@ -161,6 +171,12 @@ def test_core_knows_no_network():
         if path.parts[:2] == ("bszo", "core"):
             names = imports(ROOT / path, "bszo.core.x")
             assert not any(within(name, ("torch.nn", "torch.optim")) for name in names), path
+
+
+def test_the_design_page_shows_this_table():
+    page = layers.PAGE.read_text(encoding="utf-8")
+    assert page == layers.page_with(page, LAYERS), "python -m scripts.maintain.layers writes it"
+    assert "| `bszo.core` | `bszo.core`, `bszo.errors` | `torch` |" in page
 
 
 @pytest.mark.parametrize(

@@ -47,6 +47,8 @@ class ZerothOrder(Protocol):
 
     def settings(self) -> dict[str, Any]: ...
 
+    def scalar_state(self) -> dict[str, Any]: ...
+
     def trainable(self) -> list[Tensor]: ...
 
     def pass_by(self) -> None: ...
@@ -111,7 +113,7 @@ def record(optimizer: Any, writer: TrajectoryWriter) -> None:
         raise TrajectoryError(
             f"{writer.path}: has {writer.num_steps} steps, the optimizer made {optimizer.num_steps}"
         )
-    params = [id(p) for p in optimizer.trainable()]
+    params, fixed = [id(p) for p in optimizer.trainable()], _fixed(optimizer)
 
     def recorder(optimizer: ZerothOrder, oracle: LossOracle, gradient: Terms) -> None:
         if [id(p) for p in oracle.params] != params:
@@ -119,6 +121,13 @@ def record(optimizer: Any, writer: TrajectoryWriter) -> None:
                 f"step {optimizer.num_steps - 1}: other parameters are trained than at the start; "
                 "a trajectory needs the same ones throughout"
             )
+        now = _fixed(optimizer)
+        for name, there in fixed.items():
+            if (here := now.get(name)) != there:
+                raise TrajectoryError(
+                    f"step {optimizer.num_steps - 1}: {name} is {here!r:.80}, it was {there!r:.80}"
+                    " at the start; a trajectory logs lr and weight_decay alone"
+                )
         if optimizer.num_backwards or (gradient and not oracle.losses):
             raise TrajectoryError(
                 f"step {optimizer.num_steps - 1}: {type(optimizer).__name__} {NEEDS_MORE}"
@@ -217,8 +226,9 @@ def _take(optimizer: ZerothOrder, step: Step) -> None:
     spent = optimizer.num_forwards + step.num_forwards
     if step.losses:
         left = list(reversed(step.losses))
-        with _bounded_directions(optimizer, step), _moving_by(optimizer, step.coefficients, left):
-            optimizer.step(LoggedLosses(left, optimizer.num_steps))
+        log = LoggedLosses(left, optimizer.num_steps)
+        with _bounded_directions(optimizer, step), _moving_by(optimizer, step.coefficients, log):
+            optimizer.step(log)
     else:
         optimizer.pass_by()
     optimizer.num_forwards = spent  # a first streaming pass that was repeated has cost one more
@@ -250,19 +260,21 @@ def _bounded_directions(optimizer: ZerothOrder, step: Step) -> Iterator[None]:
 
 @contextmanager
 def _moving_by(
-    optimizer: ZerothOrder, coefficients: Sequence[float], left: list[float]
+    optimizer: ZerothOrder, coefficients: Sequence[float], log: LoggedLosses
 ) -> Iterator[None]:
-    """The optimizer's next step estimates as ever, and moves by what the run moved by."""
+    """While active, the optimizer's step estimates from the log, and moves by what the run moved
+    by."""
     method = optimizer.gradient
 
     def gradient_as_logged(oracle: LossOracle) -> tuple[Terms, Any]:
+        oracle.answer_from(log)
         gradient, report = method(oracle)
         found = list(gradient.values())
         slack = AGREEMENT * max(map(abs, coefficients), default=0.0)
         agree = len(found) == len(coefficients) and all(
             abs(a - b) <= slack for a, b in zip(found, coefficients, strict=True)
         )
-        if left or not agree:
+        if log.left or not agree:
             raise TrajectoryError(
                 f"step {optimizer.num_steps}: from the run's losses this version of the method"
                 f" finds the coefficients {found!s:.80}, the run had {list(coefficients)!s:.80}"
@@ -280,6 +292,12 @@ def _zeroth_order(optimizer: Any) -> ZerothOrder:
     if not isinstance(optimizer, ZerothOrder):
         raise TrajectoryError(f"{type(optimizer).__name__} {NEEDS_MORE}")
     return optimizer
+
+
+def _fixed(optimizer: ZerothOrder) -> dict[str, Any]:
+    """Settings that no step of the method changes by itself."""
+    own = optimizer.scalar_state()
+    return {name: value for name, value in optimizer.settings().items() if name not in own}
 
 
 def _sha256(lines: Sequence[str]) -> str:

@@ -5,8 +5,8 @@ lr 0.
     python -m scripts.study.drift                      # a shipped tiny model, on its own text
     python -m scripts.study.drift --model synthetic    # one matrix, N(0, 0.02); no perplexity
 
-Writes results/walk/<model>.json after every point; curves that are complete there are not walked
-again.
+Writes results/measured/walk/<model>.json after every point; curves that are complete there are not
+walked again.
 """
 
 import argparse
@@ -26,8 +26,9 @@ from bszo import BSZO, MeZO
 from bszo.files import written_whole
 from bszo.models import LanguageModel, load_model
 from bszo.perturb.directions import gaussian
-from experiments import RESULTS
 from experiments.records.provenance import provenance
+from experiments.tables.sources import MEASURED
+from experiments.training.drift import drift
 
 WALKS: dict[str, Callable[..., Any]] = {
     "three-leg": partial(MeZO, perturbation="three-leg"),
@@ -90,18 +91,6 @@ def subject(args: argparse.Namespace) -> tuple[str, nn.Module, Tensor | None]:
     return Path(args.model.removeprefix("asset:")).name, model.module, ids
 
 
-def drift(module: nn.Module, start: list[Tensor]) -> float:
-    """|theta - theta_0| / |theta_0| over all parameters."""
-    pairs = [
-        (p.detach().double(), q.double()) for p, q in zip(module.parameters(), start, strict=True)
-    ]
-    moved, length = (
-        sum(float(t.square().sum()) for t in part)
-        for part in ([p - q for p, q in pairs], [q for _, q in pairs])
-    )
-    return math.sqrt(moved / length)
-
-
 def log_spaced(last: int) -> list[int]:
     """0, 1, 2, 5, 10, 20, 50, ... and the last step."""
     steps = [digit * 10**power for power in range(len(str(last))) for digit in (1, 2, 5)]
@@ -121,7 +110,7 @@ def walk(
         score = math.inf if ids is None else perplexity(module, ids)
         yield {
             "step": step,
-            "drift": drift(module, start),
+            "drift": drift(module.parameters(), start),
             "perplexity": score if math.isfinite(score) else None,
         }
 
@@ -142,7 +131,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--walks", nargs="+", default=list(WALKS), choices=list(WALKS))
     parser.add_argument("--dtypes", nargs="+", default=list(DTYPES), choices=list(DTYPES))
     parser.add_argument("--eps", nargs="+", type=float, default=[1e-4, 1e-3])
-    parser.add_argument("--out", type=Path, default=RESULTS / "walk")
+    parser.add_argument("--out", type=Path, default=MEASURED / "walk")
     return parser.parse_args()
 
 

@@ -8,13 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
-from torch import nn
 
 from experiments.records import record as records
 from experiments.sweeps.grid import Point, load
 from experiments.tables import walks
-from experiments.tables.command import Inputs
+from experiments.tables.artefacts import ARTEFACTS
+from experiments.tables.inputs import Inputs
 from scripts.figures import figure_drift
 from scripts.study import drift
 from tests.experiments.conftest import some_record  # noqa: F401 - a fixture
@@ -32,13 +31,6 @@ def test_steps_are_log_spaced_and_end_at_the_last() -> None:
     assert drift.log_spaced(20) == [0, 1, 2, 5, 10, 20]
     assert drift.log_spaced(20_000)[-4:] == [2000, 5000, 10_000, 20_000]
     assert drift.log_spaced(700) == [0, 1, 2, 5, 10, 20, 50, 100, 200, 500, 700]
-
-
-def test_drift_is_the_relative_distance() -> None:
-    module = nn.Linear(3, 1, bias=False)
-    with torch.no_grad():
-        module.weight.copy_(torch.tensor([[3.0, 0.0, 4.0]]))
-    assert drift.drift(module, [torch.tensor([[3.0, 0.0, 0.0]])]) == pytest.approx(4 / 3)
 
 
 def test_a_walk_drifts_in_sixteen_bits_and_an_exact_step_does_not(tmp_path: Path) -> None:
@@ -98,7 +90,7 @@ def test_the_table_takes_the_last_points(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr(walks, "REFERENCE", tmp_path)
     data, problems = walks.points(tmp_path)
     assert len(data) == 3 and problems == [
-        "o.json: not a report of scripts/study/drift.py (KeyError: 'setting')"
+        "o.json: not a report of scripts.study.drift (KeyError: 'setting')"
     ]
     section = walks.drift_section(data, "m")
     assert section.rows == (
@@ -106,10 +98,8 @@ def test_the_table_takes_the_last_points(tmp_path: Path, monkeypatch: pytest.Mon
         ("float16", "0.001", "three-leg", "10", "25 %", "-", "2", "inf", "inf", "-"),
     )
     monkeypatch.setattr(figure_drift, "points", lambda: (data, problems))
-    assert {path.suffix for path in figure_drift.build(Inputs(tmp_path), tmp_path)} == {
-        ".png",
-        ".pdf",
-    }
+    drawn = figure_drift.draw(ARTEFACTS["figure_drift"], Inputs(tmp_path))
+    assert list(drawn) == ["figure_drift"]
 
 
 def test_a_model_without_text_has_no_perplexity() -> None:
