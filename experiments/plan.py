@@ -14,8 +14,9 @@ from rich.table import Table
 from bszo.errors import ConfigError
 from experiments.sweeps.estimate import Clock, forwards_of, memory_of
 from experiments.sweeps.grid import Grid, GridError, Point, load, names
+from experiments.sweeps.matching import PLACES, Record, picked, says_where
 from experiments.sweeps.progress import clock
-from experiments.sweeps.selection import PLACES, Record, Shelf, missing_runs, picked, says_where
+from experiments.sweeps.selection import Shelf, missing_runs
 from experiments.tables.sources import RUNS, gather, left_out
 
 Kind = tuple[str, str, str]  # model, precision, method

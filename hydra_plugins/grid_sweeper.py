@@ -21,9 +21,11 @@ from omegaconf import DictConfig, OmegaConf
 
 from bszo.errors import ConfigError
 from experiments.config.compose import quoted
+from experiments.config.yaml_files import exists
 from experiments.sweeps.grid import Grid, GridError, Point, parse
+from experiments.sweeps.matching import PLACES, picked, says_where
 from experiments.sweeps.progress import Progress, clock, log, speak
-from experiments.sweeps.selection import PLACES, Shelf, missing_runs, picked, says_where
+from experiments.sweeps.selection import Shelf, missing_runs
 from experiments.tables.sources import gather, left_out
 from experiments.training.outcome import RunFailed
 
@@ -131,7 +133,7 @@ class GridSweeper(Sweeper):
                     f"{key}: needs a value ({group}=local {key}=DIR) in the profile {grid.profile}"
                 )
             folder = OmegaConf.select(self.composed, key)
-            if key in given and not Path(str(folder)).expanduser().is_dir():
+            if key in given and not exists(Path(str(folder)).expanduser().is_dir):
                 raise ConfigError(f"{key}={folder}: there is no such folder")
 
     def _voices(self, profile: str, passed: Sequence[str]) -> list[str]:

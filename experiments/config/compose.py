@@ -49,7 +49,7 @@ def compose(overrides: Sequence[str] = (), *, folders: Sequence[str | Path] = ()
     """
     try:
         return resolve(composition([*overrides, *_search_path(folders)]))
-    except (HydraException, OmegaConfBaseException, ValueError) as error:
+    except (HydraException, OmegaConfBaseException, ValueError, RecursionError) as error:
         raise ConfigError(explain(error, overrides, folders)) from error
 
 
@@ -76,7 +76,7 @@ def resolve(config: DictConfig) -> dict[str, Any]:
         if missing := sorted(OmegaConf.missing_keys(config)):
             raise ConfigError(f"{missing[0]}: needs a value ({missing[0]}=...)")
         plain = OmegaConf.to_container(config, resolve=True)
-    except OmegaConfBaseException as error:
+    except (OmegaConfBaseException, RecursionError) as error:
         raise ConfigError(explain(error)) from error
     assert isinstance(plain, dict)
     _check_model_name(plain.get("model"))

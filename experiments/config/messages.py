@@ -52,6 +52,8 @@ def explain(
         arguments: of the command line.
         folders: that are searched for choices beside conf/.
     """
+    if isinstance(error, RecursionError):
+        return "the configuration refers to itself: a file in its own defaults, or keys in a ring"
     text = str(error)
     cause = error if isinstance(error, OmegaConfBaseException) else error.__cause__
     searched = (CONF, *map(Path, folders))
@@ -86,7 +88,7 @@ def explain_hydra(
     # there is no Slurm, or sbatch refuses a job
     if names[-1].split(".")[0] in ("submitit", "joblib"):
         return f"hydra/launcher: {explain(error, arguments, folders)}"
-    if names[-1] in ("hydra._internal.defaults_list", "hydra._internal.config_repository"):
+    if "hydra._internal.config_loader_impl" in names:  # while it composes
         return explain(error, arguments, folders)
     caller = next((name for name in reversed(names) if not name.startswith("pathlib")), "")
     if (

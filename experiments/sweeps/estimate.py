@@ -18,9 +18,9 @@ from omegaconf import OmegaConf
 from experiments import CONF
 from experiments.config.compose import compose
 from experiments.sweeps.grid import Point
-from experiments.sweeps.selection import Record, value_of
-from experiments.tables.measured import paper
-from experiments.tables.names import METHODS, MODELS, shown
+from experiments.sweeps.matching import Record, value_of
+from experiments.sweeps.names import METHODS, MODELS, shown
+from experiments.sweeps.paper import StepCost, step_costs
 
 LIKE = (  # what a record must share with a run, the closest first, and what is said of the others
     (("model", "precision", "optimizer", "protocol"), ""),
@@ -140,13 +140,13 @@ class Clock:
         return self._paces[key]
 
 
-def paper_cell(point: Point) -> Any:
+def paper_cell(point: Point) -> StepCost | None:
     """The row of the paper's Table 4 for a run, None where it has none."""
     model, method = shown(MODELS, point["model"]), shown(METHODS, point["optimizer"])
     return next(
         (
             methods[method]
-            for (name, _), methods in paper()[0].items()
+            for (name, _), methods in step_costs()[0].items()
             if name == model and method in methods
         ),
         None,

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from experiments.records.record import RecordError, load
 from experiments.sweeps.grid import Point
-from experiments.sweeps.selection import SETTLED, Record, fits
+from experiments.sweeps.matching import SETTLED, Record, fits
 
 LOOK_EVERY = 1.0  # seconds
 

@@ -6,7 +6,8 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from experiments.sweeps.selection import Choice, Record
+from experiments.sweeps.matching import Record
+from experiments.sweeps.selection import Choice
 
 Score = Callable[[Record], float | None]
 

@@ -31,10 +31,11 @@ import bszo
 from bszo.errors import ConfigError, NonFiniteLoss
 from bszo.files import written_whole
 from bszo.models import weights_fingerprint
-from experiments import CONF, RESULTS
+from experiments import CONF
 from experiments.config.compose import compose
 from experiments.config.schema import parse
 from experiments.records.provenance import provenance
+from experiments.tables.sources import MEASURED
 from experiments.training.build import make_optimizer
 
 METHODS = sorted(path.stem for path in (CONF / "optimizer").glob("*.yaml"))
@@ -205,7 +206,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=METHODS)
     parser.add_argument("--precisions", nargs="+", choices=PRECISIONS, default=PRECISIONS)
     parser.add_argument("--jobs", type=int, default=1)
-    parser.add_argument("--out", type=Path, default=RESULTS / "soak.json")
+    parser.add_argument("--out", type=Path, default=MEASURED / "soak.json")
     arguments = parser.parse_args(argv)
     if arguments.steps < 2:
         parser.error("--steps: at least 2, one to warm up and one to look at")

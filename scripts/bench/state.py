@@ -1,6 +1,6 @@
 """Bytes that each optimizer keeps beyond the parameters, over growing n and k (Table 2, measured).
 
-   python -m scripts.bench.state    # writes results/bench/state.json, under a minute on one core
+    python -m scripts.bench.state    # under a minute on a core; results/measured/bench/state.json
 
 The model is ten linear layers of one width, fp32, on the CPU; the optimizers are
 `conf/optimizer/*.yaml` with the default fidelity, built as a run builds them. Three numbers of
@@ -34,9 +34,9 @@ from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile, record_function
 
 from bszo.perturb.noise import eager
-from experiments import RESULTS
 from experiments.config.compose import compose
 from experiments.records.provenance import provenance
+from experiments.tables.sources import MEASURED
 from experiments.training.build import make_optimizer
 
 METHODS = ("mezo", "mezo-adam", "hizoo", "lozo", "bszo", "bszo-b")
@@ -184,7 +184,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--out", type=Path, default=RESULTS / "bench" / "state.json")
+    parser.add_argument("--out", type=Path, default=MEASURED / "bench" / "state.json")
     parser.add_argument("--methods", nargs="+", default=METHODS, choices=METHODS)
     parser.add_argument("--widths", nargs="+", type=int, default=WIDTHS)
     parser.add_argument("--ks", nargs="+", type=int, default=KS)

@@ -18,7 +18,7 @@ from bszo.files import written_whole
 from experiments import CONF
 from experiments.sweeps.grid import GridError, load, rate_key, trained
 from experiments.sweeps.selection import Shelf
-from experiments.tables.command import Inputs
+from experiments.tables.inputs import Inputs
 from experiments.tables.sources import RUNS
 
 DTYPES = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}

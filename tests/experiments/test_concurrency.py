@@ -11,7 +11,7 @@ import pytest
 
 from experiments.records import record as records
 from experiments.records.locks import Busy, claimed
-from experiments.tables.command import Inputs
+from experiments.tables.inputs import Inputs
 from experiments.tables.sources import RUNS
 from experiments.training.session import Session
 from scripts.maintain import status

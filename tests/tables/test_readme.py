@@ -4,8 +4,8 @@ import re
 from pathlib import Path
 
 from experiments.tables.accuracy import AVERAGE
-from experiments.tables.command import Inputs
 from experiments.tables.evidence import Evidence, numbers
+from experiments.tables.inputs import Inputs
 from experiments.tables.sources import RUNS
 
 ROOT = Path(__file__).resolve().parents[2]

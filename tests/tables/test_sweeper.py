@@ -27,8 +27,8 @@ from experiments.sweeps.estimate import Clock, forwards_of
 from experiments.sweeps.grid import Point, load, rates_of
 from experiments.sweeps.progress import Progress, log, speak
 from experiments.sweeps.selection import Shelf, missing_runs
-from experiments.tables.artefacts import PICKED
-from experiments.tables.command import Inputs
+from experiments.tables.artefacts import ARTEFACTS
+from experiments.tables.inputs import Inputs
 from experiments.training.build import named_by_content
 from experiments.training.outcome import RunFailed
 from hydra_plugins.grid_sweeper import GridSweeper
@@ -326,7 +326,7 @@ def test_the_plan_counts_by_arithmetic():
 def test_the_plan_of_a_part_counts_the_part(capsys: pytest.CaptureFixture[str]):
     """As `make plan-figure_gain`, whose runs are some of Table 3's three settings and of Figure 1's
     one."""
-    picked = ["=".join(pair) for pair in PICKED["figure_gain"].items()]
+    picked = ["=".join(pair) for pair in ARTEFACTS["figure_gain"].picked.items()]
     assert plan_command(["table3", "figure1", "--profile", "mini", *picked]) == 0
     assert re.findall(r"^all +(\d+)", capsys.readouterr().out, re.MULTILINE) == ["3", "1"]
     command = ["make", "-n", "plan-figure_gain", "PROFILE=mini", "JOBS=2"]
