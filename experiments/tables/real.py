@@ -4,13 +4,14 @@ A pass is a forward pass of one batch; a backward pass counts as two and a forwa
 three, so that first-order methods stand on the same axis.
 """
 
+import math
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from scipy.stats import ttest_rel
 
-from experiments.sweeps.grid import Grid, Point, load, rate_key, read
+from experiments.sweeps.grid import Grid, Point, load, rate_key
 from experiments.sweeps.names import METHODS, shown
 from experiments.sweeps.selection import Choice, Record, Shelf
 from experiments.tables.artefacts import Artefact
@@ -165,6 +166,24 @@ def _median(values: Sequence[float | None], form: str) -> str:
     return format(statistics.median(found), form) if found else NOTHING
 
 
+def _standard_errors(rows: Sequence[Row]) -> str:
+    """How far one run's scores may be from what they estimate, for so many rows; of the first run
+    that ended well."""
+    record = next((record for row in rows for record in row.well.values()), None)
+    if record is None:
+        return ""
+    counts = record["data"]["num_examples"]
+    errors = [
+        100 * math.sqrt(record[f"{split}_accuracy"] * (1 - record[f"{split}_accuracy"]) / count)
+        for split, count in ((split, counts[split]) for split in ("test", "validation"))
+    ]
+    return (
+        f" The standard error of one run's score is {errors[0]:.1f} points on the"
+        f" {counts['test']:,} test rows and {errors[1]:.1f} on the {counts['validation']:,} of"
+        " validation."
+    )
+
+
 def accuracy_section(title: str, rows: Sequence[Row]) -> Section:
     """A line a method, zero-shot first."""
     columns = ("method", "lr", "test %", f"minus {BASELINE}")
@@ -196,9 +215,9 @@ def accuracy_section(title: str, rows: Sequence[Row]) -> Section:
         )
     notes = (
         "Mean (sample deviation; runs) over the seeds; passes, seconds and memory are medians. Test"
-        " accuracy is that of the parameters with the best validation accuracy, on all 872 rows;"
-        " validation, of 256 rows, is the last evaluation within the budget. The standard error of"
-        " one run's score is 1.4 points on the test and 2.6 on the validation rows.",
+        " accuracy is that of the parameters with the best validation accuracy;"
+        " validation is the last evaluation within the budget."
+        f"{_standard_errors(rows)}",
         "A pass is a forward pass of 16 rows; a backward pass counts as two, a forward-mode pass as"
         " three. The difference is over the seeds that both methods have, with the p of a paired"
         " t-test; three seeds can show large differences alone.",
@@ -236,4 +255,4 @@ def sections(artefact: Artefact, inputs: Inputs) -> list[Section]:
     shelf = Shelf(inputs.records(SWEEP))
     rows = rows_of(grid, shelf)
     inputs.used |= shelf.used
-    return [accuracy_section(read(SWEEP)["title"], rows), rates_section(rows)]
+    return [accuracy_section("At equal forward passes", rows), rates_section(rows)]

@@ -4,13 +4,13 @@ rate. `make figure_real`; loads neither torch nor Hydra."""
 import statistics
 from collections.abc import Sequence
 
-from experiments.tables.inputs import Inputs
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
 from experiments.sweeps.grid import load
 from experiments.sweeps.selection import Record, Shelf
 from experiments.tables.artefacts import Artefact
+from experiments.tables.inputs import Inputs
 from experiments.tables.real import SWEEP, rows_of, weight
 from scripts.figures.style import COLOURS, bare
 

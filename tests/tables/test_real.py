@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 
 from experiments.sweeps.grid import Grid, Point, load, rate_key
-from experiments.sweeps.selection import Shelf, literal
+from experiments.sweeps.matching import parsed
+from experiments.sweeps.selection import Shelf
 from experiments.tables.real import (
     Row,
     accuracy_section,
@@ -31,7 +32,7 @@ def answer(point: Point, scores: list[float], test: float, loss: float = 0.5) ->
         for group in groups:
             node = node.setdefault(group, {})
         if groups or key == "seed":
-            node[last] = literal(value)
+            node[last] = parsed(value)
     config["model"] = {"name": point["model"]}
     protocol = config["protocol"]
     total = min(protocol["max_forwards"], protocol["num_steps"])
@@ -47,6 +48,7 @@ def answer(point: Point, scores: list[float], test: float, loss: float = 0.5) ->
         "num_forwards": total,
         "num_backwards": total if first_order else 0,
         "train_seconds": 1234.0,
+        "data": {"num_examples": {"train": 1000, "validation": 256, "test": 872}},
         "peak_memory_bytes": 1.5e9,
         "provenance": {"started": "2026-01-01T00:00:00Z"},
         "curve": [
@@ -115,6 +117,8 @@ def test_a_row_a_method_and_a_line_for_the_floor(rows: dict[str, Row]):
         len(section.columns)
     }
     lines = {line[0]: dict(zip(section.columns, line, strict=True)) for line in section.rows}
+    # sqrt(0.7 * 0.3 / 872) and sqrt(0.8 * 0.2 / 256)
+    assert "1.6 points on the 872 test rows and 2.5 on the 256 of validation" in section.notes[0]
     assert lines["zero-shot"]["test %"] == "52.00"
     mezo = lines["MeZO (bf16-sr)"]
     assert mezo["lr"] == "1e-05" and mezo["test %"] == "72.00 (2.00; 3)"
