@@ -158,7 +158,8 @@ def against(row: Row, other: Row) -> str:
     mean = f"{statistics.fmean(differences):+.2f}"
     if len(pairs) < 2 or len(set(differences)) == 1:  # a test needs two that differ
         return f"{mean} ({len(pairs)})"
-    return f"{mean} (p = {ttest_rel(*zip(*pairs, strict=True)).pvalue:.2g}; {len(pairs)})"
+    own, theirs = zip(*pairs, strict=True)
+    return f"{mean} (p = {ttest_rel(own, theirs).pvalue:.2g}; {len(pairs)})"
 
 
 def _median(values: Sequence[float | None], form: str) -> str:
