@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 from bszo.errors import NonFiniteLoss
-from experiments.training.parallel import EXACT
 
 MIN_SPACINGS = 4  # a difference of fewer float32 spacings of the loss has hardly one digit
 WINDOW = 100  # steps of which more than half must be coarse
@@ -51,7 +50,7 @@ class Guards:
         self.warnings: dict[str, dict[str, Any]] = {}
         self.num_skipped_in_row = 0
         self.coarse: list[bool] = []  # of the last WINDOW steps
-        self._walks = getattr(optimizer, "perturbation", "exact") not in EXACT
+        self._walks = not getattr(optimizer, "exact", True)
         self._half = [p for p in parameters if p.dtype in (torch.float16, torch.bfloat16)]
 
     @contextmanager
