@@ -59,7 +59,12 @@ LAYERS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
         ("hydra", "torch", "safetensors", "filelock", "psutil", "tqdm", "wandb"),
     ),
     "experiments.sweeps": (
-        ("experiments.sweeps", "experiments.records"),
+        (
+            "experiments.sweeps",
+            "experiments.records",
+            "experiments.config.yaml_files",
+            "bszo.errors",
+        ),
         ("yaml",),
     ),
     "experiments.sweeps.estimate": (
