@@ -1,9 +1,10 @@
-"""`python -m experiments.check_drift model=... precision=... [steps=N] [eps=X]`: what perturbing
-does to the weights.
+"""Drift of the weights under perturbation.
 
-MeZO takes steps with lr = 0, once with each way to perturb, so that whatever the weights have moved
-by then is the error of that way. Other arguments are overrides as for `experiments.run`. Exit
-codes: 0 ok, 1 wrong arguments, 2 the exact engine drifts.
+    python -m experiments.check_drift model=... precision=... [steps=N] [eps=X]
+
+MeZO takes steps with lr = 0, once with each way to perturb. The weights should be what they were;
+how far they are from it is the error of that way. Other arguments are overrides as for
+`experiments.run`. Exit codes: 0 ok, 1 wrong arguments, 2 the exact engine drifts.
 """
 
 import sys
