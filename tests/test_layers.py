@@ -89,7 +89,7 @@ LAYERS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     ),
     "hydra_plugins": (
         ("experiments", "bszo.errors"),
-        ("hydra", "omegaconf", "psutil", "hydra_plugins.hydra_joblib_launcher"),
+        ("hydra", "omegaconf", "psutil", "hydra_plugins.hydra_joblib_launcher", "joblib"),
     ),
     # what draws, studies and maintains reads records; what measures uses the library
     "scripts": (
