@@ -60,16 +60,16 @@ SIZE: dict[str, Any] = {
 
 @dataclass(frozen=True)
 class Sample:
-    """What a process holds at one moment: resident bytes, open files, live tensors."""
+    """What a process holds at one moment: resident bytes, open files and live tensors."""
 
     bytes: int
     files: int
     tensors: int
 
 
-def look() -> Sample:
-    """After a collection, so that what waits for one does not count; nor does what was frozen
-    before."""
+def take_sample() -> Sample:
+    """Take a sample after a garbage collection, so that neither what waits for one nor what was
+    frozen before counts."""
     gc.collect()
     tensors = sum(issubclass(type(thing), Tensor) for thing in gc.get_objects())
     process = psutil.Process()
@@ -77,13 +77,13 @@ def look() -> Sample:
 
 
 def growth(values: Sequence[int]) -> float:
-    """The most after the warm-up beyond the most until its end, as a share."""
+    """Return by what share the maximum after the warm-up exceeds the maximum within it."""
     border = max(1, round(WARM_UP * len(values)))
     return max(values[border:]) / max(1, *values[:border]) - 1
 
 
 def problems(samples: Sequence[Sample], drift: float) -> list[str]:
-    """What is not as it must be, each in a few words."""
+    """Say what is wrong, each in a few words."""
     found = [
         f"{name} grew by {100 * share:.1f} %"
         for name, share in (
@@ -97,8 +97,8 @@ def problems(samples: Sequence[Sample], drift: float) -> list[str]:
     return found + ([f"at lr 0 a weight moved by {drift:.3g}"] if drift else [])
 
 
-def tiny(dtype: torch.dtype) -> tuple[nn.Module, Callable[[], Tensor]]:
-    """A random OPT of a few thousand weights and the loss of one batch."""
+def tiny_model(dtype: torch.dtype) -> tuple[nn.Module, Callable[[], Tensor]]:
+    """Build a random OPT of a few thousand weights, and the loss of one batch."""
     torch.manual_seed(0)
     module: Any = OPTForCausalLM(OPTConfig(**SIZE))
     module.to(dtype).eval()
@@ -111,18 +111,18 @@ def tiny(dtype: torch.dtype) -> tuple[nn.Module, Callable[[], Tensor]]:
     return module, loss
 
 
-def still(node: Any) -> Any:
-    """An optimizer's configuration with every rate zero."""
+def without_rates(node: Any) -> Any:
+    """Return an optimizer's configuration with every learning rate zero."""
     if isinstance(node, dict):
-        return {key: 0.0 if key == "lr" else still(value) for key, value in node.items()}
+        return {key: 0.0 if key == "lr" else without_rates(value) for key, value in node.items()}
     return node
 
 
 def soak(method: str, precision: str, steps: int) -> dict[str, Any] | None:
-    """The figures of one case; None for a method that follows true gradients alone."""
+    """Measure one case; the result is None for a method that follows true gradients alone."""
     torch.set_num_threads(1)
     run = parse(compose([f"optimizer={method}", f"precision={precision}", "device=cpu"]))
-    module, loss = tiny(getattr(torch, run.precision.dtype))
+    module, loss = tiny_model(getattr(torch, run.precision.dtype))
     model: Any = SimpleNamespace(module=module)
     try:
         optimizer: Any = make_optimizer(run.optimizer_node, model)
@@ -139,7 +139,7 @@ def soak(method: str, precision: str, steps: int) -> dict[str, Any] | None:
         for step in range(steps):
             last = float(optimizer.step(loss))
             if (step + 1) % every == 0:
-                samples.append(look())
+                samples.append(take_sample())
     except NonFiniteLoss as error:
         return {
             "steps": optimizer.num_steps,
@@ -150,12 +150,13 @@ def soak(method: str, precision: str, steps: int) -> dict[str, Any] | None:
     finally:
         gc.unfreeze()
     seconds = time.perf_counter() - start
-    kept = [parameter.detach().clone() for parameter in module.parameters()]
-    exact: Any = make_optimizer(still(run.optimizer_node), model)
+    trained = [parameter.detach().clone() for parameter in module.parameters()]
+    exact: Any = make_optimizer(without_rates(run.optimizer_node), model)
     for _ in range(max(1, steps // 10)):
         exact.step(loss)
     drift = max(
-        float((a - b).detach().abs().max()) for a, b in zip(module.parameters(), kept, strict=True)
+        float((a - b).detach().abs().max())
+        for a, b in zip(module.parameters(), trained, strict=True)
     )
     found = problems(samples, drift)
     return {
@@ -172,9 +173,9 @@ def soak(method: str, precision: str, steps: int) -> dict[str, Any] | None:
     }
 
 
-def kept(path: Path, facts: dict[str, Any]) -> dict[str, Any]:
-    """Cases of an earlier report that still hold: same steps, versions and commit, and no change
-    beside the commit."""
+def valid_cases(path: Path, facts: dict[str, Any]) -> dict[str, Any]:
+    """Return the cases of an earlier report that still hold: of the same steps, versions and
+    commit, without uncommitted changes."""
     try:
         there = json.loads(path.read_text(encoding="utf-8"))
         told = [there["steps"], there["provenance"]["commit"], there["provenance"]["versions"]]
@@ -190,7 +191,7 @@ def kept(path: Path, facts: dict[str, Any]) -> dict[str, Any]:
 
 
 def line(name: str, case: dict[str, Any]) -> str:
-    """A case in words."""
+    """Describe a case in one line."""
     said = "; ".join(case["problems"]) or case.get("refused", "flat, exact")
     method, precision = name.split()
     return (
@@ -215,7 +216,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "steps": arguments.steps,
         "provenance": {**provenance([], "cpu"), "command": "python -m scripts.bench.soak"},
     }
-    cases = kept(arguments.out, facts)
+    cases = valid_cases(arguments.out, facts)
     wanted = [
         (m, p) for m in arguments.methods for p in arguments.precisions if f"{m} {p}" not in cases
     ]
