@@ -1,4 +1,4 @@
-"""From a typed configuration to the parts of a run: rows, model, encoded examples, optimizer."""
+"""Building of a run's parts from its configuration: rows, model, encoded examples, optimizer."""
 
 import logging
 from collections.abc import Mapping, Sequence

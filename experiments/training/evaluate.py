@@ -1,4 +1,4 @@
-"""What a model is worth on encoded examples."""
+"""Evaluation: the score of a model on encoded examples."""
 
 import math
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""One GPU a run: the processes of a sweep on one machine take different ones."""
+"""GPUs of a machine: each process of a sweep takes one that no other run holds."""
 
 import logging
 import os
@@ -16,7 +16,7 @@ _held: list[FileLock] = []  # until the process ends, whatever ends it: the syst
 def claim(folder: Path | None = None) -> int:
     """Make a GPU that no other run on this machine holds the current one, and hold it.
 
-    Where each is held, one is shared.
+    Where every GPU is held, this run shares one.
 
     Args:
         folder: of the locks; None is the system's folder for temporary files.

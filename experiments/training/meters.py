@@ -1,5 +1,7 @@
-"""What a run costs: seconds, milliseconds a step, peak memory. Training and evaluation have a clock
-each."""
+"""Meters of what a run costs: seconds, milliseconds a step, peak memory.
+
+Training and evaluation have a clock each.
+"""
 
 import os
 import re

@@ -1,4 +1,4 @@
-"""How a run ends, as an exit code."""
+"""Outcomes of a run and their exit codes."""
 
 EXIT_CODES = {
     "ok": 0,

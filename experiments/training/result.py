@@ -1,4 +1,4 @@
-"""What a run knows of itself, and the best parameters that it has seen."""
+"""Result of a run as far as it has come, and a copy of the best parameters that it has seen."""
 
 import math
 from collections.abc import Iterable
@@ -11,7 +11,7 @@ from torch import Tensor
 
 @dataclass
 class Result:
-    """What is known so far: filled while the run goes on, so that an early end loses nothing.
+    """The numbers of a run. They are filled in while it goes on, so that an early end loses none.
 
     Attributes:
         num_stale: evaluations since the best one.
@@ -54,7 +54,7 @@ class Selection:
         self.best: list[Tensor] = []
 
     def keep(self) -> None:
-        """The parameters as they are now are the best."""
+        """Remember the parameters as they are now as the best."""
         if not self.best:
             self.best = [torch.empty_like(parameter, device="cpu") for parameter in self.parameters]
         for value, parameter in zip(self.best, self.parameters, strict=True):
@@ -62,6 +62,6 @@ class Selection:
 
     @torch.no_grad()
     def restore(self) -> None:
-        """Have the parameters be the best again."""
+        """Write the best values back into the parameters."""
         for value, parameter in zip(self.best, self.parameters, strict=True):
             parameter.copy_(value)

@@ -1,4 +1,4 @@
-"""The training loop: one for every method, which it does not know by name."""
+"""Runner: the training loop, the same for every method; it knows none by name."""
 
 import logging
 import math
@@ -81,8 +81,10 @@ class Runner:
         self._between_steps = True
 
     def run(self) -> None:
-        """Zero-shot scores, training, the selected parameters' test score; fills `result` and
-        `meters`."""
+        """Score zero-shot, train, and score the selected parameters on the test split.
+
+        Fills `result` and `meters`.
+        """
         try:
             if not self.result.curve:
                 self._score_zero_shot()
@@ -102,7 +104,7 @@ class Runner:
             raise
 
     def resume(self, state: dict[str, Any], best: list[Tensor]) -> None:
-        """Go on from where a checkpoint, whose parameters are in place, was written."""
+        """Take over the state of a checkpoint, whose parameters are in place already."""
         self.result = Result(**state["result"])
         self.result.num_parts += 1
         self.meters.load(state["meters"])

@@ -1,5 +1,7 @@
-"""What is due at a step: evaluation, checkpoint, the end. It follows from what is done, and from
-nothing else."""
+"""Schedule of a run: which steps an evaluation, a checkpoint and the end follow.
+
+It depends on what has been done and on nothing else, so that a resumed run has the same schedule.
+"""
 
 import logging
 from typing import Any
@@ -26,7 +28,7 @@ class Schedule:
         self.lrs = [group["lr"] for group in optimizer.param_groups]
 
     def length(self, result: Result) -> dict[str, Any]:
-        """Of the progress bar: in forward passes where they bound the run, else in steps."""
+        """Arguments of the progress bar: forward passes where they bound the run, else steps."""
         if self.protocol.max_forwards is None:
             return {"total": self.protocol.num_steps, "unit": "step", "initial": result.num_steps}
         return {
@@ -36,12 +38,12 @@ class Schedule:
         }
 
     def evaluation_is_due(self, result: Result) -> bool:
-        """At every interval's border and at the end, once each."""
+        """Whether an evaluation follows this step: after each interval, and once at the end."""
         at_border = result.num_steps % self.protocol.eval_every == 0 or self.spent(result)
         return at_border and result.num_steps > result.curve[-1]["step"]
 
     def checkpoint_is_due(self, result: Result, saved: int) -> bool:
-        """A border of `checkpoint_every` lies between the step last saved and this one."""
+        """Whether the steps since the last checkpoint have passed one of `checkpoint_every`."""
         every = self.protocol.checkpoint_every
         return every is not None and result.num_steps // every > saved // every
 
@@ -53,13 +55,13 @@ class Schedule:
         return min(every - result.num_steps % every for every in intervals)
 
     def spent(self, result: Result) -> bool:
-        """Another step would go beyond the steps or the forward passes."""
+        """Whether another step would exceed the budget of steps or of forward passes."""
         most = self.protocol.max_forwards
         beyond = most is not None and self.optimizer.num_forwards + max(1, result.last_cost) > most
         return beyond or result.num_steps >= self.protocol.num_steps
 
     def stale(self, result: Result) -> bool:
-        """`patience` evaluations in a row were no better than the best."""
+        """Whether `patience` evaluations in a row were no better than the best."""
         patience = self.protocol.patience
         if patience is None or result.num_stale < patience:
             return False
@@ -67,8 +69,8 @@ class Schedule:
         return True
 
     def set_lr(self, result: Result) -> None:
-        """The rate as a function of what is done alone, so that a resumed run needs no scheduler's
-        state."""
+        """Set each group's rate, which is a function of what has been done: a resumed run needs no
+        scheduler's state."""
         if self.protocol.lr_schedule == "linear":
             done = result.num_steps / self.protocol.num_steps
             if self.protocol.max_forwards:

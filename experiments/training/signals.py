@@ -54,7 +54,7 @@ class Signals:
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """What stands inside ends before a signal takes effect."""
+        """A block that a signal does not interrupt; the signal takes effect when the block ends."""
         self._holding = True
         try:
             yield
@@ -66,14 +66,17 @@ class Signals:
 
 
 class SignalListener:
-    """Of a process that takes run after run: a signal between runs, or before one begins, is
-    remembered in `signal_name`."""
+    """Remembers a signal that comes between the runs of one process, or before the first begins.
+
+    Attributes:
+        signal_name: of the first such signal; None before one.
+    """
 
     def __init__(self) -> None:
         self.signal_name: str | None = None
 
     def begin(self) -> None:
-        """From now on, in the main thread, as long as the process lives."""
+        """Listen from now on, in the main thread, as long as the process lives."""
         if threading.current_thread() is threading.main_thread():
             for number in STOPPING:
                 signal.signal(number, self.receive)

@@ -1,4 +1,4 @@
-"""What a record says of a run, however far it came."""
+"""Summary of a run for its record, however far it came."""
 
 import time
 from collections.abc import Mapping
@@ -12,7 +12,7 @@ from experiments.training.runner import Runner
 
 
 class Stopwatch:
-    """When this process's part of a run began, and how long it has taken, building included.
+    """Measures when this process began its part of a run, and how long it takes, building included.
 
     The clock on the wall may be set back; the seconds are another clock's.
     """
@@ -35,7 +35,7 @@ def summary(
     runner: Runner | None,
     provenance: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """The record.
+    """The content of the record.
 
     Args:
         status, reason: how it ended; the reason loses its line breaks and what would tell who ran

@@ -1,1 +1,1 @@
-"""What a run leaves on disk to go on from: its weights, or the log of its steps."""
+"""Checkpoints, from which a run goes on: its weights, or the log of its steps."""

@@ -1,5 +1,7 @@
-"""Nested Python values as JSON and named tensors, and back with every type as it was: no pickle, so
-no code."""
+"""Serialization of nested Python values as JSON and named tensors.
+
+Every type comes back as it was. No pickle is used, so that no code can hide in a checkpoint.
+"""
 
 import math
 from typing import Any

@@ -1,5 +1,5 @@
-"""The light checkpoint: the run's log of (seed, coefficients) in place of its parameters, which are
-found by replay."""
+"""Trajectory checkpoints: the log of a run's steps in place of its parameters, which a replay of
+the log finds again."""
 
 import copy
 import logging
@@ -22,8 +22,9 @@ log = logging.getLogger("experiments")
 
 
 class TrajectoryCheckpoints(Checkpoints):
-    """Checkpoints of a few kilobytes, whatever the model's size; going on costs the moves of all
-    steps so far.
+    """Checkpoints of a few kilobytes, whatever the model's size.
+
+    To go on, a run makes the moves of all its steps so far again, without a forward pass.
 
     Args:
         folder, signature, parts: as for Checkpoints.
@@ -54,7 +55,7 @@ class TrajectoryCheckpoints(Checkpoints):
             self._record(TrajectoryWriter(self.path, self.header))
 
     def export(self, path: Path) -> None:
-        """Leave the log, marked as finished, as `path`: `remove` takes the folder with its own."""
+        """Copy the log, marked as finished, to `path`; `remove` deletes the one in the folder."""
         assert self.writer is not None  # start or load came before
         self.writer.finish()
         with unwritable(path), written_whole(path) as temporary:
@@ -73,7 +74,7 @@ class TrajectoryCheckpoints(Checkpoints):
         return {}
 
     def _save_best(self, best_step: int | None, best: Sequence[Tensor]) -> None:
-        """The log holds them."""
+        """Nothing to write: the log leads to them."""
 
     def _restore(
         self, plain: dict[str, Any], state: dict[str, Any], tensors: dict[str, Tensor]
@@ -100,8 +101,11 @@ class TrajectoryCheckpoints(Checkpoints):
         return best
 
     def _reaching(self, step: int) -> Trajectory:
-        """The log, which must reach the checkpoint's step: one that does not is found before theta
-        is touched."""
+        """The log, if it is sound up to the checkpoint's step; it is read before theta is moved.
+
+        Raises:
+            CheckpointError: the log is shorter, or a step holds a value by which no run moves.
+        """
         try:
             trajectory = read(self.path)
             require_sound(trajectory.steps[:step])

@@ -1,5 +1,6 @@
-"""A run's state on disk: written whole, the last two kept, the best parameters apart; read back bit
-for bit.
+"""Checkpoints of a run's weights and state: each is written whole and read back bit for bit.
+
+The last two are kept, and the best parameters in a file of their own.
 
     step-00000100.safetensors   parameters and optimizer state as tensors; all else as JSON in the
                                 file's own header
@@ -53,12 +54,12 @@ class Checkpoints:
         self._best_kept: int | None = None
 
     def start(self) -> None:
-        """Called once before the first step of a run that no checkpoint goes on."""
+        """Prepare for a run that begins at step 0; called once, before that step."""
 
     def save(
         self, state: Mapping[str, Any], step: int, best_step: int | None, best: Sequence[Tensor]
     ) -> None:
-        """Write where the run stands after `step` steps; older checkpoints than the last two go.
+        """Write the run's state after `step` steps, and delete all checkpoints but the last two.
 
         Args:
             state: what the run knows, plain values and tensors; parameters and optimizer are added
@@ -76,10 +77,12 @@ class Checkpoints:
             self._prune(step)
 
     def load(self) -> tuple[dict[str, Any], list[Tensor]] | None:
-        """Put parameters and optimizer where the newest sound checkpoint has them; its state and
-        best parameters.
+        """Restore parameters and optimizer from the newest sound checkpoint.
 
-        None where there is none. What is damaged is said and left aside.
+        A damaged checkpoint is skipped with a warning.
+
+        Returns:
+            The run's state and the best parameters; None where no checkpoint is sound.
         """
         paths = sorted(self.folder.glob("step-*.safetensors"), reverse=True)
         for path in paths:
@@ -92,7 +95,7 @@ class Checkpoints:
         return None
 
     def remove(self) -> None:
-        """The run is over and its record is written."""
+        """Delete all checkpoints: the run is over and its record is written."""
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def _load(self, path: Path) -> tuple[dict[str, Any], list[Tensor]]:
@@ -102,7 +105,7 @@ class Checkpoints:
             best = self._restore(plain, state, tensors)
         return state, best
 
-    # What theta and the optimizer are made of; a lighter kind of checkpoint answers otherwise.
+    # what theta and the optimizer are restored from; TrajectoryCheckpoints answers otherwise
 
     def _rest(self) -> dict[str, Any]:
         return {"optimizer": self.parts.optimizer.state_dict()}
@@ -121,8 +124,7 @@ class Checkpoints:
     def _restore(
         self, plain: dict[str, Any], state: dict[str, Any], tensors: dict[str, Tensor]
     ) -> list[Tensor]:
-        """Have theta and the optimizer where the checkpoint has them; returns the best
-        parameters."""
+        """Restore theta and the optimizer; returns the best parameters."""
         values, best = self._parameters(tensors), []
         if plain["best_step"] is not None:
             path = self._path("best", plain["best_step"])
@@ -168,10 +170,10 @@ class Checkpoints:
         return plain, tensors
 
     def _prune(self, step: int) -> None:
-        """Keep the last checkpoints and the best parameters that they name.
+        """Delete all but the last checkpoints and the best parameters that they name.
 
-        What a kill left half-written goes, and what lies beyond this step: it was damaged and left
-        aside.
+        What a kill left half-written is deleted, too, and checkpoints of later steps: they were
+        damaged and skipped.
         """
         paths = sorted(self.folder.glob("step-*.safetensors"))
         kept = [path for path in paths if path <= self._path("step", step)][-KEPT:]
@@ -188,7 +190,7 @@ class Checkpoints:
 
 
 def checksum(text: str, tensors: Mapping[str, Tensor]) -> str:
-    """Of all that a checkpoint holds."""
+    """SHA-256 of all that a checkpoint holds, in hex."""
     return hashlib.sha256(
         f"{text}\n{tensors_fingerprint(sorted(tensors.items()))[:16]}".encode()
     ).hexdigest()
@@ -196,7 +198,7 @@ def checksum(text: str, tensors: Mapping[str, Tensor]) -> str:
 
 @contextmanager
 def sound(path: Path) -> Iterator[None]:
-    """Whatever a damaged file makes its readers raise becomes a CheckpointError in one line."""
+    """Turn whatever a damaged file makes its readers raise into a CheckpointError of one line."""
     try:
         yield
     except (
@@ -216,7 +218,7 @@ def sound(path: Path) -> Iterator[None]:
 
 @contextmanager
 def unwritable(path: Path) -> Iterator[None]:
-    """A disk that is full or read-only becomes a CheckpointError in one line."""
+    """Turn the error of a full or read-only disk into a CheckpointError of one line."""
     try:
         yield
     except (OSError, SafetensorError) as error:
