@@ -18,7 +18,7 @@ LAYERS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "bszo.errors": ((), ()),
     "bszo.core": (("bszo.core", "bszo.errors"), ("torch",)),
     "bszo.perturb": (("bszo.perturb", "bszo.errors"), ("torch",)),
-    "bszo.perturb.kernels": (("bszo.perturb",), ("torch", "triton")),
+    "bszo.perturb.noise.kernels": (("bszo.perturb.noise",), ("torch", "triton")),
     "bszo.optim": (("bszo.optim", "bszo.core", "bszo.perturb", "bszo.errors"), ("torch",)),
     "bszo.trajectory": (
         ("bszo.trajectory", "bszo.core", "bszo.perturb", "bszo.errors"),

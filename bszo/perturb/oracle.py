@@ -11,9 +11,9 @@ from torch import Tensor
 
 from bszo.errors import NonFiniteLoss, OptimError
 from bszo.perturb.directions import Directions
-from bszo.perturb.engine import Engine
+from bszo.perturb.engines.base import Engine
+from bszo.perturb.engines.streaming import Streaming
 from bszo.perturb.noise import Terms, round_to
-from bszo.perturb.streaming import Streaming
 
 Closure = Callable[[], Any]
 # (points, loss at a point) -> the loss at every point, in order; it may have other processes take

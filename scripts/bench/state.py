@@ -34,7 +34,7 @@ from hydra import compose, initialize_config_dir
 from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile, record_function
 
-from bszo.perturb import noise
+from bszo.perturb.noise import eager
 from experiments import CONF, RESULTS
 from experiments.records.provenance import provenance
 from experiments.run import resolve
@@ -139,7 +139,7 @@ def measure(node: dict[str, Any], width: int) -> dict[str, Any]:
             made[0].step(loss)
 
     # else only the first optimizer of a size would be seen to fill it
-    noise._counters.cache_clear()
+    eager._counters.cache_clear()
     gc.collect()  # what an earlier measurement left must not be freed within this one
     loss()
     _, forward_bytes = allocations(forward)

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from bszo import BSZO, MeZO
 from bszo.models import LanguageModel, load_model
-from bszo.perturb import noise
+from bszo.perturb.directions import gaussian
 from experiments import RESULTS
 from experiments.records.files import written_whole
 from experiments.records.provenance import provenance
@@ -151,7 +151,7 @@ def main() -> None:
     args = parse()
     torch.set_num_threads(1)
     # so many steps pay for a compilation, where a model is too large to keep its z for a step
-    noise.COMPILE_FROM = 0
+    gaussian.COMPILE_FROM = 0
     name, subject_module, ids = subject(args)
     setting = {
         "model": name,

@@ -126,7 +126,7 @@ def test_perturbed_passes_agree_at_no_further_pass(family: str, tied: bool, engi
 
 
 def test_only_the_words_rows_are_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("bszo.perturb.directions.KEEP_BELOW", 0)
+    monkeypatch.setattr("bszo.perturb.directions.gaussian.KEEP_BELOW", 0)
     module, batch = build("mistral", tied=False), collate(ONE_TOKEN, pad_id=1)
     params: list[Tensor] = list(module.parameters())
     head = next(i for i, p in enumerate(params) if p is module.lm_head.weight)  # type: ignore[union-attr]

@@ -113,7 +113,7 @@ def test_nothing_is_kept_after_a_step(problem: Make, monkeypatch: pytest.MonkeyP
     optimizer = BSZO(module.parameters(), k=3, m=3)
     optimizer.step(module)
     assert optimizer.directions()._kept == {}
-    monkeypatch.setattr("bszo.perturb.directions.KEEP_BELOW", 0)
+    monkeypatch.setattr("bszo.perturb.directions.gaussian.KEEP_BELOW", 0)
     large, kept = BSZO(module.parameters(), k=3, m=3), []
     large.step(lambda: kept.append(len(large.directions()._kept)) or module())
     assert set(kept) == {0} and len(kept) == 4

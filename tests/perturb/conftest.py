@@ -47,5 +47,5 @@ def second_pass(name: str) -> int:
 def size(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """Both halves of Gaussian: z kept for a step, and z made where it is used."""
     if request.param == "large":
-        monkeypatch.setattr("bszo.perturb.directions.KEEP_BELOW", 0)
+        monkeypatch.setattr("bszo.perturb.directions.gaussian.KEEP_BELOW", 0)
     return request.param

@@ -76,7 +76,7 @@ def test_rows_of_a_large_matrix_are_made_alone(
     params: list[Tensor], family: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An embedding's words in a batch: nothing of the whole matrix's size is made for them."""
-    monkeypatch.setattr("bszo.perturb.directions.KEEP_BELOW", 0)
+    monkeypatch.setattr("bszo.perturb.directions.gaussian.KEEP_BELOW", 0)
     tested, rows = families(params)[family], torch.tensor([4, 0])
     whole = tested.shift(params[0].detach(), 0, {3: 2.0})
 
@@ -91,7 +91,7 @@ def test_small_and_large_models_draw_the_same_bits(
     params: list[Tensor], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     small = Gaussian(params)
-    monkeypatch.setattr("bszo.perturb.directions.KEEP_BELOW", 0)
+    monkeypatch.setattr("bszo.perturb.directions.gaussian.KEEP_BELOW", 0)
     large = Gaussian(params)
     assert small.small and not large.small
     for i, p in enumerate(params):
@@ -106,7 +106,7 @@ def test_small_and_large_models_draw_the_same_bits(
 def test_a_large_model_keeps_no_direction(
     params: list[Tensor], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("bszo.perturb.directions.KEEP_BELOW", 10)
+    monkeypatch.setattr("bszo.perturb.directions.gaussian.KEEP_BELOW", 10)
     tested = Gaussian(params)
     oracle = LossOracle(params, lambda: 1.0, tested, Walk(params, "in-place"))
     oracle.loss({1: 0.1, 2: 0.2})

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from bszo.errors import NonFiniteLoss, OptimError
 from bszo.perturb import Copies, Gaussian, Injected, LossOracle, Streaming, Walk
-from bszo.perturb.buffers import Reused
+from bszo.perturb.engines.buffers import Reused
 
 POINTS = [{}, {3: 1e-2}, {3: -1e-2}, {4: 0.5, 9: -0.25}, {}, {9: 1e-4}]
 Case = Callable[[torch.dtype], tuple[nn.Module, Callable[[], Tensor]]]

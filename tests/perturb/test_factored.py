@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from bszo.perturb import LowRank, Subspace, factored
-from bszo.perturb.directions import Directions
+from bszo.perturb import Directions, LowRank, Subspace
+from bszo.perturb.directions import factored
 
 FAMILIES: dict[str, Any] = {
     "low rank": lambda params: LowRank(params, 3, 7),

@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from bszo.perturb import Copies, Gaussian, LossOracle, LowRank, Scaled, Streaming, noise, seeds
+from bszo.perturb import Copies, Gaussian, LossOracle, LowRank, Scaled, Streaming, noise
+from bszo.perturb.noise import seeds
 
 pytestmark = pytest.mark.skipif(
     not torch.cuda.is_available(), reason="needs a GPU: torch.cuda finds none"

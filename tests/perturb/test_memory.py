@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 from torch import nn
 from bszo import BSZO
-from bszo.perturb import directions
+from bszo.perturb import Gaussian
 
 torch.set_num_threads(1)
 def peak():
@@ -33,7 +33,7 @@ class Layer(nn.Linear):
         return super().forward(x)
 
 # +1 and -1 by the eager kernel: the memory is that of any family, and no compiler's
-class Signs(directions.Gaussian):
+class Signs(Gaussian):
     def __init__(self, params):
         super().__init__(params, "rademacher")
         self.fused = False

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch._dynamo.exc import BackendCompilerFailed
 
 from bszo.perturb import mix64, noise
+from bszo.perturb.noise import eager, spec
 
 SEEDS = [1, 2, 2**32, 2**63 + 11, 2**64 - 1]
 
@@ -61,7 +62,7 @@ def test_the_far_tail_exists_and_is_finite(ten_million: Tensor) -> None:
     5.43."""
     assert 4.8 < float(ten_million.abs().max()) < 5.5
     bits = torch.tensor([2**31 - 1, -(2**31), -(2**31) + 1, 0, 1, -1], dtype=torch.int32)
-    extreme = noise._normal(bits)
+    extreme = spec.normal(bits)
     assert extreme.isfinite().all() and float(extreme[3]) == 0.0
     assert 5.0 < float(extreme[0]) < 5.5 and -5.5 < float(extreme[1]) < -5.0
 
@@ -75,7 +76,7 @@ def test_inverse_normal_is_accurate_everywhere() -> None:
             2 ** torch.arange(8, 31),
         ]
     ).to(torch.int32)
-    z = noise._normal(bits).double()
+    z = spec.normal(bits).double()
     u = bits.to(torch.float32).double() * 2.0**-31 * (1 - 2.0**-24)
     tail = stats.norm.isf((1 - u.abs().numpy()) / 2)
     exact = torch.from_numpy(tail) * torch.sign(u)
@@ -146,12 +147,12 @@ def test_values_of_all_is_values(distribution: noise.Distribution) -> None:
 def test_independent_of_chunks_and_rows(seed: int, chunk: int, rows: int) -> None:
     shape, columns = torch.Size((rows, 501)), 501
     whole = noise.values(shape, 4, seed)
-    before = noise._CHUNK
-    noise._CHUNK = chunk
+    before = eager._CHUNK
+    eager._CHUNK = chunk
     try:
         assert torch.equal(noise.values(shape, 4, seed), whole)
     finally:
-        noise._CHUNK = before
+        eager._CHUNK = before
     for row in range(rows):
         counter = torch.arange(row * columns, (row + 1) * columns, dtype=torch.int32)
         assert torch.equal(
@@ -235,9 +236,9 @@ def test_a_machine_that_cannot_compile_makes_the_same_noise(
         calls.append(args)
         raise BackendCompilerFailed(print, RuntimeError("no compiler"), None)
 
-    kernel = noise._Fused()
+    kernel = eager._Fused()
     kernel.kernel = broken
-    monkeypatch.setattr(noise, "_fused", kernel)
+    monkeypatch.setattr(eager, "_fused", kernel)
     theta = torch.ones(70_000)
     for seed in (1, 2):
         expected = noise.shift(theta, 0, {seed: 0.5})

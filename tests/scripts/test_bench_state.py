@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from bszo.perturb import directions
+from bszo.perturb.directions import gaussian
 from scripts.bench import state as bench_state
 
 N = 10 * (6 * 6 + 6)
@@ -39,7 +39,7 @@ def test_known_states(method: str, overrides: tuple[str, ...], owned: int):
 def test_a_dense_update_makes_few_tensors_at_once(method: str, monkeypatch: pytest.MonkeyPatch):
     """Beyond its state, fewer than three of the largest parameter's size: what "2 n" leaves unsaid
     stays small."""
-    monkeypatch.setattr(directions, "KEEP_BELOW", 0)  # z tensor by tensor, as in a large model
+    monkeypatch.setattr(gaussian, "KEEP_BELOW", 0)  # z tensor by tensor, as in a large model
     width = 400
     row = bench_state.measure(bench_state.node_of(method), width)
     assert row["during_step"] < 3 * 4 * width**2

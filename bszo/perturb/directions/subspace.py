@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from bszo.perturb import noise
-from bszo.perturb.directions import Directions
-from bszo.perturb.factored import Factored, product
-from bszo.perturb.seeds import mix64
+from bszo.perturb.directions.base import Directions
+from bszo.perturb.directions.factored import Factored, product
+from bszo.perturb.noise.seeds import mix64
 
 
 def matrix_shape(shape: torch.Size, rank: int, square: bool) -> tuple[int, int]:

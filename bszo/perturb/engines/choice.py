@@ -1,26 +1,16 @@
-"""Ways to have a closure see perturbed parameters, and which of them a name means."""
+"""The choice of an engine by its name."""
 
-from contextlib import AbstractContextManager
-from typing import Literal, Protocol
+from typing import Literal
 
 from torch import Tensor, nn
 
-from bszo.perturb.directions import Directions
-from bszo.perturb.inplace import Copies, Legs, Walk
-from bszo.perturb.noise import Terms
-from bszo.perturb.streaming import Streaming
+from bszo.perturb.engines.copies import Copies
+from bszo.perturb.engines.streaming import Streaming
+from bszo.perturb.engines.walk import Legs, Walk
 
 Perturbation = Literal[
     "exact", "streaming", "copy", "two-leg", "three-leg", "in-place", "as-published"
 ]
-
-
-class Engine(Protocol):
-    """A way to have the closure see theta + sum_i c_i z_i."""
-
-    def at(self, directions: Directions, terms: Terms) -> AbstractContextManager[None]: ...
-
-    def home(self, directions: Directions) -> None: ...
 
 
 def make_engine(

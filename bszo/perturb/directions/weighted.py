@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from bszo.perturb.directions import Directions
+from bszo.perturb.directions.base import Directions
 from bszo.perturb.noise import Terms
 
 

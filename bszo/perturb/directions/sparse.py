@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from bszo.perturb import noise
-from bszo.perturb.directions import Directions
+from bszo.perturb.directions.base import Directions
 from bszo.perturb.noise import Terms
-from bszo.perturb.seeds import mix64
+from bszo.perturb.noise.seeds import mix64
 
 MaskScope = Literal["layer", "global"]
 _CHUNK = {"cpu": 1 << 16, "cuda": 1 << 24}  # elements at a time: a CPU's cache, a GPU's breadth

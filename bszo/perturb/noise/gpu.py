@@ -1,4 +1,4 @@
-"""The noise of `bszo.perturb.noise` on a GPU: one Triton kernel reads theta, makes z in registers
+"""The noise of `spec` on a GPU: one Triton kernel reads theta, makes z in registers
 and writes once.
 
 The same hash and the same inverse normal as there, to the last few ulps. Keys travel as arguments
@@ -238,6 +238,6 @@ def _halves(key: tuple[int, int]) -> tuple[float, ...]:
 
 @functools.cache
 def _kernels() -> Any:
-    from bszo.perturb import kernels  # not earlier: it is written in Triton
+    from bszo.perturb.noise import kernels  # not earlier: it is written in Triton
 
     return kernels

@@ -6,9 +6,10 @@ import torch
 from torch import Tensor
 
 from bszo.errors import OptimError
-from bszo.perturb.directions import Directions, Gaussian
+from bszo.perturb.directions.base import Directions
+from bszo.perturb.directions.gaussian import Gaussian
+from bszo.perturb.directions.partition import Block
 from bszo.perturb.noise import Terms
-from bszo.perturb.partition import Block
 
 
 def seed_in_block(seed: int, block: int, num_blocks: int) -> int:

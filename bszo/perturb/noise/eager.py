@@ -1,79 +1,26 @@
-"""Counter-based noise: z = f(seed, parameter, element), made where it is used and never stored.
+"""Noise in PyTorch: z = f(seed, parameter, element), made where it is used and never stored.
 
-An element's counter and the key of (seed, parameter) go through a 32-bit integer hash; its bits
-become a uniform number, and that a normal one through the inverse of the normal distribution. So a
-value depends on nothing else: not on device, chunk, shard, thread count, or on what was drawn
-before. One function serves eager PyTorch (in chunks that stay in the cache) and `torch.compile`
-(one fused pass); `bszo.perturb.gpu` is the same for a GPU.
+The formulas of `bszo.perturb.noise.spec` run over a parameter in chunks that stay in the cache, or
+in one pass that `torch.compile` fuses; a GPU runs its own kernel.
 """
 
 import functools
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from bszo.perturb import gpu
-from bszo.perturb.seeds import key, keys
+from bszo.perturb.noise import gpu
+from bszo.perturb.noise.seeds import key, keys
+from bszo.perturb.noise.spec import Distribution, Terms, drawn, hashed, rounded_to_bf16
 
-Distribution = Literal["gaussian", "rademacher"]
-Terms = Mapping[int, float]  # {seed: coefficient}
-NOISE_VERSION = 1  # a stored seed means the same direction only under the same version
-
-GOLDEN = -1640531527  # 2^32 / golden ratio as int32: neighbouring counters land far apart
-# odd multipliers with good avalanche (Wellons 2018)
-MIX_1, MIX_2 = 0x7FEB352D, 0x846CA68B - (1 << 32)
-# the largest int32, a power of two in fp32, must stay below 1
-TO_UNIT = 2.0**-31 * (1.0 - 2.0**-24)
 # 128 KB of fp32: the thirty passes of the eager form run in the second-level cache
 _CHUNK = 1 << 15
-# elements of a model from which one compilation (about 20 s) pays for itself
-COMPILE_FROM = 16_000_000
-
-# sqrt(2) erfinv(x) = x P(w) / Q(w), w = -log(1 - x^2); least relative error over |x| < 1 - 2^-32:
-# 4.9e-5
-P = (1.25337484, 4.36772270e-01, 7.79533166e-02, 6.88299233e-03)
-Q = (1.0, 8.71268688e-02, 2.58497449e-02, 3.35164675e-04)
 
 log = logging.getLogger(__name__)
-
-
-def _hash(counter: Tensor, key_0: Tensor | int, key_1: Tensor | int) -> Tensor:
-    """int32 counters -> int32 bits. The second key enters between the rounds: 64 bits tell streams
-    apart."""
-    h = (counter * GOLDEN).add_(key_0)
-    # the mask makes the shift a logical one
-    h = h.bitwise_xor_((h >> 16).bitwise_and_(0xFFFF)).mul_(MIX_1).add_(key_1)
-    return h.bitwise_xor_((h >> 15).bitwise_and_(0x1FFFF)).mul_(MIX_2)
-
-
-def _normal(bits: Tensor) -> Tensor:
-    """int32 bits -> N(0, 1) in fp32, |z| < 5.43, symmetric by construction."""
-    x = bits.to(torch.float32).mul_(TO_UNIT)  # uniform on (-1, 1)
-    # = -w; the product keeps the tails exact where 1 - x^2 would not
-    log_q = (1.0 - x).mul_(1.0 + x).log_()
-    p = (-P[3] * log_q).add_(P[2]).mul_(log_q).sub_(P[1]).mul_(log_q).add_(P[0])
-    q = (-Q[3] * log_q).add_(Q[2]).mul_(log_q).sub_(Q[1]).mul_(log_q).add_(Q[0])
-    return x.mul_(p.div_(q))
-
-
-def _values(
-    counter: Tensor, key_0: Tensor | int, key_1: Tensor | int, distribution: Distribution
-) -> Tensor:
-    bits = _hash(counter, key_0, key_1)
-    if distribution == "rademacher":
-        return (bits >> 31).to(torch.float32) * 2.0 + 1.0
-    return _normal(bits)
-
-
-def _round_bf16(acc: Tensor, bits: Tensor) -> Tensor:
-    """Stochastic rounding to bf16: up with the probability of the dropped fraction, so that
-    E[round(a)] = a."""
-    raw = acc.view(torch.int32) + (bits & 0xFFFF)
-    return (raw & -65536).view(torch.float32).to(torch.bfloat16)
 
 
 def _shift(
@@ -87,12 +34,12 @@ def _shift(
 ) -> Tensor:
     acc = theta.to(torch.promote_types(theta.dtype, torch.float32)) * factors[0]
     for i in range(keys.shape[0]):
-        z = _values(counter, keys[i, 0], keys[i, 1], distribution)
+        z = drawn(counter, keys[i, 0], keys[i, 1], distribution)
         if curvature is not None:
             z = z * curvature.to(torch.promote_types(curvature.dtype, torch.float32)).rsqrt()
         acc = acc + factors[i + 1] * z.to(acc.dtype)
     if round_key is not None:
-        return _round_bf16(acc, _hash(counter, round_key[0], round_key[1]))
+        return rounded_to_bf16(acc, hashed(counter, round_key[0], round_key[1]))
     return acc.to(theta.dtype)
 
 
@@ -293,13 +240,13 @@ def values_of_all(
         of = parameter[part]
         # four times as fast as key_0[of]
         own_0, own_1 = key_0.index_select(0, of), key_1.index_select(0, of)
-        flat[part] = _values(counter[part], own_0, own_1, distribution)
+        flat[part] = drawn(counter[part], own_0, own_1, distribution)
     return [z.reshape(p.shape).to(p.device) for z, p in zip(flat.split(sizes), params, strict=True)]
 
 
 def bits(counter: Tensor, parameter: int, seed: int) -> Tensor:
     """32 bits for each element's number, int32; two elements of a parameter never have the same."""
-    return _hash(counter, *key(seed, parameter))
+    return hashed(counter, *key(seed, parameter))
 
 
 def round_to(
@@ -313,7 +260,7 @@ def round_to(
     counter = torch.arange(first, first + acc.numel(), dtype=torch.int32, device=acc.device).view(
         acc.shape
     )
-    return out.copy_(_round_bf16(acc, _hash(counter, *key(rounding_seed, parameter))))
+    return out.copy_(rounded_to_bf16(acc, hashed(counter, *key(rounding_seed, parameter))))
 
 
 def _check_rounding(rounding_seed: int | None, dtype: torch.dtype) -> None:

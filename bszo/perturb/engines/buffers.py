@@ -7,7 +7,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from bszo.perturb.gpu import Scalars, Table
+from bszo.perturb.noise.gpu import Scalars, Table
 
 _ALIGNED = 512  # bytes
 

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from bszo.perturb import gpu, noise
-from bszo.perturb.directions import Directions
-from bszo.perturb.factored import Factored, product
-from bszo.perturb.noise import Terms
-from bszo.perturb.seeds import key, mix64
+from bszo.perturb import noise
+from bszo.perturb.directions.base import Directions
+from bszo.perturb.directions.factored import Factored, product
+from bszo.perturb.noise import Terms, gpu
+from bszo.perturb.noise.seeds import key, mix64
 
 
 class LowRank(Factored):

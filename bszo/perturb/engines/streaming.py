@@ -10,13 +10,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 
-from bszo.perturb.buffers import Groups, Reused
-from bszo.perturb.directions import Directions
-from bszo.perturb.gpu import Table
-from bszo.perturb.hooked import every_module_runs, is_lookup, owners
-from bszo.perturb.inplace import Copies
+from bszo.perturb.directions.base import Directions
+from bszo.perturb.engines.buffers import Groups, Reused
+from bszo.perturb.engines.copies import Copies
+from bszo.perturb.engines.hooks import every_module_runs, is_lookup, owners
+from bszo.perturb.engines.watch import Watch, flat
 from bszo.perturb.noise import Terms
-from bszo.perturb.watch import Watch, flat
+from bszo.perturb.noise.gpu import Table
 
 log = logging.getLogger(__name__)
 

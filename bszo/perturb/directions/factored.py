@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from bszo.perturb.directions import KEEP_BELOW, Directions
+from bszo.perturb.directions.base import KEEP_BELOW, Directions
 from bszo.perturb.noise import Terms, round_to
 
 AT_ONCE = 1 << 20  # elements of a large matrix that are made at a time

@@ -1,5 +1,4 @@
-"""Triton: the hash and the inverse normal of `bszo.perturb.noise`, and what is made of them in one
-pass."""
+"""Triton kernels: the arithmetic of `spec`, and shifts of whole parameters in one pass."""
 
 import math
 
@@ -7,17 +6,17 @@ import torch
 import triton
 import triton.language as tl
 
-from bszo.perturb import noise
+from bszo.perturb.noise import spec
 
 TYPES = {torch.float32: tl.float32, torch.bfloat16: tl.bfloat16, torch.float16: tl.float16}
 # in powers of log2(1 - x^2), which is what the hardware gives: w = -ln(2) log2(1 - x^2)
 _P0, _P1, _P2, _P3 = (
-    tl.constexpr(c * (-math.log(2)) ** i * noise.TO_UNIT) for i, c in enumerate(noise.P)
+    tl.constexpr(c * (-math.log(2)) ** i * spec.TO_UNIT) for i, c in enumerate(spec.P)
 )
-_Q0, _Q1, _Q2, _Q3 = (tl.constexpr(c * (-math.log(2)) ** i) for i, c in enumerate(noise.Q))
-_TO_UNIT = tl.constexpr(noise.TO_UNIT)
-_GOLDEN = tl.constexpr(noise.GOLDEN & 0xFFFFFFFF)
-_MIX_1, _MIX_2 = tl.constexpr(noise.MIX_1), tl.constexpr(noise.MIX_2 & 0xFFFFFFFF)
+_Q0, _Q1, _Q2, _Q3 = (tl.constexpr(c * (-math.log(2)) ** i) for i, c in enumerate(spec.Q))
+_TO_UNIT = tl.constexpr(spec.TO_UNIT)
+_GOLDEN = tl.constexpr(spec.GOLDEN & 0xFFFFFFFF)
+_MIX_1, _MIX_2 = tl.constexpr(spec.MIX_1), tl.constexpr(spec.MIX_2 & 0xFFFFFFFF)
 
 
 @triton.jit

@@ -1,0 +1,34 @@
+"""Families of random directions: a seed names one tensor a parameter."""
+
+from bszo.perturb.directions.base import Directions
+from bszo.perturb.directions.blocks import Blocks, seed_in_block
+from bszo.perturb.directions.gaussian import Gaussian
+from bszo.perturb.directions.injected import DirectionFunction, Injected
+from bszo.perturb.directions.low_rank import LowRank
+from bszo.perturb.directions.partition import Block, Split, partition, repeated_modules
+from bszo.perturb.directions.scaled import Scaled
+from bszo.perturb.directions.sparse import Mask, MaskScope, Sparse, zeros_of
+from bszo.perturb.directions.subspace import Subspace, matrix_shape
+from bszo.perturb.directions.weighted import Weighted
+
+__all__ = [
+    "Block",
+    "Blocks",
+    "DirectionFunction",
+    "Directions",
+    "Gaussian",
+    "Injected",
+    "LowRank",
+    "Mask",
+    "MaskScope",
+    "Scaled",
+    "Sparse",
+    "Split",
+    "Subspace",
+    "Weighted",
+    "matrix_shape",
+    "partition",
+    "repeated_modules",
+    "seed_in_block",
+    "zeros_of",
+]

@@ -1,0 +1,36 @@
+"""Exact copies: the engine for closures without a module."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from torch import Tensor
+
+from bszo.perturb.directions.base import Directions
+from bszo.perturb.noise import Terms
+
+
+class Copies:
+    """Exact: theta + sum_i c_i z_i is built in a second buffer and theta comes back by pointer.
+
+    Extra memory: one copy of the parameters that are listed, while a perturbed loss is taken.
+    """
+
+    def __init__(self, params: list[Tensor], indices: list[int]) -> None:
+        self.params, self.indices = params, indices
+
+    @contextmanager
+    def at(self, directions: Directions, terms: Terms) -> Iterator[None]:
+        if not terms:
+            yield
+            return
+        kept = {i: self.params[i].data for i in self.indices if directions.own(i, terms)}
+        try:
+            for i, theta in kept.items():
+                self.params[i].data = directions.shift(theta, i, terms)
+            yield
+        finally:
+            for i, theta in kept.items():
+                self.params[i].data = theta
+
+    def home(self, directions: Directions) -> None:
+        """Nothing to do: theta was never moved."""

@@ -1,0 +1,15 @@
+"""Noise: what a seed means, element by element, on every device."""
+
+from bszo.perturb.noise.eager import bits, round_to, shift, values, values_of_all
+from bszo.perturb.noise.spec import NOISE_VERSION, Distribution, Terms
+
+__all__ = [
+    "NOISE_VERSION",
+    "Distribution",
+    "Terms",
+    "bits",
+    "round_to",
+    "shift",
+    "values",
+    "values_of_all",
+]
