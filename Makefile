@@ -30,16 +30,16 @@ demo: $(READY)  ## fine-tune a tiny model with MeZO and with BSZO at the same nu
 bench: $(READY)  ## step time, noise, evaluation and memory against the published procedure (about 10 minutes; quiet machine)
 	$(RUN) -m scripts.bench.step --out results/bench $(ARGS)
 
-# --- tables and figures: rendered from results/runs and results/paper; no torch, no Hydra ---------------------------
+# --- tables and figures: rendered from results/records and results/paper; no torch, no Hydra ---------------------------
 PROFILE ?= mini
 JOBS ?= $(shell getconf _NPROCESSORS_ONLN)
 RENDER := $(VENV)/.render
 TABLES := $(patsubst scripts/%.py,%,$(wildcard scripts/table*.py)) zo_bench
 FIGURES := $(patsubst scripts/figures/%.py,%,$(wildcard scripts/figures/figure*.py))
-RENDERERS := $(wildcard experiments/tables/*.py) experiments/sweeps/grid.py experiments/sweeps/selection.py experiments/records/record.py
+RENDERERS := $(wildcard experiments/tables/*.py) experiments/sweeps/grid.py experiments/sweeps/selection.py $(wildcard experiments/records/*.py)
 CONFIGURED := conf/config.yaml $(foreach group,sweep rates model task data optimizer precision protocol fidelity tuning,\
 	$(wildcard conf/$(group)/*.yaml))
-RECORDS := $(wildcard results/runs/*)
+RECORDS := $(wildcard results/records/* outputs/runs/*/)
 md = $(1:%=results/tables/%.md)
 drawn = $(1:%=results/figures/.made/%)
 
@@ -106,6 +106,7 @@ sweeps = $(or $(SWEEPS_$*),$*)
 run-%: $(READY)
 	@for sweep in $(sweeps); do $(RUN) -m experiments.run --multirun sweep=$$sweep sweep.profile=$(PROFILE) \
 		hydra/launcher=processes hydra.launcher.n_jobs=$(JOBS) $(PICK_$*) $(ARGS) || exit; done
+	@$(RUN) -m experiments.records.pack $(PROFILE)
 	@$(MAKE) --no-print-directory $(or $(filter $*,$(TABLES) $(FIGURES) zo-bench),tables figures)
 
 plan-%: $(READY)

@@ -20,6 +20,7 @@ from experiments import CONF
 from experiments.config.compose import literal
 from experiments.config.messages import explain
 from experiments.records import record as records
+from experiments.records import store
 from experiments.records.comparison import (
     LOSS_TOLERANCE,
     SCORE_TOLERANCE,
@@ -141,7 +142,7 @@ def rerun(path: Path, *, model: str | None, data: str | None, out: Path | None) 
         BszoError: it cannot be run here. RecordError: the file is no record. KeyboardInterrupt: a
             signal ended the run.
     """
-    there = records.load(path)
+    there = store.load(path)
     place = out or Path("outputs") / "rerun" / there["signature"]
     config, older = prepared(path, there, model=model, data=data, out=place)
     if older:

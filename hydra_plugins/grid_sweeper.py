@@ -21,10 +21,10 @@ from omegaconf import DictConfig, OmegaConf
 
 from bszo.errors import ConfigError
 from experiments.config.compose import literal
+from experiments.records.store import gather, left_out
 from experiments.sweeps.grid import Grid, GridError, Point, parse
 from experiments.sweeps.progress import Progress, clock, log, speak
 from experiments.sweeps.selection import PLACES, Shelf, missing_runs, picked, says_where
-from experiments.tables.sources import gather, left_out
 from experiments.training.outcome import RunFailed
 
 ACCEPTED = (3, 4)  # diverged and out of memory are results of a sweep; its cells say so

@@ -11,7 +11,7 @@ exit code is 1 where something could not be packed; it stays where it is.
 
 import argparse
 import sys
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -20,28 +20,30 @@ from filelock import FileLock
 from experiments.records.files import written_whole
 from experiments.records.locks import Busy, claimed
 from experiments.records.record import SETTLED, RecordError, parse, safe_name
-from experiments.records.store import FRESH, SINGLE, Found, line_of, lines, load, packed_beside
+from experiments.records.store import FRESH, SINGLE, Found, line_of, lines, load, places
 
 LOCK = ".lock"
 
 
-def pack(fresh: Path, packed: Path) -> tuple[int, list[str]]:
+def pack(fresh: Path) -> tuple[int, list[str]]:
     """Pack the settled records of a folder; return their number, and a line for each that stays.
 
     A record that differs from a packed one of the same signature takes its line where it counts
     more (`Found.rank`), and stays a file where it counts less.
 
     Args:
-        fresh: holds a file a record.
-        packed: holds a file of lines a model.
+        fresh: `DIR/runs/<profile>`; `store.places` says what it is packed into.
 
     Raises:
         OSError: the packed folder cannot be written.
     """
+    packed, candidates = places(fresh)[0], sorted(fresh.glob("*.json"))
+    if not candidates:
+        return 0, []
     problems: list[str] = []
     by_model: defaultdict[str, list[Found]] = defaultdict(list)
     with _lock(packed):
-        for file in sorted(fresh.glob("*.json")):
+        for file in candidates:
             try:
                 record = load(file)
             except RecordError as error:
@@ -97,9 +99,9 @@ def _held(path: Path) -> list[Found]:
     if not path.exists():
         return []
     held = [Found(parse(line, where), path) for where, line in lines(path)]
-    signatures = [entry.record["signature"] for entry in held]
-    if twice := {name for name in signatures if signatures.count(name) > 1}:
-        raise RecordError(f"{path.name}: two records with the signature {min(twice)}")
+    counts = Counter(entry.record["signature"] for entry in held)
+    if twice := [signature for signature, count in counts.items() if count > 1]:
+        raise RecordError(f"{path.name}: two records with the signature {twice[0]}")
     return held
 
 
@@ -120,7 +122,11 @@ def _locks_of(fresh: Path) -> Path:
 
 def profiles(root: Path) -> list[str]:
     """The profiles that have fresh records below a folder."""
-    return sorted(folder.name for folder in root.iterdir() if folder.is_dir())
+    return sorted(folder.name for folder in root.glob("*") if folder.is_dir())
+
+
+def _short(path: Path) -> Path:
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -140,17 +146,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     options = parser.parse_args(arguments)
     root, failed = options.runs, False
-    if not root.is_dir():
-        return 0
+    if root.name != "runs":
+        parser.error(f"--runs {root}: must be a folder named runs")
     for profile in options.profiles or profiles(root):
         fresh = root if profile == SINGLE else root / profile
-        packed = packed_beside(fresh)
         try:
-            count, problems = pack(fresh, packed)
+            count, problems = pack(fresh)
         except OSError as error:
-            count, problems = 0, [f"{packed}: cannot be written ({error.strerror})"]
+            count, problems = 0, [f"{places(fresh)[0]}: cannot be written ({error.strerror})"]
         if count:
-            print(f"{profile}: {count} record{'s' if count > 1 else ''} packed into {packed}")
+            records = "records" if count > 1 else "record"
+            print(f"{profile}: {count} {records} packed into {_short(places(fresh)[0])}")
         for problem in problems:
             print(f"{profile}: not packed: {problem}", file=sys.stderr)
         failed |= bool(problems)

@@ -50,20 +50,30 @@ class Found:
         return self.record["status"] in SETTLED, self.record["provenance"]["started"]
 
 
-def folders(profile: str) -> tuple[Path, Path]:
-    """Where a profile's records lie: the packed ones, the fresh ones."""
-    return PACKED / profile, FRESH if profile == SINGLE else FRESH / profile
+def places(folder: Path) -> tuple[Path, ...]:
+    """Where the records of a profile lie: the packed ones, the fresh ones.
 
+    `results/records/mini` and `outputs/runs/mini` belong together. Where `paths.results=DIR` has
+    moved all outputs, `DIR/records/mini` and `DIR/runs/mini` do. `DIR/runs` itself holds the runs
+    that no sweep started; they are packed as the profile `single`. Any other folder is alone.
 
-def packed_beside(runs: Path) -> Path:
-    """The folder that the records of a folder of fresh ones are packed into.
-
-    `outputs/runs/mini` goes to `results/records/mini`. Where `paths.results=DIR` has moved all
-    outputs, `DIR/runs/mini` goes to `DIR/records/mini`.
+    Args:
+        folder: one of the two.
     """
-    runs = runs.absolute()
-    profile, root = (SINGLE, runs) if runs.name == "runs" else (runs.name, runs.parent)
-    return (PACKED if root == FRESH else root.parent / "records") / profile
+    folder = folder.absolute()
+    if folder.name == "runs":
+        return _packed_root(folder) / SINGLE, folder
+    if folder.parent.name == "runs":
+        return _packed_root(folder.parent) / folder.name, folder
+    if folder.parent.name == "records":
+        root = folder.parent
+        fresh = FRESH if root == PACKED else root.with_name("runs")
+        return folder, fresh if folder.name == SINGLE else fresh / folder.name
+    return (folder,)
+
+
+def _packed_root(fresh: Path) -> Path:
+    return PACKED if fresh == FRESH else fresh.with_name("records")
 
 
 def write(record: Mapping[str, object], folder: Path) -> Path:
@@ -143,8 +153,8 @@ def files(folder: Path) -> list[Path]:
     return [file for ending in ("jsonl", "json") for file in sorted(folder.glob(f"*.{ending}"))]
 
 
-def gather(*folders: Path) -> tuple[list[Record], list[str]]:
-    """The sound records of the folders, and one line for each that is left out.
+def gather(folder: Path) -> tuple[list[Record], list[str]]:
+    """The sound records of a profile's `places`, and one line for each that is left out.
 
     A record that is packed and fresh counts once; of two that differ, the one of higher rank. Two
     fresh files of one signature, or two packed lines, are all left out: nobody can say which of
@@ -152,7 +162,7 @@ def gather(*folders: Path) -> tuple[list[Record], list[str]]:
     """
     found: defaultdict[str, list[Found]] = defaultdict(list)
     problems: list[str] = []
-    for file in (file for folder in folders for file in files(folder)):
+    for file in (file for place in places(folder) for file in files(place)):
         for entry in read(file):
             if isinstance(entry, RecordError):
                 problems.append(str(entry))
@@ -180,7 +190,7 @@ def load_all(paths: Iterable[Path]) -> list[Record]:
             is_folder = path.is_dir()
             path.stat()
         except (OSError, ValueError):
-            raise RecordError(f"{str(path):.80}: no such file or folder") from None
+            raise RecordError(f"{path!s:.80}: no such file or folder") from None
         for file in files(path) if is_folder else [path]:
             for entry in read(file):
                 if isinstance(entry, RecordError):
@@ -189,20 +199,25 @@ def load_all(paths: Iterable[Path]) -> list[Record]:
     return found
 
 
-def find(signature: str, *folders: Path) -> Found | None:
-    """The record with this signature, or None; of two, the one of higher rank.
+def left_out(problems: Sequence[str], of: str = "") -> tuple[str, ...]:
+    """The line about records that are left out; none where there are none."""
+    return (f"Left out{of}: {len(problems)} ({'; '.join(problems)}).",) if problems else ()
+
+
+def find(signature: str, folder: Path) -> Found | None:
+    """The record with this signature in a profile's `places`; of two, the one of higher rank.
 
     Raises:
         RecordError: what is there under this signature is no sound record, or is another's.
     """
     found: list[Found] = []
-    for folder in folders:
-        for file in sorted(folder.glob(f"*-{signature}.json")):
+    for place in places(folder):
+        for file in sorted(place.glob(f"*-{signature}.json")):
             record = load(file)
             if record["signature"] != signature:
                 raise RecordError(f"{file.name}: holds the record {record['signature']}")
             found.append(Found(record, file))
-        found += _packed(signature, sorted(folder.glob("*.jsonl")))
+        found += _packed(signature, sorted(place.glob("*.jsonl")))
     return max(found, key=lambda entry: entry.rank, default=None)
 
 

@@ -11,7 +11,8 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from experiments.records.record import RecordError, load
+from experiments.records.record import RecordError
+from experiments.records.store import load
 from experiments.sweeps.grid import Point
 from experiments.sweeps.selection import SETTLED, Record, fits
 

@@ -14,10 +14,10 @@ from typing import Any
 import yaml
 
 from experiments import CONF
+from experiments.records.record import SETTLED as SETTLED
+from experiments.records.record import Record as Record
 from experiments.sweeps.grid import Grid, Point, rate_key
 
-Record = dict[str, Any]
-SETTLED = ("ok", "diverged", "out_of_memory")  # running it again would end the same way
 _CHECKED = ("model", "task", "data", "optimizer", "precision", "protocol", "fidelity", "tuning")
 # rates, which a point may leave to conf/tuned, and where things lie
 _FREE = (

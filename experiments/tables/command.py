@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 
 from experiments.records.files import written_whole
+from experiments.records.store import files, places
 from experiments.sweeps.grid import PROFILES, GridError, load, read
 from experiments.sweeps.selection import Record
 from experiments.tables.accuracy import Block, Kind, blocks, section
@@ -53,12 +54,12 @@ class Inputs:
 
     def files(self) -> list[Path]:
         """The files of the records that were used, and the folders where new ones would appear."""
-        folders = [self.runs / profile for profile in self._read]
+        folders = [place for profile in self._read for place in places(self.runs / profile)]
         found = [
             file
             for folder in folders
-            for file in sorted(folder.glob("*.json"))
-            if file.stem.rpartition("-")[2] in self.used
+            for file in files(folder)
+            if file.suffix == ".jsonl" or file.stem.rpartition("-")[2] in self.used
         ]
         return [folder for folder in folders if folder.is_dir()] + found
 

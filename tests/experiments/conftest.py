@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from experiments.config.schema import Protocol
 from experiments.records import record as records
+from experiments.records import store
 from experiments.run import main
 from experiments.training.build import Parts
 from experiments.training.runner import Runner
@@ -181,4 +182,4 @@ def bench() -> Bench:
 @pytest.fixture
 def runs(tmp_path: Path) -> Callable[[], list[dict[str, Any]]]:
     """The records under `tmp_path`, where tests send `paths.results`."""
-    return lambda: records.load_all([tmp_path / "runs"]) if (tmp_path / "runs").is_dir() else []
+    return lambda: store.load_all([tmp_path / "runs"]) if (tmp_path / "runs").is_dir() else []

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from experiments.records import record as records
+from experiments.records import store
 from experiments.records.locks import Busy, claimed
 from experiments.tables.command import Inputs
 from experiments.tables.sources import RUNS
@@ -38,13 +38,13 @@ for _ in range(3):
         signature = f"{cell:016x}"
         try:
             with claimed(signature, results / "locks"):
-                if record.find(signature, results / "runs"):
+                if store.find(signature, results / "runs"):
                     continue
                 time.sleep(0.02)
                 filled = {key: plain[types[0]] for key, types in record.FIELDS.items()}
                 filled |= {"schema_version": 1, "signature": signature, "status": "ok"}
                 filled |= {"reason": "r" * 5000}
-                record.write(filled | {"num_steps": os.getpid()}, results / "runs")
+                store.write(filled | {"num_steps": os.getpid()}, results / "runs")
                 print(signature, flush=True)
         except Busy:
             pass
@@ -73,12 +73,12 @@ def test_sixteen_processes_of_one_sweep(tmp_path: Path):
     # whoever looks sees whole records at any time
     while any(worker.poll() is None for worker in workers):
         if (tmp_path / "runs").is_dir():
-            records.load_all([tmp_path / "runs"])
+            store.load_all([tmp_path / "runs"])
         time.sleep(0.002)
     said = [line for worker in workers for line in worker.communicate()[0].split()]
     assert [worker.returncode for worker in workers] == [0] * NUM_PROCESSES
     assert sorted(said) == [f"{cell:016x}" for cell in range(NUM_CELLS)]  # each once
-    found = records.load_all([tmp_path / "runs"])
+    found = store.load_all([tmp_path / "runs"])
     assert sorted(record["signature"] for record in found) == sorted(said)
     assert len({record["num_steps"] for record in found}) > 1  # several processes took part
     assert all(len(record["reason"]) == 5000 for record in found)
@@ -93,7 +93,7 @@ def test_status_while_runs_end(tmp_path: Path):
         for i, path in enumerate(ended):
             if i == len(ended) // 2:
                 seen.wait(PATIENCE)
-            records.write(records.load(path), tmp_path / "mini")
+            store.write(store.load(path), tmp_path / "mini")
 
     process, counts = FORK.Process(target=end), [0]
     process.start()
@@ -138,7 +138,7 @@ def test_two_runs_of_one_signature(tmp_path: Path, cli: Cli):
     first.join(PATIENCE)
     record, _ = run_here(config)
     assert (record["status"], record["num_parts"]) == ("ok", 2)
-    assert len(records.load_all([tmp_path / "results" / "runs"])) == 1
+    assert len(store.load_all([tmp_path / "results" / "runs"])) == 1
 
 
 @pytest.mark.parametrize(("more", "code"), [([], 5), (["--multirun", "seed=0,1"], 0)])
@@ -163,14 +163,14 @@ def test_the_command_skips_what_another_process_runs(
     ]
     assert cli(*arguments).code == 0
     (path,) = (tmp_path / "r" / "runs").iterdir()
-    signature = records.load(path)["signature"]
+    signature = store.load(path)["signature"]
     path.unlink()
     with claimed(signature, tmp_path / "r" / "locks"):
         done = cli(*more, *arguments)
     assert done.code == code
     assert done.err.count("another process is running this configuration; skipped") == 1
     left = (
-        records.load_all([tmp_path / "r" / "runs"])
+        store.load_all([tmp_path / "r" / "runs"])
         if list((tmp_path / "r" / "runs").iterdir())
         else []
     )

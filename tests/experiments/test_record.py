@@ -11,6 +11,7 @@ import pytest
 
 from experiments.config.schema import Paths
 from experiments.records import record as records
+from experiments.records import store
 from experiments.training.folders import Folders
 
 
@@ -41,33 +42,33 @@ def test_signature_moves_with_anything_else(change: dict[str, Any]):
 
 
 def test_round_trip(tmp_path: Path, some_record: dict[str, Any]):
-    path = records.write(some_record, tmp_path)
+    path = store.write(some_record, tmp_path)
     assert path.name == f"sst2-tiny-roberta-bszo-{some_record['signature']}.json"
-    assert records.load(path) == some_record
-    assert records.find(some_record["signature"], tmp_path) == path
-    assert records.find("0" * 16, tmp_path) is None
+    assert store.load(path) == some_record
+    assert store.find(some_record["signature"], tmp_path) == path
+    assert store.find("0" * 16, tmp_path) is None
     assert [file.name for file in tmp_path.iterdir()] == [path.name]  # no temporary file stays
 
 
 def test_nan_becomes_null(tmp_path: Path, some_record: dict[str, Any]):
     some_record["curve"][1]["train_loss"] = math.nan
     some_record["step_ms"] = math.inf
-    loaded = records.load(records.write(some_record, tmp_path))
+    loaded = store.load(store.write(some_record, tmp_path))
     assert loaded["curve"][1]["train_loss"] is None
     assert loaded["step_ms"] is None
 
 
 def test_choices_cannot_leave_the_folder(tmp_path: Path, some_record: dict[str, Any]):
     some_record["choices"]["model"] = "../../etc/x y"
-    assert records.write(some_record, tmp_path / "runs").parent == tmp_path / "runs"
+    assert store.write(some_record, tmp_path / "runs").parent == tmp_path / "runs"
     assert [path.name for path in tmp_path.iterdir()] == ["runs"]
 
 
 def test_failed_write_leaves_the_old_record(tmp_path: Path, some_record: dict[str, Any]):
-    path = records.write(some_record, tmp_path)
+    path = store.write(some_record, tmp_path)
     before = path.read_bytes()
     with pytest.raises(TypeError):
-        records.write(some_record | {"curve": [object()]}, tmp_path)
+        store.write(some_record | {"curve": [object()]}, tmp_path)
     assert path.read_bytes() == before
     assert list(tmp_path.iterdir()) == [path]
 
@@ -101,7 +102,7 @@ def test_damage_is_one_line(tmp_path: Path, some_record: dict[str, Any], damage:
     path = tmp_path / "x.json"
     path.write_text(damage(json.dumps(some_record)))
     with pytest.raises(records.RecordError, match=says) as caught:
-        records.load(path)
+        store.load(path)
     assert "x.json" in str(caught.value)
     assert "\n" not in str(caught.value)
 
@@ -109,14 +110,14 @@ def test_damage_is_one_line(tmp_path: Path, some_record: dict[str, Any], damage:
 def test_bytes_that_are_no_text(tmp_path: Path):
     (tmp_path / "x.json").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(records.RecordError, match="UTF-8"):
-        records.load(tmp_path / "x.json")
+        store.load(tmp_path / "x.json")
 
 
 def test_missing_file_and_folder(tmp_path: Path):
     with pytest.raises(records.RecordError, match="cannot be read"):
-        records.load(tmp_path / "none.json")
+        store.load(tmp_path / "none.json")
     with pytest.raises(records.RecordError, match="no such"):
-        records.load_all([tmp_path / "none"])
+        store.load_all([tmp_path / "none"])
 
 
 def test_reading_records_loads_neither_torch_nor_hydra():

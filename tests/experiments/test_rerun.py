@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from experiments.records import record as records
+from experiments.records import store
 from experiments.records.comparison import comparison, differences
 from experiments.rerun import main
 from experiments.training.runner import Runner
@@ -34,7 +34,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def one(folder: Path) -> tuple[Path, dict[str, Any]]:
     (path,) = (folder / "runs").iterdir()
-    return path, records.load(path)
+    return path, store.load(path)
 
 
 def test_a_shipped_model_needs_the_record_alone(cli: Cli, tmp_path: Path, capfd: Said):

@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from experiments.records import record as records
+from experiments.records import store
 from experiments.sweeps.grid import Grid, Point, load, rate_key
 from experiments.sweeps.selection import literal
 from scripts.maintain import report
@@ -122,7 +123,7 @@ def write_records(folder: Path) -> None:
             if all(point[key] in values for key, values in wanted.items()):
                 key = rate_key(point["optimizer"])
                 for other in grid.candidates(point):
-                    records.write(record_of({**point, key: other[key]}, grid), folder)
+                    store.write(record_of({**point, key: other[key]}, grid), folder)
 
 
 @pytest.fixture(scope="session")

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import nn
 
-from experiments.records import record as records
+from experiments.records import store
 from experiments.sweeps.grid import Point, load
 from experiments.tables import walks
 from experiments.tables.command import Inputs
@@ -138,7 +138,7 @@ def written(folder: Path, point: Point, blank: dict[str, Any], number: int, **ch
         "protocol": {"num_steps": 1000, "eval_every": 100},
         "optimizer": {"lr": 1e-2, "eps": 1e-4, "perturbation": point["optimizer.perturbation"]},
     }
-    records.write(
+    store.write(
         {
             **blank,
             "choices": groups,

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from experiments.records import record as records
+from experiments.records import store
 from experiments.sweeps.grid import Point, load
 from experiments.tables.command import Inputs
 from experiments.tables.evidence import Evidence, sides
@@ -45,7 +45,7 @@ def put(folder: Path, point: Point, *, loss: float = 0.5, **changes: Any) -> Non
         "model": {"num_parameters": 250_000},
         **changes,
     }
-    records.write(record, folder)
+    store.write(record, folder)
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from experiments.records import record as records
+from experiments.records import store
 from experiments.sweeps.grid import load
 from tests.tables.conftest import Make
 
@@ -67,4 +67,4 @@ def make_record(project: Path, make: Make) -> Path:
     record["config"]["protocol"] = {}
     record["config"]["fidelity"] = {}
     record["config"]["optimizer"] = {"lr": 1e-3}
-    return records.write(record, project / "results" / "runs" / "mini")
+    return store.write(record, project / "results" / "runs" / "mini")

@@ -24,6 +24,7 @@ from experiments.config.compose import literal
 from experiments.plan import Line, plan, total, whole
 from experiments.plan import main as plan_command
 from experiments.records import record as records
+from experiments.records import store
 from experiments.run import resolve
 from experiments.sweeps.estimate import Clock, forwards_of
 from experiments.sweeps.grid import Point, load, rates_of
@@ -102,7 +103,7 @@ def written(point: Point, folder: Path, validation: float) -> dict[str, Any]:
         "provenance": {"started": "2026-01-01T00:00:00Z"},
     }
     record = {key: filled.get(key, 1) for key in records.FIELDS}
-    records.write(record, folder)
+    store.write(record, folder)
     return {"return_value": record}
 
 
