@@ -38,6 +38,7 @@ def put(folder: Path, point: Point, *, loss: float = 0.5, **changes: Any) -> Non
     ]
     record |= {
         "num_steps": 200,
+        "best_step": 200,
         "num_forwards": 200 * a_step,
         "curve": curve,
         "test_accuracy": end,

@@ -67,4 +67,5 @@ def make_record(project: Path, make: Make) -> Path:
     record["config"]["protocol"] = {}
     record["config"]["fidelity"] = {}
     record["config"]["optimizer"] = {"lr": 1e-3}
-    return store.write(record, project / "results" / "runs" / "mini")
+    record["signature"] = records.signature(record["config"])
+    return store.write(record, project / "outputs" / "runs" / "mini")

@@ -41,7 +41,8 @@ def test_a_failure_is_a_result_and_what_waits_is_missing(tmp_path: Path):
             made = written(candidate, tmp_path / "mini", 0.9)["return_value"]
             if number == 0:
                 store.write(
-                    {**made, "status": "diverged", "test_accuracy": None}, tmp_path / "mini"
+                    {**made, "status": "diverged", "reason": "NaN", "test_accuracy": None},
+                    tmp_path / "mini",
                 )
     counts = counted("table12", "mini", Inputs(tmp_path))
     # official waits for no other choice

@@ -97,7 +97,18 @@ def written(point: Point, folder: Path, validation: float) -> dict[str, Any]:
         "test_accuracy": 0.5,
         "peak_memory_kind": None,
         "warnings": {},
-        "curve": [],
+        "best_step": 1,
+        "curve": [
+            {
+                "step": 1,
+                "num_forwards": 1,
+                "train_loss": None,
+                "validation_accuracy": validation,
+                "train_seconds": 1.0,
+                "gain": None,
+                "noise_var": None,
+            }
+        ],
         "data": {},
         "model": {},
         "provenance": {"started": "2026-01-01T00:00:00Z"},
