@@ -24,6 +24,9 @@ from experiments.config.typed import check_arguments, check_targets, check_value
 from experiments.sweeps.selection import model_node
 from experiments.training.build import make_optimizer, resolve_device
 
+MAX_COUNT = 1_000_000  # directions, observations, ranks: a log from anyone must not take all memory
+UNCOUNTED = ("seed", "interval")  # a large one costs nothing
+
 
 def rebuild(trajectory: Trajectory, base: str, to_step: int | None, device: str) -> LanguageModel:
     """The base model after the steps of a trajectory.
@@ -88,6 +91,9 @@ def _checked(whole: dict[str, Any]) -> tuple[dict[str, Any], Attached | None]:
     ]
     if nested:
         raise ConfigError(f"optimizer.{nested[0]}: must be a plain value or a list of them")
+    for key, value in config.items():
+        if key not in UNCOUNTED and isinstance(value, int) and value > MAX_COUNT:
+            raise ConfigError(f"optimizer.{key}={value}: at most {MAX_COUNT} is taken from a log")
     check_targets(config, "optimizer")
     check_arguments(config, "optimizer", SUPPLIED["optimizer"])
     return node, adapter
@@ -105,7 +111,7 @@ def run(arguments: argparse.Namespace) -> None:
     end = "" if trajectory.finished else ", not marked as finished"
     print(
         f"read {many} steps of {header.optimizer} in {header.dtype}, {trajectory.num_bytes}"
-        f" bytes{end}"
+        f" bytes{end}, digest {trajectory.digest}"
     )
     if trajectory.problem:
         print(f"{arguments.trajectory}: {trajectory.problem}", file=sys.stderr)

@@ -65,7 +65,7 @@ class GridSweeper(Sweeper):
         return missing_runs(grid, Shelf(found, grid.conf))
 
     def sweep(self, arguments: list[str]) -> Any:
-        """Two launches: the choosing runs, the cells.
+        """Launch the choosing runs, again where the rates grow, and then the cells.
 
         Raises:
             ConfigError: the grid or an override cannot be used.
@@ -88,12 +88,20 @@ class GridSweeper(Sweeper):
         failed: list[str] = []
         launched = 0
         for phase, what in enumerate(("to choose learning rates", "for the cells")):
-            chosen = self.missing(wanted, runs)[phase]
-            log.info("%s: %s to do %s", name, number(chosen), what)
-            if chosen:
+            begun: list[Point] = []
+            while True:  # a grid that grows asks for more once it knows the first
+                missing = self.missing(wanted, runs)[phase]
+                chosen = [run for run in missing if run not in begun]
+                if chosen or not begun:
+                    log.info("%s: %s to do %s", name, number(chosen), what)
+                if not chosen:
+                    break
+                begun += chosen
                 with Progress(name, chosen, runs):
                     failed += self._launch(chosen, passed, launched)
                 launched += len(chosen)
+                if not wanted.grows:
+                    break
         if failed:
             line = (
                 f"{grid.name}: {len(failed)} of {launched} runs could not be run, the first"

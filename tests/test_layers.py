@@ -16,12 +16,13 @@ PATHS = ("experiments.ROOT", "experiments.CONF", "experiments.RESULTS")  # said 
 LAYERS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "bszo": (("bszo.optim", "bszo.errors"), ()),
     "bszo.errors": ((), ()),
+    "bszo.files": ((), ()),
     "bszo.core": (("bszo.core", "bszo.errors"), ("torch",)),
     "bszo.perturb": (("bszo.perturb", "bszo.errors"), ("torch",)),
     "bszo.perturb.noise.kernels": (("bszo.perturb.noise",), ("torch", "triton")),
     "bszo.optim": (("bszo.optim", "bszo.core", "bszo.perturb", "bszo.errors"), ("torch",)),
     "bszo.trajectory": (
-        ("bszo.trajectory", "bszo.core", "bszo.perturb", "bszo.errors"),
+        ("bszo.trajectory", "bszo.core", "bszo.perturb", "bszo.errors", "bszo.files"),
         ("torch",),
     ),
     "bszo.integrations": (
@@ -30,15 +31,15 @@ LAYERS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     ),
     "bszo.tasks": (("bszo.tasks", "bszo.errors"), ("torch", "datasets")),
     "bszo.models": (
-        ("bszo.models", "bszo.tasks", "bszo.errors"),
-        ("torch", "transformers", "peft", "safetensors", "tokenizers", "huggingface_hub"),
+        ("bszo.models", "bszo.tasks", "bszo.errors", "bszo.files"),
+        ("torch", "transformers", "peft", "safetensors", "tokenizers", "huggingface_hub", "gguf"),
     ),
     "experiments.config": (
         ("experiments.config", "bszo.models", "bszo.tasks", "bszo.errors"),
         ("hydra", "omegaconf", "pydantic", "torch", "yaml"),
     ),
     "experiments.records": (
-        ("experiments.records", "bszo.errors", "bszo.__version__"),
+        ("experiments.records", "bszo.errors", "bszo.files", "bszo.__version__"),
         ("filelock", "yaml"),
     ),
     "experiments.records.provenance": (("experiments.records", "bszo.__version__"), ("torch",)),
@@ -51,6 +52,7 @@ LAYERS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
             "bszo.tasks",
             "bszo.trajectory",
             "bszo.errors",
+            "bszo.files",
         ),
         ("hydra", "torch", "safetensors", "filelock", "tqdm", "wandb"),
     ),
@@ -63,7 +65,7 @@ LAYERS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
         ("hydra", "omegaconf", "torch", "yaml"),
     ),
     "experiments.tables": (
-        ("experiments.tables", "experiments.sweeps", "experiments.records"),
+        ("experiments.tables", "experiments.sweeps", "experiments.records", "bszo.files"),
         ("yaml", "scipy"),
     ),
     # what can be typed; the optimizers come through Hydra's instantiate alone
@@ -77,7 +79,13 @@ LAYERS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     ),
     # what draws, studies and maintains reads records; what measures uses the library
     "scripts": (
-        ("scripts", "experiments.records", "experiments.sweeps", "experiments.tables"),
+        (
+            "scripts",
+            "experiments.records",
+            "experiments.sweeps",
+            "experiments.tables",
+            "bszo.files",
+        ),
         ("matplotlib", "rich", "numpy"),
     ),
     "scripts.bench": (
@@ -89,7 +97,7 @@ LAYERS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "scripts.study.theory": (("scripts.study.descent", *OURS), ("torch",)),
     "scripts.maintain.no_number_changes": (OURS, ("torch", "hydra")),
     "scripts.maintain.report": (
-        ("experiments.records",),
+        ("bszo.files",),
         ("nbclient", "nbconvert", "nbformat", "jinja2", "pygments", "traitlets"),
     ),
     "scripts.maintain.pretrain_tiny": (

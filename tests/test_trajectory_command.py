@@ -112,6 +112,7 @@ def test_weights_come_back_bit_for_bit(
         assert weights_fingerprint(load_model(str(out), dtype=dtype).module) == seen[step]
         text, errors = capsys.readouterr()
         assert f"{step} steps, weights {seen[step]}" in text and errors == ""
+        assert f"digest {read(log).digest}" in text
         assert f"read {NUM_STEPS} steps of" in text and f"{log.stat().st_size} bytes" in text
 
 
@@ -236,6 +237,8 @@ def test_inputs_that_cannot_be_used(
         ),
         ({**BSZO, "seed": 8}, "setting seed is 7 there and 8 here"),
         ({**BSZO, "eps": -1.0}, "optimizer.eps=-1.0"),
+        ({**BSZO, "k": 10**9, "m": 10**9}, "optimizer.k=1000000000: at most 1000000 is taken"),
+        ({**BSZO, "m": 10**9}, "optimizer.m=1000000000: at most 1000000 is taken"),
     ],
 )
 def test_a_log_cannot_run_code_or_build_another_optimizer(
@@ -251,6 +254,22 @@ def test_a_log_cannot_run_code_or_build_another_optimizer(
         encode(replace(found.header, config=config), found.steps, 4)[0]
     )
     assert error in refused(tmp_path, capsys, tmp_path / "hostile.log", base, tmp_path / "out")
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -1.0])
+def test_a_log_that_would_give_nan_is_refused(
+    base: Path,
+    tmp_path: Path,
+    run: tuple[Path, list[str]],
+    value: float,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    found = read(run[0])
+    steps = [*found.steps[:3], replace(found.steps[3], weight_decay=(value, 0.0)), *found.steps[4:]]
+    (tmp_path / "nan.log").write_bytes(encode(found.header, steps, 4)[0])
+    line = refused(tmp_path, capsys, tmp_path / "nan.log", base, tmp_path / "out")
+    assert line == f"step 3: weight_decay[0]={value}: a finite number of at least 0 is valid\n"
+    assert command(tmp_path / "nan.log", base, tmp_path / "out", "--to", "3") == 0
 
 
 def test_a_full_disk_leaves_nothing(

@@ -7,6 +7,7 @@ import random
 import resource
 import signal
 import struct
+import tracemalloc
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -19,7 +20,7 @@ from hypothesis import strategies as st
 from bszo.errors import TrajectoryError
 from bszo.perturb import NOISE_VERSION
 from bszo.trajectory import FORMAT_VERSION, Header, Step, Trajectory, TrajectoryWriter, read
-from bszo.trajectory.block import MOST_EMPTY, SHAPE, encode_block
+from bszo.trajectory.block import MAX_EMPTY_STEPS, SHAPE, encode_block
 from bszo.trajectory.header import encode_header
 from bszo.trajectory.reader import parse
 from bszo.trajectory.writer import encode
@@ -397,7 +398,7 @@ def test_many_coefficients_make_smaller_blocks(tmp_path: Path) -> None:
 def test_going_on_keeps_the_smaller_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A log of many wide steps, written anew as one block, would be larger than a reader takes."""
     monkeypatch.setattr("bszo.trajectory.writer.BLOCK_BYTES", 1 << 10)
-    monkeypatch.setattr("bszo.trajectory.block.MOST_BYTES", 1 << 11)
+    monkeypatch.setattr("bszo.trajectory.block.MAX_BLOCK_BYTES", 1 << 11)
     steps = [step(i, k=20, m=20) for i in range(40)]
     data = write(tmp_path / "log", steps, finish=False, flush_every=65_536)
     with TrajectoryWriter.resume(tmp_path / "log", HEADER, flush_every=65_536):
@@ -412,9 +413,42 @@ def test_steps_without_a_byte_of_their_own_make_smaller_blocks(tmp_path: Path) -
     assert same(read(tmp_path / "log").steps, steps)
     assert encode(HEADER, steps, 65_536)[0] == data[: borders(data)[-2]]
     start = encode_header(HEADER)
-    bomb = start + encode_block(0, steps[: MOST_EMPTY + 1], start[-32:])
+    bomb = start + encode_block(0, steps[: MAX_EMPTY_STEPS + 1], start[-32:])
     found = parsed(bomb)
     assert found.steps == [] and "first bytes are damaged" in (found.problem or "")
+
+
+def test_a_small_file_takes_little_memory(tmp_path: Path) -> None:
+    """A file of 50 kB may name 77,000 empty steps: what they share is kept once."""
+    empty = [Step((), (), (0.1,), (0.0,), 1)] * MAX_EMPTY_STEPS
+    parts = [encode_header(HEADER)]
+    for i in range(600):
+        parts.append(encode_block(i * MAX_EMPTY_STEPS, empty, parts[-1][-32:]))
+    data = b"".join(parts)
+    tracemalloc.start()
+    try:
+        found = parsed(data)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert len(found.steps) == 600 * MAX_EMPTY_STEPS and found.problem is None
+    assert peak < 30 * len(data)
+
+
+def test_the_digest_is_of_the_steps_however_they_lie_in_blocks(tmp_path: Path) -> None:
+    """As a kill and a resume leave them."""
+    steps = [step(i, k=1 + i // 4) for i in range(9)]
+    one, other = (parsed(encode(HEADER, steps, size)[0]) for size in (2, 5))
+    assert one.chain != other.chain and one.digest == other.digest
+    for changed in (
+        steps[:-1],
+        [*steps[:-2], steps[-1], steps[-2]],
+        [*steps[:-1], replace(steps[-1], lr=(1e-6, 2e-6))],
+        [*steps[:-1], replace(steps[-1], num_forwards=4)],
+    ):
+        assert parsed(encode(HEADER, changed, 2)[0]).digest != one.digest
+    moved = replace(HEADER, settings={"seed": 4})
+    assert parsed(encode(moved, steps, 2)[0]).digest != one.digest
 
 
 def test_resume_after_any_damage_then_the_same_steps(tmp_path: Path, small: bytes) -> None:

@@ -5,6 +5,7 @@ import functools
 import inspect
 import random
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 import bszo.optim
-from bszo.errors import NonFiniteLoss, TrajectoryError
+from bszo.errors import BszoError, NonFiniteLoss, TrajectoryError
 from bszo.optim import ZerothOrderOptimizer
 from bszo.trajectory import TrajectoryWriter, describe, read, record, replay
 from tests.killing import kill, profiled
@@ -308,6 +309,64 @@ def test_what_does_not_match_is_refused_in_one_line(
     with pytest.raises(TrajectoryError, match=error) as caught:
         replay(read(tmp_path / "log"), optimizer, base=base, to_step=to_step)
     assert "\n" not in str(caught.value) and bits(module) == before
+
+
+@pytest.mark.parametrize(
+    ("change", "error"),
+    [
+        ({"coefficients": (float("inf"), 7.0)}, r"coefficients\[0\]=inf: a finite number is"),
+        ({"coefficients": (0.0, float("nan"))}, r"coefficients\[1\]=nan: a finite number is"),
+        ({"coefficients": (1e300, 1.0)}, "no float32 holds their product"),
+        ({"losses": ()}, "coefficients without losses"),
+        ({"lr": (float("nan"), 1e-2)}, r"lr\[0\]=nan: a finite number of at least 0"),
+        ({"lr": (1e-2, -1.0)}, r"lr\[1\]=-1.0: a finite number of at least 0"),
+        ({"weight_decay": (float("inf"), 0.0)}, r"weight_decay\[0\]=inf: a finite number of at"),
+        ({"weight_decay": (0.0, 1e3)}, "a product of at most 2 is valid"),
+        ({"losses": (float("nan"),) * 3}, "the loss is nan"),
+    ],
+)
+def test_values_by_which_no_run_moves_are_refused(
+    tmp_path: Path, change: dict[str, Any], error: str
+) -> None:
+    """An infinite coefficient must not open the check of the others, nor a rate give NaN."""
+    recorded(tmp_path / "log", "BSZO", 4)
+    trajectory = read(tmp_path / "log")
+    trajectory.steps[2] = replace(trajectory.steps[2], **change)
+    optimizer = build(model(), "BSZO")
+    with pytest.raises(BszoError, match=error) as caught:
+        replay(trajectory, optimizer, base=BASE)
+    assert "\n" not in str(caught.value) and "step 2: " in str(caught.value)
+    if error != "the loss is nan":  # which the method itself finds
+        assert bits(optimizer.module) == bits(model())
+    replay(trajectory, build(model(), "BSZO"), base=BASE, to_step=2)
+
+
+def test_parameters_that_end_infinite_are_refused(tmp_path: Path) -> None:
+    """Every value of a step may be sound, and their sum too large for a float32."""
+    recorded(tmp_path / "log", "MeZO", 4)
+    trajectory = read(tmp_path / "log")
+    for i, step in enumerate(trajectory.steps):
+        rate = 3e38 / max(map(abs, step.coefficients))
+        changed = {"lr": (rate, rate), "weight_decay": (0.0, 0.0)}
+        trajectory.steps[i] = replace(step, **changed)
+    with pytest.raises(TrajectoryError, match=r"step 4: parameter 0 of .* has become NaN"):
+        replay(trajectory, build(model(), "MeZO"), base=BASE)
+    replay(trajectory, build(model(), "MeZO"), base=BASE, require_finite=False)
+
+
+@pytest.mark.parametrize(
+    ("variant", "count"), [("MeZO", "num_directions"), ("FZOO", "num_directions"), ("BSZO", "k")]
+)
+def test_a_billion_directions_are_refused_before_they_are_drawn(
+    tmp_path: Path, variant: str, count: str
+) -> None:
+    recorded(tmp_path / "log", variant, 2)
+    found = read(tmp_path / "log")
+    many = {count: 10**9, **({"m": 10**9} if count == "k" else {})}
+    optimizer = build(model(), variant, **many)
+    trajectory = replace(found, header=describe(optimizer, base=BASE))
+    with pytest.raises(TrajectoryError, match="step 0: the method asks for 1000000000 directions"):
+        replay(trajectory, optimizer, base=BASE)
 
 
 def test_parameters_in_another_order_are_refused(tmp_path: Path) -> None:

@@ -8,7 +8,11 @@ from bszo.models.generate import GenerativeModel
 from bszo.models.language_model import LanguageModel
 from bszo.models.load import load_model
 from bszo.models.masked import MaskedEncoder
-from bszo.models.parameters import parameter_groups, weights_fingerprint
+from bszo.models.parameters import (
+    parameter_groups,
+    tensors_fingerprint,
+    weights_fingerprint,
+)
 from bszo.models.probe import ProbedModel, load_probe
 from bszo.models.scores import option_logits, option_scores, position_logits
 from bszo.models.shapes import SHAPES, random_model
@@ -32,5 +36,6 @@ __all__ = [
     "parameter_groups",
     "position_logits",
     "random_model",
+    "tensors_fingerprint",
     "weights_fingerprint",
 ]

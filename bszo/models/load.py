@@ -30,8 +30,8 @@ def load_model(
     """The model at `path`, in eval mode, as a LanguageModel.
 
     Args:
-        path: a folder in Hugging Face format, `asset:NAME` for a model of this package, or a hub
-            name.
+        path: a folder in Hugging Face format, `asset:NAME` for a model of this package,
+            `cache:NAME@HEX` for one that `experiments.fetch` has put into the cache, or a hub name.
         dtype: of the parameters.
         device: where they go.
         kind: masked or causal; auto reads it from the configuration's architectures.
@@ -57,7 +57,7 @@ def load_model(
             " device}"
         )
     _refuse_offload(path, device_map.values() if isinstance(device_map, dict) else ())
-    with _quiet():
+    with quiet():
         style, tokenizer, module = _read(
             source, path, folder is not None, kind, DTYPES[dtype], device_map
         )
@@ -112,13 +112,13 @@ def _read(
     """Style, tokenizer and module; transformers is imported here because that takes seconds."""
     from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForMaskedLM, AutoTokenizer
 
-    with _reading("config.json", path, on_disk):
+    with reading("config.json", path, on_disk):
         config = AutoConfig.from_pretrained(**source)
     style = _style(config.architectures or [], kind, path)
-    with _reading("tokenizer", path, on_disk):
+    with reading("tokenizer", path, on_disk):
         tokenizer = AutoTokenizer.from_pretrained(**source)
     auto: Any = AutoModelForMaskedLM if style == "masked" else AutoModelForCausalLM
-    with _reading("weights", path, on_disk):
+    with reading("weights", path, on_disk):
         module, info = auto.from_pretrained(
             **source,
             config=config,
@@ -150,7 +150,7 @@ def _style(architectures: list[str], kind: str, path: str) -> Literal["masked", 
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """No warnings and no progress bars from transformers inside; its settings are as before
     afterwards."""
     from transformers.utils import logging
@@ -167,7 +167,7 @@ def _quiet() -> Iterator[None]:
 
 
 @contextmanager
-def _reading(what: str, path: str, on_disk: bool) -> Iterator[None]:
+def reading(what: str, path: str, on_disk: bool) -> Iterator[None]:
     """All that transformers raises for a bad file or an unreachable hub, as one ModelError."""
     from huggingface_hub.errors import StrictDataclassError
     from safetensors import SafetensorError

@@ -1,11 +1,12 @@
-"""What a model's path means (a folder, a model of this package, a hub name); is the folder
-complete."""
+"""Path of a model: what it means (a folder, a model of this package or of the cache, a hub name),
+and whether the folder is complete."""
 
 import importlib.resources
 import json
 from pathlib import Path
 
 from bszo.errors import ModelError
+from bszo.models.cache import CACHED, cached
 
 ASSET = "asset:"
 TOKENIZER_FILES = ("tokenizer.json", "vocab.json", "vocab.txt", "tokenizer.model", "spiece.model")
@@ -18,11 +19,7 @@ def locate(path: str) -> Path | None:
         ModelError: a path that is neither, or a folder without configuration, safetensors or
             tokenizer.
     """
-    in_package = path.startswith(ASSET)
-    try:
-        folder = _asset(path.removeprefix(ASSET)) if in_package else Path(path).expanduser()
-    except RuntimeError as error:
-        raise ModelError(f"model.path={path}: {error}") from error
+    folder = named_folder(path)
     if path and folder.is_dir():
         _check_folder(folder, path)
         return folder
@@ -34,6 +31,23 @@ def locate(path: str) -> Path | None:
     if not path or path.startswith((".", "/", "~")) or path.count("/") > 1:
         raise ModelError(f"model.path={path}: there is no such folder")
     return None
+
+
+def named_folder(path: str) -> Path:
+    """The folder that a path would name if it is there: `asset:NAME` and `cache:NAME@HEX` as well.
+
+    Raises:
+        ModelError: no model of this package has that name, the cache does not hold the model, or
+            the home of `~` is unknown.
+    """
+    if path.startswith(ASSET):
+        return _asset(path.removeprefix(ASSET))
+    if path.startswith(CACHED):
+        return cached(path)
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as error:
+        raise ModelError(f"model.path={path}: {error}") from error
 
 
 def _asset(name: str) -> Path:

@@ -2,10 +2,11 @@
 fingerprint."""
 
 import hashlib
+from collections.abc import Iterable
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from bszo.errors import ModelError
 
@@ -42,12 +43,18 @@ def parameter_groups(module: nn.Module, weight_decay: float) -> list[dict[str, A
 
 
 def weights_fingerprint(module: nn.Module) -> str:
-    """SHA-256 over name, dtype, shape and raw bytes of every parameter, tied ones once, in order of
-    name."""
+    """`tensors_fingerprint` of every parameter in the order of their names; a tied one counts
+    once."""
+    return tensors_fingerprint(sorted(module.named_parameters()))
+
+
+def tensors_fingerprint(tensors: Iterable[tuple[str, Tensor]]) -> str:
+    """SHA-256, as 64 hex digits, over name, dtype, shape and raw bytes of each tensor, in order.
+
+    One tensor at a time is copied from its device.
+    """
     digest = hashlib.sha256()
-    for name, parameter in sorted(module.named_parameters()):
-        digest.update(f"{name} {parameter.dtype} {tuple(parameter.shape)}\n".encode())
-        digest.update(
-            parameter.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data
-        )
+    for name, tensor in tensors:
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()

@@ -1,7 +1,7 @@
 """Optimizers that need loss values only, one a file; each is a torch.optim.Optimizer with
 step(closure)."""
 
-from bszo.optim.base import StepReport, ZerothOrderOptimizer
+from bszo.optim.base import ZerothOrderOptimizer
 from bszo.optim.bszo import BSZO
 from bszo.optim.first_order import FirstOrder
 from bszo.optim.forward_grad import ForwardGrad
@@ -14,6 +14,7 @@ from bszo.optim.mezo import MeZO
 from bszo.optim.mezo_adam import MeZOAdam
 from bszo.optim.mezo_adam_history import MeZOAdamHistory
 from bszo.optim.mezo_bcd import MeZOBCD
+from bszo.optim.report import StepReport
 from bszo.optim.subzero import SubZero
 from bszo.optim.zo_sgd_cons import ZOSGDConservative
 from bszo.optim.zo_sgd_mmt import ZOSGDMomentum

@@ -1,19 +1,24 @@
-"""What every zeroth-order optimizer shares: one `step`, a private stream of seeds, and a complete
-state."""
+"""Zeroth-order optimizers: what they share, which is one `step`, a private stream of seeds, and a
+complete state."""
 
-import math
+import copy
+import functools
+import inspect
+import typing
 from abc import abstractmethod
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, replace
 from typing import Any, ClassVar, Literal, Self, get_args
 
 import torch
 from torch import Tensor, nn
 
 from bszo.errors import NonFiniteLoss, OptimError
+from bszo.optim.copied import Copied
+from bszo.optim.hyperparameter import Hyperparameter, hyperparameters, is_rate, number, whole
+from bszo.optim.options import Params, Rounding, require
 from bszo.optim.report import StepReport, joined
 from bszo.optim.restriction import Restricted, Restriction
-from bszo.optim.state import CompleteState, is_expanded, require, require_failed
 from bszo.perturb import (
     Closure,
     DirectionFunction,
@@ -33,26 +38,38 @@ from bszo.perturb import (
     seed_in_block,
 )
 
-Params = Iterable[Tensor] | Iterable[dict[str, Any]]
-Rounding = Literal["nearest", "stochastic"]
+# what torch and its schedulers keep in a group beside the optimizer's own hyperparameters
+TORCH_KEYS = (
+    "params",
+    "param_names",
+    "differentiable",
+    "initial_lr",
+    "max_lr",
+    "min_lr",
+    "base_momentum",
+    "max_momentum",
+    "swa_lr",
+)
+RATES = ("lr", "weight_decay")  # schedules move them, so that they are no setting of a run
 
 
-class ZerothOrderOptimizer(CompleteState):
+class ZerothOrderOptimizer(Copied):
     """theta <- theta - lr (sum_i g_i z_i + weight_decay theta), with g from loss values alone.
 
     A method answers three questions: which random directions (`directions`), what is the gradient,
-    as {seed: coefficient} (`estimate`), what step along it (`apply_`).
+    as {seed: coefficient} (`estimate`), what step along it (`apply_`). Its hyperparameters are
+    declared in its class (`Hyperparameter`) and live in `param_groups`.
 
     Args:
-        params: as for any `torch.optim.Optimizer`; groups may set lr and weight_decay. Frozen ones
-            are left alone.
+        params: as for any `torch.optim.Optimizer`; a group may set lr and weight_decay, and what
+            the method says. Parameters that require no gradient stay where they are.
         lr: learning rate; a scheduler may change it.
         eps: length of a perturbation.
         weight_decay: coupled to lr, added to the gradient estimate.
         seed: of the private stream of directions; global generators are neither read nor moved.
         perturbation: exact (streaming where a module is given, else copy), streaming, copy,
             two-leg, three-leg, in-place, or as-published (the walk of the method's authors).
-        module: the module that the closure runs; needed by streaming.
+        module: the module that the closure runs; streaming needs it.
         directions: any (params, seed) -> one tensor a parameter, in place of the method's own
             family.
         rounding: of moves of bf16 parameters, nearest or stochastic.
@@ -64,12 +81,13 @@ class ZerothOrderOptimizer(CompleteState):
         num_steps: steps so far.
         last: StepReport of the last step, None before the first.
         share: hands the points of a step out over processes that all hold this optimizer in this
-            state (`LossOracle`); None, the default, takes them here. Not for walks: each process
-            would keep a rounding of its own.
+            state (`LossOracle`); None, the default, takes them here. Walks cannot have it: each
+            process would keep a rounding of its own.
         recorder: called with (self, oracle, gradient) after each step; see bszo.trajectory.
 
     Raises:
-        OptimError: an argument is out of range; `step` without a closure.
+        OptimError: an argument is out of range, or a group has a key that is none of the
+            optimizer's; from `step`, no closure, or a hyperparameter that has become invalid.
         NonFiniteLoss: from `step`; the parameters are where they were before it.
     """
 
@@ -77,22 +95,36 @@ class ZerothOrderOptimizer(CompleteState):
     losses_suffice: ClassVar[bool] = True  # False: the closure's loss is differentiated
     restriction: Restriction | None = None  # set by `restrict`
 
+    lr = Hyperparameter[float](
+        number, is_rate, "a finite number of at least 0 is valid", scope="group"
+    )
+    weight_decay = Hyperparameter[float](
+        number, is_rate, "a finite number of at least 0 is valid", scope="group"
+    )
+    eps = Hyperparameter[float](
+        number, lambda eps: eps > 0 and is_rate(eps), "a positive, finite length is valid"
+    )
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """Show the shared keyword arguments by name to whoever asks for the class's signature."""
+        super().__init_subclass__(**kwargs)
+        if "__init__" in vars(cls):
+            cls.__signature__ = _spelt_out(cls)
+
     def __init__(
         self,
         params: Params,
         *,
         lr: float,
-        eps: float,
-        weight_decay: float,
-        seed: int,
-        perturbation: Perturbation,
-        module: nn.Module | None,
-        directions: DirectionFunction | None,
-        rounding: Rounding,
+        eps: float = 1e-4,
+        weight_decay: float = 0.0,
+        seed: int = 0,
+        perturbation: Perturbation = "exact",
+        module: nn.Module | None = None,
+        directions: DirectionFunction | None = None,
+        rounding: Rounding = "nearest",
     ) -> None:
-        require(0 <= lr < math.inf, f"lr={lr}: a finite number of at least 0 is valid")
-        require(0 < eps < math.inf, f"eps={eps}: a positive, finite length is valid")
-        require(weight_decay >= 0, f"weight_decay={weight_decay}: a number of at least 0 is valid")
+        self.lr, self.eps, self.weight_decay = lr, eps, weight_decay
         require(
             perturbation in get_args(Perturbation),
             f"perturbation={perturbation!r}: one of {', '.join(get_args(Perturbation))} is valid",
@@ -105,31 +137,108 @@ class ZerothOrderOptimizer(CompleteState):
             "perturbation='streaming' needs module=, the module that the closure runs; without it"
             " 'copy' is exact",
         )
-        self.eps, self.seed, self.rounding, self.module = eps, seed, rounding, module
+        try:
+            self.seed = whole(seed)
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise OptimError(f"seed={seed!r}: an integer is valid") from error
+        self.rounding, self.module = rounding, module
         self.perturbation: Perturbation = perturbation
         self.injected = directions
         self.num_forwards = self.num_backwards = self.num_steps = 0
         self.last: StepReport | None = None
         self.recorder: Callable[[Any, LossOracle, Terms], None] | None = None
-        self._failed: LossOracle | None = None
         self.share: Share | None = None
+        self._failed: LossOracle | None = None
         self._bound: tuple[int, ...] = ()
         self._restricted: Restricted | None = None
         self._block = 0  # that is measured now
-        super().__init__(params, {"lr": lr, "weight_decay": weight_decay})
+        super().__init__(params, self.defaults)
+        trainable = self.trainable()
         require(
-            len(self.trainable()) > 0,
-            "params: no parameter requires a gradient, so none would be trained",
+            len(trainable) > 0, "params: no parameter requires a gradient, so none would be trained"
         )
         require(
-            not any(map(is_expanded, self.trainable())),
+            not any(map(_is_expanded, trainable)),
             "params: a parameter is an expanded view, whose elements share memory; its clone is"
             " valid",
         )
         require(
-            rounding == "nearest" or any(p.dtype == torch.bfloat16 for p in self.trainable()),
+            rounding == "nearest" or any(p.dtype == torch.bfloat16 for p in trainable),
             "rounding='stochastic' is for bfloat16 parameters and there are none: nearest is valid",
         )
+
+    # Hyperparameters
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """Add a group, as for any torch optimizer.
+
+        Raises:
+            OptimError: it has a key that is none of the optimizer's, or a value that is out of
+                range, or another one than the other groups where the optimizer has one for all.
+        """
+        known = _hyperparameters(type(self))
+        if isinstance(param_group, dict):
+            refuse_strange_keys(param_group, known, type(self).__name__)
+        for name in known if self.param_groups else ():
+            if known[name].scope != "group":
+                param_group.setdefault(name, self.param_groups[0][name])
+        super().add_param_group(param_group)
+        try:
+            group, at = self.param_groups[-1], f" in group {len(self.param_groups) - 1}"
+            for name, hyperparameter in known.items():
+                group[name] = hyperparameter.checked(group[name], at)
+            self.check()
+        except OptimError:
+            self.param_groups.pop()
+            raise
+
+    def check(self) -> None:
+        """OptimError unless every group's hyperparameters are in range, and one where they must be.
+
+        Each step begins with it, since schedulers and users write into groups.
+        """
+        for name, hyperparameter in _hyperparameters(type(self)).items():
+            for i, group in enumerate(self.param_groups):
+                value = hyperparameter.checked(group[name], f" in group {i}")
+                if hyperparameter.scope != "group":
+                    built = hyperparameter.scope == "construction"
+                    wanted = (self.defaults if built else self.param_groups[0])[name]
+                    require(
+                        value == wanted,
+                        f"{name}={value!r} in group {i}: the optimizer has one for all its groups"
+                        f"{', for life' if built else ''}; {wanted!r} is valid",
+                    )
+
+    def settings(self) -> dict[str, Any]:
+        """What sets this optimizer apart from others on the same parameters, as plain values: what
+        its repr adds to torch's, and what the header of a trajectory says.
+
+        A value a group, where groups differ, is a list; lr and weight_decay are left out.
+        """
+        found: dict[str, Any] = {}
+        for name in _hyperparameters(type(self)):
+            values = [_plain(group[name]) for group in self.param_groups]
+            if name not in RATES:
+                found[name] = values[0] if all(v == values[0] for v in values) else values
+        found |= {
+            "seed": self.seed,
+            "perturbation": self.perturbation,
+            "rounding": self.rounding,
+            "injected": self.injected
+            and getattr(self.injected, "__qualname__", type(self.injected).__qualname__),
+        }
+        if self.module is None:
+            found["module"] = None
+        if self.restriction is not None:
+            found |= {f"restriction.{key}": v for key, v in asdict(self.restriction).items()}
+        return found
+
+    def __repr__(self) -> str:
+        shown = {k: v for k, v in self.settings().items() if k not in self.defaults}
+        rest = ", ".join(f"{key}: {value}" for key, value in shown.items() if value is not None)
+        return f"{super().__repr__().removesuffix(')')}{rest}\n)"
+
+    # The step
 
     def restrict(
         self,
@@ -165,6 +274,7 @@ class ZerothOrderOptimizer(CompleteState):
         if closure is None:
             raise OptimError("step() needs a closure: () -> the loss of the current batch")
         self._failed = None  # what was not skipped is taken again
+        self.check()
         self._bind()
         require(
             self.share is None or not isinstance(self._engine, Walk),
@@ -203,6 +313,10 @@ class ZerothOrderOptimizer(CompleteState):
         if self.recorder is not None:
             self.recorder(self, failed, {})
 
+    def pass_by(self) -> None:
+        """Count a step that moves nothing; its directions are used up."""
+        self.num_steps += 1
+
     def directions(self) -> Directions:
         """The family of this step's directions; Gaussian unless a method says otherwise."""
         return self._family
@@ -216,7 +330,7 @@ class ZerothOrderOptimizer(CompleteState):
         )
 
     def gradient(self, oracle: LossOracle) -> tuple[Terms, StepReport]:
-        """`estimate`, or one a block, all at the same theta."""
+        """`estimate`, or one estimate a block, all at the same theta."""
         blocks = self._restricted.blocks if self._restricted else []
         if not blocks:
             return self.estimate(oracle)
@@ -255,13 +369,21 @@ class ZerothOrderOptimizer(CompleteState):
             else seeds
         )
 
+    # The parameters
+
     def trainable(self) -> list[Tensor]:
-        """The parameters that move, in the order that numbers their noise."""
+        """The parameters that move, in the order of the groups."""
         return [p for group in self.param_groups for p in group["params"] if p.requires_grad]
 
     def per_parameter(self, name: str) -> list[float]:
-        """A group's value for each trainable parameter."""
+        """A group's number for each trainable parameter."""
         return [float(g[name]) for g in self.param_groups for p in g["params"] if p.requires_grad]
+
+    def with_groups(self) -> Iterator[tuple[int, Tensor, dict[str, Any]]]:
+        """Each trainable parameter with its place among them and its group, rates as numbers."""
+        pairs = [(p, g) for g in self.param_groups for p in g["params"] if p.requires_grad]
+        for i, (p, group) in enumerate(pairs):
+            yield i, p, {**group, **{name: float(group[name]) for name in RATES}}
 
     def _bind(self) -> None:
         """Build the family and the engine for the parameters that are trainable now."""
@@ -288,3 +410,155 @@ class ZerothOrderOptimizer(CompleteState):
     def make_family(self, params: Sequence[Tensor]) -> Directions:
         """The family that `directions` starts from."""
         return Gaussian(params)
+
+    # The state
+
+    def scalar_state(self) -> dict[str, Any]:
+        """Attributes of the method beside the counters that a later step depends on."""
+        return {}
+
+    def state_dict(self) -> dict[str, Any]:  # type: ignore[override]
+        """torch's state with one more entry: counters, seed and the method's scalars. Nothing else
+        is needed."""
+        own = {
+            "method": type(self).__name__,
+            "seed": self.seed,
+            "num_steps": self.num_steps,
+            "num_forwards": self.num_forwards,
+            "num_backwards": self.num_backwards,
+            **self.scalar_state(),
+        }
+        if self._restricted is not None:
+            own["restriction"] = self._restricted.state()
+        return {**super().state_dict(), "zeroth_order": own}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Continue bit for bit from a `state_dict` of the same method with the same settings.
+
+        What a group may have of its own is loaded with it, as torch does; so are seed and counters.
+
+        Raises:
+            OptimError: another method saved it, or one with other hyperparameters or under another
+                restriction; nothing is loaded then.
+        """
+        if "zeroth_order" not in state_dict:
+            raise OptimError(
+                "state_dict has no entry 'zeroth_order': it was not saved by one of these"
+                " optimizers"
+            )
+        own = dict(state_dict["zeroth_order"])
+        method = own.pop("method", None)
+        if method != type(self).__name__:
+            raise OptimError(
+                f"state_dict was saved by {method}; one of {type(self).__name__} is valid"
+            )
+        restriction = own.pop("restriction", None)
+        self._require_same(state_dict["param_groups"], own, restriction)
+        # an older state lacks what its version kept elsewhere or did not have
+        mine = {name: self.defaults[name] for name in _hyperparameters(type(self))}
+        groups = [{**mine, **group} for group in state_dict["param_groups"]]
+        super().load_state_dict({"state": state_dict["state"], "param_groups": groups})
+        self._restore_types(state_dict)
+        self.load_scalars(own)
+        if self._restricted is not None:
+            self._restricted.load(restriction)
+        self.unbind()
+
+    def load_scalars(self, saved: dict[str, Any]) -> None:
+        """Take over counters, seed and `scalar_state` from a saved state."""
+        counters = ("seed", "num_steps", "num_forwards", "num_backwards")
+        for name in (*counters, *self.scalar_state()):
+            if name in saved:
+                setattr(self, name, saved[name])
+
+    def _require_same(
+        self, groups: Sequence[dict[str, Any]], own: dict[str, Any], restriction: Any
+    ) -> None:
+        """OptimError unless the state was saved with these hyperparameters and this restriction."""
+        loaded = self.scalar_state()
+        for name, hyperparameter in _hyperparameters(type(self)).items():
+            if hyperparameter.scope == "group" or name in loaded:
+                continue
+            here = getattr(self, name)
+            for saved in (*groups, own):
+                require(
+                    name not in saved or _plain(saved[name]) == _plain(here),
+                    f"state_dict was saved with {name}={saved.get(name)!r}, here it is {here!r};"
+                    " an optimizer that was built with the same is valid",
+                )
+        here = self.restriction and asdict(self.restriction)
+        require(
+            (restriction and {key: restriction[key] for key in restriction if key != "zeros"})
+            == here,
+            f"state_dict was saved under restrict("
+            f"{restriction and {**restriction, 'zeros': None}}), here it is {here}",
+        )
+
+    def _restore_types(self, state_dict: dict[str, Any]) -> None:
+        """torch casts loaded state to the parameter's type, which would round fp32 moments of
+        16-bit parameters."""
+        params = [p for group in self.param_groups for p in group["params"]]
+        numbers = [i for group in state_dict["param_groups"] for i in group["params"]]
+        for position, p in zip(numbers, params, strict=True):
+            for name, value in state_dict["state"].get(position, {}).items():
+                self.state[p][name] = (
+                    value.to(p.device).clone()
+                    if isinstance(value, Tensor)
+                    else copy.deepcopy(value)
+                )
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without what is bound to these very tensors, made anew at the next step, and without log
+        and group."""
+        bound = ("_params", "_family", "_engine")
+        kept = {name: value for name, value in super().__getstate__().items() if name not in bound}
+        return {**kept, "_bound": (), "_failed": None, "recorder": None, "share": None}
+
+
+def require_failed(failed: bool, step: int) -> None:
+    """OptimError unless the last step raised NonFiniteLoss, which alone may be skipped."""
+    require(failed, f"skip() at step {step}: only a step that raised NonFiniteLoss can be skipped")
+
+
+def refuse_strange_keys(group: dict[str, Any], known: typing.Iterable[str], who: str) -> None:
+    """OptimError for a group's key that nobody would read."""
+    strange = sorted(str(key) for key in group.keys() - {*known, *TORCH_KEYS})
+    require(
+        not strange,
+        f"params: a group has the key {strange[0] if strange else ''!r:.80}, which {who} has no use"
+        f" for; {', '.join(sorted(known))} are valid",
+    )
+
+
+_hyperparameters = functools.cache(hyperparameters)
+
+
+def _plain(value: Any) -> Any:
+    """A tuple as the list that it is in JSON."""
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _is_expanded(p: Tensor) -> bool:
+    """Whether elements share memory, so that none can be written alone."""
+    return any(size > 1 and step == 0 for size, step in zip(p.shape, p.stride(), strict=True))
+
+
+def _spelt_out(cls: type) -> inspect.Signature:
+    """The constructor's signature with `**options: Unpack[Options]` as the arguments it stands
+    for."""
+    _, *own = inspect.signature(cls.__init__).parameters.values()
+    base = inspect.signature(ZerothOrderOptimizer.__init__).parameters
+    hints = typing.get_type_hints(cls.__init__, include_extras=True)
+    spelt: list[inspect.Parameter] = []
+    for parameter in own:
+        unpacked = get_args(hints.get(parameter.name))
+        if parameter.kind is not parameter.VAR_KEYWORD or not unpacked:
+            spelt.append(parameter)
+            continue
+        taken = {p.name for p in own}
+        spelt += [
+            base[name].replace(kind=parameter.KEYWORD_ONLY, annotation=hint)
+            for name, hint in typing.get_type_hints(unpacked[0]).items()
+            if name not in taken
+        ]
+    return inspect.Signature(spelt)

@@ -1,10 +1,11 @@
 """BSZO: a step along the posterior mean of the gradient in a random subspace, found by a Kalman
 filter."""
 
-from typing import ClassVar, Literal, get_args
+import math
+from typing import Any, ClassVar, Literal, Unpack
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from bszo.core import (
     condition,
@@ -14,25 +15,31 @@ from bszo.core import (
     residual,
     update_noise_var,
 )
-from bszo.optim.base import (
-    Params,
-    Perturbation,
-    Rounding,
-    StepReport,
-    ZerothOrderOptimizer,
-    require,
-)
-from bszo.perturb import DirectionFunction, Legs, LossOracle, Terms
+from bszo.optim.base import ZerothOrderOptimizer
+from bszo.optim.hyperparameter import Hyperparameter, flag, is_rate, number, one_of, whole
+from bszo.optim.options import DifferenceOptions, Params, require
+from bszo.optim.report import StepReport
+from bszo.perturb import Legs, LossOracle, Terms
 
 AdaptNoise = Literal["always", "beyond-k", "never"]
+Variance = float | Literal["auto"]
+
+
+def _variance(value: Any) -> Any:
+    """A positive, finite number, or "auto" until the parameters are counted."""
+    if isinstance(value, str) and value == "auto":
+        return value
+    if not 0 < number(value) < math.inf:
+        raise ValueError("not a variance")
+    return number(value)
 
 
 class BSZO(ZerothOrderOptimizer):
     """theta <- theta - lr B mu,  B = [z_1 .. z_k],  mu = E[B^T grad L | y_1 .. y_m].
 
     y_tau = (L(theta + eps B d_tau) - L(theta)) / eps observes d_tau^T g with variance noise_var
-    |d_tau|^2; the first k directions are the axes, later ones the most uncertain direction of the
-    belief. The prior is N(0, prior_var I_k) at every step, noise_var lives on across steps.
+    |d_tau|^2. The first k directions are the axes, each later one is the most uncertain direction
+    of the belief. The prior is N(0, prior_var I_k) at every step; noise_var lives on across steps.
 
     Forward passes a step: k + 1 with reuse_observations (BSZO, Algorithm 1), m + 1 without (BSZO-B,
     Algorithm 2). Extra memory: O(k^2).
@@ -40,8 +47,8 @@ class BSZO(ZerothOrderOptimizer):
     Args:
         k: directions a step.
         m: observations a step, at least k.
-        prior_var: variance of the prior; "auto" is n / 1e6 for n trainable elements (as the authors
-            run it).
+        prior_var: variance of the prior; "auto" is n / 1e6 for n trainable elements, as the authors
+            run it.
         noise_var: variance of an observation at the start; "auto" likewise.
         noise_ema: weight of a new squared residual in noise_var; the paper's alpha.
         noise_floor: least noise standard deviation, as a share of the initial one.
@@ -53,9 +60,39 @@ class BSZO(ZerothOrderOptimizer):
             ZerothOrderOptimizer.
 
     Source: Feng and Huang 2026, arXiv 2601.01452, Algorithms 1 and 2.
+
+    Example:
+        >>> import torch
+        >>> from bszo import BSZO
+        >>> net = torch.nn.Linear(4, 1).eval()
+        >>> optimizer = BSZO(net.parameters(), lr=0.05, eps=1e-3, prior_var=1.0, noise_var=0.01,
+        ...                  module=net)
+        >>> x, y = torch.eye(4), torch.ones(4, 1)
+        >>> losses = [optimizer.step(lambda: (net(x) - y).square().mean()) for _ in range(50)]
+        >>> losses[-1] < losses[0]
+        True
+        >>> optimizer.last.mean.shape, optimizer.last.cov.shape
+        (torch.Size([2]), torch.Size([2, 2]))
     """
 
     published_walk: ClassVar[Legs] = "two-leg"
+
+    k = Hyperparameter[int](whole, lambda k: k >= 1, "at least 1 direction is valid")
+    m = Hyperparameter[int](whole, lambda m: m >= 1, "at least k observations are valid")
+    prior_var: Hyperparameter[float] = Hyperparameter(
+        _variance, valid="a positive, finite variance or auto is valid"
+    )
+    noise_var: Hyperparameter[float] = Hyperparameter(
+        _variance, valid="a positive, finite variance or auto is valid"
+    )
+    noise_ema = Hyperparameter[float](
+        number, lambda ema: 0 < ema < 1, "a number between 0 and 1 is valid"
+    )
+    noise_floor = Hyperparameter[float](
+        number, is_rate, "a share of at least 0 is valid", scope="construction"
+    )
+    reuse_observations = Hyperparameter[bool](flag)
+    adapt_noise: Hyperparameter[AdaptNoise] = Hyperparameter(one_of(AdaptNoise))
 
     def __init__(
         self,
@@ -64,45 +101,28 @@ class BSZO(ZerothOrderOptimizer):
         lr: float = 1e-6,
         k: int = 2,
         m: int = 3,
-        eps: float = 1e-4,
-        prior_var: float | Literal["auto"] = "auto",
-        noise_var: float | Literal["auto"] = "auto",
+        prior_var: Variance = "auto",
+        noise_var: Variance = "auto",
         noise_ema: float = 0.1,
         noise_floor: float = 0.1,
         reuse_observations: bool = True,
         adapt_noise: AdaptNoise = "always",
-        weight_decay: float = 0.0,
-        seed: int = 0,
-        perturbation: Perturbation = "exact",
-        module: nn.Module | None = None,
-        directions: DirectionFunction | None = None,
-        rounding: Rounding = "nearest",
+        **options: Unpack[DifferenceOptions],
     ) -> None:
-        require(k >= 1, f"k={k}: at least 1 direction is valid")
-        require(m >= k, f"m={m}: at least k={k} observations are valid, one a direction")
-        require(0 < noise_ema < 1, f"noise_ema={noise_ema}: a number between 0 and 1 is valid")
-        require(noise_floor >= 0, f"noise_floor={noise_floor}: a share of at least 0 is valid")
-        require(
-            adapt_noise in get_args(AdaptNoise),
-            f"adapt_noise={adapt_noise!r}: one of {', '.join(get_args(AdaptNoise))} is valid",
-        )
-        super().__init__(
-            params,
-            lr=lr,
-            eps=eps,
-            weight_decay=weight_decay,
-            seed=seed,
-            perturbation=perturbation,
-            module=module,
-            directions=directions,
-            rounding=rounding,
-        )
-        auto = sum(p.numel() for p in self.trainable()) / 1e6
-        self.k, self.m, self.noise_ema = k, m, noise_ema
+        self.k, self.m = k, m
+        self.prior_var, self.noise_var = prior_var, noise_var  # type: ignore[assignment]
+        self.noise_ema, self.noise_floor = noise_ema, noise_floor
         self.reuse_observations, self.adapt_noise = reuse_observations, adapt_noise
-        self.prior_var = _variance("prior_var", prior_var, auto)
-        self.noise_var = _variance("noise_var", noise_var, auto)
-        self.noise_var_floor = noise_floor**2 * self.noise_var
+        super().__init__(params, lr=lr, **options)
+        auto = sum(p.numel() for p in self.trainable()) / 1e6
+        self.prior_var = auto if isinstance(prior_var, str) else prior_var
+        self.noise_var = auto if isinstance(noise_var, str) else noise_var
+        self.noise_var_floor = self.noise_floor**2 * self.noise_var
+
+    def check(self) -> None:
+        super().check()
+        m, k = self.m, self.k
+        require(m >= k, f"m={m}: at least k={k} observations are valid, one a direction")
 
     def estimate(self, oracle: LossOracle) -> tuple[Terms, StepReport]:
         seeds = self.direction_seeds(self.k)
@@ -132,17 +152,13 @@ class BSZO(ZerothOrderOptimizer):
         return dict(zip(seeds, belief.mean.tolist(), strict=True)), report
 
     def scalar_state(self) -> dict[str, float]:
-        return {
-            "noise_var": self.noise_var,
-            "noise_var_floor": self.noise_var_floor,
-            "prior_var": self.prior_var,
-        }
+        return {"noise_var": self.noise_var, "noise_var_floor": self.noise_var_floor}
 
-
-def _variance(name: str, value: float | str, auto: float) -> float:
-    valid = value == "auto" or (not isinstance(value, str) and 0 < value < float("inf"))
-    require(valid, f"{name}={value!r}: a positive, finite variance or auto is valid")
-    return auto if value == "auto" else float(value)
+    def settings(self) -> dict[str, Any]:
+        """The floor is said as the variance that it comes to."""
+        found = {**super().settings(), "noise_var_floor": self.noise_var_floor}
+        del found["noise_floor"]
+        return found
 
 
 def _axis(i: int, k: int) -> Tensor:

@@ -11,8 +11,10 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from bszo.errors import NonFiniteLoss, OptimError
-from bszo.optim.base import Params, StepReport
-from bszo.optim.state import Copied, require_failed
+from bszo.optim.base import require_failed
+from bszo.optim.copied import Copied
+from bszo.optim.options import Params
+from bszo.optim.report import StepReport
 from bszo.perturb import Closure, repeated_modules
 
 Algorithm = Callable[[Any], torch.optim.Optimizer]

@@ -1,9 +1,11 @@
 """Forward-Grad: the exact slope along one random direction, by forward-mode differentiation."""
 
-from torch import nn
+from typing import Any, Unpack
 
-from bszo.optim.base import Params, Rounding, StepReport, ZerothOrderOptimizer, require
-from bszo.perturb import DirectionFunction, ForwardMode, LossOracle, Terms
+from bszo.optim.base import ZerothOrderOptimizer
+from bszo.optim.options import Options, Params, require
+from bszo.optim.report import StepReport
+from bszo.perturb import ForwardMode, LossOracle, Terms
 
 
 class ForwardGrad(ZerothOrderOptimizer):
@@ -25,42 +27,36 @@ class ForwardGrad(ZerothOrderOptimizer):
 
     Source: Baydin et al. 2022, arXiv 2202.08587; Zhang et al. 2024 (ZO-LLM), arXiv 2402.11592,
         section 3.
+
+    Example:
+        >>> import torch
+        >>> from bszo import ForwardGrad
+        >>> net = torch.nn.Linear(4, 1).eval()
+        >>> optimizer = ForwardGrad(net.parameters(), lr=0.01, module=net)
+        >>> x, y = torch.eye(4), torch.ones(4, 1)
+        >>> losses = [optimizer.step(lambda: (net(x) - y).square().mean()) for _ in range(50)]
+        >>> losses[-1] < losses[0], optimizer.num_forwards
+        (True, 50)
     """
 
     losses_suffice = False
+    eps: float = 1.0  # type: ignore[assignment]  # no hyperparameter: nothing here has a length
 
-    def __init__(
-        self,
-        params: Params,
-        *,
-        lr: float = 1e-6,
-        weight_decay: float = 0.0,
-        seed: int = 0,
-        module: nn.Module | None = None,
-        directions: DirectionFunction | None = None,
-        rounding: Rounding = "nearest",
-    ) -> None:
+    def __init__(self, params: Params, *, lr: float = 1e-6, **options: Unpack[Options]) -> None:
         require(
-            module is not None,
+            options.get("module") is not None,
             "module=None: forward mode needs the module that the closure runs; without it a"
             " method that takes differences, such as MeZO, is valid",
         )
-        assert module is not None
-        super().__init__(
-            params,
-            lr=lr,
-            eps=1.0,
-            weight_decay=weight_decay,
-            seed=seed,
-            perturbation="exact",
-            # nothing has the length eps
-            module=module,
-            directions=directions,
-            rounding=rounding,
-        )
-        self._pass = ForwardMode(self.trainable(), module)
+        super().__init__(params, lr=lr, eps=1.0, **options)
+        assert self.module is not None
+        self._pass = ForwardMode(self.trainable(), self.module)
 
     def estimate(self, oracle: LossOracle) -> tuple[Terms, StepReport]:
         (seed,) = self.direction_seeds(1)
         loss, slope = oracle.slope(seed, self._pass)
         return {seed: slope}, StepReport(loss, (slope,))
+
+    def settings(self) -> dict[str, Any]:
+        """Headers of trajectories have an eps, whatever the method."""
+        return {**super().settings(), "eps": self.eps}

@@ -2,69 +2,58 @@
 
 import statistics
 from collections.abc import Sequence
+from typing import Unpack
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from bszo.core import forward_difference
-from bszo.optim.base import (
-    Params,
-    Perturbation,
-    Rounding,
-    StepReport,
-    ZerothOrderOptimizer,
-    require,
-)
-from bszo.perturb import DirectionFunction, Directions, Gaussian, LossOracle, Terms
+from bszo.optim.base import ZerothOrderOptimizer
+from bszo.optim.hyperparameter import Hyperparameter, whole
+from bszo.optim.options import DifferenceOptions, Params
+from bszo.optim.report import StepReport
+from bszo.perturb import Directions, Gaussian, LossOracle, Terms
 
 
 class FZOO(ZerothOrderOptimizer):
-    """theta <- theta - lr (1/N sum_i (L_i - L_0) / sigma u_i + weight_decay theta),  L_i = L(theta
-    + eps u_i).
+    """theta <- theta - lr (1/N sum_i (L_i - L_0) / sigma u_i + weight_decay theta),
+    L_i = L(theta + eps u_i).
 
     u_i has entries +1 and -1, sigma is the sample standard deviation of L_1 .. L_N, about eps |grad
-    L|: so the mean step is lr along the normalised gradient, whatever the loss's scale. Where sigma
-    is 0 the step is. Forward passes a step: N + 1. Extra memory: none.
+    L|: so the mean step is lr along the normalised gradient, whatever the loss's scale. The step is
+    zero where sigma is zero. Forward passes a step: N + 1. Extra memory: none.
 
     Args:
         num_directions: N, at least 2.
         params, lr, eps, weight_decay, seed, perturbation, module, directions, rounding: see
             ZerothOrderOptimizer.
 
-    Source: Dang et al. 2025, arXiv 2506.09034. With the 1/eps of a directional derivative kept in
-        the estimate, its
-    learning rate is this one times eps.
+    Source: Dang et al. 2025, arXiv 2506.09034. There the estimate keeps the 1/eps of a directional
+        derivative, so that its learning rate is this one times eps.
+
+    Example:
+        >>> import torch
+        >>> from bszo import FZOO
+        >>> theta = torch.nn.Parameter(torch.ones(6))
+        >>> optimizer = FZOO([theta], lr=0.02, eps=1e-3, num_directions=4)
+        >>> losses = [optimizer.step(lambda: 1e6 * theta.square().sum()) for _ in range(50)]
+        >>> losses[-1] < losses[0]
+        True
     """
+
+    num_directions = Hyperparameter[int](
+        whole, lambda n: n >= 2, "at least 2 are valid: one has no spread"
+    )
 
     def __init__(
         self,
         params: Params,
         *,
         lr: float = 1e-4,
-        eps: float = 1e-4,
         num_directions: int = 8,
-        weight_decay: float = 0.0,
-        seed: int = 0,
-        perturbation: Perturbation = "exact",
-        module: nn.Module | None = None,
-        directions: DirectionFunction | None = None,
-        rounding: Rounding = "nearest",
+        **options: Unpack[DifferenceOptions],
     ) -> None:
-        require(
-            num_directions >= 2,
-            f"num_directions={num_directions}: at least 2 are valid: one has no spread",
-        )
-        super().__init__(
-            params,
-            lr=lr,
-            eps=eps,
-            weight_decay=weight_decay,
-            seed=seed,
-            perturbation=perturbation,
-            module=module,
-            directions=directions,
-            rounding=rounding,
-        )
         self.num_directions = num_directions
+        super().__init__(params, lr=lr, **options)
 
     def make_family(self, params: Sequence[Tensor]) -> Directions:
         return Gaussian(params, "rademacher")

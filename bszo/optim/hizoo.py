@@ -1,21 +1,17 @@
 """HiZOO: MeZO with a running diagonal estimate of the curvature."""
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Unpack
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from bszo.core import central_difference
-from bszo.optim.base import (
-    Params,
-    Perturbation,
-    Rounding,
-    StepReport,
-    ZerothOrderOptimizer,
-    require,
-)
-from bszo.perturb import DirectionFunction, Directions, LossOracle, Scaled, Terms
+from bszo.optim.base import ZerothOrderOptimizer
+from bszo.optim.hyperparameter import Hyperparameter, number, one_of
+from bszo.optim.options import DifferenceOptions, Params, StateDtype, dtype_of_state
+from bszo.optim.report import StepReport
+from bszo.perturb import Directions, LossOracle, Scaled, Terms
 
 
 class HiZOO(ZerothOrderOptimizer):
@@ -26,46 +22,40 @@ class HiZOO(ZerothOrderOptimizer):
     eps), H = 1 at the start. Forward passes a step: 3. Extra memory: n elements of `state_dtype`.
 
     Args:
-        smoothing: a. The factor a / (2 eps^2) says how fast H moves: 1e-8 is 0.5 at eps 1e-4.
+        smoothing: a; a group may have its own. The factor a / (2 eps^2) says how fast H moves: 1e-8
+            is 0.5 at eps 1e-4.
         state_dtype: float32, or the parameter's own type (as run; in fp16 H then never leaves 1).
         params, lr, eps, weight_decay, seed, perturbation, module, directions, rounding: see
             ZerothOrderOptimizer.
 
     Source: Zhao et al. 2024, arXiv 2402.15173, Algorithm 1.
+
+    Example:
+        >>> import torch
+        >>> from bszo import HiZOO
+        >>> theta = torch.nn.Parameter(torch.ones(6))
+        >>> optimizer = HiZOO([theta], lr=0.02, eps=1e-2, smoothing=1e-6)
+        >>> losses = [optimizer.step(lambda: theta.square().sum()) for _ in range(50)]
+        >>> losses[-1] < losses[0], optimizer.state[theta]["curvature"].shape
+        (True, torch.Size([6]))
     """
+
+    smoothing = Hyperparameter[float](
+        number, lambda a: 0 <= a < 1, "a number in [0, 1) is valid", scope="group"
+    )
+    state_dtype: Hyperparameter[StateDtype] = Hyperparameter(one_of(StateDtype))
 
     def __init__(
         self,
         params: Params,
         *,
         lr: float = 1e-6,
-        eps: float = 1e-4,
         smoothing: float = 1e-8,
-        state_dtype: Literal["float32", "parameter"] = "float32",
-        weight_decay: float = 0.0,
-        seed: int = 0,
-        perturbation: Perturbation = "exact",
-        module: nn.Module | None = None,
-        directions: DirectionFunction | None = None,
-        rounding: Rounding = "nearest",
+        state_dtype: StateDtype = "float32",
+        **options: Unpack[DifferenceOptions],
     ) -> None:
-        require(0 <= smoothing < 1, f"smoothing={smoothing}: a number in [0, 1) is valid")
-        require(
-            state_dtype in ("float32", "parameter"),
-            f"state_dtype={state_dtype!r}: float32 or parameter is valid",
-        )
-        super().__init__(
-            params,
-            lr=lr,
-            eps=eps,
-            weight_decay=weight_decay,
-            seed=seed,
-            perturbation=perturbation,
-            module=module,
-            directions=directions,
-            rounding=rounding,
-        )
         self.smoothing, self.state_dtype = smoothing, state_dtype
+        super().__init__(params, lr=lr, **options)
         self._second: dict[int, float] = {}  # {seed: |L_+ + L_- - 2 L_0|} of this step
 
     def directions(self) -> Directions:
@@ -84,18 +74,20 @@ class HiZOO(ZerothOrderOptimizer):
         oracle.home()
         family = self.restricted(self._family)
         second = {seed: self._second[seed] for seed in gradient}
-        for i, h in enumerate(self._curvature()):
+        for i, p, group in self.with_groups():
+            h, smoothing = self.state[p]["curvature"], group["smoothing"]
             for seed in family.own(i, second):
                 z = family.direction(seed, i).to(h.dtype)
                 grown = (h * z).mul_(z).mul_(second[seed])
-                grown.mul_(self.smoothing).div_(2 * self.eps**2)  # in this order fp16 underflows
-                h.mul_(1 - self.smoothing).add_(grown)
+                grown.mul_(smoothing).div_(2 * self.eps**2)  # in this order fp16 underflows
+                h.mul_(1 - smoothing).add_(grown)
         self._second.clear()
         super().apply_(oracle, gradient)  # along z / sqrt(H) with the H just learnt
 
     def _curvature(self) -> Sequence[Tensor]:
         for p in self._params:
             if "curvature" not in self.state[p]:
-                dtype = torch.float32 if self.state_dtype == "float32" else p.dtype
-                self.state[p]["curvature"] = torch.ones_like(p, dtype=dtype)
+                self.state[p]["curvature"] = torch.ones_like(
+                    p, dtype=dtype_of_state(p, self.state_dtype)
+                )
         return [self.state[p]["curvature"] for p in self._params]

@@ -8,9 +8,11 @@ from typing import Any, Self
 from torch import Tensor, nn
 
 from bszo.errors import NonFiniteLoss, OptimError
-from bszo.optim.base import Params, StepReport, ZerothOrderOptimizer, require
+from bszo.optim.base import ZerothOrderOptimizer, require_failed
+from bszo.optim.copied import Copied
 from bszo.optim.first_order import Algorithm, FirstOrder
-from bszo.optim.state import Copied, require_failed
+from bszo.optim.options import Params, require
+from bszo.optim.report import StepReport
 from bszo.perturb import Closure, Split, partition
 
 

@@ -1,22 +1,18 @@
-"""MeZO: SPSA by seeds, a step of plain SGD along one random direction."""
+"""MeZO: central differences along Gaussian directions."""
 
-from torch import nn
+from typing import Unpack
 
 from bszo.core import central_difference
-from bszo.optim.base import (
-    Params,
-    Perturbation,
-    Rounding,
-    StepReport,
-    ZerothOrderOptimizer,
-    require,
-)
-from bszo.perturb import DirectionFunction, LossOracle, Terms
+from bszo.optim.base import ZerothOrderOptimizer
+from bszo.optim.hyperparameter import Hyperparameter, whole
+from bszo.optim.options import DifferenceOptions, Params
+from bszo.optim.report import StepReport
+from bszo.perturb import LossOracle, Terms
 
 
 class MeZO(ZerothOrderOptimizer):
-    """theta <- theta - lr (g z + weight_decay theta),  g = (L(theta + eps z) - L(theta - eps z)) /
-    (2 eps).
+    """theta <- theta - lr (g z + weight_decay theta),
+    g = (L(theta + eps z) - L(theta - eps z)) / (2 eps).
 
     With q directions the estimate is the mean of q such g z (n-SPSA). Forward passes a step: 2 q.
     Extra memory: none.
@@ -27,35 +23,30 @@ class MeZO(ZerothOrderOptimizer):
             ZerothOrderOptimizer.
 
     Source: Malladi et al. 2023, arXiv 2305.17333, Algorithm 1 and Definition 1.
+
+    Example:
+        >>> import torch
+        >>> from bszo import MeZO
+        >>> net = torch.nn.Linear(4, 1).eval()
+        >>> optimizer = MeZO(net.parameters(), lr=0.01, eps=1e-3, module=net)
+        >>> x, y = torch.eye(4), torch.ones(4, 1)
+        >>> losses = [optimizer.step(lambda: (net(x) - y).square().mean()) for _ in range(50)]
+        >>> losses[-1] < losses[0], optimizer.num_forwards
+        (True, 100)
     """
+
+    num_directions = Hyperparameter[int](whole, lambda q: q >= 1, "at least 1 is valid")
 
     def __init__(
         self,
         params: Params,
         *,
         lr: float = 1e-6,
-        eps: float = 1e-4,
         num_directions: int = 1,
-        weight_decay: float = 0.0,
-        seed: int = 0,
-        perturbation: Perturbation = "exact",
-        module: nn.Module | None = None,
-        directions: DirectionFunction | None = None,
-        rounding: Rounding = "nearest",
+        **options: Unpack[DifferenceOptions],
     ) -> None:
-        require(num_directions >= 1, f"num_directions={num_directions}: at least 1 is valid")
-        super().__init__(
-            params,
-            lr=lr,
-            eps=eps,
-            weight_decay=weight_decay,
-            seed=seed,
-            perturbation=perturbation,
-            module=module,
-            directions=directions,
-            rounding=rounding,
-        )
         self.num_directions = num_directions
+        super().__init__(params, lr=lr, **options)
 
     def estimate(self, oracle: LossOracle) -> tuple[Terms, StepReport]:
         gradient: dict[int, float] = {}

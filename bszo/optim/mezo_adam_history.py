@@ -1,14 +1,15 @@
 """MeZO-Adam without dense moments: they are made again, a parameter at a time, from the last steps'
 (seed, g)."""
 
-from typing import Any, Self
+from typing import Any, Literal, Self, Unpack
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from bszo.optim.base import Params, Perturbation, Rounding, require
-from bszo.optim.mezo_adam import MeZOAdam, change, learn_
-from bszo.perturb import DirectionFunction, Gaussian, LossOracle, Terms
+from bszo.optim.hyperparameter import Hyperparameter, one_of, whole
+from bszo.optim.mezo_adam import Betas, MeZOAdam, change, learn_
+from bszo.optim.options import DifferenceOptions, Params, require
+from bszo.perturb import Gaussian, LossOracle, Terms
 
 
 class MeZOAdamHistory(MeZOAdam):
@@ -16,9 +17,10 @@ class MeZOAdamHistory(MeZOAdam):
     gradients alone:
 
         m = (1 - b1) sum_s b1^(t-s) G_s,  v = (1 - b2) sum_s b2^(t-s) G_s^2,  G_s = sum_i g_si z_si,
-        t - W < s <= t,
+        t - W < s <= t.
 
-    bias-corrected for min(t, W) gradients. Up to step W it is MeZO-Adam with fp32 moments, bit for
+    Both are corrected for the number of these gradients, of which a parameter that trained in part
+    of the last W steps has that part. Up to step W this is MeZO-Adam with fp32 moments, bit for
     bit; afterwards it forgets what is older than W, of which b1^W and b2^W say the weight. Forward
     passes a step: 2 q. Extra memory: W q pairs (seed, g), and both moments of one parameter while
     it is moved (of all of them in a small model, whose z is made whole). Cost: W q n directions'
@@ -29,41 +31,42 @@ class MeZOAdamHistory(MeZOAdam):
         params, lr, eps, num_directions, betas, adam_eps, ...: see MeZOAdam.
 
     Source: Malladi et al. 2023, arXiv 2305.17333, appendix (described there, never released).
+
+    Example:
+        >>> import torch
+        >>> from bszo import MeZOAdamHistory
+        >>> theta = torch.nn.Parameter(torch.ones(6))
+        >>> optimizer = MeZOAdamHistory([theta], lr=0.05, eps=1e-3, window=16)
+        >>> losses = [optimizer.step(lambda: theta.square().sum()) for _ in range(50)]
+        >>> losses[-1] < losses[0], len(optimizer.state)
+        (True, 0)
     """
+
+    state_dtype: Hyperparameter[Literal["float32", "parameter"]] = Hyperparameter(
+        one_of(Literal["float32"])
+    )
+    window = Hyperparameter[int](whole, lambda w: w >= 1, "at least 1 step is valid")
 
     def __init__(
         self,
         params: Params,
         *,
         lr: float = 1e-5,
-        eps: float = 1e-4,
         num_directions: int = 1,
-        betas: tuple[float, float] = (0.9, 0.999),
+        betas: Betas = (0.9, 0.999),
         adam_eps: float = 1e-8,
         window: int = 64,
-        weight_decay: float = 0.0,
-        seed: int = 0,
-        perturbation: Perturbation = "exact",
-        module: nn.Module | None = None,
-        directions: DirectionFunction | None = None,
-        rounding: Rounding = "nearest",
+        **options: Unpack[DifferenceOptions],
     ) -> None:
-        require(window >= 1, f"window={window}: at least 1 step is valid")
+        self.window = window
         super().__init__(
             params,
             lr=lr,
-            eps=eps,
             num_directions=num_directions,
             betas=betas,
             adam_eps=adam_eps,
-            weight_decay=weight_decay,
-            seed=seed,
-            perturbation=perturbation,
-            module=module,
-            directions=directions,
-            rounding=rounding,
+            **options,
         )
-        self.window = window
         # a new one each step, so that states share none
         self._history: tuple[tuple[tuple[int, float], ...], ...] = ()
 
@@ -81,16 +84,16 @@ class MeZOAdamHistory(MeZOAdam):
     def apply_(self, oracle: LossOracle, gradient: Terms) -> None:
         oracle.home()
         self._history = (*self._history, tuple(gradient.items()))[-self.window :]
-        lr, weight_decay = self.per_parameter("lr"), self.per_parameter("weight_decay")
-        for group in self._groups():
-            for i, (m, v) in self._moments(oracle, group).items():
-                wide = torch.promote_types(oracle.params[i].dtype, torch.float32)
-                delta = change(
-                    m.to(wide), v.to(wide), len(self._history), lr[i], *self.betas, self.adam_eps
-                )
-                oracle.add_(i, delta, decay=1 - lr[i] * weight_decay[i])
+        groups = {i: group for i, _, group in self.with_groups()}
+        for together in self._together():
+            for i, (m, v) in self._moments(oracle, together, groups).items():
+                group, wide = groups[i], torch.promote_types(oracle.params[i].dtype, torch.float32)
+                lr, (b1, b2), adam_eps = group["lr"], group["betas"], group["adam_eps"]
+                age = len(self._history)
+                delta = change(m.to(wide), v.to(wide), age, lr, b1, b2, adam_eps)
+                oracle.add_(i, delta, decay=1 - lr * group["weight_decay"])
 
-    def _groups(self) -> list[list[int]]:
+    def _together(self) -> list[list[int]]:
         """Parameters whose moments are made together: all, where z comes whole, for then one sweep
         a seed is enough."""
         everything = list(range(len(self._params)))
@@ -99,19 +102,21 @@ class MeZOAdamHistory(MeZOAdam):
         )
         return [everything] if whole else [[i] for i in everything]
 
-    def _moments(self, oracle: LossOracle, group: list[int]) -> dict[int, tuple[Tensor, Tensor]]:
+    def _moments(
+        self, oracle: LossOracle, together: list[int], groups: dict[int, dict[str, Any]]
+    ) -> dict[int, tuple[Tensor, Tensor]]:
         made = {
             i: (
                 torch.zeros_like(self._params[i], dtype=torch.float32),
                 torch.zeros_like(self._params[i], dtype=torch.float32),
             )
-            for i in group
+            for i in together
         }
         for past in self._history:
             for i, (m, v) in made.items():
-                learn_(m, v, oracle.dense(i, dict(past)), *self.betas)
+                learn_(m, v, oracle.dense(i, dict(past)), *groups[i]["betas"])
             oracle.directions.release()
         return made
 
     def scalar_state(self) -> dict[str, Any]:
-        return {**super().scalar_state(), "_history": self._history}
+        return {"_history": self._history}

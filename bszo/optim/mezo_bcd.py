@@ -1,20 +1,21 @@
 """MeZO-BCD: MeZO on one block of the parameters at a time."""
 
-from typing import Any, Literal, Self, get_args
+from typing import Any, Literal, Self, Unpack
 
-from torch import nn
-
-from bszo.optim.base import Params, Perturbation, Rounding, StepReport, require
+from bszo.optim.hyperparameter import Hyperparameter, one_of
 from bszo.optim.mezo import MeZO
-from bszo.perturb import DirectionFunction, LossOracle, Split, Terms, mix64
+from bszo.optim.options import DifferenceOptions, Params, require
+from bszo.optim.report import StepReport
+from bszo.perturb import LossOracle, Split, Terms, mix64
+
+Order = Literal["cyclic", "random"]
 
 
 class MeZOBCD(MeZO):
-    """theta <- theta - lr (g z + weight_decay theta), z zero outside the step's block b(t); g as in
-    MeZO.
+    """theta <- theta - lr (g z + weight_decay theta), with z zero outside the step's block b(t).
 
-    Nothing is drawn or moved outside the block (but for weight decay, where there is any). Forward
-    passes a step: 2 q. Extra memory: none.
+    g is MeZO's. Nothing is drawn or moved outside the block, but for weight decay, where there is
+    any. Forward passes a step: 2 q. Extra memory: none.
 
     Args:
         blocks: transformer (a block is a layer of the stack; embeddings and head are two more),
@@ -27,43 +28,33 @@ class MeZOBCD(MeZO):
         OptimError: `blocks` that the module has none of.
 
     Source: Park et al. 2025, arXiv 2501.19099.
+
+    Example:
+        >>> import torch
+        >>> from bszo import MeZOBCD
+        >>> net = torch.nn.Sequential(torch.nn.Linear(3, 3), torch.nn.Linear(3, 1)).eval()
+        >>> optimizer = MeZOBCD(net.parameters(), lr=0.01, eps=1e-3, blocks="tensor", module=net)
+        >>> before = net[1].weight.clone()
+        >>> _ = optimizer.step(lambda: net(torch.eye(3)).square().mean())  # the first block's turn
+        >>> torch.equal(before, net[1].weight)
+        True
     """
+
+    blocks: Hyperparameter[Split] = Hyperparameter(one_of(Split), scope="construction")
+    order: Hyperparameter[Order] = Hyperparameter(one_of(Order))
 
     def __init__(
         self,
         params: Params,
         *,
         lr: float = 1e-6,
-        eps: float = 1e-4,
         num_directions: int = 1,
         blocks: Split = "transformer",
-        order: Literal["cyclic", "random"] = "cyclic",
-        weight_decay: float = 0.0,
-        seed: int = 0,
-        perturbation: Perturbation = "exact",
-        module: nn.Module | None = None,
-        directions: DirectionFunction | None = None,
-        rounding: Rounding = "nearest",
+        order: Order = "cyclic",
+        **options: Unpack[DifferenceOptions],
     ) -> None:
-        require(
-            blocks in get_args(Split),
-            f"blocks={blocks!r}: one of {', '.join(get_args(Split))} is valid",
-        )
-        require(order in ("cyclic", "random"), f"order={order!r}: cyclic or random is valid")
-        super().__init__(
-            params,
-            lr=lr,
-            eps=eps,
-            num_directions=num_directions,
-            weight_decay=weight_decay,
-            seed=seed,
-            perturbation=perturbation,
-            module=module,
-            directions=directions,
-            rounding=rounding,
-        )
-        self.blocks: Split = blocks
-        self.order = order
+        self.blocks, self.order = blocks, order
+        super().__init__(params, lr=lr, num_directions=num_directions, **options)
         self.restrict()
 
     def restrict(self, *, blocks: Split | Literal["none"] = "none", **mask: Any) -> Self:

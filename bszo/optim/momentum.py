@@ -1,15 +1,13 @@
 """Momentum on a zeroth-order estimate, kept in the coordinates of the directions' basis where they
 have one."""
 
-from collections.abc import Sequence
-from typing import Literal
+from collections.abc import Callable, Sequence
 
 import torch
 
 from bszo.optim.base import ZerothOrderOptimizer
+from bszo.optim.options import StateDtype, dtype_of_state
 from bszo.perturb import Directions, LossOracle, Terms
-
-StateDtype = Literal["float32", "parameter"]
 
 
 @torch.no_grad()
@@ -18,46 +16,51 @@ def follow_momentum_(
     oracle: LossOracle,
     gradient: Terms,
     *,
-    beta: float,
-    fresh: float,
+    mean: bool,
     state_dtype: StateDtype,
     scales: Sequence[float] | None = None,
-    previous: Directions | None = None,
+    draw: int | None = None,
+    subspace: Callable[[int], Directions] | None = None,
 ) -> None:
-    """M <- beta M + fresh sum_i g_i c_i,  theta <- theta - lr (s z(M) + weight_decay theta).
+    """M <- b M + w sum_i g_i c_i,  theta <- theta - lr (s z(M) + weight_decay theta).
 
     c_i are the coordinates of z_i in the oracle's family, z(M) is the tensor that has the
-    coordinates M.
+    coordinates M, and b is the group's momentum. What a parameter keeps names the basis that it is
+    in, so that one that was frozen over a redraw, or several, is carried over from its own.
 
     Args:
-        optimizer: keeps M, in its state, as "momentum".
+        optimizer: keeps M, in its state, as "momentum", and its basis as "draw".
         gradient: {seed: g}.
-        fresh: weight of the new estimate: 1 for heavy-ball momentum, 1 - beta for a mean.
-        state_dtype: of M: float32, or the parameter's own type.
+        mean: w is 1 - b, so that M is a mean; otherwise w is 1 (heavy ball).
+        state_dtype: of M.
         scales: s for each parameter; None is 1.
-        previous: the family that M was kept in, where it is another than the oracle's now.
+        draw: the number of the basis that the oracle's family is in; None where it has none.
+        subspace: (draw) -> the family in the basis of that number.
     """
     oracle.home()
     family = oracle.directions
-    rates = zip(
-        oracle.params,
-        optimizer.per_parameter("lr"),
-        optimizer.per_parameter("weight_decay"),
-        strict=True,
-    )
-    for i, (p, lr, weight_decay) in enumerate(rates):
+    bases: dict[int, Directions] = {}
+    for i, p, group in optimizer.with_groups():
         wide = torch.promote_types(p.dtype, torch.float32)
         estimate = sum(
             g * family.coordinates(seed, i).to(wide) for seed, g in family.own(i, gradient).items()
         )
         assert isinstance(estimate, torch.Tensor)
-        state = optimizer.state[p]
+        state, beta = optimizer.state[p], group["momentum"]
         if not state:
-            dtype = torch.float32 if state_dtype == "float32" else p.dtype
+            dtype = dtype_of_state(p, state_dtype)
             state["momentum"] = torch.zeros_like(estimate, dtype=dtype)
-        elif previous is not None:
-            state["momentum"].copy_(family.carry(state["momentum"].to(estimate.dtype), i, previous))
-        m = state["momentum"].mul_(beta).add_(estimate.to(state["momentum"].dtype), alpha=fresh)
+        elif draw is not None and subspace is not None and state["draw"] != draw:
+            old = state["draw"]
+            bases[old] = bases[old] if old in bases else subspace(old)
+            carried = family.carry(state["momentum"].to(estimate.dtype), i, bases[old])
+            state["momentum"].copy_(carried)
+        if draw is not None:
+            state["draw"] = draw
+        m = state["momentum"].mul_(beta)
+        m.add_(estimate.to(m.dtype), alpha=1 - beta if mean else 1.0)
         s = 1.0 if scales is None else scales[i]
-        delta = -lr * s * family.expand(m.to(torch.promote_types(m.dtype, torch.float32)), i)
-        oracle.add_(i, delta, decay=1 - lr * weight_decay)
+        delta = (
+            -group["lr"] * s * family.expand(m.to(torch.promote_types(m.dtype, torch.float32)), i)
+        )
+        oracle.add_(i, delta, decay=1 - group["lr"] * group["weight_decay"])

@@ -1,17 +1,17 @@
 """SubZero: MeZO inside a two-sided subspace of each matrix."""
 
-from typing import Any, Literal
+from typing import Literal, Unpack
 
-from torch import nn
+from bszo.optim.hyperparameter import Hyperparameter, flag, number, one_of
+from bszo.optim.momentum import follow_momentum_
+from bszo.optim.options import DifferenceOptions, Params, StateDtype
+from bszo.optim.redrawn import Redrawn
+from bszo.perturb import LossOracle, Subspace, Terms, mix64
 
-from bszo.optim.base import Params, Perturbation, Rounding, require
-from bszo.optim.lozo import require_rank
-from bszo.optim.mezo import MeZO
-from bszo.optim.momentum import StateDtype, follow_momentum_
-from bszo.perturb import DirectionFunction, Directions, LossOracle, Subspace, Terms, mix64
+Scale = Literal["sqrt(mn)/r", "none"]
 
 
-class SubZero(MeZO):
+class SubZero(Redrawn):
     """theta <- theta - lr (g P + weight_decay theta),  P = s U Z V,
     g = (L(theta + eps P) - L(theta - eps P)) / (2 eps).
 
@@ -19,7 +19,7 @@ class SubZero(MeZO):
     (r, r) is Gaussian and new at each; vectors have Gaussian directions. With momentum b: M <- b M
     + g Z, theta <- theta - lr (s U M V + weight_decay theta); where U and V are redrawn M first
     becomes its projection, (U^T U_old) M (V_old V^T). Forward passes a step: 2. Extra memory: U and
-    V, r (m + n) fp32 elements a matrix; with momentum also r^2, and the vectors' own.
+    V, r (m + n) fp32 elements a matrix; with momentum also r^2, and as many as it has for a vector.
 
     Args:
         rank: r, clipped to each matrix's smaller side.
@@ -28,84 +28,62 @@ class SubZero(MeZO):
             redraws) or "none" (1, as printed).
         square: take a matrix with a side of at most `rank`, such as an adapter's, in its most
             square shape.
-        momentum: b; 0 keeps nothing.
+        momentum: b; a group may have its own. Where all have 0, nothing is kept.
         state_dtype: of M: float32, or the parameter's own type.
         params, lr, eps, weight_decay, seed, perturbation, module, directions, rounding: see
             ZerothOrderOptimizer.
 
+    Raises:
+        OptimError: no parameter is a matrix.
+
     Source: Yu et al. 2024, arXiv 2410.08989, Algorithms 1 to 3.
+
+    Example:
+        >>> import torch
+        >>> from bszo import SubZero
+        >>> theta = torch.nn.Parameter(torch.ones(6, 5))
+        >>> optimizer = SubZero([theta], lr=0.01, eps=1e-3, rank=3, interval=10)
+        >>> losses = [optimizer.step(lambda: theta.square().sum()) for _ in range(50)]
+        >>> losses[-1] < losses[0]
+        True
     """
+
+    scale: Hyperparameter[Scale] = Hyperparameter(one_of(Scale))
+    square = Hyperparameter[bool](flag)
+    momentum = Hyperparameter[float](
+        number, lambda b: 0 <= b < 1, "a number in [0, 1) is valid", scope="group"
+    )
+    state_dtype: Hyperparameter[StateDtype] = Hyperparameter(one_of(StateDtype))
 
     def __init__(
         self,
         params: Params,
         *,
         lr: float = 1e-6,
-        eps: float = 1e-4,
         rank: int = 24,
         interval: int = 1000,
-        scale: Literal["sqrt(mn)/r", "none"] = "sqrt(mn)/r",
+        scale: Scale = "sqrt(mn)/r",
         square: bool = True,
         momentum: float = 0.0,
         state_dtype: StateDtype = "float32",
-        weight_decay: float = 0.0,
-        seed: int = 0,
-        perturbation: Perturbation = "exact",
-        module: nn.Module | None = None,
-        directions: DirectionFunction | None = None,
-        rounding: Rounding = "nearest",
+        **options: Unpack[DifferenceOptions],
     ) -> None:
-        require(rank >= 1, f"rank={rank}: at least 1 is valid")
-        require(interval >= 1, f"interval={interval}: at least 1 step is valid")
-        require(scale in ("sqrt(mn)/r", "none"), f"scale={scale!r}: sqrt(mn)/r or none is valid")
-        require(0 <= momentum < 1, f"momentum={momentum}: a number in [0, 1) is valid")
-        require(
-            state_dtype in ("float32", "parameter"),
-            f"state_dtype={state_dtype!r}: float32 or parameter is valid",
-        )
-        super().__init__(
-            params,
-            lr=lr,
-            eps=eps,
-            weight_decay=weight_decay,
-            seed=seed,
-            perturbation=perturbation,
-            module=module,
-            directions=directions,
-            rounding=rounding,
-        )
-        self.rank, self.interval, self.scale, self.square = rank, interval, scale, square
-        self.momentum = momentum
-        self.state_dtype: StateDtype = state_dtype
-        self._draw = 0  # the U and V that M is kept in
-        self._current: tuple[Any, Subspace] | None = None
-        if not self.injected:
-            require_rank(1, [p.numel() for p in self.trainable() if p.ndim >= 2])
-
-    def directions(self) -> Directions:
-        if self.injected:
-            return self._family
-        draw = self.num_steps // self.interval
-        key = (self._bound, self.seed, draw)
-        if self._current is None or self._current[0] != key:
-            self._current = key, self.subspace(draw)
-        return self._current[1]
+        self.scale, self.square = scale, square
+        self.momentum, self.state_dtype = momentum, state_dtype
+        super().__init__(params, lr=lr, rank=rank, interval=interval, **options)
 
     def apply_(self, oracle: LossOracle, gradient: Terms) -> None:
-        if not self.momentum:
+        if not any(group["momentum"] for group in self.param_groups):
             return super().apply_(oracle, gradient)
-        draw = self.num_steps // self.interval
-        moved = draw != self._draw and not self.injected
         follow_momentum_(
             self,
             oracle,
             gradient,
-            beta=self.momentum,
-            fresh=1.0,
+            mean=False,
             state_dtype=self.state_dtype,
-            previous=self.subspace(self._draw) if moved else None,
+            draw=None if self.injected else self.draw,
+            subspace=self.subspace,
         )
-        self._draw = draw
 
     def subspace(self, draw: int) -> Subspace:
         """The family in the draw-th U and V."""
@@ -116,6 +94,3 @@ class SubZero(MeZO):
             scaled=self.scale != "none",
             square=self.square,
         )
-
-    def scalar_state(self) -> dict[str, float]:
-        return {"_draw": self._draw} if self.momentum else {}

@@ -1,18 +1,18 @@
-"""ZO-SGD-Cons: MeZO that looks before it leaps."""
+"""ZO-SGD-Cons: MeZO that compares before it moves."""
 
 import math
 from dataclasses import replace
 
-from bszo.optim.base import StepReport
 from bszo.optim.mezo import MeZO
+from bszo.optim.report import StepReport
 from bszo.perturb import LossOracle, Terms, Weighted
 
 
 class ZOSGDConservative(MeZO):
     """theta <- argmin L over {theta, theta - lr g z, theta + lr g z}, all on the step's batch.
 
-    g as in MeZO, the mean of q directions likewise; of equal losses the first wins, so that a flat
-    loss moves nothing, and a candidate without a finite loss never does. Where there is weight
+    g is MeZO's, and so is the mean over q directions. Of equal losses the first wins, so that a
+    flat loss moves nothing; a candidate without a finite loss is never taken. Where there is weight
     decay, lr weight_decay theta is taken off whichever is kept. Forward passes a step: 2 q + 3.
     Extra memory: none.
 
@@ -21,6 +21,15 @@ class ZOSGDConservative(MeZO):
 
     Source: Zhang et al. 2024 (ZO-LLM), arXiv 2402.11592, section 3; Kim et al. 2021 (conservative
         steps).
+
+    Example:
+        >>> import torch
+        >>> from bszo import ZOSGDConservative
+        >>> theta = torch.nn.Parameter(torch.ones(6))
+        >>> optimizer = ZOSGDConservative([theta], lr=0.05, eps=1e-3)
+        >>> losses = [optimizer.step(lambda: theta.square().sum()) for _ in range(50)]
+        >>> losses == sorted(losses, reverse=True)  # on one batch it never climbs
+        True
     """
 
     def estimate(self, oracle: LossOracle) -> tuple[Terms, StepReport]:

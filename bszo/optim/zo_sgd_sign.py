@@ -1,21 +1,24 @@
 """ZO-SGD-Sign: MeZO with the sign of the estimate in its place."""
 
 import math
-from typing import Literal
+from typing import Literal, Unpack
 
 import torch
-from torch import nn
 
-from bszo.optim.base import Params, Perturbation, Rounding, StepReport, require
+from bszo.optim.hyperparameter import Hyperparameter, one_of
 from bszo.optim.mezo import MeZO
-from bszo.perturb import DirectionFunction, LossOracle, Terms
+from bszo.optim.options import DifferenceOptions, Params
+from bszo.optim.report import StepReport
+from bszo.perturb import LossOracle, Terms
+
+Sign = Literal["element", "scalar"]
 
 
 class ZOSGDSign(MeZO):
     """theta <- theta - lr (sign(g z) + weight_decay theta), element by element, or with sign(g) z
-    in its place.
+    in the place of sign(g z).
 
-    g as in MeZO. With q directions the element-wise sign is that of their mean, the scalar form the
+    g is MeZO's. With q directions the element-wise sign is that of their mean, the scalar form the
     mean of sign(g) z. Forward passes a step: 2 q. Extra memory: none.
 
     Args:
@@ -24,37 +27,31 @@ class ZOSGDSign(MeZO):
 
     Source: Zhang et al. 2024 (ZO-LLM), arXiv 2402.11592, section 3; Liu et al. 2019 (signSGD by
         differences), ICLR.
+
+    Example:
+        >>> import torch
+        >>> from bszo import ZOSGDSign
+        >>> theta = torch.nn.Parameter(torch.ones(6))
+        >>> optimizer = ZOSGDSign([theta], lr=0.01, eps=1e-3)
+        >>> _ = optimizer.step(lambda: theta.square().sum())
+        >>> moved = (theta.detach() - 1).abs()
+        >>> torch.allclose(moved, torch.full((6,), 0.01))  # every element moves by lr
+        True
     """
+
+    sign: Hyperparameter[Sign] = Hyperparameter(one_of(Sign))
 
     def __init__(
         self,
         params: Params,
         *,
         lr: float = 1e-6,
-        eps: float = 1e-4,
         num_directions: int = 1,
-        sign: Literal["element", "scalar"] = "element",
-        weight_decay: float = 0.0,
-        seed: int = 0,
-        perturbation: Perturbation = "exact",
-        module: nn.Module | None = None,
-        directions: DirectionFunction | None = None,
-        rounding: Rounding = "nearest",
+        sign: Sign = "element",
+        **options: Unpack[DifferenceOptions],
     ) -> None:
-        require(sign in ("element", "scalar"), f"sign={sign!r}: element or scalar is valid")
-        super().__init__(
-            params,
-            lr=lr,
-            eps=eps,
-            num_directions=num_directions,
-            weight_decay=weight_decay,
-            seed=seed,
-            perturbation=perturbation,
-            module=module,
-            directions=directions,
-            rounding=rounding,
-        )
         self.sign = sign
+        super().__init__(params, lr=lr, num_directions=num_directions, **options)
 
     def estimate(self, oracle: LossOracle) -> tuple[Terms, StepReport]:
         gradient, report = super().estimate(oracle)
@@ -70,6 +67,6 @@ class ZOSGDSign(MeZO):
         if self.sign == "scalar":
             return super().apply_(oracle, gradient)
         oracle.home()
-        rates = zip(self.per_parameter("lr"), self.per_parameter("weight_decay"), strict=True)
-        for i, (lr, weight_decay) in enumerate(rates):
+        for i, _, group in self.with_groups():
+            lr, weight_decay = group["lr"], group["weight_decay"]
             oracle.add_(i, oracle.dense(i, gradient).sign_().mul_(-lr), decay=1 - lr * weight_decay)

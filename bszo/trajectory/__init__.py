@@ -1,5 +1,9 @@
-"""A run as its base model plus an append-only log of (seed, coefficients): write it, read it,
-replay it."""
+"""Trajectories: a run as its base model and an append-only log of losses and coefficients.
+
+write it: TrajectoryWriter, describe, record
+read it: read
+take its steps again without a forward pass: replay
+"""
 
 from bszo.trajectory.block import Step
 from bszo.trajectory.header import FORMAT_VERSION, Header

@@ -1,7 +1,7 @@
-"""A trajectory's first bytes: what a replay must start from.
+"""Header of a trajectory: what a replay must start from, as the file's first bytes.
 
-magic (8)  format version, length of the text (u32 each)  canonical JSON of `Header`  SHA-256 of
-all before it
+magic (8)  format version, length of the text (u32 each)
+canonical JSON of `Header`  SHA-256 of all before it
 """
 
 import hashlib
@@ -14,11 +14,11 @@ from typing import Any
 
 from bszo.errors import TrajectoryError
 
-# as PNG's: a transfer that takes the file for text is found in its first bytes
+# like PNG's: a transfer that took the file for text has changed these bytes
 MAGIC = b"\x89BSZO\r\n\x1a"
 FORMAT_VERSION = 1
 DIGEST_BYTES = 32
-MOST_BYTES = 1 << 20
+MAX_BYTES = 1 << 20
 HEX = "[0-9a-f]{64}"
 PATTERNS = {
     "base": HEX,
@@ -39,14 +39,18 @@ class Header:
         base: SHA-256 of the parameters before the first step, in hex
             (`bszo.models.weights_fingerprint`).
         optimizer: name of the method's class.
-        settings: its plain attributes before the first step, the seed of the directions among them.
+        settings: the method's plain settings before the first step, among them the seed of the
+            directions.
         parameters: SHA-256 of the trainable parameters' groups, shapes and types, in the
             optimizer's order.
         names: SHA-256 of their names; None where the optimizer was given no module.
-        dtype: their type, such as "bfloat16"; several are joined by "+".
+        dtype: type of the trainable parameters, such as "bfloat16"; several are joined by "+".
         device: kind of device that they were on, such as "cpu".
-        noise_version: of `bszo.perturb`, which says what direction a seed names.
-        config: whatever builds the optimizer again; empty where only its caller can.
+        noise_version: of `bszo.perturb`; it says which direction a seed names.
+        config: plain data that builds the optimizer again; empty where only its caller can.
+
+    Raises:
+        TrajectoryError: an attribute has another type or form.
     """
 
     base: str
@@ -74,11 +78,10 @@ class Header:
                 )
 
     def difference(self, other: "Header") -> str | None:
-        """The first thing in which a run that starts from `other` is not this run; how it was built
-        is its own.
+        """The first thing in which a run that starts from `other` differs from this run, in words.
 
-        A setting that one of them does not have counts as None: a later version's new argument that
-        is not used.
+        `config` is not compared. A setting that one of the two lacks counts as None: a later
+        version has a new argument, and does not use it.
         """
         ours, theirs = (
             {**asdict(h), **{f"setting {key}": value for key, value in h.settings.items()}}
@@ -106,10 +109,10 @@ def digest(*parts: bytes) -> bytes:
 
 
 def canonical(value: Any) -> bytes:
-    """The one JSON text of a value.
+    """The canonical JSON text of a value: equal values have equal bytes.
 
     Raises:
-        TrajectoryError: it holds what JSON has no form for, NaN and infinity among it.
+        TrajectoryError: JSON has no form for something in it, such as NaN or infinity.
     """
     try:
         return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False).encode(
@@ -120,21 +123,24 @@ def canonical(value: Any) -> bytes:
 
 
 def encode_header(header: Header) -> bytes:
-    """The header's bytes with their digest, which the first block is chained to."""
+    """The header's bytes, then their digest, to which the first block is chained."""
     text = canonical(asdict(header))
-    if len(text) > MOST_BYTES:
+    if len(text) > MAX_BYTES:
         raise TrajectoryError(
-            f"trajectory header: {len(text)} bytes, at most {MOST_BYTES} are valid"
+            f"trajectory header: {len(text)} bytes, at most {MAX_BYTES} are valid"
         )
     whole = PREFIX.pack(MAGIC, FORMAT_VERSION, len(text)) + text
     return whole + digest(whole)
 
 
 def decode_header(read: Callable[[int], bytes]) -> tuple[Header, bytes]:
-    """The header and its digest from a reader that returns up to so many bytes.
+    """The header and its digest.
+
+    Args:
+        read: count -> up to that many of the next bytes.
 
     Raises:
-        TrajectoryError: no trajectory, a format from the future, or a header that is damaged.
+        TrajectoryError: the bytes are no trajectory, have another format, or are damaged.
     """
     prefix = read(PREFIX.size)
     if len(prefix) < PREFIX.size or prefix[: len(MAGIC)] != MAGIC:
@@ -144,7 +150,7 @@ def decode_header(read: Callable[[int], bytes]) -> tuple[Header, bytes]:
         raise TrajectoryError(
             f"format version {version}; this version of bszo reads {FORMAT_VERSION}"
         )
-    text = read(length) if length <= MOST_BYTES else b""
+    text = read(length) if length <= MAX_BYTES else b""
     found = read(DIGEST_BYTES)
     if len(text) < length or found != digest(prefix, text):
         raise TrajectoryError("its header is damaged, so that nothing after it has a meaning")

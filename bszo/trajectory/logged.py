@@ -1,17 +1,17 @@
-"""What stands in a closure's place during a replay."""
+"""Logged losses: what a replay gives an optimizer in place of a closure."""
 
 from bszo.errors import TrajectoryError
 
 
-class Logged:
-    """() -> the next loss of one logged step.
+class LoggedLosses:
+    """A closure that returns the losses of one logged step, one a call.
 
     Args:
-        left: the step's numbers, the next one last; they are taken off.
-        step: its number, for messages.
+        left: the losses in reverse order; each call takes the last one off.
+        step: number of the step, for messages.
 
     Raises:
-        TrajectoryError: from a call: there is none left.
+        TrajectoryError: from a call, when no loss is left.
     """
 
     def __init__(self, left: list[float], step: int) -> None:
@@ -25,5 +25,5 @@ class Logged:
         return self.left.pop()
 
     def loss_and_slope(self) -> tuple[float, float]:
-        """What a forward-mode pass found (`bszo.perturb.LossOracle.slope`)."""
+        """What a forward-mode pass found (see `bszo.perturb.LossOracle.slope`)."""
         return self(), self()

@@ -1,14 +1,16 @@
-"""A trajectory's file, read as far as it is sound."""
+"""Reader of a trajectory's file, which takes it as far as it is sound."""
 
+import hashlib
 import os
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import BinaryIO
 
 from bszo.errors import TrajectoryError
 from bszo.perturb import NOISE_VERSION
 from bszo.trajectory.block import SHAPE, Step, body_bytes, decode_block
-from bszo.trajectory.header import DIGEST_BYTES, Header, decode_header, digest
+from bszo.trajectory.header import DIGEST_BYTES, Header, decode_header, digest, encode_header
 
 
 @dataclass(frozen=True)
@@ -18,10 +20,11 @@ class Trajectory:
     Attributes:
         header: what a replay must start from.
         steps: `steps[i]` is the run's step i.
-        finished: the run said that it was over; else the log ends where it was last written.
+        finished: True where the run has marked its end; else the log ends where it was last
+            written.
         problem: what is damaged and how much is lost, in one line; None where nothing is.
         num_bytes: length of the sound part.
-        digest: of the sound part; it names the trajectory.
+        chain: digest of the last sound block, to which the next one is chained.
     """
 
     header: Header
@@ -29,15 +32,26 @@ class Trajectory:
     finished: bool
     problem: str | None
     num_bytes: int
-    digest: bytes = field(repr=False)
+    chain: bytes = field(repr=False)
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256, in hex, of the header and of each step: the name of what the run did.
+
+        It does not depend on how the steps lie in blocks, which a kill and a resume change.
+        """
+        whole = hashlib.sha256(encode_header(self.header))
+        for step in self.steps:
+            whole.update(step.encoded())
+        return whole.hexdigest()
 
 
 def read(path: str | Path) -> Trajectory:
     """The trajectory in a file, cut back to the last sound block where it is damaged.
 
     Raises:
-        TrajectoryError: the file cannot be read, is no trajectory, or is one of another format or
-            noise version, or its header is damaged.
+        TrajectoryError: the file cannot be read, is no trajectory, has another format or noise
+            version, or its header is damaged.
     """
     try:
         with Path(path).open("rb") as file:
@@ -49,7 +63,7 @@ def read(path: str | Path) -> Trajectory:
 
 
 def parse(file: BinaryIO) -> Trajectory:
-    """`read` of an open file, whose name its errors do not have."""
+    """As `read`, of an open file; the errors do not name it."""
     total = file.seek(0, os.SEEK_END)
     file.seek(0)
     header, chain = decode_header(file.read)

@@ -1,17 +1,14 @@
-"""Between an optimizer and its trajectory: what names the run, record every step, take the steps
-again.
+"""Recording and replay: an optimizer's steps go into a trajectory, and are taken again from it.
 
-The closure is all through which data enters a zeroth-order optimizer. So a replay runs the method's
-own `step` with a closure that reads the logged losses: whatever state it keeps follows, and no
-method is known here by name. Theta moves by the logged coefficients; those that the method finds
-again must agree, or its maths is not what it was.
+Data enters a zeroth-order optimizer through its closure alone. So a replay runs the method's own
+`step` with a closure that reads the logged losses: the method's state follows by itself, and no
+method is known here by name. Theta moves by the logged coefficients. The method finds coefficients
+from the losses again, and they must agree with the logged ones; else its maths has changed.
 """
 
 import hashlib
-import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import is_dataclass
 from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor, nn
@@ -20,24 +17,22 @@ from bszo.errors import TrajectoryError
 from bszo.perturb import NOISE_VERSION, LossOracle, Terms
 from bszo.trajectory.block import Step
 from bszo.trajectory.header import Header
-from bszo.trajectory.logged import Logged
+from bszo.trajectory.logged import LoggedLosses
 from bszo.trajectory.reader import Trajectory
 from bszo.trajectory.writer import TrajectoryWriter
 
-# change no direction or move
-MOVING = ("num_forwards", "num_backwards", "num_steps", "last", "recorder", "share")
-PLAIN = (bool, int, float, str, type(None))
 NEEDS_MORE = (
     "follows true gradients, which no log of losses holds; trajectories are for zeroth-order"
     " methods"
 )
-# of the largest coefficient: another processor's last bits pass, another formula does not
-AGREE = 1e-6
+# share of the largest coefficient by which two may differ: the last bits of another processor pass,
+# another formula does not
+AGREEMENT = 1e-6
 
 
 @runtime_checkable
 class ZerothOrder(Protocol):
-    """What is needed of an optimizer: `bszo.ZerothOrderOptimizer` and all that derive from it."""
+    """What a trajectory needs of an optimizer; `bszo.ZerothOrderOptimizer` has it all."""
 
     param_groups: list[dict[str, Any]]
     module: nn.Module | None
@@ -46,8 +41,11 @@ class ZerothOrder(Protocol):
     num_backwards: int
     recorder: Callable[[Any, LossOracle, Terms], None] | None
     gradient: Callable[[LossOracle], tuple[Terms, Any]]
+    direction_seeds: Callable[[int], list[int]]
 
     def step(self, closure: Callable[[], Any]) -> float: ...
+
+    def settings(self) -> dict[str, Any]: ...
 
     def trainable(self) -> list[Tensor]: ...
 
@@ -57,14 +55,13 @@ class ZerothOrder(Protocol):
 
 
 def describe(optimizer: Any, *, base: str, config: Mapping[str, Any] | None = None) -> Header:
-    """The header of the run that an optimizer begins, before its first step.
+    """The header of the run that an optimizer is about to begin.
 
     Args:
         optimizer: a zeroth-order one that has made no step.
         base: SHA-256 of all parameters as they are now, in hex:
             `bszo.models.weights_fingerprint(module)`.
-        config: plain data by which someone else can build the optimizer; no more than that need be
-            known of it here.
+        config: plain data by which someone else can build the optimizer; it is stored as it is.
 
     Raises:
         TrajectoryError: the optimizer follows true gradients, or has made steps.
@@ -91,7 +88,7 @@ def describe(optimizer: Any, *, base: str, config: Mapping[str, Any] | None = No
     return Header(
         base=base,
         optimizer=type(optimizer).__name__,
-        settings=dict(_settings(optimizer)),
+        settings=optimizer.settings(),
         parameters=_sha256(shapes),
         names=_sha256(names) if len(names) == len(trainable) else None,
         dtype="+".join(sorted({str(p.dtype).removeprefix("torch.") for p in trainable})),
@@ -102,13 +99,12 @@ def describe(optimizer: Any, *, base: str, config: Mapping[str, Any] | None = No
 
 
 def record(optimizer: Any, writer: TrajectoryWriter) -> None:
-    """Append every later step of the optimizer to the log, which must have as many as the optimizer
-    made.
+    """Append every later step of the optimizer to the log.
 
     Raises:
-        TrajectoryError: it has not; from later steps, which are then complete but not in the log: a
-            write failed, other parameters are trained than at the start, or the step used more than
-            losses (a backward pass).
+        TrajectoryError: the log has another number of steps than the optimizer has made. From a
+            later step, which is then complete but not in the log: a write failed, other parameters
+            are trained than at the start, or the step used more than losses (a backward pass).
     """
     optimizer = _zeroth_order(optimizer)
     if optimizer.num_steps != writer.num_steps:
@@ -147,26 +143,31 @@ def replay(
     base: str,
     to_step: int | None = None,
     on_step: Callable[[], object] | None = None,
+    require_finite: bool = True,
 ) -> None:
-    """Take the run's steps again with no forward pass: parameters, optimizer state and rates end as
-    after that step.
+    """Take the run's steps again without a forward pass.
 
-    They are bitwise equal on the same kind of device.
+    Parameters, optimizer state and rates end as they were after that step of the run, bit for bit
+    on the same kind of device.
 
     Args:
-        trajectory: as read; where it was cut back, what is sound is replayed.
+        trajectory: as read; where it was cut back, its sound part is replayed.
         optimizer: built as for the run, on the parameters of the run's base model, before its first
             step.
         base: SHA-256 of those parameters as they are now, in hex.
         to_step: steps to take; None takes all.
-        on_step: called after each.
+        on_step: called after each step.
+        require_finite: refuse parameters that end as NaN or infinite. A run that goes on from its
+            own log may have such parameters, and finds out at its next loss.
 
     Raises:
         TrajectoryError: base, optimizer or parameters are not the run's, `to_step` is beyond its
-            end, or the method finds other coefficients from the same losses.
+            end, or a step holds a value by which no sound run moves; no parameter has moved then.
+            Later: the method finds other coefficients from the same losses, or the parameters end
+            as NaN or infinite.
     """
     here = describe(optimizer, base=base)
-    # the caller's choice: only the last bits depend on it
+    # the caller chooses the device: only the last bits depend on it
     if trajectory.header.device != here.device:
         here = Header(**{**vars(here), "device": trajectory.header.device})
     if difference := trajectory.header.difference(here):
@@ -178,11 +179,30 @@ def replay(
         )
     if optimizer.recorder is not None:
         raise TrajectoryError("the optimizer is being recorded; a replay comes before that")
+    require_sound(trajectory.steps[:count])
     for step in trajectory.steps[:count]:
         _take(optimizer, step)
         if on_step is not None:
             on_step()
     optimizer.unbind()  # no module ran, so that streaming has not seen what it watches for
+    if require_finite:
+        _require_finite(optimizer, count)
+
+
+def require_sound(steps: Sequence[Step]) -> None:
+    """Raise TrajectoryError for the first step with a value by which no sound run moves."""
+    for number, step in enumerate(steps):
+        if fault := step.fault():
+            raise TrajectoryError(f"step {number}: {fault}")
+
+
+def _require_finite(optimizer: ZerothOrder, count: int) -> None:
+    for i, parameter in enumerate(optimizer.trainable()):
+        if not parameter.isfinite().all():
+            raise TrajectoryError(
+                f"step {count}: parameter {i} of {tuple(parameter.shape)} has become NaN or"
+                " infinite; the run had diverged by then, an earlier step is valid"
+            )
 
 
 def _take(optimizer: ZerothOrder, step: Step) -> None:
@@ -197,11 +217,35 @@ def _take(optimizer: ZerothOrder, step: Step) -> None:
     spent = optimizer.num_forwards + step.num_forwards
     if step.losses:
         left = list(reversed(step.losses))
-        with _moving_by(optimizer, step.coefficients, left):
-            optimizer.step(Logged(left, optimizer.num_steps))
+        with _bounded_directions(optimizer, step), _moving_by(optimizer, step.coefficients, left):
+            optimizer.step(LoggedLosses(left, optimizer.num_steps))
     else:
         optimizer.pass_by()
     optimizer.num_forwards = spent  # a first streaming pass that was repeated has cost one more
+
+
+@contextmanager
+def _bounded_directions(optimizer: ZerothOrder, step: Step) -> Iterator[None]:
+    """The optimizer draws no more directions than the step has numbers for.
+
+    A file may name a method with 1e9 directions, whose seeds alone would take all memory.
+    """
+    draw = optimizer.direction_seeds
+    most = max(len(step.losses), len(step.coefficients))
+
+    def bounded(count: int) -> list[int]:
+        if count > most:
+            raise TrajectoryError(
+                f"step {optimizer.num_steps}: the method asks for {count} directions, the run's"
+                f" losses and coefficients are of {most} at most"
+            )
+        return draw(count)
+
+    optimizer.direction_seeds = bounded
+    try:
+        yield
+    finally:
+        del optimizer.direction_seeds  # the method's own shows again
 
 
 @contextmanager
@@ -214,8 +258,10 @@ def _moving_by(
     def gradient_as_logged(oracle: LossOracle) -> tuple[Terms, Any]:
         gradient, report = method(oracle)
         found = list(gradient.values())
-        slack = AGREE * max(map(abs, coefficients), default=0.0)
-        agree = len(found) == len(coefficients) and all(map(_same(slack), found, coefficients))
+        slack = AGREEMENT * max(map(abs, coefficients), default=0.0)
+        agree = len(found) == len(coefficients) and all(
+            abs(a - b) <= slack for a, b in zip(found, coefficients, strict=True)
+        )
         if left or not agree:
             raise TrajectoryError(
                 f"step {optimizer.num_steps}: from the run's losses this version of the method"
@@ -230,30 +276,10 @@ def _moving_by(
         del optimizer.gradient  # the method's own shows again
 
 
-def _same(slack: float) -> Callable[[float, float], bool]:
-    return lambda a, b: abs(a - b) <= slack or a == b or (math.isnan(a) and math.isnan(b))
-
-
 def _zeroth_order(optimizer: Any) -> ZerothOrder:
     if not isinstance(optimizer, ZerothOrder):
         raise TrajectoryError(f"{type(optimizer).__name__} {NEEDS_MORE}")
     return optimizer
-
-
-def _settings(optimizer: ZerothOrder) -> Iterator[tuple[str, Any]]:
-    """Public attributes that are plain values, and the names of functions: all that sets a method
-    apart."""
-    for name, value in vars(optimizer).items():
-        if name.startswith("_") or name in MOVING or isinstance(value, nn.Module):
-            continue
-        if isinstance(value, PLAIN) or (
-            isinstance(value, (tuple, list)) and all(isinstance(v, PLAIN) for v in value)
-        ):
-            yield name, list(value) if isinstance(value, (tuple, list)) else value
-        elif is_dataclass(value) and not isinstance(value, type):
-            yield from ((f"{name}.{key}", plain) for key, plain in vars(value).items())
-        elif callable(value) and not hasattr(type(optimizer), name):  # a scheduler wraps `step`
-            yield name, getattr(value, "__qualname__", type(value).__qualname__)
 
 
 def _sha256(lines: Sequence[str]) -> str:

@@ -170,6 +170,12 @@ def check_arguments(node: Mapping[str, Any], key: str, supplied: Iterable[str] =
         )
     parameters = inspect.signature(built).parameters
     hints = typing.get_type_hints(built.__init__ if inspect.isclass(built) else built)
+    # arguments that an optimizer shares with its kind stand in its signature alone
+    hints |= {
+        name: p.annotation
+        for name, p in parameters.items()
+        if name not in hints and p.annotation is not p.empty
+    }
     names = [
         name for name, p in parameters.items() if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)
     ]

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from experiments.records.files import written_whole
+from bszo.files import written_whole
 from experiments.records.locks import Busy, claimed
 from experiments.records.record import SETTLED, RecordError, parse, safe_name
 from experiments.records.store import FRESH, SINGLE, Found, line_of, lines, load, places
@@ -37,7 +37,7 @@ def pack(fresh: Path) -> tuple[int, list[str]]:
     Raises:
         OSError: the packed folder cannot be written.
     """
-    packed, candidates = places(fresh)[0], sorted(fresh.glob("*.json"))
+    packed, candidates = places(fresh)[1], sorted(fresh.glob("*.json"))
     if not candidates:
         return 0, []
     problems: list[str] = []
@@ -153,10 +153,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         try:
             count, problems = pack(fresh)
         except OSError as error:
-            count, problems = 0, [f"{places(fresh)[0]}: cannot be written ({error.strerror})"]
+            count, problems = 0, [f"{places(fresh)[1]}: cannot be written ({error.strerror})"]
         if count:
             records = "records" if count > 1 else "record"
-            print(f"{profile}: {count} {records} packed into {_short(places(fresh)[0])}")
+            print(f"{profile}: {count} {records} packed into {_short(places(fresh)[1])}")
         for problem in problems:
             print(f"{profile}: not packed: {problem}", file=sys.stderr)
         failed |= bool(problems)

@@ -8,7 +8,7 @@ import re
 import shlex
 import subprocess
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -101,15 +101,6 @@ def content_id(path: Path) -> str:
                     stream.seek(i * (size - piece) // (_PIECES - 1))
                     digest.update(stream.read(piece))
     return f"{folder_name(path)}@{digest.hexdigest()[:12]}"
-
-
-def fingerprint_tensors(tensors: Iterable[tuple[str, torch.Tensor]]) -> str:
-    """16 hex digits of names, types, shapes and bits; one tensor at a time leaves the device."""
-    digest = hashlib.sha256()
-    for name, tensor in tensors:
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
-    return digest.hexdigest()[:16]
 
 
 def _git(*arguments: str) -> str | None:

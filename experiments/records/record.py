@@ -12,6 +12,8 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from bszo.errors import BszoError
+
 Record = dict[str, Any]
 
 SCHEMA_VERSION = 1
@@ -89,7 +91,7 @@ _NEVER_NEGATIVE = (
 )
 
 
-class RecordError(Exception):
+class RecordError(BszoError):
     """A file that is not a record which this version can read; the message is one line."""
 
 

@@ -6,6 +6,7 @@ the same in both places, and every reader looks in both.
 """
 
 import json
+import os
 import re
 import stat
 from collections import defaultdict
@@ -13,8 +14,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from bszo.files import written_whole
 from experiments import RESULTS, ROOT
-from experiments.records.files import written_whole
 from experiments.records.record import (
     SETTLED,
     Record,
@@ -51,7 +52,9 @@ class Found:
 
 
 def places(folder: Path) -> tuple[Path, ...]:
-    """Where the records of a profile lie: the packed ones, the fresh ones.
+    """Where the records of a profile lie: the fresh ones, then the packed ones.
+
+    A record that is packed while a reader looks is found in this order, in one place at least.
 
     `results/records/mini` and `outputs/runs/mini` belong together. Where `paths.results=DIR` has
     moved all outputs, `DIR/records/mini` and `DIR/runs/mini` do. `DIR/runs` itself holds the runs
@@ -62,13 +65,13 @@ def places(folder: Path) -> tuple[Path, ...]:
     """
     folder = folder.absolute()
     if folder.name == "runs":
-        return _packed_root(folder) / SINGLE, folder
+        return folder, _packed_root(folder) / SINGLE
     if folder.parent.name == "runs":
-        return _packed_root(folder.parent) / folder.name, folder
+        return folder, _packed_root(folder.parent) / folder.name
     if folder.parent.name == "records":
         root = folder.parent
         fresh = FRESH if root == PACKED else root.with_name("runs")
-        return folder, fresh if folder.name == SINGLE else fresh / folder.name
+        return fresh if folder.name == SINGLE else fresh / folder.name, folder
     return (folder,)
 
 
@@ -132,14 +135,18 @@ def _read(path: Path, most: int) -> bytes:
 
 
 def read(path: Path) -> Iterator[Found | RecordError]:
-    """The records of a file of either kind; for each that is not sound, the reason."""
+    """The records of a file of either kind; for each that is not sound, the reason.
+
+    A file that has been packed since it was listed holds nothing.
+    """
     try:
         if path.suffix != ".jsonl":
             yield Found(load(path), path)
             return
         entries = list(lines(path))
     except RecordError as error:
-        yield error
+        if os.path.lexists(path):
+            yield error
         return
     for where, line in entries:
         try:
@@ -149,8 +156,8 @@ def read(path: Path) -> Iterator[Found | RecordError]:
 
 
 def files(folder: Path) -> list[Path]:
-    """The files of records in a folder: packed ones, then fresh ones, each in order of its name."""
-    return [file for ending in ("jsonl", "json") for file in sorted(folder.glob(f"*.{ending}"))]
+    """The files of records in a folder: fresh ones, then packed ones, each in order of its name."""
+    return [file for ending in ("json", "jsonl") for file in sorted(folder.glob(f"*.{ending}"))]
 
 
 def gather(folder: Path) -> tuple[list[Record], list[str]]:
@@ -175,7 +182,7 @@ def gather(folder: Path) -> tuple[list[Record], list[str]]:
             problems.append(f"{names}: {len(entries)} records with the signature {signature}")
         else:
             records.append(max(entries, key=lambda entry: entry.rank).record)
-    return records, problems
+    return sorted(records, key=file_name), problems
 
 
 def load_all(paths: Iterable[Path]) -> list[Record]:
@@ -213,22 +220,24 @@ def find(signature: str, folder: Path) -> Found | None:
     found: list[Found] = []
     for place in places(folder):
         for file in sorted(place.glob(f"*-{signature}.json")):
-            record = load(file)
-            if record["signature"] != signature:
-                raise RecordError(f"{file.name}: holds the record {record['signature']}")
-            found.append(Found(record, file))
+            for entry in read(file):
+                if isinstance(entry, RecordError):
+                    raise entry
+                if entry.record["signature"] != signature:
+                    raise RecordError(f"{file.name}: holds the run {entry.record['signature']}")
+                found.append(entry)
         found += _packed(signature, sorted(place.glob("*.jsonl")))
     return max(found, key=lambda entry: entry.rank, default=None)
 
 
-def starting_with(prefix: str, root: Sequence[Path] = (PACKED, FRESH)) -> list[Found]:
+def starting_with(prefix: str, roots: Sequence[Path] = (FRESH, PACKED)) -> list[Found]:
     """The records below the folders whose signatures begin with these hex digits, each once.
 
     Raises:
         RecordError: one that seems to be among them is no sound record.
     """
     found: dict[str, Found] = {}
-    for folder in root:
+    for folder in roots:
         entries = _packed(prefix, sorted(folder.rglob("*.jsonl")))
         entries += [
             Found(load(file), file)

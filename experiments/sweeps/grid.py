@@ -7,6 +7,7 @@ it, see `experiments.sweeps.selection`.
 """
 
 import itertools
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -17,7 +18,8 @@ import yaml
 
 from experiments import CONF
 
-PROFILES = ("paper", "mini", "local")
+PROFILES = ("paper", "mini", "local", "real")
+CRITERIA = ("validation_accuracy", "validation_loss")
 Point = dict[str, str]
 
 
@@ -31,7 +33,7 @@ class Grid:
 
     Attributes:
         name: of the artefact.
-        profile: paper, mini or local.
+        profile: one of PROFILES.
         points: every run but for its learning rate.
         select: what the runs that choose the rate have in place of the point's own, {"seed": "0"};
             None where the rate is in the points, or that of conf/tuned is meant.
@@ -39,6 +41,12 @@ class Grid:
             adapter is model+tuning, see `trained`.
         settings: the axis of models and precisions, in the order of the rows.
         conf: the folder of configuration files that all this is about.
+        select_where: what else those runs have in place of the point's own, where it has certain
+            values: ({"protocol.num_steps": "1333"}, {"protocol.num_steps": "333"}).
+        criterion: the rate is chosen by the best validation accuracy of its run, or by the loss of
+            its last evaluation.
+        grows: True where the greatest and the smallest of the rates tried are never chosen: the
+            next half decade is tried instead.
     """
 
     name: str
@@ -48,10 +56,13 @@ class Grid:
     rates: Mapping[tuple[str, str], tuple[float, ...]]
     settings: tuple[Point, ...]
     conf: Path
+    select_where: tuple[tuple[Point, Point], ...] = ()
+    criterion: str = CRITERIA[0]
+    grows: bool = False
 
     def candidates(self, point: Point) -> list[Point]:
         """The runs among which the learning rate of `point` is chosen; empty where it is not
-        chosen."""
+        chosen. Where the grid grows, they are those that it begins with."""
         if self.select is None:
             return []
         key, place = rate_key(point["optimizer"], self.conf), (trained(point), point["optimizer"])
@@ -60,7 +71,8 @@ class Grid:
                 f"conf/rates/{place[0]}.yaml: no learning rates for {place[1]}, which {self.name}"
                 " needs"
             )
-        return [{**point, **self.select, key: f"{rate:g}"} for rate in self.rates[place]]
+        own = merge(more for values, more in self.select_where if holds(point, values))
+        return [{**point, **self.select, **own, key: f"{rate:g}"} for rate in self.rates[place]]
 
 
 def overrides(text: str) -> Point:
@@ -112,6 +124,9 @@ def parse(node: Mapping[str, Any], profile: str, conf: Path = CONF) -> Grid:
     ]
     points = [point for point in points if not any(holds(point, gap) for gap in without)]
     select = own.get("select", node.get("select"))
+    criterion = node.get("criterion", CRITERIA[0])
+    if criterion not in CRITERIA:
+        raise GridError(f"sweep.criterion={criterion}: must be one of {', '.join(CRITERIA)}")
     return Grid(
         node["name"],
         profile,
@@ -120,6 +135,9 @@ def parse(node: Mapping[str, Any], profile: str, conf: Path = CONF) -> Grid:
         rates_of(map(trained, points), conf),
         settings,
         conf,
+        tuple((overrides(k), overrides(v)) for k, v in node.get("select_where", {}).items()),
+        criterion,
+        node.get("grows", False),
     )
 
 
@@ -151,6 +169,15 @@ def rates_of(models: Iterable[str], conf: Path = CONF) -> dict[tuple[str, str], 
         for optimizer, rates in content.items():
             found[model, optimizer] = tuple(sorted({float(rate) for rate in rates}, reverse=True))
     return found
+
+
+def next_rate(rate: float, up: bool) -> float:
+    """The next of 1, 3, 10, 30, ... times a power of ten, or the one before."""
+    exponent = math.floor(math.log10(rate) + 1e-9)
+    leads = rate / 10.0**exponent >= math.sqrt(3) * (1 - 1e-9)  # it is a 3 rather than a 1
+    if up:
+        return float(f"1e{exponent + 1}" if leads else f"3e{exponent}")
+    return float(f"1e{exponent}" if leads else f"3e{exponent - 1}")
 
 
 @cache

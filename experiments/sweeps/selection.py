@@ -16,8 +16,9 @@ import yaml
 from experiments import CONF
 from experiments.records.record import SETTLED as SETTLED
 from experiments.records.record import Record as Record
-from experiments.sweeps.grid import Grid, Point, rate_key
+from experiments.sweeps.grid import Grid, Point, next_rate, rate_key
 
+MOST_RATES = 12  # of a grid that grows: six decades
 _CHECKED = ("model", "task", "data", "optimizer", "precision", "protocol", "fidelity", "tuning")
 # rates, which a point may leave to conf/tuned, and where things lie
 _FREE = (
@@ -87,31 +88,53 @@ class Shelf:
         return fitting[-1] if fitting else None
 
     def choose(self, grid: Grid, point: Point) -> Choice:
-        """The point with the rate of the best validation accuracy; of equals the smaller one."""
+        """The point with the rate that the grid's criterion finds best; of equals the smaller one.
+
+        Where the grid grows, a best rate at an end of those tried makes the next one missing.
+        """
         candidates = grid.candidates(point)
         if not candidates:
             return Choice(point)
         key = rate_key(point["optimizer"], self.conf)
-        found = [(candidate, self.find(candidate)) for candidate in candidates]
-        missing = tuple(
-            run for run, record in found if record is None or record["status"] not in SETTLED
-        )
-        if missing:
-            return Choice(None, missing=missing)
-        validation = {run[key]: _score(record) for run, record in found}
-        trained = {rate: score for rate, score in validation.items() if score is not None}
-        if not trained:
-            return Choice(
-                None, validation, failed=tuple(record["status"] for _, record in found if record)
+        while True:
+            found = [(candidate, self.find(candidate)) for candidate in candidates]
+            missing = tuple(
+                run for run, record in found if record is None or record["status"] not in SETTLED
             )
-        best = max(trained, key=lambda rate: (trained[rate], -float(rate)))
-        return Choice({**point, key: best}, validation)
+            if missing:
+                return Choice(None, missing=missing)
+            validation = {run[key]: _score(record) for run, record in found}
+            values = {
+                float(run[key]): value
+                for run, record in found
+                if (value := _value(record, grid.criterion)) is not None
+            }
+            tried = sorted(float(run[key]) for run, _ in found)
+            best = max(values, key=lambda rate: (values[rate], -rate)) if values else tried[0]
+            if values and not (grid.grows and best in (tried[0], tried[-1])):
+                chosen = next(run[key] for run, _ in found if float(run[key]) == best)
+                return Choice({**point, key: chosen}, validation)
+            if not grid.grows or len(tried) >= MOST_RATES:
+                statuses = tuple(record["status"] for _, record in found if record)
+                return Choice(None, validation, failed=statuses)
+            further = f"{next_rate(best, up=best == tried[-1]):g}"
+            candidates = [*candidates, {**candidates[0], key: further}]
 
 
 def _score(record: Record | None) -> float | None:
     return (
         record["validation_accuracy"] if record is not None and record["status"] == "ok" else None
     )
+
+
+def _value(record: Record | None, criterion: str) -> float | None:
+    """What a choice makes as great as it can; None where the run failed."""
+    if record is None or record["status"] != "ok":
+        return None
+    if criterion == "validation_loss":
+        loss = record["curve"][-1]["validation_loss"]
+        return None if loss is None else -loss
+    return record["validation_accuracy"]
 
 
 def missing_runs(grid: Grid, shelf: Shelf) -> tuple[list[Point], list[Point]]:

@@ -10,7 +10,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from experiments.records.files import written_whole
+from bszo.files import written_whole
 from experiments.records.store import files, places
 from experiments.sweeps.grid import PROFILES, GridError, load, read
 from experiments.sweeps.selection import Record

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from bszo.files import written_whole
 from experiments import RESULTS
-from experiments.records.files import written_whole
 
 TABLES = RESULTS / "tables"
 

@@ -10,8 +10,7 @@ import torch
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 
-import bszo.models
-from bszo.errors import BszoError, ConfigError, OptimError
+from bszo.errors import BszoError, ConfigError, ModelError, OptimError
 from bszo.models import (
     Encoded,
     GenerativeModel,
@@ -19,6 +18,8 @@ from bszo.models import (
     parameter_groups,
     weights_fingerprint,
 )
+from bszo.models.gguf import origin_of
+from bszo.models.locate import named_folder
 from bszo.tasks import (
     Example,
     GenerationTask,
@@ -61,12 +62,9 @@ def by_content(config: RunConfig) -> dict[str, Any]:
 
 def named_by_content(plain: dict[str, Any]) -> dict[str, Any]:
     """The same of a plain one, of which model, data and task are read; it is changed in place."""
-    path = _folder(str(plain["model"].get("path", "")), "model.path")
-    asset = str(plain["model"].get("path", "")).removeprefix("asset:")
-    if str(path).startswith("asset:"):
-        path = Path(bszo.models.__file__).parent / "assets" / asset
+    path = _model_folder(str(plain["model"].get("path", "")))
     # else it is no model, which the build says, and may hold anything
-    if (path / "config.json").is_file():
+    if path is not None and (path / "config.json").is_file():
         plain["model"]["path"] = _content_id(path, "model.path")
     plain["model"].pop("device_map", None)  # where it runs, like device
     if plain["data"].get("root"):
@@ -98,6 +96,14 @@ def made_there(
         if places[record["choices"]["task"]]
         == (record["config"]["model"].get("path"), record["config"].get("data", {}).get("root"))
     ]
+
+
+def _model_folder(path: str) -> Path | None:
+    """Where a model lies; None where it is not there, which the build says."""
+    try:
+        return named_folder(path)
+    except ModelError:
+        return None
 
 
 def _folder(path: str, key: str) -> Path:
@@ -153,6 +159,9 @@ def build(config: RunConfig) -> Parts:
         "num_parameters": sum(parameter.numel() for parameter in parameters),
         "style": model.style,
     }
+    folder = _model_folder(str(config.model["path"]))
+    if folder is not None and (origin := origin_of(folder)):
+        facts["origin"] = origin  # of weights that were quantised before
     optimizer = make_optimizer(config.optimizer_node, model)
     if (
         isinstance(model, GenerativeModel)

@@ -30,10 +30,10 @@ from transformers import OPTConfig, OPTForCausalLM
 
 import bszo
 from bszo.errors import ConfigError, NonFiniteLoss
+from bszo.files import written_whole
 from bszo.models import weights_fingerprint
 from experiments import CONF, RESULTS
 from experiments.config.schema import parse
-from experiments.records.files import written_whole
 from experiments.records.provenance import provenance
 from experiments.run import resolve
 from experiments.training.build import make_optimizer

@@ -27,8 +27,8 @@ from nbformat import NotebookNode
 from pygments.formatters import HtmlFormatter
 from traitlets.config import Config
 
+from bszo.files import written_whole
 from experiments import RESULTS, ROOT
-from experiments.records.files import written_whole
 
 NOTEBOOKS = ROOT / "notebooks"
 PAGES = "[0-9]*.ipynb"

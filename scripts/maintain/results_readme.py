@@ -6,8 +6,8 @@ deviations.
 
 import sys
 
+from bszo.files import written_whole
 from experiments import RESULTS
-from experiments.records.files import written_whole
 from experiments.tables import artefacts
 from experiments.tables.command import Inputs, titled
 from experiments.tables.findings import UnknownFinding, written

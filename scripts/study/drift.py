@@ -23,10 +23,10 @@ import torch
 from torch import Tensor, nn
 
 from bszo import BSZO, MeZO
+from bszo.files import written_whole
 from bszo.models import LanguageModel, load_model
 from bszo.perturb.directions import gaussian
 from experiments import RESULTS
-from experiments.records.files import written_whole
 from experiments.records.provenance import provenance
 
 WALKS: dict[str, Callable[..., Any]] = {

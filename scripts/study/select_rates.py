@@ -14,8 +14,8 @@ from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 
+from bszo.files import written_whole
 from experiments import CONF
-from experiments.records.files import written_whole
 from experiments.sweeps.grid import GridError, load, rate_key, trained
 from experiments.sweeps.selection import Shelf
 from experiments.tables.command import Inputs

@@ -15,9 +15,9 @@ from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from transformers import OPTConfig, OPTForCausalLM
 
+from bszo import files
 from bszo.models import weights_fingerprint
 from experiments import CONF
-from experiments.records import files
 from experiments.run import resolve
 from experiments.training.runner import Runner
 from experiments.training.session import Session

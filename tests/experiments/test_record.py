@@ -45,7 +45,8 @@ def test_round_trip(tmp_path: Path, some_record: dict[str, Any]):
     path = store.write(some_record, tmp_path)
     assert path.name == f"sst2-tiny-roberta-bszo-{some_record['signature']}.json"
     assert store.load(path) == some_record
-    assert store.find(some_record["signature"], tmp_path) == path
+    found = store.find(some_record["signature"], tmp_path)
+    assert found is not None and (found.record, found.file) == (some_record, path)
     assert store.find("0" * 16, tmp_path) is None
     assert [file.name for file in tmp_path.iterdir()] == [path.name]  # no temporary file stays
 
@@ -68,7 +69,7 @@ def test_failed_write_leaves_the_old_record(tmp_path: Path, some_record: dict[st
     path = store.write(some_record, tmp_path)
     before = path.read_bytes()
     with pytest.raises(TypeError):
-        store.write(some_record | {"curve": [object()]}, tmp_path)
+        store.write(some_record | {"data": {"x": object()}}, tmp_path)
     assert path.read_bytes() == before
     assert list(tmp_path.iterdir()) == [path]
 
@@ -122,8 +123,8 @@ def test_missing_file_and_folder(tmp_path: Path):
 
 def test_reading_records_loads_neither_torch_nor_hydra():
     code = (
-        "import sys, experiments.records.record;"
-        " print([m for m in ('torch', 'hydra', 'pandas') if m in sys.modules])"
+        "import sys, experiments.records.store, experiments.records.pack;"
+        " print([m for m in ('torch', 'hydra', 'pydantic', 'pandas') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
@@ -140,6 +141,7 @@ def test_a_signature_has_one_record_under_whatever_names_it_ran(
             some_record
             | {
                 "status": "crashed",
+                "reason": "it crashed",
                 "choices": some_record["choices"] | {"optimizer": name},
             }
         )

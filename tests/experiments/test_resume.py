@@ -19,11 +19,12 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 import bszo
+from bszo import files
 from bszo.errors import BszoError
 from bszo.models import weights_fingerprint
 from experiments import CONF
 from experiments.config.schema import Protocol
-from experiments.records import files, store
+from experiments.records import store
 from experiments.run import resolve
 from experiments.training.build import Parts
 from experiments.training.checkpoints.serialize import CheckpointError, pack, unpack

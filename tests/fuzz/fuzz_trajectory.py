@@ -50,7 +50,7 @@ def check(data: bytes) -> None:
     assert "\n" not in (found.problem or "")
     whole, chain = encode(found.header, found.steps, 7)
     again = parse(io.BytesIO(whole))
-    assert again.problem is None and again.digest == chain and again.header == found.header
+    assert again.problem is None and again.chain == chain and again.header == found.header
     assert repr(again.steps) == repr(found.steps)  # NaN is equal to itself in print
 
 

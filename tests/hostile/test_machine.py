@@ -14,7 +14,8 @@ from typing import Any
 
 import pytest
 
-from experiments.records import files, store
+from bszo import files
+from experiments.records import store
 from tests.experiments.conftest import Cli, some_record  # noqa: F401 (a fixture)
 from tests.hostile.conftest import MINI, SMALL
 

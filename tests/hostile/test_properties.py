@@ -261,7 +261,7 @@ HEADER = Header(
 def test_trajectories(steps: list[Step], block: int, data: st.DataObject):
     whole, chain = encode(HEADER, steps, block)
     found = parse_trajectory(io.BytesIO(whole))
-    assert (repr(found.steps), found.problem, found.digest) == (repr(steps), None, chain)
+    assert (repr(found.steps), found.problem, found.chain) == (repr(steps), None, chain)
     at = data.draw(st.integers(0, len(whole) - 1))
     hit = whole[:at] + bytes([whole[at] ^ 1 << data.draw(st.integers(0, 7))]) + whole[at + 1 :]
     for damaged in (whole[:at], hit):

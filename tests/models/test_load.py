@@ -15,7 +15,9 @@ from transformers.utils import logging
 
 from bszo.errors import ModelError
 from bszo.models import load_model
+from bszo.models.locate import locate
 from bszo.tasks import Example
+from experiments.records.provenance import content_id
 
 CONFIGS = sorted((Path(__file__).parents[2] / "conf" / "model").glob("*.yaml"))
 
@@ -250,5 +252,22 @@ def test_the_model_configs_are_all_there() -> None:
     assert {file.stem for file in CONFIGS} == opts | tiny | llamas | {
         "roberta-large",
         "mistral-7b",
+        "smollm2-135m",
         "local",
     }
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("tiny-mistral", "3e45e9c88a1e"),
+        ("tiny-opt", "731717dc8914"),
+        ("tiny-roberta", "914a39ca3ff0"),
+    ],
+)
+def test_a_shipped_model_keeps_the_name_that_its_records_know_it_by(
+    name: str, content: str
+) -> None:
+    """Every file of the folder counts, its README too: another byte is another signature."""
+    folder = locate(f"asset:{name}")
+    assert folder is not None and content_id(folder) == f"{name}@{content}"

@@ -157,4 +157,4 @@ def test_a_large_model_has_one_parameter_s_moments_at_a_time(
     history = MeZOAdamHistory(two.parameters(), window=5, **SETTINGS)
     for _ in range(4):
         assert dense.step(one) == history.step(two)
-    assert history._groups() == [[0], [1], [2], [3]]
+    assert history._together() == [[0], [1], [2], [3]]

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from experiments.records import record as records
 from experiments.records import store
 from experiments.sweeps.grid import load
 from tests.tables.conftest import Make

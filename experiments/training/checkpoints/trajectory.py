@@ -11,8 +11,9 @@ from typing import Any
 from torch import Tensor
 
 from bszo.errors import TrajectoryError
+from bszo.files import written_whole
 from bszo.trajectory import Header, Trajectory, TrajectoryWriter, describe, read, record, replay
-from experiments.records.files import written_whole
+from bszo.trajectory.replay import require_sound
 from experiments.training.build import Parts
 from experiments.training.checkpoints.serialize import CheckpointError
 from experiments.training.checkpoints.weights import Checkpoints, unwritable
@@ -85,7 +86,15 @@ class TrajectoryCheckpoints(Checkpoints):
             if optimizer.num_steps == best_step:
                 best.extend(parameter.detach().cpu().clone() for parameter in self.named.values())
 
-        replay(trajectory, self.parts.optimizer, base=self.base, to_step=step, on_step=keep)
+        # parameters that are not finite are found at the next loss, as in a run that never stopped
+        replay(
+            trajectory,
+            self.parts.optimizer,
+            base=self.base,
+            to_step=step,
+            on_step=keep,
+            require_finite=False,
+        )
         if self.writes:
             self._record(TrajectoryWriter.resume(self.path, self.header, to_step=step))
         return best
@@ -95,6 +104,7 @@ class TrajectoryCheckpoints(Checkpoints):
         is touched."""
         try:
             trajectory = read(self.path)
+            require_sound(trajectory.steps[:step])
         except TrajectoryError as error:
             raise CheckpointError(f"step-{step:08d}: {error}") from error
         if trajectory.problem:

@@ -1,0 +1,77 @@
+"""Files and folders that are there whole or not at all, whatever stops their writer.
+
+A reader sees the old one or the new one, never a part of one. Only the standard library is needed.
+"""
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+@contextmanager
+def written_whole(path: Path) -> Iterator[Path]:
+    """A temporary file beside `path` to write to; when the block ends, its bytes are on the disk
+    and it takes the name `path`.
+
+    After an error `path` is as it was, and the temporary file is gone. A process that is killed
+    leaves a file named `.<name>-<random>.tmp`.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(prefix=f".{path.stem}-", suffix=".tmp", dir=path.parent)
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        _sync(temporary)
+        temporary.chmod(0o644)  # mkstemp makes it readable by its owner alone
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    _sync_folder(path.parent)  # the new name is on the disk too
+
+
+@contextmanager
+def folder_written_whole(folder: Path) -> Iterator[Path]:
+    """A temporary folder beside `folder` to write files into; when the block ends, it takes the
+    name `folder`, which must not be in use.
+
+    After an error the temporary folder is gone. What an earlier writer of the same folder left when
+    it was killed is removed first: it may be as large as a model.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    prefix = f".{folder.name}-"
+    for left in folder.parent.glob(f"{_literal(prefix)}*.tmp"):
+        shutil.rmtree(left, ignore_errors=True)
+    temporary = Path(tempfile.mkdtemp(prefix=prefix, suffix=".tmp", dir=folder.parent))
+    try:
+        yield temporary
+        for file in temporary.rglob("*"):
+            if file.is_file():
+                _sync(file)
+        temporary.chmod(0o755)  # mkdtemp makes it accessible to its owner alone
+        temporary.rename(folder)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    _sync_folder(folder.parent)
+
+
+def _literal(text: str) -> str:
+    """The text as a glob pattern that matches it alone."""
+    return "".join(f"[{letter}]" if letter in "*?[" else letter for letter in text)
+
+
+def _sync_folder(folder: Path) -> None:
+    if os.name == "posix":  # elsewhere a folder cannot be opened
+        _sync(folder)
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
