@@ -5,7 +5,7 @@ RUN := $(VENV)/bin/python
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo bench soak fuzz test lint types check lock clean tables figures notebooks report status zo-bench
+.PHONY: help setup demo real bench soak fuzz test lint types check lock clean tables figures notebooks report status zo-bench
 
 help:  ## this list
 	@grep -hE '^[a-z][a-z0-9-]*:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 16
@@ -27,21 +27,37 @@ demo: $(READY)  ## fine-tune a tiny model with MeZO and with BSZO at the same nu
 	$(DEMO) optimizer=bszo
 	$(RUN) -m scripts.study.compare --records outputs/demo/runs
 
-bench: $(READY)  ## step time, noise, evaluation and memory against the published procedure (about 10 minutes; quiet machine)
-	$(RUN) -m scripts.bench.step --out results/bench $(ARGS)
+# DATA=DIR has rows as sst2/train.jsonl and sst2/validation.jsonl; without it they come from the hub.
+DATA ?=
+REAL_RUN := model=smollm2-135m task=sst2 $(if $(DATA),data=local data.root=$(DATA),data=hub) precision=bf16-sr tracker=none \
+	task.num_validation=256 protocol=real protocol.max_forwards=$(or $(PASSES),1500) paths.results=outputs/real
+REAL := $(RUN) -m experiments.run $(REAL_RUN) optimizer.eps=1e-3 tracker.progress=always checkpoint.weights=outputs/real/weights
 
-# --- tables and figures: rendered from results/records and results/paper; no torch, no Hydra ---------------------------
+real: $(READY)  ## fine-tune SmolLM2-135M on 1,000 rows of SST-2, DATA=DIR or the hub's, with MeZO and BSZO (half an hour)
+	$(RUN) -m experiments.fetch smollm2-135m
+	$(REAL) optimizer=mezo optimizer.lr=1e-5 protocol.eval_every=125
+	$(REAL) optimizer=bszo optimizer.lr=1e-4 protocol.eval_every=83
+	$(RUN) -m scripts.study.compare --records outputs/real/runs
+	$(RUN) -m experiments.answers --runs outputs/real/runs --weights outputs/real/weights $(REAL_RUN)
+
+bench: $(READY)  ## step time, noise, evaluation and memory against the published procedure (about 10 minutes; quiet machine)
+	$(RUN) -m scripts.bench.step --out results/measured/bench $(ARGS)
+
+# --- tables and figures: rendered from records, measurements and results/paper; no torch, no Hydra ------------------
 PROFILE ?= mini
 JOBS ?= $(shell getconf _NPROCESSORS_ONLN)
 RENDER := $(VENV)/.render
-TABLES := $(patsubst scripts/%.py,%,$(wildcard scripts/table*.py)) zo_bench
-FIGURES := $(patsubst scripts/figures/%.py,%,$(wildcard scripts/figures/figure*.py))
-RENDERERS := $(wildcard experiments/tables/*.py) experiments/sweeps/grid.py experiments/sweeps/selection.py $(wildcard experiments/records/*.py)
+RENDERERS := experiments/render.py $(wildcard experiments/tables/*.py experiments/sweeps/*.py) $(wildcard experiments/records/*.py)
 CONFIGURED := conf/config.yaml $(foreach group,sweep rates model task data optimizer precision protocol fidelity tuning,\
 	$(wildcard conf/$(group)/*.yaml))
 RECORDS := $(wildcard results/records/* outputs/runs/*/)
-md = $(1:%=results/tables/%.md)
-drawn = $(1:%=results/figures/.made/%)
+
+# What each table and figure is made of is said in experiments/tables/artefacts.py, which needs no package:
+# TABLES, FIGURES, RECORDED, SWEEPS_*, PICK_*, the files of each, and how those are measured that are made of no sweep.
+include outputs/made/artefacts.mk
+outputs/made/artefacts.mk: experiments/tables/artefacts.py experiments/render.py
+	@mkdir -p $(@D)
+	@$(or $(wildcard $(RUN)),$(PYTHON)) -m experiments.render --make > $@.new && mv $@.new $@
 
 # Enough of the pinned packages to render with; nothing to install where the project is set up.
 $(RENDER): requirements.lock
@@ -50,40 +66,26 @@ $(RENDER): requirements.lock
 		$(shell grep -iE '^(matplotlib|rich|pyyaml|scipy)==' requirements.lock)
 	@touch $@
 
-results/tables/%.md: scripts/%.py $(RENDERERS) $(CONFIGURED) | $(RENDER)
-	@$(RUN) -m scripts.$*
+# outputs/made/NAME is as old as the files of NAME; NAME.d lists the records that they show. A folder of records is
+# newer where a record came or went.
+MADE := $(addprefix outputs/made/,$(TABLES) $(FIGURES))
+$(MADE): outputs/made/%: $(RENDERERS) $(CONFIGURED) | $(RENDER)
+	@$(RUN) -m experiments.render $*
+$(addprefix outputs/made/,$(RECORDED)): $(RECORDS)
+-include $(wildcard outputs/made/*.d)
 
-results/figures/.made/%: scripts/figures/%.py scripts/figures/style.py $(RENDERERS) $(CONFIGURED) | $(RENDER)
-	@$(RUN) -m scripts.figures.$*
-	@mkdir -p $(@D) && touch $@
-
-# What each is made of: a folder of records is newer where a record came or went, each record that was used stands in .d.
-$(call md,table1 table3 table5 table11 table12 table_walk zo_bench) $(call drawn,figure1 figure_gain): $(RECORDS)
-$(foreach n,1 2 3 4 5 6 11 12,$(eval $(call md,table$(n)): $(wildcard results/paper/table$(n).csv)))
-$(call md,table7 table8 table9 table10): $(wildcard results/paper/tables7to10.csv)
-$(call md,table2): $(wildcard results/bench/state.json)
-$(call md,table4) $(call drawn,figure2): $(wildcard results/bench/*-cpu.json results/bench/*-cuda.json)
-$(call drawn,figure2): $(wildcard results/paper/table4.csv)
-$(call md,zo_bench): $(wildcard results/bench/memory.json)
-$(call md,table_walk) $(call drawn,figure_drift): $(wildcard results/walk/*.json results/reference/*.csv)
-$(call drawn,figure_theory): $(wildcard results/theory.json)
--include $(wildcard results/tables/.made/*.d results/figures/.made/*.d)
-
-$(TABLES): %: results/tables/%.md
+$(TABLES) $(FIGURES): %: outputs/made/%
 zo-bench: zo_bench  ## the field's methods on every tuning scheme, ranked (`make run-zo-bench`: its runs)
-$(FIGURES): %: results/figures/.made/%
 
 tables: $(TABLES)  ## every table (`make table3`: one), from the records and the paper's numbers
 figures: $(FIGURES)  ## every figure (`make figure1`: one)
 
-RENDERED := $(call md,$(TABLES)) $(call drawn,$(FIGURES))
-
-notebooks: results/report/index.html  ## execute the notebooks; the report is results/report/index.html
-results/report/index.html: $(wildcard notebooks/*.ipynb notebooks/*.py scripts/maintain/report*) results/README.md | $(READY)
+notebooks: outputs/report/index.html  ## execute the notebooks; the report is outputs/report/index.html
+outputs/report/index.html: $(wildcard notebooks/*.ipynb notebooks/*.py scripts/maintain/report*) results/README.md | $(READY)
 	@$(RUN) -m scripts.maintain.report
 
 # the state of every artefact, what the numbers show, and the deviations
-results/README.md: scripts/maintain/results_readme.py $(wildcard results/findings.md results/deviations.md) $(RENDERED)
+results/README.md: scripts/maintain/results_readme.py $(wildcard results/findings.md results/deviations.md) $(MADE)
 	@$(RUN) -m scripts.maintain.results_readme
 
 report: notebooks  ## tables, figures, results/README.md and notebooks: whatever is out of date
@@ -91,57 +93,18 @@ report: notebooks  ## tables, figures, results/README.md and notebooks: whatever
 status: | $(RENDER)  ## what is present, missing and failed of every table and figure
 	@$(RUN) -m scripts.maintain.status
 
-# Artefacts made of the runs of others.
-SWEEPS_table11 := table1
-SWEEPS_table5 := table5a table5b table5c table5d
-SWEEPS_table12 := table5a table5b table12c
-SWEEPS_figure_gain := table3 figure1
-PICK_figure_gain := task=sst2 optimizer=bszo fidelity=corrected
-SWEEPS_zo-bench := zo_bench
-SWEEPS_table_walk := walk
-sweeps = $(or $(SWEEPS_$*),$*)
-
 # make run-table1 PROFILE=mini|paper JOBS=2, or PROFILE=local ARGS="model=local model.path=DIR data=local data.root=DIR";
-# resumes where it was stopped.
+# resumes where it was stopped. make run-walk, the name of a sweep, renders everything.
+name = $(subst -,_,$*)
+sweeps = $(or $(SWEEPS_$(name)),$(name))
 run-%: $(READY)
 	@for sweep in $(sweeps); do $(RUN) -m experiments.run --multirun sweep=$$sweep sweep.profile=$(PROFILE) \
-		hydra/launcher=processes hydra.launcher.n_jobs=$(JOBS) $(PICK_$*) $(ARGS) || exit; done
+		hydra/launcher=processes hydra.launcher.n_jobs=$(JOBS) $(PICK_$(name)) $(ARGS) || exit; done
 	@$(RUN) -m experiments.records.pack $(PROFILE)
-	@$(MAKE) --no-print-directory $(or $(filter $*,$(TABLES) $(FIGURES) zo-bench),tables figures)
+	@$(MAKE) --no-print-directory $(or $(filter $(name),$(TABLES) $(FIGURES)),tables figures)
 
 plan-%: $(READY)
-	@$(RUN) -m experiments.plan $(sweeps) --profile $(PROFILE) --jobs $(JOBS) $(PICK_$*) $(ARGS)
-
-# Measured in one go, or read off the configuration files: no grid of runs.
-MEASURED := table2 figure_theory figure_drift
-READ_OFF := table6 table7 table8 table9 table10
-run-table2: $(READY)
-	$(RUN) -m scripts.bench.state
-	@$(MAKE) --no-print-directory table2
-run-table4 run-figure2: $(READY)
-ifeq ($(PROFILE),paper)
-	$(RUN) -m scripts.bench.step --model opt-1.3b --dtype float32 --device cuda --out results/bench $(ARGS)
-	$(RUN) -m scripts.bench.step --model mistral-7b --dtype float16 --device cuda --out results/bench $(ARGS)
-	$(RUN) -m scripts.bench.step --model opt-13b --dtype bfloat16 --device cuda --out results/bench $(ARGS)
-else
-	$(RUN) -m scripts.bench.step --out results/bench $(ARGS)
-endif
-	@$(MAKE) --no-print-directory table4 figure2
-run-figure_theory: $(READY)
-	$(RUN) -m scripts.study.theory
-	@$(MAKE) --no-print-directory figure_theory
-run-figure_drift: $(READY)
-	$(RUN) -m scripts.study.drift $(ARGS)
-	@$(MAKE) --no-print-directory figure_drift table_walk
-$(addprefix run-,$(READ_OFF)): run-%: %
-	@:
-$(addprefix plan-,$(MEASURED)): plan-%:
-	@echo "$*: measured in one go by make run-$*, minutes to hours"
-plan-table4 plan-figure2: plan-%:
-	@echo "$*: PROFILE=mini measures OPT-125M's shape on this machine, some 10 minutes; PROFILE=paper the paper's three models" \
-		"(random weights) on a GPU: 82.1 GB at most by Table 4 (OPT-13B, MeZO-Adam), tens of minutes"
-$(addprefix plan-,$(READ_OFF)): plan-%:
-	@echo "$*: read off the configuration files, nothing to run"
+	@$(RUN) -m experiments.plan $(sweeps) --profile $(PROFILE) --jobs $(JOBS) $(PICK_$(name)) $(ARGS)
 
 soak: $(READY)  ## every zeroth-order method, 2,000 steps in three precisions: flat memory, no drift (about half an hour)
 	$(RUN) -m scripts.bench.soak --jobs $(JOBS)

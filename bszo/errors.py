@@ -6,13 +6,23 @@ from typing import Literal
 MOST_CHARACTERS = 2000
 
 
+def printable(text: str) -> str:
+    """A text as one line for a terminal.
+
+    Line breaks become blanks. What a terminal would obey or hide (escapes, marks that turn the
+    direction of writing, half a surrogate pair) is written as an escape: `\\x1b`. A long text is
+    cut.
+    """
+    line = " ".join(text[: 4 * MOST_CHARACTERS].splitlines())
+    cut = line[:MOST_CHARACTERS] + "..." * (len(line) > MOST_CHARACTERS)
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in cut)
+
+
 class BszoError(Exception):
     """Base of all errors raised on purpose; its message is one line that stands on its own."""
 
     def __str__(self) -> str:
-        # what it quotes may hold line breaks, and be long
-        line = " ".join(super().__str__().splitlines())
-        return line if len(line) <= MOST_CHARACTERS else f"{line[:MOST_CHARACTERS]}..."
+        return printable(super().__str__())  # what it quotes may hold anything
 
 
 class ConfigError(BszoError):

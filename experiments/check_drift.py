@@ -12,17 +12,12 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from hydra import compose, initialize_config_dir
-from hydra.errors import HydraException
-from omegaconf.errors import OmegaConfBaseException
 from torch import Tensor
 
-from bszo.errors import BszoError, ConfigError
+from bszo.errors import BszoError
 from bszo.tasks import batches
-from experiments import CONF
-from experiments.config.messages import explain
+from experiments.config.compose import compose
 from experiments.config.schema import parse
-from experiments.run import hydra_errors, resolve
 from experiments.training.build import Parts, build, make_optimizer
 
 ENGINES = ("exact", "two-leg", "three-leg", "in-place")
@@ -40,15 +35,6 @@ def overrides(arguments: Sequence[str]) -> list[str]:
     """The Hydra overrides of the command line, after those that make it this check."""
     pairs = (argument.partition("=") for argument in arguments)
     return [*FIXED, *(f"{SHORT.get(key, key)}{equals}{value}" for key, equals, value in pairs)]
-
-
-def composed(arguments: Sequence[str]) -> dict[str, Any]:
-    """The resolved configuration; ConfigError, in one line, where it cannot be composed."""
-    try:
-        with hydra_errors(), initialize_config_dir(str(CONF), version_base="1.3"):
-            return resolve(compose("config", overrides=list(arguments)))
-    except (HydraException, OmegaConfBaseException, ValueError) as error:
-        raise ConfigError(explain(error, CONF, arguments)) from error
 
 
 def drifts(config: dict[str, Any]) -> dict[str, tuple[float, float]]:
@@ -89,7 +75,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """The command line; returns the exit code."""
     arguments = overrides(sys.argv[1:] if argv is None else argv)
     try:
-        config = composed(arguments)
+        config = compose(arguments)
         found = drifts(config)
     except BszoError as error:
         print(error, file=sys.stderr)

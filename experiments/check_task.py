@@ -11,43 +11,14 @@ import os
 import sys
 from collections import Counter
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
-from hydra import compose, initialize_config_dir
-from hydra.core.global_hydra import GlobalHydra
-from hydra.errors import HydraException
-from omegaconf.errors import OmegaConfBaseException
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from bszo.errors import BszoError, ConfigError
-from experiments import CONF
-from experiments.config.messages import explain
-from experiments.run import resolve
-
-
-def composed(overrides: Sequence[str], folder: str | None) -> dict[str, Any]:
-    """The resolved configuration; `folder` is searched beside the project's own conf/.
-
-    Raises:
-        ConfigError: in one line, what cannot be composed.
-    """
-    if folder is not None and not Path(folder).is_dir():
-        raise ConfigError(
-            f"--config-dir {folder}: there is no such folder; one with task/<name>.yaml is needed"
-        )
-    search = [] if folder is None else [f"hydra.searchpath=['file://{Path(folder).resolve()}']"]
-    GlobalHydra.instance().clear()
-    try:
-        with initialize_config_dir(str(CONF), version_base="1.3"):
-            return resolve(compose("config", overrides=[*overrides, *search]))
-    except (HydraException, OmegaConfBaseException, ValueError) as error:
-        own = () if folder is None else (Path(folder),)
-        raise ConfigError(explain(error, CONF, overrides, own)) from error
-    finally:
-        GlobalHydra.instance().clear()
+from experiments.config.compose import compose
 
 
 def show(config: dict[str, Any], row: int, console: Console) -> None:
@@ -149,7 +120,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         "overrides", nargs="*", metavar="key=value", help="as for experiments.run; task=NAME first"
     )
     parser.add_argument(
-        "--config-dir", metavar="DIR", help="a folder of your own with task/<name>.yaml"
+        "--config-dir",
+        metavar="DIR",
+        action="append",
+        default=[],
+        help="a folder of your own with task/<name>.yaml",
     )
     parser.add_argument(
         "--row", type=int, default=0, metavar="N", help="which training row to show (default: 0)"
@@ -158,7 +133,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     width = None if sys.stdout.isatty() else int(os.environ.get("COLUMNS", "120"))
     try:
         show(
-            composed(arguments.overrides, arguments.config_dir),
+            compose(arguments.overrides, folders=arguments.config_dir),
             arguments.row,
             Console(width=width, highlight=False),
         )

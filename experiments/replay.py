@@ -21,7 +21,7 @@ from bszo.trajectory import Trajectory, read, replay
 from experiments.config.schema import SUPPLIED, Directions
 from experiments.config.tunings import Attached
 from experiments.config.typed import check_arguments, check_targets, check_values, typed
-from experiments.sweeps.selection import model_node
+from experiments.sweeps.matching import model_node
 from experiments.training.build import make_optimizer, resolve_device
 
 MAX_COUNT = 1_000_000  # directions, observations, ranks: a log from anyone must not take all memory

@@ -11,14 +11,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from hydra import compose, initialize_config_dir
-from hydra.errors import HydraException
-
 import bszo.models
 from bszo.errors import BszoError, ConfigError
-from experiments import CONF
-from experiments.config.compose import literal
-from experiments.config.messages import explain
+from experiments.config.compose import compose, quoted
 from experiments.records import record as records
 from experiments.records import store
 from experiments.records.comparison import (
@@ -30,7 +25,7 @@ from experiments.records.comparison import (
 )
 from experiments.records.locks import Busy
 from experiments.records.provenance import content_id
-from experiments.run import execute, hydra_errors, resolve
+from experiments.run import execute
 
 ASSETS = Path(bszo.models.__file__).parent / "assets"
 # groups that later versions have added keys to
@@ -54,11 +49,13 @@ def configuration(
     overrides = [
         "tracker=none",
         f"device={str(hardware['device']).partition(':')[0]}",
-        f"paths.results={literal(str(out))}",
+        f"paths.results={quoted(str(out))}",
         f"fidelity={record['choices'].get('fidelity', 'corrected')}",
     ]
-    with hydra_errors(), initialize_config_dir(str(CONF), version_base="1.3"):
-        config = resolve(compose("config", overrides=overrides))
+    try:
+        config = compose(overrides)
+    except ConfigError as error:  # what the record chose is no choice here
+        raise ValueError(str(error)) from error
     config["threads"] = hardware["torch_threads"]
     config["parallel"] |= {"queries": parallel.get("queries", False)}
     there = record["config"]
@@ -125,12 +122,8 @@ def prepared(
         older = lacking(there, config)
         differences(there["provenance"], there["provenance"])
         list(comparison(there, there, bitwise=False))
-    except (LookupError, TypeError, ValueError, AttributeError, HydraException) as error:
-        why = (
-            explain(error, CONF, ())
-            if isinstance(error, HydraException)
-            else f"{type(error).__name__}: {error}"
-        )
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
+        why = f"{type(error).__name__}: {error}"
         raise ConfigError(f"{path.name}: holds no run that could be run again ({why})") from error
     return config, older
 

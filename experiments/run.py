@@ -8,7 +8,7 @@ on past a failed run, and ends with its code, and past one that another process 
 import logging
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
 
@@ -19,14 +19,12 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from bszo.errors import BszoError, ConfigError, ParallelError
+from bszo.errors import BszoError, ConfigError, ParallelError, printable
 from experiments import CONF
-from experiments.config.compose import checked_composition
-from experiments.config.messages import explain, of_hydra
+from experiments.config.compose import VERSION_BASE, hydra_arguments, own_folders, resolve
+from experiments.config.messages import explain, explain_hydra
 from experiments.records.locks import Busy
 from experiments.training.outcome import EXIT_CODES, RunFailed
-
-COMPOSING = ("rates", "sweep")  # keys that other keys are made of
 
 log = logging.getLogger("experiments")
 
@@ -53,34 +51,18 @@ def execute(
     return Session(config, choices, overrides).run()
 
 
-def resolve(config: DictConfig) -> dict[str, Any]:
-    """The configuration as a plain dictionary, interpolations resolved.
-
-    Raises:
-        ConfigError: a key that needs a value has none, or refers to one that does not exist.
-    """
-    try:
-        if missing := sorted(OmegaConf.missing_keys(config)):
-            raise ConfigError(f"{missing[0]}: needs a value ({missing[0]}=...)")
-        plain = OmegaConf.to_container(config, resolve=True)
-    except OmegaConfBaseException as error:
-        raise ConfigError(explain(error, CONF, ())) from error
-    assert isinstance(plain, dict)
-    return {str(key): value for key, value in plain.items() if key not in COMPOSING}
-
-
 def job(config: DictConfig) -> None:
     """One Hydra job. A single run ends the process with its exit code, a run of a sweep raises
     RunFailed."""
     settings = HydraConfig.get()
-    made = settings.runtime.choices.items()
-    choices = {key: str(value) for key, value in made if not key.startswith(("hydra", "sweep"))}
-    local_failure = False  # under torchrun: did this happen in this process alone, perhaps?
+    local_failure = False  # under torchrun: it may have happened in this process alone
     try:
         sweep = OmegaConf.select(config, "sweep.name")
         if sweep and settings.mode == RunMode.RUN:  # it would be one run of the defaults
             raise ConfigError(f"sweep={sweep}: its runs need --multirun")
-        record = execute(resolve(config), choices, list(settings.overrides.task))
+        resolved = resolve(config)
+        choices = _choices(settings.runtime.choices, resolved)
+        record = execute(resolved, choices, list(settings.overrides.task))
         line, code = f"{record['status']}: {record['reason']}", EXIT_CODES[record["status"]]
         local_failure = record["status"] == "out_of_memory"
     except Busy as busy:  # a sweep goes on to what nobody runs
@@ -95,21 +77,30 @@ def job(config: DictConfig) -> None:
         local_failure = not isinstance(error, (ConfigError, ParallelError))
     if code == 0:
         return
-    if local_failure or speaker():
+    if local_failure or is_first_process():
         say(line)
     if settings.mode == RunMode.MULTIRUN and code != EXIT_CODES["interrupted"]:
         raise RunFailed(line, code, already_printed="submitit" not in settings.launcher._target_)
     sys.exit(code)
 
 
+def _choices(made: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, str]:
+    """The choice of each group of the run, under the name that a command line gives its model."""
+    choices = {key: str(value) for key, value in made.items()}
+    shipped = (CONF / "model" / f"{choices['model']}.yaml").is_file()
+    if shipped and (name := config["model"].get("name")):
+        choices["model"] = str(name)
+    return {k: value for k, value in choices.items() if not k.startswith(("hydra", "sweep"))}
+
+
 def say(line: object) -> None:
-    """To whoever still listens: a Ctrl-C ends what stderr is piped into, too."""
+    """Print a line to stderr, which a Ctrl-C may have closed."""
     with suppress(OSError):
-        print(line, file=sys.stderr, flush=True)
+        print(printable(str(line)), file=sys.stderr, flush=True)
 
 
-def speaker() -> bool:
-    """False in all but the first of torchrun's processes: what all would say is said once."""
+def is_first_process() -> bool:
+    """True in the process of torchrun's that says what all would say."""
     return os.environ.get("RANK", "0") == "0"
 
 
@@ -137,30 +128,38 @@ def hydra_errors() -> Iterator[None]:
 
 def main() -> None:
     """The command line; every error that a user can cause is one line."""
-    wants_traceback = full_errors()
+    wants_traceback, arguments = full_errors(), sys.argv[1:]
     try:
-        with hydra_errors(), checked_composition(sys.argv[1:]):
-            hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(job)()
+        with hydra_errors():
+            sys.argv[1:] = hydra_arguments(arguments)  # where hydra.main reads them
+            hydra.main(version_base=VERSION_BASE, config_path=str(CONF), config_name="config")(
+                job
+            )()
     except RunFailed as failed:
         if not failed.already_printed:
             say(failed.line)
         sys.exit(failed.code)
-    except (BszoError, HydraException, OmegaConfBaseException) as error:
-        if wants_traceback:
-            raise
-        if speaker():
-            say(error if isinstance(error, BszoError) else explain(error, CONF, sys.argv[1:]))
-        sys.exit(1)
     except KeyboardInterrupt as stop:  # between runs, or once the record is written
-        if speaker():
+        if is_first_process():
             say(f"stopped by {str(stop) or 'SIGINT'}")
         sys.exit(EXIT_CODES["interrupted"])
     except Exception as error:
-        if wants_traceback or (line := of_hydra(error, CONF, sys.argv[1:])) is None:
+        line = _line_of(error, arguments)
+        if wants_traceback or line is None:
             raise
-        if speaker():
+        if is_first_process():
             say(line)
         sys.exit(1)
+
+
+def _line_of(error: Exception, arguments: Sequence[str]) -> str | None:
+    """What is said of an error; None for a fault of this program, which leaves its traceback."""
+    if isinstance(error, BszoError):
+        return str(error)
+    folders = own_folders(arguments)
+    if isinstance(error, (HydraException, OmegaConfBaseException)):
+        return explain(error, arguments, folders)
+    return explain_hydra(error, arguments, folders)
 
 
 if __name__ == "__main__":

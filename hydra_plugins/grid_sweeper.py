@@ -20,11 +20,13 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
 from bszo.errors import ConfigError
-from experiments.config.compose import literal
+from experiments.config.compose import quoted
+from experiments.config.yaml_files import exists
 from experiments.records.store import gather, left_out
 from experiments.sweeps.grid import Grid, GridError, Point, parse
+from experiments.sweeps.matching import PLACES, picked, says_where
 from experiments.sweeps.progress import Progress, clock, log, speak
-from experiments.sweeps.selection import PLACES, Shelf, missing_runs, picked, says_where
+from experiments.sweeps.selection import Shelf, missing_runs
 from experiments.training.outcome import RunFailed
 
 ACCEPTED = (3, 4)  # diverged and out of memory are results of a sweep; its cells say so
@@ -80,7 +82,7 @@ class GridSweeper(Sweeper):
         self._check_places(wanted, passed)
         foreign = [text for text in passed if not (says_where(_key(text)) or _key(text) in PLACES)]
         runs = Path(self.composed.paths.runs) / grid.profile
-        passed = [f"paths.runs={literal(str(runs))}", *self._voices(grid.profile, passed), *passed]
+        passed = [f"paths.runs={quoted(str(runs))}", *self._voices(grid.profile, passed), *passed]
         speak()
         for line in left_out(gather(runs)[1]):
             log.info(line)
@@ -131,7 +133,7 @@ class GridSweeper(Sweeper):
                     f"{key}: needs a value ({group}=local {key}=DIR) in the profile {grid.profile}"
                 )
             folder = OmegaConf.select(self.composed, key)
-            if key in given and not Path(str(folder)).expanduser().is_dir():
+            if key in given and not exists(Path(str(folder)).expanduser().is_dir):
                 raise ConfigError(f"{key}={folder}: there is no such folder")
 
     def _voices(self, profile: str, passed: Sequence[str]) -> list[str]:

@@ -5,6 +5,7 @@ joblib by itself ends its workers as soon as one of them, or the process that wa
 stopped.
 """
 
+import os
 import signal
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -19,6 +20,7 @@ from omegaconf import DictConfig
 
 from experiments.training.outcome import EXIT_CODES, RunFailed
 from experiments.training.signals import STOPPING, listener
+from experiments.training.threads import SHARING
 
 STOPPED = EXIT_CODES["interrupted"]
 
@@ -30,9 +32,11 @@ class ProcessesLauncher(JoblibLauncher):
     def setup(
         self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
     ) -> None:
-        super().setup(
-            hydra_context=hydra_context, task_function=StoppableTask(task_function), config=config
-        )
+        num_jobs = config.hydra.launcher.n_jobs
+        if num_jobs < 0:  # -1: as many as there are cores, -2: one less
+            num_jobs = max(1, (psutil.cpu_count() or 1) + 1 + num_jobs)
+        task = StoppableTask(task_function, num_jobs)
+        super().setup(hydra_context=hydra_context, task_function=task, config=config)
 
     def launch(
         self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int
@@ -50,12 +54,18 @@ def stopped(run: JobReturn) -> bool:
 
 
 class StoppableTask:
-    """A worker's runs: after one that was stopped, or a signal between two, no other begins."""
+    """A worker's runs: after one that was stopped, or a signal between two, no other begins.
 
-    def __init__(self, task: TaskFunction) -> None:
-        self.task = task
+    Args:
+        task: what a run does.
+        num_jobs: runs at a time, which share the machine's cores.
+    """
+
+    def __init__(self, task: TaskFunction, num_jobs: int) -> None:
+        self.task, self.num_jobs = task, num_jobs
 
     def __call__(self, config: DictConfig) -> Any:
+        os.environ[SHARING] = str(self.num_jobs)
         listener.begin()
         if listener.signal_name:
             raise RunFailed(f"stopped by {listener.signal_name}", STOPPED)

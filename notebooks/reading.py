@@ -16,10 +16,11 @@ from matplotlib.ticker import FixedLocator, LogLocator, NullLocator
 from PIL import Image as pillow
 
 from experiments import RESULTS as SHIPPED
+from experiments.records.record import Record
 from experiments.sweeps.grid import PROFILES, Grid, Point, load, rate_key, read
-from experiments.sweeps.selection import Record, Shelf
-from experiments.tables.command import Inputs
-from experiments.tables.names import METHODS, MODELS, TASKS, shown
+from experiments.sweeps.names import METHODS, MODELS, TASKS, shown
+from experiments.sweeps.selection import Shelf
+from experiments.tables.inputs import Inputs
 from experiments.tables.walks import last
 from scripts.figures.style import COLOURS
 
@@ -54,7 +55,7 @@ class Records:
     """The runs that artefacts are made of, as data frames.
 
     Args:
-        results: folder with runs/<profile>/*.json, and perhaps theory.json and walk/*.json.
+        results: folder with the records of every profile, and perhaps measurements.
     """
 
     def __init__(self, results: Path = RESULTS) -> None:

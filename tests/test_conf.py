@@ -2,22 +2,19 @@
 default."""
 
 import inspect
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from hydra import compose, initialize_config_dir
-from hydra.core.global_hydra import GlobalHydra
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from torch import nn
 
 from experiments import CONF
+from experiments.config.compose import compose
 from experiments.config.schema import SUPPLIED, RunConfig, parse
 from experiments.config.typed import locate
-from experiments.run import resolve
 
 GROUPS = sorted(
     folder.name
@@ -34,15 +31,8 @@ TUNED = sorted((CONF / "tuned").glob("*/*.yaml"))
 UNTRAINED = {f"tuning={name}": ["protocol=zero-shot"] for name in ("in-context", "zero-shot")}
 
 
-@pytest.fixture(autouse=True)
-def hydra_home() -> Iterator[None]:
-    GlobalHydra.instance().clear()
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        yield
-
-
 def composed(*overrides: str) -> dict[str, Any]:
-    return resolve(compose("config", overrides=list(overrides)))
+    return compose(overrides)
 
 
 def raw(path: Path) -> dict[str, Any]:

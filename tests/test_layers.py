@@ -54,23 +54,30 @@ LAYERS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
             "bszo.errors",
             "bszo.files",
         ),
-        ("hydra", "torch", "safetensors", "filelock", "tqdm", "wandb"),
+        ("hydra", "torch", "safetensors", "filelock", "psutil", "tqdm", "wandb"),
     ),
     "experiments.sweeps": (
         ("experiments.sweeps", "experiments.records"),
         ("yaml",),
     ),
     "experiments.sweeps.estimate": (
-        ("experiments.sweeps", "experiments.config", "experiments.tables"),
+        ("experiments.sweeps", "experiments.config"),
         ("hydra", "omegaconf", "torch", "yaml"),
     ),
     "experiments.tables": (
         ("experiments.tables", "experiments.sweeps", "experiments.records", "bszo.files"),
-        ("yaml", "scipy"),
+        ("yaml", "scipy", "numpy"),
     ),
     # what can be typed; the optimizers come through Hydra's instantiate alone
     "experiments": (
-        ("experiments", "bszo.models", "bszo.tasks", "bszo.trajectory", "bszo.errors"),
+        (
+            "experiments",
+            "bszo.models",
+            "bszo.tasks",
+            "bszo.trajectory",
+            "bszo.errors",
+            "bszo.files",
+        ),
         ("hydra", "omegaconf", "torch", "tqdm", "rich", "transformers"),
     ),
     "hydra_plugins": (
@@ -97,7 +104,7 @@ LAYERS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "scripts.study.theory": (("scripts.study.descent", *OURS), ("torch",)),
     "scripts.maintain.no_number_changes": (OURS, ("torch", "hydra")),
     "scripts.maintain.report": (
-        ("bszo.files",),
+        ("bszo.files", "experiments.tables.artefacts"),
         ("nbclient", "nbconvert", "nbformat", "jinja2", "pygments", "traitlets"),
     ),
     "scripts.maintain.pretrain_tiny": (

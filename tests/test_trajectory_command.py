@@ -22,7 +22,7 @@ from bszo.tasks import Example
 from bszo.trajectory import TrajectoryWriter, describe, read, record
 from bszo.trajectory.writer import encode
 from experiments.replay import main
-from experiments.sweeps.selection import model_node
+from experiments.sweeps.matching import model_node
 from experiments.training.build import make_optimizer
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -134,7 +134,7 @@ def test_a_model_is_named_as_for_a_run(
 ) -> None:
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "mine.yaml").write_text(f"path: {base}\n")
-    monkeypatch.setattr("experiments.sweeps.selection.CONF", tmp_path)
+    monkeypatch.setattr("experiments.sweeps.matching.CONF", tmp_path)
     assert command(run[0], Path("mine"), tmp_path / "out") == 0
     assert model_node("local") == model_node("../secret") == {}
 

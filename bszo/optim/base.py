@@ -32,9 +32,10 @@ from bszo.perturb import (
     Share,
     Split,
     Terms,
-    Walk,
+    Unpadded,
     make_engine,
     mix64,
+    padding_rows,
     seed_in_block,
 )
 
@@ -277,7 +278,7 @@ class ZerothOrderOptimizer(Copied):
         self.check()
         self._bind()
         require(
-            self.share is None or not isinstance(self._engine, Walk),
+            self.share is None or self._engine.exact,
             f"perturbation={self.perturbation!r}: walks cannot share points; exact, streaming or"
             " copy is valid",
         )
@@ -322,7 +323,10 @@ class ZerothOrderOptimizer(Copied):
         return self._family
 
     def restricted(self, family: Directions) -> Directions:
-        """A family under this step's mask and in blocks, where `restrict` has asked for them."""
+        """A family that leaves padding rows, under this step's mask and in blocks, where `restrict`
+        has asked for them."""
+        if self._padding:
+            family = Unpadded(family, self._padding)
         return (
             family
             if self._restricted is None
@@ -394,6 +398,7 @@ class ZerothOrderOptimizer(Copied):
             self._family = (
                 Injected(params, self.injected) if self.injected else self.make_family(params)
             )
+            self._padding = padding_rows(params, self.module)
             self._engine = make_engine(self.perturbation, params, self.module, self.published_walk)
             if (
                 self.restriction is not None

@@ -1,5 +1,5 @@
-"""The one engine that moves parameters: noise, families of directions, ways to perturb, and the
-oracle."""
+"""Perturbation: noise, families of directions, engines that show a closure perturbed parameters,
+and the oracle that measures losses and moves theta."""
 
 from bszo.perturb.directions import (
     Block,
@@ -15,8 +15,10 @@ from bszo.perturb.directions import (
     Sparse,
     Split,
     Subspace,
+    Unpadded,
     Weighted,
     matrix_shape,
+    padding_rows,
     partition,
     repeated_modules,
     seed_in_block,
@@ -53,11 +55,13 @@ __all__ = [
     "Streaming",
     "Subspace",
     "Terms",
+    "Unpadded",
     "Walk",
     "Weighted",
     "make_engine",
     "matrix_shape",
     "mix64",
+    "padding_rows",
     "partition",
     "repeated_modules",
     "seed_in_block",

@@ -1,7 +1,7 @@
 """Forward-mode differentiation: a loss and its slope along one direction, in one pass."""
 
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Any
 
@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from bszo.errors import OptimError
+from bszo.perturb.engines.hooks import every_module_runs
 
 # attention of transformers: sdpa has a kernel with a rule, the others do not
 WITH_A_RULE = (None, "eager", "sdpa")
@@ -17,12 +18,11 @@ log = logging.getLogger(__name__)
 
 
 class ForwardMode:
-    """(loss, slope) of a closure at theta along tangents: L(theta) and d L(theta + t v) / d t at t
-    = 0.
+    """L(theta) and the slope d L(theta + t v) / dt at t = 0, from one pass of a closure.
 
     The closure's module runs with dual numbers in place of its parameters, which are not written.
     PyTorch's fused attention kernels have no forward-mode rule, so its math kernel runs in their
-    place.
+    place, and its encoder layers run without their fused path.
 
     Args:
         params: the parameters that have tangents.
@@ -61,14 +61,16 @@ class ForwardMode:
     ) -> tuple[float, float]:
         runs = _Runs(self.module, closure)
 
-        def loss(values: Mapping[str, Tensor]) -> Tensor:
-            return torch.func.functional_call(runs, dict(values))
-
         names = self._names()
-        primal = {names[id(p)]: p.detach() for p in params}
-        tangent = {names[id(p)]: v.to(p.dtype) for p, v in zip(params, tangents, strict=True)}
+
+        def loss(values: Sequence[Tensor]) -> Tensor:
+            named = {name: v for p, v in zip(params, values, strict=True) for name in names[id(p)]}
+            return torch.func.functional_call(runs, named, tie_weights=False)
+
+        primal = [p.detach() for p in params]
+        tangent = [v.to(p.dtype) for p, v in zip(params, tangents, strict=True)]
         try:
-            with sdpa_kernel(SDPBackend.MATH):
+            with sdpa_kernel(SDPBackend.MATH), every_module_runs():
                 value, slope = torch.func.jvp(loss, (primal,), (tangent,))  # pyright: ignore[reportAssignmentType]
         # without a rule: NotImplementedError; from an autograd.Function a plain one
         except RuntimeError as error:
@@ -80,13 +82,20 @@ class ForwardMode:
             ) from error
         return float(value), float(slope)
 
-    def _names(self) -> dict[int, str]:
-        return {id(p): f"module.{name}" for name, p in self.module.named_parameters()}
+    def _names(self) -> dict[int, list[str]]:
+        """Return each parameter's names, one for each module that owns it. A module that has two
+        names is taken by one of them: `functional_call` would put the parameter in its place twice,
+        and the second time take the first value for the parameter."""
+        names: dict[int, list[str]] = {}
+        for path, part in self.module.named_modules(prefix="module"):
+            for name, p in part.named_parameters(recurse=False, remove_duplicate=False):
+                names.setdefault(id(p), []).append(f"{path}.{name}")
+        return names
 
 
 class _Runs(nn.Module):
-    """The closure as the forward of a module, so that `functional_call` can put values in the
-    other's place."""
+    """The closure as the forward of a module that holds the other, so that `functional_call` can
+    put values in its place."""
 
     def __init__(self, module: nn.Module, closure: Callable[[], Any]) -> None:
         super().__init__()

@@ -1,18 +1,18 @@
-"""The one thing that moves parameters: losses at theta + sum_i c_i z_i, and theta itself by sum_i
-c_i z_i."""
+"""The oracle: losses at theta + sum_i c_i z_i, and moves of theta by sum_i c_i z_i; nothing else
+moves parameters."""
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 from bszo.errors import NonFiniteLoss, OptimError
-from bszo.perturb.directions import Directions
+from bszo.perturb.directions.base import Directions
 from bszo.perturb.engines.base import Engine
-from bszo.perturb.engines.streaming import Streaming
+from bszo.perturb.engines.unmoved import Unmoved
 from bszo.perturb.noise import Terms, round_to
 
 Closure = Callable[[], Any]
@@ -21,6 +21,14 @@ Closure = Callable[[], Any]
 Share = Callable[[Sequence[Terms], Callable[[Terms], float]], list[float]]
 # (closure, parameters, tangents) -> (loss, slope): see `bszo.perturb.forward_mode`
 Differentiate = Callable[[Closure, Sequence[Tensor], Iterable[Tensor]], tuple[float, float]]
+
+
+class Log(Protocol):
+    """Losses that were taken before, in the order in which a step asks for them."""
+
+    def __call__(self) -> float: ...
+
+    def loss_and_slope(self) -> tuple[float, float]: ...
 
 
 class LossOracle:
@@ -60,6 +68,17 @@ class LossOracle:
         self.num_forwards = 0
         self.losses: list[float] = []
         self._at_theta: float | None = None
+        self._log: Log | None = None
+        self._perturbed = False  # has a loss been taken away from theta?
+        self._doubts = engine.doubts
+        self._doubts.begin()
+
+    def answer_from(self, log: Log) -> None:
+        """Take losses and slopes from a log from now on. No module runs then, so that an exact
+        engine has nothing to show to one; a walk goes its way, for theta keeps its rounding."""
+        self.closure = self._log = log
+        if self.engine.exact:
+            self.engine = Unmoved()
 
     def loss(self, terms: Terms | None = None) -> float:
         """L(theta + sum_i c_i z_i) as a Python float; raises as `measure`."""
@@ -73,8 +92,8 @@ class LossOracle:
         Where `overflow` is given, it stands for the loss of a perturbed point that has no finite
         one.
 
-        With `share` each point is taken by one process. Until streaming has watched a pass, all
-        take all of them: what it finds, and the pass that it then repeats, must be the same
+        With `share` each point is taken by one process. Until the engine is ready, every process
+        takes all of them: what it finds, and the pass that it then repeats, must be the same
         everywhere.
 
         Raises:
@@ -82,7 +101,7 @@ class LossOracle:
                 rounding).
             OptimError: the closure returned something other than one number.
         """
-        if self.share is None or (isinstance(self.engine, Streaming) and not self.engine.watched):
+        if self.share is None or not self.engine.ready:
             return [self._finite(terms, self._at(terms), overflow) for terms in points]
         before = self.num_forwards
         values = self.share(points, self._at)
@@ -95,19 +114,18 @@ class LossOracle:
     @torch.no_grad()
     def slope(self, seed: int, differentiate: Differentiate) -> tuple[float, float]:
         """L(theta) and z^T grad L(theta) from one pass of forward-mode differentiation; raises as
-        `measure`.
-
-        A closure that has a `loss_and_slope` of its own, such as a log, is asked for both instead.
-        """
+        `measure`."""
         self.num_forwards += 1
-        known: Callable[[], tuple[float, float]] | None = getattr(
-            self.closure, "loss_and_slope", None
-        )
-        tangents = (self.directions.direction(seed, i) for i in range(len(self.params)))
-        loss, slope = known() if known else differentiate(self.closure, self.params, tangents)
+        if self._log is not None:
+            loss, slope = self._log.loss_and_slope()
+        else:
+            tangents = (self.directions.direction(seed, i) for i in range(len(self.params)))
+            loss, slope = differentiate(self.closure, self.params, tangents)
         self._finite({}, loss)
         if not math.isfinite(slope):
             raise NonFiniteLoss(self.step, slope, at_theta=loss, what="slope")
+        if slope == 0 and self._log is None:
+            self._doubts.unanswered(self.step, "the slope is 0")
         self.losses.append(slope)
         return loss, slope
 
@@ -125,7 +143,7 @@ class LossOracle:
     def _at(self, terms: Terms) -> float:
         try:
             value = self._evaluate(terms)
-            while terms and math.isfinite(value) and self._missed_any():
+            while math.isfinite(value) and self.engine.repair():
                 value = self._evaluate(terms)
                 # a resumed run searches again what its first step has paid for
                 self.num_forwards -= self.step > 0
@@ -133,12 +151,6 @@ class LossOracle:
             self.home()
             raise
         return value
-
-    def _missed_any(self) -> bool:
-        """Whether streaming's hooks have missed a use, so that the pass was wrong; a log runs no
-        module at all."""
-        logged = hasattr(self.closure, "loss_and_slope")
-        return isinstance(self.engine, Streaming) and not logged and self.engine.adopt_missed()
 
     def _finite(self, terms: Terms, value: float, overflow: float | None = None) -> float:
         if not math.isfinite(value):
@@ -150,13 +162,16 @@ class LossOracle:
             value = overflow
         if not terms:
             self._at_theta = value
+        self._perturbed |= bool(terms)
+        if self.engine.exact and self._log is None:
+            self._doubts.measured(tuple(terms.items()), value)
         self.losses.append(value)
         return value
 
     def _evaluate(self, terms: Terms) -> float:
         self.num_forwards += 1
         with self.engine.at(self.directions, terms), _no_kept_casts():
-            result = self.closure()
+            result = self._run()
         if isinstance(result, Tensor) and result.numel() != 1:
             raise OptimError(
                 f"closure() returned a tensor of shape {tuple(result.shape)}; one number is valid"
@@ -168,9 +183,26 @@ class LossOracle:
                 f"closure() returned {type(result).__name__} {result!r}; one number is valid"
             ) from error
 
+    def _run(self) -> Any:
+        try:
+            result = self.closure()
+        except RuntimeError as error:
+            if "does not require grad" not in str(error):
+                raise
+            raise OptimError(
+                "closure() differentiates, and gradients are off in a step that takes losses alone:"
+                " a closure without backward() is valid, or torch.enable_grad() around what the"
+                " loss itself differentiates"
+            ) from error
+        if self._log is None:
+            self._doubts.passed()
+        return result
+
     @torch.no_grad()
     def home(self) -> None:
-        """Have theta where the step began, before it is moved."""
+        """Bring theta to where the step began, as it must be before it is moved."""
+        if self._log is None:
+            self._doubts.ended(self.step, self.losses, self._perturbed)
         self.engine.home(self.directions)
 
     @torch.no_grad()

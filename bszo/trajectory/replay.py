@@ -217,8 +217,9 @@ def _take(optimizer: ZerothOrder, step: Step) -> None:
     spent = optimizer.num_forwards + step.num_forwards
     if step.losses:
         left = list(reversed(step.losses))
-        with _bounded_directions(optimizer, step), _moving_by(optimizer, step.coefficients, left):
-            optimizer.step(LoggedLosses(left, optimizer.num_steps))
+        log = LoggedLosses(left, optimizer.num_steps)
+        with _bounded_directions(optimizer, step), _moving_by(optimizer, step.coefficients, log):
+            optimizer.step(log)
     else:
         optimizer.pass_by()
     optimizer.num_forwards = spent  # a first streaming pass that was repeated has cost one more
@@ -250,19 +251,21 @@ def _bounded_directions(optimizer: ZerothOrder, step: Step) -> Iterator[None]:
 
 @contextmanager
 def _moving_by(
-    optimizer: ZerothOrder, coefficients: Sequence[float], left: list[float]
+    optimizer: ZerothOrder, coefficients: Sequence[float], log: LoggedLosses
 ) -> Iterator[None]:
-    """The optimizer's next step estimates as ever, and moves by what the run moved by."""
+    """While active, the optimizer's step estimates from the log, and moves by what the run moved
+    by."""
     method = optimizer.gradient
 
     def gradient_as_logged(oracle: LossOracle) -> tuple[Terms, Any]:
+        oracle.answer_from(log)
         gradient, report = method(oracle)
         found = list(gradient.values())
         slack = AGREEMENT * max(map(abs, coefficients), default=0.0)
         agree = len(found) == len(coefficients) and all(
             abs(a - b) <= slack for a, b in zip(found, coefficients, strict=True)
         )
-        if left or not agree:
+        if log.left or not agree:
             raise TrajectoryError(
                 f"step {optimizer.num_steps}: from the run's losses this version of the method"
                 f" finds the coefficients {found!s:.80}, the run had {list(coefficients)!s:.80}"

@@ -1,65 +1,74 @@
-"""Hydra's many-line errors as one line: the key, its value and the valid choices."""
+"""Messages about a configuration: Hydra's errors of many lines as one, with the key, its value and
+the valid choices."""
 
+import difflib
 import re
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
-from hydra import compose, initialize_config_dir
-from hydra.core.global_hydra import GlobalHydra
-from hydra.errors import HydraException, OverrideParseException
-from omegaconf import DictConfig, OmegaConf
+import yaml
+from hydra.errors import OverrideParseException
+from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from experiments.config.hints import did_you_mean, who_has
+from experiments import CONF
+from experiments.config.yaml_files import exists
 
+FOLDER = {"model": "path", "data": "root"}  # group -> the key of its choice `local`
 _NOT_A_KEY = re.compile(r"Could not override '([^']+)'")
-FOLDER = {"model": "path", "data": "root"}
-_NOT_AN_OPTION = re.compile(r"(?:Could not find|Could not load) '([^']+)'")
+_NOT_A_CHOICE = re.compile(r"(?:Could not find|Could not load) '([^']+)'")
+
+
+def did_you_mean(word: str, choices: Iterable[str]) -> str:
+    """`; choose one of a, b (did you mean a?)`, or the empty string without choices."""
+    names = sorted(map(str, choices))
+    close = difflib.get_close_matches(word, names, n=1)
+    hint = f" (did you mean {close[0]}?)" if close else ""
+    return f"; choose one of {', '.join(names)}{hint}" if names else ""
+
+
+def who_has(key: str, conf: Path = CONF) -> str:
+    """`; optimizer=lozo-m, subzero take it` for optimizer.momentum: the group's choices that have
+    such a key."""
+    group, _, name = key.partition(".")
+    files = sorted((conf / group).glob("*.yaml")) if name and exists((conf / group).is_dir) else ()
+    having = [
+        file.stem
+        for file in files
+        if name in (yaml.safe_load(file.read_text(encoding="utf-8")) or {})
+    ]
+    takes = "take" if len(having) > 1 else "takes"
+    return f"; {group}={', '.join(having)} {takes} it" if having else ""
 
 
 def explain(
-    error: Exception, conf: Path, arguments: Sequence[str], beside: Sequence[Path] = ()
+    error: Exception, arguments: Sequence[str] = (), folders: Sequence[str | Path] = ()
 ) -> str:
     """One line about an error of composing the configuration.
 
     Args:
         error: from Hydra or OmegaConf, a ValueError of theirs among them.
-        conf: the folder of configuration groups.
         arguments: of the command line.
-        beside: folders that are searched for choices, too, and that the arguments do not name by
-            --config-dir.
+        folders: that are searched for choices beside conf/.
     """
+    if isinstance(error, RecursionError):
+        return "the configuration refers to itself: a file in its own defaults, or keys in a ring"
     text = str(error)
     cause = error if isinstance(error, OmegaConfBaseException) else error.__cause__
-    if found := _NOT_AN_OPTION.search(text):
-        named = (argument.partition("=") for argument in arguments)
-        group, option = next(
-            ((g, o) for g, _, o in named if f"{g}/{o}" == found[1]), found[1].rpartition("/")[::2]
-        )
-        if (conf / group).is_dir() and group:
-            return _no_choice(group, option, (conf, *beside, *_config_dirs(arguments)))
+    searched = (CONF, *map(Path, folders))
+    if found := _NOT_A_CHOICE.search(text):
+        group, option = _group_and_option(found[1], arguments)
+        if _is_group(group):
+            return _no_choice(group, option, searched)
     if text.startswith("Ambiguous value for argument"):
         return f"{_first_line(text)}: several values are a sweep, which needs --multirun"
     if text.startswith("Config group override must be"):  # optimizer=null, optimizer=3
-        folders = (conf, *beside, *_config_dirs(arguments))
-        pairs = [argument.partition("=")[::2] for argument in arguments]
-        wrong = [
-            (group, option)
-            for group, option in pairs
-            if group
-            and (conf / group).is_dir()
-            and not any((folder / group / f"{option}.yaml").is_file() for folder in folders)
-        ]
-        return _no_choice(*wrong[0], folders) if wrong else _first_line(text)
+        for group, _, option in (argument.partition("=") for argument in arguments):
+            if _is_group(group) and option not in _choices(group, searched):
+                return _no_choice(group, option, searched)
     if found := _NOT_A_KEY.search(text):
-        key = found[1]
-        parent, _, name = key.rpartition(".")
-        return (
-            f"{key}: no such"
-            f" key{did_you_mean(name, _siblings(parent, key, conf, arguments))}{who_has(key, conf)}"
-        )
+        return _no_key(found[1], cause)
     if isinstance(error, OverrideParseException):
         why = " ".join(text.splitlines()[1:2]) or "cannot be read"
         return f"{error.override}: not of the form key=value ({why})"
@@ -68,17 +77,19 @@ def explain(
     return _first_line(text)
 
 
-def of_hydra(error: Exception, conf: Path, arguments: Sequence[str]) -> str | None:
-    """One line about what Hydra or a launcher raised by itself; None: a run's own error, or a fault
-    of this program."""
+def explain_hydra(
+    error: Exception, arguments: Sequence[str] = (), folders: Sequence[str | Path] = ()
+) -> str | None:
+    """One line about what Hydra or a launcher raised by itself; None for a run's own error, or a
+    fault of this program."""
     names = [
         str(frame.f_globals.get("__name__")) for frame, _ in traceback.walk_tb(error.__traceback__)
     ]
     # there is no Slurm, or sbatch refuses a job
     if names[-1].split(".")[0] in ("submitit", "joblib"):
-        return f"hydra/launcher: {explain(error, conf, arguments)}"
-    if names[-1] == "hydra._internal.defaults_list":
-        return explain(error, conf, arguments)
+        return f"hydra/launcher: {explain(error, arguments, folders)}"
+    if "hydra._internal.config_loader_impl" in names:  # while it composes
+        return explain(error, arguments, folders)
     caller = next((name for name in reversed(names) if not name.startswith("pathlib")), "")
     if (
         isinstance(error, OSError)
@@ -90,8 +101,26 @@ def of_hydra(error: Exception, conf: Path, arguments: Sequence[str]) -> str | No
     return None
 
 
+def _group_and_option(named: str, arguments: Sequence[str]) -> tuple[str, str]:
+    """`task/a/b` as the group and the option that an argument gives; else by its last slash."""
+    for argument in arguments:
+        group, _, option = argument.partition("=")
+        if f"{group}/{option}" == named:
+            return group, option
+    group, _, option = named.rpartition("/")
+    return group, option
+
+
+def _is_group(name: str) -> bool:
+    return name != "" and exists((CONF / name).is_dir)
+
+
+def _choices(group: str, folders: Sequence[Path]) -> set[str]:
+    return {file.stem for folder in folders for file in (folder / group).glob("*.yaml")}
+
+
 def _no_choice(group: str, option: str, folders: Sequence[Path]) -> str:
-    choices = {file.stem for folder in folders for file in (folder / group).glob("*.yaml")}
+    choices = _choices(group, folders)
     if "/" in option and "local" in choices:
         return (
             f"{group}={option}: no such choice; a folder: {group}=local"
@@ -100,32 +129,14 @@ def _no_choice(group: str, option: str, folders: Sequence[Path]) -> str:
     return f"{group}={option}: no such choice{did_you_mean(option, choices)}"
 
 
-def _config_dirs(arguments: Sequence[str]) -> list[Path]:
-    pairs = [
-        (*here.partition("=")[::2], after)
-        for here, after in zip(arguments, [*arguments[1:], ""], strict=False)
-    ]
-    return [Path(value or after) for flag, value, after in pairs if flag in ("--config-dir", "-cd")]
+def _no_key(key: str, cause: BaseException | None) -> str:
+    """A key that the configuration lacks, with those beside it."""
+    parent = getattr(cause, "parent_node", None)
+    beside = [str(name) for name in parent] if isinstance(parent, DictConfig) else []
+    valid = [name for name in beside if name not in ("hydra", "tuned")]
+    return f"{key}: no such key{did_you_mean(key.rpartition('.')[2], valid)}{who_has(key)}"
 
 
 def _first_line(text: str) -> str:
     lines = (line.strip() for line in text.splitlines())
     return next(filter(None, lines), "the configuration cannot be composed")
-
-
-def _siblings(parent: str, key: str, conf: Path, arguments: Sequence[str]) -> list[str]:
-    """The keys beside a misspelt one, in the configuration without it; the groups where that fails
-    too."""
-    overrides = (
-        argument for argument in arguments if "=" in argument and not argument.startswith("-")
-    )
-    rest = [override for override in overrides if override.lstrip("+~").split("=")[0] != key]
-    groups = sorted(folder.name for folder in conf.iterdir() if folder.is_dir())
-    GlobalHydra.instance().clear()
-    try:
-        with initialize_config_dir(str(conf), version_base="1.3"):
-            config: Any = compose("config", overrides=rest)
-    except (HydraException, OmegaConfBaseException):
-        return groups if not parent else []
-    node = OmegaConf.select(config, parent) if parent else config
-    return [str(name) for name in node if name != "tuned"] if isinstance(node, DictConfig) else []

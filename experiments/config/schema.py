@@ -1,6 +1,7 @@
 """The fixed parts of a run's configuration, typed; nothing here has a default, the files under
 conf/ have."""
 
+import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
@@ -13,6 +14,17 @@ from experiments.config.typed import check_arguments, check_targets, check_value
 
 _FORBID = ConfigDict(extra="forbid")
 MOST_THREADS = 1024
+PATHS = (
+    "model.path",
+    "data.root",
+    "checkpoint.weights",
+    "paths.results",
+    "paths.runs",
+    "paths.wandb",
+)
+MOST_PATH_BYTES = 3500  # of 4096 that Linux takes; files below it have names of their own
+MOST_NAME_BYTES = 255
+MOST_TITLE_BYTES = 64
 
 
 @with_config(_FORBID)
@@ -163,7 +175,7 @@ class RunConfig:
 
     seed: int
     device: Literal["auto", "cpu", "cuda"]
-    threads: int | None
+    threads: int | Literal["auto"] | None
     directions: Directions
     parallel: Parallel
     model: dict[str, Any]
@@ -180,8 +192,8 @@ class RunConfig:
 
     def __post_init__(self) -> None:
         # torch ends the process for too many
-        if self.threads is not None and not 1 <= self.threads <= MOST_THREADS:
-            raise ConfigError(f"threads={self.threads}: must be 1 to {MOST_THREADS}, or null")
+        if isinstance(self.threads, int) and not 1 <= self.threads <= MOST_THREADS:
+            raise ConfigError(f"threads={self.threads}: must be 1 to {MOST_THREADS}, auto, or null")
         if isinstance(self.tuning, InContext) and self.protocol.num_steps:
             raise ConfigError(
                 f"protocol.num_steps={self.protocol.num_steps}: tuning=zero-shot and"
@@ -226,6 +238,27 @@ SUPPLIED = {
 }
 
 
+def _check_lengths(config: Mapping[str, Any]) -> None:
+    """Refuse a path or a name that no file system takes, before any file is looked for."""
+    for key in PATHS:
+        group, _, name = key.partition(".")
+        node = config.get(group)
+        value = node.get(name) if isinstance(node, Mapping) else None
+        parts = [len(os.fsencode(part)) for part in str(value).split("/")]
+        if sum(parts) + len(parts) > MOST_PATH_BYTES or max(parts) > MOST_NAME_BYTES:
+            raise ConfigError(
+                f"{key}={value!s:.80}...: too long; a path has at most {MOST_PATH_BYTES} bytes,"
+                f" each name in it {MOST_NAME_BYTES}"
+            )
+    for group in ("task", "model"):  # the names of record files have both in them
+        node = config.get(group)
+        name = str(node.get("name")) if isinstance(node, Mapping) else ""
+        if len(os.fsencode(name)) > MOST_TITLE_BYTES:
+            raise ConfigError(
+                f"{group}.name={name:.80}...: must have at most {MOST_TITLE_BYTES} bytes"
+            )
+
+
 def parse(config: Mapping[str, Any]) -> RunConfig:
     """The typed form of a resolved configuration, every `_target_` in it checked, nothing loaded.
 
@@ -233,6 +266,7 @@ def parse(config: Mapping[str, Any]) -> RunConfig:
         ConfigError: the key that is unknown, missing or of the wrong type, and what would be valid.
     """
     check_values(config)
+    _check_lengths(config)
     run = typed(RunConfig, config, "")
     check_targets(config)
     for group, supplied in SUPPLIED.items():

@@ -12,7 +12,7 @@ from typing import Any
 from pydantic import PydanticSchemaGenerationError, TypeAdapter, ValidationError
 
 from bszo.errors import ConfigError
-from experiments.config.hints import did_you_mean, who_has
+from experiments.config.messages import did_you_mean, who_has
 from experiments.config.targets import buildable
 
 MOST_INT = 2**63 - 1
@@ -52,7 +52,20 @@ def _one_line(error: ValidationError, key: str, kind: Any, value: Any) -> str:
         item["msg"] for item in problems if _as_written(item["loc"], value)[: len(path)] == path
     ]
     wants = " or ".join(dict.fromkeys(message.removeprefix("Input ") for message in same))
-    return f"{dotted(key, path)}={first['input']!r}: {wants}"
+    quotes = _quotes(first["input"]) if first["type"] == "string_type" else ""
+    return f"{dotted(key, path)}={first['input']!r}: {wants}{quotes}"
+
+
+def _quotes(value: Any) -> str:
+    """What to write for a text that YAML reads as something else."""
+    if isinstance(value, bool):
+        words = "yes, on and true as true" if value else "no, off and false as false"
+        return f"; YAML reads {words} where they have no quotes: write '{'yes' if value else 'no'}'"
+    if isinstance(value, (int, float)):
+        return f"; write '{value}' in quotes"
+    if isinstance(value, Mapping):
+        return "; YAML reads braces without quotes as a mapping: write '{column}' in quotes"
+    return ""
 
 
 def _as_written(loc: Iterable[Any], value: Any) -> list[str]:

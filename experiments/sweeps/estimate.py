@@ -12,15 +12,16 @@ from functools import cache
 from typing import Any
 
 import yaml
-from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
 from experiments import CONF
+from experiments.config.compose import compose
+from experiments.records.record import Record
 from experiments.sweeps.grid import Point
-from experiments.sweeps.selection import Record, value_of
-from experiments.tables.measured import paper
-from experiments.tables.names import METHODS, MODELS, shown
+from experiments.sweeps.matching import value_of
+from experiments.sweeps.names import METHODS, MODELS, shown
+from experiments.sweeps.paper import StepCost, step_costs
 
 LIKE = (  # what a record must share with a run, the closest first, and what is said of the others
     (("model", "precision", "optimizer", "protocol"), ""),
@@ -34,11 +35,9 @@ def forwards_a_step(optimizer: str, more: tuple[str, ...]) -> int:
     """Loss evaluations of one step, counted on one small matrix."""
     import torch
 
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        config: Any = compose("config", overrides=[f"optimizer={optimizer}", *more])
+    node = compose([f"optimizer={optimizer}", *more])["optimizer"]
     toy = torch.nn.Linear(4, 4, bias=False)
-    node = OmegaConf.create(OmegaConf.to_container(config.optimizer, resolve=True))
-    made = instantiate(node)(toy.parameters(), module=toy)
+    made = instantiate(OmegaConf.create(node))(toy.parameters(), module=toy)
     made.step(lambda: toy(torch.ones(1, 4)).square().sum())
     return made.num_forwards
 
@@ -142,13 +141,13 @@ class Clock:
         return self._paces[key]
 
 
-def paper_cell(point: Point) -> Any:
+def paper_cell(point: Point) -> StepCost | None:
     """The row of the paper's Table 4 for a run, None where it has none."""
     model, method = shown(MODELS, point["model"]), shown(METHODS, point["optimizer"])
     return next(
         (
             methods[method]
-            for (name, _), methods in paper()[0].items()
+            for (name, _), methods in step_costs()[0].items()
             if name == model and method in methods
         ),
         None,

@@ -145,7 +145,7 @@ def merge(parts: Iterable[Point]) -> Point:
     return {key: value for part in parts for key, value in part.items()}
 
 
-def holds(point: Point, part: Point) -> bool:
+def holds(point: Point, part: Mapping[str, str]) -> bool:
     """True where the point has all of the part's values."""
     return all(point.get(key) == value for key, value in part.items())
 

@@ -1,153 +1,283 @@
-"""Every table and figure: the sweeps that it is made of, or what it is measured by, and how far
-that is."""
+"""Artefacts: every table and figure, what each is made of and what makes it.
 
-import json
-from collections import Counter
-from dataclasses import dataclass, replace
-from pathlib import Path
+Whoever needs to know asks here and says it nowhere else: `python -m experiments.render`, the
+Makefile (through `python -m experiments.render --make`), `make status`, results/README.md and the
+report. The module imports the standard library alone, so that make can ask before anything is
+installed.
+"""
 
-from experiments import RESULTS
-from experiments.sweeps.grid import holds, load, read
-from experiments.sweeps.selection import SETTLED, Shelf, missing_runs
-from experiments.tables.command import Inputs
-from experiments.tables.configured import SAME, hyperparameters, splits
-from experiments.tables.measured import measured, paper
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
 
-SWEEPS = {
-    "table1": ("table1",),
-    "table3": ("table3",),
-    "table5": ("table5a", "table5b", "table5c", "table5d"),
-    "table11": ("table1",),
-    "table12": ("table5a", "table5b", "table12c"),
-    "table_walk": ("walk",),
-    "zo_bench": ("zo_bench",),
-    "figure1": ("figure1",),
-    "figure_gain": ("table3", "figure1"),
-}
-# of their sweeps' runs
-PICKED = {"figure_gain": {"task": "sst2", "optimizer": "bszo", "fidelity": "corrected"}}
-STUDIES = {  # artefact -> the files that its measurement leaves, and what they hold
-    "table2": ("bench/state.json", "bytes of optimizer state, growing models and k = 1 ... 16"),
-    "figure_theory": ("theory.json", "Theorem 3.7, Eq. 55, Corollaries 3.6 and 4.3"),
-    "figure_drift": ("walk/*.json", "drift and perplexity at learning rate 0"),
-}
-BENCHED = ("table4", "figure2")
-READ_OFF = ("table6", "table7", "table8", "table9", "table10")
+Source = Literal["runs", "study", "bench", "conf"]
+
+BENCHED = "measured/bench/*-*-*.json"  # model, type and device
 
 
-def everything() -> list[str]:
-    """All artefacts: tables by their numbers, then the others, then figures."""
-    found = [*SWEEPS, *STUDIES, *BENCHED, *READ_OFF]
-    order = {
-        name: (name.startswith("figure"), int("".join(filter(str.isdigit, name)) or 99), name)
-        for name in found
-    }
-    return sorted(found, key=lambda name: order[name])
-
-
-def profiles(name: str) -> list[str]:
-    """Those that all sweeps of an artefact have."""
-    each = [read(sweep)["profiles"] for sweep in SWEEPS[name]]
-    return [profile for profile in each[0] if all(profile in others for others in each)]
-
-
-@dataclass
-class Counts:
-    """Runs of an artefact's cells in one profile.
+@dataclass(frozen=True)
+class Artefact:
+    """One table or figure.
 
     Attributes:
-        statuses: of the cells' runs; `missing`: not run; `waits`: its rate is not chosen yet.
-        to_run: runs that can be started now.
-        used: whether any record is there.
+        name: its name for make and the stem of its files.
+        source: what its numbers are: those of recorded runs, of a study that is measured in one go,
+            of the step benchmark, or those that the configuration files print.
+        maker: `module:function`. A table's returns its sections from (artefact, inputs); a figure's
+            returns its drawings by the stem of their files from (artefact, inputs). Where `scored`,
+            it returns what the block of one sweep shows, from the sweep's letter.
+        title: heading of a table, caption of a figure; None where its one sweep has the title.
+        sweeps: names of the grids in conf/sweep whose runs it shows; their letters are a, b, c ...
+        picked: the values that those runs must have, where not all of them are shown.
+        scored: it is a table of accuracies, and a second one at equal budgets stands beside it.
+        files: patterns under results/ of what it reads beside records.
+        measured: what the files of a study hold, in words.
+        commands: PROFILE -> the commands of `make run-NAME`, where no sweep makes it; the empty
+            profile stands for every other one.
+        plan: what `make plan-NAME` says, where no sweep makes it.
     """
 
-    statuses: Counter[str]
-    to_run: int = 0
-    used: bool = False
+    name: str
+    source: Source
+    maker: str
+    title: str | None = None
+    sweeps: tuple[str, ...] = ()
+    picked: Mapping[str, str] = field(default_factory=dict)
+    scored: bool = False
+    files: tuple[str, ...] = ()
+    measured: str = ""
+    commands: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    plan: str = ""
 
     @property
-    def total(self) -> int:
-        return sum(self.statuses.values())
+    def drawn(self) -> bool:
+        """True for a figure."""
+        return self.name.startswith("figure")
 
     @property
-    def missing(self) -> int:
-        return self.statuses["missing"] + self.statuses["waits"]
+    def number(self) -> int | None:
+        """Its number in the paper, if it stands there."""
+        found = re.search(r"\d+$", self.name)
+        return int(found[0]) if found else None
 
     @property
-    def failed(self) -> dict[str, int]:
-        return {
-            status: n
-            for status, n in self.statuses.items()
-            if status not in ("ok", "missing", "waits") and n
-        }
-
-    @property
-    def state(self) -> str:
-        """A run that diverged is a result: nothing is missing of it."""
-        return "partial" if self.used and self.missing else "complete" if self.used else "not run"
+    def label(self) -> str:
+        """ "Table 5" for table5, and the name itself where the paper has no such artefact."""
+        if self.number is None:
+            return self.name
+        return f"{self.name.rstrip('0123456789').capitalize()} {self.number}"
 
 
-def counted(name: str, profile: str, inputs: Inputs) -> Counts:
-    """How far an artefact is in a profile."""
-    counts = Counts(Counter())
-    for sweep in SWEEPS[name]:
-        whole, shelf = load(sweep, profile), Shelf(inputs.records(profile))
-        grid = replace(
-            whole, points=tuple(p for p in whole.points if holds(p, PICKED.get(name, {})))
+def _scored(number: int, *sweeps: str, title: str | None = None) -> Artefact:
+    """A table of accuracies of the paper."""
+    return Artefact(
+        f"table{number}",
+        "runs",
+        f"experiments.tables.published:table{number}",
+        title,
+        sweeps,
+        scored=True,
+        files=(f"paper/table{number}.csv",),
+    )
+
+
+def _hyperparameters(number: int, model: str) -> Artefact:
+    """One of the paper's four tables of hyperparameters."""
+    return Artefact(
+        f"table{number}",
+        "conf",
+        "experiments.tables.configured:hyperparameter_table",
+        f"Table {number}: hyperparameters of {model}",
+        files=("paper/tables7to10.csv",),
+        plan="read off the configuration files, nothing to run",
+    )
+
+
+_IN_ONE_GO = "measured in one go by make run-{}, minutes to hours"
+_STEPS = {
+    "paper": tuple(
+        f"scripts.bench.step --model {model} --dtype {dtype} --device cuda"
+        " --out results/measured/bench $(ARGS)"
+        for model, dtype in (
+            ("opt-1.3b", "float32"),
+            ("mistral-7b", "float16"),
+            ("opt-13b", "bfloat16"),
         )
-        counts.to_run += sum(map(len, missing_runs(grid, shelf)))
-        for point in grid.points:
-            choice = shelf.choose(grid, point)
-            record = shelf.find(choice.point) if choice.point else None
-            counts.statuses[
-                (
-                    "waits"
-                    if choice.missing
-                    else (
-                        choice.failed[0]
-                        if choice.failed
-                        else (
-                            record["status"]
-                            if record and record["status"] in SETTLED
-                            else "missing"
-                        )
-                    )
-                )
-            ] += 1
-        counts.used |= bool(shelf.used)
-    return counts
+    ),
+    "": ("scripts.bench.step --out results/measured/bench $(ARGS)",),
+}
+_STEPS_PLAN = (
+    "PROFILE=mini measures OPT-125M's shape on this machine, some 10 minutes; PROFILE=paper the"
+    " paper's three models (random weights) on a GPU: 82.1 GB at most by Table 4 (OPT-13B,"
+    " MeZO-Adam), tens of minutes"
+)
+_WALK_FILES = ("measured/walk/*.json", "reference/*.csv")
+
+ARTEFACTS = {
+    artefact.name: artefact
+    for artefact in (
+        _scored(1, "table1"),
+        Artefact(
+            "table2",
+            "study",
+            "experiments.tables.orders:sections",
+            "Table 2: memory, the paper's orders and measured bytes",
+            files=("measured/bench/state.json", "paper/table2.csv"),
+            measured="bytes of optimizer state, growing models and k = 1 ... 16",
+            commands={"": ("scripts.bench.state",)},
+            plan=_IN_ONE_GO.format("table2"),
+        ),
+        _scored(3, "table3"),
+        Artefact(
+            "table4",
+            "bench",
+            "experiments.tables.measured:sections",
+            "Table 4: peak memory and time of a step",
+            files=(BENCHED, "paper/table4.csv"),
+            commands=_STEPS,
+            plan=_STEPS_PLAN,
+        ),
+        _scored(
+            5,
+            "table5a",
+            "table5b",
+            "table5c",
+            "table5d",
+            title="Table 5: Ablations of k, m and the adaptive noise, accuracy (%)",
+        ),
+        Artefact(
+            "table6",
+            "conf",
+            "experiments.tables.configured:split_table",
+            "Table 6: rows for training and validation",
+            files=("paper/table6.csv",),
+            plan="read off the configuration files, nothing to run",
+        ),
+        _hyperparameters(7, "RoBERTa-large"),
+        _hyperparameters(8, "OPT-1.3B"),
+        _hyperparameters(9, "Mistral-7B"),
+        _hyperparameters(10, "OPT-13B"),
+        Artefact(
+            "table11",
+            "runs",
+            "experiments.tables.raw_runs:sections",
+            "Table 11: the runs behind Table 1, test accuracy (%)",
+            ("table1",),
+            files=("paper/table11.csv",),
+        ),
+        _scored(
+            12,
+            "table5a",
+            "table5b",
+            "table12c",
+            title="Table 12: Ablations of k, m and the noise in fp32, accuracy (%)",
+        ),
+        Artefact(
+            "table_walk",
+            "runs",
+            "experiments.tables.walks:sections",
+            "The walk: what the perturbation alone does to weights in low precision",
+            ("walk",),
+            files=_WALK_FILES,
+        ),
+        Artefact(
+            "zo_bench",
+            "runs",
+            "experiments.tables.zo_bench:sections",
+            sweeps=("zo_bench",),
+            files=("measured/bench/memory.json",),
+        ),
+        Artefact(
+            "figure1",
+            "runs",
+            "scripts.figures.figure1:draw",
+            "Training loss under bf16, every learning rate",
+            ("figure1",),
+        ),
+        Artefact(
+            "figure2",
+            "bench",
+            "scripts.figures.figure2:draw",
+            "Peak memory of a step: the GPU's allocator, and apart from it the resident set on a"
+            " CPU",
+            files=(BENCHED, "paper/table4.csv"),
+            commands=_STEPS,
+            plan=_STEPS_PLAN,
+        ),
+        Artefact(
+            "figure_drift",
+            "study",
+            "scripts.figures.figure_drift:draw",
+            "Drift of the weights at learning rate 0",
+            files=_WALK_FILES,
+            measured="drift and perplexity at learning rate 0",
+            commands={"": ("scripts.study.drift $(ARGS)",)},
+            plan=_IN_ONE_GO.format("figure_drift"),
+        ),
+        Artefact(
+            "figure_gain",
+            "runs",
+            "scripts.figures.figure_gain:draw",
+            "Gain of the posterior and sigma_e along BSZO's runs",
+            ("table3", "figure1"),
+            {"task": "sst2", "optimizer": "bszo", "fidelity": "corrected"},
+        ),
+        Artefact(
+            "figure_theory",
+            "study",
+            "scripts.figures.figure_theory:draw",
+            "BSZO's theorems against measurement",
+            files=("measured/theory.json",),
+            measured="Theorem 3.7, Eq. 55, Corollaries 3.6 and 4.3",
+            commands={"": ("scripts.study.theory",)},
+            plan=_IN_ONE_GO.format("figure_theory"),
+        ),
+    )
+}
 
 
-def studied(name: str) -> str:
-    """What a study has measured, or that it was not."""
-    pattern, what = STUDIES[name]
-    if name == "figure_drift":
-        curves = [curve for file in sorted(RESULTS.glob(pattern)) for curve in _curves(file)]
-        what += (
-            f", {sum(curve.get('complete', False) for curve in curves)} of {len(curves)} curves to"
-            " their end"
-        )
-    return what if any(RESULTS.glob(pattern)) else ""
+def together(artefact: Artefact) -> list[str]:
+    """What is rendered after a measurement: the artefact, and others that read its first file."""
+    others = [other.name for other in ARTEFACTS.values() if artefact.files[0] in other.files]
+    return [artefact.name, *(name for name in others if name != artefact.name)]
 
 
-def _curves(file: Path) -> list[dict]:
-    try:
-        return list(json.loads(file.read_text(encoding="utf-8"))["curves"].values())
-    except (ValueError, LookupError, AttributeError):  # the table names it
-        return []
+def make_lines() -> str:
+    """The registry as variables and rules for the Makefile."""
+    tables = [a.name for a in ARTEFACTS.values() if not a.drawn]
+    figures = [a.name for a in ARTEFACTS.values() if a.drawn]
+    lines = [
+        "# written by python -m experiments.render --make",
+        f"TABLES := {' '.join(tables)}",
+        f"FIGURES := {' '.join(figures)}",
+        f"RECORDED := {' '.join(a.name for a in ARTEFACTS.values() if a.sweeps)}",
+    ]
+    for artefact in ARTEFACTS.values():
+        lines += ["", *_rules(artefact)]
+    return "\n".join(lines) + "\n"
 
 
-def benched(gpu: bool) -> str:
-    """Which models the benchmark was run on: the paper's on a GPU, or the others and CPUs."""
-    found: dict[str, dict[str, None]] = {}  # card -> its models, in order
-    theirs = paper()[0]
-    for row in measured()[0]:
-        if gpu == (row.gpu and (row.model, row.precision) in theirs):
-            found.setdefault(row.card, {})[f"{row.model} {row.precision}"] = None
-    return "; ".join(f"{', '.join(models)} on {card}" for card, models in found.items())
-
-
-def configured(name: str) -> str:
-    made = splits() if name == "table6" else hyperparameters(int(name.removeprefix("table")))
-    verdicts = Counter(row[-1] for row in made.rows if row[-1])
-    return f"the configuration files agree in {verdicts[SAME]} of {sum(verdicts.values())} rows"
+def _rules(artefact: Artefact) -> list[str]:
+    name = artefact.name
+    files = [f"results/{pattern}" for pattern in artefact.files]
+    if artefact.drawn:
+        files.append(artefact.maker.partition(":")[0].replace(".", "/") + ".py")
+        files.append("scripts/figures/style.py")
+    lines = [f"outputs/made/{name}: $(wildcard {' '.join(files)})"]
+    if artefact.sweeps:
+        lines.append(f"SWEEPS_{name} := {' '.join(artefact.sweeps)}")
+        if artefact.picked:
+            picked = " ".join(f"{key}={value}" for key, value in artefact.picked.items())
+            lines.append(f"PICK_{name} := {picked}")
+        return lines
+    lines += [f"plan-{name}:", f'\t@echo "{name}: {artefact.plan}"']
+    if not artefact.commands:
+        return [*lines, f"run-{name}: {name}", "\t@:"]  # a recipe, or make takes the pattern's
+    lines.append(f"run-{name}: $(READY)")
+    for profile, commands in artefact.commands.items():
+        lines += [f"ifeq ($(PROFILE),{profile})"] if profile else []
+        lines += [f"\t$(RUN) -m {command}" for command in commands]
+        lines += ["else"] if profile else []
+    lines += ["endif"] * (len(artefact.commands) - 1)
+    return [*lines, f"\t@$(MAKE) --no-print-directory {' '.join(together(artefact))}"]

@@ -6,7 +6,8 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from experiments.sweeps.selection import Choice, Record
+from experiments.records.record import Record
+from experiments.sweeps.selection import Choice
 
 Score = Callable[[Record], float | None]
 

@@ -7,9 +7,12 @@ from typing import Any
 import yaml
 
 from experiments import CONF
+from experiments.records.store import left_out
+from experiments.sweeps.names import METHODS, MODELS, TASKS
+from experiments.sweeps.paper import printed
+from experiments.tables.artefacts import Artefact
+from experiments.tables.inputs import Inputs
 from experiments.tables.layout import Section
-from experiments.tables.names import METHODS, MODELS, TASKS
-from experiments.tables.sources import left_out, printed
 
 SAME, MISSING = "same", "-"
 GRID_COLUMNS = (
@@ -34,6 +37,18 @@ def _yaml(conf: Path, *parts: str) -> dict[str, Any]:
         else conf.joinpath(*parts)
     )
     return yaml.safe_load(file.read_text(encoding="utf-8")) if file.is_file() else {}
+
+
+def split_table(artefact: Artefact, inputs: Inputs) -> list[Section]:
+    """Table 6."""
+    del artefact, inputs  # no run has a part in it
+    return [splits()]
+
+
+def hyperparameter_table(artefact: Artefact, inputs: Inputs) -> list[Section]:
+    """One of Tables 7 to 10, by the artefact's number."""
+    del inputs  # no run has a part in it
+    return [hyperparameters(artefact.number or 0)]
 
 
 def splits(conf: Path = CONF) -> Section:

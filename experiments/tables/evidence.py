@@ -6,12 +6,13 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from types import MappingProxyType
 
+from experiments.records.record import Record
 from experiments.sweeps.grid import Point, load
-from experiments.sweeps.selection import Record, Shelf
+from experiments.sweeps.selection import Shelf
 from experiments.tables import published
 from experiments.tables.accuracy import Block, blocks
 from experiments.tables.budgets import BUDGETS
-from experiments.tables.command import Inputs
+from experiments.tables.inputs import Inputs
 
 PROFILE = "mini"
 NOTHING: Mapping[str, str] = MappingProxyType({})

@@ -4,8 +4,8 @@ from string import Formatter
 
 from experiments.tables import findings_studies as of_studies
 from experiments.tables import findings_tables as of_tables
-from experiments.tables.command import Inputs
 from experiments.tables.evidence import Evidence
+from experiments.tables.inputs import Inputs
 
 FINDINGS = {function.__name__: function for function in (*of_tables.FINDINGS, *of_studies.FINDINGS)}
 

@@ -7,14 +7,14 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from itertools import product
 
+from experiments.records.record import Record
 from experiments.sweeps.grid import load
-from experiments.sweeps.selection import Record
+from experiments.sweeps.names import METHODS, shown
 from experiments.tables import walks
 from experiments.tables.accuracy import AVERAGE, Kind, blocks
 from experiments.tables.budgets import BUDGETS
 from experiments.tables.evidence import NOT_RUN, PROFILE, Evidence, mean, numbers, sides
 from experiments.tables.layout import rectangle
-from experiments.tables.names import METHODS, shown
 
 LOW, EPS = ("bf16", "bf16-sr", "fp16"), ("1e-4", "1e-3")  # of the walk's study
 ABLATIONS = {"table5a": "m = k", "table5b": "m = k + 1"}

@@ -4,10 +4,10 @@ import statistics
 from collections.abc import Mapping
 
 from experiments.sweeps.grid import load
+from experiments.sweeps.names import METHODS, TASKS, shown
 from experiments.tables.accuracy import AVERAGE, Block
 from experiments.tables.evidence import NOT_RUN, PROFILE, Evidence, numbers
 from experiments.tables.layout import rectangle
-from experiments.tables.names import METHODS, TASKS, shown
 
 SOURCES = ("official", "corrected")
 CORRECTED = {"fidelity": "corrected"}

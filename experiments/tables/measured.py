@@ -6,14 +6,16 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from experiments import RESULTS
+from experiments.records.store import left_out
+from experiments.sweeps.names import MODELS, shown
+from experiments.sweeps.paper import StepCost, StepCosts, step_costs
+from experiments.tables.artefacts import Artefact
+from experiments.tables.inputs import Inputs
 from experiments.tables.layout import Section
-from experiments.tables.names import MODELS, shown
-from experiments.tables.sources import left_out, printed
+from experiments.tables.sources import MEASURED
 
-BENCH = RESULTS / "bench"
+BENCH = MEASURED / "bench"
 DTYPES = {"float32": "fp32", "float16": "fp16", "bfloat16": "bf16"}
-Setting = tuple[str, str]  # model, precision
 
 
 @dataclass(frozen=True)
@@ -44,17 +46,6 @@ class Measured:
     bytes_ms: float | None = None
 
 
-@dataclass(frozen=True)
-class Printed:
-    """One row of the paper's Table 4."""
-
-    gb: float
-    ms: float
-
-
-Paper = dict[Setting, dict[str, Printed]]  # setting -> method -> what is printed
-
-
 def measured(folder: Path | None = None) -> tuple[list[Measured], list[str]]:
     """Everything that `make bench` has left, of every model and device; a line for each file that
     is left out."""
@@ -66,8 +57,7 @@ def measured(folder: Path | None = None) -> tuple[list[Measured], list[str]]:
             )
         except (ValueError, LookupError, TypeError, AttributeError) as error:
             problems.append(
-                f"{file.name}: not a report of scripts/bench/step.py ({type(error).__name__}:"
-                f" {error})"
+                f"{file.name}: not a report of scripts.bench.step ({type(error).__name__}: {error})"
             )
     return rows, problems
 
@@ -102,22 +92,17 @@ def _scaled(value: float | None, by: float) -> float | None:
     return None if value is None else by * value
 
 
-def paper() -> tuple[Paper, list[str]]:
-    """(model, precision) -> method -> the paper's cell, and what is wrong with its file."""
-    columns = ("model", "precision", "method", "peak_memory_gb", "step_time_ms")
-    rows, problems = printed("table4", columns, columns[3:])
-    cells: Paper = {}
-    for row in rows:
-        cell = Printed(float(row["peak_memory_gb"]), float(row["step_time_ms"]))
-        cells.setdefault((row["model"], row["precision"]), {})[row["method"]] = cell
-    return cells, problems
+def sections(artefact: Artefact, inputs: Inputs) -> list[Section]:
+    """Table 4."""
+    del artefact, inputs  # it shows no run's record
+    return table4()
 
 
 def table4(folder: Path | None = None) -> list[Section]:
     """The paper's settings, memory and time; whatever else was measured; and how near its ceilings
     each step is."""
     rows, problems = measured(folder)
-    theirs, wrong = paper()
+    theirs, wrong = step_costs()
     ours = [row for row in rows if row.gpu and (row.model, row.precision) in theirs]
     others = [row for row in rows if row not in ours]
     return [
@@ -157,9 +142,9 @@ def _shapes(rows: Iterable[Measured]) -> str:
 
 def _beside(
     title: str,
-    theirs: Paper,
+    theirs: StepCosts,
     ours: Sequence[Measured],
-    of: Callable[[Printed], float],
+    of: Callable[[StepCost], float],
     values: Callable[[Measured], tuple[float | None, float | None]],
     *notes: str,
 ) -> Section:

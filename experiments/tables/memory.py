@@ -4,10 +4,10 @@ import json
 from pathlib import Path
 from typing import Any
 
+from experiments.records.store import left_out
+from experiments.sweeps.names import MODELS, shown
 from experiments.tables.layout import Section
 from experiments.tables.measured import BENCH
-from experiments.tables.names import MODELS, shown
-from experiments.tables.sources import left_out
 
 FILE = BENCH / "memory.json"
 TITLE = "Memory of first-order, forward-gradient and zeroth-order methods"
@@ -30,8 +30,7 @@ def report(file: Path = FILE) -> tuple[dict[str, Any], list[str]]:
             sum([scheme["trained"], *scheme["bytes"].values()])  # numbers all of them
     except (ValueError, LookupError, TypeError, AttributeError) as error:
         return {}, [
-            f"{file.name}: not a report of scripts/bench/memory.py ({type(error).__name__}:"
-            f" {error})"
+            f"{file.name}: not a report of scripts.bench.memory ({type(error).__name__}: {error})"
         ]
     return found, []
 

@@ -3,9 +3,9 @@
 from collections.abc import Mapping, Sequence
 
 from experiments.sweeps.grid import Point
+from experiments.sweeps.names import METHODS, MODELS, TASKS, shown
+from experiments.sweeps.paper import printed
 from experiments.tables.accuracy import Kind
-from experiments.tables.names import METHODS, MODELS, TASKS, shown
-from experiments.tables.sources import printed
 
 ADAPTIVE = {"always": "yes", "beyond-k": "yes", "never": "no"}
 
@@ -22,8 +22,9 @@ def variant(point: Point) -> str:
     return f"k = {point['optimizer.k']}, m = {point['optimizer.m']}{noise}"
 
 
-def table1() -> Kind:
+def table1(part: str = "a") -> Kind:
     """Means and deviations of five runs, by method and task."""
+    del part  # there is one
     rows, problems = printed(
         "table1", ("method", "task", "accuracy_mean", "accuracy_std"), ("accuracy_mean",)
     )
@@ -38,8 +39,9 @@ def table1() -> Kind:
     )
 
 
-def table3() -> Kind:
+def table3(part: str = "a") -> Kind:
     """One run, by model, method and task."""
+    del part  # there is one
     rows, problems = printed("table3", ("model", "method", "task", "accuracy"))
     texts = {(row["model"], row["method"], row["task"]): row["accuracy"] for row in rows}
 

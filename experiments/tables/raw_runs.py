@@ -5,14 +5,17 @@ from collections.abc import Sequence
 
 from scipy import stats
 
+from experiments.records.record import Record
+from experiments.records.store import left_out
 from experiments.sweeps.grid import PROFILES, Grid, Point, holds, load, read
-from experiments.sweeps.selection import Record, Shelf
+from experiments.sweeps.names import TASKS, shown
+from experiments.sweeps.paper import printed
+from experiments.sweeps.selection import Shelf
 from experiments.tables.accuracy import by_model
-from experiments.tables.command import Inputs
+from experiments.tables.artefacts import Artefact
+from experiments.tables.inputs import Inputs
 from experiments.tables.layout import Section
-from experiments.tables.names import TASKS, shown
 from experiments.tables.published import method
-from experiments.tables.sources import left_out, printed
 
 Value = float | str | None  # a score, a failure, or nothing
 Runs = dict[tuple[str, str, str], list[Value]]  # (task, method, source) -> a value a seed
@@ -23,13 +26,14 @@ _TEST = (
 )
 
 
-def sections(inputs: Inputs) -> tuple[str, list[Section]]:
+def sections(artefact: Artefact, inputs: Inputs) -> list[Section]:
     """The paper's runs, then ours, a section a profile."""
+    (sweep,) = artefact.sweeps
     runs, problems = _paper()
     paired = _TEST.format("number") + " The paper does not say which of its runs share a seed."
     found = [_section("Paper: RoBERTa-large, fp32", runs, paired, *left_out(problems))]
-    for profile in (name for name in PROFILES if name in read("table1")["profiles"]):
-        grid = load("table1", profile)
+    for profile in (name for name in PROFILES if name in read(sweep)["profiles"]):
+        grid = load(sweep, profile)
         for setting in grid.settings:
             for name, own in by_model(setting["model"], inputs.records(profile)):
                 shelf = Shelf(own)
@@ -38,7 +42,7 @@ def sections(inputs: Inputs) -> tuple[str, list[Section]]:
                 if any(value is not None for values in runs.values() for value in values):
                     title = f"{name}, {setting['precision']} (profile {profile})"
                     found.append(_section(title, runs, _TEST.format("seed")))
-    return "Table 11: the runs behind Table 1, test accuracy (%)", found
+    return found
 
 
 def _paper() -> tuple[Runs, list[str]]:

@@ -9,17 +9,21 @@ from pathlib import Path
 from typing import Any
 
 from experiments import RESULTS
+from experiments.records.record import Record
+from experiments.records.store import left_out
 from experiments.sweeps.grid import PROFILES, Point, load, read
-from experiments.sweeps.selection import Record, Shelf
+from experiments.sweeps.names import METHODS, shown
+from experiments.sweeps.paper import PaperError, paper_table
+from experiments.sweeps.selection import Shelf
 from experiments.tables.accuracy import by_model
+from experiments.tables.artefacts import Artefact
 from experiments.tables.cells import Cell
-from experiments.tables.command import Inputs
+from experiments.tables.inputs import Inputs
 from experiments.tables.layout import Section
-from experiments.tables.names import METHODS, shown
-from experiments.tables.sources import PaperError, left_out, paper_table
+from experiments.tables.sources import MEASURED
 
 Row = dict[str, Any]
-STUDY, REFERENCE = RESULTS / "walk", RESULTS / "reference"
+STUDY, REFERENCE = MEASURED / "walk", RESULTS / "reference"
 # of a record's curve; one that was written earlier has not the second
 LOSSES = ("train_loss", "validation_loss")
 NUMBERS = ("test %", "last training loss", "last validation loss")
@@ -53,7 +57,7 @@ def points(folder: Path = STUDY) -> tuple[list[Row], list[str]]:
                 longest[kind] = max(longest.get(kind, []), rows, key=len)
         except (ValueError, LookupError, TypeError, AttributeError) as error:
             problems.append(
-                f"{path.name}: not a report of scripts/study/drift.py ({type(error).__name__}:"
+                f"{path.name}: not a report of scripts.study.drift ({type(error).__name__}:"
                 f" {error})"
             )
     return (
@@ -266,7 +270,7 @@ def _score(record: Record | None) -> float | None:
     )
 
 
-def sections(inputs: Inputs) -> tuple[str, list[Section]]:
+def sections(artefact: Artefact, inputs: Inputs) -> list[Section]:
     data, problems = points()
     found = [drift_section(data, model) for model in sorted({row["model"] for row in data})]
     found += run_sections(inputs)
@@ -274,4 +278,4 @@ def sections(inputs: Inputs) -> tuple[str, list[Section]]:
         Section("Not run yet", ("how",), (("make run-figure_drift",), ("make run-table_walk",)))
     ]
     found[0] = replace(found[0], notes=(*found[0].notes, *left_out(problems)))
-    return "The walk: what the perturbation alone does to weights in low precision", found
+    return found

@@ -6,15 +6,17 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from experiments.records.record import Record
 from experiments.sweeps.grid import PROFILES, Grid, Point, holds, load, read
-from experiments.sweeps.selection import Choice, Record, Shelf
+from experiments.sweeps.names import METHODS, TASKS, shown
+from experiments.sweeps.selection import Choice, Shelf
 from experiments.tables.accuracy import AVERAGE, by_model
+from experiments.tables.artefacts import Artefact
 from experiments.tables.budgets import Budget
 from experiments.tables.cells import Cell, Score, cell_of, test_score
-from experiments.tables.command import Inputs
+from experiments.tables.inputs import Inputs
 from experiments.tables.layout import Section
 from experiments.tables.memory import FILE, by_scheme, report
-from experiments.tables.names import METHODS, TASKS, shown
 
 NAMES = {
     **METHODS,
@@ -78,11 +80,11 @@ def label(point: Point) -> str:
     return text
 
 
-def sections(inputs: Inputs) -> tuple[str, list[Section]]:
+def sections(artefact: Artefact, inputs: Inputs) -> list[Section]:
     """Of every profile and setting that has runs: the schemes, the ranks, the memory."""
-    node, found = read("zo_bench"), []
-    for profile in (name for name in PROFILES if name in node["profiles"]):
-        grid = load("zo_bench", profile)
+    (sweep,), found = artefact.sweeps, []
+    for profile in (name for name in PROFILES if name in read(sweep)["profiles"]):
+        grid = load(sweep, profile)
         for setting in grid.settings:
             for name, own in by_model(setting["model"], inputs.records(profile)):
                 shelf = Shelf(own, grid.conf)
@@ -93,7 +95,7 @@ def sections(inputs: Inputs) -> tuple[str, list[Section]]:
                 inputs.used |= shelf.used
     if not found:
         found = [Section("Not run yet", ("how",), (("make run-zo-bench PROFILE=mini",),))]
-    return node["title"], [*found, *by_scheme()]
+    return [*found, *by_scheme()]
 
 
 def allocated(file: Path = FILE) -> Peaks:

@@ -33,6 +33,7 @@ from bszo.tasks import (
 )
 from experiments.config.schema import RunConfig
 from experiments.records.provenance import content_id
+from experiments.training.threads import num_threads
 
 log = logging.getLogger("experiments")
 
@@ -130,12 +131,15 @@ def build(config: RunConfig) -> Parts:
     if device == "cuda" and not torch.cuda.is_available():
         raise ConfigError("device=cuda: torch finds no GPU here; choose cpu or auto")
     if config.threads is not None:
-        torch.set_num_threads(config.threads)
+        torch.set_num_threads(num_threads(config.threads, 0))
     task: Task = _make(config.task)
     splits = make_splits(
         task, _make(config.data), order=config.fidelity.train_rows, seed=config.data["seed"]
     )
     model = _model(config, task, device)
+    if config.threads is not None:
+        size = sum(parameter.numel() for parameter in model.module.parameters())
+        torch.set_num_threads(num_threads(config.threads, size))
     encoded = _encoded(config, task, splits, model)
     data = {
         "fingerprints": {name: fingerprint(getattr(splits, name)) for name in encoded},

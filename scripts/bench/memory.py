@@ -1,7 +1,7 @@
 """Bytes beyond the parameters at the peak of a training step: first-order, forward-mode and
 zeroth-order methods.
 
-   python -m scripts.bench.memory    # writes results/bench/memory.json; ten minutes on an idle core
+    python -m scripts.bench.memory    # ten minutes of a core; results/measured/bench/memory.json
 
 OPT-125M's shape with random weights, fp32, on the CPU; methods and schemes are those of
 `conf/optimizer` and `conf/tuning`, built as a run builds them. The peak is of the second step
@@ -18,15 +18,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from hydra import compose, initialize_config_dir
 from torch.profiler import record_function
 
 from bszo.models import LanguageModel, random_model, tuning
 from bszo.models.batch import collate
-from experiments import CONF, RESULTS
+from experiments.config.compose import compose
 from experiments.config.schema import parse
 from experiments.records.provenance import provenance
-from experiments.run import resolve
+from experiments.tables.sources import MEASURED
 from experiments.training.build import make_optimizer
 from scripts.bench.setting import examples
 from scripts.bench.state import MARK, allocations
@@ -80,10 +79,7 @@ class Vocabulary:
 
 def optimizer_of(method: str, *overrides: str) -> dict[str, Any]:
     """What a run builds its optimizer from, directions included."""
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        return parse(
-            resolve(compose("config", overrides=[f"optimizer={method}", *overrides]))
-        ).optimizer_node
+    return parse(compose([f"optimizer={method}", *overrides])).optimizer_node
 
 
 def model_of(name: str, scheme: str) -> LanguageModel:
@@ -118,7 +114,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--out", type=Path, default=RESULTS / "bench" / "memory.json")
+    parser.add_argument("--out", type=Path, default=MEASURED / "bench" / "memory.json")
     parser.add_argument("--model", default="opt-125m", help="a shape of bszo.models.shapes")
     parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=list(METHODS))
     parser.add_argument("--schemes", nargs="+", default=SCHEMES, choices=SCHEMES)

@@ -24,7 +24,6 @@ from typing import Any
 
 import psutil
 import torch
-from hydra import compose, initialize_config_dir
 from torch import Tensor, nn
 from transformers import OPTConfig, OPTForCausalLM
 
@@ -32,10 +31,11 @@ import bszo
 from bszo.errors import ConfigError, NonFiniteLoss
 from bszo.files import written_whole
 from bszo.models import weights_fingerprint
-from experiments import CONF, RESULTS
+from experiments import CONF
+from experiments.config.compose import compose
 from experiments.config.schema import parse
 from experiments.records.provenance import provenance
-from experiments.run import resolve
+from experiments.tables.sources import MEASURED
 from experiments.training.build import make_optimizer
 
 METHODS = sorted(path.stem for path in (CONF / "optimizer").glob("*.yaml"))
@@ -121,9 +121,7 @@ def still(node: Any) -> Any:
 def soak(method: str, precision: str, steps: int) -> dict[str, Any] | None:
     """The figures of one case; None for a method that follows true gradients alone."""
     torch.set_num_threads(1)
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        overrides = [f"optimizer={method}", f"precision={precision}", "device=cpu"]
-        run = parse(resolve(compose("config", overrides=overrides)))
+    run = parse(compose([f"optimizer={method}", f"precision={precision}", "device=cpu"]))
     module, loss = tiny(getattr(torch, run.precision.dtype))
     model: Any = SimpleNamespace(module=module)
     try:
@@ -208,7 +206,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=METHODS)
     parser.add_argument("--precisions", nargs="+", choices=PRECISIONS, default=PRECISIONS)
     parser.add_argument("--jobs", type=int, default=1)
-    parser.add_argument("--out", type=Path, default=RESULTS / "soak.json")
+    parser.add_argument("--out", type=Path, default=MEASURED / "soak.json")
     arguments = parser.parse_args(argv)
     if arguments.steps < 2:
         parser.error("--steps: at least 2, one to warm up and one to look at")

@@ -1,6 +1,6 @@
 """Bytes that each optimizer keeps beyond the parameters, over growing n and k (Table 2, measured).
 
-   python -m scripts.bench.state    # writes results/bench/state.json, under a minute on one core
+    python -m scripts.bench.state    # under a minute on a core; results/measured/bench/state.json
 
 The model is ten linear layers of one width, fp32, on the CPU; the optimizers are
 `conf/optimizer/*.yaml` with the default fidelity, built as a run builds them. Three numbers of
@@ -30,14 +30,13 @@ from typing import Any
 os.environ.setdefault("KINETO_LOG_LEVEL", "6")
 
 import torch
-from hydra import compose, initialize_config_dir
 from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile, record_function
 
 from bszo.perturb.noise import eager
-from experiments import CONF, RESULTS
+from experiments.config.compose import compose
 from experiments.records.provenance import provenance
-from experiments.run import resolve
+from experiments.tables.sources import MEASURED
 from experiments.training.build import make_optimizer
 
 METHODS = ("mezo", "mezo-adam", "hizoo", "lozo", "bszo", "bszo-b")
@@ -156,10 +155,7 @@ def measure(node: dict[str, Any], width: int) -> dict[str, Any]:
 
 def node_of(method: str, *overrides: str) -> dict[str, Any]:
     """`conf/optimizer/<method>.yaml` as a run has it."""
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        return resolve(compose("config", overrides=[f"optimizer={method}", *overrides]))[
-            "optimizer"
-        ]
+    return compose([f"optimizer={method}", *overrides])["optimizer"]
 
 
 def report(
@@ -188,7 +184,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--out", type=Path, default=RESULTS / "bench" / "state.json")
+    parser.add_argument("--out", type=Path, default=MEASURED / "bench" / "state.json")
     parser.add_argument("--methods", nargs="+", default=METHODS, choices=METHODS)
     parser.add_argument("--widths", nargs="+", type=int, default=WIDTHS)
     parser.add_argument("--ks", nargs="+", type=int, default=KS)

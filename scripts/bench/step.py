@@ -1,6 +1,6 @@
 """Steps, noise, evaluation and memory, ours beside the published procedure, alternating in one run.
 
-python -m scripts.bench.step --model opt-125m --dtype float32 --repeats 5 --out results/bench
+    python -m scripts.bench.step --model opt-125m --dtype float32 --repeats 5 --out DIR
 
 Random weights serve: neither time nor memory depends on their values. Every figure is a median with
 its spread (the lowest and highest of the repeats); every ratio is between medians of runs that

@@ -1,26 +1,25 @@
 """Figure 1: training loss under bf16, a panel a method. `make figure1`; loads neither torch nor
 Hydra."""
 
-import sys
-from pathlib import Path
-
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
-from experiments.sweeps.grid import Point, load, rate_key, read
-from experiments.sweeps.selection import Record, Shelf
-from experiments.tables.command import Inputs, figure_command
+from experiments.records.record import Record
+from experiments.sweeps.grid import Grid, load, rate_key, read
+from experiments.sweeps.selection import Shelf
+from experiments.tables.artefacts import Artefact
+from experiments.tables.inputs import Inputs
 from experiments.tables.published import method
-from scripts.figures.style import COLOURS, FIGURES, bare, save
+from scripts.figures.style import COLOURS, bare, named
 
-SCRIPT = "scripts/figures/figure1.py"
 LINES = {"official": "--", "corrected": "-"}
 
 
-def curves(shelf: Shelf, points: list[Point], profile: str) -> dict[tuple[str, str, str], Record]:
+def curves(shelf: Shelf, grid: Grid) -> dict[tuple[str, str, str], Record]:
     """(method, fidelity, rate) -> its record, the rates in falling order."""
-    grid, found = load("figure1", profile), {}
-    for point in points:
+    found = {}
+    for point in grid.points:
         for run in grid.candidates(point):
             record = shelf.find(run)
             if record is not None:
@@ -28,7 +27,7 @@ def curves(shelf: Shelf, points: list[Point], profile: str) -> dict[tuple[str, s
     return found
 
 
-def draw(panel: Axes, name: str, found: dict[tuple[str, str, str], Record]) -> None:
+def draw_method(panel: Axes, name: str, found: dict[tuple[str, str, str], Record]) -> None:
     """One method: colour is the rate, the line's style the fidelity; a run that diverged ends in a
     cross."""
     rates = list(dict.fromkeys(rate for who, _, rate in found if who == name))
@@ -59,12 +58,14 @@ def draw(panel: Axes, name: str, found: dict[tuple[str, str, str], Record]) -> N
     panel.legend(frameon=False, fontsize=8, title="learning rate", title_fontsize=8)
 
 
-def build(inputs: Inputs, folder: Path) -> list[Path]:
-    paths = []
-    for profile in read("figure1")["profiles"]:
-        grid = load("figure1", profile)
+def draw(artefact: Artefact, inputs: Inputs) -> dict[str, Figure]:
+    """A drawing a profile; the paper's has no profile in its name."""
+    drawn: dict[str, Figure] = {}
+    (sweep,) = artefact.sweeps
+    for profile in read(sweep)["profiles"]:
+        grid = load(sweep, profile)
         shelf = Shelf(inputs.records(profile))
-        found = curves(shelf, list(grid.points), profile)
+        found = curves(shelf, grid)
         inputs.used |= shelf.used
         names = list(dict.fromkeys(name for name, _, _ in found))
         if not names:
@@ -80,7 +81,7 @@ def build(inputs: Inputs, folder: Path) -> list[Path]:
         for panel in panels.flat[len(names) :]:
             panel.set_visible(False)
         for panel, name in zip(panels.flat, names, strict=False):
-            draw(panel, name, found)
+            draw_method(panel, name, found)
         for panel in panels[:, 0]:
             panel.set_ylabel("training loss")
         setting = grid.settings[0]
@@ -88,11 +89,5 @@ def build(inputs: Inputs, folder: Path) -> list[Path]:
             f"{setting['model']} on SST-2, {setting['precision']} (profile {profile}); "
             "solid: corrected (exact restoration), dashed: official (walk as published)"
         )
-        paths += save(
-            figure, "figure1" if profile == "paper" else f"figure1_{profile}", SCRIPT, folder
-        )
-    return paths
-
-
-if __name__ == "__main__":
-    sys.exit(figure_command("figure1", build, FIGURES))
+        drawn[named(artefact.name, profile)] = figure
+    return drawn

@@ -3,23 +3,24 @@ torch nor Hydra."""
 
 import sys
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
-from experiments.tables.command import Inputs, figure_command
-from experiments.tables.measured import Measured, Printed, measured, paper
-from scripts.figures.style import COLOURS, FIGURES, bare, save
+from experiments.sweeps.paper import StepCost, step_costs
+from experiments.tables.artefacts import Artefact
+from experiments.tables.inputs import Inputs
+from experiments.tables.measured import Measured, measured
+from scripts.figures.style import COLOURS, bare
 
-SCRIPT = "scripts/figures/figure2.py"
 Bars = dict[str, dict[str, float]]  # label -> method -> GB
 PAPER, PUBLISHED, OURS = "paper (H200)", "as published, here", "ours, here"
 KINDS: dict[str, str] = dict(zip((PAPER, PUBLISHED, OURS), COLOURS, strict=False))
 METHODS = ("MeZO", "MeZO-Adam", "HiZOO", "LOZO", "BSZO", "BSZO-B")
 
 
-def draw(panel: Axes, bars: Bars, title: str, what: str) -> None:
+def draw_bars(panel: Axes, bars: Bars, title: str, what: str) -> None:
     """A group a method, a bar a label; the value above each bar."""
     methods = [method for method in METHODS if any(method in values for values in bars.values())]
     width = 0.8 / len(bars)
@@ -39,7 +40,7 @@ def draw(panel: Axes, bars: Bars, title: str, what: str) -> None:
     panel.legend(frameon=False, fontsize=7)
 
 
-def of_setting(rows: Sequence[Measured], printed: Mapping[str, Printed]) -> Bars:
+def of_setting(rows: Sequence[Measured], printed: Mapping[str, StepCost]) -> Bars:
     """The paper's bars, the published procedure's and ours; a kind without any has none."""
     bars = {
         PAPER: {method: cell.gb for method, cell in printed.items()},
@@ -49,11 +50,11 @@ def of_setting(rows: Sequence[Measured], printed: Mapping[str, Printed]) -> Bars
     return {label: values for label, values in bars.items() if values}
 
 
-def build(inputs: Inputs, folder: Path) -> list[Path]:
+def draw(artefact: Artefact, inputs: Inputs) -> dict[str, Figure]:
     """A panel a setting of the paper, the GPU's allocator's peaks; apart from them what a CPU's
     resident sets were."""
     del inputs  # no run's record: the benchmark's files
-    (theirs, wrong), (rows, damaged) = paper(), measured()
+    (theirs, wrong), (rows, damaged) = step_costs(), measured()
     for problem in (*wrong, *damaged):
         print(f"figure2: left out: {problem}", file=sys.stderr)
     panels = []
@@ -67,7 +68,7 @@ def build(inputs: Inputs, folder: Path) -> list[Path]:
             cards = ", ".join(dict.fromkeys(row.card for row in own)) or "not measured here"
             panels += [(bars, f"{model}, {precision}: {cards}", what)] if bars else []
     if not panels:
-        return []
+        return {}
     high = -(-len(panels) // 2)
     size = (12, 3.6 * high)
     figure, axes = plt.subplots(
@@ -76,9 +77,5 @@ def build(inputs: Inputs, folder: Path) -> list[Path]:
     for panel in axes.flat[len(panels) :]:
         panel.set_visible(False)
     for panel, (bars, title, what) in zip(axes.flat, panels, strict=False):
-        draw(panel, bars, title, what)
-    return save(figure, "figure2", SCRIPT, folder)
-
-
-if __name__ == "__main__":
-    sys.exit(figure_command("figure2", build, FIGURES))
+        draw_bars(panel, bars, title, what)
+    return {artefact.name: figure}

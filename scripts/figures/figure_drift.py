@@ -3,18 +3,19 @@ loads no torch."""
 
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator, NullLocator
 
-from experiments.tables.command import Inputs, figure_command
-from experiments.tables.sources import PaperError
+from experiments.sweeps.paper import PaperError
+from experiments.tables.artefacts import Artefact
+from experiments.tables.inputs import Inputs
 from experiments.tables.walks import CURVE, Row, groups, points, reference
-from scripts.figures.style import COLOURS, FIGURES, bare, save
+from scripts.figures.style import COLOURS, bare
 
 WALKS = {"three-leg": COLOURS[1], "two-leg": COLOURS[0], "exact": COLOURS[2]}
 DTYPES: dict[str, Any] = {"float32": ":", "float16": "--", "bfloat16": "-"}
@@ -22,14 +23,14 @@ RINGS = {"float16": "s", "bfloat16": "o"}  # of what was measured before
 NOUGHT = 1e-8  # below it the axis of the drift is linear, so that 0 has a place
 
 
-def build(inputs: Inputs, folder: Path) -> list[Path]:
+def draw(artefact: Artefact, inputs: Inputs) -> dict[str, Figure]:
     """A row a model and quantity, a column an eps; colour says the walk, the line the type."""
     del inputs  # no run's record: the study's files
     data, problems = points()
     for problem in problems:
         print(f"figure_drift: left out: {problem}", file=sys.stderr)
     if not data:
-        return []
+        return {}
     models = sorted({row["model"] for row in data}, key=lambda model: (model == "synthetic", model))
     rows = [
         (model, what)
@@ -51,7 +52,7 @@ def build(inputs: Inputs, folder: Path) -> list[Path]:
     for line, (model, what) in zip(panels, rows, strict=True):
         for panel, eps in zip(line, lengths, strict=True):
             own = [row for row in data if row["model"] == model and row["eps"] == eps]
-            draw(panel, own, what)
+            draw_curves(panel, own, what)
             rings(
                 panel,
                 model,
@@ -85,10 +86,10 @@ def build(inputs: Inputs, folder: Path) -> list[Path]:
     figure.legend(
         handles=keys, loc="outside upper center", ncols=len(keys), frameon=False, fontsize=8
     )
-    return save(figure, "figure_drift", "scripts/figures/figure_drift.py", folder)
+    return {artefact.name: figure}
 
 
-def draw(panel: Axes, data: Sequence[Row], what: str) -> None:
+def draw_curves(panel: Axes, data: Sequence[Row], what: str) -> None:
     """One model's curves at one eps."""
     if not data:
         panel.text(0.5, 0.5, "not run", transform=panel.transAxes, ha="center", color="grey")
@@ -142,7 +143,3 @@ def rings(panel: Axes, model: str, eps: float, what: str, start: float | None) -
             color=WALKS[row["walk"]],
             ms=7,
         )
-
-
-if __name__ == "__main__":
-    sys.exit(figure_command("figure_drift", build, FIGURES))

@@ -2,31 +2,30 @@
 torch nor Hydra."""
 
 import math
-import sys
-from pathlib import Path
 
 from matplotlib import pyplot as plt
+from matplotlib.figure import Figure
 
+from experiments.records.record import Record
 from experiments.sweeps.grid import PROFILES, holds, load, read
-from experiments.sweeps.selection import Record, Shelf
-from experiments.tables.artefacts import PICKED, SWEEPS
-from experiments.tables.command import Inputs, figure_command
-from scripts.figures.style import COLOURS, FIGURES, bare, save
+from experiments.sweeps.selection import Shelf
+from experiments.tables.artefacts import Artefact
+from experiments.tables.inputs import Inputs
+from scripts.figures.style import COLOURS, bare, named
 
-SCRIPT = "scripts/figures/figure_gain.py"
 LINES = ("-", "--", ":")
 
 
-def beliefs(inputs: Inputs, profile: str) -> dict[str, Record]:
+def beliefs(artefact: Artefact, inputs: Inputs, profile: str) -> dict[str, Record]:
     """ "tiny-opt bf16, lr 0.01" -> its record: BSZO on SST-2 with exact restoration, every rate
     that was tried.
 
     BSZO-B is left out: with exact restoration its numbers are the same.
     """
     found: dict[str, Record] = {}
-    for artefact in (name for name in SWEEPS["figure_gain"] if profile in read(name)["profiles"]):
-        grid, shelf = load(artefact, profile), Shelf(inputs.records(profile))
-        for point in (point for point in grid.points if holds(point, PICKED["figure_gain"])):
+    for sweep in (name for name in artefact.sweeps if profile in read(name)["profiles"]):
+        grid, shelf = load(sweep, profile), Shelf(inputs.records(profile))
+        for point in (point for point in grid.points if holds(point, artefact.picked)):
             for run in grid.candidates(point):
                 record = shelf.find(run)
                 if record is not None and any(seen["gain"] is not None for seen in record["curve"]):
@@ -35,10 +34,11 @@ def beliefs(inputs: Inputs, profile: str) -> dict[str, Record]:
     return found
 
 
-def build(inputs: Inputs, folder: Path) -> list[Path]:
-    paths = []
+def draw(artefact: Artefact, inputs: Inputs) -> dict[str, Figure]:
+    """A drawing a profile that has such runs."""
+    drawn: dict[str, Figure] = {}
     for profile in PROFILES:
-        found = beliefs(inputs, profile)
+        found = beliefs(artefact, inputs, profile)
         if not found:
             continue
         figure, (above, below) = plt.subplots(
@@ -72,14 +72,5 @@ def build(inputs: Inputs, folder: Path) -> list[Path]:
         figure.legend(
             *above.get_legend_handles_labels(), frameon=False, fontsize=8, loc="outside right upper"
         )
-        paths += save(
-            figure,
-            "figure_gain" if profile == "paper" else f"figure_gain_{profile}",
-            SCRIPT,
-            folder,
-        )
-    return paths
-
-
-if __name__ == "__main__":
-    sys.exit(figure_command("figure_gain", build, FIGURES))
+        drawn[named(artefact.name, profile)] = figure
+    return drawn

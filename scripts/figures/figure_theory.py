@@ -1,5 +1,5 @@
 """What BSZO's theorems say, and what was measured: seven panels and a verdict from
-results/theory.json.
+results/measured/theory.json.
 
     python -m scripts.figures.figure_theory       # -> results/figures/figure_theory.png, .pdf
 
@@ -7,20 +7,20 @@ results/theory.json.
 files.
 """
 
-import argparse
 import json
-import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from matplotlib import pyplot as plt
+from matplotlib.figure import Figure
 
-from experiments.tables.command import announce
-from scripts.figures.style import COLOURS, FIGURES, bare, save
+from experiments.tables.artefacts import Artefact
+from experiments.tables.inputs import Inputs
+from experiments.tables.sources import MEASURED, MeasurementError
+from scripts.figures.style import COLOURS, bare
 
-THEORY = FIGURES.parent / "theory.json"
+THEORY = MEASURED / "theory.json"
 SURELY = 4.0  # standard errors: chance alone goes farther in 1 of 16,000 means
 MARKS = ("o", "s", "^", "D", "v")
 
@@ -250,8 +250,26 @@ def verdicts(facts: dict[str, Any]) -> list[str]:
     return lines
 
 
-def draw(facts: dict[str, Any], folder: Path) -> list[Path]:
-    """All panels as PNG and PDF, without dates."""
+def read_facts(path: Path) -> dict[str, Any]:
+    """What `scripts.study.theory` has measured.
+
+    Raises:
+        MeasurementError: the file is absent or not JSON.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise MeasurementError(
+            f"{path.name}: not there; make run-figure_theory measures it"
+        ) from None
+    except ValueError as error:
+        raise MeasurementError(f"{path.name}: not whole JSON ({error})") from error
+
+
+def draw(artefact: Artefact, inputs: Inputs) -> dict[str, Figure]:
+    """All panels on one page."""
+    del inputs  # no run's record: the study's file
+    facts = read_facts(THEORY)
     figure, panels = plt.subplots(2, 4, figsize=(21, 9.5), layout="constrained")
     draw_ratio(panels[0, 0], facts, "first", r"(a) Theorem 3.7: $E[\delta]=-\eta\gamma k\nabla L$")
     draw_ratio(
@@ -269,28 +287,4 @@ def draw(facts: dict[str, Any], folder: Path) -> list[Path]:
         bare(panel).legend(framealpha=0.85, edgecolor="none", fontsize=9)
     panels[1, 3].axis("off")
     panels[1, 3].text(0, 1, "\n\n".join(verdicts(facts)), va="top", fontsize=10.5, linespacing=1.4)
-    return save(figure, "figure_theory", "scripts/figures/figure_theory.py", folder)
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description="The measured theory of BSZO as a figure.")
-    parser.add_argument("--theory", type=Path, default=THEORY)
-    parser.add_argument("--out", type=Path, default=FIGURES, help="folder")
-    options = parser.parse_args(arguments)
-    try:
-        facts = json.loads(options.theory.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        print(
-            f"{options.theory.name}: not there; scripts/study/theory.py measures it",
-            file=sys.stderr,
-        )
-        return 1
-    except json.JSONDecodeError as error:
-        print(f"{options.theory.name}: not whole JSON ({error})", file=sys.stderr)
-        return 1
-    announce("figure_theory", draw(facts, options.out))
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+    return {artefact.name: figure}

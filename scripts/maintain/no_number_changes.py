@@ -23,15 +23,14 @@ from types import SimpleNamespace
 from typing import Any
 
 import torch
-from hydra import compose, initialize_config_dir
 
 from bszo.errors import TrajectoryError
 from bszo.trajectory import TrajectoryWriter, describe, record
 from experiments import CONF, RESULTS
+from experiments.config.compose import compose
 from experiments.config.schema import RunConfig, parse
 from experiments.records import record as records
 from experiments.records.provenance import scrub_all
-from experiments.run import resolve
 from experiments.training.build import by_content, make_optimizer
 
 BEFORE = Path(__file__).with_name("before.json")
@@ -119,8 +118,7 @@ def of_tables() -> Part:
 
 def configured(*overrides: str) -> RunConfig:
     """The checked configuration that `python -m experiments.run OVERRIDES` runs."""
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        return parse(resolve(compose("config", overrides=[*overrides, "tracker=none"])))
+    return parse(compose([*overrides, "tracker=none"]))
 
 
 def of_signatures() -> Part:

@@ -1,5 +1,5 @@
 """The notebooks, executed, and the tables and figures as pages that need no network:
-results/report/index.html.
+outputs/report/index.html.
 
     python -m scripts.maintain.report                           # make notebooks
     python -m scripts.maintain.report --results DIR --out DIR   # of other results
@@ -29,6 +29,7 @@ from traitlets.config import Config
 
 from bszo.files import written_whole
 from experiments import RESULTS, ROOT
+from experiments.tables.artefacts import ARTEFACTS
 
 NOTEBOOKS = ROOT / "notebooks"
 PAGES = "[0-9]*.ipynb"
@@ -45,15 +46,6 @@ BODY = """{%- extends 'basic/index.html.j2' -%}
 {% block input_group -%}
 <details class="code"><summary>code</summary>{{ super() }}</details>
 {%- endblock input_group %}"""
-FIGURES = {
-    "figure1": "Training loss under bf16, every learning rate",
-    "figure2": (
-        "Peak memory of a step: the GPU's allocator, and apart from it the resident set on a CPU"
-    ),
-    "figure_gain": "Gain of the posterior and sigma_e along BSZO's runs",
-    "figure_theory": "BSZO's theorems against measurement",
-    "figure_drift": "Drift of the weights at learning rate 0",
-}
 
 
 class ReportError(Exception):
@@ -172,9 +164,11 @@ def wide(html: str) -> str:
 def caption(stem: str) -> str:
     """What a figure shows; figure1_mini is figure1 of a profile."""
     name, _, profile = stem.rpartition("_")
-    known = FIGURES.get(stem) or FIGURES.get(name)
-    profiled = f" (profile {profile})" if name in FIGURES and known else ""
-    return f"{known or stem.replace('_', ' ')}{profiled}"
+    if stem in ARTEFACTS:
+        return ARTEFACTS[stem].title or stem
+    if name in ARTEFACTS:
+        return f"{ARTEFACTS[name].title} (profile {profile})"
+    return stem.replace("_", " ")
 
 
 def index(
@@ -257,10 +251,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         help="folder with runs, tables and figures",
     )
     parser.add_argument(
-        "--out", type=Path, help="folder for the pages (default: report in the results)"
+        "--out", type=Path, default=ROOT / "outputs" / "report", help="folder for the pages"
     )
     options = parser.parse_args(arguments)
-    out = options.out or options.results / "report"
+    out = options.out
     try:
         files = report(options.results)
     except ReportError as error:

@@ -8,52 +8,29 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from experiments.records.store import PACKED
 from experiments.sweeps.grid import GridError
-from experiments.tables.artefacts import (
-    BENCHED,
-    STUDIES,
-    SWEEPS,
-    benched,
-    configured,
-    counted,
-    everything,
-    profiles,
-    studied,
-)
-from experiments.tables.command import Inputs
-from experiments.tables.sources import RUNS
+from experiments.tables.artefacts import ARTEFACTS, Artefact
+from experiments.tables.inputs import Inputs
+from experiments.tables.state import counted, profiles, summary
 
 COLUMNS = ("artefact", "profile", "runs", "ok", "missing", "failed", "to run now", "state")
 
 
-def lines(artefact: str, inputs: Inputs) -> list[list[str]]:
+def lines(artefact: Artefact, inputs: Inputs) -> list[list[str]]:
     """A line a profile, or one for what is not made of runs."""
-    if artefact in SWEEPS:
-        return [of_runs(artefact, profile, inputs) for profile in profiles(artefact)]
-    if artefact in STUDIES:
-        state = (
-            f"measured: {studied(artefact)}"
-            if studied(artefact)
-            else f"not measured: make run-{artefact}"
-        )
-    elif artefact in BENCHED:
-        theirs, others = benched(gpu=True), benched(gpu=False)
-        state = (
-            f"measured: {theirs}"
-            if theirs
-            else f"the paper's settings not measured; others: {others or 'none'}"
-        )
-    else:
-        state = configured(artefact)
-    return [[artefact, "-", "-", "-", "-", "-", "-", state]]
+    if artefact.sweeps:
+        return [line_of_runs(artefact, profile, inputs) for profile in profiles(artefact)]
+    return [[artefact.name, *["-"] * 6, summary(artefact).line]]
 
 
-def of_runs(artefact: str, profile: str, inputs: Inputs) -> list[str]:
+def line_of_runs(artefact: Artefact, profile: str, inputs: Inputs) -> list[str]:
+    """How many runs of a profile are there, failed and missing."""
     counts = counted(artefact, profile, inputs)
     failed = ", ".join(f"{n} {status.replace('_', ' ')}" for status, n in counts.failed.items())
     more = " and then the cells" if counts.statuses["waits"] else ""
     return [
-        artefact,
+        artefact.name,
         profile,
         str(counts.total),
         str(counts.statuses["ok"]),
@@ -69,7 +46,7 @@ def main() -> int:
         description="What is present, missing and failed of every table and figure."
     )
     parser.add_argument(
-        "--runs", type=Path, default=RUNS, help="folder with a folder of records a profile"
+        "--runs", type=Path, default=PACKED, help="folder with a folder of records a profile"
     )
     options = parser.parse_args()
     inputs = Inputs(options.runs)
@@ -78,7 +55,7 @@ def main() -> int:
         left = heading in ("artefact", "profile", "failed", "state")
         table.add_column(heading, justify="left" if left else "right", no_wrap=True)
     try:
-        for artefact in everything():
+        for artefact in ARTEFACTS.values():
             for line in lines(artefact, inputs):
                 table.add_row(*line)
     except GridError as error:

@@ -5,8 +5,8 @@ lr 0.
     python -m scripts.study.drift                      # a shipped tiny model, on its own text
     python -m scripts.study.drift --model synthetic    # one matrix, N(0, 0.02); no perplexity
 
-Writes results/walk/<model>.json after every point; curves that are complete there are not walked
-again.
+Writes results/measured/walk/<model>.json after every point; curves that are complete there are not
+walked again.
 """
 
 import argparse
@@ -26,8 +26,8 @@ from bszo import BSZO, MeZO
 from bszo.files import written_whole
 from bszo.models import LanguageModel, load_model
 from bszo.perturb.directions import gaussian
-from experiments import RESULTS
 from experiments.records.provenance import provenance
+from experiments.tables.sources import MEASURED
 
 WALKS: dict[str, Callable[..., Any]] = {
     "three-leg": partial(MeZO, perturbation="three-leg"),
@@ -142,7 +142,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--walks", nargs="+", default=list(WALKS), choices=list(WALKS))
     parser.add_argument("--dtypes", nargs="+", default=list(DTYPES), choices=list(DTYPES))
     parser.add_argument("--eps", nargs="+", type=float, default=[1e-4, 1e-3])
-    parser.add_argument("--out", type=Path, default=RESULTS / "walk")
+    parser.add_argument("--out", type=Path, default=MEASURED / "walk")
     return parser.parse_args()
 
 

@@ -1,7 +1,7 @@
 """BSZO's step at a fixed theta against Theorem 3.7, Eq. 55 and Corollary 3.6, and its descent as k
 grows.
 
-   python -m scripts.study.theory    # writes results/theory.json, about a minute on one core
+    python -m scripts.study.theory    # about a minute on one core; results/measured/theory.json
 
 The optimizer is `bszo.BSZO` with its own directions, in float64. Every mean comes with its standard
 error; formulas are evaluated here too, so that the figure only draws. With m = k, fixed noise, g =
@@ -25,8 +25,8 @@ from torch import Tensor, nn
 
 from bszo import BSZO
 from bszo.perturb import mix64
-from experiments import RESULTS
 from experiments.records.provenance import provenance
+from experiments.tables.sources import MEASURED
 from scripts.study.descent import descent
 
 KS, NS = (1, 2, 4, 8, 16), (10, 100, 1000)
@@ -216,7 +216,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--out", type=Path, default=RESULTS / "theory.json")
+    parser.add_argument("--out", type=Path, default=MEASURED / "theory.json")
     parser.add_argument(
         "--evaluations", type=int, default=EVALUATIONS, help="losses for a point of the moments"
     )

@@ -11,14 +11,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from hydra import compose, initialize_config_dir
-from hydra.core.global_hydra import GlobalHydra
 from transformers import OPTConfig, OPTForCausalLM
 
 from bszo import files
 from bszo.models import weights_fingerprint
-from experiments import CONF
-from experiments.run import resolve
+from experiments.config.compose import compose
 from experiments.training.runner import Runner
 from experiments.training.session import Session
 from tests.killing import PATIENCE, profiled
@@ -74,10 +71,8 @@ def make_model(folder: Path) -> Path:
 
 def configuration(model: Path, results: Path, *overrides: str) -> Plain:
     """A resolved configuration of a small run."""
-    GlobalHydra.instance().clear()
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        own = [f"model.path={model}", f"paths.results={results}"]
-        return resolve(compose("config", overrides=[*SMALL, *own, *overrides]))
+    own = [f"model.path={model}", f"paths.results={results}"]
+    return compose([*SMALL, *own, *overrides])
 
 
 def run_here(config: Plain) -> tuple[Plain, str]:

@@ -117,11 +117,52 @@ def test_a_misspelt_choice_of_one_s_own_is_recognised_by_a_run(
 
 
 def test_the_project_s_file_wins_over_one_of_the_same_name(mine: Path):
-    from experiments.check_task import composed
+    from experiments.config.compose import compose
 
     (mine / "protocol").mkdir()
     (mine / "protocol" / "mini.yaml").write_text("num_steps: 1\n", encoding="utf-8")
-    assert composed(["task=mood"], str(mine))["protocol"]["num_steps"] == 2000
+    assert compose(["task=mood"], folders=[mine])["protocol"]["num_steps"] == 2000
+
+
+@pytest.mark.parametrize(
+    ("right", "slip", "says"),
+    [
+        ('"{text} It was"', "{text} It was", "mood.yaml:12: .* write prompt: '{text} It was'"),
+        ('"{text} It was"', "Review: {text}", "mood.yaml:12: .* write prompt: 'Review: {text}'"),
+        ("  prompt", "\tprompt", "mood.yaml:12: a tab"),
+        ("version: 1 ", "name: 1 ", "mood.yaml:3: the key name stands in line 2 already"),
+        (
+            "[sad, happy]",
+            "[no, yes]",
+            "task.label_names=False: .*string; YAML reads no, .*write 'no'",
+        ),
+        ("[sad, happy]", "[1, 2]", "task.label_names=1: .*string; write '1' in quotes"),
+        ("_target_: bszo.tasks.Task", "[a, b]", "mood.yaml:1: not of the form key: value"),
+        (None, "", "mood.yaml: is empty"),
+        (None, "- a\n", "mood.yaml:1: not of the form key: value"),
+    ],
+)
+def test_a_slip_in_one_s_own_yaml_is_one_line_in_both_commands(
+    mine: Path, cli: Cli, capfd: pytest.CaptureFixture[str], right: str | None, slip: str, says: str
+):
+    yaml = mine / "task" / "mood.yaml"
+    text = yaml.read_text(encoding="utf-8")
+    yaml.write_text(slip if right is None else text.replace(right, slip, 1), encoding="utf-8")
+    assert main(arguments(mine)) == 1
+    (checked,) = capfd.readouterr().err.splitlines()
+    outcome = cli(*arguments(mine, "tracker=none", f"paths.results={mine / 'results'}"))
+    assert outcome.code == 1
+    (ran,) = outcome.err.splitlines()
+    assert re.search(says, checked) and checked == ran
+    assert not (mine / "results").exists()
+
+
+def test_the_names_of_other_models_are_not_borrowed(mine: Path, capsys: pytest.CaptureFixture[str]):
+    """A table goes by the name: other weights under it would be a silent wrong number."""
+    assert main(arguments(mine, "model=tiny-opt", "model.path=asset:tiny-mistral")) == 1
+    assert capsys.readouterr().err.startswith(
+        "model.path=asset:tiny-mistral: the name tiny-opt stands for asset:tiny-opt; take"
+    )
 
 
 def test_mistakes_are_one_line(mine: Path, capsys: pytest.CaptureFixture[str]):

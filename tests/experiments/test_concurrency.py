@@ -13,7 +13,7 @@ from experiments.records import store
 from experiments.records.locks import Busy, claimed
 from experiments.records.pack import pack
 from experiments.records.store import PACKED
-from experiments.tables.command import Inputs
+from experiments.tables.inputs import Inputs
 from experiments.training.session import Session
 from scripts.maintain import status
 from tests.experiments.conftest import Cli

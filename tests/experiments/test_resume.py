@@ -12,8 +12,6 @@ from typing import Any
 
 import pytest
 import torch
-from hydra import compose, initialize_config_dir
-from hydra.core.global_hydra import GlobalHydra
 from hydra.utils import instantiate
 from torch import Tensor, nn
 from tqdm import tqdm
@@ -23,9 +21,9 @@ from bszo import files
 from bszo.errors import BszoError
 from bszo.models import weights_fingerprint
 from experiments import CONF
+from experiments.config.compose import compose
 from experiments.config.schema import Protocol
 from experiments.records import store
-from experiments.run import resolve
 from experiments.training.build import Parts
 from experiments.training.checkpoints.serialize import CheckpointError, pack, unpack
 from experiments.training.checkpoints.trajectory import TrajectoryCheckpoints
@@ -75,12 +73,7 @@ class Net(Lines):
 @pytest.fixture(scope="module")
 def nodes() -> dict[str, dict[str, Any]]:
     """Every optimizer's configuration."""
-    GlobalHydra.instance().clear()
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        return {
-            name: resolve(compose("config", overrides=[f"optimizer={name}"]))["optimizer"]
-            for name in OPTIMIZERS
-        }
+    return {name: compose([f"optimizer={name}"])["optimizer"] for name in OPTIMIZERS}
 
 
 def make_runner(

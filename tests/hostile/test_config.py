@@ -1,17 +1,14 @@
 """Values that no run can have, Python objects that no configuration may name, names that are
 paths."""
 
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from hydra.core.global_hydra import GlobalHydra
 
 from experiments import CONF
-from experiments.config import compose as composing
-from experiments.run import main
-from tests.experiments.conftest import Cli, cli  # noqa: F401 (a fixture)
+from experiments.config.compose import composition
+from tests.experiments.conftest import Cli
 
 Refused = Callable[..., str]
 BIG = str(10**30)
@@ -58,6 +55,8 @@ BIG = str(10**30)
         ("+hydra.callbacks.x._target_=os.system", "hydra.callbacks: must be empty"),
         ("+hydra.job.env_set.PATH=/x", "hydra.job.env_set: must be empty"),
         ("hydra.job_logging.handlers.console.class=os.system", "must be one of logging"),
+        ("hydra.job_logging.handlers.console.class=logging.FileHandler", "logging.NullHandler"),
+        ("hydra/job_logging=default", "handlers.file.class='logging.FileHandler': must be one"),
         ("hydra.job_logging.handlers.console.stream=ext://os.environ", "must be one of ext"),
         ("hydra.launcher._target_=os.system", "must be a plugin"),
         ("--experimental-rerun=x.pickle", "reads a pickle"),
@@ -85,7 +84,7 @@ def test_choices_that_cannot_go_together(refused: Refused, arguments: tuple[str,
     assert says in refused(*arguments)
 
 
-def test_a_sweep_s_folder_that_cannot_be_made(cli: Cli):  # noqa: F811
+def test_a_sweep_s_folder_that_cannot_be_made(cli: Cli):
     done = cli(
         "--multirun", "protocol=smoke", "tracker=none", "seed=0,1", "paths.results=/proc/none"
     )
@@ -93,41 +92,89 @@ def test_a_sweep_s_folder_that_cannot_be_made(cli: Cli):  # noqa: F811
     assert done.err.startswith("/proc/none: cannot be written (")
 
 
-@pytest.mark.parametrize("where", ["hydra", "optimizer", "nested"])
-def test_a_shared_file_runs_no_code(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], where: str
+EVIL = "{_target_: pathlib.Path.touch, self: {_target_: pathlib.Path, _args_: [WITNESS]}}"
+LOG = "{class: logging.FileHandler, filename: WITNESS, formatter: simple}"
+GLOBAL = "# @package _global_\n"
+# what a file `optimizer/shared.yaml` may hold -> the part of it that is refused
+SHARED = {
+    "callback": (f"{GLOBAL}hydra: {{callbacks: {{x: {EVIL}}}}}\n", "hydra"),
+    "log file": (f"{GLOBAL}hydra: {{job_logging: {{handlers: {{console: {LOG}}}}}}}\n", "hydra"),
+    "log file, of Hydra": (
+        f"{GLOBAL}hydra:\n  hydra_logging: {{handlers: {{a: {LOG}}}}}\n",
+        "hydra",
+    ),
+    "folder of a sweep": (f"{GLOBAL}hydra: {{sweep: {{dir: WITNESS}}}}\n", "hydra"),
+    "package": ("# @package hydra.job\nenv_set: {PATH: WITNESS}\n", "hydra.job"),
+    "package from the root": ("# @package _global_.hydra.job\nenv_set: {A: b}\n", "hydra.job"),
+    "launcher": (f"{GLOBAL}defaults:\n  - override /hydra/launcher: slurm\n", "/hydra/launcher"),
+    "launcher as a file": (f"{GLOBAL}defaults:\n  - /hydra/launcher/slurm\n", "/hydra/launcher"),
+    "file put at hydra": ("defaults:\n  - /task/sst2@_global_.hydra.job\n", "_global_.hydra.job"),
+    "file named by a choice": ("defaults:\n  - /${model}\n", "/${model}"),
+    "merge": (f"{GLOBAL}a: &a {{hydra: {{job: {{name: x}}}}}}\n<<: *a\n", "hydra"),
+    "target": ("_target_: pathlib.Path.touch\nself: {_target_: pathlib.Path}\n", "_target_"),
+    "nested target": (
+        f"_target_: bszo.FirstOrder\n_partial_: true\nalgorithm: {EVIL}\n",
+        "_target_",
+    ),
+}
+
+
+@pytest.mark.parametrize(
+    ("what", "multirun"),
+    [*((what, False) for what in SHARED), ("callback", True), ("log file", True)],
+)
+def test_a_shared_file_runs_no_code_and_writes_no_file(
+    tmp_path: Path, cli: Cli, what: str, multirun: bool
 ):
     """A YAML file that someone sends, found by --config-dir: what it names would leave a file."""
+    text, refused = SHARED[what]
     witness, shared = tmp_path / "witness", tmp_path / "shared" / "optimizer"
     shared.mkdir(parents=True)
-    evil = (
-        f"{{_target_: pathlib.Path.touch, self: {{_target_: pathlib.Path, _args_: [{witness}]}}}}"
-    )
-    text = {
-        "hydra": f"# @package _global_\nhydra: {{callbacks: {{x: {evil}}}}}\n",
-        "optimizer": (
-            f"_target_: pathlib.Path.touch\nself: {{_target_: pathlib.Path, _args_: [{witness}]}}\n"
-        ),
-        "nested": f"_target_: bszo.FirstOrder\n_partial_: true\nalgorithm: {evil}\n",
-    }[where]
-    (shared / "shared.yaml").write_text(text)
-    arguments = [
-        f"--config-dir={tmp_path / 'shared'}",
-        "optimizer=shared",
-        f"paths.results={tmp_path / 'r'}",
-    ]
-    monkeypatch.setattr(sys, "argv", ["experiments/run.py", *arguments])
-    GlobalHydra.instance().clear()
-    with pytest.raises(SystemExit) as end:
-        main()
-    GlobalHydra.instance().clear()
-    assert end.value.code == 1
-    assert len(capfd.readouterr().err.strip().splitlines()) == 1
+    (shared / "shared.yaml").write_text(text.replace("WITNESS", str(witness)))
+    both = ("--multirun", "optimizer=mezo,shared") if multirun else ("optimizer=shared",)
+    results = f"paths.results={tmp_path / 'r'}"
+    small = ("protocol=smoke", "tracker=none", "task.num_train=16", "task.num_validation=8")
+    done = cli(f"--config-dir={tmp_path / 'shared'}", *both, results, *small)
+    lines = [line for line in done.err.splitlines() if refused in line]
+    assert done.code == 1 and lines, done.err
+    assert multirun or len(done.err.splitlines()) == 1
     assert not witness.exists()
 
 
-def test_what_this_project_configures_of_hydra_passes():
-    for line in (CONF / "hydra" / "quiet.yaml").read_text().splitlines():
-        assert "_target_" not in line
-    # outside a run, Hydra is as it was
-    assert composing.MAIN.ConfigLoaderImpl is not composing.CheckedLoader
+def test_a_folder_of_one_s_own_adds_no_launcher(tmp_path: Path, cli: Cli):
+    """Not even the default one, whose file Hydra itself has in no folder."""
+    for name in ("basic", "mine"):
+        file = tmp_path / "hydra" / "launcher" / f"{name}.yaml"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text("_target_: hydra_plugins.processes_launcher.ProcessesLauncher\n")
+    for argument in ("protocol=smoke", "hydra/launcher=mine"):
+        done = cli(f"--config-dir={tmp_path}", argument, f"paths.results={tmp_path / 'r'}")
+        assert (done.code, done.err.count("\n")) == (1, 1)
+        assert not (tmp_path / "r").exists()
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("--config-path=FOLDER",),
+        ("-cp", "FOLDER"),
+        ("--config-di=FOLDER",),
+        ("hydra.searchpath=[FOLDER]",),
+        ("+task@hydra.callbacks=sst2",),
+        ("--config-dir",),
+    ],
+)
+def test_no_other_way_to_a_folder_of_one_s_own(
+    tmp_path: Path, refused: Refused, arguments: tuple[str, ...]
+):
+    given = [argument.replace("FOLDER", str(tmp_path)) for argument in arguments]
+    assert "--config-dir" in refused(*given)
+
+
+def test_conf_itself_may_configure_hydra_and_nothing_here_is_hydra_s_own():
+    """Public parts of Hydra alone: what is not public is the first to break at an upgrade."""
+    for folder in ("experiments", "hydra_plugins"):
+        for file in (CONF.parent / folder).rglob("*.py"):
+            assert "hydra._internal" not in file.read_text().replace('"hydra._internal', "")
+    config = composition(["hydra/launcher=slurm", "hydra.launcher.setup=[module load cuda]"])
+    assert "hydra" not in config

@@ -14,8 +14,6 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from hydra import compose, initialize_config_dir
-from hydra.core.global_hydra import GlobalHydra
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import nn
@@ -27,9 +25,9 @@ from bszo.trajectory.reader import parse as parse_trajectory
 from bszo.trajectory.writer import encode
 from experiments import CONF
 from experiments.config import schema
+from experiments.config.compose import compose
 from experiments.records import record as records
 from experiments.records.provenance import scrub_all
-from experiments.run import resolve
 from experiments.training import build
 
 OPTIMIZERS = sorted(file.stem for file in (CONF / "optimizer").glob("*.yaml"))
@@ -95,12 +93,7 @@ def empty_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 def _configurations() -> list[Plain]:
     small = ["paths.results=results", "task.num_train=4", "task.num_validation=2"]
     pairs = [(name, TASKS[i % len(TASKS)]) for i, name in enumerate(OPTIMIZERS)]
-    GlobalHydra.instance().clear()
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        return [
-            resolve(compose("config", overrides=[*small, f"optimizer={o}", f"task={t}"]))
-            for o, t in pairs
-        ]
+    return [compose([*small, f"optimizer={o}", f"task={t}"]) for o, t in pairs]
 
 
 CONFIGURATIONS = _configurations()

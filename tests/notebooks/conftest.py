@@ -11,7 +11,7 @@ from PIL import Image
 from experiments.records import record as records
 from experiments.records import store
 from experiments.sweeps.grid import Grid, Point, load, rate_key
-from experiments.sweeps.selection import literal
+from experiments.sweeps.matching import parsed
 from scripts.maintain import report
 
 # artefact -> which of its points have records: the values that each of some keys may have
@@ -44,7 +44,7 @@ def point_of(step: int, best: float, run: Point) -> dict[str, Any]:
 def keys_of(group: str, run: Point) -> dict[str, Any]:
     """The keys of one group that a run names."""
     return {
-        key.removeprefix(f"{group}."): literal(value)
+        key.removeprefix(f"{group}."): parsed(value)
         for key, value in run.items()
         if key.startswith(f"{group}.")
     }
@@ -54,13 +54,13 @@ def record_of(run: Point, grid: Grid) -> dict[str, Any]:
     """A run's record: BEST, a little more for every seed, exact restoration and the middle rate
     ahead of the others."""
     key = rate_key(run["optimizer"])
-    rates = [literal(other[key]) for other in grid.candidates(run)]
+    rates = [parsed(other[key]) for other in grid.candidates(run)]
     best = (
         BEST[run["task"], run["optimizer"]]
         + 0.01 * int(run["seed"])
         + 0.02 * (run["fidelity"] == "corrected")
     )
-    best -= 0.1 * abs(rates.index(literal(run[key])) - 1)
+    best -= 0.1 * abs(rates.index(parsed(run[key])) - 1)
     walk = "exact" if run["fidelity"] == "corrected" else "as-published"
     optimizer: dict[str, Any] = {"perturbation": walk, "eps": 1e-4}
     if run["optimizer"] == "bszo":
@@ -139,9 +139,9 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "points": points,
         "complete": True,
     }
-    (folder / "walk").mkdir()
+    (folder / "measured" / "walk").mkdir(parents=True)
     study = {"setting": {"model": "small"}, "curves": {"bfloat16 0.001 three-leg 10": curve}}
-    (folder / "walk" / "small.json").write_text(json.dumps(study))
+    (folder / "measured" / "walk" / "small.json").write_text(json.dumps(study))
     (folder / "tables").mkdir()
     text = (
         "<!-- made -->\n# Table 9: a title\n\n## A part\n\n| a | b |\n| --- | --- |\n| 1 |"

@@ -31,8 +31,7 @@ ALLOWED = {
 OURS = (
     "experiments.records.record",
     "experiments.tables",
-    "experiments.sweeps.selection",
-    "experiments.sweeps.grid",
+    "experiments.sweeps",
     "scripts.figures.style",
 )
 

@@ -3,15 +3,14 @@ small cases."""
 
 import importlib
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
+from experiments.render import main
+from scripts.figures import figure_theory
 
 
 @pytest.fixture
@@ -117,18 +116,23 @@ def test_the_figure_needs_only_the_numbers(
         monkeypatch.setattr(module, name, value)
     facts = theory.measure((1, 2), (4, 6), 60) | {"descent": descent.descent(5, (1, 2))}
     (tmp_path / "theory.json").write_text(json.dumps(facts))
-    command = [
-        sys.executable,
-        "-X",
-        "importtime",
-        "-m",
-        "scripts.figures.figure_theory",
-        "--theory",
-        tmp_path / "theory.json",
-        "--out",
-        tmp_path,
-    ]
-    done = subprocess.run(list(map(str, command)), cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 0 and "| torch\n" not in done.stderr, done.stderr[-500:]
+    monkeypatch.setattr(figure_theory, "THEORY", tmp_path / "theory.json")
+    assert main(["figure_theory", "--out", str(tmp_path)]) == 0
     assert (tmp_path / "figure_theory.png").read_bytes().startswith(b"\x89PNG")
     assert b"CreationDate" not in (tmp_path / "figure_theory.pdf").read_bytes()
+
+
+@pytest.mark.parametrize(("text", "said"), [("{", "not whole JSON"), (None, "not there")])
+def test_a_bad_measurement_is_one_line(
+    text: str | None,
+    said: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+):
+    monkeypatch.setattr(figure_theory, "THEORY", tmp_path / "theory.json")
+    if text:
+        (tmp_path / "theory.json").write_text(text)
+    assert main(["figure_theory", "--out", str(tmp_path / "out")]) == 1
+    assert f"theory.json: {said}" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()

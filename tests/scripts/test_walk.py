@@ -14,7 +14,8 @@ from torch import nn
 from experiments.records import store
 from experiments.sweeps.grid import Point, load
 from experiments.tables import walks
-from experiments.tables.command import Inputs
+from experiments.tables.artefacts import ARTEFACTS
+from experiments.tables.inputs import Inputs
 from scripts.figures import figure_drift
 from scripts.study import drift
 from tests.experiments.conftest import some_record  # noqa: F401 - a fixture
@@ -98,7 +99,7 @@ def test_the_table_takes_the_last_points(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr(walks, "REFERENCE", tmp_path)
     data, problems = walks.points(tmp_path)
     assert len(data) == 3 and problems == [
-        "o.json: not a report of scripts/study/drift.py (KeyError: 'setting')"
+        "o.json: not a report of scripts.study.drift (KeyError: 'setting')"
     ]
     section = walks.drift_section(data, "m")
     assert section.rows == (
@@ -106,10 +107,8 @@ def test_the_table_takes_the_last_points(tmp_path: Path, monkeypatch: pytest.Mon
         ("float16", "0.001", "three-leg", "10", "25 %", "-", "2", "inf", "inf", "-"),
     )
     monkeypatch.setattr(figure_drift, "points", lambda: (data, problems))
-    assert {path.suffix for path in figure_drift.build(Inputs(tmp_path), tmp_path)} == {
-        ".png",
-        ".pdf",
-    }
+    drawn = figure_drift.draw(ARTEFACTS["figure_drift"], Inputs(tmp_path))
+    assert list(drawn) == ["figure_drift"]
 
 
 def test_a_model_without_text_has_no_perplexity() -> None:

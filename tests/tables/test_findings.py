@@ -8,9 +8,9 @@ import pytest
 
 from experiments.records import store
 from experiments.sweeps.grid import Point, load
-from experiments.tables.command import Inputs
 from experiments.tables.evidence import Evidence, sides
 from experiments.tables.findings import FINDINGS, UnknownFinding, written
+from experiments.tables.inputs import Inputs
 from tests.tables.test_sweeper import written as made
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -8,8 +8,9 @@ import pytest
 import yaml
 
 from experiments import CONF
-from experiments.sweeps.grid import PROFILES, Grid, GridError, load, names, parse, read
-from experiments.sweeps.selection import Shelf, missing_runs
+from experiments.sweeps.estimate import forwards_a_step, forwards_of
+from experiments.sweeps.grid import PROFILES, Grid, GridError, load, names, next_rate, parse, read
+from experiments.sweeps.selection import MOST_RATES, Shelf, missing_runs
 from experiments.tables.configured import SAME, hyperparameters, splits
 from tests.tables.conftest import SWEEP, Make
 
@@ -158,3 +159,96 @@ def test_a_wrong_default_shows(tmp_path: Path):
         file.write_text(yaml.safe_dump({**shipped, **wrong}))
         verdicts = {row[0]: row[-1] for row in hyperparameters(8, tmp_path).rows if row[-1]}
         assert verdicts["BSZO"] == "DIFFERS" and verdicts["MeZO"] == SAME
+
+
+def growing(conf: Path, **more: Any) -> Grid:
+    """The toy's grid in half decades, three of them to begin with; of one run a cell."""
+    (conf / "rates" / "small.yaml").write_text("mezo: [3e-4, 1e-4, 3e-5]\nbszo: [3e-4, 1e-4]\n")
+    node = {**SWEEP, "grows": True, "criterion": "validation_loss", **more}
+    return parse(node, "mini", conf)
+
+
+def losing(make: Make, run: dict[str, str], loss: float, status: str = "ok") -> dict[str, Any]:
+    """The record of a run whose last evaluation has this loss, and whose accuracy says the
+    opposite."""
+    record = make(run, float(run["optimizer.lr"]), validation=min(0.99, loss / 10))
+    record["status"] = status
+    record["curve"] = [{**record["curve"][-1], "validation_loss": value} for value in (0.01, loss)]
+    return record
+
+
+@pytest.mark.parametrize(
+    ("losses", "asked", "chosen"),
+    [
+        # rate -> loss of its last evaluation; the rates that are asked for one after another
+        ({"3e-04": 5.0, "1e-04": 1.0, "3e-05": 2.0}, [], "0.0001"),
+        ({"3e-04": 1.0, "1e-04": 2.0, "3e-05": 3.0, "1e-03": 4.0}, ["0.001"], "0.0003"),
+        (
+            {"3e-04": 3.0, "1e-04": 2.0, "3e-05": 1.0, "1e-05": 0.5, "3e-06": 0.9},
+            ["1e-05", "3e-06"],
+            "1e-05",
+        ),
+        # a rate that diverged is an end like any other
+        ({"3e-04": None, "1e-04": 1.0, "3e-05": 2.0}, [], "0.0001"),
+        (
+            {"3e-04": None, "1e-04": None, "3e-05": None, "1e-05": 1.0, "3e-06": 2.0},
+            ["1e-05", "3e-06"],
+            "1e-05",
+        ),
+    ],
+)
+def test_no_rate_at_an_end_is_chosen(
+    losses: dict[str, float | None], asked: list[str], chosen: str, conf: Path, make: Make
+):
+    grid = growing(conf)
+    point = next(point for point in grid.points if point["optimizer"] == "mezo")
+    by_rate = {float(rate): loss for rate, loss in losses.items()}
+    records: Records = []
+    further: list[str] = []
+    while (choice := shelf(records, conf).choose(grid, point)).missing:
+        rates = [run["optimizer.lr"] for run in choice.missing]
+        further += rates if records else []
+        for run in choice.missing:
+            loss = by_rate[float(run["optimizer.lr"])]
+            records.append(losing(make, run, loss or 0.0, "diverged" if loss is None else "ok"))
+    assert further == asked
+    assert choice.point is not None and choice.point["optimizer.lr"] == chosen
+
+
+def test_a_grid_that_finds_no_end_stops_and_says_the_statuses(conf: Path, make: Make):
+    grid = growing(conf)
+    point = next(point for point in grid.points if point["optimizer"] == "mezo")
+    records: Records = []
+    while (choice := shelf(records, conf).choose(grid, point)).missing:
+        records += [losing(make, run, 0.0, "diverged") for run in choice.missing]
+    assert choice.point is None and choice.failed == ("diverged",) * MOST_RATES
+
+
+def test_the_next_half_decade():
+    rates = [1e-6, 3e-6, 1e-5, 3e-5, 1e-4, 3e-4, 1e-3]
+    assert [next_rate(rate, up=True) for rate in rates[:-1]] == rates[1:]
+    assert [next_rate(rate, up=False) for rate in rates[1:]] == rates[:-1]
+
+
+def test_what_choosing_runs_have_where_the_point_has_certain_values(conf: Path):
+    grid = growing(conf, select_where={"optimizer=bszo": "protocol.num_steps=7"})
+    for point in grid.points:
+        steps = {run.get("protocol.num_steps") for run in grid.candidates(point)}
+        assert steps == ({"7"} if point["optimizer"] == "bszo" else {None})
+    with pytest.raises(GridError, match=r"sweep.criterion=test_accuracy: must be one of"):
+        growing(conf, criterion="test_accuracy")
+
+
+def test_the_real_study_gives_every_method_the_same_passes():
+    """A backward pass counts as two, a forward-mode pass as three; choosing takes a quarter."""
+    grid = load("real", "real")
+    costs = {"forward-grad": 3, "sgd": 3, "adamw": 3}
+    for point in grid.points:
+        cost, forwards = costs.get(point["optimizer"], 1), forwards_of(point)
+        assert 3996 <= cost * forwards <= 4000, point
+        setting = tuple(f"{k}={v}" for k, v in sorted(point.items()) if k.startswith("optimizer."))
+        a_step = cost * forwards_a_step(point["optimizer"], setting)
+        assert 243 <= int(point["protocol.eval_every"]) * a_step <= 250, point
+        for run in grid.candidates(point):
+            assert 996 <= cost * forwards_of(run) <= 1000
+            assert run["seed"] == "0" and run["protocol.max_eval_examples"] == "256"

@@ -2,6 +2,7 @@
 then."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import pytest
 from experiments.records import record as records
 from experiments.records import store
 from experiments.sweeps.grid import load
+from experiments.tables.artefacts import ARTEFACTS
 from tests.tables.conftest import Make
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -26,7 +28,8 @@ def project(tmp_path: Path) -> Path:
     for file in ("Makefile", "requirements.lock", "pyproject.toml"):
         shutil.copy(ROOT / file, tmp_path / file)
     (tmp_path / "venv").mkdir()
-    (tmp_path / "venv" / ".render").touch()
+    for installed in (".render", ".ready"):
+        (tmp_path / "venv" / installed).touch()
     return tmp_path
 
 
@@ -53,6 +56,36 @@ def test_touching_a_record_renders_its_tables_alone(project: Path, make_record: 
     later(make_record)
     after = made(project, "table1", "table6")
     assert "results/tables/table1.md" in after and "Nothing to be done for 'table6'" in after
+
+
+def test_make_knows_what_the_registry_says(project: Path):
+    """`run-` starts an artefact's sweeps or its measurement, `plan-` plans the same."""
+    recorded = [artefact for artefact in ARTEFACTS.values() if artefact.sweeps]
+    others = [artefact for artefact in ARTEFACTS.values() if not artefact.sweeps]
+    started = made(project, "-n", "PROFILE=paper", *(f"run-{name}" for name in ARTEFACTS))
+    planned = made(project, "-n", *(f"plan-{name}" for name in ARTEFACTS))
+    sweeps = [" ".join(artefact.sweeps) for artefact in recorded]
+    assert re.findall(r"for sweep in (.*?);", started) == sweeps
+    assert re.findall(r"experiments\.plan (.*?) --profile", planned) == sweeps
+    for artefact in others:
+        commands = artefact.commands.get("paper", artefact.commands.get("", ()))
+        for command in commands:
+            assert f"-m {command.removesuffix(' $(ARGS)')}" in started
+        assert f'"{artefact.name}: {artefact.plan}"' in planned
+    picked = ARTEFACTS["figure_gain"].picked
+    assert started.count(" ".join(f"{key}={value}" for key, value in picked.items())) == 1
+    assert "scripts.bench.step --out" in made(project, "-n", "run-table4")
+
+
+def test_a_dash_is_an_underline(project: Path):
+    text = made(project, "-n", "run-zo-bench", "plan-zo-bench", "zo-bench")
+    for part in ("sweep in zo_bench;", "experiments.plan zo_bench ", "experiments.render zo_bench"):
+        assert part in text
+
+
+def test_help_installs_nothing(project: Path):
+    (project / "venv" / ".render").unlink()
+    assert "tables" in made(project, "help") and not (project / "venv" / ".render").exists()
 
 
 @pytest.fixture

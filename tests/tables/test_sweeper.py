@@ -14,24 +14,22 @@ from typing import Any
 
 import pytest
 import yaml
-from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
 from bszo.errors import ConfigError
 from experiments import CONF
-from experiments.config.compose import literal
+from experiments.config.compose import compose, composition, quoted
 from experiments.plan import Line, plan, total, whole
 from experiments.plan import main as plan_command
 from experiments.records import record as records
 from experiments.records import store
-from experiments.run import resolve
 from experiments.sweeps.estimate import Clock, forwards_of
 from experiments.sweeps.grid import Point, load, rates_of
 from experiments.sweeps.progress import Progress, log, speak
 from experiments.sweeps.selection import Shelf, missing_runs
-from experiments.tables.artefacts import PICKED
-from experiments.tables.command import Inputs
+from experiments.tables.artefacts import ARTEFACTS
+from experiments.tables.inputs import Inputs
 from experiments.training.build import named_by_content
 from experiments.training.outcome import RunFailed
 from hydra_plugins.grid_sweeper import GridSweeper
@@ -67,10 +65,7 @@ class Failed:
 
 
 def sweeper(runs: Path, run: Any, *more: str) -> tuple[GridSweeper, Launcher]:
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        config: Any = compose(
-            "config", overrides=["sweep=table1", f"paths.runs={literal(str(runs))}", *more]
-        )
+    config: Any = composition(["sweep=table1", f"paths.runs={quoted(str(runs))}", *more])
     made = GridSweeper()
     made.composed, made.parser, made.launcher = config, OverridesParser.create(), Launcher(run)  # type: ignore[assignment]
     return made, made.launcher  # type: ignore[return-value]
@@ -82,9 +77,7 @@ def written(point: Point, folder: Path, validation: float) -> dict[str, Any]:
     job = [
         f"{key}={value}" for key, value in point.items() if not key.startswith(("paths.", "hydra."))
     ]
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        config = resolve(compose("config", overrides=job))
-    public = records.scientific(named_by_content(config))
+    public = records.scientific(named_by_content(compose(job)))
     groups = ("task", "model", "optimizer", "precision", "data", "protocol", "fidelity", "tuning")
     filled: dict[str, Any] = {
         "schema_version": 1,
@@ -345,7 +338,7 @@ def test_the_plan_counts_by_arithmetic():
 def test_the_plan_of_a_part_counts_the_part(capsys: pytest.CaptureFixture[str]):
     """As `make plan-figure_gain`, whose runs are some of Table 3's three settings and of Figure 1's
     one."""
-    picked = ["=".join(pair) for pair in PICKED["figure_gain"].items()]
+    picked = ["=".join(pair) for pair in ARTEFACTS["figure_gain"].picked.items()]
     assert plan_command(["table3", "figure1", "--profile", "mini", *picked]) == 0
     assert re.findall(r"^all +(\d+)", capsys.readouterr().out, re.MULTILINE) == ["3", "1"]
     command = ["make", "-n", "plan-figure_gain", "PROFILE=mini", "JOBS=2"]

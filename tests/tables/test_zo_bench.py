@@ -3,7 +3,6 @@ records by hand."""
 
 import copy
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -289,7 +288,7 @@ def test_a_damaged_measurement_is_named(tmp_path: Path, text: str):
     (tmp_path / "memory.json").write_text(text)
     (section,) = by_scheme(tmp_path / "memory.json")
     assert section.rows == () and section.notes[0].startswith(
-        "Left out: 1 (memory.json: not a report of scripts/bench"
+        "Left out: 1 (memory.json: not a report of scripts.bench"
     )
     assert allocated(tmp_path / "memory.json") == {}
 
@@ -353,20 +352,3 @@ def test_all_of_the_sweep_s_methods_are_measured():
     wanted = {label(point) for point in load("zo_bench", "mini").points}
     text = (ROOT / "scripts" / "bench" / "memory.py").read_text()
     assert [name for name in wanted if f'    "{name}": (' not in text] == []
-
-
-def test_make_s_names_have_a_dash():
-    outside = {
-        key: value for key, value in os.environ.items() if not key.startswith(("MAKE", "MFLAGS"))
-    }
-    wanted = {
-        "run-zo-bench": "sweep=$sweep",
-        "plan-zo-bench": "experiments.plan zo_bench",
-        "zo-bench": "zo_bench",
-    }
-    for target, part in wanted.items():
-        command = ["make", "-n", "-W", "scripts/zo_bench.py", target]
-        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=outside)
-        assert done.returncode == 0 and part in done.stdout and "zo_bench" in done.stdout, (
-            done.stdout
-        )

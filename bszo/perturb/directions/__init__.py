@@ -5,6 +5,7 @@ from bszo.perturb.directions.blocks import Blocks, seed_in_block
 from bszo.perturb.directions.gaussian import Gaussian
 from bszo.perturb.directions.injected import DirectionFunction, Injected
 from bszo.perturb.directions.low_rank import LowRank
+from bszo.perturb.directions.padding import Unpadded, padding_rows
 from bszo.perturb.directions.partition import Block, Split, partition, repeated_modules
 from bszo.perturb.directions.scaled import Scaled
 from bszo.perturb.directions.sparse import Mask, MaskScope, Sparse, zeros_of
@@ -25,8 +26,10 @@ __all__ = [
     "Sparse",
     "Split",
     "Subspace",
+    "Unpadded",
     "Weighted",
     "matrix_shape",
+    "padding_rows",
     "partition",
     "repeated_modules",
     "seed_in_block",

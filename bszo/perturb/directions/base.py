@@ -1,5 +1,4 @@
-"""Families of random directions: a seed names one tensor a parameter, and the same call perturbs
-and updates."""
+"""Directions: the interface of a family, in which a seed names one random tensor a parameter."""
 
 from collections.abc import Sequence
 
@@ -10,17 +9,18 @@ from bszo.perturb import noise
 from bszo.perturb.noise import Terms
 from bszo.perturb.noise.gpu import Scalars
 
-# elements of a model so small that z kept for one step costs less than making it again
+# A model with at most this many elements keeps z for one step, which costs less than making it
+# again.
 KEEP_BELOW = 4_000_000
 
 
 class Directions:
-    """z = f(seed). A family says what `direction` is; how theta is shifted along it stands here,
-    once.
+    """z = f(seed). A family says what `direction` is; this class says, once, how theta is shifted
+    along it.
 
     Args:
-        params: the parameters, in the optimizer's order; an element's noise depends on its place in
-            it.
+        params: the parameters, in the optimizer's order. An element's noise depends on its place in
+            that order.
     """
 
     def __init__(self, params: Sequence[Tensor]) -> None:
@@ -28,35 +28,42 @@ class Directions:
         self._kept: dict[int, list[Tensor]] = {}
 
     def __call__(self, params: Sequence[Tensor], seed: int) -> list[Tensor]:
-        """One fp32 tensor a parameter, in its shape."""
+        """Return one fp32 tensor a parameter, in the parameter's shape."""
         return [self.direction(seed, i) for i in range(len(params))]
 
     def direction(self, seed: int, index: int) -> Tensor:
-        """z of one parameter, fp32, in its shape and on its device."""
+        """Return z of one parameter: fp32, in its shape and on its device."""
         if seed not in self._kept:
             self._kept[seed] = list(self.make(seed))
         return self._kept[seed][index]
 
     def make(self, seed: int) -> Sequence[Tensor]:
-        """All of z at once, kept until `release`; a family whose `direction` stands alone needs
-        none."""
+        """Return all of z at once; it is kept until `release`. A family that overrides `direction`
+        needs no `make` of its own."""
         return [self.direction(seed, i) for i in range(len(self.params))]
 
     def own(self, index: int, terms: Terms) -> Terms:
-        """The terms that move this parameter; where none is left, an engine passes it by."""
+        """Return the terms that move this parameter. An engine passes a parameter by that has
+        none."""
         return terms
 
+    def compressed(self, index: int) -> bool:
+        """Whether a parameter's coordinates are something else than z itself."""
+        return False
+
     def coordinates(self, seed: int, index: int) -> Tensor:
-        """What names z in the family's basis, and is as long as what a momentum must keep; without
-        one, z itself."""
+        """Return the coordinates of z in the family's basis: what a momentum must keep of it. A
+        family without a basis returns z itself."""
         return self.direction(seed, index)
 
     def expand(self, coordinates: Tensor, index: int) -> Tensor:
-        """The tensor, in the parameter's shape, that has these coordinates; linear in them."""
+        """Return the tensor, in the parameter's shape, that has these coordinates; it is linear in
+        them."""
         return coordinates
 
     def carry(self, coordinates: Tensor, index: int, old: "Directions") -> Tensor:
-        """Coordinates in the basis of `old`, a family of the same kind, projected on this one's."""
+        """Project coordinates in the basis of `old`, a family of the same kind, on this family's
+        basis."""
         return coordinates
 
     def shift(
@@ -69,23 +76,27 @@ class Directions:
         out: Tensor | None = None,
         rounding_seed: int | None = None,
     ) -> Tensor:
-        """decay theta + sum_i c_i z_i, summed in fp32 and rounded once (arguments:
-        `noise.shift`)."""
+        """Return decay theta + sum_i c_i z_i, summed in fp32 and rounded once (the arguments are
+        those of `noise.shift`)."""
         acc = _sum(theta, decay, [(c, self.direction(seed, index)) for seed, c in terms.items()])
         return noise.round_to(
             acc, index, rounding_seed, torch.empty_like(theta) if out is None else out
         )
 
     def scalars(self, terms: Terms) -> Scalars | None:
-        """A shift of every parameter as one GPU's numbers; None where it takes more, or there is no
-        such GPU."""
+        """Return the numbers with which one GPU shifts any parameter along these terms. None means
+        that a shift takes more than numbers, or that there is no such GPU."""
         return None
+
+    def by_scalars(self, index: int) -> bool:
+        """Whether `scalars` is enough for this parameter."""
+        return True
 
     def shift_all_(
         self, terms: Sequence[Terms], decay: Sequence[float], rounding_seeds: Sequence[int | None]
     ) -> None:
-        """theta_p <- decay_p theta_p + sum_i c_i z_i of every parameter in place, one rounding
-        each."""
+        """Move every parameter in place, theta_p <- decay_p theta_p + sum_i c_i z_i, with one
+        rounding each."""
         for i, p in enumerate(self.params):
             if terms[i] or decay[i] != 1.0:
                 self.shift(
@@ -93,9 +104,13 @@ class Directions:
                 )
 
     def shift_rows(self, theta: Tensor, index: int, rows: Tensor, terms: Terms) -> Tensor:
-        """`shift` of the given rows of a matrix only: (r,) rows -> (r, columns)."""
+        """Shift the given rows of a matrix only: (r,) row numbers -> (r, columns)."""
         z = [(c, self.direction(seed, index).index_select(0, rows)) for seed, c in terms.items()]
         return _sum(theta.index_select(0, rows), 1.0, z).to(theta.dtype)
+
+    def singly(self) -> "Directions":
+        """Return the same directions as a family that never draws z of all parameters at once."""
+        return self
 
     def release(self) -> None:
         """Forget what was kept for this step."""

@@ -1,4 +1,4 @@
-"""Directions that are zero outside one block of the parameters, and cost nothing there."""
+"""Blocks: directions that are zero outside one block of the parameters, and cost nothing there."""
 
 from collections.abc import Sequence
 
@@ -7,13 +7,13 @@ from torch import Tensor
 
 from bszo.errors import OptimError
 from bszo.perturb.directions.base import Directions
-from bszo.perturb.directions.gaussian import Gaussian
 from bszo.perturb.directions.partition import Block
+from bszo.perturb.directions.wrapped import Wrapped
 from bszo.perturb.noise import Terms
 
 
 def seed_in_block(seed: int, block: int, num_blocks: int) -> int:
-    """The seed next to `seed` whose direction lies in the block of this number.
+    """Return the seed next to `seed` whose direction lies in the block of this number.
 
     Raises:
         OptimError: there is no such block.
@@ -23,34 +23,29 @@ def seed_in_block(seed: int, block: int, num_blocks: int) -> int:
     return seed - seed % num_blocks + block
 
 
-class Blocks(Directions):
-    """z = (0 .. 0, z_b, 0 .. 0), z_b from the base family, b = seed mod B: the seed says which
-    block.
+class Blocks(Wrapped):
+    """z = (0 .. 0, z_b, 0 .. 0) with z_b from the base family and b = seed mod B: the seed says
+    which block.
 
     So a direction still depends on its seed alone, two blocks never share one, and {seed:
-    coefficient} can name directions in several blocks at once. For a parameter of another block no
-    noise is drawn and no pass is made.
+    coefficient} can name directions in several blocks at once. A parameter of another block costs
+    neither noise nor a pass.
 
     Args:
-        base: draws z_b.
-        blocks: of its parameters (`partition`); B of them.
+        base: the family that draws z_b.
+        blocks: the B blocks of its parameters (`partition`).
 
     Source: Zhang et al. 2024, arXiv 2402.11592, section 5 (block-wise).
     """
 
     def __init__(self, base: Directions, blocks: Sequence[Block]) -> None:
-        super().__init__(base.params)
-        self.base, self.blocks = base, list(blocks)
+        # z of all parameters in one sweep would draw the other blocks' noise
+        super().__init__(base.singly())
+        self.blocks = list(blocks)
         self.block_of = {i: b for b, block in enumerate(self.blocks) for i in block.indices}
-        family = base
-        while isinstance(inner := getattr(family, "base", None), Directions):
-            family = inner
-        if isinstance(family, Gaussian):
-            # z of all parameters in one sweep would draw the other blocks' noise
-            family.small = False
 
     def seed(self, seed: int, block: int) -> int:
-        """The seed next to `seed` whose direction lies in the block of this number."""
+        """Return the seed next to `seed` whose direction lies in the block of this number."""
         return seed_in_block(seed, block, len(self.blocks))
 
     def own(self, index: int, terms: Terms) -> Terms:
@@ -63,16 +58,11 @@ class Blocks(Directions):
         if self.own(index, {seed: 1.0}):
             return self.base.direction(seed, index)
         p = self.params[index]
-        return torch.zeros(p.shape, device=p.device)
+        return torch.zeros(p.shape, dtype=torch.float32, device=p.device)
 
     def coordinates(self, seed: int, index: int) -> Tensor:
-        return self.base.coordinates(seed, index)
-
-    def expand(self, coordinates: Tensor, index: int) -> Tensor:
-        return self.base.expand(coordinates, index)
-
-    def carry(self, coordinates: Tensor, index: int, old: Directions) -> Tensor:
-        return self.base.carry(coordinates, index, old)
+        found = self.base.coordinates(seed, index)
+        return found if self.own(index, {seed: 1.0}) else torch.zeros_like(found)
 
     def shift(
         self,
@@ -98,6 +88,3 @@ class Blocks(Directions):
     def shift_rows(self, theta: Tensor, index: int, rows: Tensor, terms: Terms) -> Tensor:
         own = self.own(index, terms)
         return self.base.shift_rows(theta, index, rows, own) if own else theta[rows]
-
-    def release(self) -> None:
-        self.base.release()

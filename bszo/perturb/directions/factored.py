@@ -1,5 +1,7 @@
-"""Families whose direction of a matrix is a product of two thin factors: rows of it cost those rows
-alone."""
+"""Factored: families whose direction of a matrix is a product of two thin factors.
+
+Rows of such a matrix cost those rows alone.
+"""
 
 from collections.abc import Iterator
 
@@ -12,16 +14,32 @@ from bszo.perturb.noise import Terms, round_to
 AT_ONCE = 1 << 20  # elements of a large matrix that are made at a time
 
 
-class Factored(Directions):
-    """z = A B, A (rows, r) and B (r, columns) small. A family says what they are (`factors`).
+def is_stack(shape: torch.Size, rank: int) -> bool:
+    """Whether a parameter is a stack of matrices (experts, rows, columns), such as the weights of a
+    layer that is a mixture of experts.
 
-    A large matrix is shifted some rows at a time, and a lookup makes the rows that it reads: the
-    whole of z, four times a large model's embedding while it is added up, is nowhere.
+    Each matrix then has factors of its own. Only where both sides are larger than the rank is there
+    something to factor: else all axes but the first are folded into one matrix's columns, as those
+    of a convolution with a small kernel are.
+    """
+    return len(shape) == 3 and min(shape[1:]) > rank
+
+
+class Factored(Directions):
+    """z = A B with A (rows, r) and B (r, columns) small; a family says in `factors` what they are.
+
+    A stack of matrices has A (experts, rows, r) and B (experts, r, columns). A large parameter is
+    shifted some rows (experts) at a time, and a lookup makes the rows that it reads. So nothing is
+    ever as large as the whole z, which for a large model's embedding takes four times its memory
+    while it is added up.
     """
 
     def factors(self, seed: int, index: int) -> tuple[Tensor, Tensor] | None:
-        """A and B; None where z is no such product in the parameter's own shape."""
+        """Return A and B. None means that z is no such product in the parameter's own shape."""
         return None
+
+    def compressed(self, index: int) -> bool:
+        return self.params[index].ndim >= 2
 
     def shift(
         self,
@@ -33,17 +51,17 @@ class Factored(Directions):
         out: Tensor | None = None,
         rounding_seed: int | None = None,
     ) -> Tensor:
-        pairs = (
-            self._pairs(index, terms) if theta.ndim == 2 and theta.numel() > KEEP_BELOW else None
-        )
+        large = theta.ndim in (2, 3) and theta.numel() > KEEP_BELOW
+        pairs = self._pairs(index, terms) if large else None
         if pairs is None:
             return super().shift(
                 theta, index, terms, decay=decay, out=out, rounding_seed=rounding_seed
             )
         out = torch.empty_like(theta) if out is None else out
-        for rows in _slices(theta):
-            acc = _summed(theta[rows], decay, [(c, a[rows], b) for c, a, b in pairs])
-            round_to(acc, index, rounding_seed, out[rows], first=rows.start * theta.shape[1])
+        size = theta[0].numel()
+        for rows in _slices(theta.shape[0], size):
+            acc = _summed(theta[rows], decay, [(c, a[rows], _part(b, rows)) for c, a, b in pairs])
+            round_to(acc, index, rounding_seed, out[rows], first=rows.start * size)
         return out
 
     def shift_rows(self, theta: Tensor, index: int, rows: Tensor, terms: Terms) -> Tensor:
@@ -61,9 +79,14 @@ class Factored(Directions):
         )
 
 
-def _slices(theta: Tensor) -> Iterator[slice]:
-    step = max(1, AT_ONCE // theta.shape[1])
-    return (slice(start, start + step) for start in range(0, theta.shape[0], step))
+def _slices(count: int, size: int) -> Iterator[slice]:
+    step = max(1, AT_ONCE // size)
+    return (slice(start, start + step) for start in range(0, count, step))
+
+
+def _part(b: Tensor, rows: slice) -> Tensor:
+    """B of these rows: one for all, or one an expert."""
+    return b[rows] if b.ndim == 3 else b
 
 
 def _summed(theta: Tensor, decay: float, terms: list[tuple[float, Tensor, Tensor]]) -> Tensor:
@@ -74,8 +97,8 @@ def _summed(theta: Tensor, decay: float, terms: list[tuple[float, Tensor, Tensor
 
 
 def product(a: Tensor, b: Tensor) -> Tensor:
-    """a b in their own type. A closure's autocast would round the perturbation's product and not
-    the update's."""
+    """Return a b in their own type: a closure's autocast would round the perturbation's product and
+    not the update's."""
     if not torch.is_autocast_enabled(a.device.type):
         return a @ b
     with torch.autocast(a.device.type, enabled=False):

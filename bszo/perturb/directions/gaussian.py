@@ -1,6 +1,7 @@
 """The Gaussian family: z ~ N(0, I_n), or Rademacher."""
 
 from collections.abc import Sequence
+from copy import copy
 from functools import partial
 
 import torch
@@ -70,6 +71,13 @@ class Gaussian(Directions):
             fused=self.fused,
             curvature=curvature,
         )
+
+    def singly(self) -> "Gaussian":
+        if not self.small:
+            return self
+        single = copy(self)
+        single.small, single._kept = False, {}
+        return single
 
     def scalars(self, terms: Terms) -> Scalars | None:
         count = len(self.params)

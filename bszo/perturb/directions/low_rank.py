@@ -1,5 +1,5 @@
-"""LOZO's family: a matrix's direction is U V^T, with a U for each step and a V that stays for
-many."""
+"""LowRank, the family of LOZO: a matrix's direction is U V^T, with a U for each step and a V that
+stays for many."""
 
 from collections.abc import Sequence
 
@@ -8,7 +8,7 @@ from torch import Tensor
 
 from bszo.perturb import noise
 from bszo.perturb.directions.base import Directions
-from bszo.perturb.directions.factored import Factored, product
+from bszo.perturb.directions.factored import Factored, is_stack, product
 from bszo.perturb.noise import Terms, gpu
 from bszo.perturb.noise.seeds import key, mix64
 
@@ -21,8 +21,9 @@ class LowRank(Factored):
     step.
 
     Args:
-        params: the parameters; those with two axes are matrices, more axes are folded into the
-            columns.
+        params: the parameters. One with two axes is a matrix; one with three is a stack of matrices
+            with a U and a V each (`factored.is_stack`), or else, as one with more, is folded into a
+            matrix's columns.
         rank: columns of U and V; at most the smaller side of a matrix is of use.
         basis_seed: names V; it stays for many steps while the seed changes each step.
         stream: another number draws another U from the same seed (the published code's redraw
@@ -41,9 +42,13 @@ class LowRank(Factored):
         return self.expand(self.coordinates(seed, index), index)
 
     def coordinates(self, seed: int, index: int) -> Tensor:
-        """U (rows, rank); a vector's own noise."""
+        """Return U (rows, rank), or (experts, rows, rank) of a stack; a vector's own noise."""
         p = self.params[index]
-        shape = p.shape if p.ndim < 2 else torch.Size((p.shape[0], self.rank))
+        if p.ndim < 2:
+            shape = p.shape
+        else:
+            rows = p.shape[:2] if is_stack(p.shape, self.rank) else p.shape[:1]
+            shape = torch.Size((*rows, self.rank))
         return noise.values(shape, index, mix64(seed, self.stream), device=p.device)
 
     def expand(self, coordinates: Tensor, index: int) -> Tensor:
@@ -51,20 +56,23 @@ class LowRank(Factored):
         return (
             coordinates
             if p.ndim < 2
-            else product(coordinates, self.basis(index).to(coordinates).T).view(p.shape)
+            else product(coordinates, self.basis(index).to(coordinates).mT).view(p.shape)
         )
 
     def factors(self, seed: int, index: int) -> tuple[Tensor, Tensor] | None:
-        """U and V^T of a matrix."""
+        """Return U and V^T of a matrix, or of a stack of them."""
+        p = self.params[index]
+        if p.ndim != 2 and not is_stack(p.shape, self.rank):
+            return None
         u = self.coordinates(seed, index)
-        return (u, self.basis(index).to(u).T) if self.params[index].ndim == 2 else None
+        return u, self.basis(index).to(u).mT
 
     def carry(self, coordinates: Tensor, index: int, old: Directions) -> Tensor:
-        """U V_old^T V / columns: the expectation of V^T V / columns is the identity."""
+        """Return U V_old^T V / columns: the expectation of V^T V / columns is the identity."""
         if self.params[index].ndim < 2 or not isinstance(old, LowRank):
             return coordinates
         v_old, v = old.basis(index), self.basis(index)
-        return product(coordinates, (product(v_old.T, v) / v.shape[0]).to(coordinates))
+        return product(coordinates, (product(v_old.mT, v) / v.shape[-2]).to(coordinates))
 
     def shift(
         self,
@@ -99,8 +107,11 @@ class LowRank(Factored):
         return out
 
     def basis(self, index: int) -> Tensor:
-        """V (columns, rank) of a matrix."""
+        """Return V (columns, rank) of a matrix, or (experts, columns, rank) of a stack."""
         p = self.params[index]
+        columns = (
+            (p.shape[0], p.shape[2]) if is_stack(p.shape, self.rank) else (p.shape[1:].numel(),)
+        )
         return noise.values(
-            torch.Size((p.shape[1:].numel(), self.rank)), index, self.basis_seed, device=p.device
+            torch.Size((*columns, self.rank)), index, self.basis_seed, device=p.device
         )

@@ -7,23 +7,25 @@ from torch import Tensor
 
 from bszo.perturb.directions.base import Directions
 from bszo.perturb.directions.gaussian import Gaussian
+from bszo.perturb.directions.wrapped import Wrapped
 from bszo.perturb.noise import Terms
 
 
-class Scaled(Directions):
-    """z / sqrt(H), element by element, with the H that the optimizer keeps, as it stands at the
-    call (HiZOO)."""
+class Scaled(Wrapped):
+    """z / sqrt(H), element by element. The optimizer keeps H (HiZOO); a call takes H as it stands.
+
+    Args:
+        base: the family that draws z.
+        curvature: H, one tensor a parameter, in its shape.
+    """
 
     def __init__(self, base: Directions, curvature: Sequence[Tensor]) -> None:
-        super().__init__(base.params)
-        self.base, self.curvature = base, curvature
+        super().__init__(base)
+        self.curvature = curvature
 
-    def direction(self, seed: int, index: int) -> Tensor:
+    def changed(self, z: Tensor, index: int) -> Tensor:
         h = self.curvature[index]
-        return (
-            self.base.direction(seed, index)
-            * h.to(torch.promote_types(h.dtype, torch.float32)).rsqrt()
-        )
+        return z * h.to(torch.promote_types(h.dtype, torch.float32)).rsqrt()
 
     def shift(
         self,
@@ -53,6 +55,3 @@ class Scaled(Directions):
                 theta, index, rows, terms, curvature=self.curvature[index][rows]
             )
         return super().shift_rows(theta, index, rows, terms)
-
-    def release(self) -> None:
-        self.base.release()

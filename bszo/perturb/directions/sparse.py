@@ -10,6 +10,7 @@ from torch import Tensor
 
 from bszo.perturb import noise
 from bszo.perturb.directions.base import Directions
+from bszo.perturb.directions.wrapped import Wrapped
 from bszo.perturb.noise import Terms
 from bszo.perturb.noise.seeds import mix64
 
@@ -107,7 +108,7 @@ class Mask:
             )
 
 
-class Sparse(Directions):
+class Sparse(Wrapped):
     """M z: the base family's directions with the mask's entries zero.
 
     Args:
@@ -119,14 +120,11 @@ class Sparse(Directions):
     """
 
     def __init__(self, base: Directions, mask: Mask) -> None:
-        super().__init__(base.params)
-        self.base, self.mask = base, mask
+        super().__init__(base)
+        self.mask = mask
 
-    def own(self, index: int, terms: Terms) -> Terms:
-        return self.base.own(index, terms)
-
-    def direction(self, seed: int, index: int) -> Tensor:
-        return self.base.direction(seed, index) * self.mask.keeps(index)
+    def changed(self, z: Tensor, index: int) -> Tensor:
+        return z * self.mask.keeps(index)
 
     def shift(
         self,
@@ -151,9 +149,6 @@ class Sparse(Directions):
         moved = self.base.shift_rows(theta, index, rows, terms)
         return torch.where(self.mask.keeps(index, counter), moved, theta[rows])
 
-    def release(self) -> None:
-        self.base.release()
-
 
 def _magnitude_of_rank(params: Sequence[Tensor], rank: int) -> int:
     """The `rank`-th smallest |w| of all, as the bits of an fp32: first its high half, then its low
@@ -169,7 +164,7 @@ def _magnitude_of_rank(params: Sequence[Tensor], rank: int) -> int:
 def _counted(values: Iterator[Tensor]) -> Tensor:
     return sum(
         (torch.bincount(v, minlength=1 << 16).cpu() for v in values),
-        torch.zeros(1 << 16, dtype=torch.int64),
+        torch.zeros(1 << 16, dtype=torch.int64, device="cpu"),
     )
 
 

@@ -1,5 +1,5 @@
-"""Directions inside a two-sided subspace of each matrix, whose basis is kept for a while
-(SubZero)."""
+"""Subspace, the family of SubZero: directions inside a two-sided subspace of each matrix, whose
+basis is kept for a while."""
 
 import math
 from collections.abc import Sequence
@@ -9,13 +9,13 @@ from torch import Tensor
 
 from bszo.perturb import noise
 from bszo.perturb.directions.base import Directions
-from bszo.perturb.directions.factored import Factored, product
+from bszo.perturb.directions.factored import Factored, is_stack, product
 from bszo.perturb.noise.seeds import mix64
 
 
 def matrix_shape(shape: torch.Size, rank: int, square: bool) -> tuple[int, int]:
-    """(m, n): further axes fold into n; with `square`, no more than `rank` on a side makes it the
-    most square m n."""
+    """Return (m, n) of a matrix, whose further axes fold into n. With `square`, one with a side of
+    at most `rank` is taken in its most square shape."""
     m, n = shape[0], shape[1:].numel()
     if square and 0 < min(m, n) <= rank:
         m = next(d for d in range(math.isqrt(m * n), 0, -1) if m * n % d == 0)
@@ -33,7 +33,8 @@ class Subspace(Factored):
     of <G, P> P over bases is G.
 
     Args:
-        params: the parameters; a matrix has two axes or more.
+        params: the parameters. A matrix has two axes or more; one with three axes may be a stack of
+            matrices with a basis each (`factored.is_stack`).
         rank: r.
         basis_seed: names U and V.
         scaled: s = sqrt(m n) / r, or 1.
@@ -54,9 +55,13 @@ class Subspace(Factored):
         return self.expand(self.coordinates(seed, index), index)
 
     def coordinates(self, seed: int, index: int) -> Tensor:
-        """Z (r, r); a vector's own noise."""
+        """Return Z (r, r), or (experts, r, r) of a stack; a vector's own noise."""
         p = self.params[index]
-        shape = p.shape if p.ndim < 2 else torch.Size((self.basis(index)[0].shape[1],) * 2)
+        if p.ndim < 2:
+            shape = p.shape
+        else:
+            *experts, _, r = self.basis(index)[0].shape
+            shape = torch.Size((*experts, r, r))
         return noise.values(shape, index, seed, device=p.device)
 
     def expand(self, coordinates: Tensor, index: int) -> Tensor:
@@ -64,40 +69,49 @@ class Subspace(Factored):
         if p.ndim < 2:
             return coordinates
         u, v = (factor.to(coordinates) for factor in self.basis(index))
-        s = math.sqrt(p.numel()) / max(u.shape[1], 1) if self.scaled else 1.0
-        return product(s * product(u, coordinates), v).view(p.shape)
+        return product(self._scale(u, v) * product(u, coordinates), v).view(p.shape)
 
     def factors(self, seed: int, index: int) -> tuple[Tensor, Tensor] | None:
-        """s U Z and V of a matrix that is taken in its own shape."""
+        """Return s U Z and V of a matrix that is taken in its own shape, or of a stack."""
         p = self.params[index]
-        if p.ndim != 2 or matrix_shape(p.shape, self.rank, self.square) != tuple(p.shape):
+        if not is_stack(p.shape, self.rank) and (
+            p.ndim != 2 or matrix_shape(p.shape, self.rank, self.square) != tuple(p.shape)
+        ):
             return None
         z, (u, v) = self.coordinates(seed, index), self.basis(index)
-        return (math.sqrt(p.numel()) / max(u.shape[1], 1) if self.scaled else 1.0) * product(
-            u, z
-        ), v
+        return self._scale(u, v) * product(u, z), v
+
+    def _scale(self, u: Tensor, v: Tensor) -> float:
+        """Return s, from m, n and r of one matrix."""
+        return math.sqrt(u.shape[-2] * v.shape[-1]) / max(u.shape[-1], 1) if self.scaled else 1.0
 
     def carry(self, coordinates: Tensor, index: int, old: Directions) -> Tensor:
-        """(U^T U_old) Z (V_old V^T): the orthogonal projection on the new subspace."""
+        """Return (U^T U_old) Z (V_old V^T): the orthogonal projection on the new subspace."""
         if self.params[index].ndim < 2 or not isinstance(old, Subspace):
             return coordinates
         (u_old, v_old), (u, v) = old.basis(index), self.basis(index)
-        left, right = product(u.T, u_old).to(coordinates), product(v_old, v.T).to(coordinates)
+        left, right = product(u.mT, u_old).to(coordinates), product(v_old, v.mT).to(coordinates)
         return product(product(left, coordinates), right)
 
     def basis(self, index: int) -> tuple[Tensor, Tensor]:
-        """U (m, r) and V (r, n) of a matrix."""
+        """Return U (m, r) and V (r, n) of a matrix, or of each matrix of a stack."""
         if index not in self._bases:
             p = self.params[index]
-            m, n = matrix_shape(p.shape, self.rank, self.square)
+            if is_stack(p.shape, self.rank):
+                experts, (m, n) = p.shape[:1], p.shape[1:]
+            else:
+                experts, (m, n) = (), matrix_shape(p.shape, self.rank, self.square)
             r = min(self.rank, m, n)
             u, v = (
                 torch.linalg.qr(
                     noise.values(
-                        torch.Size((side, r)), index, mix64(self.basis_seed, which), device=p.device
+                        torch.Size((*experts, side, r)),
+                        index,
+                        mix64(self.basis_seed, which),
+                        device=p.device,
                     )
                 ).Q
                 for which, side in enumerate((m, n))
             )
-            self._bases[index] = u, v.T
+            self._bases[index] = u, v.mT
         return self._bases[index]

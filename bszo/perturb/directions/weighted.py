@@ -5,11 +5,12 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from bszo.perturb.directions.base import Directions
+from bszo.perturb.directions.wrapped import Wrapped
 from bszo.perturb.noise import Terms
 
 
-class Weighted(Directions):
-    """w_p z_p: another family's directions, each parameter's part times its factor.
+class Weighted(Wrapped):
+    """w_p z_p: another family's directions, in which each parameter's part has a factor of its own.
 
     Args:
         base: the family.
@@ -17,14 +18,11 @@ class Weighted(Directions):
     """
 
     def __init__(self, base: Directions, weights: Sequence[float]) -> None:
-        super().__init__(base.params)
-        self.base, self.weights = base, list(weights)
+        super().__init__(base)
+        self.weights = list(weights)
 
-    def own(self, index: int, terms: Terms) -> Terms:
-        return self.base.own(index, terms)
-
-    def direction(self, seed: int, index: int) -> Tensor:
-        return self.weights[index] * self.base.direction(seed, index)
+    def changed(self, z: Tensor, index: int) -> Tensor:
+        return self.weights[index] * z
 
     def shift(
         self,
@@ -47,9 +45,6 @@ class Weighted(Directions):
 
     def shift_rows(self, theta: Tensor, index: int, rows: Tensor, terms: Terms) -> Tensor:
         return self.base.shift_rows(theta, index, rows, self._scaled(terms, index))
-
-    def release(self) -> None:
-        self.base.release()
 
     def _scaled(self, terms: Terms, index: int) -> Terms:
         return {seed: self.weights[index] * coefficient for seed, coefficient in terms.items()}

@@ -45,7 +45,7 @@ class Groups:
 
     A second stream that makes groups ahead was tried and taken out: its blocks and those of a
     matrix product fill the whole GPU each, so that they run one after the other all the same
-    (results/bench/README.md).
+    (results/measured/bench/README.md).
 
     Args:
         params: all parameters, on one GPU and of one type.

@@ -1,9 +1,13 @@
 """The choice of an engine by its name."""
 
+from collections.abc import Sequence
 from typing import Literal
 
+import torch
 from torch import Tensor, nn
 
+from bszo.errors import OptimError
+from bszo.perturb.engines.base import Engine
 from bszo.perturb.engines.copies import Copies
 from bszo.perturb.engines.streaming import Streaming
 from bszo.perturb.engines.walk import Legs, Walk
@@ -13,14 +17,49 @@ Perturbation = Literal[
 ]
 
 
+FLOATS = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
+
+
 def make_engine(
     perturbation: Perturbation, params: list[Tensor], module: nn.Module | None, published: Legs
-) -> Streaming | Copies | Walk:
-    """The engine of that name: as-published is the walk of the method's authors, exact is streaming
-    where there is a module and copy where there is none."""
+) -> Engine:
+    """Return the engine of that name.
+
+    "as-published" is the walk of the method's authors; "exact" is streaming where there is a module
+    and copies where there is none.
+
+    Raises:
+        OptimError: a parameter is one that no engine can move.
+    """
+    require_movable(params)
     how = published if perturbation == "as-published" else perturbation
     if how in ("two-leg", "three-leg", "in-place"):
-        return Walk(params, how)
-    if module is not None and how != "copy":
-        return Streaming(params, module)
-    return Copies(params, list(range(len(params))))
+        engine: Engine = Walk(params, how)
+    elif module is not None and how != "copy":
+        engine = Streaming(params, module)
+    else:
+        engine = Copies(params, list(range(len(params))))
+    if module is not None:
+        engine.doubts.training(module)
+    return engine
+
+
+def require_movable(params: Sequence[Tensor]) -> None:
+    """Raise OptimError for a parameter that has no values here, or none that are real floats."""
+    for i, p in enumerate(params):
+        named = f"params: parameter {i} of shape {tuple(p.shape)}"
+        if p.is_meta:
+            raise OptimError(
+                f"{named} is on the meta device (offloaded, or not loaded), so that it has no"
+                " values to move; a model that lies on a CPU or GPU is valid"
+            )
+        if p.is_complex():
+            raise OptimError(
+                f"{named} is {str(p.dtype).removeprefix('torch.')}, and directions are real;"
+                " torch.view_as_real of it as the parameter is valid"
+            )
+        if p.dtype not in FLOATS:
+            raise OptimError(
+                f"{named} is {str(p.dtype).removeprefix('torch.')}; float64, float32, bfloat16 and"
+                " float16 are valid"
+            )

@@ -1,4 +1,4 @@
-"""Exact copies: the engine for closures without a module."""
+"""Copies: the exact engine for closures without a module."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -6,13 +6,18 @@ from contextlib import contextmanager
 from torch import Tensor
 
 from bszo.perturb.directions.base import Directions
+from bszo.perturb.engines.base import Engine
 from bszo.perturb.noise import Terms
 
 
-class Copies:
-    """Exact: theta + sum_i c_i z_i is built in a second buffer and theta comes back by pointer.
+class Copies(Engine):
+    """theta + sum_i c_i z_i is built in a second buffer, and theta comes back by pointer.
 
     Extra memory: one copy of the parameters that are listed, while a perturbed loss is taken.
+
+    Args:
+        params: all parameters, in the optimizer's order.
+        indices: the numbers of those that this engine perturbs.
     """
 
     def __init__(self, params: list[Tensor], indices: list[int]) -> None:
@@ -31,6 +36,3 @@ class Copies:
         finally:
             for i, theta in kept.items():
                 self.params[i].data = theta
-
-    def home(self, directions: Directions) -> None:
-        """Nothing to do: theta was never moved."""

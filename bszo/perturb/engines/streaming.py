@@ -1,5 +1,4 @@
-"""Streaming perturbation: a module's perturbed weights exist only while it runs, and theta is never
-written."""
+"""Streaming: the exact engine for modules, whose perturbed weights exist only while they run."""
 
 import logging
 from collections.abc import Callable, Iterator
@@ -8,12 +7,19 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 
 from bszo.perturb.directions.base import Directions
+from bszo.perturb.engines.base import Engine
 from bszo.perturb.engines.buffers import Groups, Reused
 from bszo.perturb.engines.copies import Copies
-from bszo.perturb.engines.hooks import every_module_runs, is_lookup, owners
+from bszo.perturb.engines.hooks import (
+    Hooks,
+    every_module_runs,
+    is_differentiated,
+    is_lookup,
+    is_plain,
+    owners,
+)
 from bszo.perturb.engines.watch import Watch, flat
 from bszo.perturb.noise import Terms
 from bszo.perturb.noise.gpu import Table
@@ -21,20 +27,30 @@ from bszo.perturb.noise.gpu import Table
 log = logging.getLogger(__name__)
 
 
-class Streaming:
-    """Exact: hooks swap a parameter's data for theta + sum_i c_i z_i while a module that owns it
-    runs.
+class Streaming(Engine):
+    """Hooks swap a parameter's data for theta + sum_i c_i z_i while a module that owns it runs.
 
     Extra memory: the weights of the modules that run inside one another, which is one layer's in
     practice; on a GPU, where several are made at a time, two of the largest matrices. Tied weights
-    are perturbed alike wherever they run. A pass that used a parameter while no owner of it ran (a
-    functional call in some other module), or in which no owner ran at all (a compiled or traced
-    graph, a second closure), is repeated with a copy of it, as are all that follow. Scripted and
-    compiled modules, which call no hook of their parts, have copies from the start.
+    are perturbed alike wherever they run.
 
-    Not seen: a functional use that comes later than the first perturbed pass, of a parameter whose
-    owner runs as well; a view of its own weight that a module keeps beyond its run. `Copies` are
-    right there too.
+    A pass is taken again with a copy of the parameters that hooks alone do not serve, as are all
+    passes that follow:
+
+    - A parameter was used while no owner of it ran (a functional call in some other module).
+    - No owner of it ran at all (a compiled or traced graph, a second closure).
+    - Something is differentiated or mapped inside the closure (`enable_grad`, `torch.func`): the
+      backward pass would read the parameter after its owner has run.
+
+    Scripted and compiled modules, which call no hook of their parts, have copies from the start.
+
+    Two things are not seen, and `Copies` are right there too: a functional use that comes later
+    than the first perturbed pass, of a parameter whose owner runs as well; a view of its own weight
+    that a module keeps beyond its run.
+
+    Args:
+        params: all parameters, in the optimizer's order.
+        module: the module that the closure runs.
     """
 
     def __init__(self, params: list[Tensor], module: nn.Module) -> None:
@@ -44,7 +60,8 @@ class Streaming:
         reached = {i for owned in self.owners.values() for i in owned}
         self.copies = Copies(params, [i for i in range(len(params)) if i not in reached])
         self.watched = not reached  # has a watched pass shown nothing that the hooks miss?
-        self.missed: set[int] = set()  # used in this pass while no owner ran
+        self.missed: set[int] = set()  # parameters that this pass has used as hooks do not serve
+        self.perturbed = False  # does this pass, or did the last one, perturb?
         self.watch: Watch | None = None  # while one is
         self.theta: dict[int, Tensor] = {}  # what the swapped parameters hold when nothing runs
         self.running = [0] * len(params)  # owners of each parameter that run now
@@ -54,32 +71,43 @@ class Streaming:
         self.groups: Groups | None = None  # on a GPU, once an order is known
         self.group: dict[int, int] = {}  # of the swapped parameters that were made in one
 
+    @property
+    def ready(self) -> bool:
+        return self.watched
+
     @contextmanager
     def at(self, directions: Directions, terms: Terms) -> Iterator[None]:
         self.missed.clear()
         self.ran.clear()
+        self.perturbed = bool(terms)
         with ExitStack() as stack:
             stack.enter_context(every_module_runs())
             if not terms:
                 yield
                 return
             stack.enter_context(self.copies.at(directions, terms))
+            if not self.owners:
+                yield
+                return
             stack.callback(self._restore_all)
             stack.enter_context(self._grouped(directions, terms))
             # two hooks for all modules: one on each, set and taken away every pass, would cost more
             # than the noise
             enter, leave = self._hooks(directions, terms)
             # first: others may read the weights
-            stack.callback(register_module_forward_pre_hook(enter).remove)
-            stack.callback(register_module_forward_hook(leave, with_kwargs=True).remove)  # type: ignore[arg-type]
+            hooks = Hooks(enter, leave, self._unwatched)
+            stack.callback(hooks.remove)
+            hooks.register()
             if not self.watched:
-                self.watch = stack.enter_context(Watch(self._note_missed))
+                self.watch = stack.enter_context(Watch(self._note_missed, self.doubts.called))
                 stack.callback(setattr, self, "watch", None)
             yield
 
-    def adopt_missed(self) -> bool:
-        """Have copies, from now on, of what the last perturbed pass used without the hooks'
-        knowing; was there any?"""
+    def repair(self) -> bool:
+        """Have copies, from now on, of what the last perturbed pass used as hooks do not serve;
+        return whether there was any."""
+        if not self.perturbed:
+            return False
         missed = self.missed | set(range(len(self.params))) - self.ran - set(self.copies.indices)
         if missed:
             log.info(
@@ -93,9 +121,6 @@ class Streaming:
         self.watched = not missed
         return bool(missed)
 
-    def home(self, directions: Directions) -> None:
-        """Nothing to do: theta was never moved."""
-
     def _hooks(
         self, directions: Directions, terms: Terms
     ) -> tuple[Callable[..., None], Callable[..., Any]]:
@@ -103,15 +128,20 @@ class Streaming:
         moved = [bool(directions.own(i, terms)) for i in range(len(self.params))]
 
         def enter(module: nn.Module, args: Any) -> None:
+            differentiated = is_differentiated()
             if is_lookup(module):
                 if (i := self._looked_up(module)) is not None:
                     self.running[i] += 1
                     self.ran.add(i)
+                    if differentiated:
+                        self.missed.add(i)
                 return
             for i in self.owners.get(module, ()):
                 self.running[i] += 1
                 self.ran.add(i)
-                if self.running[i] == 1 and moved[i]:  # else an outer owner has swapped it already
+                if differentiated:  # the pass is taken again: no swap that a later read could miss
+                    self.missed.add(i)
+                elif self.running[i] == 1 and moved[i]:  # else an outer owner has swapped it
                     p = self.params[i]
                     theta = p.data
                     with self._unwatched():
@@ -123,12 +153,16 @@ class Streaming:
                 if (i := self._looked_up(module)) is None:
                     return None
                 self.running[i] -= 1
-                return (
-                    self._rows(i, args[0] if args else kwargs["input"], directions, terms)
-                    if moved[i]
-                    else None
-                )
-            for i in self.owners.get(module, ()):
+                if not moved[i] or i in self.missed:
+                    return None
+                ids = args[0] if args else kwargs["input"]
+                return self._looked_up_rows(module, i, ids, directions, terms)
+            owned = self.owners.get(module, ())
+            if owned and any(
+                isinstance(v, Tensor) and v.grad_fn is not None for v in flat((output,))
+            ):
+                self.missed.update(owned)  # its graph will read the weights after the module
+            for i in owned:
                 if self.running[i] == 1 and i in self.theta:
                     self._give_back(i, self.params[i].data, output)
                     self.params[i].data = self.theta.pop(i)
@@ -139,8 +173,8 @@ class Streaming:
 
     @contextmanager
     def _grouped(self, directions: Directions, terms: Terms) -> Iterator[None]:
-        """While active, a GPU makes several parameters a launch, if the family can say them in
-        numbers."""
+        """While active, a GPU makes several parameters with one launch, if the family can say them
+        in numbers."""
         scalars, order, self.order = directions.scalars(terms), self.order, []
         if scalars is None:
             yield
@@ -159,8 +193,10 @@ class Streaming:
             self.groups.end()
 
     def _take(self, i: int, theta: Tensor, directions: Directions, terms: Terms) -> Tensor:
-        self.order.append(i)
-        made = self.groups.take(i) if self.groups is not None else None
+        made = None
+        if directions.by_scalars(i):
+            self.order.append(i)
+            made = self.groups.take(i) if self.groups is not None else None
         if made is not None:
             buffer, self.group[i] = made
             return buffer
@@ -181,33 +217,39 @@ class Streaming:
             self.reused.give_back(buffer)
 
     def _note_missed(self, value: Any) -> None:
-        """A value reaches an operation; is it a parameter of which no owner runs?"""
+        """A value has reached an operation: note it if it is a parameter of which no owner runs."""
         i = self.index.get(id(value))
         if i is not None and self.running[i] == 0 and i not in self.copies.indices:
             self.missed.add(i)
 
     def _looked_up(self, module: nn.Module) -> int | None:
-        """The parameter of a lookup, be it the model's or one that shares it: an output layer that
-        needs few words."""
+        """Return the parameter of a lookup: the model's own, or one that shares it, such as an
+        output layer that needs few words."""
         i = self.index.get(id(module._parameters["weight"]))
         return None if i is None or i in self.copies.indices else i
 
-    def _rows(self, i: int, ids: Tensor, directions: Directions, terms: Terms) -> Tensor:
+    def _looked_up_rows(
+        self, module: nn.Module, i: int, ids: Tensor, directions: Directions, terms: Terms
+    ) -> Tensor:
         """A plain embedding's answer. It reads few of its rows, so only those are perturbed, with
         the same numbers."""
         with self._unwatched():
-            rows, place = torch.unique(ids, return_inverse=True)
             # an outer owner of a tied weight may have swapped it
             theta = self.theta.get(i, self.params[i].data)
+            if not is_plain(ids):  # jagged ids: torch itself knows how to look them up
+                weight = directions.shift(theta, i, terms)
+                return nn.functional.embedding(ids, weight, module.padding_idx)  # type: ignore[arg-type]
+            rows, place = torch.unique(ids, return_inverse=True)
             return directions.shift_rows(theta, i, rows, terms)[place]
 
     def _unwatched(self) -> AbstractContextManager[None]:
-        """The engine's own work: a compiled kernel would be compiled again for a watch that is gone
-        next time, and a rule for directions may read the parameters."""
-        return _WITHOUT if self.watch is None else self.watch.off()
+        """While active, the engine's own work is not watched: a compiled kernel would be compiled
+        again for a watch that is gone next time, and a rule for directions may read the
+        parameters."""
+        return _WITHOUT if self.watch is None else self.watch.paused()
 
     def _restore_all(self) -> None:
-        """After the closure, whether it returned or raised in the middle of a module."""
+        """Put theta back after the closure, though it may have raised inside a module."""
         for i, theta in self.theta.items():
             self.params[i].data = theta
         self.theta.clear()
@@ -220,14 +262,12 @@ _PLAIN = (int, float, str, type(None), torch.dtype, torch.device)
 
 
 def _may_hold(value: Any, start: int, stop: int) -> bool:
-    """A view of these addresses, or an object that cannot be looked into."""
-    return (
-        start <= value.data_ptr() < stop
-        if isinstance(value, Tensor)
-        else not isinstance(value, _PLAIN)
-    )
+    """Whether a value is a view of these addresses, or an object that cannot be looked into."""
+    if not isinstance(value, Tensor):
+        return not isinstance(value, _PLAIN)
+    return not is_plain(value) or start <= value.data_ptr() < stop
 
 
 def _span(buffer: Tensor) -> tuple[int, int]:
-    """Its addresses."""
+    """Return its addresses."""
     return buffer.data_ptr(), buffer.data_ptr() + buffer.nbytes

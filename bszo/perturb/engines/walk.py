@@ -7,20 +7,23 @@ from typing import Literal
 from torch import Tensor
 
 from bszo.perturb.directions.base import Directions
+from bszo.perturb.engines.base import Engine
 from bszo.perturb.noise import Terms
 
 Legs = Literal["two-leg", "three-leg", "in-place"]
 
 
-class Walk:
-    """In place: the parameters go to theta + sum_i c_i z_i and come back, with a rounding at every
+class Walk(Engine):
+    """The parameters go to theta + sum_i c_i z_i in place and come back, with a rounding at every
     leg.
 
-    two-leg: +c z before a loss and -c z after it (BSZO as published). three-leg: from +eps z
-    straight to -eps z and home at the end (MeZO, HiZOO, LOZO as published). in-place: as three-leg,
-    but from any point to any other in one pass with one rounding. In 16 bits none of them comes
-    back to the same theta.
+    A two-leg walk adds c z before a loss and takes it off after it (BSZO as published). A three-leg
+    walk goes from +eps z straight to -eps z, and home at the end (MeZO, HiZOO, LOZO as published).
+    An in-place walk is a three-leg walk that goes from any point to any other in one pass with one
+    rounding. In 16 bits none of them comes back to the same theta.
     """
+
+    exact = False
 
     def __init__(self, params: list[Tensor], legs: Legs) -> None:
         self.params, self.legs = params, legs
@@ -50,6 +53,9 @@ class Walk:
             if self.legs == "in-place":
                 directions.shift(p.data, i, own, out=p.data)
                 continue
-            for seed, c in own.items():  # z in the parameter's type, as published (deviation 32)
+            for (
+                seed,
+                c,
+            ) in own.items():  # z is cast to the parameter's type as published (deviation 32)
                 p.data.add_(directions.direction(seed, i).to(p.dtype), alpha=c)
         self.position = dict(terms)

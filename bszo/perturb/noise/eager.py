@@ -209,12 +209,14 @@ def values(
     fused: bool = False,
 ) -> Tensor:
     """z itself, fp32."""
-    if torch.device(device).type == "cuda" and gpu.serves(z := torch.empty(shape, device=device)):
+    if torch.device(device).type == "cuda" and gpu.serves(
+        z := torch.empty(shape, dtype=torch.float32, device=device)
+    ):
         gpu.shift(
             z.view(-1), None, [key(seed, parameter)], [1.0], rademacher=distribution == "rademacher"
         )
         return z
-    zeros = torch.zeros(shape, device=device)
+    zeros = torch.zeros(shape, dtype=torch.float32, device=device)
     return shift(zeros, parameter, {seed: 1.0}, out=zeros, distribution=distribution, fused=fused)
 
 
@@ -234,7 +236,7 @@ def values_of_all(
     sizes = tuple(p.numel() for p in params)
     key_0, key_1 = keys(seed, len(params)).T.contiguous()
     counter, parameter = _counters(sizes)
-    flat = torch.empty(sum(sizes), device="cpu")
+    flat = torch.empty(sum(sizes), dtype=torch.float32, device="cpu")
     for start in range(0, flat.numel(), _CHUNK):
         part = slice(start, start + _CHUNK)
         of = parameter[part]

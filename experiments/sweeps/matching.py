@@ -1,0 +1,127 @@
+"""Matching of records with runs: does a record answer a point of a grid?
+
+It does when it has the point's values and, in every group that the point does not touch, those of
+the configuration files: a run with a shortened protocol answers nothing.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from experiments import CONF
+from experiments.records.record import Record
+from experiments.sweeps.grid import Grid, Point
+
+_CHECKED = ("model", "task", "data", "optimizer", "precision", "protocol", "fidelity", "tuning")
+# rates, which a point may leave to conf/tuned, and where things lie
+_FREE = (
+    "optimizer.lr",
+    "optimizer.algorithm.lr",
+    "optimizer.zeroth_order.lr",
+    "model.path",
+    "model.device_map",
+    "data.root",
+)
+
+
+def fits(record: Record, point: Point) -> bool:
+    """True where every value of the point is the record's: a group's choice, or a key of the
+    configuration."""
+    return all(
+        value_of(record, key) == parsed(value)
+        for key, value in point.items()
+        if not says_where(key)
+    )
+
+
+# key of a folder -> its group, of the choice `local`
+PLACES = {"model.path": "model", "data.root": "data"}
+
+
+def says_where(key: str) -> bool:
+    """A key that moves no number: where a run is, and whom it tells."""
+    return key.split(".")[0] in ("tracker", "paths", "device", "threads", "checkpoint")
+
+
+def value_of(record: Record, key: str) -> Any:
+    if key == "model" and record["config"]["model"].get("name") is None:
+        return "local"
+    if key in record["choices"]:
+        return record["choices"][key]
+    value: Any = record["config"]
+    for part in key.split("."):
+        value = value.get(part) if isinstance(value, Mapping) else None
+    return value
+
+
+def picked(grid: Grid, key: str, values: Iterable[str]) -> Grid:
+    """The grid of the points that have one of these values, however it is written; it may have
+    none."""
+    wanted = [parsed(value) for value in values]
+    points = tuple(point for point in grid.points if key in point and parsed(point[key]) in wanted)
+    return replace(grid, points=points)
+
+
+def parsed(text: str) -> Any:
+    """An override's value as the configuration holds it: 1e-4 is a number, true a truth value."""
+    special = {"true": True, "false": False, "null": None}
+    if text in special:
+        return special[text]
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text
+
+
+def as_shipped(record: Record, point: Point, conf: Path = CONF) -> bool:
+    """True where everything that the point does not name is as the configuration files have it."""
+    if record["choices"].get("tuning", "full") != point.get("tuning", "full"):
+        return False
+    files = {
+        group: conf / group / f"{point.get(group, record['choices'].get(group))}.yaml"
+        for group in _CHECKED
+    }
+    shipped = {
+        "directions": shipped_node(conf / "config.yaml").get("directions", {}),
+        **{group: shipped_node(file) for group, file in files.items()},
+    }
+    return all(
+        _same(record["config"].get(group), node, group, record, point)
+        for group, node in shipped.items()
+    )
+
+
+def _same(held: Any, shipped: Any, key: str, record: Record, point: Point) -> bool:
+    """True where a record's value is a file's; a key that only one of them has, or that is left
+    open, changes none."""
+    # `optimizer` in a point is the choice of a file, `optimizer.k` a value
+    chosen = key in point and "." in key
+    if chosen or key in _FREE or shipped == "???":
+        return True
+    if isinstance(shipped, Mapping):
+        return not isinstance(held, Mapping) or all(
+            _same(held[name], value, f"{key}.{name}", record, point)
+            for name, value in shipped.items()
+            if name in held
+        )
+    if isinstance(shipped, str) and shipped.startswith("${"):
+        return held == value_of(record, shipped[2:-1])
+    return held == shipped or (isinstance(shipped, str) and held == parsed(shipped))
+
+
+def model_node(name: str) -> Mapping[str, Any]:
+    """conf/model/NAME.yaml; empty where there is none, or it leaves the path open."""
+    node = shipped_node(CONF / "model" / f"{name}.yaml") if "/" not in name else {}
+    return {} if node.get("path") == "???" else node
+
+
+@cache
+def shipped_node(file: Path) -> Mapping[str, Any]:
+    """A configuration file as it is written; empty where there is none."""
+    return yaml.safe_load(file.read_text(encoding="utf-8")) if file.is_file() else {}
