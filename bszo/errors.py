@@ -1,13 +1,28 @@
 """Every error that a user can cause or must hear of: one line, naming what is wrong and what would
 be valid."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Literal
 
 MOST_CHARACTERS = 2000
+MOST_QUOTED = 240
+
+
+def one_line(error: object) -> str:
+    """The first sentence of an exception's message, without line breaks and at most 240 characters
+    long, for a message that quotes it."""
+    text = " ".join(str(error).split()).split(". ")[0]
+    return text if len(text) <= MOST_QUOTED else f"{text[: MOST_QUOTED - 3]}..."
+
+
+EXTRAS = {
+    "lm": ("transformers", "peft", "datasets", "safetensors", "tokenizers", "huggingface_hub"),
+}
 
 
 def printable(text: str) -> str:
-    """A text as one line for a terminal.
+    """A text as one line for a terminal (docs/threats.md, "Text that a terminal would obey").
 
     Line breaks become blanks. What a terminal would obey or hide (escapes, marks that turn the
     direction of writing, half a surrogate pair) is written as an escape: `\\x1b`. A long text is
@@ -23,6 +38,24 @@ class BszoError(Exception):
 
     def __str__(self) -> str:
         return printable(super().__str__())  # what it quotes may hold anything
+
+
+class MissingExtra(BszoError, ImportError):
+    """A package that is not installed, and the extra that installs it."""
+
+
+@contextmanager
+def needs(extra: str) -> Iterator[None]:
+    """Wrap the imports of an optional package: MissingExtra, naming the extra, where it is not
+    installed."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        if (error.name or "").split(".")[0] not in EXTRAS[extra]:
+            raise
+        raise MissingExtra(
+            f"{error.name} is not installed; pip install 'bszo[{extra}]' installs it"
+        ) from error
 
 
 class ConfigError(BszoError):

@@ -1,6 +1,7 @@
 """Files and folders that are there whole or not at all, whatever stops their writer.
 
-A reader sees the old one or the new one, never a part of one. Only the standard library is needed.
+A reader sees the old one or the new one, never a part of one (docs/threats.md, "A run that is
+killed"). Only the standard library is needed.
 """
 
 import os

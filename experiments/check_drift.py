@@ -6,19 +6,18 @@ way's own error. Other arguments are overrides as for `experiments.run`. Exit co
 arguments, 2 the exact engine drifts.
 """
 
-import math
 import sys
 from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from bszo.errors import BszoError
 from bszo.tasks import batches
 from experiments.config.compose import compose
 from experiments.config.schema import parse
 from experiments.training.build import Parts, build, make_optimizer
+from experiments.training.drift import changed, drift
 
 ENGINES = ("exact", "two-leg", "three-leg", "in-place")
 SHORT = {"steps": "protocol.num_steps", "eps": "optimizer.eps"}
@@ -51,7 +50,7 @@ def drifts(config: dict[str, Any]) -> dict[str, tuple[float, float]]:
                 p.copy_(value)
         optimizer = make_optimizer(run.optimizer_node | {"perturbation": engine}, parts.model)
         _walk(parts, optimizer, run.protocol.num_steps, run.protocol.batch_size, run.seed)
-        found[engine] = _distance(parameters, start)
+        found[engine] = drift(parameters, start), changed(parameters, start)
     return found
 
 
@@ -60,15 +59,6 @@ def _walk(parts: Parts, optimizer: Any, num_steps: int, batch_size: int, seed: i
     for _ in range(num_steps):
         batch = parts.model.collate([parts.train[index] for index in next(order)])
         optimizer.step(lambda batch=batch: parts.model.loss(batch))
-
-
-def _distance(now: Sequence[Tensor], before: Sequence[Tensor]) -> tuple[float, float]:
-    pairs = [(a.detach().double(), b.double()) for a, b in zip(now, before, strict=True)]
-    moved = sum(float((a - b).square().sum()) for a, b in pairs)
-    size = sum(float(b.square().sum()) for _, b in pairs)
-    changed = sum(int((a != b).sum()) for a, b in pairs) / sum(b.numel() for b in before)
-    # a head starts at 0
-    return (moved / size) ** 0.5 if size else math.inf if moved else 0.0, changed
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -86,8 +76,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         f" eps {eps:g}"
     )
     print(f"{'engine':<12}{'relative drift':>16}{'weights changed':>18}")
-    for engine, (drift, changed) in found.items():
-        print(f"{engine:<12}{drift:>16.3e}{100 * changed:>16.2f} %")
+    for engine, (distance, share) in found.items():
+        print(f"{engine:<12}{distance:>16.3e}{100 * share:>16.2f} %")
     return 2 if found["exact"] != (0.0, 0.0) else 0
 
 

@@ -1,7 +1,8 @@
 """`python -m experiments.rerun RECORD [--model DIR] [--data DIR] [--out DIR]`: run a record again,
 and compare.
 
-The configuration is the record's own; what it names by content is looked up by content. Exit codes:
+The configuration is the record's own (docs/threats.md, "A record that would rule the run"); what it
+names by content is looked up by content. Exit codes:
 0 equal, 1 it cannot be run here, 3 different, 130 interrupted.
 """
 

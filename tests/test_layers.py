@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from scripts.maintain import layers
+
 ROOT = Path(__file__).resolve().parents[1]
 OURS = ("bszo", "experiments")
 PATHS = ("experiments.ROOT", "experiments.CONF", "experiments.RESULTS")  # said once, for all
@@ -103,6 +105,7 @@ LAYERS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "scripts.study.descent": (OURS, ("torch",)),
     "scripts.study.theory": (("scripts.study.descent", *OURS), ("torch",)),
     "scripts.maintain.no_number_changes": (OURS, ("torch", "hydra")),
+    "scripts.maintain.layers": (("bszo.files",), ("tests.test_layers",)),
     "scripts.maintain.report": (
         ("bszo.files", "experiments.tables.artefacts"),
         ("nbclient", "nbconvert", "nbformat", "jinja2", "pygments", "traitlets"),
@@ -168,6 +171,12 @@ def test_core_knows_no_network():
         if path.parts[:2] == ("bszo", "core"):
             names = imports(ROOT / path, "bszo.core.x")
             assert not any(within(name, ("torch.nn", "torch.optim")) for name in names), path
+
+
+def test_the_design_page_shows_this_table():
+    page = layers.PAGE.read_text(encoding="utf-8")
+    assert page == layers.page_with(page, LAYERS), "python -m scripts.maintain.layers writes it"
+    assert "| `bszo.core` | `bszo.core`, `bszo.errors` | `torch` |" in page
 
 
 @pytest.mark.parametrize(

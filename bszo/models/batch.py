@@ -2,7 +2,7 @@
 logits."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -90,6 +90,32 @@ def collate(
     return Batch(*(part.to(device) for part in parts), words=words)
 
 
+def by_length(batch: Batch) -> Iterator[tuple[Tensor, Batch]]:
+    """Batches without padding, each with the indices of its examples in this one.
+
+    Every example must be one row, as those of masked models are.
+    """
+    lengths = batch.attention_mask.sum(1)
+    for length in lengths.unique().tolist():
+        examples = (lengths == length).nonzero()[:, 0]
+        held = torch.isin(batch.rows, examples)  # (N,) the positions in these rows
+        yield (
+            examples,
+            replace(
+                batch,
+                input_ids=batch.input_ids[examples, :length],
+                attention_mask=batch.attention_mask[examples, :length],
+                rows=torch.searchsorted(examples, batch.rows[held]),
+                columns=batch.columns[held],
+                # an absent option's entry points anywhere
+                position=(held.cumsum(0) - 1)[batch.position[examples]].clamp(min=0),
+                tokens=batch.tokens[examples],
+                present=batch.present[examples],
+                labels=batch.labels[examples],
+            ),
+        )
+
+
 def _padded(rows: Sequence[Sequence[int]], pad: int) -> Tensor:
     """(R, T) of R rows of up to T integers."""
     width = max(map(len, rows))
@@ -106,22 +132,29 @@ def _words(encoded: Sequence[Encoded]) -> list[int] | None:
 
 def buckets(encoded: Sequence[Encoded], max_tokens: int) -> Iterator[list[int]]:
     """Indices of examples of like length: at most `max_tokens` padded positions, at least one
-    example each.
+    example each."""
+    widths, rows = [e.length for e in encoded], [len(e.rows) for e in encoded]
+    return packed(widths, rows, max_tokens)
 
-    Longest first: if memory does not suffice, that shows at once.
+
+def packed(widths: Sequence[int], rows: Sequence[int], max_tokens: int) -> Iterator[list[int]]:
+    """Indices of things that are so many tokens wide and take so many rows, at most `max_tokens`
+    padded positions together, at least one thing each.
+
+    The widest come first: if memory does not suffice, that shows at once.
     """
     if max_tokens < 1:
         raise ModelError(f"max_tokens={max_tokens}: must be at least 1")
-    order = sorted(range(len(encoded)), key=lambda i: encoded[i].length, reverse=True)
+    order = sorted(range(len(widths)), key=lambda i: widths[i], reverse=True)
     bucket: list[int] = []
     num_rows = width = 0
     for i in order:
-        if bucket and (num_rows + len(encoded[i].rows)) * width > max_tokens:
+        if bucket and (num_rows + rows[i]) * width > max_tokens:
             yield bucket
             bucket, num_rows = [], 0
         if not bucket:
-            width = encoded[i].length
+            width = widths[i]
         bucket.append(i)
-        num_rows += len(encoded[i].rows)
+        num_rows += rows[i]
     if bucket:
         yield bucket

@@ -62,6 +62,14 @@ class CausalEncoder:
             row = next(r for r, candidate in enumerate(rows) if candidate[: len(tokens)] == tokens)
             columns = tuple(range(first - cut - 1, len(tokens)))
             options.append(OptionTokens(row, columns, tuple(piece.ids[first:last])))
+        for i, one in enumerate(options):
+            if one in options[:i]:
+                first, second = example.options[options.index(one)], example.options[i]
+                raise ModelError(
+                    f"example {example.id}: its options {first!r} and {second!r} are the same"
+                    f" tokens to this tokenizer ({self.tokenizer.decode(one.tokens)!r}), so that"
+                    " nothing tells them apart"
+                )
         return Encoded(example.id, example.label, tuple(rows), tuple(options), truncated=cut > 0)
 
 

@@ -3,16 +3,21 @@
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from bszo.errors import ModelError
-from bszo.models.batch import Batch, buckets
+from bszo.models.batch import Batch, packed
 from bszo.models.encode import Encoded, tokenise
 from bszo.models.language_model import LanguageModel
+from bszo.models.module import outermost
+from bszo.models.traits import TOLERANCE
 from bszo.tasks import Example, GenerationTask, token_f1
+
+# which other prompts may share a batch with one: any, those of its length, or none
+Company = Literal["any", "equal", "none"]
 
 
 @dataclass(frozen=True)
@@ -58,7 +63,12 @@ class GenerativeModel(LanguageModel):
                 " model"
             )
         super().__init__(
-            model.module, model.tokenizer, style="causal", max_length=model.limit, name=model.name
+            model.module,
+            model.tokenizer,
+            style="causal",
+            max_length=model.limit,
+            name=model.name,
+            traits=model.traits,
         )
         self.task = task
         self.room = self.limit - task.max_new_tokens  # for a prompt
@@ -67,6 +77,7 @@ class GenerativeModel(LanguageModel):
                 f"task.max_new_tokens={task.max_new_tokens}: leaves no room in {self.limit} tokens"
             )
         self.ends = _tokens_with(self.tokenizer, task.stop)
+        self.company = self._company()
 
     def encode(self, examples: Sequence[Example]) -> list[Encoded]:
         """As LanguageModel; a prompt loses its beginning where an answer would find no room behind
@@ -118,21 +129,55 @@ class GenerativeModel(LanguageModel):
         return texts
 
     def _buckets(self, questions: Sequence[Question], max_tokens: int) -> Iterator[list[int]]:
-        room = [_Width(question, self.task.max_new_tokens) for question in questions]
-        for bucket in buckets(room, max_tokens):  # type: ignore[arg-type]
-            if not getattr(self.module, "prompt_encoder", None):
+        widths = [len(question.prompt) + self.task.max_new_tokens for question in questions]
+        for bucket in packed(widths, [1] * len(widths), max_tokens):
+            if self.company == "any":
                 yield bucket
-                continue
-            # padding would stand between virtual tokens and the text, where rotary positions count
-            # it
-            lengths = {len(questions[i].prompt) for i in bucket}
-            yield from (
-                [i for i in bucket if len(questions[i].prompt) == length]
-                for length in sorted(lengths)
-            )
+            elif self.company == "none":
+                yield from ([i] for i in bucket)
+            else:
+                lengths = {len(questions[i].prompt) for i in bucket}
+                yield from (
+                    [i for i in bucket if len(questions[i].prompt) == length]
+                    for length in sorted(lengths)
+                )
+
+    def _company(self) -> Company:
+        """Which prompts may share a batch, found by trying.
+
+        Some models do not know padding, and some (RWKV) mix the rows of a batch while they write.
+        Behind virtual tokens, padding would stand between them and the text, where rotary positions
+        count it.
+        """
+        short, other, longer = (
+            tuple(i % len(self.tokenizer) for i in range(first, first + min(length, self.room)))
+            for first, length in ((7, 2), (17, 2), (7, 6))
+        )
+        alone = self._first_logits([short])
+        near = TOLERANCE[next(self.module.parameters()).dtype] * alone[0].std().item()
+
+        def unmoved(prompts: list[tuple[int, ...]]) -> bool:
+            pairs = zip(alone, self._first_logits(prompts), strict=False)  # a text may end at once
+            return all(bool(((a - b).abs() <= near).all()) for a, b in pairs)
+
+        if not unmoved([short, other]):
+            return "none"
+        padded = not getattr(self.module, "prompt_encoder", None) and unmoved([short, longer])
+        return "any" if padded else "equal"
+
+    def _first_logits(self, prompts: Sequence[tuple[int, ...]]) -> list[Tensor]:
+        """The logits, (V,) float32, of up to two tokens written behind the first prompt."""
+        out = self._generate(prompts, 2, output_logits=True, return_dict_in_generate=True)
+        return [logits[0].float() for logits in out.logits]
 
     def _greedy(self, prompts: Sequence[tuple[int, ...]]) -> list[list[int]]:
-        """The new tokens of each prompt, the most probable one each time, padded on the left."""
+        """The new tokens of each prompt, the most probable one each time."""
+        width = max(map(len, prompts))
+        return self._generate(prompts, self.task.max_new_tokens)[:, width:].tolist()
+
+    @torch.no_grad()
+    def _generate(self, prompts: Sequence[tuple[int, ...]], most: int, **more: Any) -> Any:
+        """transformers' own greedy generation, the prompts padded on the left."""
         width = max(map(len, prompts))
         ids = torch.tensor(
             [[self.pad_id] * (width - len(row)) + list(row) for row in prompts], device=self.device
@@ -142,42 +187,25 @@ class GenerativeModel(LanguageModel):
         )
         module: Any = self.module
         with _without_own_settings(module):
-            out = module.generate(
+            return module.generate(
                 input_ids=ids,
                 attention_mask=mask,
                 do_sample=False,
                 num_beams=1,
                 eos_token_id=self.ends,
                 pad_token_id=self.pad_id,
-                max_new_tokens=self.task.max_new_tokens,
+                max_new_tokens=most,
+                **more,
             )
-        return out[:, width:].tolist()
-
-
-@dataclass(frozen=True)
-class _Width:
-    """A question as `buckets` sees it: one row, as long as prompt and answer."""
-
-    question: Question
-    more: int
-
-    @property
-    def length(self) -> int:
-        return len(self.question.prompt) + self.more
-
-    @property
-    def rows(self) -> tuple[None]:
-        return (None,)
 
 
 @contextmanager
 def _without_own_settings(module: nn.Module) -> Iterator[None]:
     """A model's folder may ask for a repetition penalty, forced or forbidden tokens: good for
     chats, not greedy."""
-    from transformers import GenerationConfig, PreTrainedModel
+    from transformers import GenerationConfig
 
-    # the outermost one: below adapters' wrappers
-    model: Any = next(part for part in module.modules() if isinstance(part, PreTrainedModel))
+    model = outermost(module)
     own, model.generation_config = model.generation_config, GenerationConfig()
     try:
         yield

@@ -16,10 +16,10 @@ from io import StringIO
 from pathlib import Path
 from typing import Any
 
-from bszo.errors import ModelError
+from bszo.errors import ModelError, one_line
 from bszo.files import folder_written_whole
 from bszo.models.cache import cache_entry
-from bszo.models.load import one_line, quiet, reading
+from bszo.models.load import quiet, reading
 
 ORIGIN = "origin.json"
 PLAIN = ("F32", "F16", "BF16", "F64")  # types of tensors that are not quantised

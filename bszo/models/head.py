@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from bszo.models.batch import Batch
+from bszo.models.module import outermost
 
 
 class _Words(nn.Module):
@@ -55,7 +56,7 @@ def run(
     """
     with _only(module, batch, words) as (gathered, narrow):
         logits = module(**inputs).logits
-    return (logits.squeeze(0) if gathered else _take(logits, batch)), narrow
+    return (logits.squeeze(0) if gathered else at_positions(logits, batch)), narrow
 
 
 @contextmanager
@@ -73,7 +74,7 @@ def _only(
         if not args or not isinstance(args[0], Tensor) or args[0].dim() != 3:
             return None
         gathered.append(True)
-        return (_take(args[0], batch).unsqueeze(0), *args[1:]), kwargs
+        return (at_positions(args[0], batch).unsqueeze(0), *args[1:]), kwargs
 
     place = _place(module)
     if place is None:
@@ -96,10 +97,7 @@ def _only(
 def _place(module: nn.Module) -> tuple[nn.Module, nn.Module, str] | None:
     """The LM's direct child that holds the output layer (`lm_head`, BERT's `cls`); the layer's
     parent and name."""
-    from transformers import PreTrainedModel
-
-    # the outermost one: below adapters' wrappers, above the encoder
-    model = next((part for part in module.modules() if isinstance(part, PreTrainedModel)), None)
+    model = outermost(module)
     layer = model.get_output_embeddings() if model is not None else None
     if model is None or layer is None:
         return None
@@ -129,7 +127,7 @@ def _plain(layer: nn.Module | None, parent: nn.Module) -> bool:
     )
 
 
-def _take(values: Tensor, batch: Batch) -> Tensor:
+def at_positions(values: Tensor, batch: Batch) -> Tensor:
     """The batch's N positions of `values` (R, T + v, H), v virtual tokens of a prompt adapter in
     front."""
     virtual = values.shape[1] - batch.input_ids.shape[1]

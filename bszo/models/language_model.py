@@ -9,28 +9,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from bszo.errors import ModelError
-from bszo.models.batch import Batch, buckets, collate
+from bszo.models.batch import Batch, buckets, by_length, collate
 from bszo.models.causal import CausalEncoder
 from bszo.models.encode import Encoded
 from bszo.models.masked import MaskedEncoder
+from bszo.models.module import num_positions
 from bszo.models.scores import option_logits, option_scores
+from bszo.models.traits import Traits
 from bszo.tasks import Example
-
-
-def num_positions(module: nn.Module) -> int | None:
-    """Tokens that the model has positions for; None if its configuration sets no bound.
-
-    RoBERTa-like models count positions from the padding index up, so that 514 embeddings hold 512
-    tokens: seen in the embedding itself, not in the model's name.
-    """
-    for name, part in module.named_modules():
-        if (
-            isinstance(part, nn.Embedding)
-            and name.endswith("position_embeddings")
-            and part.padding_idx is not None
-        ):
-            return part.num_embeddings - part.padding_idx - 1
-    return getattr(module.config, "max_position_embeddings", None)
 
 
 class LanguageModel:
@@ -45,6 +31,7 @@ class LanguageModel:
         style: "masked" or "causal".
         max_length: most tokens of a row; the model's own number of positions bounds it too.
         name: a label for logs and records.
+        traits: what its scores may rely on, as `find_traits` has found it.
 
     Attributes:
         limit: the tokens a row may really have.
@@ -62,6 +49,7 @@ class LanguageModel:
         style: Literal["causal", "masked"],
         max_length: int,
         name: str,
+        traits: Traits = Traits(),  # noqa: B008 (a constant)
     ) -> None:
         if not tokenizer.is_fast:
             raise ModelError(
@@ -73,6 +61,7 @@ class LanguageModel:
         self.tokenizer = tokenizer
         self.style: Literal["causal", "masked"] = style
         self.name = name
+        self.traits = traits
         self.limit = min(max_length, num_positions(module) or max_length)
         self._encoder = (CausalEncoder if style == "causal" else MaskedEncoder)(
             tokenizer, self.limit
@@ -102,7 +91,7 @@ class LanguageModel:
     def scores(self, batch: Batch) -> Tensor:
         """Mean log-probability of each option, (B, O) float32; -inf where an example has no such
         option."""
-        return option_scores(self.module, batch, causal=self.style == "causal")
+        return self._unpadded(option_scores, batch)
 
     def loss(self, batch: Batch) -> Tensor:
         """Mean softmax cross entropy over the options' scores, a float32 scalar."""
@@ -110,7 +99,21 @@ class LanguageModel:
 
     def _comparable(self, batch: Batch) -> Tensor:
         """Scores up to a constant an example: enough to choose, and often far cheaper."""
-        return option_logits(self.module, batch, causal=self.style == "causal")
+        return self._unpadded(option_logits, batch)
+
+    def _unpadded(self, score: Callable[..., Tensor], batch: Batch) -> Tensor:
+        """The scores of a batch, taken without padding where padding would move them."""
+        if self.traits.padded or bool(batch.attention_mask.all()):
+            return self._score(score, batch)
+        out = torch.full(batch.present.shape[:2], -torch.inf, device=batch.labels.device)
+        for examples, part in by_length(batch):
+            out = out.index_copy(0, examples, self._score(score, part))
+        return out
+
+    def _score(self, score: Callable[..., Tensor], batch: Batch) -> Tensor:
+        """One forward pass."""
+        causal = self.style == "causal"
+        return score(self.module, batch, causal=causal, shortcut=self.traits.shortcut)
 
     def score_all(self, encoded: Sequence[Encoded], *, max_tokens: int) -> Tensor:
         """Scores of all examples, (len(encoded), O) float32 on the CPU, in input order, without

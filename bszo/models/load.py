@@ -1,18 +1,29 @@
-"""A pretrained model and its tokenizer by path: safetensors only, no code from the model's
-folder."""
+"""Loading of a pretrained model and its tokenizer by path: safetensors only, no code from the
+model's folder (docs/threats.md, "Weights that would run code")."""
 
+import logging
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
 
-from bszo.errors import ModelError
+from bszo.errors import BszoError, ModelError, needs, one_line
 from bszo.models.language_model import LanguageModel
 from bszo.models.locate import ASSET, locate
+from bszo.models.traits import find_traits
+from bszo.models.weights import (
+    check_config,
+    check_stored,
+    check_unused,
+    no_pickles,
+    stored_tensors,
+)
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 KINDS = ("auto", "masked", "causal")
+log = logging.getLogger(__name__)
 SPREADS = ("auto", "balanced", "balanced_low_0", "sequential")  # of accelerate
 
 
@@ -58,20 +69,37 @@ def load_model(
         )
     _refuse_offload(path, device_map.values() if isinstance(device_map, dict) else ())
     with quiet():
-        style, tokenizer, module = _read(
-            source, path, folder is not None, kind, DTYPES[dtype], device_map
-        )
+        style, tokenizer, module = _read(source, path, folder, kind, DTYPES[dtype], device_map)
     _refuse_offload(path, (parameter.device.type for parameter in module.parameters()))
+    _check_tokens(tokenizer, module, path)
+    if device_map is None:
+        module.to(torch.device(device))
+    module.eval()
+    label = name or path.removeprefix(ASSET).rstrip("/").split("/")[-1]
+    model = LanguageModel(module, tokenizer, style=style, max_length=max_length, name=label)
+    special = set(tokenizer.all_special_ids)
+    vocabulary = sorted(set(tokenizer.get_vocab().values()) - special)
+    model.traits = find_traits(
+        module, style=style, path=path, vocabulary=vocabulary, pad_id=model.pad_id
+    )
+    if not model.traits.padded:
+        log.warning("%s: padding moves its scores; rows of one length share a pass", label)
+    return model
+
+
+def _check_tokens(tokenizer: Any, module: Any, path: str) -> None:
+    """ModelError unless the embedding has a row for every token's id."""
     num_rows = module.get_input_embeddings().weight.shape[0]
     if len(tokenizer) > num_rows:
         raise ModelError(
             f"model {path}: its tokenizer has {len(tokenizer)} tokens, its embedding {num_rows}"
         )
-    if device_map is None:
-        module.to(torch.device(device))
-    module.eval()
-    label = name or path.removeprefix(ASSET).rstrip("/").split("/")[-1]
-    return LanguageModel(module, tokenizer, style=style, max_length=max_length, name=label)
+    token, highest = max(tokenizer.get_vocab().items(), key=lambda item: item[1])
+    if highest >= num_rows:
+        raise ModelError(
+            f"model {path}: its tokenizer gives {token!r:.80} the id {highest}, its embedding has"
+            f" rows 0 to {num_rows - 1}"
+        )
 
 
 def check_placement(dtype: str, device: str) -> None:
@@ -94,31 +122,35 @@ def _refuse_offload(path: str, devices: Iterable[int | str]) -> None:
         )
 
 
-def one_line(error: BaseException) -> str:
-    """The first sentence of an exception's message without its line breaks, cut to 240
-    characters."""
-    text = " ".join(str(error).split()).split(". ")[0]
-    return text if len(text) <= 240 else text[:237] + "..."
-
-
 def _read(
     source: dict[str, Any],
     path: str,
-    on_disk: bool,
+    folder: Path | None,
     kind: str,
     dtype: torch.dtype,
     device_map: str | dict[str, int | str] | None,
 ) -> tuple[Literal["masked", "causal"], Any, Any]:
     """Style, tokenizer and module; transformers is imported here because that takes seconds."""
-    from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForMaskedLM, AutoTokenizer
+    with needs("lm"):
+        from transformers import (
+            AutoConfig,
+            AutoModelForCausalLM,
+            AutoModelForMaskedLM,
+            AutoTokenizer,
+        )
 
+    on_disk = folder is not None
     with reading("config.json", path, on_disk):
         config = AutoConfig.from_pretrained(**source)
+    _refuse_encoder_decoder(config, kind, path)
     style = _style(config.architectures or [], kind, path)
+    stored = stored_tensors(folder, path) if folder is not None else {}
+    with reading("config.json", path, on_disk):
+        check_config(config, stored, path)
     with reading("tokenizer", path, on_disk):
         tokenizer = AutoTokenizer.from_pretrained(**source)
     auto: Any = AutoModelForMaskedLM if style == "masked" else AutoModelForCausalLM
-    with reading("weights", path, on_disk):
+    with reading("weights", path, on_disk), no_pickles(path):
         module, info = auto.from_pretrained(
             **source,
             config=config,
@@ -133,7 +165,33 @@ def _read(
             f"model {path}: its safetensors lack {missing[0]} (the first of {len(missing)} missing"
             f" tensors), which a {style} language model needs"
         )
+    check_stored(module, stored, path)
+    unused = sorted(info["unexpected_keys"])
+    check_unused(module, unused, path)
+    if unused:
+        log.warning(
+            "%s: %d tensors of its weights are not used, the first is %s",
+            path,
+            len(unused),
+            unused[0],
+        )
     return style, tokenizer, module
+
+
+def _refuse_encoder_decoder(config: Any, kind: str, path: str) -> None:
+    """T5 and its like answer from a decoder of their own; those that fill masks (BART) can be
+    taken as masked ones."""
+    if not getattr(config, "is_encoder_decoder", False):
+        return
+    from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES as FILLERS
+
+    if config.model_type in FILLERS and kind == "masked":
+        return
+    way = "; it fills masks: model.kind=masked" if config.model_type in FILLERS else ""
+    raise ModelError(
+        f"model {path}: {config.model_type} is an encoder-decoder model, of which none is taken;"
+        f" a masked or a causal language model is needed{way}"
+    )
 
 
 def _style(architectures: list[str], kind: str, path: str) -> Literal["masked", "causal"]:
@@ -169,23 +227,14 @@ def quiet() -> Iterator[None]:
 @contextmanager
 def reading(what: str, path: str, on_disk: bool) -> Iterator[None]:
     """All that transformers raises for a bad file or an unreachable hub, as one ModelError."""
-    from huggingface_hub.errors import StrictDataclassError
-    from safetensors import SafetensorError
-
-    expected = (
-        ArithmeticError,
-        AssertionError,
-        AttributeError,
-        ImportError,
-        LookupError,
-        OSError,
-        RuntimeError,
-        TypeError,
-        ValueError,
-    )
     try:
         yield
-    except (*expected, SafetensorError, StrictDataclassError) as error:
+    except BszoError:
+        raise
+    except BaseException as error:
+        # a tokenizer's own code panics at some files, past Exception
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise
         if on_disk:
             raise ModelError(
                 f"model {path}: its {what} cannot be read: {one_line(error)}"

@@ -83,6 +83,11 @@ def _check_folder(folder: Path, path: str) -> None:
             else "no weights"
         )
         raise ModelError(f"model {path}: the folder has {found}; *.safetensors is needed")
+    if (folder / ".metadata").exists():  # a distributed checkpoint, whose index is a pickle
+        raise ModelError(
+            f"model {path}: the folder holds a distributed checkpoint (.metadata), which is read as"
+            " a pickle; *.safetensors alone is needed"
+        )
     _check_index(folder, path)
     if not any((folder / file).is_file() for file in TOKENIZER_FILES):
         raise ModelError(

@@ -16,25 +16,23 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from bszo.errors import ModelError
+from bszo.errors import ModelError, one_line
 from bszo.models.batch import Batch
 from bszo.models.language_model import LanguageModel
-from bszo.models.scores import option_logits, option_scores
 
 FILE = "probe.safetensors"
 
 
 class Probe(nn.Module):
-    """The frozen model and its head, one row an option."""
+    """The frozen model and its head, one row an option; `width` is that of the last hidden
+    state."""
 
-    def __init__(self, base: nn.Module, num_options: int) -> None:
+    def __init__(self, base: nn.Module, width: int, num_options: int) -> None:
         super().__init__()
         first = next(base.parameters())
         self.config: Any = base.config
         self.base = base.requires_grad_(False)
-        self.probe = nn.Linear(
-            self.config.hidden_size, num_options, device=first.device, dtype=first.dtype
-        )
+        self.probe = nn.Linear(width, num_options, device=first.device, dtype=first.dtype)
         nn.init.zeros_(self.probe.weight)
         nn.init.zeros_(self.probe.bias)
 
@@ -63,32 +61,28 @@ class ProbedModel(LanguageModel):
                 " answers"
             )
         self._body: Any = getattr(model.module, "base_model", None)
-        if (
-            self._body is None
-            or self._body is model.module
-            or not hasattr(model.module.config, "hidden_size")
-        ):
+        width = None if self._body is model.module else _width(model, self._body)
+        if width is None:
             raise ModelError(
                 f"tuning=linear-probe: {model.name} has no base model to read a last hidden state"
                 " from"
             )
-        module = Probe(model.module, num_options)
         super().__init__(
-            module, model.tokenizer, style=model.style, max_length=model.limit, name=model.name
+            Probe(model.module, width, num_options),
+            model.tokenizer,
+            style=model.style,
+            max_length=model.limit,
+            name=model.name,
+            traits=model.traits,
         )
 
-    def scores(self, batch: Batch) -> Tensor:
-        """The options' scores, (B, O) float32; -inf where an example has no such option."""
-        return self._with_probe(option_scores, batch)
-
-    def _comparable(self, batch: Batch) -> Tensor:
-        return self._with_probe(option_logits, batch)
-
-    def _with_probe(self, base_scores: Callable[..., Tensor], batch: Batch) -> Tensor:
+    def _score(self, score: Callable[..., Tensor], batch: Batch) -> Tensor:
         module: Any = self.module
-        with self._states() as states:
-            scores = base_scores(module.base, batch, causal=self.style == "causal")
-        hidden = states[-1]
+        with _states(self._body) as states:
+            scores = score(
+                module.base, batch, causal=self.style == "causal", shortcut=self.traits.shortcut
+            )
+        hidden = states[-1].to(module.probe.weight.dtype)
         rows, columns = batch.rows.to(hidden.device), batch.columns.to(hidden.device)
         # (N, O)
         extra = (
@@ -100,25 +94,35 @@ class ProbedModel(LanguageModel):
         at_tokens = torch.where(batch.present, extra[batch.position, options], 0.0)  # (B, O, L)
         return scores + at_tokens.sum(-1) / batch.present.sum(-1).clamp(min=1)
 
-    @contextmanager
-    def _states(self) -> Iterator[list[Tensor]]:
-        """While active, gathers the last hidden states of the base model's passes, (R, T, H)
-        each."""
-        states: list[Tensor] = []
-        # some models call the inner decoder alone; where both run, the outer one's output comes
-        # last
-        parts = [
-            part for part in (self._body, getattr(self._body, "decoder", None)) if part is not None
-        ]
-        handles = [
-            part.register_forward_hook(lambda _, args, output: states.append(output[0]))
-            for part in parts
-        ]
-        try:
-            yield states
-        finally:
-            for handle in handles:
-                handle.remove()
+
+@contextmanager
+def _states(body: Any) -> Iterator[list[Tensor]]:
+    """While active, gathers the last hidden states of the body's passes, (R, T, H) each."""
+    states: list[Tensor] = []
+    # some models call the inner decoder alone; where both run, the outer one's output comes last
+    parts = [part for part in (body, getattr(body, "decoder", None)) if part is not None]
+    handles = [
+        part.register_forward_hook(lambda _, args, output: states.append(output[0]))
+        for part in parts
+    ]
+    try:
+        yield states
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+@torch.no_grad()
+def _width(model: LanguageModel, body: Any) -> int | None:
+    """The width of the last hidden state, as a pass over two tokens shows it: it need not be the
+    configuration's hidden_size, which some models project down from. None: no state is seen."""
+    if body is None:
+        return None
+    ids = torch.full((1, 2), model.pad_id, device=model.device)
+    with _states(body) as states:
+        model.module(input_ids=ids, attention_mask=torch.ones_like(ids))
+    seen = states[-1] if states else None
+    return seen.shape[-1] if isinstance(seen, Tensor) and seen.ndim == 3 else None
 
 
 def load_probe(model: LanguageModel, folder: Path) -> ProbedModel:
@@ -134,6 +138,6 @@ def load_probe(model: LanguageModel, folder: Path) -> ProbedModel:
         module.probe.load_state_dict(state)
     except (OSError, KeyError, RuntimeError, SafetensorError) as error:
         raise ModelError(
-            f"probe {folder / FILE}: does not fit {model.name}: {error}".splitlines()[0]
+            f"probe {folder / FILE}: does not fit {model.name}: {one_line(error)}"
         ) from error
     return probed

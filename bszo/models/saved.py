@@ -1,14 +1,12 @@
 """Trained parameters as files: an adapter in peft's own format, a probe's head, or a whole model in
 transformers'."""
 
-import shutil
-import tempfile
 from pathlib import Path
 from typing import Any
 
-from bszo.errors import ModelError
+from bszo.errors import ModelError, one_line
+from bszo.files import folder_written_whole
 from bszo.models.language_model import LanguageModel
-from bszo.models.load import one_line
 from bszo.models.tuning import REFUSALS, attached, kind_of, limit_beside, wrapped
 
 
@@ -26,11 +24,7 @@ def save_tuned(model: LanguageModel, folder: Path) -> None:
         raise ModelError(f"{folder}: is there already; weights are written to a new folder")
     module: Any = model.module
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(
-            tempfile.mkdtemp(prefix=f".{folder.name}-", suffix=".tmp", dir=folder.parent)
-        )
-        try:
+        with folder_written_whole(folder) as temporary:
             if isinstance(module, PeftModel):
                 # "auto" asks the hub
                 module.save_pretrained(str(temporary), save_embedding_layers=False)
@@ -38,10 +32,6 @@ def save_tuned(model: LanguageModel, folder: Path) -> None:
                 module.config._name_or_path = ""  # the base's path is its owner's
                 module.save_pretrained(temporary)
                 model.tokenizer.save_pretrained(temporary)
-            temporary.chmod(0o755)  # mkdtemp makes it accessible to its owner alone
-            temporary.rename(folder)
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
     # transformers refuses to save what it finds contradictory
     except (OSError, SafetensorError, ValueError) as error:
         raise ModelError(f"{folder}: cannot be written ({one_line(error)})") from error

@@ -3,27 +3,35 @@
 score(option) = mean over its tokens t of log p(t | what the model sees there), in float32.
 """
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 
 from bszo.models import head
 from bszo.models.batch import Batch
+from bszo.models.traits import Shortcut, inputs_of
 
 
-def position_logits(module: nn.Module, batch: Batch, *, causal: bool) -> Tensor:
+def position_logits(
+    module: nn.Module, batch: Batch, *, causal: bool, shortcut: Shortcut = "words"
+) -> Tensor:
     """Logits (N, V) at the batch's positions, in the model's dtype."""
-    return head.run(module, _inputs(batch, causal), batch, None)[0]
+    inputs = inputs_of(batch, causal)
+    if shortcut == "none":
+        return head.at_positions(module(**inputs).logits, batch)
+    return head.run(module, inputs, batch, None)[0]
 
 
-def option_scores(module: nn.Module, batch: Batch, *, causal: bool) -> Tensor:
+def option_scores(
+    module: nn.Module, batch: Batch, *, causal: bool, shortcut: Shortcut = "words"
+) -> Tensor:
     """Mean log-probability of each option's tokens, (B, O) float32; -inf where there is no such
     option."""
-    return _scores(position_logits(module, batch, causal=causal), batch)
+    return _scores(position_logits(module, batch, causal=causal, shortcut=shortcut), batch)
 
 
-def option_logits(module: nn.Module, batch: Batch, *, causal: bool) -> Tensor:
+def option_logits(
+    module: nn.Module, batch: Batch, *, causal: bool, shortcut: Shortcut = "words"
+) -> Tensor:
     """`option_scores` up to a number that an example's options share: all that a softmax or a
     maximum over them sees.
 
@@ -31,7 +39,9 @@ def option_logits(module: nn.Module, batch: Batch, *, causal: bool) -> Tensor:
     normaliser over the vocabulary, and leaving it out spares all rows of the output layer but the
     options' own.
     """
-    logits, narrow = head.run(module, _inputs(batch, causal), batch, batch.words)
+    if shortcut != "words":
+        return option_scores(module, batch, causal=causal, shortcut=shortcut)
+    logits, narrow = head.run(module, inputs_of(batch, causal), batch, batch.words)
     if not narrow or batch.words is None:
         return _scores(logits, batch)
     logits = logits.float().to(batch.tokens.device)  # (N, W)
@@ -40,13 +50,6 @@ def option_logits(module: nn.Module, batch: Batch, *, causal: bool) -> Tensor:
         max=len(batch.words) - 1
     )
     return torch.where(batch.present[..., 0], logits[batch.position[..., 0], word], -torch.inf)
-
-
-def _inputs(batch: Batch, causal: bool) -> dict[str, Any]:
-    """A causal model gets no attention mask: padding stands on the right, where no position of
-    interest can see it, and plain causal attention is the faster kernel."""
-    more = {"use_cache": False} if causal else {"attention_mask": batch.attention_mask}
-    return {"input_ids": batch.input_ids, **more}
 
 
 def _scores(logits: Tensor, batch: Batch) -> Tensor:

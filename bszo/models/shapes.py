@@ -7,8 +7,8 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from bszo.errors import ModelError
-from bszo.models.load import DTYPES, check_placement, one_line
+from bszo.errors import ModelError, one_line
+from bszo.models.load import DTYPES, check_placement
 
 
 def _opt(hidden_size: int, num_hidden_layers: int, num_attention_heads: int) -> dict[str, Any]:

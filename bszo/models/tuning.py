@@ -18,9 +18,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from bszo.errors import ModelError
-from bszo.models.language_model import LanguageModel, num_positions
-from bszo.models.load import one_line
+from bszo.errors import ModelError, one_line
+from bszo.models.language_model import LanguageModel
+from bszo.models.module import num_positions
 
 # names of the query and the value projection in an attention module, by family
 PAIRS = (("q_proj", "v_proj"), ("query", "value"), ("q_lin", "v_lin"))
@@ -219,5 +219,10 @@ def _refusing(model: LanguageModel, method: str) -> Iterator[None]:
 
 def wrapped(model: LanguageModel, module: Any, limit: int) -> LanguageModel:
     return LanguageModel(
-        module, model.tokenizer, style=model.style, max_length=limit, name=model.name
+        module,
+        model.tokenizer,
+        style=model.style,
+        max_length=limit,
+        name=model.name,
+        traits=model.traits,
     )

@@ -28,6 +28,7 @@ from bszo.perturb import (
     Legs,
     LossOracle,
     MaskScope,
+    Numbered,
     Perturbation,
     Share,
     Split,
@@ -90,6 +91,21 @@ class ZerothOrderOptimizer(Copied):
         OptimError: an argument is out of range, or a group has a key that is none of the
             optimizer's; from `step`, no closure, or a hyperparameter that has become invalid.
         NonFiniteLoss: from `step`; the parameters are where they were before it.
+
+    Example:
+        >>> import torch
+        >>> from bszo.optim import StepReport, ZerothOrderOptimizer
+        >>> class OneSided(ZerothOrderOptimizer):
+        ...     def estimate(self, oracle):
+        ...         (seed,) = self.direction_seeds(1)
+        ...         f_0, f_plus = oracle.measure([{}, {seed: self.eps}])
+        ...         y = (f_plus - f_0) / self.eps
+        ...         return {seed: y}, StepReport(f_0, (y,))
+        >>> theta = torch.nn.Parameter(torch.ones(5))
+        >>> optimizer = OneSided([theta], lr=0.01, eps=1e-3)
+        >>> losses = [optimizer.step(lambda: theta.square().sum()) for _ in range(50)]
+        >>> losses[-1] < losses[0], optimizer.num_forwards
+        (True, 100)
     """
 
     published_walk: ClassVar[Legs] = "three-leg"
@@ -151,6 +167,7 @@ class ZerothOrderOptimizer(Copied):
         self.share: Share | None = None
         self._failed: LossOracle | None = None
         self._bound: tuple[int, ...] = ()
+        self._numbered: list[Tensor] = []  # all that have trained, in the order in which they began
         self._restricted: Restricted | None = None
         self._block = 0  # that is measured now
         super().__init__(params, self.defaults)
@@ -375,6 +392,9 @@ class ZerothOrderOptimizer(Copied):
 
     # The parameters
 
+    def _all(self) -> list[Tensor]:
+        return [p for group in self.param_groups for p in group["params"]]
+
     def trainable(self) -> list[Tensor]:
         """The parameters that move, in the order of the groups."""
         return [p for group in self.param_groups for p in group["params"] if p.requires_grad]
@@ -393,19 +413,39 @@ class ZerothOrderOptimizer(Copied):
         """Build the family and the engine for the parameters that are trainable now."""
         params = self.trainable()
         bound = tuple(id(p) for p in params)
-        if bound != self._bound:
-            self._bound, self._params = bound, params
-            self._family = (
-                Injected(params, self.injected) if self.injected else self.make_family(params)
+        if bound == self._bound:
+            return
+        require(bool(params), "step(): no parameter requires a gradient, so none would be trained")
+        known = {id(p) for p in self._numbered}
+        self._numbered = [*self._numbered, *(p for p in params if id(p) not in known)]
+        self._bound, self._params = bound, params
+        self._family = self.numbered(
+            lambda all_params: (
+                Injected(all_params, self.injected)
+                if self.injected
+                else self.make_family(all_params)
             )
-            self._padding = padding_rows(params, self.module)
-            self._engine = make_engine(self.perturbation, params, self.module, self.published_walk)
-            if (
-                self.restriction is not None
-                and self._restricted
-                and bound != self._restricted.bound
-            ):
-                self._restricted = Restricted(self.restriction, params, self.module)
+        )
+        self._padding = padding_rows(params, self.module)
+        self._engine = make_engine(self.perturbation, params, self.module, self.published_walk)
+        if self._restricted and bound != self._restricted.bound:
+            self._restricted = self._restricted.on(params, self.module)
+
+    def numbered(self, make: Callable[[Sequence[Tensor]], Directions]) -> Directions:
+        """A family of the parameters that train now, each with the number that it got when it first
+        trained.
+
+        The number names its noise and its basis. So what a method remembers of a parameter stays
+        true of it while others are frozen, unfrozen or added.
+
+        Args:
+            make: (parameters) -> the family over all of these, which are in the order of their
+                numbers.
+        """
+        place = {id(p): number for number, p in enumerate(self._numbered)}
+        numbers = [place[id(p)] for p in self._params]
+        family = make(self._numbered)
+        return family if numbers == list(range(len(place))) else Numbered(family, numbers)
 
     def unbind(self) -> None:
         """Build family and engine anew at the next step: what streaming has watched so far was no
@@ -433,6 +473,8 @@ class ZerothOrderOptimizer(Copied):
             "num_backwards": self.num_backwards,
             **self.scalar_state(),
         }
+        places = {id(p): i for i, p in enumerate(self._all())}
+        own["numbered"] = [places.get(id(p)) for p in self._numbered]
         if self._restricted is not None:
             own["restriction"] = self._restricted.state()
         return {**super().state_dict(), "zeroth_order": own}
@@ -464,6 +506,11 @@ class ZerothOrderOptimizer(Copied):
         groups = [{**mine, **group} for group in state_dict["param_groups"]]
         super().load_state_dict({"state": state_dict["state"], "param_groups": groups})
         self._restore_types(state_dict)
+        everything = self._all()
+        self._numbered = [
+            everything[place] if place is not None else torch.empty(0)  # one that has left
+            for place in own.get("numbered", ())
+        ]
         self.load_scalars(own)
         if self._restricted is not None:
             self._restricted.load(restriction)
@@ -502,9 +549,8 @@ class ZerothOrderOptimizer(Copied):
     def _restore_types(self, state_dict: dict[str, Any]) -> None:
         """torch casts loaded state to the parameter's type, which would round fp32 moments of
         16-bit parameters."""
-        params = [p for group in self.param_groups for p in group["params"]]
         numbers = [i for group in state_dict["param_groups"] for i in group["params"]]
-        for position, p in zip(numbers, params, strict=True):
+        for position, p in zip(numbers, self._all(), strict=True):
             for name, value in state_dict["state"].get(position, {}).items():
                 self.state[p][name] = (
                     value.to(p.device).clone()

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from bszo.errors import NonFiniteLoss, OptimError
-from bszo.optim.base import require_failed
+from bszo.optim.base import refuse_strange_keys, require_failed
 from bszo.optim.copied import Copied
 from bszo.optim.options import Params
 from bszo.optim.report import StepReport
@@ -47,6 +47,16 @@ class FirstOrder(Copied):
 
     Source: Loshchilov and Hutter 2019, arXiv 1711.05101 (AdamW); Chen et al. 2016, arXiv 1604.06174
         (checkpointing).
+
+    Example:
+        >>> from functools import partial
+        >>> import torch
+        >>> from bszo import FirstOrder
+        >>> theta = torch.nn.Parameter(torch.ones(6))
+        >>> optimizer = FirstOrder([theta], algorithm=partial(torch.optim.AdamW, lr=0.1))
+        >>> losses = [optimizer.step(lambda: theta.square().sum()) for _ in range(20)]
+        >>> losses[-1] < losses[0], optimizer.num_backwards
+        (True, 20)
     """
 
     def __init__(
@@ -61,7 +71,12 @@ class FirstOrder(Copied):
         self._layers: list[nn.Module] = []
         if gradient_checkpointing:
             self._layers = _layers_of(module)
+        params = list(params)  # type: ignore[assignment]
         self.algorithm = _built(algorithm, params)
+        known = {*self.algorithm.defaults, "lr", "weight_decay"}
+        for group in params:
+            if isinstance(group, dict):
+                refuse_strange_keys(group, known, type(self.algorithm).__name__)
         _require_eps(self.algorithm)
         super().__init__(self.algorithm.param_groups, self.algorithm.defaults)
         self.param_groups, self.state = self.algorithm.param_groups, self.algorithm.state

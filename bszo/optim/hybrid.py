@@ -23,9 +23,8 @@ class Hybrid(Copied):
 
     The backward pass stops at the border: theta_low needs no gradient while it is recorded, so that
     no activation below is kept. Forward passes a step: 1 and the zeroth-order method's; backward
-    passes: 1, through the last blocks. Extra
-    memory: gradients and the algorithm's state of theta_high, activations of the last blocks, what
-        the method keeps.
+    passes: 1, through the last blocks. Extra memory: gradients and the algorithm's state of
+    theta_high, activations of the last blocks, what the method keeps.
 
     Args:
         params: parameters or groups; theta_low and theta_high are found among them.
@@ -42,6 +41,19 @@ class Hybrid(Copied):
         OptimError: a border out of range, or no such blocks in the module.
 
     Source: Zhang et al. 2024 (ZO-LLM), arXiv 2402.11592, section 5.
+
+    Example:
+        >>> from functools import partial
+        >>> import torch
+        >>> from bszo import Hybrid, MeZO
+        >>> net = torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.Linear(4, 1)).eval()
+        >>> optimizer = Hybrid(net.parameters(), zeroth_order=partial(MeZO, lr=0.01, eps=1e-3),
+        ...                    algorithm=partial(torch.optim.SGD, lr=0.1), num_blocks=2,
+        ...                    blocks="tensor", module=net)
+        >>> x, y = torch.eye(4), torch.ones(4, 1)
+        >>> losses = [optimizer.step(lambda: (net(x) - y).square().mean()) for _ in range(20)]
+        >>> losses[-1] < losses[0], optimizer.num_forwards, optimizer.num_backwards
+        (True, 60, 20)
     """
 
     def __init__(

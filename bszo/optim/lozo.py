@@ -8,7 +8,7 @@ from torch import Tensor
 from bszo.optim.hyperparameter import Hyperparameter, one_of
 from bszo.optim.options import DifferenceOptions, Params, require
 from bszo.optim.redrawn import Redrawn
-from bszo.perturb import LossOracle, LowRank, Terms, mix64
+from bszo.perturb import Directions, LossOracle, LowRank, Terms, mix64
 
 Scale = Literal["1/r", "none"]
 RedrawStream = Literal["same", "as-run"]
@@ -91,6 +91,7 @@ class LOZO(Redrawn):
         """s for each parameter; a vector's Gaussian estimate needs no factor."""
         return [1.0 / self.rank if p.ndim >= 2 and self.scale == "1/r" else 1.0 for p in params]
 
-    def subspace(self, draw: int, stream: int = 0) -> LowRank:
+    def subspace(self, draw: int, stream: int = 0) -> Directions:
         """The family in the draw-th V."""
-        return LowRank(self._params, self.rank, mix64(self.seed, draw, -2), stream)
+        basis_seed = mix64(self.seed, draw, -2)
+        return self.numbered(lambda params: LowRank(params, self.rank, basis_seed, stream))

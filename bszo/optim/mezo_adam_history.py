@@ -9,6 +9,7 @@ from torch import Tensor
 from bszo.optim.hyperparameter import Hyperparameter, one_of, whole
 from bszo.optim.mezo_adam import Betas, MeZOAdam, change, learn_
 from bszo.optim.options import DifferenceOptions, Params, require
+from bszo.optim.report import StepReport
 from bszo.perturb import Gaussian, LossOracle, Terms
 
 
@@ -69,6 +70,8 @@ class MeZOAdamHistory(MeZOAdam):
         )
         # a new one each step, so that states share none
         self._history: tuple[tuple[tuple[int, float], ...], ...] = ()
+        self._trained: tuple[tuple[int, ...], ...] = ()  # numbers of those that each step moved
+        self._blocks = 0  # how many there were, which is how a seed names its own
 
     def restrict(self, *, sparsity: float = 0.0, **more: Any) -> Self:
         """As every method's, but for masks: the window's gradients were measured under masks that
@@ -84,12 +87,13 @@ class MeZOAdamHistory(MeZOAdam):
     def apply_(self, oracle: LossOracle, gradient: Terms) -> None:
         oracle.home()
         self._history = (*self._history, tuple(gradient.items()))[-self.window :]
+        self._trained = (*self._trained, self._numbers())[-self.window :]
         groups = {i: group for i, _, group in self.with_groups()}
         for together in self._together():
             for i, (m, v) in self._moments(oracle, together, groups).items():
                 group, wide = groups[i], torch.promote_types(oracle.params[i].dtype, torch.float32)
                 lr, (b1, b2), adam_eps = group["lr"], group["betas"], group["adam_eps"]
-                age = len(self._history)
+                age = sum(self._had_part(i))
                 delta = change(m.to(wide), v.to(wide), age, lr, b1, b2, adam_eps)
                 oracle.add_(i, delta, decay=1 - lr * group["weight_decay"])
 
@@ -112,11 +116,43 @@ class MeZOAdamHistory(MeZOAdam):
             )
             for i in together
         }
-        for past in self._history:
+        had_part = {i: self._had_part(i) for i in together}
+        for step, past in enumerate(self._history):
             for i, (m, v) in made.items():
+                if not had_part[i][step]:
+                    continue
                 learn_(m, v, oracle.dense(i, dict(past)), *groups[i]["betas"])
             oracle.directions.release()
         return made
 
+    def _numbers(self) -> tuple[int, ...]:
+        """The numbers of the parameters that train now; one object for as long as they are the
+        same."""
+        place = {id(p): number for number, p in enumerate(self._numbered)}
+        numbers = tuple(place[id(p)] for p in self._params)
+        return self._trained[-1] if self._trained[-1:] == (numbers,) else numbers
+
+    def _had_part(self, i: int) -> list[bool]:
+        """Whether the i-th parameter trained, for each remembered step."""
+        number = self._numbers()[i]
+        return [number in numbers for numbers in self._trained]
+
+    def gradient(self, oracle: LossOracle) -> tuple[Terms, StepReport]:
+        count = len(self._restricted.blocks) if self._restricted else 0
+        require(
+            not self._history or count == self._blocks,
+            f"blocks: the remembered directions lie in {self._blocks} blocks, and there are {count}"
+            " of the parameters that train now; a new optimizer is valid",
+        )
+        self._blocks = count
+        return super().gradient(oracle)
+
     def scalar_state(self) -> dict[str, Any]:
-        return {"_history": self._history}
+        return {"_history": self._history, "_trained": self._trained, "_blocks": self._blocks}
+
+    def load_scalars(self, saved: dict[str, Any]) -> None:
+        """An older state is of an optimizer whose parameters all trained at every step."""
+        super().load_scalars(saved)
+        if "_trained" not in saved:
+            self._trained = (tuple(range(len(self.trainable()))),) * len(self._history)
+            self._blocks = len(self._restricted.blocks) if self._restricted else 0

@@ -1,4 +1,4 @@
-"""What is done to the directions of any method: entries masked, blocks estimated one by one."""
+"""Restrictions of the directions of any method: entries masked, blocks estimated one by one."""
 
 import logging
 from collections.abc import Sequence
@@ -74,16 +74,23 @@ class Restricted:
     """
 
     def __init__(
-        self, restriction: Restriction, params: Sequence[Tensor], module: nn.Module | None
+        self,
+        restriction: Restriction,
+        params: Sequence[Tensor],
+        module: nn.Module | None,
+        known: Sequence[tuple[Tensor, float]] = (),
     ) -> None:
         self.restriction, self.params = restriction, list(params)
         by = restriction.blocks
         self.blocks: list[Block] = [] if by == "none" else partition(self.params, by, module)
-        self.zeros = (
-            zeros_of(self.params, restriction.sparsity, restriction.mask_scope)
-            if restriction.sparsity
-            else []
-        )
+        self._shares = list(known)  # of the parameters here and of those that were here before
+        share = {id(p): zeros for p, zeros in self._shares}
+        new = [p for p in self.params if id(p) not in share]
+        if restriction.sparsity and new:
+            zeros = zeros_of(new, restriction.sparsity, restriction.mask_scope)
+            self._shares += zip(new, zeros, strict=True)
+            share = {id(p): zeros for p, zeros in self._shares}
+        self.zeros = [share[id(p)] for p in self.params] if restriction.sparsity else []
         self._mask: Mask | None = None
         still = sum(
             zeros >= p.numel() > 0
@@ -104,6 +111,11 @@ class Restricted:
         """Which tensors these are."""
         return tuple(id(p) for p in self.params)
 
+    def on(self, params: Sequence[Tensor], module: nn.Module | None) -> "Restricted":
+        """The same restriction on other parameters; those that it was on keep their share of
+        zeros."""
+        return Restricted(self.restriction, params, module, self._shares)
+
     def family(self, base: Directions, seed: int, step: int) -> Directions:
         """The method's family of this step, restricted."""
         if self.zeros:
@@ -118,4 +130,12 @@ class Restricted:
 
     def load(self, state: dict[str, Any]) -> None:
         """Go on with the shares of the run that saved them."""
+        if len(state["zeros"]) != len(self.zeros):
+            raise OptimError(
+                f"state_dict was saved while {len(state['zeros'])} parameters were masked, here"
+                f" {len(self.zeros)} are: the same must require a gradient"
+            )
         self.zeros, self._mask = list(state["zeros"]), None
+        here = {id(p) for p in self.params}
+        self._shares = [(p, zeros) for p, zeros in self._shares if id(p) not in here]
+        self._shares += zip(self.params, self.zeros, strict=bool(self.zeros))

@@ -6,7 +6,7 @@ from bszo.optim.hyperparameter import Hyperparameter, flag, number, one_of
 from bszo.optim.momentum import follow_momentum_
 from bszo.optim.options import DifferenceOptions, Params, StateDtype
 from bszo.optim.redrawn import Redrawn
-from bszo.perturb import LossOracle, Subspace, Terms, mix64
+from bszo.perturb import Directions, LossOracle, Subspace, Terms, mix64
 
 Scale = Literal["sqrt(mn)/r", "none"]
 
@@ -85,12 +85,10 @@ class SubZero(Redrawn):
             subspace=self.subspace,
         )
 
-    def subspace(self, draw: int) -> Subspace:
+    def subspace(self, draw: int) -> Directions:
         """The family in the draw-th U and V."""
-        return Subspace(
-            self._params,
-            self.rank,
-            mix64(self.seed, draw, -2),
-            scaled=self.scale != "none",
-            square=self.square,
+        rank, basis_seed = self.rank, mix64(self.seed, draw, -2)
+        scaled, square = self.scale != "none", self.square
+        return self.numbered(
+            lambda params: Subspace(params, rank, basis_seed, scaled=scaled, square=square)
         )

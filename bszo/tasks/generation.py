@@ -6,8 +6,8 @@ from typing import Any, ClassVar, Literal, get_args
 
 from bszo.errors import ConfigError
 from bszo.tasks.fields import answers_field
-from bszo.tasks.task import Example, Task, example_id
-from bszo.tasks.template import Style, Template, Words, render
+from bszo.tasks.task import Example, Task, example_id, joined
+from bszo.tasks.template import Style, Template, Words, parse, render
 
 Objective = Literal["likelihood", "f1"]
 
@@ -49,11 +49,11 @@ class GenerationTask(Task):
             )
         values, label = self.check(row, where)
         answers = self._answers(row, where)
-        options = tuple(
+        options = [
             render(option, {**values, "answer": answers[0]}) for option in self.causal.words(words)
-        )
-        prompt = render(self.causal.prompt, values).strip(" ")
-        return Example(example_id(row, where), prompt, options, label, answers)
+        ]
+        prompt = render(self.causal.prompt, values)
+        return Example(example_id(row, where), *joined(prompt, options), label, answers)
 
     def _label(self, row: Mapping[str, Any], where: str) -> int:
         self._answers(row, where)
@@ -81,3 +81,21 @@ class GenerationTask(Task):
 
     def _usable_columns(self) -> set[str]:
         return super()._usable_columns() | {"answer"}
+
+    def _check_template(self, style: str, template: Template) -> None:
+        super()._check_template(style, template)
+        if "answer" not in self.columns and _mentions(template.prompt, "answer"):
+            raise ConfigError(
+                f"task.{style}.prompt mentions {{answer}}, which the model has to write; only"
+                f" task.{style}.options may"
+            )
+        for option in (*template.options, *template.options_as_run):
+            if not _mentions(option, "answer"):
+                raise ConfigError(
+                    f"task.{style}.options has {option!r} without {{answer}}, so that training"
+                    ' would teach the same text for every row; options: [" {answer}"] is valid'
+                )
+
+
+def _mentions(template: str, column: str) -> bool:
+    return any(name == column for _, name, _ in parse(template))

@@ -10,6 +10,7 @@ from typing import Any, BinaryIO
 from bszo.errors import DataError
 
 MAX_LINE_BYTES = 10_000_000
+_ONE_A_LINE = "one object a line is needed (`jq -c '.[]' FILE` makes that of an array)"
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
@@ -75,21 +76,35 @@ def _row(line: bytes, where: str) -> Row:
     if b"\0" in line:
         raise DataError(f"{where}: NUL bytes; a UTF-8 text file is needed")
     try:
-        values = json.loads(line.decode("utf-8"))
+        values = json.loads(line.decode("utf-8"), object_pairs_hook=_once)
     except UnicodeDecodeError as error:
         raise DataError(
             f"{where}: not UTF-8 (byte {error.start} is 0x{line[error.start]:02x})"
         ) from error
     except json.JSONDecodeError as error:
-        raise DataError(f"{where}: not JSON ({error.msg} at character {error.pos})") from error
+        if line.lstrip().startswith(b"["):
+            raise DataError(f"{where}: a JSON array over several lines; {_ONE_A_LINE}") from error
+        raise DataError(
+            f"{where}: not JSON ({error.msg} at character {error.pos}); {_ONE_A_LINE}"
+        ) from error
     # numbers of thousands of digits, very deep nesting
     except (ValueError, RecursionError) as error:
         raise DataError(f"{where}: JSON that cannot be read ({error})") from error
+    if isinstance(values, list):
+        raise DataError(f"{where}: a JSON array; {_ONE_A_LINE}")
     if not isinstance(values, dict):
         raise DataError(
             f"{where}: JSON, but a {type(values).__name__}, not an object with the row's fields"
         )
     return Row(values, where)
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    values = dict(pairs)
+    if len(values) < len(pairs):
+        keys = [key for key, _ in pairs]
+        raise ValueError(f"the key {next(key for key in keys if keys.count(key) > 1)!r:.80} twice")
+    return values
 
 
 def _beside(path: Path) -> str:

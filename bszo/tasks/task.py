@@ -1,7 +1,7 @@
 """A task: what a data set's rows ask, as text with the answers that a language model may give."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, ClassVar, get_args
@@ -121,14 +121,16 @@ class Task:
             raise ConfigError(f"style {style!r}: not one of {', '.join(get_args(Style))}")
         values, label = self.check(row, where)
         template: Template = getattr(self, style)
-        prompt = render(template.prompt, values).strip(" ")
+        prompt = render(template.prompt, values)
         if style == "masked" and prompt.count(MASK) != 1:
             held = ", ".join(column for column in self.columns if MASK in values[column].lower())
             raise DataError(
                 f"{where or self.name}: field {held!r} holds {MASK}, which only the prompt may"
             )
-        options = tuple(render(option, values) for option in template.words(words))
-        return Example(example_id(row, where), prompt, options, label)
+        options = [render(option, values) for option in template.words(words)]
+        if style == "masked":  # options are read at the mask
+            return Example(example_id(row, where), prompt.strip(" "), tuple(options), label)
+        return Example(example_id(row, where), *joined(prompt, options), label)
 
     def check(self, row: Mapping[str, Any], where: str = "") -> tuple[dict[str, str], int]:
         """The row's text columns (outer blanks cut, lookups done) and its label. DataError as
@@ -183,6 +185,11 @@ class Task:
 
     def _check_template(self, style: str, template: Template) -> None:
         at = f"task.{style}"
+        if (column := template.literal(self._usable_columns())) is not None:
+            raise ConfigError(
+                f"{at} has {{{{{column}}}}}, which is the text {{{column}}} and not the column; a"
+                f" column is written {{{column}}}"
+            )
         if strange := (template.columns | set(self.lookup)) - self._usable_columns():
             has = ", ".join(self.columns)
             raise ConfigError(f"{at} uses {', '.join(sorted(strange))}; task.columns has {has}")
@@ -196,6 +203,19 @@ class Task:
             raise ConfigError(
                 f"{at}.prompt must hold {MASK} {'once' if style == 'masked' else 'nowhere'}"
             )
+        if not template.columns:
+            raise ConfigError(
+                f"{at} mentions no column, so that every row asks the same; task.columns has"
+                f" {', '.join(self.columns)}, written {{{self.columns[0] if self.columns else ''}}}"
+            )
+
+
+def joined(prompt: str, options: Sequence[str]) -> tuple[str, tuple[str, ...]]:
+    """The prompt without its outer blanks, and the options; a blank at the prompt's end goes to the
+    front of every option that begins without one, so that no words are glued."""
+    if prompt.endswith(" "):
+        options = [option if option[:1].isspace() else f" {option}" for option in options]
+    return prompt.strip(" "), tuple(options)
 
 
 def example_id(row: Mapping[str, Any], where: str) -> str:

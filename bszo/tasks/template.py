@@ -3,7 +3,8 @@
 Source of the prompts themselves: conf/task/*.yaml.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from string import Formatter
@@ -49,14 +50,14 @@ def parse(template: str) -> tuple[tuple[str, str | None, str | None], ...]:
     """The template as (text before the field, column or None, conversion or None) pieces.
 
     Raises:
-        ConfigError: unbalanced braces, a field that is no plain column name, an unknown conversion.
+        ConfigError: the braces do not match, a field is empty, or a conversion is unknown.
     """
     try:
         pieces = tuple(Formatter().parse(template))
     except ValueError as error:
         raise ConfigError(f"template {template!r}: {error}") from error
     for _, column, spec, conversion in pieces:
-        if column is not None and (not column.isidentifier() or spec):
+        if column is not None and (not column.strip() or column != column.strip() or spec):
             raise ConfigError(
                 f"template {template!r}: field {column!r} must be a column, or a column and !x"
             )
@@ -107,6 +108,16 @@ class Template:
             for column, conversion in self._fields()
             if column and conversion in GAP_CONVERSIONS
         }
+
+    def literal(self, columns: Iterable[str]) -> str | None:
+        """The first of the columns that stands in braces which are plain text, as `{text}` does in
+        `{{text}}`: another template language's way to write a field."""
+        for text in (self.prompt, *self.options, *self.options_as_run):
+            held = "".join(before for before, _, _ in parse(text))
+            for column in columns:
+                if re.search(rf"\{{\s*{re.escape(column)}\s*\}}", held):
+                    return column
+        return None
 
     def _fields(self) -> Iterator[tuple[str | None, str | None]]:
         for text in (self.prompt, *self.options, *self.options_as_run):

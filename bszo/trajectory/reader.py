@@ -1,4 +1,5 @@
-"""Reader of a trajectory's file, which takes it as far as it is sound."""
+"""Reader of a trajectory's file, which takes it as far as it is sound (docs/threats.md, "A log that
+would build a model of nothing")."""
 
 import hashlib
 import os

@@ -47,6 +47,8 @@ class ZerothOrder(Protocol):
 
     def settings(self) -> dict[str, Any]: ...
 
+    def scalar_state(self) -> dict[str, Any]: ...
+
     def trainable(self) -> list[Tensor]: ...
 
     def pass_by(self) -> None: ...
@@ -111,7 +113,7 @@ def record(optimizer: Any, writer: TrajectoryWriter) -> None:
         raise TrajectoryError(
             f"{writer.path}: has {writer.num_steps} steps, the optimizer made {optimizer.num_steps}"
         )
-    params = [id(p) for p in optimizer.trainable()]
+    params, fixed = [id(p) for p in optimizer.trainable()], _fixed(optimizer)
 
     def recorder(optimizer: ZerothOrder, oracle: LossOracle, gradient: Terms) -> None:
         if [id(p) for p in oracle.params] != params:
@@ -119,6 +121,13 @@ def record(optimizer: Any, writer: TrajectoryWriter) -> None:
                 f"step {optimizer.num_steps - 1}: other parameters are trained than at the start; "
                 "a trajectory needs the same ones throughout"
             )
+        now = _fixed(optimizer)
+        for name, there in fixed.items():
+            if (here := now.get(name)) != there:
+                raise TrajectoryError(
+                    f"step {optimizer.num_steps - 1}: {name} is {here!r:.80}, it was {there!r:.80}"
+                    " at the start; a trajectory logs lr and weight_decay alone"
+                )
         if optimizer.num_backwards or (gradient and not oracle.losses):
             raise TrajectoryError(
                 f"step {optimizer.num_steps - 1}: {type(optimizer).__name__} {NEEDS_MORE}"
@@ -283,6 +292,12 @@ def _zeroth_order(optimizer: Any) -> ZerothOrder:
     if not isinstance(optimizer, ZerothOrder):
         raise TrajectoryError(f"{type(optimizer).__name__} {NEEDS_MORE}")
     return optimizer
+
+
+def _fixed(optimizer: ZerothOrder) -> dict[str, Any]:
+    """Settings that no step of the method changes by itself."""
+    own = optimizer.scalar_state()
+    return {name: value for name, value in optimizer.settings().items() if name not in own}
 
 
 def _sha256(lines: Sequence[str]) -> str:

@@ -21,7 +21,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from bszo.errors import ConfigError
 from experiments import CONF
-from experiments.config.messages import explain
+from experiments.config.messages import explain, is_group
 from experiments.config.yaml_files import exists, read_mapping
 
 VERSION_BASE = "1.3"  # of Hydra's behaviour
@@ -47,9 +47,10 @@ def compose(overrides: Sequence[str] = (), *, folders: Sequence[str | Path] = ()
         >>> compose(["optimizer=bszo", "optimizer.k=4"])["optimizer"]["k"]
         4
     """
+    _check_choices(overrides)
     try:
         return resolve(composition([*overrides, *_search_path(folders)]))
-    except (HydraException, OmegaConfBaseException, ValueError, RecursionError) as error:
+    except (HydraException, OmegaConfBaseException, OSError, ValueError, RecursionError) as error:
         raise ConfigError(explain(error, overrides, folders)) from error
 
 
@@ -84,7 +85,8 @@ def resolve(config: DictConfig) -> dict[str, Any]:
 
 
 def _check_model_name(model: Any) -> None:
-    """Refuse the name of a choice of conf/model for other weights: tables go by the name."""
+    """Refuse a name of conf/model for weights other than its own (docs/threats.md, "A name for
+    other weights")."""
     name, path = (model.get(key) if isinstance(model, dict) else None for key in ("name", "path"))
     file = CONF / "model" / f"{Path(str(name)).name}.yaml"
     if not exists(file.is_file):
@@ -95,6 +97,17 @@ def _check_model_name(model: Any) -> None:
             f"model.path={path}: the name {name} stands for {shipped.path}; take model=local"
             f" model.path={path}, or say model.name=NAME, too"
         )
+
+
+def _check_choices(overrides: Sequence[str]) -> None:
+    """Refuse several choices of one group, which Hydra would merge: a task of two tasks' keys."""
+    for override in overrides:
+        key, _, value = override.partition("=")
+        if value.startswith("[") and is_group(key.lstrip("+~")):
+            raise ConfigError(
+                f"{override}: a run has one choice of {key}; {key}={value.strip('[]')} with"
+                " --multirun is a run each"
+            )
 
 
 def own_folders(arguments: Sequence[str]) -> list[str]:
@@ -110,6 +123,7 @@ def hydra_arguments(arguments: Sequence[str]) -> list[str]:
             override that Hydra would take for a flag.
     """
     rest, folders = _split(arguments)
+    _check_choices(rest)
     for argument in rest:
         # -protocol=smoke would be --package, and say nothing
         if re.match(r"-(?!cn=|sc=)[a-z]\w*[\w.]*=", argument):

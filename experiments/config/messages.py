@@ -59,13 +59,13 @@ def explain(
     searched = (CONF, *map(Path, folders))
     if found := _NOT_A_CHOICE.search(text):
         group, option = _group_and_option(found[1], arguments)
-        if _is_group(group):
+        if is_group(group):
             return _no_choice(group, option, searched)
     if text.startswith("Ambiguous value for argument"):
         return f"{_first_line(text)}: several values are a sweep, which needs --multirun"
     if text.startswith("Config group override must be"):  # optimizer=null, optimizer=3
         for group, _, option in (argument.partition("=") for argument in arguments):
-            if _is_group(group) and option not in _choices(group, searched):
+            if is_group(group) and option not in _choices(group, searched):
                 return _no_choice(group, option, searched)
     if found := _NOT_A_KEY.search(text):
         return _no_key(found[1], cause)
@@ -111,7 +111,8 @@ def _group_and_option(named: str, arguments: Sequence[str]) -> tuple[str, str]:
     return group, option
 
 
-def _is_group(name: str) -> bool:
+def is_group(name: str) -> bool:
+    """True where conf/ has a folder of that name."""
     return name != "" and exists((CONF / name).is_dir)
 
 

@@ -1,5 +1,8 @@
-"""What a configuration may build, by role: public names of the library that a run has a use for,
-and nothing else."""
+"""Targets: what a configuration may build, by role (docs/threats.md, "A YAML file that names Python
+objects").
+
+They are public names of the library that a run has a use for, and nothing else.
+"""
 
 import importlib
 import inspect

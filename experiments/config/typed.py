@@ -105,7 +105,8 @@ def dotted(key: str, path: Iterable[str]) -> str:
 
 
 def check_values(value: Any, key: str = "") -> None:
-    """Refuse, anywhere, what no record and no generator can hold.
+    """Refuse, anywhere, what no record and no generator can hold (docs/threats.md, "A value that no
+    run can have").
 
     NaN and infinity (JSON has neither), whole numbers beyond 64 bits, texts with a NUL or half a
     surrogate pair (what Python makes of bytes that are not UTF-8).

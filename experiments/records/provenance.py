@@ -1,5 +1,5 @@
 """Where a number comes from: commit, command, versions, hardware. No host, no user, no absolute
-path."""
+path (docs/threats.md, "A record that tells who made it")."""
 
 import hashlib
 import os

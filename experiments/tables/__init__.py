@@ -1,2 +1,1 @@
-"""From records and the paper's numbers to tables: pandas and the standard library, neither torch
-nor Hydra."""
+"""Tables: from records, measurements and the paper's numbers to sections of text."""

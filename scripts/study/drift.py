@@ -28,6 +28,7 @@ from bszo.models import LanguageModel, load_model
 from bszo.perturb.directions import gaussian
 from experiments.records.provenance import provenance
 from experiments.tables.sources import MEASURED
+from experiments.training.drift import drift
 
 WALKS: dict[str, Callable[..., Any]] = {
     "three-leg": partial(MeZO, perturbation="three-leg"),
@@ -90,18 +91,6 @@ def subject(args: argparse.Namespace) -> tuple[str, nn.Module, Tensor | None]:
     return Path(args.model.removeprefix("asset:")).name, model.module, ids
 
 
-def drift(module: nn.Module, start: list[Tensor]) -> float:
-    """|theta - theta_0| / |theta_0| over all parameters."""
-    pairs = [
-        (p.detach().double(), q.double()) for p, q in zip(module.parameters(), start, strict=True)
-    ]
-    moved, length = (
-        sum(float(t.square().sum()) for t in part)
-        for part in ([p - q for p, q in pairs], [q for _, q in pairs])
-    )
-    return math.sqrt(moved / length)
-
-
 def log_spaced(last: int) -> list[int]:
     """0, 1, 2, 5, 10, 20, 50, ... and the last step."""
     steps = [digit * 10**power for power in range(len(str(last))) for digit in (1, 2, 5)]
@@ -121,7 +110,7 @@ def walk(
         score = math.inf if ids is None else perplexity(module, ids)
         yield {
             "step": step,
-            "drift": drift(module, start),
+            "drift": drift(module.parameters(), start),
             "perplexity": score if math.isfinite(score) else None,
         }
 

@@ -68,6 +68,7 @@ def numbers(record: dict[str, Any]) -> dict[str, Any]:
             "model=/some/where",
             "model=/some/where: no such choice; a folder: model=local model.path=/some/where",
         ),
+        ("task=[sst2,rte]", "a run has one choice of task; task=sst2,rte with --multirun is a run"),
         ("seed=0,1", "'seed=0,1': several values are a sweep, which needs --multirun"),
         ("-protocol=smoke", "-protocol=smoke: an override has no dash: protocol=smoke"),
         (

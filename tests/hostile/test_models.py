@@ -50,6 +50,14 @@ def indexed_pickle(folder: Path, witness: Path) -> None:
     (folder / "model.safetensors.index.json").write_text(json.dumps(index))
 
 
+def named_pickle(folder: Path, witness: Path) -> None:
+    """Beside sound safetensors, an index of another name that the configuration asks for."""
+    (folder / "x.bin").write_bytes(pickle.dumps(Bomb(witness)))
+    index = {"metadata": {}, "weight_map": {"lm_head.weight": "x.bin"}}
+    (folder / "other.safetensors.index.json").write_text(json.dumps(index))
+    edit(folder, transformers_weights="other.safetensors.index.json")
+
+
 def index_of_elsewhere(folder: Path, witness: Path) -> None:
     (folder / "model.safetensors").rename(folder / "other.safetensors")
     index = {"metadata": {}, "weight_map": {"lm_head.weight": "../../secret.safetensors"}}
@@ -75,13 +83,14 @@ SPOILT: dict[str, tuple[Callable[[Path, Path], object], str]] = {
     "only pickled": (only_pickled, "a pickle can run code"),
     "a pickle by another name": (pickled_as_safetensors, "weights cannot be read"),
     "a pickle in the index": (indexed_pickle, "names 'x.bin'"),
+    "a pickle in an index of another name": (named_pickle, "transformers_weights"),
     "another folder's file": (index_of_elsewhere, "names '../../secret.safetensors'"),
     "own code": (own_code, "model"),
     "an adapter": (adapter, "an adapter"),
     "a size of text": (lambda folder, _: edit(folder, hidden_size="x"), "cannot be read"),
     "a negative size": (lambda folder, _: edit(folder, hidden_size=-3), "cannot be read"),
     "no heads": (lambda folder, _: edit(folder, num_attention_heads=0), "cannot be read"),
-    "a huge size": (lambda folder, _: edit(folder, vocab_size=10**15), "cannot be read"),
+    "a huge size": (lambda folder, _: edit(folder, vocab_size=10**15), "have no room"),
     "no architecture": (
         lambda folder, _: edit(folder, architectures=None),
         "name no masked or causal",

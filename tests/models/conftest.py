@@ -3,6 +3,7 @@ outside."""
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -141,6 +142,19 @@ def save_model(family: str, folder: Path) -> Path:
         with torch.no_grad():
             for parameter in module.parameters():
                 parameter.add_(0.2 * torch.randn_like(parameter))
+    module.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def save_any(folder: Path, config: Any, tokenizer: Any, auto: Any) -> Path:
+    """A random model of any configuration, its logits clearly apart, with a tokenizer."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        module = auto.from_config(config)
+        with torch.no_grad():
+            for parameter in module.parameters():
+                parameter.add_(0.1 * torch.randn_like(parameter))
     module.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder

@@ -29,7 +29,7 @@ def test_estimation_leaves_theta(name: str, dtype: Any) -> None:
     losses = []
     for engine in (Streaming(params, model.module), Copies(params, list(range(len(params))))):
         oracle = LossOracle(params, lambda: model.loss(batch), Gaussian(params), engine)
-        losses.append(oracle.measure([{}, {1: 1e-2}, {1: -1e-2}, {2: 1e-2, 3: 5e-3}, {}]))
+        losses.append(oracle.measure([{}, {1: 0.1}, {1: -0.1}, {2: 0.1, 3: 0.05}, {}]))
         assert (
             weights_fingerprint(model.module) == before
             and [p.data_ptr() for p in params] == addresses

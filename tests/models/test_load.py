@@ -3,6 +3,7 @@
 import inspect
 import json
 import shutil
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from transformers.utils import logging
 from bszo.errors import ModelError
 from bszo.models import load_model
 from bszo.models.locate import locate
+from bszo.models.weights import no_pickles
 from bszo.tasks import Example
 from experiments.records.provenance import content_id
 
@@ -271,3 +273,105 @@ def test_a_shipped_model_keeps_the_name_that_its_records_know_it_by(
     """Every file of the folder counts, its README too: another byte is another signature."""
     folder = locate(f"asset:{name}")
     assert folder is not None and content_id(folder) == f"{name}@{content}"
+
+
+def edit_tensors(folder: Path, **changes: torch.Tensor) -> None:
+    file = folder / "model.safetensors"
+    save_file({**load_file(file), **changes}, file, metadata={"format": "pt"})
+
+
+@pytest.mark.parametrize(
+    "dtype", ["int32", "bool", "complex64", "float8_e4m3fn", "uint8"], ids=lambda name: name
+)
+def test_parameters_are_real_numbers_of_16_bits_or_more(
+    copy: Callable[[str], Path], dtype: str
+) -> None:
+    folder = copy("opt")
+    name = "model.decoder.layers.1.fc1.weight"
+    values = load_file(folder / "model.safetensors")[name]
+    edit_tensors(folder, **{name: values.to(getattr(torch, dtype))})
+    assert f"its weights hold {name} as " in fails(folder)
+
+
+def test_integers_beside_the_parameters_may_be_there(copy: Callable[[str], Path]) -> None:
+    folder = copy("roberta")
+    edit_tensors(folder, **{"roberta.embeddings.position_ids": torch.arange(66)[None]})
+    load_model(str(folder), dtype="float32")
+
+
+def test_a_layer_that_the_configuration_does_not_mention_is_not_dropped(
+    copy: Callable[[str], Path], caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = copy("opt")
+    edit_config(folder, num_hidden_layers=1)
+    message = fails(folder)
+    assert "its weights hold model.decoder.layers.1." in message
+    assert "does not mention (num_hidden_layers)" in message
+    edit_config(folder, num_hidden_layers=2)
+    edit_tensors(folder, **{"value_head.weight": torch.zeros(2)})
+    load_model(str(folder), dtype="float32")
+    assert "1 tensors of its weights are not used, the first is value_head.weight" in caplog.text
+
+
+@pytest.mark.parametrize("method", ["fp8", "mxfp4", "gptq"])
+def test_quantised_weights_are_refused(copy: Callable[[str], Path], method: str) -> None:
+    folder = copy("opt")
+    edit_config(folder, quantization_config={"quant_method": method})
+    assert f"says that its weights are quantised ({method})" in fails(folder)
+
+
+def test_another_file_of_weights_is_refused_whatever_its_name(
+    copy: Callable[[str], Path], tmp_path: Path
+) -> None:
+    folder = copy("opt")
+    edit_config(folder, transformers_weights="other.safetensors")
+    assert "(transformers_weights: 'other.safetensors')" in fails(folder)
+    edit_config(folder, transformers_weights=None)
+    (folder / ".metadata").touch()
+    assert "a distributed checkpoint (.metadata)" in fails(folder)
+    with no_pickles("x"), pytest.raises(ModelError, match=r"'y\.bin' would be read as a pickle"):
+        torch.load(tmp_path / "y.bin")
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"num_hidden_layers": 10**6}, "has num_hidden_layers 1000000, for which its weights"),
+        ({"num_hidden_layers": 1e6}, "config.json cannot be read"),
+        ({"hidden_size": 10**9}, "has hidden_size 1000000000, for which its weights"),
+        ({"dropout": 5}, "a forward pass of it fails: dropout probability"),
+        ({"pad_token_id": 10**6}, "cannot be read"),
+    ],
+)
+def test_an_absurd_configuration_is_one_line_and_soon(
+    copy: Callable[[str], Path], changes: dict[str, Any], says: str
+) -> None:
+    folder = copy("opt")
+    edit_config(folder, **changes)
+    started = time.monotonic()
+    assert says in fails(folder)
+    assert time.monotonic() - started < 20
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"model": None}, {"model": {"type": "BPE", "vocab": {"a": 0}, "merges": ["a b c", 3]}}],
+)
+def test_a_damaged_tokenizer_is_one_line(
+    copy: Callable[[str], Path], changes: dict[str, Any]
+) -> None:
+    folder = copy("opt")
+    file = folder / "tokenizer.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), **changes}))
+    assert "its tokenizer cannot be read" in fails(folder)
+
+
+def test_a_token_id_beyond_the_embedding_is_named(copy: Callable[[str], Path]) -> None:
+    folder = copy("opt")
+    file = folder / "tokenizer.json"
+    tokenizer = json.loads(file.read_text())
+    vocab = tokenizer["model"]["vocab"]
+    last = max(vocab, key=vocab.__getitem__)
+    vocab[last] = 5000
+    file.write_text(json.dumps(tokenizer))
+    assert f"its tokenizer gives {last!r} the id 5000, its embedding has rows 0 to" in fails(folder)

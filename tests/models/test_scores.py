@@ -281,8 +281,10 @@ def test_scores_that_are_not_finite_name_the_example(zoo: dict[str, str]) -> Non
 
 def test_equal_scores_give_the_first_option(zoo: dict[str, str]) -> None:
     model = load(zoo["opt"])
-    twins = Example("0", "It was", (" great", " great", " great"), 2)
-    assert model.predict(model.encode([twins] * 4), max_tokens=50) == [0] * 4
+    with torch.no_grad():
+        model.module.get_output_embeddings().weight.zero_()  # type: ignore[operator]
+    example = Example("0", "It was", (" great", " terrible", " good"), 2)
+    assert model.predict(model.encode([example] * 4), max_tokens=50) == [0] * 4
 
 
 def test_an_empty_batch_and_no_room_are_refused(zoo: dict[str, str]) -> None:

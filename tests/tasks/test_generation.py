@@ -153,3 +153,24 @@ def test_shots_are_a_function_of_the_seed_and_none_comes_twice() -> None:
         DataError, match=r"^tuning.num_shots=7: must be 0 to 6, the number of training rows$"
     ):
         choose(CAUSAL, 7, 0)
+
+
+@pytest.mark.parametrize(
+    ("prompt", "options", "says"),
+    [
+        ("{question}", [" yes"], "task.causal.options has ' yes' without {answer}"),
+        ("{question} {answer}", [" {answer}"], "task.causal.prompt mentions {answer}"),
+        ("{question}", [" {{answer}}"], "task.causal has {{answer}}"),
+    ],
+)
+def test_only_the_option_holds_the_answer(prompt: str, options: list[str], says: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        squad(causal={"prompt": prompt, "options": options})
+    assert says in str(caught.value)
+
+
+def test_a_blank_before_the_answer_moves_to_it() -> None:
+    example = squad(causal={"prompt": "{question} ", "options": ["{answer}"]}).example(
+        ROW, "causal", where=AT
+    )
+    assert (example.prompt, example.options) == ("What do they eat?", (" fish",))

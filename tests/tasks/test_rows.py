@@ -27,8 +27,10 @@ def read_bytes(tmp_path: Path, content: bytes) -> list[Row]:
     ("line", "says"),
     [
         (b"{bad}\n", "not JSON (Expecting property name enclosed in double quotes at character 1)"),
+        (b'[\n {"sentence": "x"}\n]\n', "a JSON array over several lines; one object a line is"),
+        (b'{"label": 0, "label": 1}\n', "JSON that cannot be read (the key 'label' twice)"),
         (b'{"sentence": "x"', "not JSON (Expecting ',' delimiter at character 16)"),
-        (b'["x", 0]\n', "JSON, but a list, not an object with the row's fields"),
+        (b'["x", 0]\n', "a JSON array; one object a line is needed"),
         (b"3\n", "JSON, but a int, not an object with the row's fields"),
         (b'{"sentence": "a\0b"}\n', "NUL bytes; a UTF-8 text file is needed"),
         (b'{"sentence": "caf\xe9"}\n', "not UTF-8 (byte 17 is 0xe9)"),

@@ -108,7 +108,7 @@ def _task(num_train: int, num_validation: int) -> Task:
         num_train,
         num_validation,
         Template("{sentence}", ("a", "b")),
-        Template("<mask>", ("a", "b")),
+        Template("{sentence} <mask>", ("a", "b")),
     )
 
 

@@ -258,3 +258,96 @@ def test_sizes(
         num_validation,
         num_labels,
     )
+
+
+@pytest.mark.parametrize("field", ["{0}", "{sentence.__class__}", "{sentence[0]}"])
+def test_a_field_is_a_column_and_nothing_of_it(field: str, load_task: Callable[..., Task]) -> None:
+    with pytest.raises(ConfigError, match=r"task\.columns has sentence"):
+        load_task("sst2", causal={"prompt": field, "options": ["a", "b"]})
+
+
+def test_columns_may_have_blanks_dashes_and_dots(load_task: Callable[..., Task]) -> None:
+    names = ["Review Text", "sub-title", "meta.lang"]
+    task = load_task(
+        "sst2",
+        columns=names,
+        causal={"prompt": "{Review Text!l} {sub-title} {meta.lang}", "options": ["a", "b"]},
+        masked={"prompt": "{Review Text} <mask>", "options": ["a", "b"]},
+    )
+    row = {"Review Text": "Good", "sub-title": "it", "meta.lang": "en", "label": 1}
+    assert task.example(row, "causal").prompt == "good it en"
+
+
+@pytest.mark.parametrize(
+    ("names", "value", "label"),
+    [
+        (["1", "2", "3"], "1", 0),
+        (["1", "0"], "1", 0),
+        (["0", "1"], 1, 1),
+        (["bad", "good"], 1, 1),
+        (["true", "false"], True, 0),
+        (["2D", "3D"], 0, 0),  # words that begin with a digit
+        # an index from 0, or a name
+        (["1", "2", "3"], 1, None),
+        (["1", "2", "3"], 0, None),
+        (["1", "2", "3"], 3, None),
+        (["1", "0"], 0, None),
+        (["1.0", "2.0"], 1, None),
+        (["1 star", "2 stars"], 1, None),
+    ],
+)
+def test_a_number_is_no_label_where_names_are_other_numbers(
+    names: list[str], value: Any, label: int | None, load_task: Callable[..., Task]
+) -> None:
+    task = load_task(
+        "sst2",
+        label_names=names,
+        causal={"prompt": "{sentence}", "options": [f" {name}" for name in names]},
+        masked={"prompt": "{sentence}<mask>", "options": [f" {name}" for name in names]},
+    )
+    row = {"sentence": "x", "label": value}
+    if label is not None:
+        assert task.example(row, "causal").label == label
+        return
+    with pytest.raises(DataError) as caught:
+        task.example(row, "causal", where="/d/train.jsonl:3")
+    assert f'the name as a text ("{value}"), or task.label_names without' in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("prompt", "options", "joined"),
+    [
+        ("{sentence} It was ", ["bad", " good"], ["x It was bad", "x It was good"]),
+        ("{sentence} It was", [" bad", " good"], ["x It was bad", "x It was good"]),
+        ("{sentence}: ", ["{sentence}", "\n"], ["x: x", "x:\n"]),
+        ("{sentence}\n", ["bad", "good"], ["x\nbad", "x\ngood"]),
+    ],
+)
+def test_a_blank_at_the_end_of_a_prompt_moves_to_its_options(
+    prompt: str, options: list[str], joined: list[str], load_task: Callable[..., Task]
+) -> None:
+    task = load_task("sst2", causal={"prompt": prompt, "options": options})
+    example = task.example({"sentence": "x", "label": 0}, "causal")
+    assert [example.prompt + option for option in example.options] == joined
+    assert not example.prompt.endswith(" ")
+
+
+@pytest.mark.parametrize(
+    ("prompt", "says"),
+    [
+        ("It was", "task.causal mentions no column, so that every row asks the same"),
+        ("{{sentence}} It was", "task.causal has {{sentence}}, which is the text {sentence}"),
+        ("{sentence} {{ sentence }}", "a column is written {sentence}"),
+    ],
+)
+def test_a_template_without_a_column_is_refused(
+    prompt: str, says: str, load_task: Callable[..., Task]
+) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_task("sst2", causal={"prompt": prompt, "options": ["a", "b"]})
+    assert says in str(caught.value)
+
+
+def test_braces_that_name_no_column_are_text(load_task: Callable[..., Task]) -> None:
+    task = load_task("sst2", causal={"prompt": "f() {{x}} {sentence}", "options": ["a", "b"]})
+    assert task.example({"sentence": "y", "label": 0}, "causal").prompt == "f() {x} y"

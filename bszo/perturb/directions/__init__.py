@@ -5,6 +5,7 @@ from bszo.perturb.directions.blocks import Blocks, seed_in_block
 from bszo.perturb.directions.gaussian import Gaussian
 from bszo.perturb.directions.injected import DirectionFunction, Injected
 from bszo.perturb.directions.low_rank import LowRank
+from bszo.perturb.directions.numbered import Numbered
 from bszo.perturb.directions.padding import Unpadded, padding_rows
 from bszo.perturb.directions.partition import Block, Split, partition, repeated_modules
 from bszo.perturb.directions.scaled import Scaled
@@ -22,6 +23,7 @@ __all__ = [
     "LowRank",
     "Mask",
     "MaskScope",
+    "Numbered",
     "Scaled",
     "Sparse",
     "Split",

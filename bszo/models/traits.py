@@ -1,0 +1,162 @@
+"""Traits of a model that its scores rely on, found by trying the model on a few tokens.
+
+    causal    a later token moves no earlier logit; without that, an option would see itself
+    padded    padding moves no score; without that, rows of one length share a batch
+    shortcut  how little of the output layer gives the logits that all of it gives
+
+A name in a configuration says none of this reliably: an encoder loads as a causal model, and some
+attention looks at padding whatever the mask says.
+"""
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from bszo.errors import ModelError, one_line
+from bszo.models import head
+from bszo.models.batch import Batch, collate
+from bszo.models.encode import Encoded, OptionTokens
+from bszo.models.module import num_positions
+
+Shortcut = Literal["words", "positions", "none"]
+
+NUM_TOKENS, NUM_CHANGED, NUM_PADDING = 12, 8, 4
+# of the logits' standard deviation: rounding stays below, another token or another bias does not
+TOLERANCE = {torch.float32: 1e-4, torch.float16: 2e-2, torch.bfloat16: 1e-1}
+
+
+@dataclass(frozen=True)
+class Traits:
+    """What was found.
+
+    Attributes:
+        padded: whether padding behind a row leaves its scores as they are.
+        shortcut: "words": the output layer may run at the positions and for the words that count
+            alone; "positions": at the positions alone; "none": it runs in full.
+    """
+
+    padded: bool = True
+    shortcut: Shortcut = "words"
+
+
+def inputs_of(batch: Batch, causal: bool) -> dict[str, Any]:
+    """The keyword arguments for a batch. A causal model gets no attention mask: padding stands on
+    the right, where no position of interest can see it, and plain causal attention is the faster
+    kernel."""
+    more = {"use_cache": False} if causal else {"attention_mask": batch.attention_mask}
+    return {"input_ids": batch.input_ids, **more}
+
+
+@torch.no_grad()
+def find_traits(
+    module: nn.Module, *, style: str, path: str, vocabulary: list[int], pad_id: int
+) -> Traits:
+    """The traits of a module in evaluation mode; no generator is moved.
+
+    Args:
+        module: a language model of `transformers`.
+        style: what it is loaded as, "masked" or "causal".
+        path: of the model, for messages.
+        vocabulary: ids of ordinary tokens.
+        pad_id: of padding.
+
+    Raises:
+        ModelError: its forward pass fails, or it is loaded as causal and is not.
+    """
+    causal = style == "causal"
+    most = num_positions(module) or NUM_TOKENS + NUM_PADDING
+    if most < NUM_TOKENS + NUM_PADDING or not vocabulary:
+        return Traits()
+    device = next(module.parameters()).device
+    drawn = torch.randint(
+        len(vocabulary), (NUM_TOKENS,), generator=torch.Generator().manual_seed(0)
+    )
+    row = tuple(vocabulary[i] for i in drawn.tolist())
+    read = tuple(OptionTokens(0, (NUM_TOKENS - 2,), (token,)) for token in row[:2])
+    batch = collate([Encoded("0", 0, (row,), read, False)], pad_id=pad_id, device=device)
+    with torch.random.fork_rng(devices=[]):
+        try:
+            whole = _logits(module, batch, causal)  # (1, T, V)
+        except torch.OutOfMemoryError:
+            raise
+        except Exception as error:
+            raise ModelError(
+                f"model {path}: it loads, but a forward pass of it fails: {one_line(error)}"
+            ) from error
+        if whole.shape[:2] != batch.input_ids.shape or not whole.isfinite().all():
+            return Traits()  # scoring names the example
+        tolerance = TOLERANCE[next(module.parameters()).dtype] * whole.std().item()
+        if causal and _looks_ahead(module, batch, whole, vocabulary, tolerance):
+            raise ModelError(
+                f"model {path}: loaded as causal, but its logits move when a later token changes,"
+                " so that it sees the answer; model.kind=masked is for such a model (a decoder's"
+                " config.json says is_decoder: true)"
+            )
+        padded = causal or _ignores_padding(module, batch, whole, pad_id, tolerance)
+        return Traits(padded, _shortcut(module, batch, whole, causal, tolerance))
+
+
+def _logits(module: nn.Module, batch: Batch, causal: bool) -> Tensor:
+    return module(**inputs_of(batch, causal)).logits.float()
+
+
+def _looks_ahead(
+    module: nn.Module, batch: Batch, whole: Tensor, vocabulary: list[int], tolerance: float
+) -> bool:
+    kept = NUM_TOKENS - NUM_CHANGED
+    ids = batch.input_ids.clone()
+    # each changed token is another one of the vocabulary
+    places = {token: i for i, token in enumerate(vocabulary)}
+    ids[0, kept:] = torch.tensor(
+        [
+            vocabulary[(places[token] + len(vocabulary) // 2) % len(vocabulary)]
+            for token in ids[0, kept:].tolist()
+        ]
+    )
+    other = module(input_ids=ids, use_cache=False).logits.float()
+    return not _near(other[:, :kept], whole[:, :kept], tolerance)
+
+
+def _ignores_padding(
+    module: nn.Module, batch: Batch, whole: Tensor, pad_id: int, tolerance: float
+) -> bool:
+    ids = nn.functional.pad(batch.input_ids, (0, NUM_PADDING), value=pad_id)
+    mask = nn.functional.pad(batch.attention_mask, (0, NUM_PADDING))
+    try:
+        padded = module(input_ids=ids, attention_mask=mask).logits.float()
+    except RuntimeError:  # it takes rows of some lengths only
+        return False
+    return _near(padded[:, :NUM_TOKENS], whole, tolerance)
+
+
+def _shortcut(
+    module: nn.Module, batch: Batch, whole: Tensor, causal: bool, tolerance: float
+) -> Shortcut:
+    """The largest saving that gives the same logits: a head may add a bias for each word outside
+    its output layer, or normalise over all words."""
+    assert batch.words is not None
+    expected = whole[batch.rows.to(whole.device), batch.columns.to(whole.device)]  # (N, V)
+    inputs = inputs_of(batch, causal)
+    found: Shortcut = "none"
+    with_words: tuple[tuple[Shortcut, Tensor | None], ...] = (
+        ("positions", None),
+        ("words", batch.words),
+    )
+    for name, words in with_words:
+        try:
+            logits, narrow = head.run(module, inputs, batch, words)
+        except torch.OutOfMemoryError:
+            raise
+        except RuntimeError:
+            return found
+        wanted = expected[:, batch.words.to(expected.device)] if narrow else expected
+        if not _near(logits.float(), wanted, tolerance):
+            return found
+        found = name
+    return found
+
+
+def _near(a: Tensor, b: Tensor, tolerance: float) -> bool:
+    return a.shape == b.shape and bool(((a - b.to(a.device)).abs() <= tolerance).all())
