@@ -132,7 +132,7 @@ def test_a_process_that_is_killed_takes_no_other_run_with_it(tmp_path: Path):
     workers[0].kill()
     said = process.communicate(timeout=PATIENCE)[1]
     assert process.returncode == EXIT_CODES["crashed"], said
-    found = records.load_all([tmp_path / "runs"])
+    found = store.load_all([tmp_path / "runs"])
     assert [record["status"] for record in found] == ["ok", "ok"]
     (line,) = [line for line in said.splitlines() if "was killed" in line]
     assert "seed=" in line and "Traceback" not in said
