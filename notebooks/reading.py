@@ -60,7 +60,7 @@ class Records:
 
     def __init__(self, results: Path = RESULTS) -> None:
         self.results = results
-        self.inputs = Inputs(results / "runs")
+        self.inputs = Inputs(results / "records")
         self._found: dict[tuple[str, str], tuple[Grid, pd.DataFrame]] = {}
 
     def runs(self, *artefacts: str) -> pd.DataFrame:

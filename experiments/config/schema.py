@@ -4,6 +4,7 @@ conf/ have."""
 import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import ConfigDict, with_config
@@ -125,6 +126,11 @@ class Paths:
     def __post_init__(self) -> None:
         if empty := [name for name, value in vars(self).items() if not value]:
             raise ConfigError(f"paths.{empty[0]}=: must be a folder")
+        for name, value in vars(self).items():
+            try:
+                object.__setattr__(self, name, str(Path(value).expanduser()))
+            except RuntimeError as error:  # ~ of nobody, or without a home
+                raise ConfigError(f"paths.{name}={value}: {error}") from error
 
 
 @with_config(_FORBID)
