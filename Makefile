@@ -17,7 +17,7 @@ setup: $(READY)  ## install the project and its pinned dependencies into .venv
 # One pip call: with the pins beside it the project's ranges cannot pull another (CUDA) build of torch.
 $(READY): requirements.lock pyproject.toml
 	$(PYTHON) -m venv $(VENV)
-	$(RUN) -m pip install --quiet --disable-pip-version-check -r requirements.lock -e ".[experiments,dev]"
+	$(RUN) -m pip install --quiet --disable-pip-version-check -r requirements.lock -e ".[checkout,dev]"
 	@touch $@
 
 DEMO := $(RUN) -m experiments.run protocol=demo paths.results=outputs/demo tracker.progress=always

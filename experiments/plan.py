@@ -1,5 +1,5 @@
-"""`python -m experiments.plan table1 --profile paper`: what `make run-table1` would run, and what
-it would take."""
+"""Plan of a sweep: `python -m experiments.plan table1 --profile paper` says what `make run-table1`
+would run, and how long that would take."""
 
 import argparse
 import sys
@@ -27,14 +27,14 @@ class Line:
     """One kind of run: a model in a precision under a method.
 
     Attributes:
-        cells: runs that a cell needs, done or not.
+        cells: runs that the cells need, done or not.
         choosing: runs still to do that choose a learning rate.
-        then: runs still to do with the chosen rate; at most, where the choice is not made.
-        forwards: of all runs still to do, if none stops early.
-        seconds: estimate for them, of those with something to go by.
-        unknown: how many have nothing to go by.
+        then: runs still to do with the chosen rate; their greatest number where none is chosen yet.
+        forwards: forward passes of all runs still to do, if none of them stops early.
+        seconds: estimate for the runs that can be estimated.
+        unknown: number of runs that cannot be.
         source: where the estimate comes from.
-        memory: GPU memory in GB, "-" where unknown.
+        memory: GPU memory in GB, "-" where it is unknown.
     """
 
     cells: int = 0
@@ -52,7 +52,7 @@ class Line:
 
 
 def plan(grid: Grid, records: Sequence[Record], pace: Clock | None = None) -> dict[Kind, Line]:
-    """What is to do.
+    """The runs still to do, counted by kind.
 
     Args:
         records: that are there.
@@ -76,8 +76,8 @@ def plan(grid: Grid, records: Sequence[Record], pace: Clock | None = None) -> di
 
 
 def _beyond(grid: Grid, waiting: Iterable[Point]) -> list[Point]:
-    """The cells' runs that no choosing run will be: those whose seed or fidelity the choice does
-    not have."""
+    """The runs of waiting cells that are not among those that choose their rate: they have another
+    seed or fidelity."""
     select = grid.select or {}
     return [
         point for point in waiting if any(point.get(key) != value for key, value in select.items())
@@ -96,10 +96,13 @@ def total(lines: Iterable[Line]) -> Line:
     return summed
 
 
-def part_of(grid: Grid, told: Mapping[str, str]) -> Grid:
-    """The grid of the points that have these values; what says where a run is picks none.
-    GridError: there is none."""
-    for key, text in told.items():
+def part_of(grid: Grid, given: Mapping[str, str]) -> Grid:
+    """The grid of the points that have these values. Keys that say where a run is pick no points.
+
+    Raises:
+        GridError: no point has them.
+    """
+    for key, text in given.items():
         if key not in PLACES and not says_where(key):
             grid = picked(grid, key, text.split(","))
             if not grid.points:
@@ -107,15 +110,18 @@ def part_of(grid: Grid, told: Mapping[str, str]) -> Grid:
     return grid
 
 
-def made_locally(records: Sequence[Record], told: Mapping[str, str]) -> Sequence[Record]:
-    """The records of the model and the rows that are named, as a sweep counts them. GridError: they
-    are not named."""
+def made_locally(records: Sequence[Record], given: Mapping[str, str]) -> Sequence[Record]:
+    """The records of the model and the rows that are named, as a sweep counts them.
+
+    Raises:
+        GridError: a folder is not named, or is not there.
+    """
     from experiments.training.build import made_there  # loads torch
 
     for key in PLACES:
-        if not Path(told.get(key, "")).expanduser().is_dir() or not told.get(key):
-            raise GridError(f"{key}={told.get(key, '')}: a folder is needed in the profile local")
-    return made_there(records, *({key.partition(".")[2]: told[key]} for key in PLACES))
+        if not Path(given.get(key, "")).expanduser().is_dir() or not given.get(key):
+            raise GridError(f"{key}={given.get(key, '')}: a folder is needed in the profile local")
+    return made_there(records, *({key.partition(".")[2]: given[key]} for key in PLACES))
 
 
 COLUMNS = (
@@ -132,7 +138,7 @@ COLUMNS = (
 )
 
 
-def shown_table(grid: Grid, lines: dict[Kind, Line]) -> Table:
+def as_table(grid: Grid, lines: dict[Kind, Line]) -> Table:
     table = Table(
         box=None, pad_edge=False, title=f"{grid.name}, profile {grid.profile}", title_justify="left"
     )
@@ -146,7 +152,7 @@ def shown_table(grid: Grid, lines: dict[Kind, Line]) -> Table:
     return table
 
 
-def whole(line: Line, jobs: int) -> str:
+def summary(line: Line, jobs: int) -> str:
     """ "31 runs, 0:04:10 of one process, 0:02:05 with 2 at a time"."""
     text = f"{line.runs} runs, {clock(line.seconds)} of one process"
     text += f", {clock(line.seconds / jobs)} with {jobs} at a time" if jobs > 1 else ""
@@ -162,32 +168,32 @@ def main(arguments: Sequence[str] | None = None) -> int:
         nargs="+",
         metavar="SWEEP|KEY=VALUE",
         help=(
-            f"artefacts ({', '.join(names())}), and what a sweep of them would be told: values that"
+            f"artefacts ({', '.join(names())}), and what their sweep would be given: values that"
             " pick among the runs, model.path=DIR and data.root=DIR of the profile local"
         ),
     )
     parser.add_argument("--profile", default="mini", help="paper, mini or local")
     parser.add_argument("--jobs", type=int, default=1, help="runs at a time")
     options = parser.parse_intermixed_args(arguments)
-    told = dict(word.split("=", 1) for word in options.words if "=" in word)
+    given = dict(word.split("=", 1) for word in options.words if "=" in word)
     records, problems = gather(RUNS / options.profile)
     pace, console = Clock(records), Console()
     console.width = max(console.width, 160)
     to_do, from_nothing, blocks = Line(), Line(), False
     try:
-        records = made_locally(records, told) if options.profile == "local" else records
+        records = made_locally(records, given) if options.profile == "local" else records
         for name in (word for word in options.words if "=" not in word):
-            grid = part_of(load(name, options.profile), told)
+            grid = part_of(load(name, options.profile), given)
             lines = plan(grid, records, pace)
-            console.print(shown_table(grid, lines))
+            console.print(as_table(grid, lines))
             to_do = total([to_do, *lines.values()])
             from_nothing = total([from_nothing, *plan(grid, [], pace).values()])
             blocks |= any(point.get("directions.blocks", "none") != "none" for point in grid.points)
     except (GridError, ConfigError) as error:
         print(error, file=sys.stderr)
         return 1
-    print(f"To do: {whole(to_do, options.jobs)}.")
-    print(f"From nothing, all of it: {whole(from_nothing, options.jobs)}.")
+    print(f"To do: {summary(to_do, options.jobs)}.")
+    print(f"From nothing, all of it: {summary(from_nothing, options.jobs)}.")
     if blocks:
         print(
             "Block-wise runs are counted with one block; a model has one a layer, and embeddings"

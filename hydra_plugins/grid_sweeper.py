@@ -29,14 +29,14 @@ from experiments.sweeps.selection import Shelf, missing_runs
 from experiments.tables.sources import gather, left_out
 from experiments.training.outcome import RunFailed
 
-ACCEPTED = (3, 4)  # diverged and out of memory are results of a sweep; its cells say so
+ACCEPTED = (3, 4)  # diverged and out of memory are results, which a table shows
 # of a run, in what is passed on: Hydra knows its own only after it has set up the logging
 NUMBER = "{number}"
 NUMBERED = f"#{NUMBER} %(message)s"
 SHORT = ("mini",)  # profiles whose runs take seconds: that they end is all that is worth a line
 
 
-def number(runs: Sequence[Any]) -> str:
+def count(runs: Sequence[Any]) -> str:
     return f"{len(runs)} run{'' if len(runs) == 1 else 's'}"
 
 
@@ -45,7 +45,7 @@ def _key(override: str) -> str:
 
 
 class GridSweeper(Sweeper):
-    """Launches what a grid misses; see the module."""
+    """Launches the runs of a grid that have no record yet."""
 
     def setup(
         self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
@@ -57,7 +57,7 @@ class GridSweeper(Sweeper):
         self.parser = OverridesParser.create()
 
     def missing(self, grid: Grid, runs: Path) -> tuple[list[Point], list[Point]]:
-        """What is to do of a grid by the records that are there now; see `missing_runs`."""
+        """The runs of a grid that have no record now, as `missing_runs` sorts them."""
         found = gather(runs)[0]
         if any("local" in (point["model"], point.get("data")) for point in grid.points):
             from experiments.training.build import made_there  # loads torch
@@ -82,7 +82,11 @@ class GridSweeper(Sweeper):
         self._check_places(wanted, passed)
         foreign = [text for text in passed if not (says_where(_key(text)) or _key(text) in PLACES)]
         runs = Path(self.composed.paths.runs) / grid.profile
-        passed = [f"paths.runs={quoted(str(runs))}", *self._voices(grid.profile, passed), *passed]
+        passed = [
+            f"paths.runs={quoted(str(runs))}",
+            *self._verbosity(grid.profile, passed),
+            *passed,
+        ]
         speak()
         for line in left_out(gather(runs)[1]):
             log.info(line)
@@ -95,7 +99,7 @@ class GridSweeper(Sweeper):
                 missing = self.missing(wanted, runs)[phase]
                 chosen = [run for run in missing if run not in begun]
                 if chosen or not begun:
-                    log.info("%s: %s to do %s", name, number(chosen), what)
+                    log.info("%s: %s to do %s", name, count(chosen), what)
                 if not chosen:
                     break
                 begun += chosen
@@ -117,7 +121,7 @@ class GridSweeper(Sweeper):
         log.info(
             "%s: %s in %s, %s missing%s",
             name,
-            number(range(launched)),
+            count(range(launched)),
             clock(time.monotonic() - started),
             f"{left} still" if left else "nothing is",
             why,
@@ -125,7 +129,11 @@ class GridSweeper(Sweeper):
         return None
 
     def _check_places(self, grid: Grid, passed: Sequence[str]) -> None:
-        """ConfigError on a folder that is missing; else each of the runs would say so."""
+        """Refuse a folder that is missing once, before each of the runs would.
+
+        Raises:
+            ConfigError: naming the key.
+        """
         given = set(map(_key, passed))
         for key, group in PLACES.items():
             if key not in given and any(point.get(group) == "local" for point in grid.points):
@@ -136,18 +144,18 @@ class GridSweeper(Sweeper):
             if key in given and not exists(Path(str(folder)).expanduser().is_dir):
                 raise ConfigError(f"{key}={folder}: there is no such folder")
 
-    def _voices(self, profile: str, passed: Sequence[str]) -> list[str]:
-        """How loud the runs are: no bars, which would share one terminal, and their number before a
-        line."""
+    def _verbosity(self, profile: str, passed: Sequence[str]) -> list[str]:
+        """Overrides that keep the runs from talking over each other: no progress bars, and the
+        run's number before each line."""
         said = (*passed, *(OmegaConf.select(self.composed, "hydra.overrides.hydra") or ()))
-        voices = (
+        found = (
             [] if any("tracker.progress=" in text for text in said) else ["tracker.progress=never"]
         )
         if any("hydra.job_logging" in text for text in said):
-            return voices
+            return found
         if profile in SHORT:
-            return [*voices, "hydra.job_logging.root.level=WARNING"]
-        return [*voices, f"hydra.job_logging.formatters.simple.format='{NUMBERED}'"]
+            return [*found, "hydra.job_logging.root.level=WARNING"]
+        return [*found, f"hydra.job_logging.formatters.simple.format='{NUMBERED}'"]
 
     def _split(self, grid: Grid, arguments: Sequence[str]) -> tuple[Grid, list[str]]:
         """The grid of the points that the arguments pick, and the arguments for every run."""
@@ -174,7 +182,7 @@ class GridSweeper(Sweeper):
         return wanted, passed
 
     def _launch(self, runs: Sequence[Point], passed: Sequence[str], first: int) -> list[str]:
-        """Launch all, return why some could not be run."""
+        """Launch the runs; the reasons why some could not be run."""
         given = set(map(_key, passed))
         jobs = [
             [

@@ -1,21 +1,27 @@
-"""`hydra/launcher=processes`: runs of a sweep in processes of their own, all of which a signal lets
-save.
+"""Launcher `hydra/launcher=processes`: runs of a sweep side by side, each in a process of its own.
 
-joblib by itself ends its workers as soon as one of them, or the process that waits for them, is
-stopped.
+A signal lets all of them save. A process that is killed takes its own run with it and no other:
+each place for a run has a pool of one process, since a pool ends all its processes as soon as one
+of them dies.
 """
 
 import os
 import signal
-from collections.abc import Iterator, Sequence
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
+from pathlib import Path
 from types import FrameType
 from typing import Any, Self
 
 import psutil
-from hydra.core.utils import JobReturn
+from hydra.core.singleton import Singleton
+from hydra.core.utils import JobReturn, JobStatus, configure_log, setup_globals
+from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
-from hydra_plugins.hydra_joblib_launcher.joblib_launcher import JoblibLauncher
+from hydra_plugins.hydra_joblib_launcher._core import execute_job
+from joblib.externals.loky.process_executor import BrokenProcessPool, ProcessPoolExecutor
 from omegaconf import DictConfig
 
 from experiments.training.outcome import EXIT_CODES, RunFailed
@@ -23,38 +29,106 @@ from experiments.training.signals import STOPPING, listener
 from experiments.training.threads import SHARING
 
 STOPPED = EXIT_CODES["interrupted"]
+# what libraries below torch read; joblib sets the same
+THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 
-class ProcessesLauncher(JoblibLauncher):
-    """Once it is told to stop, it starts no run, waits for those that run, and raises
-    KeyboardInterrupt."""
+class ProcessesLauncher(Launcher):
+    """Once a signal asks it to stop, it starts no run, waits for those that run, and raises
+    KeyboardInterrupt.
+
+    Args:
+        n_jobs: runs at a time; -1: as many as there are cores, -2: one less.
+    """
+
+    def __init__(self, n_jobs: int) -> None:
+        cores = psutil.cpu_count() or 1
+        self.num_runs = max(1, n_jobs if n_jobs >= 0 else cores + 1 + n_jobs)
 
     def setup(
         self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
     ) -> None:
-        num_jobs = config.hydra.launcher.n_jobs
-        if num_jobs < 0:  # -1: as many as there are cores, -2: one less
-            num_jobs = max(1, (psutil.cpu_count() or 1) + 1 + num_jobs)
-        task = StoppableTask(task_function, num_jobs)
-        super().setup(hydra_context=hydra_context, task_function=task, config=config)
+        self.context, self.config = hydra_context, config
+        self.task = StoppableTask(task_function, self.num_runs)
 
     def launch(
         self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int
     ) -> Sequence[JobReturn]:
-        with SignalForwarding() as signals:
-            done = super().launch(UnstartedJobs(job_overrides, signals), initial_job_idx)
-        if signals.signal_name or any(stopped(run) for run in done):
+        """The runs' ends, in the order of the jobs; a run that was killed has failed."""
+        setup_globals()
+        configure_log(self.config.hydra.hydra_logging, self.config.hydra.verbose)
+        Path(str(self.config.hydra.sweep.dir)).mkdir(parents=True, exist_ok=True)
+        state = Singleton.get_state()
+
+        def run(number: int, overrides: Sequence[str]) -> JobReturn | None:
+            if signals.signal_name:
+                return None
+            arguments = (number, overrides, self.context, self.config, self.task, state)
+            return places.run(overrides, execute_job, *arguments)
+
+        with SignalForwarding() as signals, Places(self.num_runs) as places:
+            waiting = [
+                places.threads.submit(run, number, overrides)
+                for number, overrides in enumerate(job_overrides, start=initial_job_idx)
+            ]
+            done = [end for end in map(Future.result, waiting) if end is not None]
+        if signals.signal_name or any(stopped(end) for end in done):
             raise KeyboardInterrupt(signals.signal_name or "a signal")
         return done
 
 
-def stopped(run: JobReturn) -> bool:
-    failure = run._return_value  # the property would raise it
+class Places:
+    """Places for runs: threads of this process, each of which waits for a pool of one process.
+
+    Args:
+        count: of places.
+    """
+
+    def __init__(self, count: int) -> None:
+        self.threads = ThreadPoolExecutor(count)
+        self.pools: list[ProcessPoolExecutor] = []
+        self._own = threading.local()  # the pool of this thread
+        each = max(1, (psutil.cpu_count() or 1) // count)
+        self._environment = {name: os.environ.get(name, str(each)) for name in THREADS}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.threads.shutdown()
+        for pool in self.pools:
+            pool.shutdown()
+
+    def run(self, overrides: Sequence[str], job: Callable[..., JobReturn], *arguments: Any) -> Any:
+        """The job's end in this thread's process; a failed run where the process was killed."""
+        if (pool := getattr(self._own, "pool", None)) is None:
+            pool = self._own.pool = ProcessPoolExecutor(1, env=self._environment)
+            self.pools.append(pool)
+        try:
+            return pool.submit(job, *arguments).result()
+        except BrokenProcessPool as error:
+            self._own.pool = None  # the next run gets a process of its own
+            return killed(overrides, str(error))
+
+
+def killed(overrides: Sequence[str], why: str) -> JobReturn:
+    """The end of a run whose process has died without a word."""
+    first = " ".join(why.split())[:200]
+    line = f"{' '.join(overrides)}: its process was killed, perhaps for want of memory ({first})"
+    end = JobReturn()
+    end.overrides, end.status = overrides, JobStatus.FAILED
+    end.return_value = RunFailed(line, EXIT_CODES["crashed"], already_printed=False)
+    return end
+
+
+def stopped(end: JobReturn) -> bool:
+    """Whether a signal has ended the run."""
+    failure = end._return_value  # the property would raise it
     return isinstance(failure, RunFailed) and failure.code == STOPPED
 
 
 class StoppableTask:
-    """A worker's runs: after one that was stopped, or a signal between two, no other begins.
+    """A worker's task: after a run that was stopped, or a signal between two, no other begins.
 
     Args:
         task: what a run does.
@@ -108,22 +182,3 @@ class SignalForwarding:
         for child in psutil.Process().children():
             with suppress(psutil.Error):
                 child.terminate()
-
-
-class UnstartedJobs(Sequence[Any]):
-    """The jobs, of which none is handed out any more once a signal has come."""
-
-    def __init__(self, jobs: Sequence[Any], signals: SignalForwarding) -> None:
-        self.jobs, self.signals = jobs, signals
-
-    def __len__(self) -> int:
-        return len(self.jobs)
-
-    def __getitem__(self, index: Any) -> Any:
-        return self.jobs[index]
-
-    def __iter__(self) -> Iterator[Any]:
-        for job in self.jobs:
-            if self.signals.signal_name:
-                return
-            yield job

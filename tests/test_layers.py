@@ -59,7 +59,12 @@ LAYERS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
         ("hydra", "torch", "safetensors", "filelock", "psutil", "tqdm", "wandb"),
     ),
     "experiments.sweeps": (
-        ("experiments.sweeps", "experiments.records"),
+        (
+            "experiments.sweeps",
+            "experiments.records",
+            "experiments.config.yaml_files",
+            "bszo.errors",
+        ),
         ("yaml",),
     ),
     "experiments.sweeps.estimate": (
@@ -84,7 +89,7 @@ LAYERS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     ),
     "hydra_plugins": (
         ("experiments", "bszo.errors"),
-        ("hydra", "omegaconf", "psutil", "hydra_plugins.hydra_joblib_launcher"),
+        ("hydra", "omegaconf", "psutil", "hydra_plugins.hydra_joblib_launcher", "joblib"),
     ),
     # what draws, studies and maintains reads records; what measures uses the library
     "scripts": (

@@ -9,10 +9,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import Trainer, TrainingArguments
 
-from bszo.errors import OptimError
+from bszo.errors import OptimError, needs
 from bszo.optim import BSZO, FirstOrder, Hybrid, ZerothOrderOptimizer
+
+with needs("lm"):
+    from transformers import Trainer, TrainingArguments
 
 Method = Callable[..., torch.optim.Optimizer]
 # arguments that act on gradients, on the Trainer's own optimizer, or in training mode alone

@@ -211,7 +211,8 @@ def _style(architectures: list[str], kind: str, path: str) -> Literal["masked", 
 def quiet() -> Iterator[None]:
     """No warnings and no progress bars from transformers inside; its settings are as before
     afterwards."""
-    from transformers.utils import logging
+    with needs("lm"):
+        from transformers.utils import logging
 
     verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()

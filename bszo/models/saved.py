@@ -4,7 +4,7 @@ transformers'."""
 from pathlib import Path
 from typing import Any
 
-from bszo.errors import ModelError, one_line
+from bszo.errors import ModelError, needs, one_line
 from bszo.files import folder_written_whole
 from bszo.models.language_model import LanguageModel
 from bszo.models.tuning import REFUSALS, attached, kind_of, limit_beside, wrapped
@@ -17,7 +17,8 @@ def save_tuned(model: LanguageModel, folder: Path) -> None:
     Raises:
         ModelError: the folder is there already, or cannot be written; nothing is left behind.
     """
-    from peft import PeftModel
+    with needs("lm"):
+        from peft import PeftModel
     from safetensors import SafetensorError
 
     if folder.exists():

@@ -7,7 +7,7 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from bszo.errors import ModelError, one_line
+from bszo.errors import ModelError, needs, one_line
 from bszo.models.load import DTYPES, check_placement
 
 
@@ -100,9 +100,11 @@ def random_model(
         ModelError: a name that is neither, or a configuration that cannot be built.
     """
     check_placement(dtype, device)
+    with needs("lm"):
+        from transformers import AutoModelForCausalLM, AutoModelForMaskedLM
+        from transformers.initialization import no_init_weights
+
     config = _config(name)
-    from transformers import AutoModelForCausalLM, AutoModelForMaskedLM
-    from transformers.initialization import no_init_weights
 
     architectures = " ".join(config.architectures or [])
     masked = "ForMaskedLM" in architectures or (not architectures and config.model_type in MASKED)

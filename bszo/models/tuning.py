@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from bszo.errors import ModelError, one_line
+from bszo.errors import ModelError, needs, one_line
 from bszo.models.language_model import LanguageModel
 from bszo.models.module import num_positions
 
@@ -47,7 +47,8 @@ def lora(model: LanguageModel, *, rank: int = 8, alpha: float = 16, seed: int = 
         ModelError: a rank that fits no projection, or a model without query and value projections
             of their own.
     """
-    from peft import LoraConfig
+    with needs("lm"):
+        from peft import LoraConfig
 
     names = query_and_value(model)
     parts: list[Any] = [part for name, part in model.module.named_modules() if name.endswith(names)]
@@ -74,7 +75,8 @@ def prefix(model: LanguageModel, *, num_tokens: int = 5, seed: int = 0) -> Langu
         ModelError: more tokens than the model has positions for, or a model that takes no keys and
             values.
     """
-    from peft import PrefixTuningConfig, initialize_kv_prefix_from_past_key_values
+    with needs("lm"):
+        from peft import PrefixTuningConfig, initialize_kv_prefix_from_past_key_values
 
     limit = limit_beside(model, num_tokens)
     with _refusing(model, "prefix"), torch.no_grad():
@@ -97,7 +99,8 @@ def prompt(model: LanguageModel, *, num_tokens: int = 10, seed: int = 0) -> Lang
         ModelError: more tokens than the model has positions for, or a model that takes no
             embeddings.
     """
-    from peft import PromptTuningConfig
+    with needs("lm"):
+        from peft import PromptTuningConfig
 
     limit = limit_beside(model, num_tokens)
     with _refusing(model, "prompt"), torch.no_grad():
@@ -164,7 +167,8 @@ def _drawn(model: LanguageModel, num_tokens: int, seed: int) -> Tensor:
 
 def attached(model: LanguageModel, config: Any, seed: int) -> Any:
     """peft's wrapper, in evaluation mode, its parameters of the base's dtype."""
-    from peft import get_peft_model
+    with needs("lm"):
+        from peft import get_peft_model
 
     module: Any = model.module
     with torch.random.fork_rng(devices=[]), warnings.catch_warnings():

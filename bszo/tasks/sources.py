@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-from bszo.errors import ConfigError, DataError
+from bszo.errors import ConfigError, DataError, needs, one_line
 from bszo.tasks.rows import Row, read_jsonl
 from bszo.tasks.task import Task
 
@@ -37,16 +37,16 @@ class HubSource:
     seed: int = 0
 
     def rows(self, task: Task, split: SplitName) -> list[Row]:
-        from datasets.exceptions import DatasetsError
+        with needs("lm"):
+            from datasets.exceptions import DatasetsError
 
         known = task.splits[split]
         at = "/".join(part for part in (task.hub.path, task.hub.name, known) if part)
         try:
             table = self._load(task, known)
         except (OSError, RuntimeError, ValueError, DatasetsError) as error:
-            reason = " ".join(str(error).split())[:200]
             raise DataError(
-                f"{at}: the hub gave no rows ({type(error).__name__}: {reason}); "
+                f"{at}: the hub gave no rows ({type(error).__name__}: {one_line(error)}); "
                 "without a network use data=local data.root=DIR or data=mini"
             ) from error
         return [

@@ -1,8 +1,8 @@
-"""What one run costs: forward passes, seconds and memory, and where the number comes from.
+"""Estimate of what a run takes: forward passes, seconds, memory, and where the numbers come from.
 
-Forward passes a step are counted by taking one on a toy; seconds are those a forward pass of
-records like it, with their evaluation and start; where there are none, the paper's Table 4 has
-milliseconds a step.
+Forward passes are counted by taking one step on a toy network. Seconds are those that a forward
+pass took in records of such runs, with evaluation and start added. Where there are no such records,
+the paper's Table 4 has milliseconds a step.
 """
 
 import statistics

@@ -1,9 +1,8 @@
-"""What an artefact consists of: `conf/sweep/<name>.yaml`, read without Hydra, as the runs that it
-needs.
+"""Grid of an artefact: the runs that it needs, read from `conf/sweep/<name>.yaml` without Hydra.
 
-A point is one run's overrides, {"task": "rte", "optimizer": "bszo", "seed": "0", ...}; a profile's
-points are the product of the file's axes. The learning rate is not one of them: validation chooses
-it, see `experiments.sweeps.selection`.
+A point is the overrides of one run: {"task": "rte", "optimizer": "bszo", "seed": "0", ...}. The
+points of a profile are the product of the file's axes. The learning rate is not an axis: validation
+chooses it, as `experiments.sweeps.selection` says.
 """
 
 import itertools
@@ -16,7 +15,9 @@ from typing import Any
 
 import yaml
 
+from bszo.errors import ConfigError
 from experiments import CONF
+from experiments.config.yaml_files import check, read_text
 
 PROFILES = ("paper", "mini", "local", "real")
 CRITERIA = ("validation_accuracy", "validation_loss")
@@ -34,13 +35,13 @@ class Grid:
     Attributes:
         name: of the artefact.
         profile: one of PROFILES.
-        points: every run but for its learning rate.
-        select: what the runs that choose the rate have in place of the point's own, {"seed": "0"};
-            None where the rate is in the points, or that of conf/tuned is meant.
-        rates: (model, optimizer) -> the rates to choose from; the model of a run that trains an
-            adapter is model+tuning, see `trained`.
+        points: one for every run, without its learning rate.
+        select: values that the runs which choose the rate have in place of the point's own:
+            {"seed": "0"}. It is None where the points hold the rate, or conf/tuned does.
+        rates: (model, optimizer) -> the rates to choose from. The model of a run that trains an
+            adapter is called model+tuning, as `trained` makes it.
         settings: the axis of models and precisions, in the order of the rows.
-        conf: the folder of configuration files that all this is about.
+        conf: the folder of configuration files that the names refer to.
         select_where: what else those runs have in place of the point's own, where it has certain
             values: ({"protocol.num_steps": "1333"}, {"protocol.num_steps": "333"}).
         criterion: the rate is chosen by the best validation accuracy of its run, or by the loss of
@@ -93,9 +94,14 @@ def names(conf: Path = CONF) -> list[str]:
 def read(name: str, conf: Path = CONF) -> dict[str, Any]:
     """The `sweep` node of an artefact's file."""
     file = conf / "sweep" / f"{name}.yaml"
-    if not file.is_file():
+    if name not in names(conf):
         raise GridError(f"sweep={name}: no such artefact; {', '.join(names(conf))} are valid")
-    return yaml.safe_load(file.read_text(encoding="utf-8"))["sweep"]
+    try:
+        text = read_text(file)
+        check(text, file)
+    except ConfigError as error:
+        raise GridError(str(error)) from error
+    return yaml.safe_load(text)["sweep"]
 
 
 def load(name: str, profile: str, conf: Path = CONF) -> Grid:

@@ -1,9 +1,11 @@
 """Matching of records with runs: does a record answer a point of a grid?
 
-It does when it has the point's values and, in every group that the point does not touch, those of
-the configuration files: a run with a shortened protocol answers nothing.
+A record answers a point when it has the values that the point names, and everywhere else those of
+the configuration files. So a run with a shortened protocol, or with other weights under a model's
+name, answers no point.
 """
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from functools import cache
@@ -18,12 +20,11 @@ from experiments.sweeps.grid import Grid, Point
 Record = dict[str, Any]
 SETTLED = ("ok", "diverged", "out_of_memory")  # running it again would end the same way
 _CHECKED = ("model", "task", "data", "optimizer", "precision", "protocol", "fidelity", "tuning")
-# rates, which a point may leave to conf/tuned, and where things lie
+# rates, which a point may leave to conf/tuned, and where the model and the rows lie
 _FREE = (
     "optimizer.lr",
     "optimizer.algorithm.lr",
     "optimizer.zeroth_order.lr",
-    "model.path",
     "model.device_map",
     "data.root",
 )
@@ -44,11 +45,13 @@ PLACES = {"model.path": "model", "data.root": "data"}
 
 
 def says_where(key: str) -> bool:
-    """A key that moves no number: where a run is, and whom it tells."""
+    """True for a key that changes no number: it says where a run is, or whom it tells."""
     return key.split(".")[0] in ("tracker", "paths", "device", "threads", "checkpoint")
 
 
 def value_of(record: Record, key: str) -> Any:
+    """A group's choice of the record's run, or a value of its configuration; None where it has
+    neither."""
     if key == "model" and record["config"]["model"].get("name") is None:
         return "local"
     if key in record["choices"]:
@@ -60,8 +63,7 @@ def value_of(record: Record, key: str) -> Any:
 
 
 def picked(grid: Grid, key: str, values: Iterable[str]) -> Grid:
-    """The grid of the points that have one of these values, however it is written; it may have
-    none."""
+    """The grid of those points that have one of these values, however the value is written."""
     wanted = [parsed(value) for value in values]
     points = tuple(point for point in grid.points if key in point and parsed(point[key]) in wanted)
     return replace(grid, points=points)
@@ -99,12 +101,16 @@ def as_shipped(record: Record, point: Point, conf: Path = CONF) -> bool:
 
 
 def _same(held: Any, shipped: Any, key: str, record: Record, point: Point) -> bool:
-    """True where a record's value is a file's; a key that only one of them has, or that is left
-    open, changes none."""
+    """True where a record's value is the file's.
+
+    A key that only one of them has says nothing, nor does one that the file leaves open.
+    """
     # `optimizer` in a point is the choice of a file, `optimizer.k` a value
     chosen = key in point and "." in key
     if chosen or key in _FREE or shipped == "???":
         return True
+    if key == "model.path":  # a folder is recorded as name@content
+        return held == shipped or str(held).partition("@")[0] == re.split("[:/]", shipped)[-1]
     if isinstance(shipped, Mapping):
         return not isinstance(held, Mapping) or all(
             _same(held[name], value, f"{key}.{name}", record, point)

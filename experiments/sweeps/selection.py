@@ -19,9 +19,9 @@ class Choice:
     Attributes:
         point: the cell's point with its rate; None where nothing can be chosen yet, or no rate
             trained.
-        validation: rate -> validation accuracy of its run, None where it failed.
-        missing: the runs to choose from that are not there.
-        failed: statuses, where no rate trained.
+        validation: rate -> validation accuracy of its run, None where the run failed.
+        missing: the runs to choose from that have no record yet.
+        failed: how the runs ended, where none of them is ok.
     """
 
     point: Point | None
@@ -31,14 +31,14 @@ class Choice:
 
 
 class Shelf:
-    """Records, to be found by what they ran.
+    """Records that are found by what they ran.
 
     Args:
-        records: any.
-        conf: the folder of configuration files that they are held against.
+        records: of any runs.
+        conf: the folder of configuration files that they are compared with.
 
     Attributes:
-        doubles: files' signatures that another, later record replaces.
+        doubles: signatures of the records that a later one of the same run replaces.
         used: signatures of the records that were found so far.
     """
 
@@ -109,7 +109,8 @@ def _score(record: Record | None) -> float | None:
 
 
 def _value(record: Record | None, criterion: str) -> float | None:
-    """What a choice makes as great as it can; None where the run failed."""
+    """The number by which runs are compared, the greatest being the best; None where the run
+    failed."""
     if record is None or record["status"] != "ok":
         return None
     if criterion == "validation_loss":

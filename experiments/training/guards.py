@@ -1,6 +1,8 @@
-"""What can go wrong with the numbers while nothing crashes: seen, said once with its step, counted
-in the record."""
+"""Guards of a training run: what goes wrong with the numbers while nothing crashes.
 
+Each kind is seen, said once with its step, and counted in the record."""
+
+import hashlib
 import logging
 import math
 from collections.abc import Iterator, Sequence
@@ -16,10 +18,13 @@ from experiments.training.parallel import EXACT
 MIN_SPACINGS = 4  # a difference of fewer float32 spacings of the loss has hardly one digit
 WINDOW = 100  # steps of which more than half must be coarse
 MOST_SKIPPED = 100  # steps in a row
-SAMPLE = 4096  # elements, spread over all 16-bit parameters
+SAMPLE = 4096  # elements, spread over all parameters
 SWALLOWED = 0.99
 # share of the weights: tiny models learn where a fifth stays and no longer where three quarters do
 UNMOVED = 0.5
+STATE = ("warnings", "num_skipped_in_row", "coarse", "num_compared", "num_equal", "start")
+
+Sample = list[tuple[Tensor, torch.dtype]]
 
 log = logging.getLogger("experiments")
 
@@ -29,15 +34,15 @@ class Diverged(Exception):
 
 
 class Guards:
-    """Takes an optimizer's steps and looks at what they did.
+    """Guards watch an optimizer's steps and look at what they did to the numbers.
 
     Args:
         optimizer: steps, skips, and reports its last step.
         parameters: those that train.
-        policy: of a loss that is not finite. stop: the error goes on. skip: the parameters stay bit
-            for bit and the next batch is tried, until more than 100 steps in a row were skipped. A
-            walk does not come back to the same bits by itself, so that skip costs it a copy of the
-            parameters.
+        policy: what to do about a loss that is not finite. stop: the error goes on. skip: the
+            parameters stay bit for bit and the next batch is tried, until more than 100 steps in a
+            row were skipped. A walk does not come back to the same bits by itself, so that skip
+            costs it a copy of the parameters.
 
     Attributes:
         warnings: kind -> count, first_step (steps done before it) and detail (of the first), for
@@ -51,8 +56,9 @@ class Guards:
         self.warnings: dict[str, dict[str, Any]] = {}
         self.num_skipped_in_row = 0
         self.coarse: list[bool] = []  # of the last WINDOW steps
+        self.num_compared = self.num_equal = 0  # steps of several losses; all of them equal
+        self.start: str | None = None  # digest of the sample before the first step
         self._walks = getattr(optimizer, "perturbation", "exact") not in EXACT
-        self._half = [p for p in parameters if p.dtype in (torch.float16, torch.bfloat16)]
 
     @contextmanager
     def watch(self, number: int, *, thorough: bool) -> Iterator[None]:
@@ -62,17 +68,18 @@ class Guards:
 
         Args:
             number: of the step, counted from 0.
-            thorough: compare a sample of the 16-bit parameters before and after, which costs a
-                little.
+            thorough: compare a sample of the parameters before and after, which costs a little.
 
         Raises:
             NonFiniteLoss: with the policy stop.
             Diverged: more than 100 steps in a row were skipped.
         """
         backup = self._backup()
-        before = self._sample() if thorough and self._half else None
+        if self.start is None:
+            self.start = self._digest()
+        before = self._sample() if thorough else None
         if before is not None:
-            self._check_eps(number)
+            self._check_eps(before, number)
         try:
             yield
         except NonFiniteLoss as error:
@@ -88,18 +95,57 @@ class Guards:
         if before is not None:
             self._check_rounding(before, number)
 
+    def check_rise(self, number: int, what: str, first: float | None, last: float | None) -> None:
+        """Note a loss that is far above what it was at the start.
+
+        The bound is twice the first loss and one nat more: the right answers have become e times
+        less likely than under a model that is twice as wrong. Runs that learn end far below it, and
+        noise of a batch does not reach it.
+
+        Args:
+            what: names the loss.
+            first, last: in nats; None where there is none.
+        """
+        if first is not None and last is not None and last > 2 * first + 1:
+            self._note("loss_rose", number, f"the {what} is {last:.6g}, at the start {first:.6g}")
+
+    def conclude(self, number: int) -> None:
+        """Note at the end of training, after `number` steps, that nothing was learnt.
+
+        It catches what the checks of single steps leave out: runs of fewer steps than WINDOW, and
+        of fewer than there are between two thorough looks.
+        """
+        if self.num_compared and self.num_equal == self.num_compared:
+            kind = "equal_losses"
+            detail = (
+                f"in each of {self.num_compared} steps all losses were equal, so that nothing was"
+                " learnt: the loss does not depend on these parameters, or eps is too small"
+            )
+        elif len(self.coarse) < WINDOW and 2 * sum(self.coarse) > len(self.coarse):
+            kind = "coarse_loss"
+            detail = (
+                f"{sum(self.coarse)} of {len(self.coarse)} steps measured differences below"
+                f" {MIN_SPACINGS} float32 spacings of the loss: eps is too small"
+            )
+        elif number and self._has_rate() and self.start == self._digest():
+            kind = "unchanged_parameters"
+            detail = (
+                f"{number} steps have left the parameters as they were: the learning rate is too"
+                " small for their precision"
+            )
+        else:
+            return
+        if kind not in self.warnings:  # a run that goes on after its last step ends once more
+            self._note(kind, max(0, number - 1), detail)
+
     def state(self) -> dict[str, Any]:
         """What a later step depends on, for a checkpoint."""
-        return {
-            "warnings": self.warnings,
-            "num_skipped_in_row": self.num_skipped_in_row,
-            "coarse": self.coarse,
-        }
+        return {name: getattr(self, name) for name in STATE}
 
     def load(self, state: dict[str, Any]) -> None:
-        """Go on from `state()`."""
-        self.warnings, self.coarse = state["warnings"], state["coarse"]
-        self.num_skipped_in_row = state["num_skipped_in_row"]
+        """Go on from `state()`; a checkpoint of an earlier version lacks some of it."""
+        for name in STATE:
+            setattr(self, name, state.get(name, getattr(self, name)))
 
     def _note(self, kind: str, number: int, detail: str) -> None:
         if kind not in self.warnings:
@@ -138,40 +184,35 @@ class Guards:
         losses = self.optimizer.last.losses
         if len(losses) < 2:
             return
-        most, spacing = (
-            max(abs(loss - losses[0]) for loss in losses[1:]),
-            float32_spacing(losses[0]),
-        )
+        most = max(abs(loss - losses[0]) for loss in losses[1:])
+        spacing = float32_spacing(losses[0])
+        self.num_compared += 1
+        self.num_equal += most == 0
         self.coarse = [*self.coarse[1 - WINDOW :], most < MIN_SPACINGS * spacing]
         if len(self.coarse) == WINDOW and 2 * sum(self.coarse) > WINDOW:
             detail = (
                 f"{sum(self.coarse)} of the last {WINDOW} steps measured differences below"
                 f" {MIN_SPACINGS} float32 spacings of the loss; here {most:.3g} at a spacing of"
-                f" {spacing:.3g}: eps"
-                " is too small"
+                f" {spacing:.3g}: eps is too small"
             )
             self._note("coarse_loss", number, detail)
 
-    def _check_rounding(self, before: Tensor, number: int) -> None:
+    def _check_rounding(self, before: Sample, number: int) -> None:
         observations = self.optimizer.last.observations
-        if all(group["lr"] == 0 for group in self.optimizer.param_groups) or (
-            observations and not any(observations)
-        ):
+        if not self._has_rate() or (observations and not any(observations)):
             return  # there was no update to swallow
-        share = float((before == self._sample()).double().mean())
+        equal = _joined(before) == _joined(self._sample())
+        share = float(equal.double().mean())
         if share > SWALLOWED:
-            detail = f"{100 * share:.2f} % of {len(before)} sampled 16-bit weights did not change"
+            detail = f"{100 * share:.2f} % of {len(equal)} sampled weights did not change"
             self._note("swallowed_update", number, detail)
 
-    def _check_eps(self, number: int) -> None:
+    def _check_eps(self, sample: Sample, number: int) -> None:
         eps = getattr(self.optimizer, "eps", None)
         if eps is None:
             return  # a method that perturbs nothing
-        share = (
-            torch.cat([share_unmoved(part, dtype, eps) for part, dtype in self._sampled()])
-            .mean()
-            .item()
-        )
+        shares = [share_unmoved(part, dtype, eps) for part, dtype in sample]
+        share = torch.cat(shares).mean().item()
         if share > UNMOVED:
             detail = (
                 f"eps={eps:g}: {100 * share:.0f} % of theta + eps z rounds back to theta; try a"
@@ -179,24 +220,34 @@ class Guards:
             )
             self._note("swallowed_perturbation", number, detail)
 
-    def _sample(self) -> Tensor:
-        return torch.cat([part for part, _ in self._sampled()])
+    def _has_rate(self) -> bool:
+        return any(group["lr"] != 0 for group in self.optimizer.param_groups)
 
-    def _sampled(self) -> list[tuple[Tensor, torch.dtype]]:
-        """Of each 16-bit parameter some elements, in fp32, and what it is kept in."""
-        stride = max(1, sum(p.numel() for p in self._half) // SAMPLE)
+    def _digest(self) -> str:
+        """SHA-256 of the sample, in hex."""
+        return hashlib.sha256(_joined(self._sample()).numpy().tobytes()).hexdigest()
+
+    def _sample(self) -> Sample:
+        """Some elements of each parameter, in float64, and the type that the parameter has."""
+        stride = max(1, sum(p.numel() for p in self.parameters) // SAMPLE)
         return [
-            (p.detach().reshape(-1)[::stride].float().cpu().clone(), p.dtype) for p in self._half
+            (p.detach().reshape(-1)[::stride].cpu().double().clone(), p.dtype)
+            for p in self.parameters
         ]
 
 
+def _joined(sample: Sample) -> Tensor:
+    return torch.cat([part for part, _ in sample])
+
+
 def share_unmoved(theta: Tensor, dtype: torch.dtype, eps: float) -> Tensor:
-    """P(|eps z| < spacing / 2) = erf(spacing / (2 sqrt(2) eps)), z ~ N(0, 1): theta + eps z rounds
-    to theta.
+    """P(|eps z| < spacing / 2) = erf(spacing / (2 sqrt(2) eps)), z ~ N(0, 1).
+
+    It is the probability that theta + eps z rounds back to theta, of the shape of theta.
 
     Args:
-        theta: fp32, any shape.
-        dtype: in which neighbours of theta are `spacing` apart, 2^-7 to 2^-8 of |theta| in bf16.
+        theta: numbers of type `dtype` in a wider type, any shape.
+        dtype: its neighbours of theta are `spacing` apart, 2^-7 to 2^-8 of |theta| in bf16.
     """
     kind = torch.finfo(dtype)
     # numbers below it, and zero, are spaced as it is
@@ -206,5 +257,5 @@ def share_unmoved(theta: Tensor, dtype: torch.dtype, eps: float) -> Tensor:
 
 
 def float32_spacing(loss: float) -> float:
-    """Distance of float32 numbers at a loss."""
+    """Distance between a loss in float32 and the next larger number."""
     return 2.0 ** (max(math.frexp(abs(loss))[1], -125) - 24)

@@ -16,6 +16,7 @@ class Result:
     Attributes:
         num_stale: evaluations since the best one.
         losses: of the steps since the last evaluation, without those that were skipped.
+        first_loss: of the first step that was not skipped.
         last_cost: forward passes of the last step.
         noise_var, gain: of the last step's belief, where the method has one.
         num_parts: processes that the run took: one more each time it goes on from a checkpoint.
@@ -29,6 +30,7 @@ class Result:
     num_stale: int = 0
     curve: list[dict[str, Any]] = field(default_factory=list)
     losses: list[float] = field(default_factory=list)
+    first_loss: float | None = None
     last_cost: int = 0
     noise_var: float | None = None
     gain: float | None = None

@@ -92,6 +92,7 @@ class Runner:
             length = self.schedule.length(self.result)
             with tqdm(disable=hidden, dynamic_ncols=True, **length) as bar, logging_redirect_tqdm():
                 self._train(bar)
+            self.guards.conclude(self.result.num_steps)
             if self.result.best_step is not None:
                 self._score_selected(self.result.best_step)
         except KeyboardInterrupt:
@@ -159,6 +160,7 @@ class Runner:
             result.last_cost = self.optimizer.num_forwards - before
             if loss is not None:  # the guards may have skipped a step whose loss is not finite
                 result.losses.append(loss)
+                result.first_loss = loss if result.first_loss is None else result.first_loss
                 result.noise_var = self.optimizer.last.noise_var
                 result.gain = self.optimizer.last.gain
             self._between_steps = True
@@ -208,6 +210,11 @@ class Runner:
         """Score the validation rows, add a point to the curve, keep the parameters if they are the
         best."""
         result = self.result
+        if not result.losses:  # all were skipped
+            raise Diverged(
+                f"step {result.num_steps}: no step since the evaluation at step"
+                f" {result.curve[-1]['step']} had a finite loss"
+            )
         try:
             score = self._score(self.parts.validation)
         except ModelError as error:  # zero-shot the same rows had finite scores
@@ -221,6 +228,7 @@ class Runner:
                 100 * score.accuracy,
                 self.optimizer.num_forwards,
             )
+            self._check_rise(score)
             result.losses.clear()
             result.num_stale += 1
             if result.validation_accuracy is None or score.accuracy > result.validation_accuracy:
@@ -228,6 +236,15 @@ class Runner:
                 result.validation_accuracy = score.accuracy
                 result.best_step = result.num_steps
                 result.num_stale = 0
+
+    def _check_rise(self, score: Score) -> None:
+        """Of the validation rows, or of the training batches where scores have no loss."""
+        result, number = self.result, self.result.num_steps - 1
+        first = result.curve[0].get("validation_loss")
+        if first is not None:
+            self.guards.check_rise(number, "validation loss", first, score.loss)
+        else:
+            self.guards.check_rise(number, "loss", result.first_loss, result.mean_loss)
 
     def _add_point(self, score: Score) -> None:
         result = self.result

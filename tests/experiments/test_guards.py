@@ -234,6 +234,8 @@ def test_a_perturbation_that_rounding_swallows(
         (torch.bfloat16, 0.0, False),
         (torch.float16, 1e-7, True),
         (torch.float32, 1e-6, False),
+        (torch.float32, 1e-10, True),
+        (torch.float64, 1e-10, False),
     ],
 )
 def test_an_update_that_rounding_swallows(dtype: torch.dtype, lr: float, swallowed: bool):
@@ -251,7 +253,7 @@ def test_the_sample_is_small_whatever_the_model():
         nn.Parameter(torch.zeros(3).bfloat16()),
     ]
     guards = Guards(bszo.MeZO(big, lr=1.0), list(big), "stop")
-    assert 4000 < len(guards._sample()) < 4200
+    assert 4000 < sum(len(part) for part, _ in guards._sample()) < 4200
 
 
 # --- the whole run ---
@@ -273,17 +275,80 @@ def test_a_run_that_skips_goes_on_and_says_so():
     assert [point["step"] for point in runner.result.curve] == [0, 10, 20, 30, 40]
 
 
-def test_an_interval_of_skipped_steps_has_no_loss():
-    model = Lines(poison_at=20)
-    runner = Bench(model).runner(METHODS["mezo"], on_nonfinite="skip")
+def test_no_finite_step_since_the_last_evaluation_has_diverged():
+    """Whatever the interval: a run whose every step is skipped must not end well."""
+    runner = Bench(Lines(poison_at=20)).runner(METHODS["mezo"], on_nonfinite="skip")
+    with pytest.raises(Diverged, match="step 30: no step since the evaluation at step 20 had a fi"):
+        runner.run()
+    assert [point["step"] for point in runner.result.curve] == [0, 10, 20]
+    never = Bench(Lines(poison_at=0)).runner(METHODS["mezo"], on_nonfinite="skip", num_steps=3)
+    with pytest.raises(Diverged, match="step 3: no step since the evaluation at step 0 had"):
+        never.run()
+
+
+class Rising(Lines):
+    """Losses, also those of the validation rows, as if the model were sharper and sharper."""
+
+    def __init__(self, factor: float) -> None:
+        super().__init__()
+        self.factor = factor
+
+    def logits(self, encoded: list[Any], *, max_tokens: int) -> Tensor:
+        return super().logits(encoded, max_tokens=max_tokens) * self.factor ** len(self.seen)
+
+
+@pytest.mark.parametrize(("factor", "rises"), [(1.0, False), (2.0, True)])
+def test_a_loss_that_runs_away_is_in_the_record(factor: float, rises: bool):
+    """Zero-shot every answer is wrong, and lr is next to 0: sharper scores are a larger loss."""
+    runner = Bench(Rising(factor)).runner(partial(bszo.MeZO, lr=1e-5, eps=1e-3))
     runner.run()
-    assert [point["train_loss"] is None for point in runner.result.curve] == [
-        True,
-        False,
-        False,
-        True,
-        True,
-    ]
+    assert ("loss_rose" in runner.guards.warnings) is rises
+    if rises:
+        warning = runner.guards.warnings["loss_rose"]
+        assert (warning["count"], warning["first_step"]) == (4, 9)
+        assert "the validation loss is " in warning["detail"]
+
+
+@pytest.mark.parametrize(
+    ("first", "last", "rose"),
+    [(0.69, 29.0, True), (0.7, 1.4e6, True), (0.69, 2.3, False), (0.05, 0.9, False)],
+)
+def test_what_counts_as_a_rise(first: float, last: float, rose: bool):
+    guards = guarded(Problem(), "mezo", "stop")
+    guards.check_rise(7, "loss", first, last)
+    assert (list(guards.warnings) == ["loss_rose"]) is rose
+
+
+@pytest.mark.parametrize(
+    ("lr", "eps", "kind"),
+    [
+        (0.1, 1e-3, None),
+        (0.1, 1e-30, "equal_losses"),  # theta + eps z is theta
+        (1e-12, 1e-3, "unchanged_parameters"),
+        (0.0, 1e-3, None),  # as asked
+    ],
+)
+def test_a_short_run_that_learns_nothing_says_so(lr: float, eps: float, kind: str | None):
+    """Shorter than the window of coarse losses, and than the steps between two thorough looks."""
+    model = Lines()
+    with torch.no_grad():
+        model.module.weight.add_(1.0)  # a weight of zero would move by anything
+    runner = Bench(model).runner(partial(bszo.MeZO, lr=lr, eps=eps), num_steps=5)
+    runner.run()
+    assert list(runner.guards.warnings) == ([kind] if kind else [])
+    if kind:
+        assert runner.guards.warnings[kind]["count"] == 1
+        runner.guards.conclude(5)  # as after a resume
+        assert runner.guards.warnings[kind]["count"] == 1
+
+
+def test_coarse_losses_of_a_short_run_are_said():
+    problem = Problem()
+    guards = guarded(problem, "mezo", "stop", lr=0.0, eps=2e-7)
+    for number in range(9):
+        step(guards, problem, number)
+    guards.conclude(9)
+    assert list(guards.warnings) == ["coarse_loss"]
 
 
 def test_diverged_is_in_the_record_and_no_nan_is(tmp_path: Path):

@@ -11,6 +11,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import psutil
 import pytest
 
 from experiments.records import record as records
@@ -97,6 +98,44 @@ def test_a_signal_lets_every_process_save(number: int, to_group: bool, tmp_path:
         while time.monotonic() < end:
             os.killpg(process.pid, 0)
             time.sleep(0.1)
+
+
+def test_a_process_that_is_killed_takes_no_other_run_with_it(tmp_path: Path):
+    """Of two runs side by side one is killed; the other one and a third end well."""
+    process = subprocess.Popen(
+        [
+            sys.executable,
+            "-m",
+            "experiments.run",
+            *SWEEP[:3],
+            "optimizer=mezo",
+            "seed=1,2,3",
+            "protocol.eval_every=10",
+            "protocol.num_steps=400",
+            "hydra/launcher=processes",
+            f"paths.results={tmp_path}",
+        ],
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )
+    assert process.stderr is not None
+    begun = itertools.islice((line for line in process.stderr if line.startswith("step 10:")), 2)
+    assert len(list(begun)) == 2
+    workers = [
+        child
+        for child in psutil.Process(process.pid).children(recursive=True)
+        if any("/locks/" in file.path for file in child.open_files())
+    ]
+    assert len(workers) == 2
+    workers[0].kill()
+    said = process.communicate(timeout=PATIENCE)[1]
+    assert process.returncode == EXIT_CODES["crashed"], said
+    found = records.load_all([tmp_path / "runs"])
+    assert [record["status"] for record in found] == ["ok", "ok"]
+    (line,) = [line for line in said.splitlines() if "was killed" in line]
+    assert "seed=" in line and "Traceback" not in said
 
 
 FAKE_SBATCH = """#!/bin/sh

@@ -128,12 +128,12 @@ def outcome(runner: Runner) -> dict[str, Any]:
     result = runner.result
     curve = [{k: v for k, v in point.items() if k != "train_seconds"} for point in result.curve]
     tensors: dict[str, Tensor] = {}
-    state = pack(runner.optimizer.state_dict(), tensors)
+    packed = pack(runner.optimizer.state_dict(), tensors)
+    as_lists: Any = {name: tensor.tolist() for name, tensor in tensors.items()}
     return {
         "weights": weights_fingerprint(runner.parts.model.module),
         "curve": curve,
-        "state": state,
-        "tensors": {name: tensor.tolist() for name, tensor in tensors.items()},
+        "state": unpack(packed, as_lists),
         "steps": result.num_steps,
         "forwards": runner.optimizer.num_forwards,
         "backwards": runner.optimizer.num_backwards,

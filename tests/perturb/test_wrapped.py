@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from bszo import LOZOM
 from bszo.perturb import (
     Block,
     Blocks,
@@ -14,6 +15,7 @@ from bszo.perturb import (
     Injected,
     LowRank,
     Mask,
+    Numbered,
     Scaled,
     Sparse,
     Subspace,
@@ -47,6 +49,7 @@ WRAP: dict[str, Callable[[Directions], Directions]] = {
     "scaled": lambda base: Scaled(base, [torch.full_like(p, 4.0) for p in base.params]),
     "weighted": lambda base: Weighted(base, [0.5, 2.0, 3.0, 4.0, 5.0]),
     "unpadded": lambda base: Unpadded(base, {0: 2}),
+    "numbered": lambda base: Numbered(base, list(range(len(SHAPES)))),
     "sparse in blocks": lambda base: WRAP["blocks"](sparse(base)),
     "unpadded, sparse": lambda base: sparse(Unpadded(base, {0: 2})),
 }
@@ -151,10 +154,11 @@ def test_release_and_singly_reach_the_family(wrap: Wrap) -> None:
     single = wrapped.singly()
     assert torch.equal(single.direction(5, 0), z)
     inner = unwrapped(single)
+    inner = inner.base if isinstance(inner, Numbered) else inner
     assert isinstance(inner, Gaussian) and not inner.small and inner._kept == {}
     assert base.small  # the family that is wrapped is left as it was
     base.direction(7, 0)
-    if unwrapped(wrapped) is base:
+    if not isinstance(wrapped, Blocks):  # which wraps a family of its own
         wrapped.release()
         assert base._kept == {}
 
@@ -170,6 +174,18 @@ def test_blocks_leave_another_blocks_coordinates_at_zero() -> None:
     family = Blocks(LowRank(params()[:2], 2, 1), [Block("a", (0,)), Block("b", (1,))])
     assert family.coordinates(family.seed(10, 0), 0).abs().sum() > 0
     assert torch.equal(family.coordinates(family.seed(10, 1), 0), torch.zeros(48, 2))
+
+
+def test_lozo_m_keeps_a_short_momentum_under_a_mask() -> None:
+    """...across a redraw of V and of the mask; and what it moves is inside the mask."""
+    weight = nn.Parameter(torch.randn(48, 64, generator=torch.Generator().manual_seed(0)))
+    optimizer = LOZOM([weight], lr=1e-2, eps=1e-2, interval=2)
+    optimizer.restrict(sparsity=0.5, mask_interval=3)
+    for _ in range(5):
+        before = weight.detach().clone()
+        optimizer.step(lambda: weight.square().sum())
+        assert optimizer.state[weight]["momentum"].shape == (48, 2)
+        assert int((weight != before).sum()) <= 48 * 64 / 2
 
 
 def network(tied: bool) -> nn.Module:

@@ -20,7 +20,7 @@ from omegaconf import OmegaConf
 from bszo.errors import ConfigError
 from experiments import CONF
 from experiments.config.compose import compose, composition, quoted
-from experiments.plan import Line, plan, total, whole
+from experiments.plan import Line, plan, summary, total
 from experiments.plan import main as plan_command
 from experiments.records import record as records
 from experiments.sweeps.estimate import Clock, forwards_of
@@ -317,7 +317,7 @@ def test_the_plan_counts_by_arithmetic():
     assert mezo.forwards == (15 + 45) * 200 * 2 and bszo.forwards == (15 + 45) * 200 * 3
     assert mezo.unknown == 60 and mezo.source == "nothing to go by"
     assert (
-        whole(mezo, 1)
+        summary(mezo, 1)
         == "60 runs, 0:00:00 of one process, without 60 runs that have nothing to go by"
     )
     assert total(lines.values()).cells == 300
@@ -358,7 +358,7 @@ def test_the_plan_s_seconds_are_those_of_records_alike(make: Make):
     line = plan(grid, [], clock)["tiny-roberta", "fp32", "mezo"]
     assert (line.runs, line.seconds) == (60, pytest.approx(60 * 45.0))
     assert (
-        whole(Line(then=2, seconds=90.0), 2)
+        summary(Line(then=2, seconds=90.0), 2)
         == "2 runs, 0:01:30 of one process, 0:00:45 with 2 at a time"
     )
 

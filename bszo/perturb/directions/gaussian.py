@@ -1,4 +1,4 @@
-"""The Gaussian family: z ~ N(0, I_n), or Rademacher."""
+"""Gaussian, the family with independent elements: N(0, 1), or +1 and -1 alike."""
 
 from collections.abc import Sequence
 from copy import copy
@@ -13,13 +13,18 @@ from bszo.perturb.noise import Distribution, Terms, gpu
 from bszo.perturb.noise.gpu import Scalars, Table
 from bszo.perturb.noise.seeds import keys
 
-# elements of a model from which one compilation (about 20 s) pays for itself
+# For a model with at least this many elements one compilation (about 20 s) pays for itself.
 COMPILE_FROM = 16_000_000
 
 
 class Gaussian(Directions):
-    """z ~ N(0, I_n), or Rademacher: each element f(seed, parameter, element), made where it is
-    used."""
+    """z ~ N(0, I_n), or Rademacher. Each element is a function of (seed, parameter, element) and is
+    made where it is used.
+
+    Args:
+        params: see Directions.
+        distribution: of the elements: "gaussian", or "rademacher" for +1 and -1 alike.
+    """
 
     def __init__(self, params: Sequence[Tensor], distribution: Distribution = "gaussian") -> None:
         super().__init__(params)
@@ -54,8 +59,8 @@ class Gaussian(Directions):
         rounding_seed: int | None = None,
         curvature: Tensor | None = None,
     ) -> Tensor:
-        """As `Directions.shift`; a curvature h, which no small model's family takes, makes it z /
-        sqrt(h)."""
+        """Shift as `Directions.shift` does. A curvature h, which no small model's family takes,
+        makes the direction z / sqrt(h)."""
         if self.small:
             return super().shift(
                 theta, index, terms, decay=decay, out=out, rounding_seed=rounding_seed
@@ -120,7 +125,7 @@ class Gaussian(Directions):
         *,
         curvature: Tensor | None = None,
     ) -> Tensor:
-        """As `Directions.shift_rows`; `curvature` as in `shift`, of the rows."""
+        """Shift as `Directions.shift_rows` does; `curvature` is that of these rows."""
         if self.small:
             return super().shift_rows(theta, index, rows, terms)
         columns = torch.arange(theta.shape[1], dtype=torch.int32, device=theta.device)

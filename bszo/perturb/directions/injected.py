@@ -1,4 +1,4 @@
-"""Directions from a rule of the caller's own."""
+"""Injected: directions from a rule of the caller's own."""
 
 from collections.abc import Sequence
 from typing import Protocol
@@ -9,14 +9,18 @@ from bszo.perturb.directions.base import Directions
 
 
 class DirectionFunction(Protocol):
-    """Any rule from a seed to one tensor a parameter, deterministic in the seed."""
+    """Any rule from a seed to one tensor a parameter; the same seed must give the same tensors."""
 
     def __call__(self, params: Sequence[Tensor], seed: int, /) -> Sequence[Tensor]: ...
 
 
 class Injected(Directions):
-    """z from any rule (params, seed) -> one tensor a parameter; it is called once a seed and
-    step."""
+    """z from any rule (params, seed) -> one tensor a parameter. The rule is called once for a seed
+    in a step.
+
+    Raises:
+        ValueError: from a call, where the rule returned other shapes than the parameters have.
+    """
 
     def __init__(self, params: Sequence[Tensor], function: DirectionFunction) -> None:
         super().__init__(params)

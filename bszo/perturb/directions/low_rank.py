@@ -14,17 +14,17 @@ from bszo.perturb.noise.seeds import key, mix64
 
 
 class LowRank(Factored):
-    """P = U V^T for a matrix: U (rows, rank) from the seed, V (columns, rank) from the basis seed;
-    else Gaussian.
+    """P = U V^T for a matrix: U (rows, rank) comes from the seed, V (columns, rank) from the basis
+    seed. A vector's direction is Gaussian.
 
-    E[P] = 0 and E|P|^2 = rank * rows * columns: the factor 1/rank, where wanted, belongs to the
-    step.
+    E[P] = 0 and E|P|^2 = rank * rows * columns. A factor 1/rank, where one is wanted, belongs to
+    the step.
 
     Args:
         params: the parameters. One with two axes is a matrix; one with three is a stack of matrices
             with a U and a V each (`factored.is_stack`), or else, as one with more, is folded into a
             matrix's columns.
-        rank: columns of U and V; at most the smaller side of a matrix is of use.
+        rank: the number of columns of U and V; more than the smaller side of a matrix is of no use.
         basis_seed: names V; it stays for many steps while the seed changes each step.
         stream: another number draws another U from the same seed (the published code's redraw
             steps).

@@ -1,4 +1,5 @@
-"""Which parameters make up a block, found in the module tree: no family's names are known here."""
+"""Partitions of the parameters into blocks, found in the module tree: no model family's names are
+known here."""
 
 from collections.abc import Iterator, Sequence
 from typing import Literal, NamedTuple, get_args
@@ -12,15 +13,15 @@ Unit = tuple[str, list[Tensor]]
 
 
 class Block(NamedTuple):
-    """A name to show, and the numbers of its parameters in the optimizer's order."""
+    """One block: a name to show, and the numbers of its parameters in the optimizer's order."""
 
     name: str
     indices: tuple[int, ...]
 
 
 def repeated_modules(module: nn.Module) -> tuple[str, nn.ModuleList | nn.Sequential]:
-    """Where the ModuleList or Sequential lies that has the most elements, among those of children
-    of one class.
+    """Return the path and the ModuleList or Sequential that has the most elements, among those
+    whose children are all of one class.
 
     Raises:
         OptimError: there is none.
@@ -38,18 +39,18 @@ def repeated_modules(module: nn.Module) -> tuple[str, nn.ModuleList | nn.Sequent
 
 
 def partition(params: Sequence[Tensor], by: Split, module: nn.Module | None = None) -> list[Block]:
-    """The blocks of `params`, input side first; each parameter is in exactly one, and none is
-    empty.
+    """Return the blocks of `params`, input side first. Each parameter is in exactly one, and none
+    is empty.
 
     What lies beside the repeated modules is two blocks more: "embeddings" (subtrees that look
     something up; tied weights belong here) and "head" (all the rest).
 
     Args:
         params: the trainable parameters, in the optimizer's order.
-        by: transformer: each repeated module. halves: its attention, with the norm before it, and
-            the remainder. linear: each layer of it with a weight matrix, norms with the layer
-            before them. tensor: each parameter.
-        module: where to look; `tensor` needs none.
+        by: says what a block is. transformer: each repeated module. halves: its attention, with the
+            norm before it, and the remainder. linear: each layer of it with a weight matrix, with
+            the norms that follow it. tensor: each parameter.
+        module: the module that owns the parameters; `tensor` needs none.
 
     Raises:
         OptimError: no module, no repeated modules or no attention in it, or no parameter in any of
@@ -88,8 +89,8 @@ def partition(params: Sequence[Tensor], by: Split, module: nn.Module | None = No
 
 
 def _units(module: nn.Module, stack_name: str, stack: nn.Module, by: Split) -> Iterator[Unit]:
-    """Names and parameters, input side first; a parameter that comes twice belongs where it comes
-    first."""
+    """Yield names and parameters, input side first; a parameter that comes twice belongs where it
+    comes first."""
     beside = list(_beside(module, stack))
     lookups = [
         child for child in beside if any(isinstance(part, nn.Embedding) for part in child.modules())
@@ -102,7 +103,7 @@ def _units(module: nn.Module, stack_name: str, stack: nn.Module, by: Split) -> I
 
 
 def _beside(module: nn.Module, stack: nn.Module) -> Iterator[nn.Module]:
-    """The largest subtrees that do not hold the stack."""
+    """Yield the largest subtrees that do not hold the stack."""
     for child in module.children():
         if not any(part is stack for part in child.modules()):
             yield child
@@ -140,8 +141,8 @@ def _linears(name: str, layer: nn.Module) -> Iterator[Unit]:
 
 
 def _layers(path: str, module: nn.Module) -> Iterator[tuple[str, nn.Module]]:
-    """In the order of the tree, not below one with a matrix: an adapter belongs to the layer that
-    it adapts."""
+    """Yield modules in the order of the tree, and none below one with a matrix: an adapter belongs
+    to the layer that it adapts."""
     yield path, module
     if not _has_matrix(module):
         for name, child in module.named_children():

@@ -1,4 +1,4 @@
-"""Directions divided by the root of a curvature."""
+"""Scaled: directions divided by the root of a curvature (HiZOO)."""
 
 from collections.abc import Sequence
 

@@ -1,5 +1,5 @@
-"""Directions of which a true share of the entries is zero, by a mask that is hashed anew wherever
-it is used."""
+"""Sparse: directions of which a given share of the entries is zero, by a mask that is hashed anew
+wherever it is used."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -16,17 +16,16 @@ from bszo.perturb.noise.seeds import mix64
 
 MaskScope = Literal["layer", "global"]
 _CHUNK = {"cpu": 1 << 16, "cuda": 1 << 24}  # elements at a time: a CPU's cache, a GPU's breadth
-_SPAN = 1 << 32  # hashes there are
+_SPAN = 1 << 32  # the number of different hashes
 
 
 def zeros_of(params: Sequence[Tensor], sparsity: float, scope: MaskScope) -> list[float]:
-    """How many entries of each parameter a mask zeroes, in expectation; they add up to `sparsity`
-    of all.
+    """Return how many entries of each parameter a mask zeroes, in expectation. They add up to the
+    share `sparsity` of all entries.
 
-    layer: the share `sparsity` of each. global: as many as it has among the sparsity n entries of
-        least magnitude of
-    all parameters together, ties shared alike. Parameters that start at zero (an adapter's) are the
-    least of all.
+    With scope "layer" each parameter has the share `sparsity`. With "global" a parameter has as
+    many as it has among the sparsity * n entries of least magnitude of all parameters together, and
+    ties are shared alike. Parameters that start at zero (an adapter's) are then the least of all.
     """
     if scope == "layer":
         return [sparsity * p.numel() for p in params]
@@ -39,15 +38,15 @@ def zeros_of(params: Sequence[Tensor], sparsity: float, scope: MaskScope) -> lis
 
 
 class Mask:
-    """Which entries of each parameter stay: a function of (seed, parameter, element).
+    """The entries of each parameter that stay: a function of (seed, parameter, element).
 
     The entries whose hashes are the smallest of their parameter's are zeroed: exactly as many as
-    `zeros` says, a fraction of an entry by chance, so that a scalar, too, is zeroed with its
-    probability. Kept: one number a parameter.
+    `zeros` says, and a fraction of an entry by chance, so that a scalar, too, is zeroed with its
+    probability. The mask keeps one number a parameter.
 
     Args:
         params: the parameters.
-        seed: of this draw.
+        seed: names this draw.
         zeros: entries to zero in each, in expectation.
     """
 
@@ -56,13 +55,13 @@ class Mask:
         self._thresholds: dict[int, int | None] = {}
 
     def count(self, index: int) -> int:
-        """Entries of one parameter that are zero."""
+        """Return how many entries of one parameter are zero."""
         chance = mix64(self.seed, index, 1) / 2**64
         return min(math.floor(self.zeros[index] + chance), self.params[index].numel())
 
     def keeps(self, index: int, counter: Tensor | None = None) -> Tensor:
-        """True where an entry stays: in the parameter's shape, or in that of `counter`, the numbers
-        of some entries."""
+        """Return True where an entry stays: in the parameter's shape, or in that of `counter`, the
+        numbers of some entries."""
         p, threshold = self.params[index], self._threshold(index)
         shape = p.shape if counter is None else counter.shape
         if threshold is None:
@@ -77,14 +76,15 @@ class Mask:
         )
 
     def _threshold(self, index: int) -> int | None:
-        """The largest hash that is zeroed; None where none is."""
+        """Return the largest hash that is zeroed; None where none is."""
         if index not in self._thresholds:
             count = self.count(index)
             self._thresholds[index] = self._hash_of_rank(index, count) if count else None
         return self._thresholds[index]
 
     def _hash_of_rank(self, index: int, rank: int) -> int:
-        """The `rank`-th smallest hash: one pass counts what lies below and sorts what lies near."""
+        """Return the `rank`-th smallest hash: one pass counts what lies below and sorts what lies
+        near."""
         n = self.params[index].numel()
         centre, spread = rank / (n + 1), 8 * math.sqrt(rank * (n - rank + 1) / (n + 2)) / (n + 1)
         for low, high in ((centre - spread, centre + spread), (0.0, 1.0)):
@@ -109,11 +109,11 @@ class Mask:
 
 
 class Sparse(Wrapped):
-    """M z: the base family's directions with the mask's entries zero.
+    """M z: the base family's directions with zeros where the mask has them.
 
     Args:
-        base: draws z.
-        mask: which entries stay.
+        base: the family that draws z.
+        mask: says which entries stay.
 
     Source: Zhang et al. 2024, arXiv 2402.11592, section 5 (gradient sparsity); as run they masked
         Phi(s), not s.
@@ -151,8 +151,8 @@ class Sparse(Wrapped):
 
 
 def _magnitude_of_rank(params: Sequence[Tensor], rank: int) -> int:
-    """The `rank`-th smallest |w| of all, as the bits of an fp32: first its high half, then its low
-    one."""
+    """Return the `rank`-th smallest |w| of all, as the bits of an fp32: its high half is found
+    first, then its low half."""
     high = _counted(m >> 16 for p in params for m in _magnitudes(p))
     bucket = int(torch.searchsorted(high.cumsum(0), max(rank, 1)))
     low = _counted(m[(m >> 16) == bucket] & 0xFFFF for p in params for m in _magnitudes(p))
@@ -169,6 +169,6 @@ def _counted(values: Iterator[Tensor]) -> Tensor:
 
 
 def _magnitudes(p: Tensor) -> Iterator[Tensor]:
-    """|w| as int32: the bits of numbers that are not negative are in their order."""
+    """Yield |w| as int32: the bits of numbers that are not negative are ordered as the numbers."""
     for part in p.detach().reshape(-1).split(_CHUNK["cuda"]):
         yield part.abs().to(torch.float32).view(torch.int32)

@@ -24,8 +24,8 @@ def matrix_shape(shape: torch.Size, rank: int, square: bool) -> tuple[int, int]:
 
 
 class Subspace(Factored):
-    """P = s U Z V for a matrix; else Gaussian. U (m, r) has orthonormal columns, V (r, n)
-    orthonormal rows.
+    """P = s U Z V for a matrix; a vector's direction is Gaussian. U (m, r) has orthonormal columns
+    and V (r, n) orthonormal rows.
 
     Z (r, r) is Gaussian, from the seed; U and V are the QR factors of Gaussians in fp32, from the
     basis seed, and are kept (r (m + n) elements a matrix) as long as the family is. r is clipped to

@@ -1,4 +1,4 @@
-"""A family with a factor of its own for each parameter."""
+"""Weighted: directions with a factor for each parameter."""
 
 from collections.abc import Sequence
 

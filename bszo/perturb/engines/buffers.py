@@ -1,5 +1,5 @@
-"""Where the weights of a perturbed pass lie: buffers that are used again; on a GPU, made in groups,
-one launch each."""
+"""Buffers for the weights of a perturbed pass: they are used again, and on a GPU they are filled in
+groups, with one launch each."""
 
 from collections.abc import Sequence
 from itertools import pairwise
@@ -13,14 +13,14 @@ _ALIGNED = 512  # bytes
 
 
 class Reused:
-    """Buffers that no module uses now. Fresh pages would cost a CPU more than the noise that fills
-    them."""
+    """Buffers that no module uses now, to be filled again: fresh pages would cost a CPU more than
+    the noise that fills them."""
 
     def __init__(self) -> None:
         self.spare: dict[tuple[int, torch.dtype, torch.device], list[Tensor]] = {}
 
     def take(self, theta: Tensor) -> Tensor:
-        """A contiguous buffer of theta's shape and type."""
+        """Return a contiguous buffer of theta's shape and type."""
         spare = self.spare.get((theta.numel(), theta.dtype, theta.device))
         if spare:
             return spare.pop().view(theta.shape)
@@ -29,12 +29,12 @@ class Reused:
             return torch.empty(theta.shape, dtype=theta.dtype, device=theta.device)
 
     def give_back(self, buffer: Tensor) -> None:
-        """No work that is not queued yet reads it."""
+        """Take a buffer back. All work that reads it must be done, or queued on its GPU."""
         self.spare.setdefault((buffer.numel(), buffer.dtype, buffer.device), []).append(buffer)
 
 
 class Groups:
-    """The perturbed parameters of a pass in an order that is known: theta + sum_i c_i z_i, some
+    """The perturbed parameters of a pass whose order is known: theta + sum_i c_i z_i, several
     parameters a launch.
 
     A launch costs the host as much as the noise of ten million values the GPU, and a model has
@@ -49,8 +49,8 @@ class Groups:
 
     Args:
         params: all parameters, on one GPU and of one type.
-        order: their numbers, as a pass asks for them; one that runs twice stands there twice. Those
-            that are larger than a group (an output layer) are left out.
+        order: their numbers in the order in which a pass asks for them. One that runs twice stands
+            there twice; those that are larger than a group (an output layer) are left out.
     """
 
     def __init__(self, params: Sequence[Tensor], order: Sequence[int]) -> None:
@@ -67,18 +67,18 @@ class Groups:
         self.scalars: Scalars | None = None  # of a pass that runs
 
     def fits(self, params: Sequence[Tensor], order: Sequence[int]) -> bool:
-        """Whether the last pass had this order and left nothing behind, and theta still lies where
+        """Whether the last pass had this order and gave everything back, and theta still lies where
         it lay."""
         here = [params[i].data_ptr() for i in self.sequence]
         return self.order == order and self.table.addresses == here and not any(self.left)
 
     def begin(self, scalars: Scalars) -> None:
-        """Theta must not move until `end`."""
+        """A pass begins: theta must not move until `end`."""
         self.scalars, self.at, self.left = scalars, 0, [stop - start for start, stop in self.groups]
 
     def take(self, i: int) -> tuple[Tensor, int] | None:
-        """Parameter i, perturbed, and its group; None if no pass runs, or it is not what was
-        foreseen."""
+        """Return parameter i, perturbed, and its group. None means that no pass runs, or that i is
+        not the parameter that was expected."""
         if self.scalars is None or self.at == len(self.sequence) or self.sequence[self.at] != i:
             return None
         place, group = self.at, self.of[self.at]
@@ -91,7 +91,7 @@ class Groups:
         return self.values[place], group
 
     def give_back(self, group: int) -> None:
-        """No work that is not queued yet reads one parameter of the group."""
+        """Take one parameter of the group back. All work that reads it must be queued."""
         self.left[group] -= 1
 
     def end(self) -> None:
@@ -123,8 +123,8 @@ def _aligned(size: int) -> int:
 
 
 def _room(sizes: Sequence[int]) -> int:
-    """Bytes of a group: the largest size that occurs twice, and a little for the vectors beside
-    it."""
+    """Return the bytes of a group: the largest size that occurs twice, and a little for the vectors
+    beside it."""
     ordered = sorted(sizes)
     return _aligned(
         max((a for a, b in pairwise(ordered) if a == b), default=ordered[-1]) + (1 << 20)

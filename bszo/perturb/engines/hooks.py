@@ -7,6 +7,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch._C._functorch import (
+    peek_interpreter_stack,  # pyright: ignore[reportAttributeAccessIssue, reportMissingImports]
+)
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 
 
@@ -88,7 +91,7 @@ def is_compiled(module: nn.Module) -> bool:
 def is_differentiated() -> bool:
     """Whether what runs now may be differentiated or mapped: gradients are on, or a transform of
     `torch.func` is at work."""
-    return torch.is_grad_enabled() or torch._C._functorch.peek_interpreter_stack() is not None
+    return torch.is_grad_enabled() or peek_interpreter_stack() is not None
 
 
 def is_plain(tensor: Tensor) -> bool:

@@ -73,8 +73,8 @@ def _shift_chunks(
 
 
 class _Fused:
-    """One compiled pass; on a machine that cannot compile, eager chunks from the first attempt
-    on."""
+    """One compiled pass over a parameter. On a machine that cannot compile, it is eager chunks from
+    the first attempt on."""
 
     @functools.cached_property
     def kernel(self) -> Callable[..., None]:
@@ -118,20 +118,20 @@ def shift(
     counter: Tensor | None = None,
     curvature: Tensor | None = None,
 ) -> Tensor:
-    """decay theta + sum_i c_i z_i / sqrt(h), accumulated in fp32 (fp64 for fp64 parameters) and
-    rounded once.
+    """Return decay theta + sum_i c_i z_i / sqrt(h), accumulated in fp32 (fp64 for fp64 parameters)
+    and rounded once.
 
     Args:
-        theta: the parameter's values, any shape; not changed unless it is also `out`.
+        theta: the parameter's values, of any shape; they change only where `out` is theta itself.
         parameter: its number among the parameters.
         terms: {seed: c}, in the order of summation.
         decay: factor on theta.
-        out: where the result goes, a new tensor by default; contiguous.
-        rounding_seed: round a bf16 result stochastically, with this seed's bits; None rounds to
+        out: where the result goes; a new contiguous tensor by default.
+        rounding_seed: rounds a bf16 result stochastically, with this seed's bits; None rounds to
             nearest.
         distribution: of the elements of z: N(0, 1), or +1 and -1 alike.
-        fused: on a CPU, one compiled pass instead of eager chunks; the same numbers to the last few
-            ulps.
+        fused: on a CPU, takes one compiled pass instead of eager chunks; the numbers are the same
+            but for the last few ulps.
         counter: int32, of theta's shape: the elements' numbers, where theta is a part (rows) of the
             parameter.
         curvature: h, of theta's shape; None for ones.
@@ -208,7 +208,7 @@ def values(
     distribution: Distribution = "gaussian",
     fused: bool = False,
 ) -> Tensor:
-    """z itself, fp32."""
+    """Return z itself, in fp32."""
     if torch.device(device).type == "cuda" and gpu.serves(
         z := torch.empty(shape, dtype=torch.float32, device=device)
     ):
@@ -222,7 +222,8 @@ def values(
 
 @functools.lru_cache(maxsize=4)
 def _counters(sizes: tuple[int, ...]) -> tuple[Tensor, Tensor]:
-    """Of each element of all parameters: its number in its parameter, and its parameter."""
+    """Return, for each element of all parameters, its number in its parameter and the number of its
+    parameter."""
     numbers = partial(torch.arange, dtype=torch.int32, device="cpu")
     counter = torch.cat([numbers(size) for size in sizes])
     return counter, numbers(len(sizes)).repeat_interleave(torch.tensor(sizes, device="cpu"))
@@ -231,8 +232,8 @@ def _counters(sizes: tuple[int, ...]) -> tuple[Tensor, Tensor]:
 def values_of_all(
     params: Sequence[Tensor], seed: int, *, distribution: Distribution = "gaussian"
 ) -> list[Tensor]:
-    """z of every parameter in one sweep: for small models, where a call a parameter would cost more
-    than its values."""
+    """Return z of every parameter from one sweep. In a small model a call for each parameter would
+    cost more than its values."""
     sizes = tuple(p.numel() for p in params)
     key_0, key_1 = keys(seed, len(params)).T.contiguous()
     counter, parameter = _counters(sizes)
@@ -247,15 +248,16 @@ def values_of_all(
 
 
 def bits(counter: Tensor, parameter: int, seed: int) -> Tensor:
-    """32 bits for each element's number, int32; two elements of a parameter never have the same."""
+    """Return 32 bits for each element's number, int32; no two elements of a parameter have the
+    same."""
     return hashed(counter, *key(seed, parameter))
 
 
 def round_to(
     acc: Tensor, parameter: int, rounding_seed: int | None, out: Tensor, *, first: int = 0
 ) -> Tensor:
-    """acc, fp32 or fp64, rounded into `out`: to nearest, or stochastically as `shift` does; `first`
-    numbers its first element, where it is a part of the parameter."""
+    """Round acc, fp32 or fp64, into `out`: to nearest, or stochastically as `shift` does. Where acc
+    is a part of the parameter, `first` is the number of its first element."""
     _check_rounding(rounding_seed, out.dtype)
     if rounding_seed is None:
         return out.copy_(acc)

@@ -1,7 +1,6 @@
-"""The noise of `spec` on a GPU: one Triton kernel reads theta, makes z in registers
-and writes once.
+"""Noise on a GPU: one Triton kernel reads theta, makes z in registers and writes once.
 
-The same hash and the same inverse normal as there, to the last few ulps. Keys travel as arguments
+The hash and the inverse normal are those of `spec`, to the last few ulps. Keys travel as arguments
 of the launch, so that nothing is copied to the device and no launch waits.
 """
 
@@ -43,19 +42,19 @@ def shift(
     counter: Tensor | None = None,
     curvature: Tensor | None = None,
 ) -> None:
-    """out = decay theta + sum_i c_i z_i / sqrt(h), summed in fp32 and rounded once; every tensor is
-    flat.
+    """Compute out = decay theta + sum_i c_i z_i / sqrt(h), summed in fp32 and rounded once; every
+    tensor is flat.
 
     Args:
         out: where the result goes; it may be theta itself.
-        theta: None for zeros.
-        keys: of (seed, parameter), one a term; see `seeds.key`.
+        theta: the values to shift; None stands for zeros.
+        keys: the keys of (seed, parameter), one a term; see `seeds.key`.
         factors: c_i, one a term.
-        decay: factor on theta.
+        decay: the factor on theta.
         round_key: rounds bf16 stochastically with this key's bits.
         rademacher: z is +1 and -1 alike instead of N(0, 1).
         counter: int32, the elements' numbers in their parameter, where they are not 0, 1, 2, ...
-        curvature: h, element by element; None for ones.
+        curvature: h, element by element; None stands for ones.
     """
     if out.numel() == 0:
         return
@@ -91,12 +90,12 @@ def shift_low_rank(
     decay: float = 1.0,
     round_key: tuple[int, int] | None = None,
 ) -> None:
-    """out = decay theta + (sum_i c_i U_i) V^T of (rows, columns) matrices, U and V made in
-    registers.
+    """Compute out = decay theta + (sum_i c_i U_i) V^T of (rows, columns) matrices; U and V are made
+    in registers.
 
     Args:
-        keys: of U_i (rows, rank), one a term.
-        basis: key of V (columns, rank).
+        keys: the keys of U_i (rows, rank), one a term.
+        basis: the key of V (columns, rank).
         out, theta, factors, decay, round_key: see `shift`.
     """
     rows, columns = theta.shape
@@ -122,8 +121,8 @@ def shift_low_rank(
 
 @dataclass(frozen=True)
 class Scalars:
-    """What one pass over many parameters multiplies and hashes with; a row a parameter, on the
-    device.
+    """The numbers that one pass over many parameters multiplies and hashes with: one row a
+    parameter, on the device.
 
     Attributes:
         rows: (P, 3 K + 3) int32: the keys of K terms, their factors (fp32 bits), the decay, the key
@@ -167,7 +166,7 @@ class Table:
     Args:
         thetas: contiguous, aligned to 16 bytes.
         outs: where the results go, likewise; the same tensors for a move in place.
-        parameters: of each tensor, its row in `Scalars`.
+        parameters: the row of each tensor in `Scalars`.
     """
 
     def __init__(
@@ -223,16 +222,16 @@ class Table:
 
 
 def _on(device: torch.device) -> AbstractContextManager[Any]:
-    """Triton launches on the current GPU; a model that is spread over several has parameters on
-    others."""
+    """Make this GPU the current one, on which Triton launches: a model that is spread over several
+    has parameters on others."""
     return (
         nullcontext() if device.index == torch.cuda.current_device() else torch.cuda.device(device)
     )
 
 
 def _halves(key: tuple[int, int]) -> tuple[float, ...]:
-    """Both 32-bit words as 16-bit halves, high first: Triton compiles anew for some integers, never
-    for floats."""
+    """Return both 32-bit words as 16-bit halves, the high one first. They are floats, since Triton
+    compiles anew for some integers and never for a float."""
     return tuple(float(half) for word in key for half in ((word >> 16) & 0xFFFF, word & 0xFFFF))
 
 

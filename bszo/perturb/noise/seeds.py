@@ -1,4 +1,4 @@
-"""Seeds: 64-bit hashes of integers, the root of all that is random, and the keys under which
+"""Seeds: 64-bit hashes of integers, from which all that is random follows, and the keys under which
 elements are hashed."""
 
 import functools
@@ -10,8 +10,8 @@ _MASK64 = (1 << 64) - 1
 
 
 def mix64(*words: int) -> int:
-    """A 64-bit hash of integers (SplitMix64's finalizer folded over them): the root of every seed
-    and key."""
+    """Return a 64-bit hash of integers (SplitMix64's finalizer folded over them); every seed and
+    key is one."""
     h = 0
     for word in words:
         h = (h + (word & _MASK64) + 0x9E3779B97F4A7C15) & _MASK64
@@ -23,14 +23,14 @@ def mix64(*words: int) -> int:
 
 @functools.lru_cache(maxsize=4096)
 def key(seed: int, parameter: int) -> tuple[int, int]:
-    """The two signed 32-bit words under which one parameter's elements are hashed."""
+    """Return the two signed 32-bit words under which one parameter's elements are hashed."""
     h = mix64(seed, parameter)
     low, high = h & 0xFFFFFFFF, h >> 32
     return low - ((low >> 31) << 32), high - ((high >> 31) << 32)
 
 
 def keys(seed: int, count: int) -> Tensor:
-    """`key` of the first `count` parameters at once: (count, 2) int32."""
+    """Return `key` of the first `count` parameters at once: (count, 2) int32."""
     start = (mix64(seed) + 0x9E3779B97F4A7C15) & _MASK64
     # int64 arithmetic wraps, as `mix64`'s mask does
     h = torch.arange(count, device="cpu") + (start - ((start >> 63) << 64))

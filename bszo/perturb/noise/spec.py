@@ -31,8 +31,8 @@ Q = (1.0, 8.71268688e-02, 2.58497449e-02, 3.35164675e-04)
 
 
 def hashed(counter: Tensor, key_0: Tensor | int, key_1: Tensor | int) -> Tensor:
-    """int32 counters -> int32 bits. The second key enters between the rounds: 64 bits tell streams
-    apart."""
+    """Hash int32 counters to int32 bits. The second key enters between the rounds, so that 64 bits
+    tell streams apart."""
     h = (counter * GOLDEN).add_(key_0)
     # the mask makes the shift a logical one
     h = h.bitwise_xor_((h >> 16).bitwise_and_(0xFFFF)).mul_(MIX_1).add_(key_1)
@@ -40,7 +40,8 @@ def hashed(counter: Tensor, key_0: Tensor | int, key_1: Tensor | int) -> Tensor:
 
 
 def normal(bits: Tensor) -> Tensor:
-    """int32 bits -> N(0, 1) in fp32, |z| < 5.43, symmetric by construction."""
+    """Turn int32 bits into N(0, 1) in fp32; |z| < 5.43, and the values are symmetric by
+    construction."""
     x = bits.to(torch.float32).mul_(TO_UNIT)  # uniform on (-1, 1)
     # = -w; the product keeps the tails exact where 1 - x^2 would not
     log_q = (1.0 - x).mul_(1.0 + x).log_()
@@ -52,6 +53,7 @@ def normal(bits: Tensor) -> Tensor:
 def drawn(
     counter: Tensor, key_0: Tensor | int, key_1: Tensor | int, distribution: Distribution
 ) -> Tensor:
+    """Return z for int32 counters, in fp32."""
     bits = hashed(counter, key_0, key_1)
     if distribution == "rademacher":
         return (bits >> 31).to(torch.float32) * 2.0 + 1.0
@@ -59,7 +61,7 @@ def drawn(
 
 
 def rounded_to_bf16(acc: Tensor, bits: Tensor) -> Tensor:
-    """Stochastic rounding to bf16: up with the probability of the dropped fraction, so that
+    """Round to bf16 stochastically: up with the probability of the dropped fraction, so that
     E[round(a)] = a."""
     raw = acc.view(torch.int32) + (bits & 0xFFFF)
     return (raw & -65536).view(torch.float32).to(torch.bfloat16)

@@ -1,0 +1,63 @@
+"""Which record answers a point, and a sweep's file that cannot be read."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from experiments.config.compose import compose
+from experiments.sweeps.grid import GridError, read
+from experiments.sweeps.matching import as_shipped, fits, parsed
+
+POINT = {"model": "tiny-opt", "task": "rte", "optimizer": "mezo", "optimizer.eps": "1e-4"}
+
+
+def record(**model: Any) -> dict[str, Any]:
+    config = compose([f"{key}={value}" for key, value in POINT.items()])
+    config["model"] |= {"path": "tiny-opt@731717dc8914", **model}
+    groups = ("model", "task", "optimizer", "precision", "protocol", "data", "fidelity")
+    shipped = {"precision": "fp32", "protocol": "mini", "data": "mini", "fidelity": "corrected"}
+    return {"config": config, "choices": {group: (POINT | shipped)[group] for group in groups}}
+
+
+def answers(held: dict[str, Any]) -> bool:
+    return fits(held, POINT) and as_shipped(held, POINT)
+
+
+def test_a_record_answers_its_own_point():
+    assert answers(record())
+    assert answers(record(path="asset:tiny-opt"))
+
+
+@pytest.mark.parametrize("other", ["other@731717dc8914", "/models/tiny", "tiny-opt-2@731717dc8914"])
+def test_other_weights_under_a_model_s_name_answer_nothing(other: str):
+    assert not answers(record(path=other))
+
+
+def test_other_values_answer_nothing():
+    held = record()
+    held["config"]["protocol"]["num_steps"] = 10
+    assert not answers(held)
+    held = record()
+    held["config"]["optimizer"]["eps"] = 1e-3
+    assert not answers(held)
+
+
+def test_a_value_is_what_an_override_means():
+    assert [parsed(text) for text in ("1e-4", "3", "true", "null", "rte")] == [
+        1e-4,
+        3,
+        True,
+        None,
+        "rte",
+    ]
+
+
+def test_a_sweep_that_is_no_yaml_is_one_line(tmp_path: Path):
+    file = tmp_path / "sweep" / "mine.yaml"
+    file.parent.mkdir()
+    file.write_text("sweep:\n  name: a: b\n")
+    with pytest.raises(GridError, match=r"mine.yaml:2: .*write name: 'a: b'"):
+        read("mine", tmp_path)
+    with pytest.raises(GridError, match=r"sweep=nine: no such artefact; mine are valid"):
+        read("nine", tmp_path)
