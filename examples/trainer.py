@@ -17,6 +17,8 @@ from bszo.integrations.transformers import ZerothOrderTrainer
 
 folder, rows, out = sys.argv[1:4]
 tokenizer = AutoTokenizer.from_pretrained(folder)
+if tokenizer.pad_token is None:  # GPT-2 and Llama 3 have none, and batches are padded
+    tokenizer.pad_token = tokenizer.eos_token
 model = AutoModelForCausalLM.from_pretrained(folder)
 args = TrainingArguments(
     out,

@@ -1,9 +1,10 @@
-"""`python -m experiments.check_drift model=... precision=... [steps=N] [eps=X]`: what perturbing
-does to the weights.
+"""Drift of the weights under perturbation.
 
-MeZO takes steps with lr = 0, once with each way to perturb; whatever the weights are then is that
-way's own error. Other arguments are overrides as for `experiments.run`. Exit codes: 0 ok, 1 wrong
-arguments, 2 the exact engine drifts.
+    python -m experiments.check_drift model=... precision=... [steps=N] [eps=X]
+
+MeZO takes steps with lr = 0, once with each way to perturb. The weights should be what they were;
+how far they are from it is the error of that way. Other arguments are overrides as for
+`experiments.run`. Exit codes: 0 ok, 1 wrong arguments, 2 the exact engine drifts.
 """
 
 import sys
@@ -31,14 +32,13 @@ FIXED = (
 
 
 def overrides(arguments: Sequence[str]) -> list[str]:
-    """The Hydra overrides of the command line, after those that make it this check."""
+    """Return the Hydra overrides of the command line, after those that make it this check."""
     pairs = (argument.partition("=") for argument in arguments)
     return [*FIXED, *(f"{SHORT.get(key, key)}{equals}{value}" for key, equals, value in pairs)]
 
 
 def drifts(config: dict[str, Any]) -> dict[str, tuple[float, float]]:
-    """Engine -> |theta after - theta before| / |theta before|, and the share of weights with other
-    bits."""
+    """Return for each engine the drift of the weights, and the share of them that has changed."""
     run = parse(config)
     parts = build(run)
     parameters = [p for p in parts.model.module.parameters() if p.requires_grad]

@@ -1,7 +1,8 @@
-"""`python -m experiments.check_task [--config-dir DIR] [--row N] task=mine [key=value ...]`: a
-task, before it is run.
+"""Check of a task, before it is run.
 
-Every row of every split is read and tokenised, as a run would; then one training example is shown:
+    python -m experiments.check_task [--config-dir DIR] [--row N] task=mine [key=value ...]
+
+It reads and tokenises every row of every split, as a run would. Then it shows one training example:
 its exact tokens, where each option begins, and what the model scores. Exit codes: 0 ok, 1 a file,
 row or key that cannot be used.
 """
@@ -17,7 +18,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from bszo.errors import BszoError, ConfigError
+from bszo.errors import BszoError, ConfigError, printable
 from experiments.config.compose import compose
 
 
@@ -45,12 +46,10 @@ def show(config: dict[str, Any], row: int, console: Console) -> None:
 
 
 def _overview(name: str, parts: Any) -> Table:
-    table = Table(
-        title=(
-            f"task {name}, {parts.model.name} ({parts.model.style}, at most {parts.model.limit}"
-            " tokens)"
-        )
-    )
+    """Each split's rows, their lengths and their labels."""
+    model = parts.model
+    title = f"task {name}, {model.name} ({model.style}, at most {model.limit} tokens)"
+    table = Table(title=Text(printable(title)))
     for heading in ("split", "rows", "longest (tokens)", "truncated", "rows by label"):
         table.add_column(heading)
     for split in ("train", "validation", "test"):
@@ -76,12 +75,13 @@ def _tokens(tokenizer: Any, number: int, ids: Sequence[int], example: Any) -> Te
     for position, piece in enumerate(tokenizer.convert_ids_to_tokens(list(ids))):
         mark = f"[{position}]" if position in read_at else str(position)
         text.append(f"{mark}:", style="dim").append(
-            piece, style="reverse" if position in read_at else ""
+            printable(piece), style="reverse" if position in read_at else ""
         ).append("  ")
     return text.append("\n")
 
 
 def _options(model: Any, example: Any) -> Table:
+    """Each option's tokens, where they are read, and what the model scores."""
     scores = model.score_all([example], max_tokens=1)[0].tolist()
     table = Table(title="score = mean log-probability of the option's tokens")
     for heading in ("label", "option", "tokens", "read at", "score", ""):
@@ -94,7 +94,7 @@ def _options(model: Any, example: Any) -> Table:
         table.add_row(
             str(label),
             Text(repr(text)),
-            Text(" ".join(pieces)),
+            Text(printable(" ".join(pieces))),
             spots,
             f"{score:.4f}",
             ", ".join(notes),
@@ -103,6 +103,7 @@ def _options(model: Any, example: Any) -> Table:
 
 
 def _written(model: Any, example: Any) -> Text:
+    """What the model writes, beside the gold answers."""
     (text,) = model.answer([example], max_tokens=1)
     f1 = model.mean_f1([example], max_tokens=1)
     return Text(

@@ -1,5 +1,7 @@
-"""Plan of a sweep: `python -m experiments.plan table1 --profile paper` says what `make run-table1`
-would run, and how long that would take."""
+"""Plan of a sweep: what `make run-table1` would run, and how long that would take.
+
+python -m experiments.plan table1 --profile paper
+"""
 
 import argparse
 import sys

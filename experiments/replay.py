@@ -1,9 +1,10 @@
-"""`python -m experiments.replay TRAJECTORY --base MODEL --to STEP --out DIR`: a fine-tuned model
-from its log.
+"""Replay of a run's log: the fine-tuned model from its base, without a forward pass.
 
-No forward pass is made; of a run that trained an adapter, the adapter is left. DIR appears whole or
-not at all. Exit
-codes: 0 ok, 1 a log, model or folder that cannot be used, 130 interrupted.
+    python -m experiments.replay TRAJECTORY --base MODEL --to STEP --out DIR
+
+If the run trained an adapter, DIR holds the adapter, else the model. DIR
+appears whole or not at all. Exit codes: 0 ok, 1 a log, model or folder that cannot be used, 130
+interrupted.
 """
 
 import argparse
@@ -21,6 +22,7 @@ from bszo.trajectory import Trajectory, read, replay
 from experiments.config.schema import SUPPLIED, Directions
 from experiments.config.tunings import Attached
 from experiments.config.typed import check_arguments, check_targets, check_values, typed
+from experiments.config.yaml_files import exists
 from experiments.sweeps.matching import model_node
 from experiments.training.build import make_optimizer, resolve_device
 
@@ -66,10 +68,10 @@ def rebuild(trajectory: Trajectory, base: str, to_step: int | None, device: str)
 
 
 def _checked(whole: dict[str, Any]) -> tuple[dict[str, Any], Attached | None]:
-    """The optimizer's node, and what adapter it trains; None: the model's own parameters.
+    """The optimizer's node, and the adapter that it trains or None for the model's own parameters.
 
-    All but an optimizer with plain arguments is refused: whoever wrote the file may not run code
-    here.
+    Only an optimizer with plain arguments is taken, since whoever wrote the log may not run code
+    here (docs/threats.md, "A log that would build a model of nothing").
     """
     if not whole:
         raise TrajectoryError(
@@ -100,12 +102,12 @@ def _checked(whole: dict[str, Any]) -> tuple[dict[str, Any], Attached | None]:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """All that the command does, in the order in which it can fail soonest."""
+    """Do what the command says, in the order in which it can fail soonest."""
     trajectory, out = read(arguments.trajectory), Path(arguments.out)
     base = str(model_node(arguments.base).get("path", arguments.base))
-    if out.exists() or not out.parent.is_dir():
+    if exists(out.exists) or not exists(out.parent.is_dir):
         raise TrajectoryError(
-            f"{out}: is there already" if out.exists() else f"{out.parent}: is no folder"
+            f"{out}: is there already" if exists(out.exists) else f"{out.parent}: is no folder"
         )
     header, many = trajectory.header, len(trajectory.steps)
     end = "" if trajectory.finished else ", not marked as finished"

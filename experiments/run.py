@@ -1,8 +1,10 @@
-"""`python -m experiments.run`: compose, sign, build, run, record.
+"""Run of a configuration: it is composed, signed, built, run and recorded.
+
+    python -m experiments.run [key=value ...]
 
 Exit codes: 0 ok (or an ok record with this signature is there), 1 a wrong configuration, input or a
 crash, 3 diverged, 4 out of memory, 5 another process is running it, 130 interrupted. A sweep goes
-on past a failed run, and ends with its code, and past one that another process is running.
+on when a run fails, and ends with its code; it passes over a run that another process has begun.
 """
 
 import logging

@@ -1,5 +1,9 @@
-"""Records as data frames, and how a notebook prints; for the notebooks beside this file. Neither
-torch nor Hydra."""
+"""Reading of the notebooks beside this file: records as data frames, and how a notebook prints. It
+loads neither torch nor Hydra.
+
+A kernel finds it where it starts in the project's folder, as `make notebooks` does; by hand:
+`PYTHONPATH=. jupyter lab`.
+"""
 
 import io
 import json
@@ -64,8 +68,8 @@ class Records:
         self._found: dict[tuple[str, str], tuple[Grid, pd.DataFrame]] = {}
 
     def runs(self, *artefacts: str) -> pd.DataFrame:
-        """A row for each run of the artefacts' grids that has a record, also those that chose a
-        learning rate.
+        """Return one row for each run of the artefacts' grids that has a record, also those that
+        chose a learning rate.
 
         Scores are in per cent; `loss` is the last training loss; `chosen` says that validation
         chose the run's rate.
@@ -75,8 +79,8 @@ class Records:
         return pd.concat(full, ignore_index=True) if full else _frame([])
 
     def overview(self, *artefacts: str) -> None:
-        """Say how many of each artefact's runs are there, how many failed, and of what nothing is
-        there."""
+        """Say how many of each artefact's runs are there, how many failed, and of which artefacts
+        nothing is there."""
         rows, nothing = [], []
         for artefact, profile in [
             (name, profile) for name in artefacts for profile in _profiles(name)
@@ -116,7 +120,7 @@ class Records:
             say(f"Nothing was run of {', '.join(nothing)}.")
 
     def facts(self, name: str) -> Any:
-        """A JSON file of the results, None where it is not there."""
+        """Return a JSON file of the results, None where it is not there."""
         file = self.results / name
         return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
 
@@ -187,7 +191,7 @@ def _percent(share: float | None, ended: bool) -> float | None:
 
 
 def curves(runs: pd.DataFrame) -> pd.DataFrame:
-    """A row for each point of the runs' curves, with the run's own columns beside it."""
+    """Return one row for each point of the runs' curves, with the run's own columns beside it."""
     seen = [{**row, **point} for row in runs.to_dict("records") for point in row["record"]["curve"]]
     more = [
         "step",
@@ -203,25 +207,25 @@ def curves(runs: pd.DataFrame) -> pd.DataFrame:
 
 
 def once(runs: pd.DataFrame) -> pd.DataFrame:
-    """Each record once, in the first artefact that has it."""
+    """Return each record once, in the first artefact that has it."""
     return runs.loc[
         ~runs["record"].map(lambda record: record["signature"]).duplicated().to_numpy(bool)
     ]
 
 
 def say(text: str) -> None:
-    """A paragraph of Markdown."""
+    """Print a paragraph of Markdown."""
     display(Markdown(text))
 
 
 def answer(lines: Sequence[str]) -> None:
-    """The notebook's last word: a list, or that there is nothing to answer from."""
+    """Print the answer of the notebook: a list, or that there is nothing to answer from."""
     empty = ["Nothing was run yet: there are no records to answer from."]
     say("\n".join(["## Answer", "", *(f"- {line}" for line in lines or empty)]))
 
 
 def table(frame: pd.DataFrame, digits: int = 2) -> None:
-    """A frame as text; what is missing prints as `-`."""
+    """Print a frame; what is missing prints as `-`."""
     if frame.empty:
         say("*Nothing was run that this table could show.*")
     else:
@@ -232,8 +236,8 @@ def table(frame: pd.DataFrame, digits: int = 2) -> None:
 
 
 def show(figure: Figure, words: str) -> None:
-    """A figure as a small PNG, the same bytes from the same numbers; `words` are for readers who
-    cannot see it."""
+    """Print a figure as a small PNG, the same bytes from the same numbers; `words` are for readers
+    who cannot see it."""
     png, small = io.BytesIO(), io.BytesIO()
     figure.savefig(png, format="png", dpi=110)
     colours = (
@@ -246,7 +250,7 @@ def show(figure: Figure, words: str) -> None:
 
 
 def plain(panel: Axes, axis: Literal["x", "y"], ticks: Sequence[float] | None = None) -> Axes:
-    """A logarithmic axis with plain numbers, at the ticks where any are given."""
+    """Make an axis logarithmic with plain numbers, at the ticks where any are given."""
     panel.set(**{f"{axis}scale": "log"})
     which = panel.xaxis if axis == "x" else panel.yaxis
     which.set_major_locator(LogLocator(subs=(1, 2, 5)) if ticks is None else FixedLocator(ticks))
@@ -256,7 +260,7 @@ def plain(panel: Axes, axis: Literal["x", "y"], ticks: Sequence[float] | None = 
 
 
 def some(runs: pd.DataFrame, what: str) -> bool:
-    """True where there are runs; says plainly that there are none."""
+    """Return True where there are runs; otherwise say that there are none."""
     if runs.empty:
         say(f"*Nothing was run: no record has {what}.*")
     return not runs.empty

@@ -2,9 +2,12 @@
 
 import logging
 import math
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import fields
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -180,7 +183,7 @@ class ZerothOrderTrainer(Trainer):
         assert self._measured is not None
         total = torch.zeros((), device=self.args.device)
         for inputs, num_items, count in self._micro_batches:
-            with self.compute_loss_context_manager():
+            with self.compute_loss_context_manager(), _named_training(self):
                 loss = self.compute_loss(self._measured, dict(inputs), num_items_in_batch=num_items)
             assert isinstance(loss, Tensor)
             scaled = self.loss_is_scaled_for_ga
@@ -189,6 +192,28 @@ class ZerothOrderTrainer(Trainer):
                 scaled = by_items or self.compute_loss_func is not None
             total = total + loss.float() / (1 if scaled else count)
         return total
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        """Refuse a checkpoint without the method's state: its directions would be those of step 0
+        again, and the schedule would begin anew."""
+        if checkpoint is not None and not (Path(checkpoint) / "optimizer.pt").is_file():
+            raise OptimError(
+                f"{checkpoint}: has no optimizer.pt (save_only_model=True), so that a run cannot go"
+                " on from it; its weights can be the start of a new run"
+            )
+        super()._load_optimizer_and_scheduler(checkpoint)
+
+    def create_model_card(self, *args: Any, **kwargs: Any) -> None:
+        """The Trainer's card, with the method that has trained in place of `args.optim`."""
+        super().create_model_card(*args, **kwargs)
+        card = Path(self.args.output_dir) / "README.md"
+        if self.optimizer is None or not card.is_file():
+            return
+        method: Any = getattr(self.optimizer, "optimizer", self.optimizer)
+        line = f"- optimizer: {type(method).__name__} of bszo, {method.num_forwards} forward passes"
+        text = card.read_text(encoding="utf-8")
+        text = re.sub(r"^- optimizer: .*(\nNo additional.*)?$", line, text, flags=re.MULTILINE)
+        card.write_text(text, encoding="utf-8")
 
     def _clip_grad_norm(self, model: nn.Module) -> None:
         """There is none to clip."""
@@ -207,3 +232,17 @@ class ZerothOrderTrainer(Trainer):
             if method.last is not None and method.last.gain is not None:
                 logs["gain"] = method.last.gain
         super().log(logs, start_time)
+
+
+@contextmanager
+def _named_training(trainer: Any) -> Iterator[None]:
+    """TRL's trainers keep their metrics under "train" or "eval" as the model's own flag says: it
+    says training while a step is measured, and every layer below stays in evaluation mode."""
+    if not hasattr(trainer, "_metrics"):
+        yield
+        return
+    trainer.model.training = True
+    try:
+        yield
+    finally:
+        trainer.model.training = False

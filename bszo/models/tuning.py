@@ -10,7 +10,7 @@ base's dtype and device.
 """
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,15 @@ from bszo.models.language_model import LanguageModel
 from bszo.models.module import num_positions
 
 # names of the query and the value projection in an attention module, by family
-PAIRS = (("q_proj", "v_proj"), ("query", "value"), ("q_lin", "v_lin"))
+PAIRS = (
+    ("q_proj", "v_proj"),
+    ("query", "value"),
+    ("q_lin", "v_lin"),
+    ("query_proj", "value_proj"),  # DeBERTa-v2 and v3
+    ("q", "v"),  # MPNet
+)
+# projections of families that have neither those nor a row in peft's table
+FUSED = {"phi3": ["qkv_proj"], "modernbert": ["Wqkv"], "mamba": ["in_proj", "x_proj"]}
 REFUSALS = (
     AttributeError,
     IndexError,
@@ -35,23 +43,44 @@ REFUSALS = (
 )
 
 
-def lora(model: LanguageModel, *, rank: int = 8, alpha: float = 16, seed: int = 0) -> LanguageModel:
+def lora(
+    model: LanguageModel,
+    *,
+    rank: int = 8,
+    alpha: float = 16,
+    seed: int = 0,
+    target_modules: Sequence[str] | None = None,
+) -> LanguageModel:
     """The model with W + (alpha / rank) B A for every query and value matrix W; B = 0: its scores
     are the base's.
 
     Args:
         rank: columns of B and rows of A.
         seed: of A, Kaiming-uniform as peft draws it.
+        target_modules: the ends of the names of other layers to adapt, such as `["fc1", "fc2"]`.
 
     Raises:
-        ModelError: a rank that fits no projection, or a model without query and value projections
-            of their own.
+        ModelError: a rank that fits no projection, a name that no layer has, or a model whose
+            projections are not known.
     """
     with needs("lm"):
         from peft import LoraConfig
 
-    names = query_and_value(model)
-    parts: list[Any] = [part for name, part in model.module.named_modules() if name.endswith(names)]
+    targets = lora_targets(model) if target_modules is None else list(target_modules)
+    parts: list[Any] = []
+    for target in targets:
+        found = [
+            part
+            for name, part in model.module.named_modules()
+            if f".{name}".endswith(f".{target}")
+            and isinstance(getattr(part, "weight", None), Tensor)
+        ]
+        if not found:
+            raise ModelError(
+                f"tuning.target_modules: {kind_of(model)} has no layer whose name ends in"
+                f" {target!r}"
+            )
+        parts += found
     most = min(min(part.weight.shape) for part in parts)
     if not 1 <= rank <= most:
         raise ModelError(
@@ -60,9 +89,19 @@ def lora(model: LanguageModel, *, rank: int = 8, alpha: float = 16, seed: int = 
         )
     if alpha <= 0:
         raise ModelError(f"tuning.alpha={alpha}: must be more than 0")
-    targets = [name.removeprefix(".") for name in names]
-    config = LoraConfig(r=rank, lora_alpha=alpha, target_modules=targets, task_type=_task(model))  # type: ignore[arg-type]
-    return wrapped(model, attached(model, config, seed), model.limit)
+    config = LoraConfig(
+        r=rank,
+        lora_alpha=alpha,  # type: ignore[arg-type]
+        target_modules=targets,
+        task_type=_task(model),  # type: ignore[arg-type]
+    )
+    try:
+        return wrapped(model, attached(model, config, seed), model.limit)
+    except REFUSALS as error:
+        raise ModelError(
+            f"tuning=lora: {kind_of(model)} cannot have adapters at {', '.join(targets)}"
+            f" ({one_line(error)})"
+        ) from error
 
 
 def prefix(model: LanguageModel, *, num_tokens: int = 5, seed: int = 0) -> LanguageModel:
@@ -117,6 +156,26 @@ def prompt(model: LanguageModel, *, num_tokens: int = 10, seed: int = 0) -> Lang
     return wrapped(model, module, limit)
 
 
+def lora_targets(model: LanguageModel) -> list[str]:
+    """The names of the layers that LoRA adapts: the query and value projections, or where they are
+    not layers of their own what peft's table says of the family.
+
+    Raises:
+        ModelError: neither is known.
+    """
+    try:
+        return [name.removeprefix(".") for name in query_and_value(model)]
+    except ModelError:
+        from peft.utils.constants import (
+            TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING as TABLE,
+        )
+
+        known = {**FUSED, **TABLE}.get(getattr(model.module.config, "model_type", ""))
+        if known is None or isinstance(known, str):
+            raise
+        return list(known)
+
+
 def query_and_value(model: LanguageModel) -> tuple[str, str]:
     """The ends of the names of all query and value projections, such as `.q_proj` and `.v_proj`.
 
@@ -130,8 +189,8 @@ def query_and_value(model: LanguageModel) -> tuple[str, str]:
     known = ", ".join("/".join(pair) for pair in PAIRS)
     raise ModelError(
         f"tuning=lora: {kind_of(model)} has no linear query and value projections of their own"
-        f" ({known}); tuning=full needs none, nor do tuning=prefix and tuning=prompt in a model"
-        " that takes virtual tokens"
+        f" ({known}), and peft knows no others; tuning=full needs none,"
+        " nor do tuning=prefix and tuning=prompt in a model that takes virtual tokens"
     )
 
 
@@ -214,7 +273,7 @@ def _refusing(model: LanguageModel, method: str) -> Iterator[None]:
     except REFUSALS as error:
         others = "tuning=full needs none"
         with suppress(ModelError):
-            query_and_value(model)
+            lora_targets(model)
             others = "tuning=lora and tuning=full need none"
         raise ModelError(
             f"tuning={method}: {kind} cannot have virtual tokens ({one_line(error)}); {others}"

@@ -34,6 +34,7 @@ from bszo.perturb import (
     Split,
     Terms,
     Unpadded,
+    engine_class,
     make_engine,
     mix64,
     padding_rows,
@@ -295,7 +296,7 @@ class ZerothOrderOptimizer(Copied):
         self.check()
         self._bind()
         require(
-            self.share is None or self._engine.exact,
+            self.share is None or self.exact,
             f"perturbation={self.perturbation!r}: walks cannot share points; exact, streaming or"
             " copy is valid",
         )
@@ -334,6 +335,11 @@ class ZerothOrderOptimizer(Copied):
     def pass_by(self) -> None:
         """Count a step that moves nothing; its directions are used up."""
         self.num_steps += 1
+
+    @property
+    def exact(self) -> bool:
+        """Whether theta is the same to the bit after a perturbed pass (`bszo.perturb.Engine`)."""
+        return engine_class(self.perturbation, self.module).exact
 
     def directions(self) -> Directions:
         """The family of this step's directions; Gaussian unless a method says otherwise."""

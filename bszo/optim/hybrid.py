@@ -105,6 +105,7 @@ class Hybrid(Copied):
     num_forwards = property(lambda self: self.low.num_forwards + self.high.num_forwards)
     num_backwards = property(lambda self: self.high.num_backwards)
     num_steps = property(lambda self: self.high.num_steps)
+    exact = property(lambda self: self.low.exact)
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Only while it is made: OptimError later, where nothing says which of the two methods

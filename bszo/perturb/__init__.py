@@ -25,7 +25,15 @@ from bszo.perturb.directions import (
     seed_in_block,
     zeros_of,
 )
-from bszo.perturb.engines import Copies, Legs, Perturbation, Streaming, Walk, make_engine
+from bszo.perturb.engines import (
+    Copies,
+    Legs,
+    Perturbation,
+    Streaming,
+    Walk,
+    engine_class,
+    make_engine,
+)
 from bszo.perturb.forward_mode import ForwardMode
 from bszo.perturb.noise import NOISE_VERSION, Distribution, Terms
 from bszo.perturb.noise.seeds import mix64
@@ -60,6 +68,7 @@ __all__ = [
     "Unpadded",
     "Walk",
     "Weighted",
+    "engine_class",
     "make_engine",
     "matrix_shape",
     "mix64",

@@ -1,5 +1,4 @@
-"""The fixed parts of a run's configuration, typed; nothing here has a default, the files under
-conf/ have."""
+"""Schema of a run's configuration: its fixed parts, typed. All defaults are in conf/."""
 
 import os
 from collections.abc import Mapping
@@ -30,8 +29,8 @@ MOST_TITLE_BYTES = 64
 @with_config(_FORBID)
 @dataclass(frozen=True)
 class Precision:
-    """The type the parameters are stored and computed in, and how a move of them rounds; losses are
-    float32."""
+    """The type in which parameters are stored and computed, and how a change of them is rounded.
+    Losses are float32."""
 
     dtype: Literal["float32", "float16", "bfloat16"]
     rounding: Literal["nearest", "stochastic"]
@@ -40,7 +39,7 @@ class Precision:
 @with_config(_FORBID)
 @dataclass(frozen=True)
 class Protocol:
-    """How long to train and how to select; conf/protocol says what each is for."""
+    """How long to train and how to select; conf/protocol describes each protocol."""
 
     num_steps: int
     max_forwards: int | None
@@ -102,7 +101,7 @@ class Fidelity:
 @with_config(_FORBID)
 @dataclass(frozen=True)
 class Tracker:
-    """Where a copy of the numbers goes while they appear."""
+    """Where a run's numbers are copied to while it goes on."""
 
     kind: Literal["none", "wandb"]
     mode: Literal["auto", "offline", "online"]
@@ -118,7 +117,7 @@ class Tracker:
 @with_config(_FORBID)
 @dataclass(frozen=True)
 class Paths:
-    """Where outputs lie."""
+    """The folders that a run writes to."""
 
     results: str
     runs: str
@@ -132,8 +131,8 @@ class Paths:
 @with_config(_FORBID)
 @dataclass(frozen=True)
 class Directions:
-    """What is done to the directions of any zeroth-order method; the optimizer holds them against
-    its module."""
+    """What is done to the directions of any zeroth-order method; the optimizer checks it with its
+    module."""
 
     sparsity: float
     mask_scope: Literal["layer", "global"]
@@ -150,7 +149,7 @@ class Directions:
 
     @property
     def dense(self) -> bool:
-        """All entries, one estimate: the method as it is."""
+        """True where the method is as it is: every entry of a direction counts, in one estimate."""
         return self.sparsity == 0 and self.blocks == "none"
 
 
@@ -214,7 +213,7 @@ class RunConfig:
 
     @property
     def optimizer_node(self) -> dict[str, Any]:
-        """All by which `experiments.training.build.make_optimizer` builds the optimizer again."""
+        """What `experiments.training.build.make_optimizer` needs to build the optimizer."""
         return (
             self.optimizer
             if self.directions.dense
@@ -223,8 +222,8 @@ class RunConfig:
 
     @property
     def log_node(self) -> dict[str, Any]:
-        """`optimizer_node`, and by what the trained parameters are built where they are not the
-        model's own."""
+        """`optimizer_node`, and what builds the trained parameters where they are not the model's
+        own."""
         if isinstance(self.tuning, Full):
             return self.optimizer_node
         attached = Attached(self.tuning, len(self.task.get("label_names") or ()), self.seed)

@@ -1,5 +1,5 @@
-"""What trains, as a configuration says it: each choice of conf/tuning, typed, and what it makes of
-a model."""
+"""Tunings: what trains. Each choice of conf/tuning is a class here, which makes of a model the one
+that trains."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ MOST_LABELS = 10_000  # a log may come from anyone
 
 
 class Choice:
-    """What each choice answers: the model that trains, and what stands in front of its prompts."""
+    """One tuning: it says which model trains, and which examples stand in front of its prompts."""
 
     def attach(self, model: LanguageModel, num_labels: int, seed: int) -> LanguageModel:
         """The model as the choice has it train, for a task of so many labels; ModelError where it
@@ -109,7 +109,7 @@ Tuning = Annotated[
 @with_config(_FORBID)
 @dataclass(frozen=True)
 class Attached:
-    """A choice with all by which it is attached again, as a trajectory's header holds it."""
+    """A choice with what is needed to attach it once more, as a trajectory's header holds it."""
 
     choice: Tuning
     num_labels: int
@@ -120,5 +120,5 @@ class Attached:
             raise ConfigError(f"num_labels={self.num_labels}: must be 0 to {MOST_LABELS}")
 
     def model(self, base: LanguageModel) -> LanguageModel:
-        """The base as the run had it train; ModelError where it cannot."""
+        """The base with what the run trained attached; ModelError where that cannot be."""
         return self.choice.attach(base, self.num_labels, self.seed)

@@ -1,4 +1,5 @@
-"""Values held against types and signatures, with one line for whatever does not fit."""
+"""Types of a configuration's values: they are checked against dataclasses and signatures, with one
+line for what does not fit."""
 
 import inspect
 import json
@@ -33,7 +34,7 @@ def typed(kind: Any, value: Any, key: str) -> Any:
 
 
 def _one_line(error: ValidationError, key: str, kind: Any, value: Any) -> str:
-    """The first problem of a pydantic error: key, value, what would be valid."""
+    """The first problem of a pydantic error, with the key, its value and what would be valid."""
     problems = error.errors(include_url=False)
     first = problems[0]
     path = _as_written(first["loc"], value)

@@ -15,6 +15,7 @@ from typing import Any
 import yaml
 
 from experiments import CONF
+from experiments.config.yaml_files import exists
 from experiments.sweeps.grid import Grid, Point
 
 Record = dict[str, Any]
@@ -131,4 +132,4 @@ def model_node(name: str) -> Mapping[str, Any]:
 @cache
 def shipped_node(file: Path) -> Mapping[str, Any]:
     """A configuration file as it is written; empty where there is none."""
-    return yaml.safe_load(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    return yaml.safe_load(file.read_text(encoding="utf-8")) if exists(file.is_file) else {}

@@ -82,9 +82,9 @@ class Shelf:
             missing = tuple(
                 run for run, record in found if record is None or record["status"] not in SETTLED
             )
+            validation = {run[key]: _score(record) for run, record in found if record}
             if missing:
-                return Choice(None, missing=missing)
-            validation = {run[key]: _score(record) for run, record in found}
+                return Choice(None, validation, missing)
             values = {
                 float(run[key]): value
                 for run, record in found

@@ -1,5 +1,5 @@
-"""Accuracies: paper, official, corrected and their difference side by side, one block a model and
-precision."""
+"""Blocks of accuracies: the paper's, the official, the corrected, and their difference, one block
+for each model and precision."""
 
 import re
 import statistics
@@ -29,11 +29,11 @@ class Block:
     Attributes:
         title: the setting in words.
         tasks: the columns.
-        texts, numbers: (label, source) -> task -> what is printed, and its value where there is
-            one.
+        texts: what each cell prints, by (label, source) and by task.
+        numbers: the value of each cell that has one, by the same keys.
         notes: what a reader must know.
-        used, doubles: signatures of the records that are in it, and of those that later ones
-            replace.
+        used: signatures of the records that are shown.
+        doubles: signatures of the records that a later run of the same configuration replaces.
     """
 
     title: str
@@ -66,15 +66,16 @@ class Kind:
 
 
 def blocks(grid: Grid, records: Sequence[Record], kind: Kind) -> Iterator[Block]:
-    """A block a setting; `model=local` stands for every local model that has records."""
+    """Yield one block for each setting; `model=local` stands for every local model that has
+    records."""
     for setting in grid.settings:
         for name, own in by_model(setting["model"], records):
             yield _block(grid, Shelf(own, grid.conf), setting, name, kind)
 
 
 def by_model(model: str, records: Sequence[Record]) -> list[tuple[str, Sequence[Record]]]:
-    """(name, records) of a model; `local` stands for every local one that has records, told apart
-    by its content."""
+    """Pair each model's name with its records. `local` stands for every local model that has
+    records; their contents tell them apart."""
     if model != "local":
         return [(shown(MODELS, model), records)]
     own: dict[str, list[Record]] = {}
@@ -135,7 +136,7 @@ def _leading_number(text: str) -> float | None:
 def _print_runs(
     block: Block, points: Sequence[Point], grid: Grid, shelf: Shelf, kind: Kind
 ) -> None:
-    """One task's cells: every label and fidelity."""
+    """Fill in the cells of one task, for every label and fidelity."""
     cells: dict[Row, tuple[list[Choice], list[Record | None]]] = {}
     for point in points:
         choice = shelf.choose(grid, point)
@@ -158,7 +159,7 @@ def _put(block: Block, row: Row, column: str, text: str, number: float | None) -
 
 
 def _average(block: Block, row: Row) -> None:
-    """The mean over the tasks, only where every task has a number; the paper's own stays as
+    """Add the mean over the tasks where every task has a number; the paper's average stays as it is
     printed."""
     numbers = block.numbers.get(row, {})
     if AVERAGE not in block.texts[row]:
@@ -168,7 +169,8 @@ def _average(block: Block, row: Row) -> None:
 
 
 def _subtract(block: Block, left: str, right: str) -> None:
-    """A row of differences for every label: never of averages over different tasks."""
+    """Add a row of differences for every label. Averages are subtracted only where they are over
+    the same tasks."""
     for label in dict.fromkeys(label for label, _ in block.texts):
         of, to = block.numbers.get((label, left), {}), block.numbers.get((label, right), {})
         if not of.keys() & to.keys():
@@ -182,7 +184,7 @@ def _subtract(block: Block, left: str, right: str) -> None:
 
 
 def _like_for_like(block: Block) -> None:
-    """A note where the paper's averages are over different tasks."""
+    """Add a note where the paper's averages are over different tasks."""
     paper = {
         label: numbers for (label, source), numbers in block.numbers.items() if source == "paper"
     }
@@ -205,7 +207,8 @@ def _like_for_like(block: Block) -> None:
 
 
 def section(block: Block) -> Section:
-    """A block as text: a row a label and source, the best two numbers of each source in bold."""
+    """Turn a block into text: one row for each label and source, the best two numbers of each
+    source in bold."""
     columns = (*block.tasks, AVERAGE) if len(block.tasks) > 1 else tuple(block.tasks)
     keys = sorted(
         block.texts,
@@ -225,8 +228,8 @@ def section(block: Block) -> Section:
 
 
 def _leads(block: Block, key: Row, column: str) -> bool:
-    """True for the best two of a column among the rows of one source, ties included, where there
-    are three or more."""
+    """Return True for the best two numbers of a column, ties included. Rows of one source compete,
+    and only where there are at least three."""
     rivals = [
         numbers[column]
         for (_, source), numbers in block.numbers.items()

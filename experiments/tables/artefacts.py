@@ -188,6 +188,7 @@ ARTEFACTS = {
             sweeps=("zo_bench",),
             files=("measured/bench/memory.json",),
         ),
+        Artefact("table_real", "runs", "experiments.tables.real:sections", sweeps=("real",)),
         Artefact(
             "figure1",
             "runs",
@@ -204,6 +205,13 @@ ARTEFACTS = {
             files=(BENCHED, "paper/table4.csv"),
             commands=_STEPS,
             plan=_STEPS_PLAN,
+        ),
+        Artefact(
+            "figure_real",
+            "runs",
+            "scripts.figures.figure_real:draw",
+            "A real model on real rows: validation against forward passes",
+            ("real",),
         ),
         Artefact(
             "figure_drift",

@@ -1,5 +1,5 @@
-"""Scores at an equal budget: the best validation accuracy of each run when the task's cheapest run
-was at its end."""
+"""Equal budgets: each run is scored by its best validation accuracy at the moment when the cheapest
+run of its task had ended."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,12 +14,12 @@ Spent = Callable[[Record, Mapping[str, Any]], float]
 
 @dataclass(frozen=True)
 class Budget:
-    """What is equal.
+    """A quantity that is the same for all runs that are compared.
 
     Attributes:
-        words: for a heading.
-        spent: by a run up to a point of its curve, or in all.
-        note: what the numbers are.
+        words: how a heading names it.
+        spent: how much of it a run has used at a point of its curve, or in all.
+        note: what the numbers mean.
     """
 
     words: str
@@ -27,8 +27,8 @@ class Budget:
     note: str
 
     def scoring(self, records: Sequence[Record]) -> Score:
-        """How a task's runs are scored: by validation, as the test split is scored for the final
-        choice alone."""
+        """Return the rule that scores the runs of one task. It uses validation, because the test
+        split is scored for the final choice alone."""
         limit = min((self.spent(record, record) for record in records), default=0)
 
         def score(record: Record) -> float | None:

@@ -1,5 +1,5 @@
-"""One position of a table: the runs of all its seeds as a number, or as the reason why there is
-none."""
+"""Cells of a table: the runs of all seeds of one position as a number, or the reason why there is
+no number."""
 
 import statistics
 from collections import Counter
@@ -14,12 +14,12 @@ Score = Callable[[Record], float | None]
 
 @dataclass(frozen=True)
 class Cell:
-    """Mean and sample deviation (n - 1) of the seeds' scores in per cent.
+    """The mean and the sample deviation (n - 1) of the seeds' scores, in per cent.
 
     Attributes:
-        scores: of the runs that ended well, in the order of the seeds.
+        scores: scores of the runs that ended well, in the order of the seeds.
         expected: how many runs the cell should have.
-        failures: statuses of runs that did not end well.
+        failures: statuses of the runs that did not end well.
     """
 
     scores: tuple[float, ...] = ()
@@ -28,7 +28,7 @@ class Cell:
 
     @property
     def number(self) -> float | None:
-        """The mean; None where no run is there or any failed."""
+        """The mean; None where no run is there or any run failed."""
         return statistics.fmean(self.scores) if self.scores and not self.failures else None
 
     @property
@@ -62,12 +62,12 @@ def test_score(record: Record) -> float | None:
 def cell_of(
     choices: Sequence[Choice], records: Sequence[Record | None], score: Score = test_score
 ) -> Cell:
-    """The cell of the runs that validation chose.
+    """Build the cell of the runs that validation chose.
 
     Args:
-        choices: of each seed.
-        records: of each seed, None where there is none.
-        score: of a run that ended well, a share; None where it has none.
+        choices: one for each seed.
+        records: one for each seed, None where the run is missing.
+        score: maps a run that ended well to a share from 0 to 1, or to None where it has no score.
     """
     there = [record for record in records if record is not None]
     failures = [record["status"] for record in there if record["status"] != "ok"]

@@ -1,5 +1,5 @@
-"""Tables 6 to 10: the shipped configuration files beside what the paper prints; a wrong default is
-a difference."""
+"""Tables 6 to 10: the shipped configuration files beside what the paper prints, so that a wrong
+default shows as a difference."""
 
 from pathlib import Path
 from typing import Any
@@ -40,19 +40,19 @@ def _yaml(conf: Path, *parts: str) -> dict[str, Any]:
 
 
 def split_table(artefact: Artefact, inputs: Inputs) -> list[Section]:
-    """Table 6."""
+    """Build Table 6."""
     del artefact, inputs  # no run has a part in it
     return [splits()]
 
 
 def hyperparameter_table(artefact: Artefact, inputs: Inputs) -> list[Section]:
-    """One of Tables 7 to 10, by the artefact's number."""
+    """Build one of Tables 7 to 10, by the artefact's number."""
     del inputs  # no run has a part in it
     return [hyperparameters(artefact.number or 0)]
 
 
 def splits(conf: Path = CONF) -> Section:
-    """Table 6: rows for training and for validation."""
+    """Compare how many rows each task has for training and for validation."""
     rows = []
     choices = {name: choice for choice, name in TASKS.items()}
     found, problems = printed("table6", ("task", "train", "validation"))
@@ -80,8 +80,8 @@ def splits(conf: Path = CONF) -> Section:
 
 
 def hyperparameters(number: int, conf: Path = CONF) -> Section:
-    """Tables 7 to 10: grids of learning rates and what every method is run with, one model a
-    table."""
+    """Compare the grids of learning rates and the other hyperparameters of every method, for the
+    model of one table."""
     found, problems = printed("tables7to10", GRID_COLUMNS)
     found, rows = [row for row in found if row["table"] == str(number)], []
     for row in found:
@@ -136,7 +136,8 @@ def _ours(name: str, model: str, conf: Path) -> dict[str, str]:
 
 
 def _short(value: float) -> str:
-    """1e-4, 2.5e-7, 16: every digit, for what is printed is what is compared."""
+    """Print a number as 1e-4, 2.5e-7 or 16. No digit is lost, because the printed texts are
+    compared."""
     mantissa, _, exponent = f"{value:.9e}".partition("e")
     return f"{value:g}" if value >= 1 else f"{mantissa.rstrip('0').rstrip('.')}e{int(exponent)}"
 

@@ -1,4 +1,4 @@
-"""Runs of the mini profile as results/findings.md asks for them: blocks, cells, and pairs that
+"""Evidence for results/findings.md: blocks, cells, and pairs of runs of the mini profile that
 differ in one thing."""
 
 import statistics
@@ -25,17 +25,18 @@ def in_points(record: Record) -> float:
 
 
 class Evidence:
-    """The profile's runs.
+    """The runs of the mini profile.
 
     Args:
-        inputs: the records.
+        inputs: where the records come from.
     """
 
     def __init__(self, inputs: Inputs) -> None:
         self.inputs, self.records = inputs, inputs.records(PROFILE)
 
     def blocks(self, budget: int | None = None) -> Iterator[tuple[str, Block]]:
-        """("Table 1", block) of Tables 1 and 3, by test accuracy or at one of the equal budgets."""
+        """Yield ("Table 1", block) for every block of Tables 1 and 3, scored by test accuracy or at
+        one of the equal budgets."""
         for name, kind in (("table1", published.table1()), ("table3", published.table3())):
             scored = kind if budget is None else replace(kind, scoring=BUDGETS[budget].scoring)
             for block in blocks(load(name, PROFILE), self.records, scored):
@@ -45,7 +46,7 @@ class Evidence:
                 )
 
     def cells(self, *names: str) -> Iterator[tuple[Point, Record]]:
-        """Every cell's run of the sweeps that ended well, each record once."""
+        """Yield the run of every cell of the sweeps that ended well, each record once."""
         seen: set[str] = set()
         for name in names:
             grid, shelf = load(name, PROFILE), Shelf(self.records)
@@ -69,8 +70,8 @@ class Evidence:
         wanted: Mapping[str, str] = NOTHING,
         score: Score = in_points,
     ) -> list[tuple[Point, float]]:
-        """Score of one value of a key minus that of another, all else of the cell being equal; of
-        the wanted cells."""
+        """Return the score with one value of a key minus the score with another, for every wanted
+        cell whose other values are the same."""
         scores: dict[tuple[tuple[str, str], ...], dict[str, float]] = {}
         for point, record in self.cells(*names):
             if all(point.get(k) == v for k, v in wanted.items()) and point[key] in (one, other):
@@ -82,7 +83,7 @@ class Evidence:
 
 
 def mean(values: Iterable[float]) -> str:
-    """ "+1.25 points on average over 8", or that nothing was run."""
+    """ "+1.25 points on average over 8", or a text that says that nothing was run."""
     values = list(values)
     return (
         f"{statistics.fmean(values):+.2f} points on average over {len(values)}"

@@ -1,4 +1,5 @@
-"""The numbers in results/findings.md: `{name}` there is the text of the function of that name."""
+"""Findings: the numbers of results/findings.md, where `{name}` stands for the text that the
+function of that name returns."""
 
 from string import Formatter
 
@@ -11,12 +12,15 @@ FINDINGS = {function.__name__: function for function in (*of_tables.FINDINGS, *o
 
 
 class UnknownFinding(ValueError):
-    """What is in braces is no finding."""
+    """A name in braces that no function has."""
 
 
 def written(template: str, inputs: Inputs) -> str:
-    """A text with its numbers. UnknownFinding where it names one that nothing makes, or its braces
-    do not match."""
+    """Return a text with its numbers filled in.
+
+    Raises:
+        UnknownFinding: the text names a finding that nothing makes, or its braces do not match.
+    """
     try:
         named = {name for _, name, _, _ in Formatter().parse(template) if name is not None}
     except ValueError as error:

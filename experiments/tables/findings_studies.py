@@ -1,4 +1,4 @@
-"""Findings from the ablations, the walk and BSZO's beliefs: a function a number in
+"""Findings of the ablations, of the walk and of BSZO's beliefs: one function for each number in
 results/findings.md."""
 
 import math
@@ -21,7 +21,8 @@ ABLATIONS = {"table5a": "m = k", "table5b": "m = k + 1"}
 
 
 def gains(evidence: Evidence) -> str:
-    """BSZO's gain at the end of its runs with adaptive noise: the median by model and precision."""
+    """The median of BSZO's gain at the end of its runs with adaptive noise, by model and
+    precision."""
     found: dict[tuple[str, str, float], list[float]] = {}
     for point, record in evidence.cells("table1", "table3", "walk"):
         if point["optimizer"] == "bszo" and point["fidelity"] == "corrected":
@@ -37,7 +38,7 @@ def gains(evidence: Evidence) -> str:
 
 
 def sigma_0(evidence: Evidence) -> str:
-    """sqrt(n / 1e6) of the models."""
+    """sqrt(n / 1e6), the deviation that BSZO starts from, of the models that were trained."""
     found = [
         math.sqrt(record["model"]["num_parameters"] / 1e6)
         for record in evidence.records
@@ -47,7 +48,7 @@ def sigma_0(evidence: Evidence) -> str:
 
 
 def adaptive_noise(evidence: Evidence) -> str:
-    """Adaptive against fixed noise under bf16, and in fp32 with m = k + 1."""
+    """What adaptive noise gains over fixed noise, under bf16, and in fp32 with m = k + 1."""
     texts, parts = [], ((("table5c", "table5d"), "bf16"), (("table5b", "table12c"), "fp32"))
     for fidelity, (names, what) in product(("official", "corrected"), parts):
         gaps = _noise(evidence, names, fidelity)
@@ -56,7 +57,8 @@ def adaptive_noise(evidence: Evidence) -> str:
 
 
 def _noise(evidence: Evidence, names: Sequence[str], fidelity: str) -> list[float]:
-    """Cells that differ in the noise alone; one that does not name it has the default, adaptive."""
+    """Gaps between cells that differ in the noise alone; a cell that does not name it has the
+    default, adaptive noise."""
     scores: dict[tuple[str, ...], dict[str, float]] = {}
     for point, record in evidence.cells(*names):
         if point["fidelity"] == fidelity:
@@ -67,8 +69,8 @@ def _noise(evidence: Evidence, names: Sequence[str], fidelity: str) -> list[floa
 
 
 def directions(evidence: Evidence) -> str:
-    """Averages over the tasks by k, corrected: test accuracy at equal steps, validation's at equal
-    forward passes."""
+    """Averages over the tasks by k, with exact restoration: test accuracy at equal steps,
+    validation accuracy at equal forward passes."""
     by_k = Kind(lambda point: f"k = {point['optimizer.k']}", lambda point: None)
     kinds = {"equal steps": by_k, "equal forward passes": replace(by_k, scoring=BUDGETS[0].scoring)}
     found = []
@@ -89,7 +91,8 @@ def directions(evidence: Evidence) -> str:
 
 
 def drift(evidence: Evidence) -> str:
-    """A row a precision and eps: what the walks do to a real model at lr 0."""
+    """A table of what the walks do to a real model at lr 0, with one row for each precision and
+    eps."""
     del evidence
     data = [row for row in walks.points()[0] if row["perplexity"] is not None or row["step"]]
     lines, hows = [], ("three-leg", "two-leg", "exact")
@@ -111,7 +114,8 @@ def drift(evidence: Evidence) -> str:
 
 
 def _moved(curve: Sequence[walks.Row]) -> str:
-    """ "11.3 %, 3.79 -> 8.96": the weights' relative drift and the perplexity at both ends."""
+    """ "11.3 %, 3.79 -> 8.96": the relative drift of the weights, and the perplexity at both
+    ends."""
     first, last = (
         f"{curve[i]['perplexity']:.3g}" if curve[i]["perplexity"] else "beyond every float"
         for i in (0, -1)
@@ -120,8 +124,8 @@ def _moved(curve: Sequence[walks.Row]) -> str:
 
 
 def walk_study(evidence: Evidence) -> str:
-    """A row a precision and eps: test accuracy with either walk minus fp32's, and what exactness
-    adds; in points."""
+    """A table in points, with one row for each precision and eps: test accuracy with either walk
+    minus that in fp32, and what exact restoration adds."""
     key, lines = "optimizer.perturbation", []
     for precision, eps in product(LOW, EPS):
         wanted = {"optimizer.eps": eps}
@@ -137,15 +141,15 @@ def walk_study(evidence: Evidence) -> str:
 
 
 def _points(values: Iterable[float]) -> str:
-    """ "-12.3 +- 2.1 (20)": mean, its standard error, and of how many."""
+    """ "-12.3 +- 2.1 (20)": the mean, its standard error, and the number of values."""
     found = list(values)
     error = f" ± {statistics.stdev(found) / math.sqrt(len(found)):.1f}" if len(found) > 1 else ""
     return f"{statistics.fmean(found):+.1f}{error} ({len(found)})" if found else "-"
 
 
 def walk_losses(evidence: Evidence) -> str:
-    """A row a precision and eps: by method the last training loss minus fp32's, as published /
-    exact, medians."""
+    """A table of medians, with one row for each precision and eps: each method's last training loss
+    minus that in fp32, as published and with exact restoration."""
     found: dict[tuple[str, str], dict[str, dict[str, list[float]]]] = {}
     for precision, eps in product(LOW, EPS):
         for point, gap in evidence.paired(

@@ -1,4 +1,4 @@
-"""Findings from the runs of Tables 1 and 3: a function a number in results/findings.md."""
+"""Findings of the runs of Tables 1 and 3: one function for each number in results/findings.md."""
 
 import statistics
 from collections.abc import Mapping
@@ -14,7 +14,7 @@ CORRECTED = {"fidelity": "corrected"}
 
 
 def size(evidence: Evidence) -> str:
-    """Millions of parameters of the models."""
+    """How many millions of parameters the models have."""
     found = [
         record["model"]["num_parameters"] / 1e6
         for record in evidence.records
@@ -29,7 +29,7 @@ def steps(evidence: Evidence) -> str:
 
 
 def rates(evidence: Evidence) -> str:
-    """How many learning rates are chosen from."""
+    """How many learning rates validation chooses from."""
     del evidence
     found = sorted(
         {
@@ -42,7 +42,7 @@ def rates(evidence: Evidence) -> str:
 
 
 def passes(evidence: Evidence) -> str:
-    """Forward passes a step, by method."""
+    """How many forward passes a step takes, by method."""
     found = {
         point["optimizer"]: record["num_forwards"] / record["num_steps"]
         for point, record in evidence.cells("table1", "table3")
@@ -54,8 +54,8 @@ def passes(evidence: Evidence) -> str:
 
 
 def averages(evidence: Evidence) -> str:
-    """A row a block: averages over all tasks, who leads how many, and BSZO minus MeZO at equal
-    forward passes."""
+    """A table with one row for each block: averages over all tasks, how many tasks each method
+    leads, and BSZO minus MeZO at equal forward passes."""
     gaps, lines, labels = _equal_gaps(evidence), [], list(METHODS.values())
     for title, block in evidence.blocks():
         for source in SOURCES:
@@ -114,8 +114,8 @@ def bszo_b(evidence: Evidence) -> str:
 
 
 def hizoo(evidence: Evidence) -> str:
-    """HiZOO against MeZO by precision: how far apart the cells are, and how many chose another
-    rate."""
+    """How far apart HiZOO's and MeZO's cells are in each precision, and how many of them chose
+    different rates."""
     gaps: dict[str, list[float]] = {}
     others: dict[str, int] = {}
     rates_of = {
@@ -140,12 +140,12 @@ def hizoo(evidence: Evidence) -> str:
 
 
 def words(evidence: Evidence) -> str:
-    """What `corrected` gains over `official` by task, for the masked model."""
+    """What `corrected` gains over `official` in each task, for the masked model."""
     return _by_task(evidence, "table1")
 
 
 def words_causal(evidence: Evidence) -> str:
-    """The same in fp32 for the causal model, whose label words are the same in both."""
+    """The same in fp32 for the causal model, whose label words are the same under both."""
     return _by_task(evidence, "table3", precision="fp32")
 
 

@@ -28,7 +28,7 @@ class Inputs:
         return self._read[profile][1]
 
     def footer(self) -> tuple[str, ...]:
-        """A line for each profile that was read and has files that cannot be used."""
+        """Return one line for each profile that was read and has files that cannot be used."""
         return tuple(
             line
             for profile, (_, problems) in self._read.items()
@@ -36,7 +36,8 @@ class Inputs:
         )
 
     def files(self) -> list[Path]:
-        """The files of the records that were used, and the folders where new ones would appear."""
+        """Return the files of the records that were used, and the folders where new ones would
+        appear."""
         folders = [self.runs / profile for profile in self._read]
         found = [
             file

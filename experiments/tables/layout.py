@@ -1,4 +1,4 @@
-"""A table as Markdown, CSV and LaTeX; the first line of each file says what made it."""
+"""Layout of a table as Markdown, CSV and LaTeX; the first line of each file says what made it."""
 
 import csv
 import io
@@ -11,10 +11,10 @@ class Section:
     """One rectangle of text under a heading.
 
     Attributes:
-        title: heading.
-        columns: names.
-        rows: as many texts as there are columns.
-        bold: (row, column) numbers that stand out.
+        title: the heading.
+        columns: the names of the columns.
+        rows: one text for each column.
+        bold: (row, column) of the cells that stand out.
         notes: lines under the rectangle.
     """
 
@@ -38,7 +38,7 @@ def markdown(title: str, sections: Sequence[Section], made: str) -> str:
 
 
 def rectangle(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    """The lines of one Markdown table."""
+    """Return the lines of one Markdown table."""
     return [_line(columns), _line(["---"] * len(columns)), *map(_line, rows)]
 
 
@@ -47,7 +47,7 @@ def _line(cells: Sequence[str]) -> str:
 
 
 def comma_separated(sections: Sequence[Section], made: str) -> str:
-    """All sections below each other, the section's title in the first column."""
+    """Return all sections below each other, with the section's title in the first column."""
     out = io.StringIO()
     out.write(f"# {made}\n")
     writer = csv.writer(out, lineterminator="\n")
@@ -75,12 +75,12 @@ _ESCAPED = {
 
 
 def escaped(text: str) -> str:
-    """Text that LaTeX prints as it is."""
+    """Escape a text so that LaTeX prints it as it is."""
     return "".join(_ESCAPED.get(letter, letter) for letter in text)
 
 
 def latex(title: str, sections: Sequence[Section], made: str) -> str:
-    """One `table` a section, in booktabs' rules."""
+    """Return one `table` environment for each section, with the rules of booktabs."""
     lines = [f"% {made}"]
     for section in sections:
         lines += [

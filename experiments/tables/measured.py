@@ -1,5 +1,5 @@
-"""Table 4 and Figure 2: peak memory and time of a step, the paper's on its GPU beside the
-benchmark's JSON."""
+"""Costs of a step (Table 4 and Figure 2): peak memory and time, the paper's on its GPU beside those
+that the benchmark measured."""
 
 import json
 from collections.abc import Callable, Iterable, Sequence
@@ -19,16 +19,18 @@ DTYPES = {"float32": "fp32", "float16": "fp16", "bfloat16": "bf16"}
 
 @dataclass(frozen=True)
 class Measured:
-    """One method on one model: the published procedure and ours, in 1e9 bytes and milliseconds;
-    None: not measured.
+    """One method on one model, as published and in this library, in 1e9 bytes and milliseconds.
 
     Attributes:
-        card: the GPU's name, or the CPU's.
-        gpu: the peak is that of the GPU's allocator; else the process's resident set, libraries
-            included.
-        forwards_ms: the bare forward passes of ours alone.
-        bytes_ms: what ours must move beside them, over the bandwidth of a copy in the same run.
+        card: the name of the GPU, or of the CPU.
+        gpu: True where the peak is that of the GPU's allocator; otherwise it is the resident set of
+            the process, which includes its libraries.
         shape: batch and repeats, in words.
+        published_gb, ours_gb: peak memory; None where it was not measured.
+        published_ms, ours_ms: time of a step; None where it was not measured.
+        forwards_ms: time of our forward passes alone.
+        bytes_ms: time of moving the bytes that our step must move besides, at the bandwidth of a
+            copy in the same run.
     """
 
     model: str
@@ -46,8 +48,8 @@ class Measured:
 
 
 def measured(folder: Path | None = None) -> tuple[list[Measured], list[str]]:
-    """Everything that `make bench` has left, of every model and device; a line for each file that
-    is left out."""
+    """Return one row for each method, model and device that the benchmark has measured, and one
+    line for each file that is left out."""
     rows, problems = [], []
     for file in sorted((folder or BENCH).glob("*-*-*.json")):
         try:
@@ -92,14 +94,14 @@ def _scaled(value: float | None, by: float) -> float | None:
 
 
 def sections(artefact: Artefact, inputs: Inputs) -> list[Section]:
-    """Table 4."""
+    """Build Table 4."""
     del artefact, inputs  # it shows no run's record
     return table4()
 
 
 def table4(folder: Path | None = None) -> list[Section]:
-    """The paper's settings, memory and time; whatever else was measured; and how near its ceilings
-    each step is."""
+    """Build the sections: memory and time in the paper's settings, what else was measured, and how
+    near each step is to its ceilings."""
     rows, problems = measured(folder)
     theirs, wrong = step_costs()
     ours = [row for row in rows if row.gpu and (row.model, row.precision) in theirs]
@@ -147,7 +149,8 @@ def _beside(
     values: Callable[[Measured], tuple[float | None, float | None]],
     *notes: str,
 ) -> Section:
-    """The paper's numbers, the published procedure and ours as measured here, and their ratios."""
+    """Compare the paper's numbers with the published procedure and this library, both measured
+    here."""
     here = {(row.model, row.precision, row.method): row for row in ours}
     rows = []
     for setting, methods in theirs.items():
@@ -184,7 +187,7 @@ def _beside(
 
 
 def _elsewhere(rows: Sequence[Measured]) -> Section:
-    """Models and devices that the paper has not."""
+    """List the models and devices that the paper does not have."""
     lines = [
         (
             row.model,
@@ -216,8 +219,8 @@ def _elsewhere(rows: Sequence[Measured]) -> Section:
 
 
 def _ceilings(rows: Sequence[Measured]) -> Section:
-    """The forward passes, which no engine passes, and beside them what moving the bytes would take
-    at a copy's rate."""
+    """Compare each step with its forward passes, which no engine can avoid, and with the time that
+    moving its bytes takes at the rate of a copy."""
     lines = []
     for row in rows:
         moved = row.forwards_ms + row.bytes_ms if row.forwards_ms and row.bytes_ms else None

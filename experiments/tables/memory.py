@@ -1,4 +1,4 @@
-"""Bytes at the peak of a step by tuning scheme, from what `scripts/bench/memory.py` has left."""
+"""Bytes at the peak of a step by tuning scheme, as `scripts.bench.memory` has measured them."""
 
 import json
 from pathlib import Path
@@ -20,7 +20,8 @@ NOTE = (
 
 
 def report(file: Path = FILE) -> tuple[dict[str, Any], list[str]]:
-    """What was measured, empty where nothing was; and a line about a file that is left out."""
+    """Return what was measured, empty where nothing was, and a line about a file that is left
+    out."""
     if not file.is_file():
         return {}, []
     try:
@@ -36,7 +37,8 @@ def report(file: Path = FILE) -> tuple[dict[str, Any], list[str]]:
 
 
 def by_scheme(file: Path = FILE) -> list[Section]:
-    """A row a method, a column a scheme; none where nothing was measured."""
+    """Build a section with one row for each method and one column for each scheme; none where
+    nothing was measured."""
     found, problems = report(file)
     if not found:
         return [Section(TITLE, ("method",), (), notes=left_out(problems))] if problems else []

@@ -33,17 +33,19 @@ NO_NUMBER = "-"
 
 
 class Fit(NamedTuple):
-    """log(bytes) = slope log(size) + constant; `residual` is the root mean square of what is left,
-    in nats."""
+    """The line log(bytes) = slope log(size) + constant; `residual` is the root mean square of the
+    differences from it, in nats."""
 
     slope: float
     residual: float
 
 
 def fit_order(sizes: Sequence[float], num_bytes: Sequence[float]) -> Fit | None:
-    """Least squares of log(bytes) on log(size). Equal bytes, nought too, have slope 0.
+    """Fit log(bytes) to log(size) by least squares. Bytes that are equal at all sizes, also zero,
+    have slope 0.
 
-    None where no power fits: fewer than two sizes, or bytes that are nought at some sizes only.
+    The result is None where no power fits: there are fewer than two sizes, or the bytes are zero at
+    some sizes only.
     """
     if len(set(sizes)) < 2:
         return None
@@ -57,8 +59,8 @@ def fit_order(sizes: Sequence[float], num_bytes: Sequence[float]) -> Fit | None:
 
 
 def order(**fits: Fit | None) -> str:
-    """`O(n)`, `O(k^2)`, `O(1)` from the slopes in n and in k; a slope near no integer is printed as
-    it is."""
+    """Return `O(n)`, `O(k^2)` or `O(1)` from the slopes in n and in k; a slope that is near no
+    integer is printed as it is."""
     factors = []
     for name, fit in fits.items():
         if fit is None:
@@ -73,12 +75,12 @@ def order(**fits: Fit | None) -> str:
 
 
 def of_method(row: dict[str, Any]) -> int:
-    """Bytes of the method itself: whatever it keeps but the engine's buffers."""
+    """Return the bytes that the method itself keeps, without the buffers of the engine."""
     return sum(num_bytes for name, num_bytes in row["kept"].items() if name not in ENGINE)
 
 
 def of_engine(row: dict[str, Any]) -> int:
-    """Bytes of the engine's buffers between steps."""
+    """Return the bytes of the engine's buffers between steps."""
     return sum(num_bytes for name, num_bytes in row["kept"].items() if name in ENGINE)
 
 
@@ -87,7 +89,7 @@ def shown(fit: Fit | None) -> str:
 
 
 def orders(state: dict[str, Any], paper: dict[str, dict[str, str]]) -> Section:
-    """The paper's Table 2 beside the orders read off from the measured bytes."""
+    """Compare the orders of the paper's Table 2 with those read off the measured bytes."""
     lines = []
     for method, name in NAMES.items():
         over_n, over_k = state["over_n"].get(method, []), state["over_k"].get(method, [])
@@ -124,7 +126,7 @@ def orders(state: dict[str, Any], paper: dict[str, dict[str, str]]) -> Section:
 def over_size(
     state: dict[str, Any], title: str, bytes_of: Callable[[dict[str, Any]], int], note: str
 ) -> Section:
-    """Bytes of every method at every n."""
+    """List the bytes of every method at every n."""
     sizes = sorted({row["n"] for rows in state["over_n"].values() for row in rows})
     lines = []
     for method, name in NAMES.items():
@@ -134,7 +136,7 @@ def over_size(
 
 
 def over_directions(state: dict[str, Any]) -> Section:
-    """Bytes of BSZO as k grows."""
+    """List the bytes of BSZO as k grows."""
     ks = sorted({row["k"] for rows in state["over_k"].values() for row in rows})
     lines = []
     for method, rows in state["over_k"].items():
@@ -182,7 +184,7 @@ def sections_of(state: dict[str, Any], paper: dict[str, dict[str, str]]) -> list
 
 
 def read_state(path: Path) -> dict[str, Any]:
-    """What `scripts.bench.state` has measured.
+    """Read what `scripts.bench.state` has measured.
 
     Raises:
         MeasurementError: the file is absent, not JSON, or not from scripts.bench.state.
@@ -201,7 +203,7 @@ def read_state(path: Path) -> dict[str, Any]:
 
 
 def sections(artefact: Artefact, inputs: Inputs) -> list[Section]:
-    """Table 2."""
+    """Build Table 2."""
     del artefact, inputs  # it shows no run's record
     state = read_state(STATE)
     paper, problems = printed("table2", ("method", "memory", "additional_space"))

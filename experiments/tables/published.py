@@ -1,4 +1,4 @@
-"""The paper's accuracies by what was run, in the words of the paper's tables."""
+"""Accuracies that the paper prints, found by what was run, and the labels of the paper's rows."""
 
 from collections.abc import Mapping, Sequence
 
@@ -23,7 +23,7 @@ def variant(point: Point) -> str:
 
 
 def table1(part: str = "a") -> Kind:
-    """Means and deviations of five runs, by method and task."""
+    """Table 1 prints the mean and deviation of five runs, by method and task."""
     del part  # there is one
     rows, problems = printed(
         "table1", ("method", "task", "accuracy_mean", "accuracy_std"), ("accuracy_mean",)
@@ -40,7 +40,7 @@ def table1(part: str = "a") -> Kind:
 
 
 def table3(part: str = "a") -> Kind:
-    """One run, by model, method and task."""
+    """Table 3 prints one run, by model, method and task."""
     del part  # there is one
     rows, problems = printed("table3", ("model", "method", "task", "accuracy"))
     texts = {(row["model"], row["method"], row["task"]): row["accuracy"] for row in rows}
@@ -54,7 +54,7 @@ def table3(part: str = "a") -> Kind:
 
 
 def table5(part: str) -> Kind:
-    """An ablation of k, m or the noise: a part of Table 5."""
+    """A part of Table 5 is an ablation of k, of m or of the noise."""
     rows, problems = printed(
         "table5", ("part", "k", "m", "adaptive_noise", "task", "accuracy"), ("accuracy",)
     )
@@ -62,7 +62,7 @@ def table5(part: str) -> Kind:
 
 
 def table12(part: str) -> Kind:
-    """An ablation in fp32: a part of Table 12."""
+    """A part of Table 12 is an ablation in fp32."""
     noise = {"adaptive noise": "yes", "noise-free adaptive sampling": "no"}
     rows, problems = printed(
         "table12", ("part", "k", "m", "variant", "task", "accuracy"), ("accuracy",)

@@ -1,4 +1,4 @@
-"""Table 11: every run by itself, and a paired test of each method against MeZO."""
+"""Raw runs (Table 11): every run by itself, and a paired test of each method against MeZO."""
 
 import math
 from collections.abc import Sequence
@@ -27,7 +27,8 @@ _TEST = (
 
 
 def sections(artefact: Artefact, inputs: Inputs) -> list[Section]:
-    """The paper's runs, then ours, a section a profile."""
+    """Build the section of the paper's runs, then one section of ours for each profile and
+    model."""
     (sweep,) = artefact.sweeps
     runs, problems = _paper()
     paired = _TEST.format("number") + " The paper does not say which of its runs share a seed."
@@ -104,8 +105,8 @@ def _text(value: Value) -> str:
 
 
 def _paired(own: Sequence[Value], base: Sequence[Value], name: str) -> tuple[str, str]:
-    """Mean difference and p; nothing where fewer than three pairs are whole, or for the baseline
-    itself."""
+    """Return the mean difference and p. Both are empty for MeZO itself, and where fewer than three
+    pairs are complete."""
     pairs = [
         (a, b)
         for a, b in zip(own, base, strict=False)

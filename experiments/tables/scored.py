@@ -16,13 +16,15 @@ KindOf = Callable[[str], Kind]  # a sweep's letter -> what its block shows
 
 
 def sections(artefact: Artefact, kind_of: KindOf, inputs: Inputs) -> list[Section]:
-    """What was run, and the paper's numbers whether or not anything was run beside them."""
+    """Build the sections of what was run, and of the paper's numbers whether or not anything was
+    run beside them."""
     found = _blocks(artefact, kind_of, inputs, lambda kind: kind)
     return [section(block) for profile, block in found if profile == "paper" or block.used]
 
 
 def equal_sections(artefact: Artefact, kind_of: KindOf, inputs: Inputs) -> list[Section]:
-    """The same at an equal number of forward passes, and at equal wall-clock; of what was run."""
+    """Build the sections of what was run at an equal number of forward passes, then at equal wall-
+    clock time."""
     made = []
     for budget in BUDGETS:
         scored = partial(
@@ -38,7 +40,8 @@ def equal_sections(artefact: Artefact, kind_of: KindOf, inputs: Inputs) -> list[
 def _blocks(
     artefact: Artefact, kind_of: KindOf, inputs: Inputs, changed: Callable[[Kind], Kind]
 ) -> Iterator[tuple[str, Block]]:
-    """(profile, block) of every sweep, profile and setting; the titles name a sweep of several."""
+    """Yield (profile, block) for every sweep, profile and setting; titles name the sweep where
+    there are several."""
     for letter, sweep in zip(string.ascii_lowercase, artefact.sweeps, strict=False):
         node = read(sweep)
         for profile in (name for name in PROFILES if name in node["profiles"]):

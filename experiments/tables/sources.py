@@ -87,5 +87,6 @@ def _unreadable(record: Record) -> Iterator[str]:
 
 
 def left_out(problems: Sequence[str], of: str = "") -> tuple[str, ...]:
-    """The footer's line about files that are not in a table; none where there are none."""
+    """Return the line of a footer about files that are left out of a table; none where there are
+    none."""
     return (f"Left out{of}: {len(problems)} ({'; '.join(problems)}).",) if problems else ()

@@ -19,18 +19,18 @@ from experiments.tables.rendering import maker
 
 
 def profiles(artefact: Artefact) -> list[str]:
-    """Those that all sweeps of an artefact have."""
+    """Return the profiles that all sweeps of an artefact have."""
     each = [read(sweep)["profiles"] for sweep in artefact.sweeps]
     return [profile for profile in each[0] if all(profile in others for others in each)]
 
 
 @dataclass
 class Counts:
-    """Runs of an artefact's cells in one profile.
+    """The runs of an artefact's cells in one profile.
 
     Attributes:
-        statuses: of the cells' runs; `missing`: not run; `waits`: its rate is not chosen yet.
-        to_run: runs that can be started now.
+        statuses: how many runs have each status; `missing` was not run, `waits` waits for its rate.
+        to_run: how many runs can be started now.
         used: whether any record is there.
     """
 
@@ -56,12 +56,12 @@ class Counts:
 
     @property
     def state(self) -> str:
-        """A run that diverged is a result: nothing is missing of it."""
+        """A run that diverged is a result, so that nothing is missing of it."""
         return "partial" if self.used and self.missing else "complete" if self.used else "not run"
 
 
 def counted(artefact: Artefact, profile: str, inputs: Inputs) -> Counts:
-    """How far an artefact is in a profile."""
+    """Count how far an artefact is in a profile."""
     counts = Counts(Counter())
     for sweep in artefact.sweeps:
         whole, shelf = load(sweep, profile), Shelf(inputs.records(profile))
@@ -88,8 +88,9 @@ class Summary(NamedTuple):
     """How far an artefact is that is not made of runs.
 
     Attributes:
-        line: for the status page.
-        paper, here: for the columns of results/README.md, the paper's models and this machine.
+        line: what the status page says.
+        paper, here: what results/README.md says in its columns, for the paper's models and
+            this machine.
     """
 
     line: str
@@ -98,12 +99,12 @@ class Summary(NamedTuple):
 
 
 def summary(artefact: Artefact) -> Summary:
-    """How far an artefact of a study, of the benchmark or of the configuration files is."""
+    """Say how far an artefact of a study, of the benchmark or of the configuration files is."""
     return _SUMMARIES[artefact.source](artefact)
 
 
 def _studied(artefact: Artefact) -> Summary:
-    """What a study has measured, or that it was not."""
+    """Say what a study has measured, or that it was not measured."""
     pattern, what = artefact.files[0], artefact.measured
     files = sorted(RESULTS.glob(pattern))
     if not files:
@@ -123,7 +124,7 @@ def _curves(file: Path) -> list[dict]:
 
 
 def _benched(artefact: Artefact) -> Summary:
-    """Which models the benchmark was run on: the paper's on a GPU, and all others."""
+    """Say which models the benchmark was run on: the paper's on a GPU, and all others."""
     del artefact  # Table 4 and Figure 2 show the same
     theirs, others = _benched_models(gpu=True), _benched_models(gpu=False)
     not_here = f"the paper's settings not measured; others: {others or 'none'}"
@@ -145,7 +146,7 @@ def _benched_models(gpu: bool) -> str:
 
 
 def _configured(artefact: Artefact) -> Summary:
-    """In how many rows the configuration files agree with the paper."""
+    """Say in how many rows the configuration files agree with the paper."""
     sections = maker(artefact)(artefact, None)
     verdicts = Counter(row[-1] for section in sections for row in section.rows if row[-1])
     text = f"the configuration files agree in {verdicts[SAME]} of {sum(verdicts.values())} rows"

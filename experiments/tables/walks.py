@@ -1,5 +1,4 @@
-"""Is the low-precision gap the walk? Drift at lr 0, and every method as published against exact
-restoration."""
+"""Walks in low precision: drift at lr 0, and every method as published beside exact restoration."""
 
 import json
 import statistics
@@ -32,10 +31,11 @@ WALKS = ("as-published", "exact")
 
 
 def points(folder: Path = STUDY) -> tuple[list[Row], list[str]]:
-    """One row a point of a curve: model, text, dtype, eps, walk, step, drift, perplexity; in order
-    of the steps.
+    """Return one row for each point of a curve, in the order of the steps, and one line for each
+    file that cannot be used.
 
-    Of two curves of one kind the longer one counts. Also a line for each file that cannot be used.
+    A row has model, text, dtype, eps, walk, step, drift and perplexity. Of two curves of one kind
+    the longer one counts.
     """
     longest: dict[tuple[Any, ...], list[Row]] = {}
     problems = []
@@ -66,8 +66,11 @@ def points(folder: Path = STUDY) -> tuple[list[Row], list[str]]:
 
 
 def reference(model: str) -> list[dict[str, str]]:
-    """What was measured before this suite, of one model; PaperError where the file cannot be
-    used."""
+    """Return what was measured of a model before this suite.
+
+    Raises:
+        PaperError: the file cannot be used.
+    """
     columns = ("model", *CURVE, "steps", "drift_percent", "perplexity_at_start", "perplexity")
     rows = paper_table("drift", columns, ("steps",), REFERENCE)
     return [row for row in rows if row["model"] == model]
@@ -76,8 +79,8 @@ def reference(model: str) -> list[dict[str, str]]:
 def said(
     found: Sequence[dict[str, str]], dtype: str, eps: float, how: str, step: int
 ) -> dict[str, str]:
-    """The reference's row for a point; one without an eps is for every eps. Empty where there is
-    none."""
+    """Return the reference's row for a point, empty where there is none. A row without an eps holds
+    for every eps."""
     wanted = {"dtype": dtype, "walk": how, "steps": str(step)}
     fitting = [
         row
@@ -91,7 +94,7 @@ def said(
 def groups(
     rows: Iterable[Row], names: Sequence[str]
 ) -> Iterator[tuple[tuple[Any, ...], list[Row]]]:
-    """The rows that agree in the named columns, in the order of what they agree in."""
+    """Group the rows that agree in the named columns, sorted by their values there."""
     found: dict[tuple[Any, ...], list[Row]] = {}
     for row in rows:
         found.setdefault(tuple(row[name] for name in names), []).append(row)
@@ -99,8 +102,7 @@ def groups(
 
 
 def drift_section(data: Sequence[Row], model: str) -> Section:
-    """The last point of every curve of a model, and those that were measured before, both side by
-    side."""
+    """List the last point of every curve of a model, beside what was measured before this suite."""
     rows, problems = [], []
     try:
         theirs = reference(model)
@@ -146,7 +148,8 @@ def drift_section(data: Sequence[Row], model: str) -> Section:
 def _scores(
     start: float | None, then: float | None, other: Mapping[str, str]
 ) -> tuple[str, str, str, str]:
-    """Perplexities and how many times the first the second is, ours and the reference's."""
+    """Return the perplexities and the ratio of the second to the first, ours and the
+    reference's."""
     times = "inf" if then is None or not start else f"{then / start:.3g}"
     theirs = (
         float(other["perplexity"]) / float(other["perplexity_at_start"])
@@ -161,7 +164,8 @@ def number(value: float | None) -> str:
 
 
 def run_sections(inputs: Inputs) -> Iterator[Section]:
-    """A section a profile and model: accuracy and last losses with either walk, over the seeds."""
+    """Build one section for each profile and model: accuracy and last losses with either walk, over
+    the seeds."""
     for profile in (name for name in PROFILES if name in read("walk")["profiles"]):
         grid = load("walk", profile)
         for model in dict.fromkeys(point["model"] for point in grid.points):
@@ -221,8 +225,8 @@ def _section(title: str, runs: Sequence[Point], shelf: Shelf) -> Section:
 
 
 def _cells(records: Sequence[Record | None]) -> list[str]:
-    """Of one walk, over the seeds: accuracy, and the medians of the last losses; no number where a
-    run failed."""
+    """Return accuracy and the medians of the last losses over the seeds of one walk; the losses
+    have no number where a run failed."""
     there = [record for record in records if record is not None]
     failures = tuple(record["status"] for record in there if record["status"] != "ok")
     accuracy = Cell(
@@ -238,7 +242,7 @@ def _cells(records: Sequence[Record | None]) -> list[str]:
 
 
 def _median(losses: Sequence[float | None]) -> str:
-    """Of records all of which have one: one that was written earlier may have no validation
+    """Return the median where all records have the loss: an earlier record may have no validation
     loss."""
     return (
         "-"
@@ -248,14 +252,14 @@ def _median(losses: Sequence[float | None]) -> str:
 
 
 def last(record: Record, key: str) -> float | None:
-    """The last loss of a curve; None where it has none."""
+    """Return the last loss of a curve, None where it has none."""
     return next(
         (point[key] for point in reversed(record["curve"]) if point.get(key) is not None), None
     )
 
 
 def _gain(row: Mapping[str, Sequence[Record | None]]) -> Cell:
-    """Test accuracy with exact restoration minus that as published, seed by seed."""
+    """Return test accuracy with exact restoration minus that as published, seed by seed."""
     pairs = zip(*([_score(record) for record in row[walk]] for walk in WALKS), strict=True)
     return Cell(
         tuple(exact - own for own, exact in pairs if own is not None and exact is not None),

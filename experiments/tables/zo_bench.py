@@ -1,5 +1,5 @@
-"""The field side by side (`sweep=zo_bench`): a section a tuning scheme, ranks at equal forward
-passes, memory."""
+"""The field's methods side by side (`sweep=zo_bench`): one section for each tuning scheme, ranks at
+equal forward passes, and memory."""
 
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
@@ -49,11 +49,11 @@ Peaks = Mapping[str, Mapping[str, int]]
 
 
 def effort(record: Record, at: Mapping[str, Any]) -> float:
-    """Forward passes of a run up to a point of its curve: a backward pass counts as 2, a
-    forward-mode pass as 3.
+    """Return how many forward passes a run has spent at a point of its curve: a backward pass
+    counts as 2, a forward-mode pass as 3.
 
-    In a layer y = W x these are the products with W or of its size: 1 forward; 2 backward, for x
-    and for W; in forward mode y and the tangents W x', W' x.
+    In a layer y = W x the forward pass is one product of the size of W. A backward pass takes two,
+    for x and for W; forward mode takes three, for y and for the tangents W x' and W' x.
     """
     share = at.get("step", record["num_steps"]) / max(1, record["num_steps"])
     forward = FORWARD_MODE if record["choices"]["optimizer"] == "forward-grad" else 1
@@ -81,7 +81,7 @@ def label(point: Point) -> str:
 
 
 def sections(artefact: Artefact, inputs: Inputs) -> list[Section]:
-    """Of every profile and setting that has runs: the schemes, the ranks, the memory."""
+    """Build the schemes, the ranks and the memory of every profile and setting that has runs."""
     (sweep,), found = artefact.sweeps, []
     for profile in (name for name in PROFILES if name in read(sweep)["profiles"]):
         grid = load(sweep, profile)
@@ -99,15 +99,15 @@ def sections(artefact: Artefact, inputs: Inputs) -> list[Section]:
 
 
 def allocated(file: Path = FILE) -> Peaks:
-    """Bytes beyond the parameters at the peak of a step, by scheme and label; nothing where none
-    were measured."""
+    """Return the bytes beyond the parameters at the peak of a step, by scheme and label; empty
+    where none were measured."""
     return {name: scheme["bytes"] for name, scheme in report(file)[0].get("schemes", {}).items()}
 
 
 def of_setting(
     grid: Grid, shelf: Shelf, setting: Point, where: str, peaks: Peaks | None = None
 ) -> list[Section]:
-    """A section a tuning scheme, then ranks and memory over all of them."""
+    """Build one section for each tuning scheme, then the ranks and the memory over all of them."""
     points = [point for point in grid.points if holds(point, setting)]
     labels, tasks = _in_order(label(p) for p in points), _in_order(p["task"] for p in points)
     kinds = {label(point): KINDS.get(point["optimizer"], ZEROTH) for point in points}
@@ -157,7 +157,7 @@ def _cells(grid: Grid, shelf: Shelf, points: Sequence[Point]) -> Cells:
 
 
 def _ended(cells: Cells, **wanted: str) -> list[Record]:
-    """The runs that ended well, of one label or task where it is given."""
+    """Return the runs that ended well, of one label or task where it is given."""
     return [
         record
         for (name, task), (_, records) in cells.items()
@@ -174,13 +174,14 @@ def _cell(cells: Cells, name: str, task: str, score: Score = test_score) -> Cell
 
 
 def _mean(cells: Sequence[Cell]) -> float | None:
-    """Over the tasks, only where every one has a number."""
+    """Return the mean over the tasks where every one has a number."""
     numbers = [cell.number for cell in cells if cell.number is not None]
     return statistics.fmean(numbers) if len(numbers) == len(cells) else None
 
 
 def _equal(cells: Cells, labels: Sequence[str], tasks: Sequence[str]) -> dict[str, float]:
-    """Label -> mean validation accuracy at equal forward passes, where every task has one."""
+    """Return the mean validation accuracy at equal forward passes by label, where every task has
+    one."""
     scores = {task: EQUAL.scoring(_ended(cells, task=task)) for task in tasks}
     means = {
         name: _mean([_cell(cells, name, task, scores[task]) for task in tasks]) for name in labels
@@ -201,7 +202,8 @@ def _scheme(
     ranks: Mapping[str, int | None],
     sizes: Mapping[str, float | None],
 ) -> Section:
-    """One tuning scheme: a row a method, the start in front."""
+    """Build the section of one tuning scheme: the accuracies before training, then one row for each
+    method."""
     start = [
         (
             statistics.fmean(100 * r["zero_shot_accuracy"] for r in _ended(cells, task=task))
@@ -279,7 +281,8 @@ def _typical(runs: Sequence[Record]) -> str:
 def _ranking(
     title: str, ranks: Mapping[str, Mapping[str, int | None]], labels: Sequence[str]
 ) -> Section:
-    """Methods by their mean rank over the schemes; those without one in every scheme last."""
+    """Sort the methods by their mean rank over the schemes; those without a rank in every scheme
+    come last."""
     means: dict[str, float] = {}
     for name in labels:
         known = [rank for rank in (ranks[tuning][name] for tuning in ranks) if rank is not None]
@@ -293,7 +296,8 @@ def _ranking(
 
 
 def _mebibytes(runs: Sequence[Record], measured: int | None) -> float | None:
-    """The runs' own greatest peak; of runs without one, what a step was measured to take."""
+    """Return the greatest peak of the runs; where they have none of their own, what a step was
+    measured to take."""
     own = [record["peak_memory_bytes"] for record in runs if record["peak_memory_kind"] == OWN]
     found = max((size for size in own if size is not None), default=measured)
     return None if found is None or not runs else found / 2**20
@@ -304,7 +308,7 @@ def _words(record: Record) -> str:
 
 
 def _memory(sizes: Mapping[str, float | None], kinds: Mapping[str, str]) -> tuple[str, ...]:
-    """MiB of each kind of method, "480.0 - 512.0"."""
+    """Return the MiB of each kind of method, "480.0 - 512.0"."""
     found = []
     for kind in _kinds():
         own = [size for name, size in sizes.items() if size is not None and kinds[name] == kind]

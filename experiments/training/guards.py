@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 
 from bszo.errors import NonFiniteLoss
-from experiments.training.parallel import EXACT
 
 MIN_SPACINGS = 4  # a difference of fewer float32 spacings of the loss has hardly one digit
 WINDOW = 100  # steps of which more than half must be coarse
@@ -58,7 +57,7 @@ class Guards:
         self.coarse: list[bool] = []  # of the last WINDOW steps
         self.num_compared = self.num_equal = 0  # steps of several losses; all of them equal
         self.start: str | None = None  # digest of the sample before the first step
-        self._walks = getattr(optimizer, "perturbation", "exact") not in EXACT
+        self._walks = not getattr(optimizer, "exact", True)
 
     @contextmanager
     def watch(self, number: int, *, thorough: bool) -> Iterator[None]:

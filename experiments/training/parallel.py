@@ -24,7 +24,6 @@ from experiments.training.gpus import claim
 
 Closure = Callable[[], Tensor | float]
 
-EXACT = ("exact", "streaming", "copy")  # a loss then does not depend on the losses taken before it
 VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 
 
@@ -155,10 +154,10 @@ class Group:
                 " of which each process has a slice; run it without torchrun"
             )
         if self.queries:
-            if optimizer.perturbation not in EXACT:
+            if not optimizer.exact:
                 raise ConfigError(
                     f"parallel.queries=true: perturbation={optimizer.perturbation} leaves its own"
-                    f" rounding in each process; {', '.join(EXACT)} are valid"
+                    " rounding in each process; exact, streaming, copy are valid"
                 )
             optimizer.share = self.share
 

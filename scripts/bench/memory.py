@@ -64,8 +64,8 @@ SCHEMES = ("full", "lora", "prefix", "prompt")
 
 
 class Vocabulary:
-    """In place of a tokenizer, of which a scheme asks no more than its length: the batch is made of
-    ids."""
+    """A stand-in for a tokenizer: the batch is made of ids, and a tuning scheme asks for no more
+    than the length."""
 
     is_fast = True
     pad_token_id = eos_token_id = bos_token_id = 1
@@ -78,12 +78,12 @@ class Vocabulary:
 
 
 def optimizer_of(method: str, *overrides: str) -> dict[str, Any]:
-    """What a run builds its optimizer from, directions included."""
+    """Return the configuration from which a run builds its optimizer, directions included."""
     return parse(compose([f"optimizer={method}", *overrides])).optimizer_node
 
 
 def model_of(name: str, scheme: str) -> LanguageModel:
-    """The shape with random weights, as the scheme has it train; the same settings as
+    """Build the shape with random weights and apply the tuning scheme, with the settings of
     `conf/tuning`."""
     module = random_model(name, dtype="float32", device="cpu")
     config: Any = module.config
@@ -93,7 +93,7 @@ def model_of(name: str, scheme: str) -> LanguageModel:
 
 
 def peak(model: LanguageModel, node: dict[str, Any], batch: int, length: int) -> int:
-    """Bytes beyond the parameters at the peak of the second step."""
+    """Return the bytes beyond the parameters at the peak of the second step."""
     encoded = collate(examples(batch, length), pad_id=1, device="cpu")
     optimizer = make_optimizer(node, model)
 

@@ -1,9 +1,10 @@
-"""The methods as their authors' code moves parameters: the bench's baseline, plain on purpose.
+"""Published procedures: the methods as their authors' code moves parameters, the baseline of the
+benchmark.
 
-A tensor at a time: reset the generator, draw z with `torch.normal`, add c z in place. Every leg of
-a walk and every direction of an update is such a pass over all parameters, in the parameters' own
-precision. Written from the rules in the papers; only time and memory are compared with it, so
-LOZO's and HiZOO's finer points are left out.
+They are simple on purpose and go tensor by tensor: reset the generator, draw z with `torch.normal`,
+add c z in place. Every leg of a walk and every direction of an update is such a pass over all
+parameters, in their own precision. The code is written from the rules in the papers. Only its time
+and memory are compared with, so that LOZO's and HiZOO's finer points are left out.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -17,7 +18,8 @@ Loss = Callable[[], float]
 
 
 class Published:
-    """What the plain methods share: theta += c z, a pass over all parameters from one seed."""
+    """The shared part of the procedures: theta += c z is a pass over all parameters from one
+    seed."""
 
     num_forwards = 2
 
@@ -35,7 +37,7 @@ class Published:
             p.data.add_(z * c)
 
     def projected(self, loss: Loss) -> float:
-        """g by the three-leg walk."""
+        """Return g, measured by the three-leg walk."""
         self.add_(self.seed, self.eps)
         f_plus = loss()
         self.add_(self.seed, -2 * self.eps)
@@ -49,16 +51,16 @@ class Published:
         self.move_(loss)
 
     def move_(self, loss: Loss) -> None:
-        """One estimate and one update."""
+        """Make one estimate and one update."""
         self.add_(self.seed, -self.lr * self.projected(loss))
 
 
 class MeZO(Published):
-    """Three legs and one pass for the update."""
+    """MeZO takes three legs, and one pass for the update."""
 
 
 class MeZOAdam(Published):
-    """MeZO's legs, then dense moments in the parameters' type."""
+    """MeZO-Adam takes MeZO's legs and keeps dense moments in the parameters' type."""
 
     def __init__(self, params: Sequence[Tensor]) -> None:
         super().__init__(params)
@@ -76,7 +78,8 @@ class MeZOAdam(Published):
 
 
 class HiZOO(Published):
-    """MeZO's legs along z / sqrt(H), one more loss, a dense H in the parameters' type."""
+    """HiZOO takes MeZO's legs along z / sqrt(H) and one more loss, and keeps a dense H in the
+    parameters' type."""
 
     num_forwards = 3
 
@@ -104,7 +107,7 @@ class HiZOO(Published):
 
 
 class LOZO(Published):
-    """MeZO's legs along U V^T; V is kept for 50 steps."""
+    """LOZO takes MeZO's legs along U V^T and keeps V for 50 steps."""
 
     def __init__(self, params: Sequence[Tensor], rank: int = 2) -> None:
         super().__init__(params)
@@ -131,7 +134,7 @@ class LOZO(Published):
 
 
 class BSZO(Published):
-    """Two legs a direction, then one pass a direction for the update."""
+    """BSZO takes two legs for each direction, then one pass for each direction of the update."""
 
     num_forwards = 3
     again = False  # BSZO-B measures the observation beyond k anew
@@ -151,7 +154,7 @@ class BSZO(Published):
 
 
 class BSZOB(BSZO):
-    """BSZO with one more pair of legs and one more loss."""
+    """BSZO-B takes one more pair of legs and one more loss than BSZO."""
 
     num_forwards = 4
     again = True

@@ -1,4 +1,4 @@
-"""What is measured in a bench: a model with random weights, a batch and its loss; runs that
+"""Settings of the benchmark: a model with random weights, a batch and its loss, and runs that
 alternate."""
 
 import argparse
@@ -17,7 +17,8 @@ from bszo.models.shapes import MASKED
 
 
 class Setting:
-    """A model with random weights, a batch, and its loss computed our way and the published way."""
+    """A model with random weights, a batch, and its loss as this library and as the published code
+    compute it."""
 
     def __init__(self, args: argparse.Namespace) -> None:
         self.device = args.device
@@ -30,7 +31,8 @@ class Setting:
 
     @torch.no_grad()
     def loss(self) -> float:
-        """Logits of the options' words, where they stand; the bare forward passes take it too."""
+        """Compute the logits of the options' words where they stand; the bare forward passes do so
+        too."""
         return finite(
             F.cross_entropy(
                 option_logits(self.model, self.batch, causal=self.causal), self.batch.labels
@@ -39,7 +41,7 @@ class Setting:
 
     @torch.no_grad()
     def published_loss(self) -> float:
-        """Logits at every position, as a model returns them."""
+        """Compute the logits at every position, as a model returns them."""
         return finite(F.cross_entropy(self._full(self.batch), self.batch.labels))
 
     def _full(self, batch: Batch) -> torch.Tensor:
@@ -49,8 +51,8 @@ class Setting:
 
     @torch.no_grad()
     def evaluate(self, batched: bool) -> None:
-        """All examples at once with both options on one row, or one option of one example a
-        pass."""
+        """Score all examples at once with both options on one row, or one option of one example in
+        each pass."""
         if batched:
             option_logits(self.model, self.batch, causal=self.causal)
             return
@@ -59,20 +61,23 @@ class Setting:
                 self._full(collate([example], pad_id=1, device=self.device))
 
     def ready(self) -> None:
-        """Wait for the device."""
+        """Wait until the device has finished."""
         if self.device == "cuda":
             torch.cuda.synchronize()
 
 
 def finite(loss: torch.Tensor) -> float:
-    """The number, or any number where it is none: MeZO-Adam as published divides by zero in fp16
-    (its 1e-8 is 0 there), and what is timed does not depend on values."""
+    """Return the loss, or an arbitrary number where it is not finite.
+
+    MeZO-Adam as published divides by zero in fp16, where its 1e-8 is 0. What is timed does not
+    depend on values.
+    """
     value = float(loss)
     return value if math.isfinite(value) else 0.7
 
 
 def examples(count: int, length: int) -> list[Encoded]:
-    """Two one-token options behind prompts of `length` random tokens."""
+    """Return rows of two one-token options behind prompts of `length` random tokens."""
     generator = torch.Generator().manual_seed(0)
     rows = torch.randint(5, 30000, (count, length), generator=generator).tolist()
     options = tuple(OptionTokens(0, (length - 1,), (token,)) for token in (1372, 6587))
@@ -82,7 +87,8 @@ def examples(count: int, length: int) -> list[Encoded]:
 def alternate(
     setting: Setting, runs: dict[str, Callable[[], Any]], repeats: int
 ) -> dict[str, list[float]]:
-    """Seconds of each run, `repeats` times in turn after a round to warm up."""
+    """Return the seconds of each run; the runs take turns `repeats` times, after one round to warm
+    up."""
     seconds: dict[str, list[float]] = {name: [] for name in runs}
     for turn in range(repeats + 1):
         for name, run in runs.items():
@@ -96,7 +102,7 @@ def alternate(
 
 
 def summary(seconds: list[float]) -> dict[str, float]:
-    """Median and spread."""
+    """Return the median and the spread."""
     return {
         "median": statistics.median(seconds),
         "min": min(seconds),

@@ -60,7 +60,7 @@ SIZE: dict[str, Any] = {
 
 @dataclass(frozen=True)
 class Sample:
-    """What a process holds at one moment: resident bytes, open files, live tensors."""
+    """What a process holds at one moment: resident bytes, open files and live tensors."""
 
     bytes: int
     files: int
@@ -68,8 +68,8 @@ class Sample:
 
 
 def look() -> Sample:
-    """After a collection, so that what waits for one does not count; nor does what was frozen
-    before."""
+    """Take a sample after a garbage collection, so that neither what waits for one nor what was
+    frozen before counts."""
     gc.collect()
     tensors = sum(issubclass(type(thing), Tensor) for thing in gc.get_objects())
     process = psutil.Process()
@@ -77,13 +77,13 @@ def look() -> Sample:
 
 
 def growth(values: Sequence[int]) -> float:
-    """The most after the warm-up beyond the most until its end, as a share."""
+    """Return by what share the maximum after the warm-up exceeds the maximum within it."""
     border = max(1, round(WARM_UP * len(values)))
     return max(values[border:]) / max(1, *values[:border]) - 1
 
 
 def problems(samples: Sequence[Sample], drift: float) -> list[str]:
-    """What is not as it must be, each in a few words."""
+    """Say what is wrong, each in a few words."""
     found = [
         f"{name} grew by {100 * share:.1f} %"
         for name, share in (
@@ -98,7 +98,7 @@ def problems(samples: Sequence[Sample], drift: float) -> list[str]:
 
 
 def tiny(dtype: torch.dtype) -> tuple[nn.Module, Callable[[], Tensor]]:
-    """A random OPT of a few thousand weights and the loss of one batch."""
+    """Build a random OPT of a few thousand weights, and the loss of one batch."""
     torch.manual_seed(0)
     module: Any = OPTForCausalLM(OPTConfig(**SIZE))
     module.to(dtype).eval()
@@ -112,14 +112,14 @@ def tiny(dtype: torch.dtype) -> tuple[nn.Module, Callable[[], Tensor]]:
 
 
 def still(node: Any) -> Any:
-    """An optimizer's configuration with every rate zero."""
+    """Return an optimizer's configuration with every learning rate zero."""
     if isinstance(node, dict):
         return {key: 0.0 if key == "lr" else still(value) for key, value in node.items()}
     return node
 
 
 def soak(method: str, precision: str, steps: int) -> dict[str, Any] | None:
-    """The figures of one case; None for a method that follows true gradients alone."""
+    """Measure one case; the result is None for a method that follows true gradients alone."""
     torch.set_num_threads(1)
     run = parse(compose([f"optimizer={method}", f"precision={precision}", "device=cpu"]))
     module, loss = tiny(getattr(torch, run.precision.dtype))
@@ -173,8 +173,8 @@ def soak(method: str, precision: str, steps: int) -> dict[str, Any] | None:
 
 
 def kept(path: Path, facts: dict[str, Any]) -> dict[str, Any]:
-    """Cases of an earlier report that still hold: same steps, versions and commit, and no change
-    beside the commit."""
+    """Return the cases of an earlier report that still hold: of the same steps, versions and
+    commit, without uncommitted changes."""
     try:
         there = json.loads(path.read_text(encoding="utf-8"))
         told = [there["steps"], there["provenance"]["commit"], there["provenance"]["versions"]]
@@ -190,7 +190,7 @@ def kept(path: Path, facts: dict[str, Any]) -> dict[str, Any]:
 
 
 def line(name: str, case: dict[str, Any]) -> str:
-    """A case in words."""
+    """Describe a case in one line."""
     said = "; ".join(case["problems"]) or case.get("refused", "flat, exact")
     method, precision = name.split()
     return (

@@ -47,7 +47,7 @@ MARK = "the measured step"
 
 
 def network(width: int) -> nn.Sequential:
-    """Ten linear layers: n = 10 (width^2 + width), each layer a tenth of it."""
+    """Build ten linear layers: n = 10 (width^2 + width), and each layer is a tenth of it."""
     generator = torch.Generator().manual_seed(0)
     layers = [nn.Linear(width, width) for _ in range(LAYERS)]
     with torch.no_grad():
@@ -57,8 +57,8 @@ def network(width: int) -> nn.Sequential:
 
 
 def storages(root: Any, seen: set[int]) -> Iterator[tuple[int, int]]:
-    """(address, bytes) of the storage of every tensor that can be reached from `root`, modules and
-    types left out."""
+    """Yield (address, bytes) of the storage of every tensor that can be reached from `root`;
+    modules and types are left out."""
     stack = [root]
     while stack:
         item = stack.pop()
@@ -83,8 +83,8 @@ def storages(root: Any, seen: set[int]) -> Iterator[tuple[int, int]]:
 
 
 def kept(optimizer: torch.optim.Optimizer, model: nn.Module) -> dict[str, int]:
-    """Bytes by attribute; a storage that two attributes hold counts for the first, and `state`
-    comes first."""
+    """Return the bytes by attribute. A storage that two attributes hold counts for the first, and
+    `state` comes first."""
     seen: set[int] = set()
     counted = {t.untyped_storage().data_ptr() for t in (*model.parameters(), *model.buffers())}
     found: dict[str, int] = {}
@@ -97,8 +97,8 @@ def kept(optimizer: torch.optim.Optimizer, model: nn.Module) -> dict[str, int]:
 
 
 def allocations(run: Callable[[], None]) -> tuple[int, int]:
-    """(bytes alive when the marked part begins, the most above that within it), from the
-    allocator's own events."""
+    """Return the bytes alive when the marked part begins, and the most above that within it, from
+    the allocator's own events."""
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
         run()
     results: Any = profiler.profiler
@@ -117,7 +117,7 @@ def allocations(run: Callable[[], None]) -> tuple[int, int]:
 
 
 def measure(node: dict[str, Any], width: int) -> dict[str, Any]:
-    """The three numbers of one optimizer at one width, after its second step, the measured one."""
+    """Return the three numbers of one optimizer at one width, measured in its second step."""
     model = network(width)
     inputs = torch.randn(4, width, generator=torch.Generator().manual_seed(1))
     made: list[torch.optim.Optimizer] = []
@@ -154,14 +154,14 @@ def measure(node: dict[str, Any], width: int) -> dict[str, Any]:
 
 
 def node_of(method: str, *overrides: str) -> dict[str, Any]:
-    """`conf/optimizer/<method>.yaml` as a run has it."""
+    """Compose `conf/optimizer/<method>.yaml` as a run has it."""
     return compose([f"optimizer={method}", *overrides])["optimizer"]
 
 
 def report(
     methods: Sequence[str], widths: Sequence[int], ks: Sequence[int], width_of_k: int
 ) -> dict[str, Any]:
-    """Every method over n, and BSZO over k (m = k + 1, as its default) at one n."""
+    """Measure every method over n, and BSZO over k (m = k + 1, as its default) at one n."""
     over_n: dict[str, list[dict[str, Any]]] = {}
     for method in methods:
         node = node_of(method)

@@ -42,7 +42,7 @@ AT_THETA = {"BSZO": 1, "BSZO-B": 1, "HiZOO": 1}  # losses of a step that are tak
 
 
 def bench_steps(setting: Setting, methods: list[str], repeats: int) -> dict[str, Any]:
-    """Step time of each method: published, ours, and the forward passes of ours alone."""
+    """Time a step of each method: as published, in this library, and our forward passes alone."""
     report: dict[str, Any] = {}
     for method in methods:
         ours = OURS[method](setting.params, lr=1e-9, module=setting.model)
@@ -76,16 +76,18 @@ def bench_steps(setting: Setting, methods: list[str], repeats: int) -> dict[str,
 
 
 def traffic(params: Sequence[torch.Tensor], method: str) -> int:
-    """Bytes that a step must move beside its forward passes: parameters read and written once a
-    perturbed pass and once for the update. What a method keeps (moments, curvature) comes on top,
-    rows that nobody looks up come off."""
+    """Return the bytes that a step must move beside its forward passes.
+
+    The parameters are read and written once for each perturbed pass and once for the update. What a
+    method keeps (moments, curvature) comes on top; rows that nobody looks up come off.
+    """
     perturbed = PUBLISHED[method].num_forwards - AT_THETA.get(method, 0)
     return 2 * (perturbed + 1) * sum(p.numel() * p.element_size() for p in params)
 
 
 def bench_bandwidth(setting: Setting, repeats: int) -> dict[str, float]:
-    """Bytes a second, read and written, of a copy that no cache holds, long enough for its launch
-    not to count."""
+    """Measure the bytes a second that a copy reads and writes. No cache holds it, and it is so long
+    that its launch does not count."""
     source = torch.ones(
         500_000_000 if setting.device == "cuda" else 20_000_000, device=setting.device
     )
@@ -97,7 +99,8 @@ def bench_bandwidth(setting: Setting, repeats: int) -> dict[str, float]:
 
 
 def bench_noise(setting: Setting, repeats: int, count: int = 20_000_000) -> dict[str, Any]:
-    """Values added to a tensor a second: compiled, eager, and torch.normal with an add."""
+    """Measure how many values a second are added to a tensor: compiled, eager, and by torch.normal
+    with an add."""
     theta = torch.zeros(count, device=setting.device)
 
     def library() -> None:
@@ -119,7 +122,8 @@ def bench_noise(setting: Setting, repeats: int, count: int = 20_000_000) -> dict
 
 
 def bench_evaluation(setting: Setting, repeats: int) -> dict[str, Any]:
-    """Examples scored a second, batched against one option a forward pass."""
+    """Measure how many examples a second are scored, batched and with one option in each forward
+    pass."""
     runs = {
         "batched": lambda: setting.evaluate(True),
         "one option a pass": lambda: setting.evaluate(False),
@@ -133,10 +137,11 @@ def bench_evaluation(setting: Setting, repeats: int) -> dict[str, Any]:
 
 
 def peak_bytes(args: argparse.Namespace, setting: "Setting | None", what: str) -> int:
-    """Peak memory of three steps of a method ("ours:BSZO"), or of three losses ("inference").
+    """Return the peak memory of three steps of a method ("ours:BSZO"), or of three losses
+    ("inference").
 
-    It is CUDA's allocator's where the setting lies on a GPU, else the resident set of a process of
-    its own.
+    It is the peak of CUDA's allocator where the setting lies on a GPU, else the resident set of a
+    process of its own.
     """
     if setting is not None:
         return peak_here(setting, what)
@@ -148,7 +153,7 @@ def peak_bytes(args: argparse.Namespace, setting: "Setting | None", what: str) -
 
 
 def peak_here(setting: Setting, what: str) -> int:
-    """`peak_bytes` in this process."""
+    """Return `peak_bytes` of this process."""
     which, _, name = what.partition(":")
     closure = setting.published_loss if which == "published" else setting.loss
     optimizer = None
@@ -170,7 +175,7 @@ def peak_here(setting: Setting, what: str) -> int:
 
 
 def resident_peak() -> int:
-    """Linux's VmHWM, bytes."""
+    """Return Linux's VmHWM in bytes."""
     (line,) = [
         line
         for line in Path("/proc/self/status").read_text().splitlines()
@@ -180,7 +185,8 @@ def resident_peak() -> int:
 
 
 def bench_memory(args: argparse.Namespace) -> dict[str, Any]:
-    """Peak bytes of each method, ours and published, and over inference."""
+    """Measure the peak bytes of each method, as published and in this library, and their ratio to
+    inference."""
     setting = Setting(args) if args.device == "cuda" else None
     inference = peak_bytes(args, setting, "inference")
     report: dict[str, Any] = {
@@ -205,7 +211,7 @@ def bench_memory(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def machine(args: argparse.Namespace) -> dict[str, Any]:
-    """What the figures depend on, without the machine's name."""
+    """Describe what the numbers depend on, without the machine's name."""
     cpu = next(
         (
             line.split(":")[1].strip()

@@ -1,5 +1,4 @@
-"""Figure 1: training loss under bf16, a panel a method. `make figure1`; loads neither torch nor
-Hydra."""
+"""Figure 1: training loss under bf16 against forward passes, one panel for each method."""
 
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
@@ -17,7 +16,7 @@ LINES = {"official": "--", "corrected": "-"}
 
 
 def curves(shelf: Shelf, grid: Grid) -> dict[tuple[str, str, str], Record]:
-    """(method, fidelity, rate) -> its record, the rates in falling order."""
+    """Return the record of each (method, fidelity, rate), with the rates in falling order."""
     found = {}
     for point in grid.points:
         for run in grid.candidates(point):
@@ -28,8 +27,8 @@ def curves(shelf: Shelf, grid: Grid) -> dict[tuple[str, str, str], Record]:
 
 
 def draw_method(panel: Axes, name: str, found: dict[tuple[str, str, str], Record]) -> None:
-    """One method: colour is the rate, the line's style the fidelity; a run that diverged ends in a
-    cross."""
+    """Draw one method: the colour is the rate, the style of the line is the fidelity, and a run
+    that diverged ends in a cross."""
     rates = list(dict.fromkeys(rate for who, _, rate in found if who == name))
     for (who, fidelity, rate), record in found.items():
         if who != name:
@@ -59,7 +58,7 @@ def draw_method(panel: Axes, name: str, found: dict[tuple[str, str, str], Record
 
 
 def draw(artefact: Artefact, inputs: Inputs) -> dict[str, Figure]:
-    """A drawing a profile; the paper's has no profile in its name."""
+    """Return one drawing for each profile that has runs."""
     drawn: dict[str, Figure] = {}
     (sweep,) = artefact.sweeps
     for profile in read(sweep)["profiles"]:

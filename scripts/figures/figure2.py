@@ -1,5 +1,4 @@
-"""Figure 2: peak memory by model and method, the paper's and ours. `make figure2`; loads neither
-torch nor Hydra."""
+"""Figure 2: peak memory by model and method, the paper's beside ours."""
 
 import sys
 from collections.abc import Mapping, Sequence
@@ -21,7 +20,8 @@ METHODS = ("MeZO", "MeZO-Adam", "HiZOO", "LOZO", "BSZO", "BSZO-B")
 
 
 def draw_bars(panel: Axes, bars: Bars, title: str, what: str) -> None:
-    """A group a method, a bar a label; the value above each bar."""
+    """Draw one group of bars for each method and one bar for each label, with its value above
+    it."""
     methods = [method for method in METHODS if any(method in values for values in bars.values())]
     width = 0.8 / len(bars)
     for i, (label, values) in enumerate(bars.items()):
@@ -41,7 +41,8 @@ def draw_bars(panel: Axes, bars: Bars, title: str, what: str) -> None:
 
 
 def of_setting(rows: Sequence[Measured], printed: Mapping[str, StepCost]) -> Bars:
-    """The paper's bars, the published procedure's and ours; a kind without any has none."""
+    """Return the bars of the paper, of the published procedure and of this library; a label without
+    any bar is left out."""
     bars = {
         PAPER: {method: cell.gb for method, cell in printed.items()},
         PUBLISHED: {row.method: row.published_gb for row in rows if row.published_gb},
@@ -51,8 +52,8 @@ def of_setting(rows: Sequence[Measured], printed: Mapping[str, StepCost]) -> Bar
 
 
 def draw(artefact: Artefact, inputs: Inputs) -> dict[str, Figure]:
-    """A panel a setting of the paper, the GPU's allocator's peaks; apart from them what a CPU's
-    resident sets were."""
+    """Draw one panel for each setting of the paper, with peaks of the GPU's allocator, and further
+    panels with resident sets of a CPU."""
     del inputs  # no run's record: the benchmark's files
     (theirs, wrong), (rows, damaged) = step_costs(), measured()
     for problem in (*wrong, *damaged):

@@ -1,5 +1,4 @@
-"""Drift and perplexity along steps at lr 0, walks against exact restoration. `make figure_drift`;
-loads no torch."""
+"""Drift and perplexity along steps at learning rate 0, the walks against exact restoration."""
 
 import sys
 from collections.abc import Sequence
@@ -24,7 +23,8 @@ NOUGHT = 1e-8  # below it the axis of the drift is linear, so that 0 has a place
 
 
 def draw(artefact: Artefact, inputs: Inputs) -> dict[str, Figure]:
-    """A row a model and quantity, a column an eps; colour says the walk, the line the type."""
+    """Draw one row of panels for each model and quantity and one column for each eps; the colour is
+    the walk, the line the type."""
     del inputs  # no run's record: the study's files
     data, problems = points()
     for problem in problems:
@@ -90,7 +90,7 @@ def draw(artefact: Artefact, inputs: Inputs) -> dict[str, Figure]:
 
 
 def draw_curves(panel: Axes, data: Sequence[Row], what: str) -> None:
-    """One model's curves at one eps."""
+    """Draw the curves of one model at one eps."""
     if not data:
         panel.text(0.5, 0.5, "not run", transform=panel.transAxes, ha="center", color="grey")
         panel.tick_params(left=False, bottom=False, which="both", labelbottom=False)
@@ -109,8 +109,8 @@ def draw_curves(panel: Axes, data: Sequence[Row], what: str) -> None:
 
 
 def plain(panels: Sequence[Axes]) -> None:
-    """Numbers as they are on the axis that the panels share; within a decade, more than the powers
-    of ten."""
+    """Print plain numbers on the axis that the panels share; an axis within a decade gets more
+    ticks than the powers of ten."""
     low, high = panels[0].get_ylim()
     axis = panels[0].yaxis
     if high < 10 * low:
@@ -120,8 +120,8 @@ def plain(panels: Sequence[Axes]) -> None:
 
 
 def rings(panel: Axes, model: str, eps: float, what: str, start: float | None) -> None:
-    """What was measured before; a perplexity as many times `start`, which is ours, as it was its
-    own."""
+    """Draw what was measured before this suite as rings. A perplexity there is scaled so that both
+    start from `start`, which is ours."""
     try:
         found = reference(model)
     except PaperError as error:

@@ -1,5 +1,4 @@
-"""The posterior's gain and sigma_e along BSZO's runs on SST-2. `make figure_gain`; loads neither
-torch nor Hydra."""
+"""The gain of the posterior and sigma_e along BSZO's runs on SST-2."""
 
 import math
 
@@ -17,10 +16,10 @@ LINES = ("-", "--", ":")
 
 
 def beliefs(artefact: Artefact, inputs: Inputs, profile: str) -> dict[str, Record]:
-    """ "tiny-opt bf16, lr 0.01" -> its record: BSZO on SST-2 with exact restoration, every rate
-    that was tried.
+    """Return the records of BSZO on SST-2 with exact restoration at every rate, by "tiny-opt bf16,
+    lr 0.01".
 
-    BSZO-B is left out: with exact restoration its numbers are the same.
+    BSZO-B is left out, because its numbers are the same with exact restoration.
     """
     found: dict[str, Record] = {}
     for sweep in (name for name in artefact.sweeps if profile in read(name)["profiles"]):
@@ -35,7 +34,7 @@ def beliefs(artefact: Artefact, inputs: Inputs, profile: str) -> dict[str, Recor
 
 
 def draw(artefact: Artefact, inputs: Inputs) -> dict[str, Figure]:
-    """A drawing a profile that has such runs."""
+    """Return one drawing for each profile that has such runs."""
     drawn: dict[str, Figure] = {}
     for profile in PROFILES:
         found = beliefs(artefact, inputs, profile)

@@ -1,11 +1,5 @@
-"""What BSZO's theorems say, and what was measured: seven panels and a verdict from
-results/measured/theory.json.
-
-    python -m scripts.figures.figure_theory       # -> results/figures/figure_theory.png, .pdf
-
-`scripts/study/theory.py` measures. Loads neither torch nor Hydra; the same numbers give the same
-files.
-"""
+"""BSZO's theorems against measurement: seven panels and a verdict from
+results/measured/theory.json, which `scripts.study.theory` writes."""
 
 import json
 from pathlib import Path
@@ -26,7 +20,7 @@ MARKS = ("o", "s", "^", "D", "v")
 
 
 def series_of(facts: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:
-    """The moments by what they were measured on."""
+    """Group the moments by the problem on which they were measured."""
     series: dict[str, list[dict[str, Any]]] = {}
     for row in facts["moments"]:
         name = {
@@ -39,7 +33,8 @@ def series_of(facts: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:
 
 
 def draw_ratio(panel: Any, facts: dict[str, Any], which: str, title: str) -> None:
-    """Measured over predicted with two standard errors, a little apart where k is the same."""
+    """Draw measured over predicted with two standard errors; points of the same k stand a little
+    apart."""
     for place, (name, rows) in enumerate(series_of(facts).items()):
         k = np.array([row["k"] for row in rows]) * 2 ** (0.11 * (place - 2))
         ratio = [row[which]["mean"] for row in rows]
@@ -114,19 +109,20 @@ def draw_shipped(panel: Any, facts: dict[str, Any]) -> None:
 
 
 def middle(curve: dict[str, Any]) -> np.ndarray:
-    """Geometric mean of the seeds' losses over their start, as far as all of them go."""
+    """Return the geometric mean of the seeds' losses over their start, for the steps that all of
+    them took."""
     length = min(len(run) for run in curve["losses"])
     runs = np.array([run[:length] for run in curve["losses"]])
     return np.exp(np.log(runs).mean(axis=0)) / runs[0, 0]
 
 
 def promised(curve: dict[str, Any]) -> np.ndarray:
-    """The bound at its own best rate, over the start."""
+    """Return the bound at its own best rate, over the start."""
     return np.array(curve["bound"]) / curve["bound"][0]
 
 
 def draw_descent(panel: Any, facts: dict[str, Any], cost: str) -> None:
-    """Loss over its start: measured, its exact expectation, and our bound."""
+    """Draw the loss over its start: as measured, its exact expectation, and our bound."""
     for place, curve in enumerate(facts["descent"]["curves"]):
         each = curve["num_forwards_a_step"] if cost == "forward passes" else 1
         start = curve["losses"][0][0]
@@ -161,7 +157,8 @@ def draw_descent(panel: Any, facts: dict[str, Any], cost: str) -> None:
 
 
 def draw_speedup(panel: Any, facts: dict[str, Any]) -> None:
-    """How much faster than k = 1 the log of the loss falls, by the step and by the forward pass."""
+    """Draw how much faster the log of the loss falls than with k = 1, by the step and by the
+    forward pass."""
     curves, n = facts["descent"]["curves"], facts["descent"]["n"]
     base = curves[0]
     k = np.array([curve["k"] for curve in curves])
@@ -210,7 +207,7 @@ def draw_speedup(panel: Any, facts: dict[str, Any]) -> None:
 
 
 def verdicts(facts: dict[str, Any]) -> list[str]:
-    """What holds and what does not, each from its numbers."""
+    """Say what holds and what does not, each from its numbers."""
     lines = []
     for letter, which, name in (("a", "first", "Theorem 3.7"), ("b", "second", "Eq. 55")):
         away = [abs(row[which]["mean"] - 1) / row[which]["error"] for row in facts["moments"]]
@@ -251,7 +248,7 @@ def verdicts(facts: dict[str, Any]) -> list[str]:
 
 
 def read_facts(path: Path) -> dict[str, Any]:
-    """What `scripts.study.theory` has measured.
+    """Read what `scripts.study.theory` has measured.
 
     Raises:
         MeasurementError: the file is absent or not JSON.
@@ -267,7 +264,7 @@ def read_facts(path: Path) -> dict[str, Any]:
 
 
 def draw(artefact: Artefact, inputs: Inputs) -> dict[str, Figure]:
-    """All panels on one page."""
+    """Draw all panels on one page."""
     del inputs  # no run's record: the study's file
     facts = read_facts(THEORY)
     figure, panels = plt.subplots(2, 4, figsize=(21, 9.5), layout="constrained")

@@ -1,5 +1,4 @@
-"""How every figure looks, and how it is written: PNG and PDF, the same bytes from the same
-numbers."""
+"""Style of the figures: their colours, their axes and the names of their files."""
 
 import matplotlib
 
@@ -11,12 +10,12 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#0
 
 
 def bare(panel: Axes) -> Axes:
-    """No box, a faint grid."""
+    """Take the box away and draw a faint grid."""
     panel.spines[["top", "right"]].set_visible(False)
     panel.grid(alpha=0.25)
     return panel
 
 
 def named(name: str, profile: str) -> str:
-    """The stem of a drawing's files: the paper's profile is not in it."""
+    """Return the stem of a drawing's files; the paper's profile is not in it."""
     return name if profile == "paper" else f"{name}_{profile}"

@@ -18,8 +18,8 @@ from experiments.records.record import load
 
 
 def compared(earlier: Path, later: Path) -> str:
-    """A line for all that are the same, and one for the others, by whether processor and versions
-    were."""
+    """Return one line for the runs that came back bit for bit, and one for the others, by whether
+    processor and versions were the same."""
     before = {record["signature"]: record for record in map(load, sorted(earlier.glob("*.json")))}
     same: list[bool] = []
     gaps: dict[bool, list[float]] = {True: [], False: []}  # one machine? -> points of test accuracy

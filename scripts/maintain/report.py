@@ -1,11 +1,10 @@
-"""The notebooks, executed, and the tables and figures as pages that need no network:
-outputs/report/index.html.
+"""The report: the notebooks, executed, and the tables and figures, as pages that need no network.
 
     python -m scripts.maintain.report                           # make notebooks
     python -m scripts.maintain.report --results DIR --out DIR   # of other results
 
-The same results give the same bytes: no dates, no names of machines, no paths. The notebooks read
-records only.
+It writes outputs/report/index.html and the pages beside it. The same results give the same bytes:
+there are no dates, no names of machines and no paths. The notebooks read records only.
 """
 
 import argparse
@@ -58,11 +57,11 @@ class Page:
     """A notebook as a page.
 
     Attributes:
-        name: stem of its file.
-        title, question: from its first cell, Markdown.
-        answer: what its last cell computed, Markdown.
+        name: the stem of its file.
+        title, question: taken from its first cell, as Markdown.
+        answer: what its last cell computed, as Markdown.
         body: HTML.
-        figures: name -> PNG.
+        figures: PNG files by their names.
     """
 
     name: str
@@ -74,10 +73,10 @@ class Page:
 
 
 def execute(path: Path, results: Path) -> NotebookNode:
-    """The notebook with its outputs, from the records under `results`.
+    """Run a notebook on the records under `results` and return it with its outputs.
 
     Raises:
-        ReportError: naming the notebook and its cell's error.
+        ReportError: a cell fails; the message names the notebook and the error.
     """
     notebook = nbformat.read(path, as_version=4)
     client = NotebookClient(
@@ -105,7 +104,7 @@ def execute(path: Path, results: Path) -> NotebookNode:
 
 
 def convert(notebook: NotebookNode, name: str) -> Page:
-    """The page of an executed notebook."""
+    """Turn an executed notebook into a page."""
     settings = Config({"ExtractOutputPreprocessor": {"enabled": True}})
     exporter = HTMLExporter(
         config=settings,
@@ -129,7 +128,7 @@ def convert(notebook: NotebookNode, name: str) -> Page:
 
 
 def tables(folder: Path) -> list[tuple[str, str]]:
-    """(title, HTML) of every rendered table, in the order of their numbers."""
+    """Return (title, HTML) of every rendered table, in the order of their numbers."""
     found = []
     for file in sorted(
         folder.glob("*.md"), key=lambda file: (int(re.sub(r"\D", "", file.stem) or 1000), file.stem)
@@ -142,7 +141,7 @@ def tables(folder: Path) -> list[tuple[str, str]]:
 
 
 def state(results: Path) -> str:
-    """The table of what was run, from the head of the results' README; nothing where there is
+    """Return the table of what was run, from the head of the results' README; empty where there is
     none."""
     file = results / "README.md"
     lines = file.read_text(encoding="utf-8").splitlines() if file.is_file() else []
@@ -155,14 +154,14 @@ def state(results: Path) -> str:
 
 
 def wide(html: str) -> str:
-    """Tables that scroll by themselves where the page is too narrow."""
+    """Let tables scroll by themselves where the page is too narrow."""
     return html.replace("<table>", '<div class="wide"><table>').replace(
         "</table>", "</table></div>"
     )
 
 
 def caption(stem: str) -> str:
-    """What a figure shows; figure1_mini is figure1 of a profile."""
+    """Say what a figure shows; figure1_mini is figure1 of a profile."""
     name, _, profile = stem.rpartition("_")
     if stem in ARTEFACTS:
         return ARTEFACTS[stem].title or stem
@@ -174,8 +173,8 @@ def caption(stem: str) -> str:
 def index(
     pages: Sequence[Page], rendered: Sequence[tuple[str, str]], figures: Sequence[str], there: str
 ) -> str:
-    """The body of the first page: each notebook's question and answer, what was run, the tables,
-    the figures."""
+    """Return the body of the first page: each notebook's question and answer, what was run, the
+    tables and the figures."""
     parts = [
         f"<h1>{TITLE}</h1>",
         f'<p class="lead">{ABOUT}</p>',
@@ -205,7 +204,7 @@ def index(
 
 
 def links() -> list[tuple[str, str]]:
-    """(page, title) of every notebook."""
+    """Return (page, title) of every notebook."""
     first = [
         (path.stem, nbformat.read(path, as_version=4).cells[0].source)
         for path in sorted(NOTEBOOKS.glob(PAGES))
@@ -214,7 +213,8 @@ def links() -> list[tuple[str, str]]:
 
 
 def whole(title: str, body: str) -> bytes:
-    """A page around a body, with links to all others: one style, nothing from elsewhere."""
+    """Put a page around a body, with links to all others; its style is in it, and nothing comes
+    from elsewhere."""
     folder = Path(__file__).parent
     style = (folder / "report.css").read_text() + HtmlFormatter(style="friendly").get_style_defs(
         ".highlight"
@@ -226,7 +226,7 @@ def whole(title: str, body: str) -> bytes:
 
 
 def report(results: Path) -> dict[str, bytes]:
-    """Every file of the report by its name."""
+    """Return the content of every file of the report by its name."""
     pages = [convert(execute(path, results), path.stem) for path in sorted(NOTEBOOKS.glob(PAGES))]
     drawn = {file.stem: file.read_bytes() for file in sorted((results / "figures").glob("*.png"))}
     files = {f"{page.name}.html": whole(page.title, page.body) for page in pages}

@@ -1,7 +1,9 @@
-"""results/README.md: the state of every table and figure, what the numbers show, and the numbered
+"""The README of the results: the state of every table and figure, what the numbers show, and the
 deviations.
 
-`make results/README.md`; loads neither torch nor Hydra.
+    python -m scripts.maintain.results_readme    # make results/README.md
+
+It loads neither torch nor Hydra.
 """
 
 import sys

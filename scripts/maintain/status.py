@@ -1,5 +1,9 @@
-"""What is present, missing and failed of every table and figure. `make status`; loads neither torch
-nor Hydra."""
+"""The status page: what is present, missing and failed of every table and figure.
+
+    python -m scripts.maintain.status    # make status
+
+It loads neither torch nor Hydra.
+"""
 
 import argparse
 import sys
@@ -18,14 +22,14 @@ COLUMNS = ("artefact", "profile", "runs", "ok", "missing", "failed", "to run now
 
 
 def lines(artefact: Artefact, inputs: Inputs) -> list[list[str]]:
-    """A line a profile, or one for what is not made of runs."""
+    """Return one line for each profile, or one for an artefact that is not made of runs."""
     if artefact.sweeps:
         return [line_of_runs(artefact, profile, inputs) for profile in profiles(artefact)]
     return [[artefact.name, *["-"] * 6, summary(artefact).line]]
 
 
 def line_of_runs(artefact: Artefact, profile: str, inputs: Inputs) -> list[str]:
-    """How many runs of a profile are there, failed and missing."""
+    """Count how many runs of a profile are there, failed and missing."""
     counts = counted(artefact, profile, inputs)
     failed = ", ".join(f"{n} {status.replace('_', ' ')}" for status, n in counts.failed.items())
     more = " and then the cells" if counts.statuses["waits"] else ""

@@ -34,7 +34,8 @@ def percent(value: float | None) -> str:
 
 
 def table_of(records: Sequence[dict[str, Any]]) -> Table:
-    """One row a record, sorted by setting, optimizer and seed; what is missing prints as `-`."""
+    """Build a table with one row for each record, sorted by setting, optimizer and seed; what is
+    missing prints as `-`."""
     settings = {title_of(record) for record in records}
     kinds = {record["peak_memory_kind"] for record in records if record["peak_memory_kind"]}
     memory = f"peak memory: {', '.join(sorted(kinds)).replace('_', ' ')}"
@@ -66,8 +67,8 @@ def table_of(records: Sequence[dict[str, Any]]) -> Table:
 
 
 def draw(records: Sequence[dict[str, Any]], path: Path) -> None:
-    """Training loss against forward passes, one panel a setting, one colour an optimizer, one line
-    a seed."""
+    """Draw training loss against forward passes: one panel for each setting, one colour for each
+    optimizer, one line for each seed."""
     settings = sorted({title_of(record) for record in records})
     names = sorted({name_of(record) for record in records})
     colours = {name: COLOURS[index % len(COLOURS)] for index, name in enumerate(names)}

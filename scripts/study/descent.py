@@ -32,13 +32,13 @@ GOAL = 1e-4
 
 
 def spectrum(n: int) -> Tensor:
-    """(n,) eigenvalues, evenly spaced."""
+    """Return (n,) eigenvalues, evenly spaced."""
     return torch.linspace(*EIGENVALUES, n, dtype=torch.float64)
 
 
 def descend(n: int, k: int, lr: float, seed: int) -> list[float]:
-    """L(theta_0), L(theta_1) .. of one run from theta = 1, down to the goal or up to a thousandfold
-    loss."""
+    """Return L(theta_0), L(theta_1), ... of one run from theta = 1; it ends at the goal, or at a
+    thousandfold loss."""
     a = spectrum(n)
     p = nn.Parameter(torch.ones(n, dtype=torch.float64))
 
@@ -65,7 +65,7 @@ def descend(n: int, k: int, lr: float, seed: int) -> list[float]:
 
 
 def expected(n: int, k: int, lr: float, steps: int) -> list[float]:
-    """E[L(theta_t)], exactly."""
+    """Return E[L(theta_t)], which is exact."""
     a, rate = spectrum(n), lr * GAMMA
     s, losses = torch.ones(n, dtype=torch.float64), []
     for _ in range(steps + 1):
@@ -75,7 +75,7 @@ def expected(n: int, k: int, lr: float, steps: int) -> list[float]:
 
 
 def bound(n: int, k: int, lr: float, steps: int) -> list[float]:
-    """What the descent lemma promises at this lr; it may grow, and then promises nothing."""
+    """Return what the descent lemma promises at this lr. Where it grows it promises nothing."""
     mu, smooth = EIGENVALUES
     factor = 1 - 2 * mu * lr * GAMMA * k * (1 - lr * GAMMA * smooth * (n + k + 1) / 2)
     start = float(spectrum(n).sum()) / 2
@@ -83,24 +83,24 @@ def bound(n: int, k: int, lr: float, steps: int) -> list[float]:
 
 
 def promised_speedup(n: int, k: int) -> float:
-    """Decrease of a step at its own best lr, over that of k = 1, by the bound above: k (n + 2) / (n
-    + k + 1)."""
+    """Return k (n + 2) / (n + k + 1): by the bound above, the decrease of a step at its own best lr
+    over that of k = 1."""
     return k * (n + 2) / (n + k + 1)
 
 
 def speed(losses: Sequence[float]) -> float:
-    """Mean decrease of log L a step, over the whole run."""
+    """Return the mean decrease of log L a step, over the whole run."""
     first, last = torch.tensor([losses[0], losses[-1]], dtype=torch.float64).log().tolist()
     return (first - last) / (len(losses) - 1)
 
 
 def short(losses: Sequence[float]) -> list[float]:
-    """Six digits are enough for a curve."""
+    """Round to six digits, which are enough for a curve."""
     return [float(f"{loss:.6g}") for loss in losses]
 
 
 def of_k(n: int, k: int) -> dict[str, Any]:
-    """The best rate of the grid by seed 0, and the runs of other seeds at it."""
+    """Find the best rate of the grid by seed 0, and run other seeds at it."""
     grid = {lr: speed(descend(n, k, lr, 0)) for lr in RATES}
     best = max(RATES, key=lambda lr: grid[lr])
     runs = [descend(n, k, best, seed) for seed in range(1, SEEDS + 1)]
@@ -123,7 +123,7 @@ def of_k(n: int, k: int) -> dict[str, Any]:
 
 
 def descent(n: int, ks: Sequence[int]) -> dict[str, Any]:
-    """Every k on the same quadratic."""
+    """Run every k on the same quadratic."""
     return {
         "n": n,
         "gamma": GAMMA,

@@ -1,12 +1,13 @@
-"""How far a walk carries the weights when nothing is learned: drift and perplexity along N steps at
-lr 0.
+"""Drift of a walk: how far it carries the weights when nothing is learned, and their perplexity,
+along N steps at lr 0.
 
     python -m scripts.study.drift --model ../shared/models/stories260k-llama --text story.txt
     python -m scripts.study.drift                      # a shipped tiny model, on its own text
     python -m scripts.study.drift --model synthetic    # one matrix, N(0, 0.02); no perplexity
 
-Writes results/measured/walk/<model>.json after every point; curves that are complete there are not
-walked again.
+It writes results/measured/walk/<model>.json after every point. Curves that are complete there are
+not walked again. `experiments.check_drift` asks the same of the model of a run, at one number of
+steps.
 """
 
 import argparse
@@ -40,8 +41,8 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch
 
 
 def written_by(model: LanguageModel, count: int) -> Tensor:
-    """(1, count) tokens that the model draws itself, from a generator of its own: text that it
-    knows."""
+    """Return (1, count) tokens that the model draws itself, from a generator of its own, so that it
+    knows the text."""
     generator = torch.Generator().manual_seed(0)
     start = model.tokenizer.bos_token_id
     ids = torch.tensor([[start if start is not None else model.pad_id]])
@@ -52,7 +53,7 @@ def written_by(model: LanguageModel, count: int) -> Tensor:
 
 
 def tokens_of(model: LanguageModel, text: Path | None, count: int) -> Tensor:
-    """(1, T) tokens, at most `count` and the model's own number of positions."""
+    """Return (1, T) tokens: at most `count`, and at most as many as the model has positions."""
     count = min(count, model.limit)
     if text is None:
         return written_by(model, count)
@@ -62,14 +63,14 @@ def tokens_of(model: LanguageModel, text: Path | None, count: int) -> Tensor:
 
 
 def perplexity(module: nn.Module, ids: Tensor) -> float:
-    """exp of the mean negative log-probability a token, in fp32 from the module's logits."""
+    """Return exp of the mean negative log-probability a token, in fp32 from the module's logits."""
     logits = module(input_ids=ids, use_cache=False).logits[0, :-1].float()
     loss = nn.functional.cross_entropy(logits, ids[0, 1:]).item()
     return math.exp(loss) if loss < 700 else math.inf
 
 
 class Matrix(nn.Module):
-    """A layer that is run as a language model is: on ids, which it does not read."""
+    """A layer that is called as a language model is, with ids that it does not read."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -82,7 +83,7 @@ class Matrix(nn.Module):
 
 
 def subject(args: argparse.Namespace) -> tuple[str, nn.Module, Tensor | None]:
-    """What walks: its name, the module, and the text that it is scored on."""
+    """Return what walks: its name, the module, and the text that it is scored on."""
     if args.model == SYNTHETIC:
         return SYNTHETIC, Matrix(), None
     model = load_model(args.model, dtype="float32", kind="causal")
@@ -92,7 +93,7 @@ def subject(args: argparse.Namespace) -> tuple[str, nn.Module, Tensor | None]:
 
 
 def log_spaced(last: int) -> list[int]:
-    """0, 1, 2, 5, 10, 20, 50, ... and the last step."""
+    """Return 0, 1, 2, 5, 10, 20, 50, ... and the last step."""
     steps = [digit * 10**power for power in range(len(str(last))) for digit in (1, 2, 5)]
     return [0, *(step for step in steps if step < last), last]
 
@@ -101,7 +102,8 @@ def log_spaced(last: int) -> list[int]:
 def walk(
     module: nn.Module, how: str, eps: float, last: int, ids: Tensor | None
 ) -> Iterator[dict[str, Any]]:
-    """Points of one curve. At lr 0 nothing depends on the loss, so that none is taken."""
+    """Yield the points of one curve. At lr 0 nothing depends on the loss, so that none is
+    computed."""
     start = [p.detach().clone() for p in module.parameters()]
     optimizer = WALKS[how](module.parameters(), lr=0.0, eps=eps, seed=0)
     for step in log_spaced(last):
@@ -136,7 +138,7 @@ def parse() -> argparse.Namespace:
 
 
 def main() -> None:
-    """Every curve that is not complete yet."""
+    """Walk every curve that is not complete yet."""
     args = parse()
     torch.set_num_threads(1)
     # so many steps pay for a compilation, where a model is too large to keep its z for a step

@@ -1,10 +1,10 @@
-"""The learning rates that validation chose, written to conf/tuned with the records they came from.
-Never by test.
+"""Learning rates that validation chose, never test, written to conf/tuned with the records they
+came from.
 
     python -m scripts.study.select_rates                # of table1 and table3 in the profile mini
     python -m scripts.study.select_rates table3 --profile paper
 
-Loads neither torch nor Hydra.
+It loads neither torch nor Hydra.
 """
 
 import argparse
@@ -29,7 +29,7 @@ Chosen = dict[str, dict[str, str]]  # dtype -> task -> rate
 def collect(
     artefacts: Sequence[str], profile: str, inputs: Inputs
 ) -> dict[tuple[str, str], tuple[Chosen, list[str]]]:
-    """(optimizer, model) -> the chosen rates, and a line of evidence for each."""
+    """Return the chosen rates of each (optimizer, model), and a line of evidence for each rate."""
     found: defaultdict[tuple[str, str], tuple[Chosen, list[str]]] = defaultdict(lambda: ({}, []))
     for artefact in artefacts:
         grid, shelf = load(artefact, profile), Shelf(inputs.records(profile))
@@ -65,8 +65,8 @@ def _percent(value: float | None) -> str:
 
 
 def text(optimizer: str, profile: str, rates: Chosen, evidence: Sequence[str]) -> str:
-    """The file: the rate of the run's precision and task; without such a choice the median of the
-    first precision's."""
+    """Return the file's text: it has the rate of the run's precision and task, or, without such a
+    choice, the median of the first precision's."""
     usual = statistics.median_low([float(rate) for rate in next(iter(rates.values())).values()])
     key = rate_key(optimizer).removeprefix("optimizer.")
     lines = [
@@ -93,7 +93,7 @@ def text(optimizer: str, profile: str, rates: Chosen, evidence: Sequence[str]) -
 
 
 def _number(rate: str) -> str:
-    """1e-04 as YAML reads a number: 1.0e-04."""
+    """Write 1e-04 as 1.0e-04, which YAML reads as a number."""
     mantissa, e, exponent = rate.partition("e")
     return rate if not e or "." in mantissa else f"{mantissa}.0e{exponent}"
 

@@ -37,8 +37,8 @@ EVALUATIONS = 5000  # losses for a point: draws = EVALUATIONS / (k + 1)
 
 
 class Problem:
-    """A loss with its gradient at theta; `noise_std` is the deviation of an error on every loss,
-    fresh each time."""
+    """A loss with its gradient at theta; `noise_std` is the deviation of an error that is drawn
+    afresh for every loss."""
 
     def __init__(
         self, params: list[nn.Parameter], loss: Callable[[], Tensor], noise_std: float = 0.0
@@ -60,7 +60,7 @@ class Problem:
 
     @torch.no_grad()
     def deltas(self, optimizer: Any, draws: int) -> Tensor:
-        """(draws, n): steps, each from the same theta."""
+        """Return (draws, n) steps, each from the same theta."""
         found = []
         for _ in range(draws):
             optimizer.step(self.loss)
@@ -75,7 +75,8 @@ class Problem:
 
 
 def quadratic(n: int, size: float = 1.0, noise_std: float = 0.0) -> Problem:
-    """theta^T A theta / 2 with eigenvalues from 1/2 to 3, at a point where |grad L| = size."""
+    """Build theta^T A theta / 2 with eigenvalues from 1/2 to 3, at a point where |grad L| =
+    size."""
     a = torch.linspace(0.5, 3.0, n, dtype=torch.float64)
     start = torch.linspace(-1, 1, n, dtype=torch.float64) + 0.25
     p = nn.Parameter(start * (size / (a * start).norm()))
@@ -83,7 +84,7 @@ def quadratic(n: int, size: float = 1.0, noise_std: float = 0.0) -> Problem:
 
 
 def network() -> Problem:
-    """A small classifier with a tanh layer: a loss that is not quadratic."""
+    """Build a small classifier with a tanh layer, whose loss is not quadratic."""
     generator = torch.Generator().manual_seed(3)
 
     def draw(*shape: int) -> Tensor:
@@ -100,7 +101,7 @@ def network() -> Problem:
 
 
 def estimate(samples: Tensor) -> dict[str, float]:
-    """Mean and its standard error."""
+    """Return the mean and its standard error."""
     return {"mean": float(samples.mean()), "error": float(samples.std() / samples.numel() ** 0.5)}
 
 
@@ -145,7 +146,7 @@ def moments(problem: Problem, k: int, noise_var: float, draws: int) -> dict[str,
 
 
 def shrinkage(ratio: float, k: int = 4) -> dict[str, float]:
-    """mu / y and Sigma / prior_var of one step, with their formulas."""
+    """Return mu / y and Sigma / prior_var of one step, with their formulas."""
     problem = quadratic(50)
     optimizer = BSZO(
         problem.params,
@@ -172,8 +173,8 @@ def shrinkage(ratio: float, k: int = 4) -> dict[str, float]:
 
 
 def shipped(size: float, k: int = 2, draws: int = 600, warm: int = 100) -> dict[str, Any]:
-    """As it runs by default (m = k + 1, a noise variance that adapts at every observation):
-    E[delta] over -lr k g."""
+    """Return E[delta] over -lr k g of the optimizer as it runs by default: m = k + 1, and the noise
+    variance adapts at every observation."""
     problem = quadratic(50, size=size)
     optimizer = BSZO(
         problem.params,
@@ -191,7 +192,7 @@ def shipped(size: float, k: int = 2, draws: int = 600, warm: int = 100) -> dict[
 
 
 def measure(ks: Sequence[int], ns: Sequence[int], evaluations: int) -> dict[str, Any]:
-    """Every part but the descent."""
+    """Measure every part but the descent."""
     quiet = [
         {"problem": "quadratic", **moments(quadratic(n), k, 1.0, evaluations // (k + 1))}
         for n in ns

@@ -372,3 +372,39 @@ def test_the_example_learns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         == ran["model"].num_parameters()
     )
     assert len((ROOT / "examples" / "trainer.py").read_text().splitlines()) <= 25
+
+
+def test_a_checkpoint_without_the_method_s_state_is_refused(tmp_path: Path) -> None:
+    settings = {"save_strategy": "steps", "save_steps": 2, "max_steps": 3}
+    trainer(tmp_path, BSZO, save_only_model=True, **settings).train()
+    with pytest.raises(OptimError, match=r"checkpoint-2: has no optimizer\.pt \(save_only_model"):
+        trainer(tmp_path, BSZO, **settings).train(
+            resume_from_checkpoint=str(tmp_path / "checkpoint-2")
+        )
+
+
+def test_the_model_card_names_the_method(tmp_path: Path) -> None:
+    trained = trainer(tmp_path, MeZO)
+    trained.train()
+    trained.create_model_card()
+    card = (tmp_path / "README.md").read_text()
+    assert "- optimizer: MeZO of bszo, 6 forward passes" in card
+    assert "adam" not in card.lower()
+
+
+def test_trl_s_trainers_see_training_and_their_layers_do_not(tmp_path: Path) -> None:
+    """TRL files a metric under what the model's flag says while its loss is taken."""
+    trained = trainer(tmp_path, MeZO)
+    seen: list[tuple[bool, bool]] = []
+    compute, trained._metrics = trained.compute_loss, {"train": {}, "eval": {}}
+
+    def watched(network: Any, *args: Any, **kwargs: Any) -> Any:
+        seen.append((network.training, any(part.training for part in network.children())))
+        return compute(network, *args, **kwargs)
+
+    trained.compute_loss = watched
+    trained.train()
+    assert seen and set(seen) == {(True, False)}
+    seen.clear()
+    trained.evaluate()
+    assert set(seen) == {(False, False)}

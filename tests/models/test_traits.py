@@ -8,7 +8,7 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForMaskedLM
 
 from bszo.errors import ModelError
-from bszo.models import GenerativeModel, LanguageModel, ProbedModel, load_model
+from bszo.models import GenerativeModel, LanguageModel, ProbedModel, load_model, tuning
 from bszo.tasks import Example, GenerationTask
 from tests.models.conftest import bert_tokenizer, opt_tokenizer, roberta_tokenizer, save_any
 
@@ -214,3 +214,49 @@ def test_options_that_are_the_same_tokens_are_named(tmp_path: Path) -> None:
         with pytest.raises(ModelError) as caught:
             model.encode([Example("7", "It was", options, 0)])
         assert f"example 7: its options {options[0]!r} and {options[1]!r}" in str(caught.value)
+
+
+GPT = {"n_embd": 32, "n_head": 4, "n_layer": 2}
+
+
+@pytest.mark.parametrize(
+    ("family", "changes", "style", "names"),
+    [
+        ("deberta-v2", {**SMALL, "intermediate_size": 64}, "masked", {"query_proj", "value_proj"}),
+        ("mpnet", {**SMALL, "intermediate_size": 64}, "masked", {"q", "v"}),
+        ("gpt2", GPT, "causal", {"c_attn"}),
+        ("gpt_neox", {**SMALL, "intermediate_size": 64}, "causal", {"query_key_value"}),
+        ("bloom", {"hidden_size": 32, "n_head": 4, "n_layer": 2}, "causal", {"query_key_value"}),
+        (
+            "mamba",
+            {"hidden_size": 32, "num_hidden_layers": 2, "state_size": 4},
+            "causal",
+            {"in_proj", "x_proj"},
+        ),
+    ],
+)
+def test_adapters_find_the_projections_of_a_family(
+    tmp_path: Path, family: str, changes: dict[str, Any], style: str, names: set[str]
+) -> None:
+    tokenizer = opt_tokenizer() if style == "causal" else bert_tokenizer()
+    auto = AutoModelForCausalLM if style == "causal" else AutoModelForMaskedLM
+    path = save(tmp_path, family, tokenizer, auto, **changes)
+    model = load_model(path, dtype="float32", kind=style)  # type: ignore[arg-type]
+    gap = "" if style == "causal" else "<mask>"
+    options = (" great", " bad") if style == "causal" else (" Yes", " No")
+    batch = model.collate(model.encode([Example("0", f"It was {gap}", options, 0)]))
+    with torch.no_grad():
+        expected = model.scores(batch)
+        tuned = tuning.lora(model, rank=2)
+        torch.testing.assert_close(tuned.scores(batch), expected)  # B = 0
+    trained = [n for n, p in tuned.module.named_parameters() if p.requires_grad]
+    assert {name.split(".lora_")[0].rsplit(".", 1)[-1] for name in trained} == names
+
+
+def test_adapters_go_where_they_are_asked_for(zoo: dict[str, str]) -> None:
+    model = load_model(zoo["opt"], dtype="float32")
+    with pytest.raises(ModelError, match=r"target_modules: .* no layer whose name ends in 'fc9'"):
+        tuning.lora(model, target_modules=["fc1", "fc9"])
+    tuned = tuning.lora(model, rank=2, target_modules=["fc1"])
+    trained = [n for n, p in tuned.module.named_parameters() if p.requires_grad]
+    assert trained and all(".fc1.lora_" in name for name in trained)

@@ -1,9 +1,18 @@
 """Engines: ways to have a closure see perturbed parameters."""
 
 from bszo.perturb.engines.base import Engine
-from bszo.perturb.engines.choice import Perturbation, make_engine
+from bszo.perturb.engines.choice import Perturbation, engine_class, make_engine
 from bszo.perturb.engines.copies import Copies
 from bszo.perturb.engines.streaming import Streaming
 from bszo.perturb.engines.walk import Legs, Walk
 
-__all__ = ["Copies", "Engine", "Legs", "Perturbation", "Streaming", "Walk", "make_engine"]
+__all__ = [
+    "Copies",
+    "Engine",
+    "Legs",
+    "Perturbation",
+    "Streaming",
+    "Walk",
+    "engine_class",
+    "make_engine",
+]

@@ -16,26 +16,34 @@ Perturbation = Literal[
     "exact", "streaming", "copy", "two-leg", "three-leg", "in-place", "as-published"
 ]
 
-
 FLOATS = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
+
+
+def engine_class(perturbation: Perturbation, module: nn.Module | None) -> type[Engine]:
+    """Return the class of the engine that a name means.
+
+    "as-published" is the walk of the method's authors; "exact" is streaming where there is a module
+    and copies where there is none.
+    """
+    if perturbation in ("as-published", "two-leg", "three-leg", "in-place"):
+        return Walk
+    return Streaming if module is not None and perturbation != "copy" else Copies
 
 
 def make_engine(
     perturbation: Perturbation, params: list[Tensor], module: nn.Module | None, published: Legs
 ) -> Engine:
-    """Return the engine of that name.
-
-    "as-published" is the walk of the method's authors; "exact" is streaming where there is a module
-    and copies where there is none.
+    """Return the engine of that name (see `engine_class`).
 
     Raises:
         OptimError: a parameter is one that no engine can move.
     """
     require_movable(params)
     how = published if perturbation == "as-published" else perturbation
+    engine: Engine
     if how in ("two-leg", "three-leg", "in-place"):
-        engine: Engine = Walk(params, how)
-    elif module is not None and how != "copy":
+        engine = Walk(params, how)
+    elif engine_class(how, module) is Streaming and module is not None:
         engine = Streaming(params, module)
     else:
         engine = Copies(params, list(range(len(params))))

@@ -1,0 +1,259 @@
+"""Table of the study on a real model: accuracy at equal forward passes, rates tried, paired tests.
+
+A pass is a forward pass of one batch; a backward pass counts as two and a forward-mode pass as
+three, so that first-order methods stand on the same axis.
+"""
+
+import math
+import statistics
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from scipy.stats import ttest_rel
+
+from experiments.sweeps.grid import Grid, Point, load, rate_key
+from experiments.sweeps.names import METHODS, shown
+from experiments.sweeps.selection import Choice, Record, Shelf
+from experiments.tables.artefacts import Artefact
+from experiments.tables.cells import Cell
+from experiments.tables.inputs import Inputs
+from experiments.tables.layout import Section
+
+SWEEP = "real"
+BUDGETS = (1000, 2000, 4000)  # passes
+NEAR = 0.9  # share of a budget that the last evaluation before it must have reached
+LEVELS = (70, 75, 80, 85)  # per cent of validation
+FORWARD_MODE = {"forward-grad": 3}  # passes that one pass of these methods counts
+BASELINE = "MeZO"
+NAMES = {
+    **METHODS,
+    "subzero": "SubZero",
+    "fzoo": "FZOO",
+    "forward-grad": "Forward-Grad",
+    "adamw": "AdamW",
+    "sgd": "SGD",
+}
+NOTHING = "-"
+
+
+@dataclass(frozen=True)
+class Row:
+    """A method's runs.
+
+    Attributes:
+        name: of the method, with what distinguishes it from another of the same name.
+        precision: of its parameters.
+        choice: of its learning rate.
+        rate_key: where that rate stands in a run's point.
+        tried: rate -> loss of the last evaluation of its run, None where it failed.
+        runs: seed -> record of the chosen rate, None where it is not run yet.
+    """
+
+    name: str
+    precision: str
+    choice: Choice
+    rate_key: str
+    tried: Mapping[str, float | None]
+    runs: Mapping[str, Record | None]
+
+    @property
+    def well(self) -> dict[str, Record]:
+        """The runs that ended well."""
+        return {seed: r for seed, r in self.runs.items() if r is not None and r["status"] == "ok"}
+
+
+def rows_of(grid: Grid, shelf: Shelf) -> list[Row]:
+    """A row a method, in the order of the sweep's file."""
+    groups: dict[tuple[tuple[str, str], ...], list[Point]] = {}
+    for point in grid.points:
+        same = tuple(sorted((key, value) for key, value in point.items() if key != "seed"))
+        groups.setdefault(same, []).append(point)
+    by_optimizer = [points[0]["optimizer"] for points in groups.values()]
+    rows = []
+    for points in groups.values():
+        first = points[0]
+        name = shown(NAMES, first["optimizer"])
+        if by_optimizer.count(first["optimizer"]) > 1:
+            name += f", k = {first['optimizer.k']}"
+        choice = shelf.choose(grid, first)
+        key = rate_key(first["optimizer"], grid.conf)
+        runs = {
+            point["seed"]: shelf.find({**point, key: choice.point[key]}) if choice.point else None
+            for point in points
+        }
+        tried = dict(_tried(grid, shelf, first, key, choice))
+        rows.append(Row(name, first["precision"], choice, key, tried, runs))
+    return rows
+
+
+def _tried(
+    grid: Grid, shelf: Shelf, point: Point, key: str, choice: Choice
+) -> Iterator[tuple[str, float | None]]:
+    """Every rate that has a run, the smallest first, with the last loss of validation."""
+    rates = {run[key] for run in grid.candidates(point)} | set(choice.validation)
+    rates |= {run[key] for run in choice.missing}
+    for rate in sorted(rates, key=float):
+        record = shelf.find({**grid.candidates(point)[0], key: rate})
+        if record is not None:
+            ended_well = record["status"] == "ok"
+            yield rate, record["curve"][-1]["validation_loss"] if ended_well else None
+
+
+def weight(record: Record) -> float:
+    """Passes that one forward pass of the run counts, with what belongs to it."""
+    if own := FORWARD_MODE.get(record["choices"]["optimizer"]):
+        return own
+    forwards = record["num_forwards"]
+    return 1 + 2 * record["num_backwards"] / forwards if forwards else 1
+
+
+def curve(record: Record) -> list[tuple[float, float]]:
+    """(passes, validation accuracy in per cent) of every evaluation."""
+    each = weight(record)
+    return [
+        (each * point["num_forwards"], 100 * point["validation_accuracy"])
+        for point in record["curve"]
+    ]
+
+
+def at_budget(record: Record, budget: int) -> float | None:
+    """Validation accuracy at the last evaluation within the budget; None where it is far from
+    it."""
+    within = [(passes, score) for passes, score in curve(record) if passes <= budget]
+    return within[-1][1] if within and within[-1][0] >= NEAR * budget else None
+
+
+def passes_to(record: Record, level: float) -> float | None:
+    """Passes at the first evaluation that is at least so good; None where none is."""
+    return next((passes for passes, score in curve(record) if score >= level), None)
+
+
+def _cell(scores: Sequence[float | None], row: Row) -> str:
+    failures = tuple(r["status"] for r in row.runs.values() if r and r["status"] != "ok")
+    failures += row.choice.failed[:1]
+    return Cell(tuple(s for s in scores if s is not None), len(row.runs), failures).text
+
+
+def _reached(runs: Sequence[Record], level: float) -> str:
+    """The median of the runs that came to a level, and how many did where not all."""
+    found = [passes for record in runs if (passes := passes_to(record, level)) is not None]
+    if not found:
+        return NOTHING
+    of = "" if len(found) == len(runs) else f" ({len(found)} of {len(runs)})"
+    return f"{statistics.median(found):,.0f}{of}"
+
+
+def against(row: Row, other: Row) -> str:
+    """Test accuracy minus the other's over the seeds that both have: mean, p of a paired t-test."""
+    if row is other:
+        return NOTHING
+    seeds = [seed for seed in row.well if seed in other.well]
+    pairs = [
+        (100 * row.well[seed]["test_accuracy"], 100 * other.well[seed]["test_accuracy"])
+        for seed in seeds
+    ]
+    if not pairs:
+        return NOTHING
+    differences = [own - theirs for own, theirs in pairs]
+    mean = f"{statistics.fmean(differences):+.2f}"
+    if len(pairs) < 2 or len(set(differences)) == 1:  # a test needs two that differ
+        return f"{mean} ({len(pairs)})"
+    own, theirs = zip(*pairs, strict=True)
+    return f"{mean} (p = {ttest_rel(own, theirs).pvalue:.2g}; {len(pairs)})"
+
+
+def _median(values: Sequence[float | None], form: str) -> str:
+    found = [value for value in values if value is not None]
+    return format(statistics.median(found), form) if found else NOTHING
+
+
+def _standard_errors(rows: Sequence[Row]) -> str:
+    """How far one run's scores may be from what they estimate, for so many rows; of the first run
+    that ended well."""
+    record = next((record for row in rows for record in row.well.values()), None)
+    if record is None:
+        return ""
+    counts = record["data"]["num_examples"]
+    errors = [
+        100 * math.sqrt(record[f"{split}_accuracy"] * (1 - record[f"{split}_accuracy"]) / count)
+        for split, count in ((split, counts[split]) for split in ("test", "validation"))
+    ]
+    return (
+        f" The standard error of one run's score is {errors[0]:.1f} points on the"
+        f" {counts['test']:,} test rows and {errors[1]:.1f} on the {counts['validation']:,} of"
+        " validation."
+    )
+
+
+def accuracy_section(title: str, rows: Sequence[Row]) -> Section:
+    """A line a method, zero-shot first."""
+    columns = ("method", "lr", "test %", f"minus {BASELINE}")
+    columns += tuple(f"validation % at {budget:,}" for budget in BUDGETS)
+    columns += tuple(f"passes to {level} %" for level in LEVELS)
+    columns += ("training, s", "peak GB")
+    lines = []
+    start = [100 * r["zero_shot_accuracy"] for row in rows for r in row.well.values()]
+    before = [curve(r)[0][1] for row in rows for r in row.well.values()]
+    if start:
+        floor = (f"{statistics.fmean(start):.2f}", NOTHING)
+        first = (f"{statistics.fmean(before):.2f} at 0", *[NOTHING] * (len(BUDGETS) - 1))
+        lines.append(("zero-shot", NOTHING, *floor, *first, *[NOTHING] * (len(LEVELS) + 2)))
+    baseline = next((row for row in rows if row.name == BASELINE), None)
+    for row in rows:
+        well = list(row.well.values())
+        chosen = row.choice.point
+        lines.append(
+            (
+                f"{row.name} ({row.precision})",
+                f"{float(chosen[row.rate_key]):g}" if chosen else NOTHING,
+                _cell([100 * r["test_accuracy"] for r in well], row),
+                against(row, baseline) if baseline else NOTHING,
+                *(_cell([at_budget(r, budget) for r in well], row) for budget in BUDGETS),
+                *(_reached(well, level) for level in LEVELS),
+                _median([r["train_seconds"] for r in well], ",.0f"),
+                _median([(r["peak_memory_bytes"] or 0) / 1e9 or None for r in well], ".2f"),
+            )
+        )
+    notes = (
+        "Mean (sample deviation; runs) over the seeds; passes, seconds and memory are medians. Test"
+        " accuracy is that of the parameters with the best validation accuracy;"
+        " validation is the last evaluation within the budget."
+        f"{_standard_errors(rows)}",
+        "A pass is a forward pass of 16 rows; a backward pass counts as two, a forward-mode pass as"
+        " three. The difference is over the seeds that both methods have, with the p of a paired"
+        " t-test; three seeds can show large differences alone.",
+        "The weights are Q4_1 dequantised; training is in bf16 with stochastic rounding, and in"
+        " fp32 where the line says so.",
+    )
+    return Section(title, columns, tuple(lines), notes=notes)
+
+
+def rates_section(rows: Sequence[Row]) -> Section:
+    """Every rate that was tried, with its loss; the chosen one stands out by its brackets."""
+    lines = []
+    for row in rows:
+        chosen = row.choice.point[row.rate_key] if row.choice.point else None
+        texts = []
+        for rate, loss in row.tried.items():
+            text = f"{float(rate):g}: {'failed' if loss is None else f'{loss:.3f}'}"
+            is_chosen = chosen is not None and float(rate) == float(chosen)
+            texts.append(f"[{text}]" if is_chosen else text)
+        waiting = len(row.choice.missing)
+        lines.append((row.name, ", ".join(texts) or NOTHING, f"{waiting}" if waiting else NOTHING))
+    note = (
+        "Validation loss at the end of a run of 1,000 passes with seed 0. The least is chosen [in"
+        " brackets]; where it is at an end of the rates tried, the next half decade is tried first."
+    )
+    return Section(
+        "Learning rates tried", ("method", "lr: loss", "to do"), tuple(lines), notes=(note,)
+    )
+
+
+def sections(artefact: Artefact, inputs: Inputs) -> list[Section]:
+    """The table of the study."""
+    del artefact
+    grid = load(SWEEP, SWEEP)
+    shelf = Shelf(inputs.records(SWEEP))
+    rows = rows_of(grid, shelf)
+    inputs.used |= shelf.used
+    return [accuracy_section("At equal forward passes", rows), rates_section(rows)]

@@ -1,0 +1,175 @@
+"""The table of the study on a real model, from records made by hand to answer its points."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from experiments.sweeps.grid import Grid, Point, load, rate_key
+from experiments.sweeps.matching import parsed
+from experiments.sweeps.selection import Shelf
+from experiments.tables.real import (
+    Row,
+    accuracy_section,
+    against,
+    at_budget,
+    curve,
+    passes_to,
+    rates_section,
+    rows_of,
+    weight,
+)
+
+Plain = dict[str, Any]
+
+
+def answer(point: Point, scores: list[float], test: float, loss: float = 0.5) -> Plain:
+    """An ok record of a point with a rate: validation scores in equal parts of its budget."""
+    config: Plain = {"seed": 0, "protocol": {"max_forwards": 4000, "num_steps": 100000}}
+    for key, value in point.items():
+        *groups, last = key.split(".")
+        node = config
+        for group in groups:
+            node = node.setdefault(group, {})
+        if groups or key == "seed":
+            node[last] = parsed(value)
+    config["model"] = {"name": point["model"]}
+    protocol = config["protocol"]
+    total = min(protocol["max_forwards"], protocol["num_steps"])
+    first_order = point["optimizer"] in ("sgd", "adamw")
+    return {
+        "signature": f"{sorted(point.items())} {test}",
+        "status": "ok",
+        "choices": {k: v for k, v in point.items() if "." not in k and k != "seed"},
+        "config": config,
+        "zero_shot_accuracy": 0.52,
+        "validation_accuracy": max(scores),
+        "test_accuracy": test,
+        "num_forwards": total,
+        "num_backwards": total if first_order else 0,
+        "train_seconds": 1234.0,
+        "data": {"num_examples": {"train": 1000, "validation": 256, "test": 872}},
+        "peak_memory_bytes": 1.5e9,
+        "provenance": {"started": "2026-01-01T00:00:00Z"},
+        "curve": [
+            {
+                "num_forwards": total * i // (len(scores) - 1),
+                "validation_accuracy": score,
+                "validation_loss": loss,
+            }
+            for i, score in enumerate(scores)
+        ],
+    }
+
+
+@pytest.fixture(scope="module")
+def grid() -> Grid:
+    return load("real", "real")
+
+
+def first(grid: Grid, **wanted: str) -> Point:
+    return next(
+        point
+        for point in grid.points
+        if all(point.get(key.replace("_", ".")) == value for key, value in wanted.items())
+    )
+
+
+def chosen(grid: Grid, point: Point, losses: list[float]) -> list[Plain]:
+    """The records of the choosing runs; the rates in the order of conf/rates."""
+    runs = grid.candidates(point)
+    return [answer(run, [0.5, 0.6], 0.0, loss) for run, loss in zip(runs, losses, strict=True)]
+
+
+def cells(grid: Grid, point: Point, rate: str, scores: list[float], tests: list[float]) -> Any:
+    key = rate_key(point["optimizer"], grid.conf)
+    return [
+        answer({**point, "seed": str(seed), key: rate}, scores, test)
+        for seed, test in enumerate(tests)
+    ]
+
+
+@pytest.fixture(scope="module")
+def rows(grid: Grid) -> dict[str, Row]:
+    """MeZO with three seeds, BSZO k = 2 with two, AdamW with one; k = 8 still chooses, LOZO has
+    failed."""
+    mezo, bszo = first(grid, optimizer="mezo"), first(grid, optimizer="bszo", optimizer_k="2")
+    wide, adamw = first(grid, optimizer="bszo", optimizer_k="8"), first(grid, optimizer="adamw")
+    lozo = first(grid, optimizer="lozo")
+    mid = {m["optimizer"]: grid.candidates(m)[1] for m in (mezo, bszo, adamw, lozo)}
+    steady = [0.5, 0.6, 0.7, 0.75, 0.8]
+    records = chosen(grid, mezo, [0.9, 0.4, 0.6]) + chosen(grid, bszo, [0.7, 0.5, 0.6])
+    records += chosen(grid, adamw, [0.3, 0.2, 0.4]) + chosen(grid, lozo, [0.7, 0.5, 0.6])
+    records += chosen(grid, wide, [0.2, 0.5, 0.6])  # the best is at the end
+    records += cells(grid, mezo, mid["mezo"]["optimizer.lr"], steady, [0.70, 0.72, 0.74])
+    better = [0.5, 0.7, 0.8, 0.85, 0.9]
+    records += cells(grid, bszo, mid["bszo"]["optimizer.lr"], better, [0.72, 0.75])
+    key = "optimizer.algorithm.lr"
+    records += cells(grid, adamw, mid["adamw"][key], [0.5, 0.9, 0.9], [0.9])
+    failed = cells(grid, lozo, mid["lozo"]["optimizer.lr"], steady, [0.5])
+    failed[0]["status"] = "diverged"
+    return {row.name: row for row in rows_of(grid, Shelf(records + failed))}
+
+
+def test_a_row_a_method_and_a_line_for_the_floor(rows: dict[str, Row]):
+    section = accuracy_section("t", list(rows.values()))
+    assert len(section.rows) == 1 + 12 and {len(row) for row in section.rows} == {
+        len(section.columns)
+    }
+    lines = {line[0]: dict(zip(section.columns, line, strict=True)) for line in section.rows}
+    # sqrt(0.7 * 0.3 / 872) and sqrt(0.8 * 0.2 / 256)
+    assert "1.6 points on the 872 test rows and 2.5 on the 256 of validation" in section.notes[0]
+    assert lines["zero-shot"]["test %"] == "52.00"
+    mezo = lines["MeZO (bf16-sr)"]
+    assert mezo["lr"] == "1e-05" and mezo["test %"] == "72.00 (2.00; 3)"
+    assert mezo["validation % at 1,000"] == "60.00 (0.00; 3)"
+    assert mezo["validation % at 2,000"] == "70.00 (0.00; 3)"
+    assert mezo["validation % at 4,000"] == "80.00 (0.00; 3)"
+    assert [mezo[f"passes to {level} %"] for level in (70, 75, 80, 85)] == [
+        "2,000",
+        "3,000",
+        "4,000",
+        "-",
+    ]
+    assert mezo["training, s"] == "1,234" and mezo["peak GB"] == "1.50"
+    bszo = lines["BSZO, k = 2 (bf16-sr)"]
+    assert bszo["test %"] == "73.50 (2.12; 2 of 3)" and bszo["passes to 85 %"] == "3,000"
+    # differences 2 and 3 on two seeds: t = 2.5 / (0.7071 / sqrt 2) = 5, one degree of freedom
+    assert bszo["minus MeZO"] == "+2.50 (p = 0.13; 2)"
+    assert lines["LOZO (bf16-sr)"]["test %"] == "diverged (1 of 3)"
+    assert lines["BSZO, k = 8 (bf16-sr)"]["test %"] == "-"
+    assert lines["AdamW (fp32)"]["minus MeZO"] == "+20.00 (1)"
+    assert lines["AdamW (fp32)"]["passes to 85 %"] == "1,998"  # 666 steps of three passes
+
+
+def test_rates_show_what_was_chosen_and_what_is_to_do(rows: dict[str, Row]):
+    lines = {line[0]: line[1:] for line in rates_section(list(rows.values())).rows}
+    assert lines["MeZO"] == ("3e-06: 0.600, [1e-05: 0.400], 3e-05: 0.900", "-")
+    assert lines["BSZO, k = 8"] == ("3e-05: 0.600, 0.0001: 0.500, 0.0003: 0.200", "1")
+    assert lines["HiZOO"] == ("-", "3")
+
+
+def test_passes_count_what_they_cost(grid: Grid):
+    adamw = {**first(grid, optimizer="adamw"), "optimizer.algorithm.lr": "1e-5"}
+    forward = {**first(grid, optimizer="forward-grad"), "optimizer.lr": "1e-5"}
+    mezo = {**first(grid, optimizer="mezo"), "optimizer.lr": "1e-5"}
+    for point, each, passes in ((adamw, 3, 3999), (forward, 3, 3999), (mezo, 1, 4000)):
+        record = answer(point, [0.5, 0.6], 0.6)
+        assert weight(record) == each and curve(record)[-1] == (passes, 60.0)
+
+
+def test_an_evaluation_far_from_the_budget_is_none(grid: Grid):
+    record = answer({**grid.points[0], "optimizer.lr": "1e-5"}, [0.5, 0.6, 0.7], 0.6)  # 0 2000 4000
+    assert at_budget(record, 2000) == 60.0 and at_budget(record, 2200) == 60.0
+    assert at_budget(record, 1000) is None and at_budget(record, 3000) is None
+    assert passes_to(record, 60.0) == 2000 and passes_to(record, 70.1) is None
+
+
+def test_no_test_is_made_of_equal_differences(rows: dict[str, Row]):
+    assert against(rows["MeZO"], rows["MeZO"]) == "-"
+    assert against(rows["HiZOO"], rows["MeZO"]) == "-"
+
+
+def test_nothing_run_yet_is_a_table_of_dashes(grid: Grid, tmp_path: Path):
+    section = accuracy_section("t", rows_of(grid, Shelf([])))
+    assert len(section.rows) == 12 and all(set(line[1:]) == {"-"} for line in section.rows)
