@@ -44,10 +44,8 @@ def folder_written_whole(folder: Path) -> Iterator[Path]:
     it was killed is removed first: it may be as large as a model.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
-    prefix = f".{folder.name}-"
-    for left in folder.parent.glob(f"{_literal(prefix)}*.tmp"):
-        shutil.rmtree(left, ignore_errors=True)
-    temporary = Path(tempfile.mkdtemp(prefix=prefix, suffix=".tmp", dir=folder.parent))
+    remove_unfinished(folder)
+    temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", suffix=".tmp", dir=folder.parent))
     try:
         yield temporary
         for file in temporary.rglob("*"):
@@ -58,6 +56,16 @@ def folder_written_whole(folder: Path) -> Iterator[Path]:
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     _sync_folder(folder.parent)
+
+
+def remove_unfinished(path: Path) -> None:
+    """Remove what killed writers of a file or folder have left beside it; none may be at work."""
+    for name in {path.name, path.stem}:
+        for left in path.parent.glob(f"{_literal(f'.{name}-')}*.tmp"):
+            if left.is_dir():
+                shutil.rmtree(left, ignore_errors=True)
+            else:
+                left.unlink(missing_ok=True)
 
 
 def _literal(text: str) -> str:

@@ -143,7 +143,19 @@ def hydra_arguments(arguments: Sequence[str]) -> list[str]:
     of_hydra = [argument for argument in rest if re.match(r"[+~]*hydra[./@=]", argument)]
     if of_hydra:
         _check_hydra(composition(of_hydra, with_hydra=True))
-    return [*rest, *_search_path(folders)]
+    return [*map(_with_home, rest), *_search_path(folders)]
+
+
+def _with_home(argument: str) -> str:
+    """An override of `paths` with the user's home in place of ~, which no shell expands there."""
+    key, _, value = argument.partition("=")
+    if not (re.fullmatch(r"paths\.\w+", key) and re.match(r"['\"]?~", value)):
+        return argument
+    try:
+        folder = Path(value.strip("'\"")).expanduser()
+    except RuntimeError as error:  # ~ of nobody, or without a home
+        raise ConfigError(f"{argument}: {error}") from error
+    return f"{key}={quoted(str(folder))}"
 
 
 def _split(arguments: Sequence[str]) -> tuple[list[str], list[str]]:

@@ -88,6 +88,8 @@ class Fidelity:
     noise_floor: float
     lozo_redraw: Literal["same", "as-run"]
     lozo_scale: Literal["1/r", "none"]
+    lozo_m_start: Literal["zero", "first"]
+    fzoo_deviation: Literal["sample", "population"]
     zo_sign: Literal["element", "scalar"]
     subzero_scale: Literal["sqrt(mn)/r", "none"]
     hizoo_smoothing: float

@@ -22,7 +22,15 @@ STATUSES = ("ok", "diverged", "out_of_memory", "interrupted", "crashed")
 NOT_SCIENTIFIC = ("checkpoint", "device", "hydra", "parallel", "paths", "threads", "tracker")
 
 # group -> keys, in groups that count otherwise
-NOT_SCIENTIFIC_KEYS = {"protocol": ("checkpoint_every",)}
+NOT_SCIENTIFIC_KEYS = {
+    "protocol": ("checkpoint_every",),
+    # switches that came later: they act through the optimizer's own keys, which are below
+    "fidelity": ("lozo_m_start", "fzoo_deviation"),
+}
+
+# Arguments that came later, with the value that says what the method did before: with it they leave
+# the signatures of earlier runs, and what is recorded of their configurations, as they were.
+LATER_KEYS = {"optimizer": {"start": "zero", "deviation": "sample"}}
 
 _NUMBER = (int, float)
 _OPTIONAL_NUMBER = (int, float, type(None))
@@ -65,6 +73,13 @@ def scientific(config: Mapping[str, Any]) -> dict[str, Any]:
     for group, keys in NOT_SCIENTIFIC_KEYS.items():
         if isinstance(left.get(group), Mapping):
             left[group] = {key: value for key, value in left[group].items() if key not in keys}
+    for group, later in LATER_KEYS.items():
+        if isinstance(left.get(group), Mapping):
+            left[group] = {
+                key: value
+                for key, value in left[group].items()
+                if key not in later or value != later[key]
+            }
     return left
 
 

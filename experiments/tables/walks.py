@@ -76,7 +76,7 @@ def reference(model: str) -> list[dict[str, str]]:
     return [row for row in rows if row["model"] == model]
 
 
-def said(
+def reference_row(
     found: Sequence[dict[str, str]], dtype: str, eps: float, how: str, step: int
 ) -> dict[str, str]:
     """Return the reference's row for a point, empty where there is none. A row without an eps holds
@@ -112,7 +112,7 @@ def drift_section(data: Sequence[Row], model: str) -> Section:
     scored = any(row["perplexity"] is not None for row in own)
     for (dtype, eps, how), curve in groups(own, CURVE):
         for point in curve[1:]:
-            other = said(theirs, dtype, eps, how, point["step"])
+            other = reference_row(theirs, dtype, eps, how, point["step"])
             if point is not curve[-1] and not other:
                 continue
             rows.append(

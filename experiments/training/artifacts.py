@@ -1,49 +1,58 @@
-"""What an ok run leaves beside its record where the configuration asks for it: the selected
-weights, the steps' log."""
+"""Artifacts of an ok run, left beside its record where the configuration asks for them: the
+selected weights, the log of the steps."""
 
 import logging
 import shutil
 from pathlib import Path
 
-from bszo.errors import ConfigError
+from bszo.files import remove_unfinished
 from bszo.models import LanguageModel, saved
 from experiments.config.schema import Checkpoint
 from experiments.training.checkpoints.trajectory import TrajectoryCheckpoints
 from experiments.training.checkpoints.weights import Checkpoints
-from experiments.training.folders import require_writable
+from experiments.training.folders import require_writable, with_home
 
 log = logging.getLogger("experiments")
 
 
 class Artifacts:
-    """Where both lie.
+    """The selected weights and the log of the steps, which a run leaves beside its record.
 
     Args:
         checkpoint: of the configuration.
         results: the folder of all outputs.
-        record: the name of the run's record, by which the log is called.
-        signature: of the run, by which the weights' folder is.
+        record: the name of the run's record, after which the log is named.
+        signature: of the run, after which the weights' folder is named.
 
     Attributes:
         weights: a folder; None: `checkpoint.weights` asks for none.
         steps: a file; None: the checkpoints are no log.
 
     Raises:
-        ConfigError: `checkpoint.weights` names the home of nobody.
+        ConfigError: `checkpoint.weights` begins with ~ and there is no such home.
     """
 
     def __init__(self, checkpoint: Checkpoint, results: Path, record: str, signature: str) -> None:
-        self.weights = _folder(checkpoint.weights) / signature if checkpoint.weights else None
+        folder = checkpoint.weights
+        self.weights = with_home(folder, "checkpoint.weights") / signature if folder else None
         name = Path(record).with_suffix(".bszo").name
         self.steps = results / "trajectories" / name if checkpoint.kind == "trajectory" else None
 
     def prepare(self) -> None:
-        """ConfigError before hours of training, not after them, where the weights cannot be
-        written."""
+        """Before training: remove what a killed part of this run has left half-written.
+
+        It may be as large as the model. Only the process that holds the run's lock may call this.
+
+        Raises:
+            ConfigError: the weights cannot be written, which is better heard before hours of
+                training than after them.
+        """
+        for path in filter(None, (self.weights, self.steps)):
+            remove_unfinished(path)
         if self.weights is not None:
             require_writable(self.weights.parent, "checkpoint.weights")
 
-    def say_missing(self) -> None:
+    def warn_of_missing(self) -> None:
         """Warn of what an earlier run of the same signature was not asked for."""
         for path in filter(None, (self.weights, self.steps)):
             if not path.exists():
@@ -51,8 +60,8 @@ class Artifacts:
                     "%s: the earlier run left none; move its record away to run it again", path
                 )
 
-    def leave(self, model: LanguageModel, checkpoints: Checkpoints, best_step: int | None) -> None:
-        """Write both; the selected parameters are in place.
+    def write(self, model: LanguageModel, checkpoints: Checkpoints, best_step: int | None) -> None:
+        """Write both; the selected parameters must be in place.
 
         Raises:
             BszoError: one of them cannot be written.
@@ -68,10 +77,3 @@ class Artifacts:
                 self.steps,
                 best_step or 0,
             )
-
-
-def _folder(path: str) -> Path:
-    try:
-        return Path(path).expanduser()
-    except RuntimeError as error:  # ~ of nobody, or without a home
-        raise ConfigError(f"checkpoint.weights={path}: {error}") from error

@@ -1,4 +1,4 @@
-"""Where one signature's record, lock and checkpoints lie, and what lies there already."""
+"""Folders of one run: where its record, lock and checkpoints lie, and what lies there already."""
 
 import errno
 import logging
@@ -28,12 +28,17 @@ class Folders:
     """
 
     def __init__(self, paths: Paths, signature: str) -> None:
-        self.results, self.runs, self.signature = Path(paths.results), Path(paths.runs), signature
+        self.results = with_home(paths.results, "paths.results")
+        self.runs = with_home(paths.runs, "paths.runs")
+        self.signature = signature
         self.checkpoints = self.results / "checkpoints" / signature
 
     def claim(self, stack: ExitStack) -> Busy | None:
-        """Hold the signature until `stack` closes, or say who does; ConfigError where nothing could
-        be written."""
+        """Hold the signature's lock until `stack` closes; returns Busy where another process does.
+
+        Raises:
+            ConfigError: a folder cannot be written.
+        """
         try:
             stack.enter_context(claimed(self.signature, self.results / "locks"))
         except Busy as busy:
@@ -46,8 +51,12 @@ class Folders:
         return None
 
     def earlier(self) -> dict[str, Any] | None:
-        """The ok record with this signature; another status will be replaced, damage is a
-        ConfigError."""
+        """The ok record with this signature; None where there is none, or one of another status,
+        which this run will replace.
+
+        Raises:
+            ConfigError: the record's file is damaged.
+        """
         path = records.find(self.signature, self.runs)
         if path is None:
             return None
@@ -62,10 +71,13 @@ class Folders:
         return earlier
 
     def write(self, record: dict[str, Any]) -> Path:
-        """The record's file, whole; ConfigError where it cannot be written.
+        """Write the record's file, whole, and return its path.
 
-        An earlier attempt's may have another name, where a choice of other words says the same: it
-        goes.
+        The file of an earlier attempt may have another name, where a choice of other words says the
+        same; it is removed.
+
+        Raises:
+            ConfigError: the file cannot be written.
         """
         earlier = records.find(self.signature, self.runs)
         try:
@@ -79,9 +91,16 @@ class Folders:
         return path
 
 
+def with_home(path: str, key: str) -> Path:
+    """The path with the user's home in place of ~; ConfigError, with its key, without a home."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as error:  # ~ of nobody, or without a home
+        raise ConfigError(f"{key}={path}: {error}") from error
+
+
 def require_writable(folder: Path, key: str) -> None:
-    """Make a folder that does not exist; ConfigError, with the key that names it, where no file can
-    be put in it."""
+    """Make the folder if need be; ConfigError, with its key, where no file can be put into it."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         if not os.access(folder, os.W_OK):

@@ -113,7 +113,7 @@ class Session:
     def _earlier_everywhere(self) -> dict[str, Any] | None:
         earlier = self.folders.earlier() if self.group.rank == 0 else None
         if earlier:
-            self.artifacts.say_missing()
+            self.artifacts.warn_of_missing()
         return (
             (earlier or self._record("ok", None)) if self.group.first(earlier is not None) else None
         )
@@ -168,7 +168,7 @@ class Session:
                     "trained weights", weights_fingerprint(self.parts.model.module)
                 )
             if self.group.rank == 0:
-                self.artifacts.leave(self.parts.model, self.checkpoints, runner.result.best_step)
+                self.artifacts.write(self.parts.model, self.checkpoints, runner.result.best_step)
         except (NonFiniteLoss, Diverged) as error:
             return "diverged", str(error)
         except (torch.OutOfMemoryError, MemoryError) as error:
@@ -190,8 +190,9 @@ class Session:
         folder = self.folders.checkpoints
         if self.config.checkpoint.kind == "full":
             return Checkpoints(folder, self.signature, parts)
+        node = records.scientific({"optimizer": self.config.log_node})["optimizer"]
         return TrajectoryCheckpoints(
-            folder, self.signature, parts, self.config.log_node, writes=self.group.rank == 0
+            folder, self.signature, parts, node, writes=self.group.rank == 0
         )
 
     def _begin(

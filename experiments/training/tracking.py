@@ -16,6 +16,7 @@ from typing import Any, Literal, Protocol
 
 from bszo.errors import ConfigError
 from experiments.config.schema import Paths, Tracker
+from experiments.training.folders import with_home
 
 WANDB_HOST = "api.wandb.ai"
 MIN_FREE_BYTES = 1 << 20  # W&B says nothing on a full disk and loses what it is given
@@ -189,7 +190,7 @@ def make_tracker(
         return NoTracker()
     online = tracker.mode == "online" or (tracker.mode == "auto" and logged_in())
     mode: Literal["offline", "online"] = "online" if online else "offline"
-    folder = Path(paths.wandb)
+    folder = with_home(paths.wandb, "paths.wandb")
     wandb = WandbTracker(
         mode=mode, project=tracker.project, folder=folder, name=name, config=config, run_id=run_id
     )

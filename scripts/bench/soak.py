@@ -67,7 +67,7 @@ class Sample:
     tensors: int
 
 
-def look() -> Sample:
+def take_sample() -> Sample:
     """Take a sample after a garbage collection, so that neither what waits for one nor what was
     frozen before counts."""
     gc.collect()
@@ -97,7 +97,7 @@ def problems(samples: Sequence[Sample], drift: float) -> list[str]:
     return found + ([f"at lr 0 a weight moved by {drift:.3g}"] if drift else [])
 
 
-def tiny(dtype: torch.dtype) -> tuple[nn.Module, Callable[[], Tensor]]:
+def tiny_model(dtype: torch.dtype) -> tuple[nn.Module, Callable[[], Tensor]]:
     """Build a random OPT of a few thousand weights, and the loss of one batch."""
     torch.manual_seed(0)
     module: Any = OPTForCausalLM(OPTConfig(**SIZE))
@@ -111,10 +111,10 @@ def tiny(dtype: torch.dtype) -> tuple[nn.Module, Callable[[], Tensor]]:
     return module, loss
 
 
-def still(node: Any) -> Any:
+def without_rates(node: Any) -> Any:
     """Return an optimizer's configuration with every learning rate zero."""
     if isinstance(node, dict):
-        return {key: 0.0 if key == "lr" else still(value) for key, value in node.items()}
+        return {key: 0.0 if key == "lr" else without_rates(value) for key, value in node.items()}
     return node
 
 
@@ -122,7 +122,7 @@ def soak(method: str, precision: str, steps: int) -> dict[str, Any] | None:
     """Measure one case; the result is None for a method that follows true gradients alone."""
     torch.set_num_threads(1)
     run = parse(compose([f"optimizer={method}", f"precision={precision}", "device=cpu"]))
-    module, loss = tiny(getattr(torch, run.precision.dtype))
+    module, loss = tiny_model(getattr(torch, run.precision.dtype))
     model: Any = SimpleNamespace(module=module)
     try:
         optimizer: Any = make_optimizer(run.optimizer_node, model)
@@ -139,7 +139,7 @@ def soak(method: str, precision: str, steps: int) -> dict[str, Any] | None:
         for step in range(steps):
             last = float(optimizer.step(loss))
             if (step + 1) % every == 0:
-                samples.append(look())
+                samples.append(take_sample())
     except NonFiniteLoss as error:
         return {
             "steps": optimizer.num_steps,
@@ -150,12 +150,13 @@ def soak(method: str, precision: str, steps: int) -> dict[str, Any] | None:
     finally:
         gc.unfreeze()
     seconds = time.perf_counter() - start
-    kept = [parameter.detach().clone() for parameter in module.parameters()]
-    exact: Any = make_optimizer(still(run.optimizer_node), model)
+    trained = [parameter.detach().clone() for parameter in module.parameters()]
+    exact: Any = make_optimizer(without_rates(run.optimizer_node), model)
     for _ in range(max(1, steps // 10)):
         exact.step(loss)
     drift = max(
-        float((a - b).detach().abs().max()) for a, b in zip(module.parameters(), kept, strict=True)
+        float((a - b).detach().abs().max())
+        for a, b in zip(module.parameters(), trained, strict=True)
     )
     found = problems(samples, drift)
     return {
@@ -172,7 +173,7 @@ def soak(method: str, precision: str, steps: int) -> dict[str, Any] | None:
     }
 
 
-def kept(path: Path, facts: dict[str, Any]) -> dict[str, Any]:
+def valid_cases(path: Path, facts: dict[str, Any]) -> dict[str, Any]:
     """Return the cases of an earlier report that still hold: of the same steps, versions and
     commit, without uncommitted changes."""
     try:
@@ -215,7 +216,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "steps": arguments.steps,
         "provenance": {**provenance([], "cpu"), "command": "python -m scripts.bench.soak"},
     }
-    cases = kept(arguments.out, facts)
+    cases = valid_cases(arguments.out, facts)
     wanted = [
         (m, p) for m in arguments.methods for p in arguments.precisions if f"{m} {p}" not in cases
     ]

@@ -82,7 +82,7 @@ def storages(root: Any, seen: set[int]) -> Iterator[tuple[int, int]]:
             stack += [cell.cell_contents for cell in getattr(item, "__closure__", None) or ()]
 
 
-def kept(optimizer: torch.optim.Optimizer, model: nn.Module) -> dict[str, int]:
+def held_bytes(optimizer: torch.optim.Optimizer, model: nn.Module) -> dict[str, int]:
     """Return the bytes by attribute. A storage that two attributes hold counts for the first, and
     `state` comes first."""
     seen: set[int] = set()
@@ -143,7 +143,7 @@ def measure(node: dict[str, Any], width: int) -> dict[str, Any]:
     loss()
     _, forward_bytes = allocations(forward)
     start, most = allocations(steps)
-    owned = kept(made[0], model)
+    owned = held_bytes(made[0], model)
     return {
         "width": width,
         "n": sum(p.numel() for p in model.parameters()),

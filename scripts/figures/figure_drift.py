@@ -53,7 +53,7 @@ def draw(artefact: Artefact, inputs: Inputs) -> dict[str, Figure]:
         for panel, eps in zip(line, lengths, strict=True):
             own = [row for row in data if row["model"] == model and row["eps"] == eps]
             draw_curves(panel, own, what)
-            rings(
+            draw_reference(
                 panel,
                 model,
                 eps,
@@ -63,7 +63,7 @@ def draw(artefact: Artefact, inputs: Inputs) -> dict[str, Figure]:
             panel.set_title(f"{model}, eps {eps:g}", fontsize=10)
         line[0].set_ylabel("relative drift" if what == "drift" else "perplexity")
         if what == "perplexity":
-            plain(line)
+            plain_numbers(line)
     for panel in panels[-1]:
         panel.set_xlabel("steps at learning rate 0")
     keys = [Line2D([], [], color=colour, label=how) for how, colour in WALKS.items()]
@@ -108,7 +108,7 @@ def draw_curves(panel: Axes, data: Sequence[Row], what: str) -> None:
         panel.set_yscale("log")
 
 
-def plain(panels: Sequence[Axes]) -> None:
+def plain_numbers(panels: Sequence[Axes]) -> None:
     """Print plain numbers on the axis that the panels share; an axis within a decade gets more
     ticks than the powers of ten."""
     low, high = panels[0].get_ylim()
@@ -119,7 +119,7 @@ def plain(panels: Sequence[Axes]) -> None:
     axis.set_major_formatter("{x:g}")
 
 
-def rings(panel: Axes, model: str, eps: float, what: str, start: float | None) -> None:
+def draw_reference(panel: Axes, model: str, eps: float, what: str, start: float | None) -> None:
     """Draw what was measured before this suite as rings. A perplexity there is scaled so that both
     start from `start`, which is ours."""
     try:

@@ -136,7 +136,9 @@ def tables(folder: Path) -> list[tuple[str, str]]:
         text = re.sub(r"^<!--.*?-->\s*", "", file.read_text(encoding="utf-8"))
         title, _, rest = text.partition("\n")
         html = markdown2html(re.sub(r"^#+ (.*)$", r"### \1", rest, flags=re.MULTILINE))
-        found.append((title.lstrip("# "), wide(re.sub(r'<a class="anchor-link".*?</a>', "", html))))
+        found.append(
+            (title.lstrip("# "), scrollable(re.sub(r'<a class="anchor-link".*?</a>', "", html)))
+        )
     return found
 
 
@@ -150,10 +152,10 @@ def state(results: Path) -> str:
         for line in lines[: next((i for i, line in enumerate(lines) if line.startswith("## ")), 0)]
         if line.startswith("|")
     ]
-    return wide(markdown2html("\n".join(rows))) if rows else ""
+    return scrollable(markdown2html("\n".join(rows))) if rows else ""
 
 
-def wide(html: str) -> str:
+def scrollable(html: str) -> str:
     """Let tables scroll by themselves where the page is too narrow."""
     return html.replace("<table>", '<div class="wide"><table>').replace(
         "</table>", "</table></div>"
@@ -212,7 +214,7 @@ def links() -> list[tuple[str, str]]:
     return [(f"{stem}.html", source.partition("\n")[0].lstrip("# ")) for stem, source in first]
 
 
-def whole(title: str, body: str) -> bytes:
+def html_page(title: str, body: str) -> bytes:
     """Put a page around a body, with links to all others; its style is in it, and nothing comes
     from elsewhere."""
     folder = Path(__file__).parent
@@ -229,9 +231,9 @@ def report(results: Path) -> dict[str, bytes]:
     """Return the content of every file of the report by its name."""
     pages = [convert(execute(path, results), path.stem) for path in sorted(NOTEBOOKS.glob(PAGES))]
     drawn = {file.stem: file.read_bytes() for file in sorted((results / "figures").glob("*.png"))}
-    files = {f"{page.name}.html": whole(page.title, page.body) for page in pages}
+    files = {f"{page.name}.html": html_page(page.title, page.body) for page in pages}
     first = index(pages, tables(results / "tables"), list(drawn), state(results))
-    files["index.html"] = whole(TITLE, first)
+    files["index.html"] = html_page(TITLE, first)
     files |= {name: png for page in pages for name, png in page.figures.items()}
     files |= {f"figures/{stem}.png": png for stem, png in drawn.items()}
     for name, content in files.items():

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from experiments.config.compose import compose
 from experiments.config.schema import Paths
 from experiments.records import record as records
 from experiments.training.folders import Folders
@@ -143,3 +144,19 @@ def test_a_signature_has_one_record_under_whatever_names_it_ran(
             }
         )
     assert list((tmp_path / "runs").iterdir()) == [path]
+
+
+def test_arguments_that_came_later_leave_earlier_signatures_as_they_were():
+    def signed(optimizer: str, fidelity: str) -> dict[str, Any]:
+        config = compose([f"optimizer={optimizer}", f"fidelity={fidelity}", "tracker=none"])
+        return records.scientific(config)
+
+    for optimizer, key, as_run in (
+        ("lozo-m", "start", "first"),
+        ("fzoo", "deviation", "population"),
+    ):
+        assert signed(optimizer, "official")["optimizer"][key] == as_run
+        for fidelity in ("corrected", "paper", "official"):
+            plain = signed(optimizer, fidelity)
+            assert (key in plain["optimizer"]) is (fidelity == "official")
+            assert not {"lozo_m_start", "fzoo_deviation"} & plain["fidelity"].keys()

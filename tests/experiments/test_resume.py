@@ -553,6 +553,51 @@ def test_a_signal_saves_and_the_same_command_goes_on(
 # --- the session around it ---
 
 
+def test_what_a_kill_left_of_weights_and_log_is_removed_by_the_next_start(
+    tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Before it trains, and nothing of another run."""
+    weights = tmp_path / "weights"
+    overrides = ["optimizer=mezo", "checkpoint=trajectory", f"checkpoint.weights={weights}"]
+    config = configuration(model, tmp_path, *overrides)
+    artifacts = Session(config, {}, []).artifacts
+    assert artifacts.weights is not None and artifacts.steps is not None
+    left = weights / f".{artifacts.weights.name}-x1.tmp"
+    other = weights / ".0123456789abcdef-x1.tmp"
+    for folder in (left, other, artifacts.steps.parent):
+        folder.mkdir(parents=True)
+    (left / "model.safetensors").write_bytes(bytes(1000))
+    log = artifacts.steps.parent / f".{artifacts.steps.stem}-x1.tmp"
+    log.write_bytes(b"x")
+    seen = []
+    train = Runner._train
+
+    def looking(self: Runner, bar: Any) -> None:
+        seen.append((left.exists(), log.exists(), other.exists()))
+        train(self, bar)
+
+    monkeypatch.setattr(Runner, "_train", looking)
+    record = Session(config, {}, []).run()
+    assert record["status"] == "ok" and seen == [(False, False, True)]
+    assert artifacts.weights.is_dir() and artifacts.steps.is_file()
+
+
+@pytest.mark.parametrize("key", ["results", "runs"])
+def test_a_path_from_home_is_the_home_s(
+    tmp_path: Path, cli: Cli, model: Path, monkeypatch: pytest.MonkeyPatch, key: str
+):
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+    results = "~/x" if key == "results" else str(tmp_path / "other")
+    more = ["paths.runs=~/x/runs"] if key == "runs" else []
+    done = cli(*_arguments(model, Path(results)), "protocol.num_steps=1", *more)
+    assert done.code == 0, done.err
+    assert len(list((tmp_path / "home" / "x" / "runs").glob("*.json"))) == 1
+    assert not (tmp_path / "~").exists()
+    nobody = cli("paths.results=~nobody-here/x")
+    assert nobody.code == 1 and nobody.err.count("\n") == 1 and "paths.results=~nob" in nobody.err
+
+
 def test_checkpoints_move_no_signature(tmp_path: Path, model: Path):
     def signature(*overrides: str) -> str:
         return Session(configuration(model, tmp_path, *overrides), {}, []).signature

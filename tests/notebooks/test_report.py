@@ -115,7 +115,7 @@ def test_the_answers_are_the_records_numbers(pages: Path):
 def test_the_same_records_give_the_same_bytes(pages: Path, results: Path):
     name = NAMES[-1]
     page = report.convert(report.execute(report.NOTEBOOKS / f"{name}.ipynb", results), name)
-    assert report.whole(page.title, page.body) == (pages / f"{name}.html").read_bytes()
+    assert report.html_page(page.title, page.body) == (pages / f"{name}.html").read_bytes()
     assert all((pages / figure).read_bytes() == png for figure, png in page.figures.items())
 
 

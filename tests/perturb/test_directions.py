@@ -148,10 +148,10 @@ def test_low_rank_is_low_rank_and_its_basis_stays() -> None:
     )
     assert torch.linalg.matrix_rank(torch.cat([p, r])) == 4
     assert torch.linalg.matrix_rank(torch.cat([p, r], dim=1)) == 2, "U depends on the seed alone"
-    assert (
-        one.direction(1, 1).shape == (4, 3, 5)
-        and torch.linalg.matrix_rank(one.direction(1, 1).view(4, 15)) == 2
-    )
+    assert one.direction(1, 1).shape == (4, 3, 5)
+    assert torch.linalg.matrix_rank(one.direction(1, 1)).tolist() == [2] * 4, "a stack of matrices"
+    folded = LowRank([torch.empty(4, 3, 2)], 2, 5).direction(1, 0)
+    assert torch.linalg.matrix_rank(folded.view(4, 6)) == 2, "a kernel of 2 is folded"
     assert torch.equal(one.direction(1, 2), redrawn.direction(1, 2)), "a vector has no basis"
     other = LowRank(params, 2, 5, stream=1)
     assert (

@@ -73,4 +73,4 @@ def test_parameters_and_views_of_them_are_not_counted():
     model(torch.ones(1, 4)).sum().backward()
     optimizer.step()
     optimizer.zero_grad()
-    assert bench_state.kept(optimizer, model) == {"state": 4 * 20, "seen": 12}
+    assert bench_state.held_bytes(optimizer, model) == {"state": 4 * 20, "seen": 12}

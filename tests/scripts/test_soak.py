@@ -69,14 +69,18 @@ def test_cases_of_the_same_commit_are_kept(
     tmp_path: Path, there: dict[str, Any], here: dict[str, Any], holds: bool
 ):
     path, cases = tmp_path / "x.json", {"bszo fp32": {"steps": 3}}
-    assert soak.kept(path, {"steps": 3, "provenance": CLEAN}) == {}
+    assert soak.valid_cases(path, {"steps": 3, "provenance": CLEAN}) == {}
     path.write_text(json.dumps({"steps": 3, "provenance": CLEAN | there, "cases": cases}))
-    assert soak.kept(path, {"steps": 3, "provenance": CLEAN | here}) == (cases if holds else {})
-    assert soak.kept(path, {"steps": 4, "provenance": CLEAN}) == {}
+    assert soak.valid_cases(path, {"steps": 3, "provenance": CLEAN | here}) == (
+        cases if holds else {}
+    )
+    assert soak.valid_cases(path, {"steps": 4, "provenance": CLEAN}) == {}
 
 
 def test_what_is_kept_is_not_run_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(soak, "kept", lambda path, facts: {"bszo bf16": {"problems": ["old"]}})
+    monkeypatch.setattr(
+        soak, "valid_cases", lambda path, facts: {"bszo bf16": {"problems": ["old"]}}
+    )
     assert (
         soak.main(["--methods", "bszo", "--precisions", "bf16", "--out", str(tmp_path / "x.json")])
         == 1
@@ -85,11 +89,11 @@ def test_what_is_kept_is_not_run_again(tmp_path: Path, monkeypatch: pytest.Monke
 
 
 def test_a_leak_is_seen():
-    before = soak.look().tensors
+    before = soak.take_sample().tensors
     leak = [torch.zeros(3) for _ in range(100)]
-    assert soak.look().tensors == before + len(leak)
+    assert soak.take_sample().tensors == before + len(leak)
 
 
 def test_rates_are_stilled_however_deep():
     node = {"lr": 1e-3, "algorithm": {"lr": 1, "betas": [0.9, 0.99]}}
-    assert soak.still(node) == {"lr": 0.0, "algorithm": {"lr": 0.0, "betas": [0.9, 0.99]}}
+    assert soak.without_rates(node) == {"lr": 0.0, "algorithm": {"lr": 0.0, "betas": [0.9, 0.99]}}
