@@ -9,7 +9,7 @@ from typing import Any, Literal
 from pydantic import ConfigDict, with_config
 
 from bszo.errors import ConfigError
-from experiments.config.tunings import Attached, Full, InContext, Prefix, Tuning
+from experiments.config.tunings import Attached, Full, InContext, Prefix, Tuning, drop_unsaid
 from experiments.config.typed import check_arguments, check_targets, check_values, typed
 
 _FORBID = ConfigDict(extra="forbid")
@@ -233,7 +233,9 @@ class RunConfig:
         if isinstance(self.tuning, Full):
             return self.optimizer_node
         attached = Attached(self.tuning, len(self.task.get("label_names") or ()), self.seed)
-        return {**self.optimizer_node, "tuning": asdict(attached)}
+        plain = asdict(attached)
+        drop_unsaid(plain["choice"])
+        return {**self.optimizer_node, "tuning": plain}
 
 
 # The arguments that the runner passes itself, by group: a config file does not hold them.
