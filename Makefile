@@ -47,10 +47,10 @@ bench: $(READY)  ## step time, noise, evaluation and memory against the publishe
 PROFILE ?= mini
 JOBS ?= $(shell getconf _NPROCESSORS_ONLN)
 RENDER := $(VENV)/.render
-RENDERERS := experiments/render.py $(wildcard experiments/tables/*.py experiments/sweeps/*.py) experiments/records/record.py
+RENDERERS := experiments/render.py $(wildcard experiments/tables/*.py experiments/sweeps/*.py) $(wildcard experiments/records/*.py)
 CONFIGURED := conf/config.yaml $(foreach group,sweep rates model task data optimizer precision protocol fidelity tuning,\
 	$(wildcard conf/$(group)/*.yaml))
-RECORDS := $(wildcard results/runs/*)
+RECORDS := $(wildcard results/records/* outputs/runs/*/)
 
 # What each table and figure is made of is said in experiments/tables/artefacts.py, which needs no package:
 # TABLES, FIGURES, RECORDED, SWEEPS_*, PICK_*, the files of each, and how those are measured that are made of no sweep.
@@ -100,6 +100,7 @@ sweeps = $(or $(SWEEPS_$(name)),$(name))
 run-%: $(READY)
 	@for sweep in $(sweeps); do $(RUN) -m experiments.run --multirun sweep=$$sweep sweep.profile=$(PROFILE) \
 		hydra/launcher=processes hydra.launcher.n_jobs=$(JOBS) $(PICK_$(name)) $(ARGS) || exit; done
+	@$(RUN) -m experiments.records.pack $(PROFILE)
 	@$(MAKE) --no-print-directory $(or $(filter $(name),$(TABLES) $(FIGURES)),tables figures)
 
 plan-%: $(READY)

@@ -14,12 +14,13 @@ from rich.console import Console
 from rich.table import Table
 
 from bszo.errors import ConfigError
+from experiments.records.record import Record
+from experiments.records.store import PACKED, gather, left_out
 from experiments.sweeps.estimate import Clock, forwards_of, memory_of
 from experiments.sweeps.grid import Grid, GridError, Point, load, names
-from experiments.sweeps.matching import PLACES, Record, picked, says_where
+from experiments.sweeps.matching import PLACES, picked, says_where
 from experiments.sweeps.progress import clock
 from experiments.sweeps.selection import Shelf, missing_runs
-from experiments.tables.sources import RUNS, gather, left_out
 
 Kind = tuple[str, str, str]  # model, precision, method
 
@@ -178,7 +179,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--jobs", type=int, default=1, help="runs at a time")
     options = parser.parse_intermixed_args(arguments)
     given = dict(word.split("=", 1) for word in options.words if "=" in word)
-    records, problems = gather(RUNS / options.profile)
+    records, problems = gather(PACKED / options.profile)
     pace, console = Clock(records), Console()
     console.width = max(console.width, 160)
     to_do, from_nothing, blocks = Line(), Line(), False

@@ -31,12 +31,12 @@ def artefact_of(name: str) -> Artefact:
 
 def render_all(artefacts: Sequence[Artefact], runs: Path | None, out: Path | None) -> None:
     """Render artefacts; of those in the project's own folders make is told what they show."""
+    from experiments.records.store import PACKED
     from experiments.tables.inputs import Inputs
     from experiments.tables.rendering import Folders, folders, render
-    from experiments.tables.sources import RUNS
 
     for artefact in artefacts:
-        inputs = Inputs(runs or RUNS)
+        inputs = Inputs(runs or PACKED)
         render(artefact, inputs, Folders(out, out) if out else folders(artefact))
         if not out:
             note_for_make(artefact, inputs.files())

@@ -1,21 +1,26 @@
-"""`python -m experiments.rerun RECORD [--model DIR] [--data DIR] [--out DIR]`: run a record again,
-and compare.
+"""Rerun of a record, and how the two compare.
 
-The configuration is the record's own (docs/threats.md, "A record that would rule the run"); what it
-names by content is looked up by content. Exit codes:
-0 equal, 1 it cannot be run here, 3 different, 130 interrupted.
+    python -m experiments.rerun RECORD [--model DIR] [--data DIR] [--out DIR]
+
+RECORD is a file of one record, or the signature of a packed or fresh one; its first digits do. The
+configuration is the record's own (docs/threats.md, "A record that would rule the run"); what it
+names by content is looked up by content. The exit code is 0 where the two are equal, 1 where the
+record cannot be run here, 3 where they differ, 130 after an interrupt.
 """
 
 import argparse
+import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import bszo.models
 from bszo.errors import BszoError, ConfigError
+from experiments import CONF
 from experiments.config.compose import compose, quoted
 from experiments.records import record as records
+from experiments.records import store
 from experiments.records.comparison import (
     LOSS_TOLERANCE,
     SCORE_TOLERANCE,
@@ -28,6 +33,8 @@ from experiments.records.provenance import content_id
 from experiments.run import execute
 
 ASSETS = Path(bszo.models.__file__).parent / "assets"
+MOST_THREADS = 4096
+SIGNATURE = re.compile("[0-9a-f]{4,16}")
 # groups that later versions have added keys to
 DEFAULTED = ("directions", "fidelity", "precision", "protocol")
 
@@ -46,19 +53,25 @@ def configuration(
         ConfigError: a folder is needed, or holds something else.
     """
     hardware, parallel = record["provenance"]["hardware"], record["provenance"].get("parallel", {})
+    device, fidelity = str(hardware["device"]), record["choices"].get("fidelity", "corrected")
+    # whoever made the record chooses nothing else by these
+    _require("device", device.partition(":")[0], ("cpu", "cuda"))
+    _require("fidelity", fidelity, sorted(file.stem for file in (CONF / "fidelity").glob("*.yaml")))
+    _require("torch_threads", hardware["torch_threads"], range(1, MOST_THREADS + 1))
     overrides = [
         "tracker=none",
-        f"device={str(hardware['device']).partition(':')[0]}",
+        f"device={device.partition(':')[0]}",
         f"paths.results={quoted(str(out))}",
-        f"fidelity={record['choices'].get('fidelity', 'corrected')}",
+        f"fidelity={fidelity}",
     ]
     try:
         config = compose(overrides)
     except ConfigError as error:  # what the record chose is no choice here
         raise ValueError(str(error)) from error
     config["threads"] = hardware["torch_threads"]
-    config["parallel"] |= {"queries": parallel.get("queries", False)}
-    there = record["config"]
+    config["parallel"] |= {"queries": parallel.get("queries", False) is True}
+    # what the signature does not cover (tracker, paths, checkpoint) is this machine's
+    there = records.scientific(record["config"])
     for key, value in there.items():
         config[key] = (
             (config[key] if key in DEFAULTED else {}) | value if isinstance(value, dict) else value
@@ -70,9 +83,14 @@ def configuration(
     return config
 
 
+def _require(key: str, value: Any, valid: Container[Any]) -> None:
+    if isinstance(value, bool) or value not in valid:
+        raise ValueError(f"{key} {value!r:.80}: must be within {valid}")
+
+
 def lacking(record: Mapping[str, Any], config: Mapping[str, Any]) -> list[str]:
     """Keys that the record's version did not have and the present one signs."""
-    there, signed = record["config"], records.scientific(config)
+    there, signed = records.scientific(record["config"]), records.scientific(config)
     keys = [(key, name) for key in DEFAULTED if key in there for name in signed[key]]
     return [key for key in signed if key not in there] + [
         f"{k}.{name}" for k, name in keys if name not in there[k]
@@ -128,14 +146,38 @@ def prepared(
     return config, older
 
 
-def rerun(path: Path, *, model: str | None, data: str | None, out: Path | None) -> bool:
+def found(text: str) -> tuple[Path, dict[str, Any]]:
+    """The record that a command line names, and its file: a file, or the digits that a signature
+    begins with.
+
+    Raises:
+        RecordError: there is none, there are several, or it is not sound.
+    """
+    if not SIGNATURE.fullmatch(text) or Path(text).exists():
+        return Path(text), store.load(Path(text))
+    fitting = store.starting_with(text)
+    if not fitting:
+        raise records.RecordError(
+            f"{text}: no file, and no record's signature in results/records or outputs/runs begins"
+            " so"
+        )
+    if len(fitting) > 1:
+        names = ", ".join(entry.record["signature"] for entry in fitting[:5])
+        more = ", ..." if len(fitting) > 5 else ""
+        raise records.RecordError(f"{text}: {len(fitting)} signatures begin so: {names}{more}")
+    return fitting[0].file, fitting[0].record
+
+
+def rerun(text: str, *, model: str | None, data: str | None, out: Path | None) -> bool:
     """Run a record's configuration again and print how the two compare; True if they are equal.
+
+    `text` is what `found` takes.
 
     Raises:
         BszoError: it cannot be run here. RecordError: the file is no record. KeyboardInterrupt: a
             signal ended the run.
     """
-    there = records.load(path)
+    path, there = found(text)
     place = out or Path("outputs") / "rerun" / there["signature"]
     config, older = prepared(path, there, model=model, data=data, out=place)
     if older:
@@ -191,7 +233,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m experiments.rerun", description=(__doc__ or "").split("\n")[0]
     )
-    parser.add_argument("record", type=Path, metavar="RECORD", help="the JSON file of a run")
+    parser.add_argument("record", metavar="RECORD", help="the JSON file of a run, or its signature")
     parser.add_argument(
         "--model", metavar="DIR", help="the model's folder, where the record names one by content"
     )

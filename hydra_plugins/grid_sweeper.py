@@ -22,11 +22,11 @@ from omegaconf import DictConfig, OmegaConf
 from bszo.errors import ConfigError
 from experiments.config.compose import quoted
 from experiments.config.yaml_files import exists
+from experiments.records.store import gather, left_out
 from experiments.sweeps.grid import Grid, GridError, Point, parse
 from experiments.sweeps.matching import PLACES, picked, says_where
 from experiments.sweeps.progress import Progress, clock, log, speak
 from experiments.sweeps.selection import Shelf, missing_runs
-from experiments.tables.sources import gather, left_out
 from experiments.training.outcome import RunFailed
 
 ACCEPTED = (3, 4)  # diverged and out of memory are results, which a table shows

@@ -20,8 +20,8 @@ from matplotlib.ticker import FixedLocator, LogLocator, NullLocator
 from PIL import Image as pillow
 
 from experiments import RESULTS as SHIPPED
+from experiments.records.record import Record
 from experiments.sweeps.grid import PROFILES, Grid, Point, load, rate_key, read
-from experiments.sweeps.matching import Record
 from experiments.sweeps.names import METHODS, MODELS, TASKS, shown
 from experiments.sweeps.selection import Shelf
 from experiments.tables.inputs import Inputs
@@ -64,7 +64,7 @@ class Records:
 
     def __init__(self, results: Path = RESULTS) -> None:
         self.results = results
-        self.inputs = Inputs(results / "runs")
+        self.inputs = Inputs(results / "records")
         self._found: dict[tuple[str, str], tuple[Grid, pd.DataFrame]] = {}
 
     def runs(self, *artefacts: str) -> pd.DataFrame:

@@ -68,7 +68,7 @@ LAYERS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
         ("yaml",),
     ),
     "experiments.sweeps.estimate": (
-        ("experiments.sweeps", "experiments.config"),
+        ("experiments.records", "experiments.sweeps", "experiments.config"),
         ("hydra", "omegaconf", "torch", "yaml"),
     ),
     "experiments.tables": (

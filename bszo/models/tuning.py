@@ -67,6 +67,8 @@ def lora(
         from peft import LoraConfig
 
     targets = lora_targets(model) if target_modules is None else list(target_modules)
+    if not targets:
+        raise ModelError("tuning.target_modules=[]: must name at least one layer")
     parts: list[Any] = []
     for target in targets:
         found = [

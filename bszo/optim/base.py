@@ -235,9 +235,9 @@ class ZerothOrderOptimizer(Copied):
         A value a group, where groups differ, is a list; lr and weight_decay are left out.
         """
         found: dict[str, Any] = {}
-        for name in _hyperparameters(type(self)):
+        for name, hyperparameter in _hyperparameters(type(self)).items():
             values = [_plain(group[name]) for group in self.param_groups]
-            if name not in RATES:
+            if name not in RATES and values[0] != (hyperparameter.unsaid or object()):
                 found[name] = values[0] if all(v == values[0] for v in values) else values
         found |= {
             "seed": self.seed,

@@ -108,7 +108,15 @@ class FirstOrder(Copied):
             if self._failed:
                 raise NonFiniteLoss(self.num_steps, value)
             self.algorithm.zero_grad(set_to_none=True)
-            loss.backward()
+            try:
+                loss.backward()
+            except RuntimeError as error:
+                if "second time" not in str(error):
+                    raise
+                raise OptimError(
+                    "closure(): has called backward() on the loss that it returns; the optimizer"
+                    " does it, and a closure without backward() is valid"
+                ) from error
             self.num_backwards += 1
         return value
 

@@ -2,6 +2,7 @@
 
 from typing import Any, Unpack
 
+from bszo.errors import OptimError
 from bszo.optim.base import ZerothOrderOptimizer
 from bszo.optim.options import Options, Params, require
 from bszo.optim.report import StepReport
@@ -54,7 +55,15 @@ class ForwardGrad(ZerothOrderOptimizer):
 
     def estimate(self, oracle: LossOracle) -> tuple[Terms, StepReport]:
         (seed,) = self.direction_seeds(1)
-        loss, slope = oracle.slope(seed, self._pass)
+        try:
+            loss, slope = oracle.slope(seed, self._pass)
+        except RuntimeError as error:
+            if "backward() called inside" not in str(error):
+                raise
+            raise OptimError(
+                "closure(): calls backward(), and forward mode needs the loss alone; a closure"
+                " without backward() is valid"
+            ) from error
         return {seed: slope}, StepReport(loss, (slope,))
 
     def settings(self) -> dict[str, Any]:

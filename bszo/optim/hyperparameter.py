@@ -29,6 +29,8 @@ class Hyperparameter(Generic[T]):
         scope: who may have a value of its own. group: each parameter group. optimizer: the whole
             optimizer; all groups hold the same value, which may change between steps.
             construction: the same, and it stays as it was when the optimizer was built.
+        unsaid: the value that `settings` leaves out, of an argument that came after headers of
+            trajectories were written: it is what the method did before.
 
     Example:
         >>> from bszo import BSZO
@@ -45,8 +47,9 @@ class Hyperparameter(Generic[T]):
         valid: str = "",
         *,
         scope: Scope = "optimizer",
+        unsaid: T | None = None,
     ) -> None:
-        self.read, self.holds, self.scope = read, holds, scope
+        self.read, self.holds, self.scope, self.unsaid = read, holds, scope, unsaid
         self.valid = valid or getattr(read, "valid", "")
 
     def __set_name__(self, owner: type, name: str) -> None:

@@ -17,6 +17,7 @@ def follow_momentum_(
     gradient: Terms,
     *,
     mean: bool,
+    whole_first: bool = False,
     state_dtype: StateDtype,
     scales: Sequence[float] | None = None,
     draw: int | None = None,
@@ -32,6 +33,7 @@ def follow_momentum_(
         optimizer: keeps M, in its state, as "momentum", and its basis as "draw".
         gradient: {seed: g}.
         mean: w is 1 - b, so that M is a mean; otherwise w is 1 (heavy ball).
+        whole_first: the first M of a parameter is its estimate with w = 1, whatever `mean` says.
         state_dtype: of M.
         scales: s for each parameter; None is 1.
         draw: the number of the basis that the oracle's family is in; None where it has none.
@@ -47,6 +49,7 @@ def follow_momentum_(
         )
         assert isinstance(estimate, torch.Tensor)
         state, beta = optimizer.state[p], group["momentum"]
+        weight = 1 - beta if mean and (state or not whole_first) else 1.0
         if not state:
             dtype = dtype_of_state(p, state_dtype)
             state["momentum"] = torch.zeros_like(estimate, dtype=dtype)
@@ -58,7 +61,7 @@ def follow_momentum_(
         if draw is not None:
             state["draw"] = draw
         m = state["momentum"].mul_(beta)
-        m.add_(estimate.to(m.dtype), alpha=1 - beta if mean else 1.0)
+        m.add_(estimate.to(m.dtype), alpha=weight)
         s = 1.0 if scales is None else scales[i]
         delta = (
             -group["lr"] * s * family.expand(m.to(torch.promote_types(m.dtype, torch.float32)), i)

@@ -3,12 +3,13 @@
 import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import ConfigDict, with_config
 
 from bszo.errors import ConfigError
-from experiments.config.tunings import Attached, Full, InContext, Prefix, Tuning
+from experiments.config.tunings import Attached, Full, InContext, Prefix, Tuning, drop_unsaid
 from experiments.config.typed import check_arguments, check_targets, check_values, typed
 
 _FORBID = ConfigDict(extra="forbid")
@@ -88,6 +89,8 @@ class Fidelity:
     noise_floor: float
     lozo_redraw: Literal["same", "as-run"]
     lozo_scale: Literal["1/r", "none"]
+    lozo_m_start: Literal["zero", "first"]
+    fzoo_deviation: Literal["sample", "population"]
     zo_sign: Literal["element", "scalar"]
     subzero_scale: Literal["sqrt(mn)/r", "none"]
     hizoo_smoothing: float
@@ -124,6 +127,11 @@ class Paths:
     def __post_init__(self) -> None:
         if empty := [name for name, value in vars(self).items() if not value]:
             raise ConfigError(f"paths.{empty[0]}=: must be a folder")
+        for name, value in vars(self).items():
+            try:
+                object.__setattr__(self, name, str(Path(value).expanduser()))
+            except RuntimeError as error:  # ~ of nobody, or without a home
+                raise ConfigError(f"paths.{name}={value}: {error}") from error
 
 
 @with_config(_FORBID)
@@ -225,7 +233,9 @@ class RunConfig:
         if isinstance(self.tuning, Full):
             return self.optimizer_node
         attached = Attached(self.tuning, len(self.task.get("label_names") or ()), self.seed)
-        return {**self.optimizer_node, "tuning": asdict(attached)}
+        plain = asdict(attached)
+        drop_unsaid(plain["choice"])
+        return {**self.optimizer_node, "tuning": plain}
 
 
 # The arguments that the runner passes itself, by group: a config file does not hold them.

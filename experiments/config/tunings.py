@@ -3,7 +3,7 @@ that trains."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, with_config
 
@@ -39,14 +39,22 @@ class Full(Choice):
 @with_config(_FORBID)
 @dataclass(frozen=True)
 class Lora(Choice):
-    """W + (alpha / rank) B A on query and value projections; A and B train."""
+    """W + (alpha / rank) B A on query and value projections, or on `target_modules` where they are
+    said; A and B train."""
 
     method: Literal["lora"]
     rank: int
     alpha: float
+    target_modules: tuple[str, ...] | None = None
 
     def attach(self, model: LanguageModel, num_labels: int, seed: int) -> LanguageModel:
-        return tuning.lora(model, rank=self.rank, alpha=self.alpha, seed=seed)
+        return tuning.lora(
+            model,
+            rank=self.rank,
+            alpha=self.alpha,
+            seed=seed,
+            target_modules=self.target_modules,
+        )
 
 
 @with_config(_FORBID)
@@ -104,6 +112,12 @@ class InContext(Choice):
 Tuning = Annotated[
     Full | Lora | Prefix | Prompt | LinearProbe | InContext, Field(discriminator="method")
 ]
+
+
+def drop_unsaid(choice: dict[str, Any]) -> None:
+    """Take out of a choice's plain form what records and logs from before the key do not have."""
+    if choice.get("target_modules", ()) is None:
+        del choice["target_modules"]
 
 
 @with_config(_FORBID)

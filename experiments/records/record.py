@@ -1,61 +1,105 @@
-"""A number is a record: one JSON file a run, written whole or not at all.
+"""The record of a run: its schema, its signature, and what makes it believable.
 
-Standard library only, so that tables and status pages load neither torch nor Hydra.
+A record is one JSON object a run. It is believed only where its signature is that of its
+configuration, its numbers lie in their ranges, and its status fits what it holds: a file's name
+says nothing. Tables and status pages read records without loading torch or Hydra.
 """
 
 import hashlib
 import json
 import math
 import re
-from collections.abc import Iterable, Mapping
-from pathlib import Path
+from collections.abc import Iterator, Mapping
 from typing import Any
 
-from bszo.files import written_whole
+from bszo.errors import BszoError
+
+Record = dict[str, Any]
 
 SCHEMA_VERSION = 1
-MOST_BYTES = 64 << 20
 STATUSES = ("ok", "diverged", "out_of_memory", "interrupted", "crashed")
+SETTLED = ("ok", "diverged", "out_of_memory")  # running it again would end the same way
 
-# Where a run logs, how it shows itself and what machine it got: provenance says it, the signature
-# does not.
+# Provenance says where a run logs, how it shows itself and what machine it got. The signature does
+# not cover these groups.
 NOT_SCIENTIFIC = ("checkpoint", "device", "hydra", "parallel", "paths", "threads", "tracker")
 
 # group -> keys, in groups that count otherwise
-NOT_SCIENTIFIC_KEYS = {"protocol": ("checkpoint_every",)}
+NOT_SCIENTIFIC_KEYS = {
+    "protocol": ("checkpoint_every",),
+    # switches that came later: they act through the optimizer's own keys, which are below
+    "fidelity": ("lozo_m_start", "fzoo_deviation"),
+}
+
+# Arguments that came later, with the value that says what the method did before: with it they leave
+# the signatures of earlier runs, and what is recorded of their configurations, as they were.
+LATER_KEYS = {"optimizer": {"start": "zero", "deviation": "sample"}}
 
 _NUMBER = (int, float)
 _OPTIONAL_NUMBER = (int, float, type(None))
 # key -> the types its value may have; a record has exactly these keys
 FIELDS: dict[str, tuple[type, ...]] = {
     "schema_version": (int,),
-    "signature": (str,),
-    "status": (str,),
-    "reason": (str, type(None)),
-    "choices": (dict,),
-    "config": (dict,),
-    "zero_shot_accuracy": _OPTIONAL_NUMBER,
-    "validation_accuracy": _OPTIONAL_NUMBER,
-    "test_accuracy": _OPTIONAL_NUMBER,
+    "signature": (str,),  # of `config`
+    "status": (str,),  # one of STATUSES
+    "reason": (str, type(None)),  # why the status is not ok
+    "choices": (dict,),  # group of conf/ -> the file that was chosen
+    "config": (dict,),  # the part of the configuration that the signature covers
+    "zero_shot_accuracy": _OPTIONAL_NUMBER,  # of the test rows before the first step, in [0, 1]
+    "validation_accuracy": _OPTIONAL_NUMBER,  # at `best_step`, in [0, 1]
+    "test_accuracy": _OPTIONAL_NUMBER,  # at `best_step`, in [0, 1]
     "num_forwards": (int,),
     "num_backwards": (int,),
     "num_steps": (int,),
-    "best_step": (int, type(None)),
+    "best_step": (int, type(None)),  # of the best validation accuracy
     "peak_memory_bytes": (int, type(None)),
-    "peak_memory_kind": (str, type(None)),
+    "peak_memory_kind": (str, type(None)),  # how the peak was measured
     "train_seconds": _NUMBER,
     "evaluation_seconds": _NUMBER,
-    "step_ms": _OPTIONAL_NUMBER,
-    "curve": (list,),
+    "step_ms": _OPTIONAL_NUMBER,  # median
+    "curve": (list,),  # a point an evaluation: POINT
     "warnings": (dict,),
-    "num_parts": (int,),
-    "data": (dict,),
-    "model": (dict,),
-    "provenance": (dict,),
+    "num_parts": (int,),  # processes that the run took, one after the other
+    "data": (dict,),  # fingerprints and counts of the rows
+    "model": (dict,),  # fingerprint and size of the weights before the first step
+    "provenance": (dict,),  # commit, command, versions, hardware, time
 }
+# what tables read of the objects inside: path -> type
+INSIDE: dict[tuple[str, str], type] = {
+    ("config", "model"): dict,
+    ("config", "optimizer"): dict,
+    ("config", "protocol"): dict,
+    ("config", "fidelity"): dict,
+    ("config", "seed"): int,
+    ("provenance", "started"): str,
+}
+CHOICES = ("task", "model", "optimizer")  # groups that every record has chosen a file of
+POINT: dict[str, tuple[type, ...]] = {
+    "step": (int,),
+    "num_forwards": (int,),
+    "train_seconds": _NUMBER,
+    "train_loss": _OPTIONAL_NUMBER,  # mean over the steps since the point before
+    "validation_accuracy": _OPTIONAL_NUMBER,
+    "gain": _OPTIONAL_NUMBER,
+    "noise_var": _OPTIONAL_NUMBER,
+}
+LATER_POINT = {"validation_loss": _OPTIONAL_NUMBER}  # records of an earlier day do not have it
+ACCURACIES = ("zero_shot_accuracy", "validation_accuracy", "test_accuracy")
+MOST = 2**63 - 1  # no count of a run is greater
+_NEVER_NEGATIVE = (
+    "num_forwards",
+    "num_backwards",
+    "num_steps",
+    "best_step",
+    "peak_memory_bytes",
+    "train_seconds",
+    "evaluation_seconds",
+    "step_ms",
+    "num_parts",
+)
 
 
-class RecordError(Exception):
+class RecordError(BszoError):
     """A file that is not a record which this version can read; the message is one line."""
 
 
@@ -65,11 +109,20 @@ def scientific(config: Mapping[str, Any]) -> dict[str, Any]:
     for group, keys in NOT_SCIENTIFIC_KEYS.items():
         if isinstance(left.get(group), Mapping):
             left[group] = {key: value for key, value in left[group].items() if key not in keys}
+    for group, later in LATER_KEYS.items():
+        if isinstance(left.get(group), Mapping):
+            left[group] = {
+                key: value
+                for key, value in left[group].items()
+                if key not in later or value != later[key]
+            }
     return left
 
 
 def _canonical(value: Any) -> Any:
     """The same value in the one form that is hashed: 1.0 and 1 are equal, tuples are lists."""
+    if isinstance(value, str):
+        return value
     if isinstance(value, Mapping):
         return {str(key): _canonical(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
@@ -80,7 +133,7 @@ def _canonical(value: Any) -> Any:
 
 
 def signature(config: Mapping[str, Any]) -> str:
-    """First 16 hex digits of the SHA-256 of the scientific configuration's canonical JSON."""
+    """The first 16 hex digits of the SHA-256 of the scientific configuration's canonical JSON."""
     text = json.dumps(
         _canonical(scientific(config)), sort_keys=True, separators=(",", ":"), allow_nan=False
     )
@@ -89,26 +142,32 @@ def signature(config: Mapping[str, Any]) -> str:
 
 def file_name(record: Mapping[str, Any]) -> str:
     """`<task>-<model>-<optimizer>-<signature>.json`, from the record's choices."""
-    names = [str(record["choices"].get(group, "none")) for group in ("task", "model", "optimizer")]
-    stem = "-".join(
-        re.sub(r"[^A-Za-z0-9._-]+", "_", name).strip(".")[:60] or "none" for name in names
-    )
-    return f"{stem}-{record['signature']}.json"
+    names = [safe_name(record["choices"].get(group, "none")) for group in CHOICES]
+    return f"{'-'.join(names)}-{record['signature']}.json"
 
 
-def _plain(value: Any) -> Any:
-    """JSON has no NaN and no infinity: a number that is not finite becomes null."""
+def safe_name(text: object) -> str:
+    """A text as a part of a file's name: letters, digits, dots, dashes and underscores, 60 at
+    most."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "_", str(text)).strip(".")[:60] or "none"
+
+
+def without_nan(value: Any) -> Any:
+    """The value as JSON can hold it: a number that is not finite becomes null."""
     if isinstance(value, float) and not math.isfinite(value):
         return None
     if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
+        return {str(key): without_nan(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
+        return [without_nan(item) for item in value]
     return value
 
 
-def validate(record: Any, where: str) -> dict[str, Any]:
-    """The record itself, if it has every key with a value of its type.
+def validate(record: Any, where: str) -> Record:
+    """The record itself, if it can be believed.
+
+    It must have every key with a value of its type, the signature of its configuration, numbers in
+    their ranges, and a status that fits them.
 
     Args:
         record: what was parsed, or is about to be written.
@@ -117,66 +176,141 @@ def validate(record: Any, where: str) -> dict[str, Any]:
     Raises:
         RecordError: naming the file, the key and what would be valid.
     """
-    if not isinstance(record, dict) or "schema_version" not in record:
-        raise RecordError(f"{where}: not a run's record (no schema_version)")
-    version = record["schema_version"]
-    if version != SCHEMA_VERSION:
-        raise RecordError(
-            f"{where}: schema_version {version!r:.80}, this version reads {SCHEMA_VERSION}"
-        )
-    wrong = [f"misses {key}" for key in FIELDS if key not in record]
-    wrong += [f"has the unknown key {key!r:.80}" for key in record if key not in FIELDS]
-    for key, types in FIELDS.items():
-        value = record.get(key)
-        if key in record and (not isinstance(value, types) or isinstance(value, bool)):
-            names = " or ".join("null" if kind is type(None) else kind.__name__ for kind in types)
-            wrong.append(f"{key} is {type(value).__name__}, not {names}")
-    if not wrong and record["status"] not in STATUSES:
-        wrong.append(f"status {record['status']!r:.80} is none of {', '.join(STATUSES)}")
-    # it is part of the file's name
-    if not wrong and not re.fullmatch(r"\w{1,64}", record["signature"]):
-        wrong.append(f"signature {record['signature']!r:.80} is no plain word")
-    if wrong:
-        raise RecordError(f"{where}: {wrong[0]}")
+    for kind in (_wrong_fields, _wrong_inside, _wrong_numbers, _wrong_status, _wrong_signature):
+        if wrong := next(kind(record), None):
+            raise RecordError(f"{where}: {wrong}")
     return record
 
 
-def write(record: Mapping[str, Any], folder: Path) -> Path:
-    """Write a record under `folder`, return its path; a reader sees the old file or the new, never
-    a part."""
-    record = validate(_plain(record), "record")
-    path = folder / file_name(record)
-    text = json.dumps(record, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
-    with written_whole(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
-    return path
+def _wrong_fields(record: Any) -> Iterator[str]:
+    if not isinstance(record, dict) or "schema_version" not in record:
+        yield "not a run's record (no schema_version)"
+        return
+    if (version := record["schema_version"]) != SCHEMA_VERSION:
+        yield f"schema_version {version!r:.80}, this version reads {SCHEMA_VERSION}"
+    yield from (f"misses {key}" for key in FIELDS if key not in record)
+    yield from (f"has the unknown key {key!r:.80}" for key in record if key not in FIELDS)
+    for key, types in FIELDS.items():
+        if not _is(record[key], types):
+            yield f"{key} is {type(record[key]).__name__}, not {_named(types)}"
+    if record["status"] not in STATUSES:
+        yield f"status {record['status']!r:.80} is none of {', '.join(STATUSES)}"
 
 
-def load(path: Path) -> dict[str, Any]:
-    """Read one record.
+def _wrong_inside(record: Record) -> Iterator[str]:
+    for (outer, inner), kind in INSIDE.items():
+        if not _is(record[outer].get(inner), (kind,)):
+            yield f"{outer}.{inner} is no {kind.__name__}"
+    if not all(isinstance(choice, str) for choice in record["choices"].values()):
+        yield "a choice is no text"
+    yield from (
+        f"choices.{group} is not there" for group in CHOICES if group not in record["choices"]
+    )
+    for number, point in enumerate(record["curve"]):
+        if not isinstance(point, dict):
+            yield f"curve[{number}] is no mapping"
+            continue
+        for key, types in POINT.items():
+            if not _is(point.get(key, ...), types):
+                yield f"curve[{number}] has no sound {key}"
+        for key, types in LATER_POINT.items():
+            if not _is(point.get(key), types):
+                yield f"curve[{number}] has no sound {key}"
+
+
+def _wrong_numbers(record: Record) -> Iterator[str]:
+    for key in ACCURACIES:
+        if (value := record[key]) is not None and not 0 <= value <= 1:
+            yield f"{key} {value!r:.40} is not within 0 and 1"
+    for key in _NEVER_NEGATIVE:
+        if (value := record[key]) is not None and not 0 <= value <= MOST:
+            yield f"{key} {value!r:.40} is not within 0 and 2^63"
+    before: Mapping[str, Any] = {"step": -1, "num_forwards": 0}
+    for number, point in enumerate(record["curve"]):
+        accuracy = point["validation_accuracy"]
+        if accuracy is not None and not 0 <= accuracy <= 1:
+            yield f"curve[{number}].validation_accuracy {accuracy!r:.40} is not within 0 and 1"
+        for key in ("train_seconds", "train_loss", "validation_loss", "gain", "noise_var"):
+            if (value := point.get(key)) is not None and abs(value) > MOST and type(value) is int:
+                yield f"curve[{number}].{key} is beyond 2^63"
+        if not before["step"] < point["step"] <= record["num_steps"]:
+            yield (
+                f"curve[{number}].step {point['step']!r:.40} is not between the point before and"
+                " num_steps"
+            )
+        if not before["num_forwards"] <= point["num_forwards"] <= record["num_forwards"]:
+            yield (
+                f"curve[{number}].num_forwards {point['num_forwards']!r:.40} is not between the"
+                " point before and num_forwards"
+            )
+        before = point
+
+
+def _wrong_status(record: Record) -> Iterator[str]:
+    """Only an ok run is held to its content: whatever ended another one may have come anywhere."""
+    if record["status"] != "ok":
+        if record["reason"] is None:
+            yield f"status {record['status']} without a reason"
+        return
+    if record["reason"] is not None:
+        yield "status ok with a reason why not"
+    for split in ("test", "validation"):
+        if record[f"{split}_accuracy"] is None:
+            yield f"status ok without a {split} accuracy"
+    best = [p for p in record["curve"] if p["step"] == record["best_step"]]
+    if not best:
+        yield f"best_step {record['best_step']!r:.40} is no point of the curve"
+    elif best[0]["validation_accuracy"] != record["validation_accuracy"]:
+        yield (
+            f"validation_accuracy {record['validation_accuracy']!r:.40} is"
+            f" {best[0]['validation_accuracy']!r:.40} on the curve, at best_step"
+        )
+
+
+def _wrong_signature(record: Record) -> Iterator[str]:
+    try:
+        right = signature(record["config"])
+    except (ValueError, RecursionError):
+        yield "config has no signature (not finite, or nested too deep)"
+        return
+    if record["signature"] != right:
+        yield f"signature {record['signature']!r:.80} is not its configuration's, {right}"
+
+
+def _is(value: Any, types: tuple[type, ...]) -> bool:
+    """True where the value has one of the types; True and False are no numbers."""
+    return isinstance(value, types) and not isinstance(value, bool)
+
+
+def _named(types: tuple[type, ...]) -> str:
+    return " or ".join("null" if kind is type(None) else kind.__name__ for kind in types)
+
+
+def parse(data: bytes, where: str) -> Record:
+    """The record in a file's bytes, or in a line of a packed file.
+
+    Args:
+        data: UTF-8 text that is one JSON object.
+        where: the file's name, for the message.
 
     Raises:
-        RecordError: the file is missing, truncated, no JSON, of another schema or damaged.
+        RecordError: the bytes are truncated, no JSON, of another schema, or not to be believed.
     """
     try:
-        if path.stat().st_size > MOST_BYTES:
-            raise RecordError(f"{path.name}: more than {MOST_BYTES} bytes; no record is that long")
-        data = path.read_bytes()
-    except OSError as error:
-        raise RecordError(f"{path.name}: cannot be read ({error.strerror})") from error
-    return parse(data, path.name)
-
-
-def parse(data: bytes, where: str) -> dict[str, Any]:
-    """The record in a file's bytes; `where` is the file's name. RecordError as `load`."""
-    try:
-        parsed = json.loads(data.decode("utf-8"), parse_constant=_finite, parse_float=_finite)
-        # half a surrogate pair cannot be written again
-        json.dumps(parsed, ensure_ascii=False).encode("utf-8")
+        parsed = json.loads(
+            data.decode("utf-8"),
+            parse_constant=_finite,
+            parse_float=_finite,
+            object_pairs_hook=_unique,
+        )
+        if _SURROGATE.search(data):  # half a surrogate pair cannot be written again
+            json.dumps(parsed, ensure_ascii=False).encode("utf-8")
     except UnicodeDecodeError as error:
         raise RecordError(f"{where}: not UTF-8 text") from error
     except UnicodeEncodeError as error:
         raise RecordError(f"{where}: holds half a surrogate pair, which is no character") from error
+    except _Twice as error:
+        raise RecordError(f"{where}: {error}") from error
     except ValueError as error:
         raise RecordError(f"{where}: not whole JSON ({str(error).splitlines()[0]})") from error
     except RecursionError as error:
@@ -184,27 +318,23 @@ def parse(data: bytes, where: str) -> dict[str, Any]:
     return validate(parsed, where)
 
 
+_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
+
+
+class _Twice(Exception):
+    """A JSON object has one key twice, of which readers would take one or the other."""
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> Record:
+    made = dict(pairs)
+    if len(made) < len(pairs):
+        keys = [key for key, _ in pairs]
+        raise _Twice(f"the key {max(keys, key=keys.count)!r:.80} stands twice in one object")
+    return made
+
+
 def _finite(number: str) -> float:
     value = float(number)
     if not math.isfinite(value):
         raise ValueError(f"{number:.40} is no JSON number")
     return value
-
-
-def find(signature: str, folder: Path) -> Path | None:
-    """The file of the record with this signature, or None."""
-    return next(iter(sorted(folder.glob(f"*-{signature}.json"))), None)
-
-
-def load_all(paths: Iterable[Path]) -> list[dict[str, Any]]:
-    """The records of files and folders (their `*.json`), in the order of their names.
-
-    Raises:
-        RecordError: the first that cannot be read, or a path that does not exist.
-    """
-    files: list[Path] = []
-    for path in paths:
-        if not path.exists():
-            raise RecordError(f"{path}: no such file or folder")
-        files += sorted(path.glob("*.json")) if path.is_dir() else [path]
-    return [load(file) for file in files]

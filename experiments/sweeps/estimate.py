@@ -17,8 +17,9 @@ from omegaconf import OmegaConf
 
 from experiments import CONF
 from experiments.config.compose import compose
+from experiments.records.record import Record
 from experiments.sweeps.grid import Point
-from experiments.sweeps.matching import Record, value_of
+from experiments.sweeps.matching import value_of
 from experiments.sweeps.names import METHODS, MODELS, shown
 from experiments.sweeps.paper import StepCost, step_costs
 

@@ -16,10 +16,9 @@ import yaml
 
 from experiments import CONF
 from experiments.config.yaml_files import exists
+from experiments.records.record import Record
 from experiments.sweeps.grid import Grid, Point
 
-Record = dict[str, Any]
-SETTLED = ("ok", "diverged", "out_of_memory")  # running it again would end the same way
 _CHECKED = ("model", "task", "data", "optimizer", "precision", "protocol", "fidelity", "tuning")
 # rates, which a point may leave to conf/tuned, and where the model and the rows lie
 _FREE = (

@@ -11,9 +11,10 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from experiments.records.record import RecordError, load
+from experiments.records.record import SETTLED, Record, RecordError
+from experiments.records.store import load
 from experiments.sweeps.grid import Point
-from experiments.sweeps.matching import SETTLED, Record, fits
+from experiments.sweeps.matching import fits
 
 LOOK_EVERY = 1.0  # seconds
 

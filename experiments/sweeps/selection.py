@@ -6,8 +6,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from experiments import CONF
+from experiments.records.record import SETTLED, Record
 from experiments.sweeps.grid import Grid, Point, next_rate, rate_key
-from experiments.sweeps.matching import SETTLED, Record, as_shipped, fits
+from experiments.sweeps.matching import as_shipped, fits
 
 MOST_RATES = 12  # of a grid that grows: six decades
 

@@ -6,13 +6,13 @@ import statistics
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
+from experiments.records.record import Record
+from experiments.records.store import left_out
 from experiments.sweeps.grid import Grid, Point, holds
-from experiments.sweeps.matching import Record
 from experiments.sweeps.names import MODELS, TASKS, shown
 from experiments.sweeps.selection import Choice, Shelf
 from experiments.tables.cells import Cell, Score, cell_of, test_score
 from experiments.tables.layout import Section
-from experiments.tables.sources import left_out
 
 Label = Callable[[Point], str]
 Published = Callable[[Point], str | None]

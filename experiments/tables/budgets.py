@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from experiments.sweeps.matching import Record
+from experiments.records.record import Record
 from experiments.tables.cells import Score
 
 # a run, and a point of its curve or itself -> what it took

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from experiments.sweeps.matching import Record
+from experiments.records.record import Record
 from experiments.sweeps.selection import Choice
 
 Score = Callable[[Record], float | None]

@@ -7,12 +7,12 @@ from typing import Any
 import yaml
 
 from experiments import CONF
+from experiments.records.store import left_out
 from experiments.sweeps.names import METHODS, MODELS, TASKS
 from experiments.sweeps.paper import printed
 from experiments.tables.artefacts import Artefact
 from experiments.tables.inputs import Inputs
 from experiments.tables.layout import Section
-from experiments.tables.sources import left_out
 
 SAME, MISSING = "same", "-"
 GRID_COLUMNS = (

@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from types import MappingProxyType
 
+from experiments.records.record import Record
 from experiments.sweeps.grid import Point, load
-from experiments.sweeps.matching import Record
 from experiments.sweeps.selection import Shelf
 from experiments.tables import published
 from experiments.tables.accuracy import Block, blocks

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from itertools import product
 
+from experiments.records.record import Record
 from experiments.sweeps.grid import load
-from experiments.sweeps.matching import Record
 from experiments.sweeps.names import METHODS, shown
 from experiments.tables import walks
 from experiments.tables.accuracy import AVERAGE, Kind, blocks

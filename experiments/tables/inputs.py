@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from experiments.sweeps.matching import Record
-from experiments.tables.sources import gather, left_out
+from experiments.records.record import Record
+from experiments.records.store import files, gather, left_out, places
 
 
 class Inputs:
@@ -38,11 +38,11 @@ class Inputs:
     def files(self) -> list[Path]:
         """Return the files of the records that were used, and the folders where new ones would
         appear."""
-        folders = [self.runs / profile for profile in self._read]
+        folders = [place for profile in self._read for place in places(self.runs / profile)]
         found = [
             file
             for folder in folders
-            for file in sorted(folder.glob("*.json"))
-            if file.stem.rpartition("-")[2] in self.used
+            for file in files(folder)
+            if file.suffix == ".jsonl" or file.stem.rpartition("-")[2] in self.used
         ]
         return [folder for folder in folders if folder.is_dir()] + found

@@ -6,12 +6,13 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from experiments.records.store import left_out
 from experiments.sweeps.names import MODELS, shown
 from experiments.sweeps.paper import StepCost, StepCosts, step_costs
 from experiments.tables.artefacts import Artefact
 from experiments.tables.inputs import Inputs
 from experiments.tables.layout import Section
-from experiments.tables.sources import MEASURED, left_out
+from experiments.tables.sources import MEASURED
 
 BENCH = MEASURED / "bench"
 DTYPES = {"float32": "fp32", "float16": "fp16", "bfloat16": "bf16"}

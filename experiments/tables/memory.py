@@ -4,10 +4,10 @@ import json
 from pathlib import Path
 from typing import Any
 
+from experiments.records.store import left_out
 from experiments.sweeps.names import MODELS, shown
 from experiments.tables.layout import Section
 from experiments.tables.measured import BENCH
-from experiments.tables.sources import left_out
 
 FILE = BENCH / "memory.json"
 TITLE = "Memory of first-order, forward-gradient and zeroth-order methods"

@@ -11,11 +11,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from experiments.records.store import left_out
 from experiments.sweeps.paper import printed
 from experiments.tables.artefacts import Artefact
 from experiments.tables.inputs import Inputs
 from experiments.tables.layout import Section
-from experiments.tables.sources import MEASURED, MeasurementError, left_out
+from experiments.tables.sources import MEASURED, MeasurementError
 
 STATE = MEASURED / "bench" / "state.json"
 NAMES = {

@@ -5,8 +5,9 @@ from collections.abc import Sequence
 
 from scipy import stats
 
+from experiments.records.record import Record
+from experiments.records.store import left_out
 from experiments.sweeps.grid import PROFILES, Grid, Point, holds, load, read
-from experiments.sweeps.matching import Record
 from experiments.sweeps.names import TASKS, shown
 from experiments.sweeps.paper import printed
 from experiments.sweeps.selection import Shelf
@@ -15,7 +16,6 @@ from experiments.tables.artefacts import Artefact
 from experiments.tables.inputs import Inputs
 from experiments.tables.layout import Section
 from experiments.tables.published import method
-from experiments.tables.sources import left_out
 
 Value = float | str | None  # a score, a failure, or nothing
 Runs = dict[tuple[str, str, str], list[Value]]  # (task, method, source) -> a value a seed

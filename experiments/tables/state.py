@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from experiments import RESULTS
+from experiments.records.record import SETTLED
 from experiments.sweeps.grid import Grid, Point, holds, load, read
-from experiments.sweeps.matching import SETTLED
 from experiments.sweeps.paper import step_costs
 from experiments.sweeps.selection import Shelf, missing_runs
 from experiments.tables.artefacts import Artefact

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from experiments import RESULTS
+from experiments.records.record import Record
+from experiments.records.store import left_out
 from experiments.sweeps.grid import PROFILES, Point, load, read
-from experiments.sweeps.matching import Record
 from experiments.sweeps.names import METHODS, shown
 from experiments.sweeps.paper import PaperError, paper_table
 from experiments.sweeps.selection import Shelf
@@ -18,7 +19,7 @@ from experiments.tables.artefacts import Artefact
 from experiments.tables.cells import Cell
 from experiments.tables.inputs import Inputs
 from experiments.tables.layout import Section
-from experiments.tables.sources import MEASURED, left_out
+from experiments.tables.sources import MEASURED
 
 Row = dict[str, Any]
 STUDY, REFERENCE = MEASURED / "walk", RESULTS / "reference"

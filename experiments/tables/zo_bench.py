@@ -6,8 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from experiments.records.record import Record
 from experiments.sweeps.grid import PROFILES, Grid, Point, holds, load, read
-from experiments.sweeps.matching import Record
 from experiments.sweeps.names import METHODS, TASKS, shown
 from experiments.sweeps.selection import Choice, Shelf
 from experiments.tables.accuracy import AVERAGE, by_model

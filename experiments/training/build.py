@@ -32,6 +32,7 @@ from bszo.tasks import (
     overlaps,
 )
 from experiments.config.schema import RunConfig
+from experiments.config.tunings import drop_unsaid
 from experiments.records.provenance import content_id
 from experiments.training.threads import num_threads
 
@@ -58,7 +59,9 @@ def resolve_device(device: str) -> str:
 
 def by_content(config: RunConfig) -> dict[str, Any]:
     """The configuration for signature and record: local folders named by what they hold."""
-    return named_by_content(asdict(config))
+    plain = asdict(config)
+    drop_unsaid(plain["tuning"])
+    return named_by_content(plain)
 
 
 def named_by_content(plain: dict[str, Any]) -> dict[str, Any]:

@@ -10,8 +10,9 @@ from typing import Any
 
 from bszo.errors import ConfigError
 from experiments.config.schema import Paths
-from experiments.records import record as records
+from experiments.records import store
 from experiments.records.locks import Busy, claimed
+from experiments.records.record import RecordError
 
 log = logging.getLogger("experiments")
 
@@ -51,43 +52,40 @@ class Folders:
         return None
 
     def earlier(self) -> dict[str, Any] | None:
-        """The ok record with this signature; None where there is none, or one of another status,
-        which this run will replace.
+        """The ok record with this signature, packed or fresh; another status will be replaced.
 
         Raises:
-            ConfigError: the record's file is damaged.
+            ConfigError: what lies there under this signature is no sound record.
         """
-        path = records.find(self.signature, self.runs)
-        if path is None:
-            return None
         try:
-            earlier = records.load(path)
-        except records.RecordError as error:
+            found = store.find(self.signature, self.runs)
+        except RecordError as error:
             raise ConfigError(f"{error}; move it away to run this again") from error
-        if earlier["status"] != "ok":
+        if found is None or found.record["status"] != "ok":
             return None
         shutil.rmtree(self.checkpoints, ignore_errors=True)  # a kill may have come before this
-        log.info("already run: %s (test accuracy %s)", path.name, earlier["test_accuracy"])
-        return earlier
+        accuracy = found.record["test_accuracy"]
+        log.info("already run: %s (test accuracy %s)", found.file.name, accuracy)
+        return found.record
 
     def write(self, record: dict[str, Any]) -> Path:
-        """Write the record's file, whole, and return its path.
+        """Write the record's file, and return its path.
 
-        The file of an earlier attempt may have another name, where a choice of other words says the
-        same; it is removed.
+        An earlier attempt's may have another name, where a choice of other words says the same: it
+        goes.
 
         Raises:
-            ConfigError: the file cannot be written.
+            ConfigError: the folder cannot be written.
         """
-        earlier = records.find(self.signature, self.runs)
         try:
-            path = records.write(record, self.runs)
+            path = store.write(record, self.runs)
         except OSError as error:
             raise ConfigError(
                 f"paths.runs={self.runs}: the record cannot be written ({error.strerror})"
             ) from error
-        if earlier is not None and earlier != path:
-            earlier.unlink(missing_ok=True)
+        for earlier in self.runs.glob(f"*-{self.signature}.json"):
+            if earlier != path:
+                earlier.unlink(missing_ok=True)
         return path
 
 

@@ -190,8 +190,9 @@ class Session:
         folder = self.folders.checkpoints
         if self.config.checkpoint.kind == "full":
             return Checkpoints(folder, self.signature, parts)
+        node = records.scientific({"optimizer": self.config.log_node})["optimizer"]
         return TrajectoryCheckpoints(
-            folder, self.signature, parts, self.config.log_node, writes=self.group.rank == 0
+            folder, self.signature, parts, node, writes=self.group.rank == 0
         )
 
     def _begin(

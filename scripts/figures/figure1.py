@@ -4,8 +4,8 @@ from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from experiments.records.record import Record
 from experiments.sweeps.grid import Grid, load, rate_key, read
-from experiments.sweeps.matching import Record
 from experiments.sweeps.selection import Shelf
 from experiments.tables.artefacts import Artefact
 from experiments.tables.inputs import Inputs

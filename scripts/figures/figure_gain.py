@@ -5,8 +5,8 @@ import math
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
+from experiments.records.record import Record
 from experiments.sweeps.grid import PROFILES, holds, load, read
-from experiments.sweeps.matching import Record
 from experiments.sweeps.selection import Shelf
 from experiments.tables.artefacts import Artefact
 from experiments.tables.inputs import Inputs

@@ -3,7 +3,7 @@ signatures in another.
 
     python -m scripts.maintain.compare_again EARLIER LATER
 
-An earlier state of results/runs/mini: `git worktree add DIR COMMIT`.
+An earlier state of results/records/mini: `git worktree add DIR COMMIT`.
 """
 
 import argparse
@@ -14,16 +14,16 @@ from pathlib import Path
 from typing import Any
 
 from experiments.records.comparison import comparison, differences
-from experiments.records.record import load
+from experiments.records.store import load_all
 
 
 def compared(earlier: Path, later: Path) -> str:
     """Return one line for the runs that came back bit for bit, and one for the others, by whether
     processor and versions were the same."""
-    before = {record["signature"]: record for record in map(load, sorted(earlier.glob("*.json")))}
+    before = {record["signature"]: record for record in load_all([earlier])}
     same: list[bool] = []
     gaps: dict[bool, list[float]] = {True: [], False: []}  # one machine? -> points of test accuracy
-    for here in map(load, sorted(later.glob("*.json"))):
+    for here in load_all([later]):
         there: Any = before.get(here["signature"])
         if there is None or there["provenance"]["started"] == here["provenance"]["started"]:
             continue

@@ -10,10 +10,10 @@ import sys
 
 from bszo.files import written_whole
 from experiments import RESULTS
+from experiments.records.store import PACKED
 from experiments.tables.artefacts import ARTEFACTS, Artefact
 from experiments.tables.findings import UnknownFinding, written
 from experiments.tables.inputs import Inputs
-from experiments.tables.sources import RUNS
 from experiments.tables.state import counted, profiles, summary
 
 
@@ -38,7 +38,7 @@ def row(artefact: Artefact, inputs: Inputs) -> tuple[str, str, str]:
 
 
 def main() -> int:
-    inputs = Inputs(RUNS)
+    inputs = Inputs(PACKED)
     try:
         found = written((RESULTS / "findings.md").read_text(encoding="utf-8"), inputs)
     except UnknownFinding as error:

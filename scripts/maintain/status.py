@@ -12,10 +12,10 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from experiments.records.store import PACKED
 from experiments.sweeps.grid import GridError
 from experiments.tables.artefacts import ARTEFACTS, Artefact
 from experiments.tables.inputs import Inputs
-from experiments.tables.sources import RUNS
 from experiments.tables.state import counted, profiles, summary
 
 COLUMNS = ("artefact", "profile", "runs", "ok", "missing", "failed", "to run now", "state")
@@ -50,7 +50,7 @@ def main() -> int:
         description="What is present, missing and failed of every table and figure."
     )
     parser.add_argument(
-        "--runs", type=Path, default=RUNS, help="folder with a folder of records a profile"
+        "--runs", type=Path, default=PACKED, help="folder with a folder of records a profile"
     )
     options = parser.parse_args()
     inputs = Inputs(options.runs)

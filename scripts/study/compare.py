@@ -1,6 +1,6 @@
 """Records side by side: a table, and a figure of the loss against forward passes.
 
-    python -m scripts.study.compare                          # every record in results/runs
+    python -m scripts.study.compare                          # all of results/records/single
     python -m scripts.study.compare --records DIR FILE ...   # others
 
 Reads records only; loads neither torch nor Hydra.
@@ -16,8 +16,8 @@ from matplotlib import pyplot as plt
 from rich.console import Console
 from rich.table import Table
 
-from experiments import RESULTS
-from experiments.records.record import RecordError, load_all
+from experiments.records.record import RecordError
+from experiments.records.store import PACKED, SINGLE, load_all
 from scripts.figures.style import COLOURS, bare
 
 
@@ -105,8 +105,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--records",
         nargs="+",
         type=Path,
-        default=[RESULTS / "runs"],
-        help="folders or files of records (default: results/runs)",
+        default=[PACKED / SINGLE],
+        help="folders or files of records (default: results/records/single)",
     )
     parser.add_argument(
         "--figure",

@@ -16,10 +16,10 @@ from pathlib import Path
 
 from bszo.files import written_whole
 from experiments import CONF
+from experiments.records.store import PACKED
 from experiments.sweeps.grid import GridError, load, rate_key, trained
 from experiments.sweeps.selection import Shelf
 from experiments.tables.inputs import Inputs
-from experiments.tables.sources import RUNS
 
 DTYPES = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
 DEFAULT = "corrected"
@@ -72,7 +72,7 @@ def text(optimizer: str, profile: str, rates: Chosen, evidence: Sequence[str]) -
     lines = [
         "# @package _global_",
         (
-            f"# Written by scripts/study/select_rates.py from results/runs/{profile}: the best"
+            f"# Written by scripts/study/select_rates.py from results/records/{profile}: the best"
             " validation of seed 0,"
         ),
         (
@@ -105,7 +105,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--profile", default="mini", help="paper, mini or local")
     parser.add_argument(
-        "--runs", type=Path, default=RUNS, help="folder with a folder of records a profile"
+        "--runs", type=Path, default=PACKED, help="folder with a folder of records a profile"
     )
     parser.add_argument("--out", type=Path, default=CONF / "tuned")
     options = parser.parse_args(arguments)

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from experiments.config.schema import Protocol
 from experiments.records import record as records
+from experiments.records import store
 from experiments.run import main
 from experiments.training.build import Parts
 from experiments.training.runner import Runner
@@ -56,7 +57,13 @@ def cli(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> C
 @pytest.fixture
 def some_record() -> dict[str, Any]:
     """A record as a run writes it."""
-    config = {"seed": 0, "optimizer": {"lr": 1e-4}, "tracker": {"kind": "none"}}
+    config = {
+        "seed": 0,
+        "model": {"name": "tiny-roberta"},
+        "optimizer": {"lr": 1e-4},
+        "protocol": {},
+        "fidelity": {},
+    }
     filled: dict[str, Any] = {
         "schema_version": records.SCHEMA_VERSION,
         "signature": records.signature(config),
@@ -92,7 +99,7 @@ def some_record() -> dict[str, Any]:
         ],
         "data": {},
         "model": {},
-        "provenance": {},
+        "provenance": {"started": "2026-01-01T00:00:00Z"},
         "train_seconds": 1.5,
         "evaluation_seconds": 0.5,
         "step_ms": 12.5,
@@ -181,4 +188,4 @@ def bench() -> Bench:
 @pytest.fixture
 def runs(tmp_path: Path) -> Callable[[], list[dict[str, Any]]]:
     """The records under `tmp_path`, where tests send `paths.results`."""
-    return lambda: records.load_all([tmp_path / "runs"]) if (tmp_path / "runs").is_dir() else []
+    return lambda: store.load_all([tmp_path / "runs"]) if (tmp_path / "runs").is_dir() else []

@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from experiments.records import record as records
+from experiments.records import store
 from experiments.records.locks import Busy, claimed
+from experiments.records.pack import pack
+from experiments.records.store import PACKED
 from experiments.tables.inputs import Inputs
-from experiments.tables.sources import RUNS
 from experiments.training.session import Session
 from scripts.maintain import status
 from tests.experiments.conftest import Cli
@@ -35,16 +36,19 @@ while not (results / "go").exists():
     time.sleep(0.001)
 for _ in range(3):
     for cell in range(count):
-        signature = f"{cell:016x}"
+        config = groups | {"seed": cell}
+        signature = record.signature(config)
         try:
             with claimed(signature, results / "locks"):
-                if record.find(signature, results / "runs"):
+                if store.find(signature, results / "runs"):
                     continue
                 time.sleep(0.02)
                 filled = {key: plain[types[0]] for key, types in record.FIELDS.items()}
-                filled |= {"schema_version": 1, "signature": signature, "status": "ok"}
-                filled |= {"reason": "r" * 5000}
-                record.write(filled | {"num_steps": os.getpid()}, results / "runs")
+                filled |= {"schema_version": 1, "signature": signature, "config": config}
+                filled |= {"status": "diverged", "reason": "r" * 5000}
+                filled |= {"choices": dict.fromkeys(("task", "model", "optimizer"), "x")}
+                filled |= {"provenance": {"started": ""}}
+                store.write(filled | {"num_steps": os.getpid()}, results / "runs")
                 print(signature, flush=True)
         except Busy:
             pass
@@ -73,12 +77,12 @@ def test_sixteen_processes_of_one_sweep(tmp_path: Path):
     # whoever looks sees whole records at any time
     while any(worker.poll() is None for worker in workers):
         if (tmp_path / "runs").is_dir():
-            records.load_all([tmp_path / "runs"])
+            store.load_all([tmp_path / "runs"])
         time.sleep(0.002)
     said = [line for worker in workers for line in worker.communicate()[0].split()]
     assert [worker.returncode for worker in workers] == [0] * NUM_PROCESSES
-    assert sorted(said) == [f"{cell:016x}" for cell in range(NUM_CELLS)]  # each once
-    found = records.load_all([tmp_path / "runs"])
+    assert len(said) == len(set(said)) == NUM_CELLS  # each once
+    found = store.load_all([tmp_path / "runs"])
     assert sorted(record["signature"] for record in found) == sorted(said)
     assert len({record["num_steps"] for record in found}) > 1  # several processes took part
     assert all(len(record["reason"]) == 5000 for record in found)
@@ -87,26 +91,33 @@ def test_sixteen_processes_of_one_sweep(tmp_path: Path):
 def test_status_while_runs_end(tmp_path: Path):
     """`make status` counts whole runs at any time: never fewer than before, and nothing left
     out."""
-    ended, seen = sorted((RUNS / "mini").glob("*.json")), FORK.Event()
+    ended, problems = store.gather(PACKED / "mini")
+    ended = [record for record in ended if record["choices"]["model"] == "tiny-roberta"]
+    seen = FORK.Event()
 
     def end() -> None:
-        for i, path in enumerate(ended):
+        for i, record in enumerate(ended):
             if i == len(ended) // 2:
                 seen.wait(PATIENCE)
-            records.write(records.load(path), tmp_path / "mini")
+            store.write(record, tmp_path / "runs" / "mini")
+            if i % 100 == 99:  # while others look, what has ended is packed
+                pack(tmp_path / "runs" / "mini")
 
     process, counts = FORK.Process(target=end), [0]
     process.start()
     while process.is_alive():
-        inputs = Inputs(tmp_path)
+        inputs = Inputs(tmp_path / "records")
         counts.append(int(status.of_runs("table1", "mini", inputs)[3]))
         assert inputs.problems("mini") == []
         if counts[-1]:
             seen.set()
     assert process.exitcode == 0
     assert counts == sorted(counts) and len(set(counts)) > 1
-    last = [status.of_runs("table1", "mini", Inputs(folder)) for folder in (tmp_path, RUNS)]
-    assert last[0] == last[1]
+    last = [
+        status.of_runs("table1", "mini", Inputs(folder))
+        for folder in (tmp_path / "records", PACKED)
+    ]
+    assert last[0] == last[1] and problems == []
 
 
 def test_a_dead_owner_holds_nothing(tmp_path: Path):
@@ -138,7 +149,7 @@ def test_two_runs_of_one_signature(tmp_path: Path, cli: Cli):
     first.join(PATIENCE)
     record, _ = run_here(config)
     assert (record["status"], record["num_parts"]) == ("ok", 2)
-    assert len(records.load_all([tmp_path / "results" / "runs"])) == 1
+    assert len(store.load_all([tmp_path / "results" / "runs"])) == 1
 
 
 @pytest.mark.parametrize(("more", "code"), [([], 5), (["--multirun", "seed=0,1"], 0)])
@@ -163,14 +174,14 @@ def test_the_command_skips_what_another_process_runs(
     ]
     assert cli(*arguments).code == 0
     (path,) = (tmp_path / "r" / "runs").iterdir()
-    signature = records.load(path)["signature"]
+    signature = store.load(path)["signature"]
     path.unlink()
     with claimed(signature, tmp_path / "r" / "locks"):
         done = cli(*more, *arguments)
     assert done.code == code
     assert done.err.count("another process is running this configuration; skipped") == 1
     left = (
-        records.load_all([tmp_path / "r" / "runs"])
+        store.load_all([tmp_path / "r" / "runs"])
         if list((tmp_path / "r" / "runs").iterdir())
         else []
     )

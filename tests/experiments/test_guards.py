@@ -16,7 +16,7 @@ import bszo
 from bszo.errors import NonFiniteLoss
 from bszo.trajectory import TrajectoryWriter, describe, read, record, replay
 from experiments import check_drift
-from experiments.records import record as records
+from experiments.records import store
 from experiments.training.guards import (
     MOST_SKIPPED,
     WINDOW,
@@ -365,7 +365,7 @@ def test_diverged_is_in_the_record_and_no_nan_is(tmp_path: Path):
     (path,) = (tmp_path / "runs").iterdir()
     text = path.read_text()
     assert "NaN" not in text and "Infinity" not in text
-    loaded = records.load(path)
+    loaded = store.load(path)
     assert loaded["warnings"]["nonfinite_loss"]["count"] == MOST_SKIPPED + 1
     assert loaded["test_accuracy"] is None and json.loads(text)["validation_accuracy"] is None
 

@@ -14,7 +14,7 @@ from typing import Any
 import psutil
 import pytest
 
-from experiments.records import record as records
+from experiments.records import store
 from experiments.training import gpus
 from experiments.training.outcome import EXIT_CODES
 from tests.killing import PATIENCE
@@ -49,7 +49,7 @@ def test_runs_of_a_sweep_in_processes_of_their_own(tmp_path: Path):
         assert process.returncode == 3, said
         assert "Traceback" not in said and "Warning" not in said
         assert "diverged: " in said  # also where a run's own words go to a file
-        found = records.load_all([tmp_path / launcher / "runs"])
+        found = store.load_all([tmp_path / launcher / "runs"])
         assert sorted(record["status"] for record in found) == ["diverged", "ok"]
 
 
@@ -85,7 +85,7 @@ def test_a_signal_lets_every_process_save(number: int, to_group: bool, tmp_path:
     else:
         process.send_signal(number)
     assert process.wait(PATIENCE) == EXIT_CODES["interrupted"]
-    found = records.load_all([tmp_path / "runs"])
+    found = store.load_all([tmp_path / "runs"])
     name = signal.Signals(number).name
     assert [(r["status"], r["reason"]) for r in found] == [
         ("interrupted", f"stopped by {name}")
@@ -132,7 +132,7 @@ def test_a_process_that_is_killed_takes_no_other_run_with_it(tmp_path: Path):
     workers[0].kill()
     said = process.communicate(timeout=PATIENCE)[1]
     assert process.returncode == EXIT_CODES["crashed"], said
-    found = records.load_all([tmp_path / "runs"])
+    found = store.load_all([tmp_path / "runs"])
     assert [record["status"] for record in found] == ["ok", "ok"]
     (line,) = [line for line in said.splitlines() if "was killed" in line]
     assert "seed=" in line and "Traceback" not in said

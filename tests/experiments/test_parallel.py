@@ -21,6 +21,7 @@ import bszo
 from bszo.errors import BszoError, ConfigError, ModelError, NonFiniteLoss, OptimError
 from experiments.config.schema import Parallel
 from experiments.records import record as records
+from experiments.records import store
 from experiments.training.evaluate import Score
 from experiments.training.parallel import VARIABLES, Group, join
 from tests.killing import FORK, PATIENCE
@@ -411,7 +412,7 @@ def test_torchrun_from_the_command_line(tmp_path: Path):
     well = Torchrun(tmp_path / "well", "-m", "experiments.run")
     dies = Torchrun(tmp_path / "dies", dying(tmp_path, "1", "os._exit(9)"))
     said, complaint = well.ends(True), dies.ends(False)
-    (record,) = records.load_all([tmp_path / "well" / "runs"])
+    (record,) = store.load_all([tmp_path / "well" / "runs"])
     assert record["status"] == "ok"
     assert record["provenance"]["parallel"] == {
         "world_size": 2,
@@ -431,7 +432,7 @@ def test_torchrun_from_the_command_line(tmp_path: Path):
         else []
     )
     assert all(path.suffix == ".json" for path in left)
-    assert all(records.load(path)["status"] in ("crashed", "interrupted") for path in left)
+    assert all(store.load(path)["status"] in ("crashed", "interrupted") for path in left)
 
 
 def test_torchrun_goes_on_after_a_kill(tmp_path: Path):
@@ -447,7 +448,7 @@ def test_torchrun_goes_on_after_a_kill(tmp_path: Path):
     said = Torchrun(tmp_path / "broken", "-m", "experiments.run", arguments=arguments).ends(True)
     assert said.count("goes on at step 3 (part 2)") == 1
     (expected,), (found,) = (
-        records.load_all([tmp_path / name / "runs"]) for name in ("whole", "broken")
+        store.load_all([tmp_path / name / "runs"]) for name in ("whole", "broken")
     )
     assert (expected["num_parts"], found["num_parts"]) == (1, 2)
     for key in ("signature", "status", "num_forwards", "num_steps", "best_step", "test_accuracy"):
@@ -466,7 +467,7 @@ def test_concurrent_writers_lose_and_tear_nothing(tmp_path: Path, some_record: d
             if i == 5:
                 seen.wait(PATIENCE)
             signature = hashlib.sha256(f"{name} {i}".encode()).hexdigest()[:16]
-            records.write(
+            store.write(
                 some_record | {"signature": signature, "curve": [{"step": i}] * 500}, tmp_path
             )
 
@@ -476,10 +477,10 @@ def test_concurrent_writers_lose_and_tear_nothing(tmp_path: Path, some_record: d
     for writer in writers:
         writer.start()
     while any(writer.is_alive() for writer in writers):
-        found = records.load_all([tmp_path])
+        found = store.load_all([tmp_path])
         assert all(len(record["curve"]) == 500 for record in found)
         if found:
             seen.set()
     assert [writer.exitcode for writer in writers] == [0] * 4
     assert seen.is_set()
-    assert len(records.load_all([tmp_path])) == len(list(tmp_path.iterdir())) == 75
+    assert len(store.load_all([tmp_path])) == len(list(tmp_path.iterdir())) == 75

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from experiments.records import record as records
+from experiments.records import store
 from experiments.records.provenance import anonymous, folder_name, provenance, scrub
 from experiments.replay import main as replay
 from tests.experiments.conftest import Cli
@@ -91,7 +91,7 @@ def test_a_run_tells_nothing(cli: Cli, home: Path, monkeypatch: pytest.MonkeyPat
         assert cli(*arguments).code == 0
     except RuntimeError:
         assert status == "crashed"
-    (record,) = records.load_all([results / "runs"])
+    (record,) = store.load_all([results / "runs"])
     assert record["status"] == status
     # W&B's own process writes shortly after the run has ended
     wait_for(lambda: any(path.suffix == ".wandb" for path in wandb_files(results)))
@@ -158,5 +158,5 @@ def test_what_is_committed_tells_nothing():
         assert not private.search(text), (path, private.search(text))
         host = platform.node()
         assert len(host) < 5 or host not in text, path
-    for record in records.load_all([ROOT / "results" / "runs"]):
+    for record in store.load_all(store.PACKED.iterdir()):
         assert scrub(json.dumps(record)) == json.dumps(record)

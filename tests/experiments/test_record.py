@@ -9,8 +9,10 @@ from typing import Any
 
 import pytest
 
+from experiments.config.compose import compose
 from experiments.config.schema import Paths
 from experiments.records import record as records
+from experiments.records import store
 from experiments.training.folders import Folders
 
 
@@ -41,33 +43,34 @@ def test_signature_moves_with_anything_else(change: dict[str, Any]):
 
 
 def test_round_trip(tmp_path: Path, some_record: dict[str, Any]):
-    path = records.write(some_record, tmp_path)
+    path = store.write(some_record, tmp_path)
     assert path.name == f"sst2-tiny-roberta-bszo-{some_record['signature']}.json"
-    assert records.load(path) == some_record
-    assert records.find(some_record["signature"], tmp_path) == path
-    assert records.find("0" * 16, tmp_path) is None
+    assert store.load(path) == some_record
+    found = store.find(some_record["signature"], tmp_path)
+    assert found is not None and (found.record, found.file) == (some_record, path)
+    assert store.find("0" * 16, tmp_path) is None
     assert [file.name for file in tmp_path.iterdir()] == [path.name]  # no temporary file stays
 
 
 def test_nan_becomes_null(tmp_path: Path, some_record: dict[str, Any]):
     some_record["curve"][1]["train_loss"] = math.nan
     some_record["step_ms"] = math.inf
-    loaded = records.load(records.write(some_record, tmp_path))
+    loaded = store.load(store.write(some_record, tmp_path))
     assert loaded["curve"][1]["train_loss"] is None
     assert loaded["step_ms"] is None
 
 
 def test_choices_cannot_leave_the_folder(tmp_path: Path, some_record: dict[str, Any]):
     some_record["choices"]["model"] = "../../etc/x y"
-    assert records.write(some_record, tmp_path / "runs").parent == tmp_path / "runs"
+    assert store.write(some_record, tmp_path / "runs").parent == tmp_path / "runs"
     assert [path.name for path in tmp_path.iterdir()] == ["runs"]
 
 
 def test_failed_write_leaves_the_old_record(tmp_path: Path, some_record: dict[str, Any]):
-    path = records.write(some_record, tmp_path)
+    path = store.write(some_record, tmp_path)
     before = path.read_bytes()
     with pytest.raises(TypeError):
-        records.write(some_record | {"curve": [object()]}, tmp_path)
+        store.write(some_record | {"data": {"x": object()}}, tmp_path)
     assert path.read_bytes() == before
     assert list(tmp_path.iterdir()) == [path]
 
@@ -101,7 +104,7 @@ def test_damage_is_one_line(tmp_path: Path, some_record: dict[str, Any], damage:
     path = tmp_path / "x.json"
     path.write_text(damage(json.dumps(some_record)))
     with pytest.raises(records.RecordError, match=says) as caught:
-        records.load(path)
+        store.load(path)
     assert "x.json" in str(caught.value)
     assert "\n" not in str(caught.value)
 
@@ -109,20 +112,20 @@ def test_damage_is_one_line(tmp_path: Path, some_record: dict[str, Any], damage:
 def test_bytes_that_are_no_text(tmp_path: Path):
     (tmp_path / "x.json").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(records.RecordError, match="UTF-8"):
-        records.load(tmp_path / "x.json")
+        store.load(tmp_path / "x.json")
 
 
 def test_missing_file_and_folder(tmp_path: Path):
     with pytest.raises(records.RecordError, match="cannot be read"):
-        records.load(tmp_path / "none.json")
+        store.load(tmp_path / "none.json")
     with pytest.raises(records.RecordError, match="no such"):
-        records.load_all([tmp_path / "none"])
+        store.load_all([tmp_path / "none"])
 
 
 def test_reading_records_loads_neither_torch_nor_hydra():
     code = (
-        "import sys, experiments.records.record;"
-        " print([m for m in ('torch', 'hydra', 'pandas') if m in sys.modules])"
+        "import sys, experiments.records.store, experiments.records.pack;"
+        " print([m for m in ('torch', 'hydra', 'pydantic', 'pandas') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
@@ -139,7 +142,24 @@ def test_a_signature_has_one_record_under_whatever_names_it_ran(
             some_record
             | {
                 "status": "crashed",
+                "reason": "it crashed",
                 "choices": some_record["choices"] | {"optimizer": name},
             }
         )
     assert list((tmp_path / "runs").iterdir()) == [path]
+
+
+def test_arguments_that_came_later_leave_earlier_signatures_as_they_were():
+    def signed(optimizer: str, fidelity: str) -> dict[str, Any]:
+        config = compose([f"optimizer={optimizer}", f"fidelity={fidelity}", "tracker=none"])
+        return records.scientific(config)
+
+    for optimizer, key, as_run in (
+        ("lozo-m", "start", "first"),
+        ("fzoo", "deviation", "population"),
+    ):
+        assert signed(optimizer, "official")["optimizer"][key] == as_run
+        for fidelity in ("corrected", "paper", "official"):
+            plain = signed(optimizer, fidelity)
+            assert (key in plain["optimizer"]) is (fidelity == "official")
+            assert not {"lozo_m_start", "fzoo_deviation"} & plain["fidelity"].keys()

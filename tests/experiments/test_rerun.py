@@ -2,14 +2,17 @@
 
 import copy
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from experiments.records import record as records
+from experiments.records import store
 from experiments.records.comparison import comparison, differences
-from experiments.rerun import main
+from experiments.records.pack import pack
+from experiments.rerun import configuration, found, main
 from experiments.training.runner import Runner
 from tests.experiments.conftest import Cli
 from tests.experiments.runs import make_model
@@ -34,7 +37,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def one(folder: Path) -> tuple[Path, dict[str, Any]]:
     (path,) = (folder / "runs").iterdir()
-    return path, records.load(path)
+    return path, store.load(path)
 
 
 def test_a_shipped_model_needs_the_record_alone(cli: Cli, tmp_path: Path, capfd: Said):
@@ -105,27 +108,68 @@ def test_what_is_no_record(tmp_path: Path, text: str, capfd: Said):
 @pytest.mark.parametrize(
     "damage",
     [
-        {"provenance": {}},
-        {"config": {}},
-        {"config": {"model": 3}},
-        {"choices": {"fidelity": "none"}},
-        {"curve": [1]},
-        {"choices": {"fidelity": "[x"}},
+        {"provenance": {"started": ""}},
+        {"hardware": {"device": "cpu", "torch_threads": 10**9}},
+        {"hardware": {"device": "cpu,cuda", "torch_threads": 1}},
+        {"fidelity": "none"},
+        {"fidelity": "[x"},
+        {"fidelity": "../tracker/wandb"},
+        {},  # its configuration is a toy
     ],
 )
 def test_a_record_of_no_run_is_one_line(
     tmp_path: Path, some_record: dict[str, Any], damage: Any, capfd: Said
 ):
-    hardware = {"device": "cpu", "torch_threads": 1}
-    record = (
-        some_record
-        | {"provenance": {"hardware": hardware, "versions": {}, "byte_order": "little"}}
-        | damage
-    )
+    hardware = damage.get("hardware", {"device": "cpu", "torch_threads": 1})
+    there = {"hardware": hardware, "versions": {}, "byte_order": "little", "started": ""}
+    record = some_record | {"provenance": damage.get("provenance", there)}
+    record["choices"] |= {"fidelity": damage.get("fidelity", "corrected")}
     (tmp_path / "x.json").write_text(json.dumps(record))
     assert main([str(tmp_path / "x.json"), "--out", str(tmp_path / "again")]) == 1
     said = capfd.readouterr().err.strip()
     assert said.startswith("x.json: holds no run that could be run again") and "\n" not in said
+    assert not (tmp_path / "again").exists()
+
+
+def test_a_stranger_s_record_chooses_no_tracker_no_folder_and_no_checkpoint(
+    tmp_path: Path, cli: Cli
+):
+    assert cli(*SMALL, *MINI, "optimizer=mezo", f"paths.results={tmp_path / 'r'}").code == 0
+    _, record = one(tmp_path / "r")
+    record["config"] |= {
+        "tracker": {"kind": "wandb", "mode": "online", "project": "theirs"},
+        "paths": {name: str(tmp_path / "theirs") for name in ("results", "runs", "wandb")},
+        "checkpoint": {"kind": "full", "weights": str(tmp_path / "theirs")},
+        "threads": 64,
+    }
+    assert records.validate(record, "x.json") is record  # the signature does not cover them
+    made = configuration(record, model=None, data=None, out=tmp_path / "again")
+    assert made["tracker"]["kind"] == "none" and made["threads"] == 1
+    assert "theirs" not in json.dumps(made)
+    assert made["paths"]["runs"] == str(tmp_path / "again" / "runs")
+
+
+def test_a_signature_names_a_record(
+    tmp_path: Path, some_record: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+):
+    fresh = tmp_path / "runs"
+    monkeypatch.setattr(store.starting_with, "__defaults__", ((fresh, tmp_path / "records"),))
+    twins = []
+    for seed in range(40):  # two of forty share their first hex digit
+        config = some_record["config"] | {"seed": seed}
+        twin = some_record | {"config": config, "signature": records.signature(config)}
+        store.write(twin, fresh)
+        twins.append(twin)
+    assert found(twins[0]["signature"])[1] == twins[0]
+    assert found(twins[7]["signature"][:8])[1] == twins[7]
+    pack(fresh)
+    path, again = found(twins[7]["signature"])
+    assert again == twins[7] and path.suffix == ".jsonl"
+    monkeypatch.setattr("experiments.rerun.SIGNATURE", re.compile("[0-9a-f]+"))
+    for text, says in ((twins[0]["signature"][0], "signatures begin so"), ("0" * 16, "no file")):
+        with pytest.raises(records.RecordError, match=says) as caught:
+            found(text)
+        assert "\n" not in str(caught.value)
 
 
 def test_an_interrupt_is_no_difference(

@@ -23,7 +23,7 @@ from bszo.models import weights_fingerprint
 from experiments import CONF
 from experiments.config.compose import compose
 from experiments.config.schema import Protocol
-from experiments.records import record as records
+from experiments.records import store
 from experiments.training.build import Parts
 from experiments.training.checkpoints.serialize import CheckpointError, pack, unpack
 from experiments.training.checkpoints.trajectory import TrajectoryCheckpoints
@@ -540,14 +540,14 @@ def test_a_signal_saves_and_the_same_command_goes_on(
     wait_for(lambda: checkpoints(tmp_path / "run"))
     os.kill(process.pid, number)
     process.join(PATIENCE)
-    (record,) = records.load_all([tmp_path / "run" / "runs"])
+    (record,) = store.load_all([tmp_path / "run" / "runs"])
     assert record["status"] == "interrupted" and number.name in record["reason"]
     assert checkpoints(tmp_path / "run")[-1].stem == f"step-{record['num_steps']:08d}"
     assert 0 < record["num_steps"] < 40
     record, weights = processes.finish(config)
     assert (numbers(record), weights) == (numbers(whole), expected)
     assert record["num_parts"] == 2
-    assert len(records.load_all([tmp_path / "run" / "runs"])) == 1
+    assert len(store.load_all([tmp_path / "run" / "runs"])) == 1
 
 
 # --- the session around it ---

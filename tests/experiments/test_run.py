@@ -16,6 +16,7 @@ import pytest
 import torch
 
 from experiments.records import record as records
+from experiments.records import store
 from tests.experiments.conftest import Cli
 from tests.experiments.runs import wait_for
 from tests.killing import PATIENCE
@@ -154,7 +155,7 @@ def test_two_tasks_from_end_to_end(
     assert path.stat().st_mtime_ns == written
     # the same configuration elsewhere: the same numbers
     cli(f"paths.results={tmp_path / 'other'}", *arguments)
-    (other,) = records.load_all([tmp_path / "other" / "runs"])
+    (other,) = store.load_all([tmp_path / "other" / "runs"])
     assert numbers(other) == numbers(record)
 
 
@@ -246,7 +247,7 @@ def test_interrupt_writes_a_record(tmp_path: Path):
     rest = process.stderr.read()
     assert process.wait(timeout=PATIENCE) == 130
     assert "Traceback" not in rest
-    (record,) = records.load_all([tmp_path / "runs"])
+    (record,) = store.load_all([tmp_path / "runs"])
     assert record["status"] == "interrupted"
     assert "SIGINT" in record["reason"]
     assert record["test_accuracy"] is None

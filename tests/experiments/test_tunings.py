@@ -295,3 +295,17 @@ def test_an_adapter_s_refusal_is_one_line_too(cli: Cli, tmp_path: Path):
     )
     says = "optimizer.rank=9: the trained matrices' smaller sides are 8 at most; 1 to 8 is valid"
     assert outcome.code == 1 and outcome.err.splitlines() == [says]
+
+
+def test_a_key_that_came_later_is_in_no_signature_or_log_from_before():
+    from experiments.config.compose import compose
+    from experiments.config.schema import parse
+    from experiments.training.build import by_content
+
+    plain, named = (
+        parse(compose(["tuning=lora", "model=tiny-opt", *more]))
+        for more in ((), ("+tuning.target_modules=[fc1]",))
+    )
+    before = {"method": "lora", "rank": 8, "alpha": 16.0}
+    assert by_content(plain)["tuning"] == plain.log_node["tuning"]["choice"] == before
+    assert by_content(named)["tuning"] == {**before, "target_modules": ("fc1",)}

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from bszo import files
-from experiments.records import record as records
+from experiments.records import store
 from tests.experiments.conftest import Cli, some_record  # noqa: F401 (a fixture)
 from tests.hostile.conftest import MINI, SMALL
 
@@ -63,7 +63,7 @@ def test_a_full_disk(
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
     assert says in done.stderr.strip().splitlines()[-1]
-    found = records.load_all([tmp_path / "r" / "runs"])
+    found = store.load_all([tmp_path / "r" / "runs"])
     assert [record["status"] for record in found] == ([status] if status else [])
     assert len(left(tmp_path)) == len(found)  # no part of a checkpoint, no temporary file
 
@@ -140,10 +140,10 @@ def test_a_disk_that_fills_at_any_sync(
         assert done.code == 1 and "No space left on device" in done.err.splitlines()[-1]
         assert not [name for name in left(results) if name.endswith(".tmp")]
         if (results / "runs").is_dir():
-            records.load_all([results / "runs"])
+            store.load_all([results / "runs"])
         monkeypatch.setattr(files, "_sync", sync)
         assert cli(*arguments(model_folder, results), "protocol.checkpoint_every=2").code == 0
-        (record,) = records.load_all([results / "runs"])
+        (record,) = store.load_all([results / "runs"])
         assert record["status"] == "ok"
 
 
@@ -154,7 +154,7 @@ def test_a_record_is_never_half_written(
     monkeypatch: pytest.MonkeyPatch,
     code: int,
 ):
-    path = records.write(some_record, tmp_path)
+    path = store.write(some_record, tmp_path)
     before, write_text = path.read_bytes(), Path.write_text
 
     def half(self: Path, text: str, **options: Any) -> int:
@@ -163,7 +163,7 @@ def test_a_record_is_never_half_written(
 
     monkeypatch.setattr(Path, "write_text", half)
     with pytest.raises(OSError):
-        records.write(some_record | {"num_steps": 61}, tmp_path)
+        store.write(some_record | {"num_steps": 61}, tmp_path)
     assert path.read_bytes() == before
     assert [file.name for file in tmp_path.iterdir()] == [path.name]
 
@@ -192,7 +192,7 @@ def test_no_home(tmp_path: Path, model_folder: Path):
         command, capture_output=True, text=True, cwd=ROOT, env=environment | {"HOME": "/proc/none"}
     )
     assert done.returncode == 0, done.stderr
-    assert [record["status"] for record in records.load_all([tmp_path / "r" / "runs"])] == ["ok"]
+    assert [record["status"] for record in store.load_all([tmp_path / "r" / "runs"])] == ["ok"]
     assert list((tmp_path / "r" / "wandb").glob("offline-run-*"))
 
 
@@ -212,7 +212,7 @@ def test_a_clock_that_goes_back(
     begin = time.perf_counter()
     assert cli(*arguments(model_folder, tmp_path / "r")).code == 0
     spent = time.perf_counter() - begin
-    (record,) = records.load_all([tmp_path / "r" / "runs"])
+    (record,) = store.load_all([tmp_path / "r" / "runs"])
     seconds = [record["train_seconds"], record["evaluation_seconds"], record["step_ms"] / 1000]
     assert 0 <= record["provenance"]["seconds"] <= spent
     seconds += [point["train_seconds"] for point in record["curve"]]

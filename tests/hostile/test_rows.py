@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from experiments.records import record as records
+from experiments.records import store
 from tests.experiments.conftest import Cli
 from tests.hostile.conftest import SMALL
 
@@ -84,5 +84,5 @@ def test_rows_of_the_test_split_that_train_are_counted(
     assert done.code == 0, done.err
     # the third is in neither split
     assert "2 of 11 test rows have the text of a training row" in done.err
-    (record,) = records.load_all([tmp_path / "r" / "runs"])
+    (record,) = store.load_all([tmp_path / "r" / "runs"])
     assert record["data"]["num_overlapping"] == {"validation": 0, "test": 2}

@@ -9,6 +9,8 @@ import pytest
 from PIL import Image
 
 from experiments.records import record as records
+from experiments.records import store
+from experiments.records.pack import pack
 from experiments.sweeps.grid import Grid, Point, load, rate_key
 from experiments.sweeps.matching import parsed
 from scripts.maintain import report
@@ -66,27 +68,30 @@ def record_of(run: Point, grid: Grid) -> dict[str, Any]:
         optimizer |= {"prior_var": "auto", "adapt_noise": "always", "k": 2, "m": 3}
     optimizer |= keys_of("optimizer", run)
     curve = [point_of(step, best, run) for step in range(0, 201, 40)]
+    # of two records that answer one point, the weights differ, which no point names
+    weights = hashlib.sha256(json.dumps(run, sort_keys=True).encode()).hexdigest()[:12]
+    config = {
+        "seed": int(run["seed"]),
+        "model": {"name": run["model"], "path": f"{run['model']}@{weights}"},
+        "optimizer": optimizer,
+        "protocol": keys_of("protocol", run),
+        "fidelity": {
+            "perturbation": walk,
+            "noise_adaptation": "always",
+            "label_words": WORDS[walk],
+        },
+    }
     whole: dict[str, Any] = {
         "schema_version": records.SCHEMA_VERSION,
         "status": "ok",
         "reason": None,
-        "signature": hashlib.sha256(json.dumps(run, sort_keys=True).encode()).hexdigest()[:16],
+        "signature": records.signature(config),
         "choices": {
             name: value for name, value in run.items() if "." not in name and name != "seed"
         },
-        "config": {
-            "seed": int(run["seed"]),
-            "model": {"name": run["model"]},
-            "optimizer": optimizer,
-            "protocol": keys_of("protocol", run),
-            "fidelity": {
-                "perturbation": walk,
-                "noise_adaptation": "always",
-                "label_words": WORDS[walk],
-            },
-        },
+        "config": config,
         "zero_shot_accuracy": 0.5,
-        "validation_accuracy": best,
+        "validation_accuracy": curve[-1]["validation_accuracy"],
         "test_accuracy": best,
         "curve": curve,
         "num_forwards": curve[-1]["num_forwards"],
@@ -122,7 +127,7 @@ def write_records(folder: Path) -> None:
             if all(point[key] in values for key, values in wanted.items()):
                 key = rate_key(point["optimizer"])
                 for other in grid.candidates(point):
-                    records.write(record_of({**point, key: other[key]}, grid), folder)
+                    store.write(record_of({**point, key: other[key]}, grid), folder)
 
 
 @pytest.fixture(scope="session")
@@ -130,6 +135,7 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Records, a drift study, a table and a figure."""
     folder = tmp_path_factory.mktemp("results")
     write_records(folder / "runs" / "mini")
+    pack(folder / "runs" / "mini")
     points = [{"step": step, "drift": 1e-4 * step, "perplexity": 8.0 + step} for step in (0, 1, 10)]
     curve = {
         "dtype": "bfloat16",

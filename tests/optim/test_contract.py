@@ -239,3 +239,22 @@ def test_step_needs_a_closure_that_returns_a_number(method: Any, problem: Make) 
         with pytest.raises(OptimError, match="closure"):
             optimizer.step(closure)
     assert same(bits(module), before) and optimizer.num_steps == 0
+
+
+def test_a_closure_that_calls_backward_is_refused_in_one_line(method: Any, problem: Make) -> None:
+    module = problem()
+    optimizer, before = method(module.parameters(), module=module), bits(module)
+
+    def closure() -> Tensor:
+        optimizer.zero_grad()
+        loss = module().exp()
+        loss.backward()
+        return loss
+
+    with pytest.raises(OptimError, match=r"backward\(\)") as caught:
+        optimizer.step(closure)
+    assert "\n" not in str(caught.value) and same(bits(module), before)
+    assert optimizer.num_steps == 0
+    module.zero_grad()
+    optimizer.step(module)
+    assert optimizer.num_steps == 1

@@ -41,7 +41,9 @@ def directions_of(optimizer: Any, params: list[nn.Parameter]) -> dict[int, Tenso
 def test_a_parameter_keeps_its_number(make: Any) -> None:
     """Two optimizers of one seed: in one the first parameter is frozen for a while."""
     params, others = matrices(), matrices()
-    more = {"smoothing": 0.0} if make is HiZOO else {}  # else z is scaled by what it has learnt
+    more: Any = (
+        {"smoothing": 0.0} if make is HiZOO else {}
+    )  # else z is scaled by what it has learnt
     one = make(params, lr=0.0, eps=1e-3, seed=4, **more)
     two = make(others, lr=0.0, eps=1e-3, seed=4, **more)
     for step in range(6):

@@ -202,6 +202,32 @@ def test_lozo_m(scale: Any) -> None:
     assert [optimizer.state[p]["momentum"].numel() for p in params] == [3 * rank, 5, 1, 2 * rank]
 
 
+@pytest.mark.parametrize("start", ["zero", "first"])
+def test_as_run_lozo_m_begins_with_the_whole_estimate(start: Any) -> None:
+    """The released code's M_0 is g U; with M = 0 before the first step it is (1 - b) g U."""
+    generator = torch.Generator().manual_seed(0)
+    w = nn.Parameter(torch.randn(6, 5, generator=generator, dtype=torch.float64))
+    mine, momentum = w.detach().clone(), None
+    optimizer = LOZOM([w], lr=1e-3, eps=1e-4, scale="none", start=start)
+
+    def loss(x: Tensor) -> float:
+        return float((x**2).sum() + x.sum().sin())
+
+    for _ in range(12):
+        optimizer._bind()
+        family: Any = optimizer.subspace(0)
+        u = family.coordinates(optimizer.direction_seeds(1)[0], 0).double()
+        v = family.basis(0).double()
+        g = (loss(mine + 1e-4 * u @ v.T) - loss(mine - 1e-4 * u @ v.T)) / 2e-4
+        if momentum is None:
+            momentum = (1.0 if start == "first" else 0.1) * g * u
+        else:
+            momentum = 0.9 * momentum + 0.1 * g * u
+        mine = mine - 1e-3 * momentum @ v.T
+        optimizer.step(lambda: loss(w.detach()))
+    torch.testing.assert_close(w.detach(), mine, rtol=1e-6, atol=1e-8)
+
+
 @pytest.mark.parametrize("make", [LOZOM, SubZero])
 def test_a_redraw_that_was_skipped_is_made_up_for(make: Any) -> None:
     """A momentum is carried from the basis that it is in, not from the one before."""

@@ -149,6 +149,16 @@ def test_fzoo() -> None:
     follow(FZOO, count, reference, lr=LR, eps=EPS, num_directions=count, weight_decay=DECAY)
 
 
+def test_as_run_fzoo_divides_by_the_deviation_of_all_eight() -> None:
+    ends = []
+    for deviation in ("sample", "population"):
+        theta = torch.ones(6, dtype=torch.float64, requires_grad=True)
+        optimizer = FZOO([theta], lr=0.1, eps=1e-3, deviation=deviation)
+        optimizer.step(lambda theta=theta: (theta * torch.arange(1, 7)).square().sum())
+        ends.append(theta.detach() - 1)
+    torch.testing.assert_close(ends[1], math.sqrt(8 / 7) * ends[0], rtol=1e-12, atol=0)
+
+
 def test_fzoo_draws_signs_and_its_step_does_not_know_the_loss_s_scale() -> None:
     moves = []
     for scale in (1.0, 1000.0):

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from experiments.records import record as records
+from experiments.records import store
 from tests.experiments.conftest import some_record  # noqa: F401 - a fixture
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -29,7 +29,7 @@ def test_table_and_figure(tmp_path: Path, some_record: dict[str, Any]):  # noqa:
     failed |= {"signature": "f" * 16, "status": "diverged", "reason": "nan", "test_accuracy": None}
     failed["choices"]["optimizer"] = "mezo"
     for record in (some_record, failed):
-        records.write(record, tmp_path / "runs")
+        store.write(record, tmp_path / "runs")
     done = compare("--records", tmp_path / "runs")
     assert done.returncode == 0, done.stderr[-500:]
     assert "tiny-roberta on sst2" in done.stdout

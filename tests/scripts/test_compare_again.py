@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from experiments.records import record as records
+from experiments.records import store
 from tests.experiments.conftest import some_record  # noqa: F401 - a fixture
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -30,8 +30,8 @@ def test_by_hand(tmp_path: Path, some_record: dict[str, Any]) -> None:  # noqa: 
         here = copy.deepcopy(there)
         here["test_accuracy"] = accuracy
         here["provenance"] |= {"hardware": {"cpu": cpu}, "commit": "b", "started": started}
-        records.write(there, tmp_path / "earlier")
-        records.write(here, tmp_path / "later")
+        store.write(there, tmp_path / "earlier")
+        store.write(here, tmp_path / "later")
     done = subprocess.run(
         [
             sys.executable,

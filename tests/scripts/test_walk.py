@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from experiments.records import record as records
+from experiments.records import store
 from experiments.sweeps.grid import Point, load
 from experiments.tables import walks
 from experiments.tables.artefacts import ARTEFACTS
@@ -128,7 +128,7 @@ def written(folder: Path, point: Point, blank: dict[str, Any], number: int, **ch
         "protocol": {"num_steps": 1000, "eval_every": 100},
         "optimizer": {"lr": 1e-2, "eps": 1e-4, "perturbation": point["optimizer.perturbation"]},
     }
-    records.write(
+    store.write(
         {
             **blank,
             "choices": groups,

@@ -75,24 +75,23 @@ def make() -> Make:
         optimizer: dict[str, Any] = {"lr": rate, "eps": 1e-4}
         if point["optimizer"] == "bszo":
             optimizer |= {"k": 2, "noise_floor": floor}
+        # of two records that answer one point, the weights differ, which no point names
+        weights = hashlib.sha256(f"{point} {rate} {started} {more}".encode()).hexdigest()[:12]
+        config = {
+            "seed": int(point["seed"]),
+            "model": {"name": point["model"], "path": f"{point['model']}@{weights}"},
+            "optimizer": optimizer,
+            "protocol": {"num_steps": 10},
+            "fidelity": {"noise_floor": floor},
+        }
         groups = ("model", "precision", "task", "optimizer", "fidelity", "data", "protocol")
         whole: dict[str, Any] = {
             "schema_version": records.SCHEMA_VERSION,
-            "signature": (
-                hashlib.sha256(
-                    f"{sorted(point.items())} {rate} {started} {more}".encode()
-                ).hexdigest()[:16]
-            ),
+            "signature": records.signature(config),
             "status": status,
-            "reason": None,
+            "reason": None if status == "ok" else "it did not end well",
             "choices": {group: point[group] for group in groups},
-            "config": {
-                "seed": int(point["seed"]),
-                "model": {"name": point["model"]},
-                "optimizer": optimizer,
-                "protocol": {"num_steps": 10},
-                "fidelity": {"noise_floor": floor},
-            },
+            "config": config,
             "test_accuracy": test if status == "ok" else None,
             "validation_accuracy": validation if status == "ok" else None,
             "zero_shot_accuracy": 0.5,

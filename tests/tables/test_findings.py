@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from experiments.records import record as records
+from experiments.records import store
 from experiments.sweeps.grid import Point, load
 from experiments.tables.evidence import Evidence, sides
 from experiments.tables.findings import FINDINGS, UnknownFinding, written
@@ -38,6 +38,7 @@ def put(folder: Path, point: Point, *, loss: float = 0.5, **changes: Any) -> Non
     ]
     record |= {
         "num_steps": 200,
+        "best_step": 200,
         "num_forwards": 200 * a_step,
         "curve": curve,
         "test_accuracy": end,
@@ -45,7 +46,7 @@ def put(folder: Path, point: Point, *, loss: float = 0.5, **changes: Any) -> Non
         "model": {"num_parameters": 250_000},
         **changes,
     }
-    records.write(record, folder)
+    store.write(record, folder)
 
 
 @pytest.fixture

@@ -6,11 +6,13 @@ import re
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
 from experiments.records import record as records
+from experiments.records import store
 from experiments.sweeps.grid import load
 from experiments.tables.artefacts import ARTEFACTS
 from tests.tables.conftest import Make
@@ -43,8 +45,8 @@ def made(project: Path, *targets: str) -> str:
 
 
 def later(file: Path) -> None:
-    """As if written two seconds after everything that is there."""
-    now = file.stat().st_mtime
+    """As if written two seconds from now, however long rendering took."""
+    now = time.time()
     os.utime(file, (now + 2, now + 2))
 
 
@@ -100,4 +102,5 @@ def make_record(project: Path, make: Make) -> Path:
     record["config"]["protocol"] = {}
     record["config"]["fidelity"] = {}
     record["config"]["optimizer"] = {"lr": 1e-3}
-    return records.write(record, project / "results" / "runs" / "mini")
+    record["signature"] = records.signature(record["config"])
+    return store.write(record, project / "outputs" / "runs" / "mini")

@@ -3,10 +3,10 @@
 import re
 from pathlib import Path
 
+from experiments.records.store import PACKED
 from experiments.tables.accuracy import AVERAGE
 from experiments.tables.evidence import Evidence, numbers
 from experiments.tables.inputs import Inputs
-from experiments.tables.sources import RUNS
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -24,7 +24,9 @@ def test_the_averages_are_the_records():
             break
         model, precision, table = line[0].split(", ")
         printed[f"{table}, {model}, {precision}"] = dict(zip(labels, line[1:], strict=True))
-    found = {title: numbers(block, "corrected") for title, block in Evidence(Inputs(RUNS)).blocks()}
+    found = {
+        title: numbers(block, "corrected") for title, block in Evidence(Inputs(PACKED)).blocks()
+    }
     assert set(printed) == set(found)
     for title, row in printed.items():
         known = {label: f"{averages[AVERAGE]:.1f}" for label, averages in found[title].items()}

@@ -6,7 +6,7 @@ import sys
 from collections import Counter
 from pathlib import Path
 
-from experiments.records import record as records
+from experiments.records import store
 from experiments.sweeps.grid import load
 from experiments.tables.artefacts import ARTEFACTS
 from experiments.tables.inputs import Inputs
@@ -23,8 +23,9 @@ def test_a_failure_is_a_result_and_what_waits_is_missing(tmp_path: Path):
         for candidate in grid.candidates(point):
             made = written(candidate, tmp_path / "mini", 0.9)["return_value"]
             if number == 0:
-                records.write(
-                    {**made, "status": "diverged", "test_accuracy": None}, tmp_path / "mini"
+                store.write(
+                    {**made, "status": "diverged", "reason": "NaN", "test_accuracy": None},
+                    tmp_path / "mini",
                 )
     counts = counted(ARTEFACTS["table12"], "mini", Inputs(tmp_path))
     # official waits for no other choice

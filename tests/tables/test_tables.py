@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 from scipy import stats
 
-from experiments.records import record as records
+from experiments.records import store
+from experiments.records.store import gather
 from experiments.render import main as render
 from experiments.sweeps.grid import Grid, Point, load, parse
 from experiments.sweeps.paper import PaperError, paper_table
@@ -22,7 +23,6 @@ from experiments.tables.budgets import BUDGETS
 from experiments.tables.cells import Cell, cell_of
 from experiments.tables.layout import Section, comma_separated, latex, markdown
 from experiments.tables.raw_runs import sections
-from experiments.tables.sources import gather
 from tests.tables.conftest import SWEEP, Make
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -160,13 +160,13 @@ def test_damaged_and_foreign_files_are_named_and_left_out(
     tmp_path: Path, full: list[dict[str, Any]]
 ):
     for record in full[:3]:
-        records.write(record, tmp_path)
+        store.write(record, tmp_path)
     (tmp_path / "a-truncated.json").write_text('{"schema_version": 1, "sig')
     (tmp_path / "b-foreign.json").write_text('{"loss": 1}')
     older = {**full[3], "schema_version": 0}
     (tmp_path / "c-older.json").write_text(json.dumps(older))
     twin = {**full[0], "choices": {**full[0]["choices"], "task": "rte"}}
-    records.write(twin, tmp_path)
+    store.write(twin, tmp_path)
     hollow: dict[str, Any] = {
         "config": {"seed": 0},
         "curve": [{"step": 0}],
