@@ -29,6 +29,8 @@ def save_tuned(model: LanguageModel, folder: Path) -> None:
             if isinstance(module, PeftModel):
                 # "auto" asks the hub
                 module.save_pretrained(str(temporary), save_embedding_layers=False)
+                # peft's model card says where the base lies on this machine
+                (temporary / "README.md").unlink(missing_ok=True)
             else:
                 module.config._name_or_path = ""  # the base's path is its owner's
                 module.save_pretrained(temporary)

@@ -30,6 +30,8 @@ HANDLERS = ("logging.StreamHandler", "logging.NullHandler")  # nothing here writ
 STREAMS = ("ext://sys.stdout", "ext://sys.stderr")
 UNUSED = ("hydra.callbacks", "hydra.job.env_set", "hydra.job.env_copy")
 LOGGING = ("hydra.job_logging", "hydra.hydra_logging")
+# folders, which a record names by what they hold, and what no record has
+FROM_ENVIRONMENT = ("model.path", "data.root", "paths", "tracker")
 _FLAG_WITH_VALUE = re.compile(r"(--config-dir|-cd)(?:=(.*))?", re.DOTALL)
 
 
@@ -73,6 +75,7 @@ def resolve(config: DictConfig) -> dict[str, Any]:
         ConfigError: a key that needs a value has none, refers to one that does not exist, or would
             have a record named after another model.
     """
+    _check_environment(OmegaConf.to_container(config, resolve=False))
     try:
         if missing := sorted(OmegaConf.missing_keys(config)):
             raise ConfigError(f"{missing[0]}: needs a value ({missing[0]}=...)")
@@ -82,6 +85,24 @@ def resolve(config: DictConfig) -> dict[str, Any]:
     assert isinstance(plain, dict)
     _check_model_name(plain.get("model"))
     return {str(key): value for key, value in plain.items() if key not in COMPOSING}
+
+
+def _check_environment(value: Any, key: str = "") -> None:
+    """Refuse a value of an environment variable where a record would show it (docs/threats.md, "A
+    record that tells who made it")."""
+    if isinstance(value, Mapping):
+        for name, item in value.items():
+            _check_environment(item, f"{key}.{name}" if key else str(name))
+    elif isinstance(value, list):
+        for item in value:
+            _check_environment(item, key)
+    elif isinstance(value, str) and re.search(r"\$\{\s*oc\.env\s*:", value):
+        group = key.partition(".")[0]
+        if key not in FROM_ENVIRONMENT and group not in FROM_ENVIRONMENT:
+            raise ConfigError(
+                f"{key}={value!r:.80}: a record would show the variable's value; from the"
+                f" environment come {', '.join(FROM_ENVIRONMENT)} alone"
+            )
 
 
 def _check_model_name(model: Any) -> None:
