@@ -147,8 +147,14 @@ def prompt(model: LanguageModel, *, num_tokens: int = 10, seed: int = 0) -> Lang
     with _refusing(model, "prompt"), torch.no_grad():
         embeddings: Any = model.module.get_input_embeddings()  # type: ignore[operator]
         values: Tensor = embeddings(_drawn(model, num_tokens, seed))[0]
+        # peft asks for layers and heads, which a prompt needs none of, and knows few of their names
+        sizes: Any = model.module.config
         config = PromptTuningConfig(
-            num_virtual_tokens=num_tokens, token_dim=values.shape[1], task_type=_task(model)
+            num_virtual_tokens=num_tokens,
+            token_dim=values.shape[1],
+            num_layers=getattr(sizes, "num_hidden_layers", 1),
+            num_attention_heads=getattr(sizes, "num_attention_heads", 1),
+            task_type=_task(model),
         )
         module = attached(model, config, seed)
         # peft takes the first parameter with as many rows as the vocabulary

@@ -260,3 +260,33 @@ def test_adapters_go_where_they_are_asked_for(zoo: dict[str, str]) -> None:
     tuned = tuning.lora(model, rank=2, target_modules=["fc1"])
     trained = [n for n, p in tuned.module.named_parameters() if p.requires_grad]
     assert trained and all(".fc1.lora_" in name for name in trained)
+
+
+@pytest.mark.parametrize(
+    ("family", "style", "changes"),
+    [
+        ("distilbert", "masked", {"dim": 32, "n_layers": 2, "n_heads": 4, "hidden_dim": 64}),
+        ("mamba", "causal", {"hidden_size": 32, "num_hidden_layers": 2, "state_size": 8}),
+        (
+            "rwkv",
+            "causal",
+            {"hidden_size": 32, "num_hidden_layers": 2, "attention_hidden_size": 32},
+        ),
+        ("xglm", "causal", {"d_model": 32, "num_layers": 2, "attention_heads": 4, "ffn_dim": 64}),
+    ],
+)
+def test_a_prompt_begins_as_its_tokens_in_front_of_the_text(
+    tmp_path: Path, family: str, style: Any, changes: dict[str, Any]
+) -> None:
+    tokenizer = opt_tokenizer() if style == "causal" else bert_tokenizer()
+    auto = AutoModelForCausalLM if style == "causal" else AutoModelForMaskedLM
+    path = save(tmp_path, family, tokenizer, auto, **changes)
+    model = load_model(path, dtype="float32", kind=style)
+    text = torch.tensor([[5, 6, 7, 8]])
+    drawn = torch.randint(len(tokenizer), (1, 3), generator=torch.Generator().manual_seed(0))
+    whole = torch.cat([drawn, text], dim=1)
+    with torch.no_grad():
+        expected = model.module(input_ids=whole, attention_mask=torch.ones_like(whole)).logits
+        tuned = tuning.prompt(model, num_tokens=3)
+        found = tuned.module(input_ids=text, attention_mask=torch.ones_like(text)).logits
+    torch.testing.assert_close(found, expected)
