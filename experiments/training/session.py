@@ -18,7 +18,7 @@ from experiments.training.artifacts import Artifacts
 from experiments.training.build import Parts, build, by_content, resolve_device
 from experiments.training.checkpoints.trajectory import TrajectoryCheckpoints
 from experiments.training.checkpoints.weights import Checkpoints
-from experiments.training.folders import Folders
+from experiments.training.folders import Folders, with_home
 from experiments.training.guards import Diverged
 from experiments.training.parallel import join
 from experiments.training.runner import Runner
@@ -70,7 +70,7 @@ class Session:
         """`model=local` says nothing: the folder's name does."""
         if choices.get("model") != "local":
             return {}
-        return {"model": folder_name(Path(str(self.config.model["path"])).expanduser())}
+        return {"model": folder_name(with_home(str(self.config.model["path"]), "model.path"))}
 
     def run(self) -> dict[str, Any]:
         """The record of this configuration: an earlier one that is ok, or a new one.

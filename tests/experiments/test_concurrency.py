@@ -13,6 +13,7 @@ from experiments.records import store
 from experiments.records.locks import Busy, claimed
 from experiments.records.pack import pack
 from experiments.records.store import PACKED
+from experiments.tables.artefacts import ARTEFACTS
 from experiments.tables.inputs import Inputs
 from experiments.training.session import Session
 from scripts.maintain import status
@@ -26,11 +27,12 @@ NUM_PROCESSES, NUM_CELLS = 16, 24
 WORKER = """
 import os, sys, time
 from pathlib import Path
-from experiments.records import record
+from experiments.records import record, store
 from experiments.records.locks import Busy, claimed
 
 results, count = Path(sys.argv[1]), int(sys.argv[2])
 plain = {str: "x", int: 0, dict: {}, list: [], type(None): None}
+groups = {key: {} for _, key in record.INSIDE if key not in ("seed", "started")}
 print("ready", flush=True)
 while not (results / "go").exists():
     time.sleep(0.001)
@@ -107,14 +109,14 @@ def test_status_while_runs_end(tmp_path: Path):
     process.start()
     while process.is_alive():
         inputs = Inputs(tmp_path / "records")
-        counts.append(int(status.of_runs("table1", "mini", inputs)[3]))
+        counts.append(int(status.line_of_runs(ARTEFACTS["table1"], "mini", inputs)[3]))
         assert inputs.problems("mini") == []
         if counts[-1]:
             seen.set()
     assert process.exitcode == 0
     assert counts == sorted(counts) and len(set(counts)) > 1
     last = [
-        status.of_runs("table1", "mini", Inputs(folder))
+        status.line_of_runs(ARTEFACTS["table1"], "mini", Inputs(folder))
         for folder in (tmp_path / "records", PACKED)
     ]
     assert last[0] == last[1] and problems == []
