@@ -560,7 +560,8 @@ def test_what_a_kill_left_of_weights_and_log_is_removed_by_the_next_start(
     weights = tmp_path / "weights"
     overrides = ["optimizer=mezo", "checkpoint=trajectory", f"checkpoint.weights={weights}"]
     config = configuration(model, tmp_path, *overrides)
-    artifacts = Session(config, {}, []).artifacts
+    choices = {"task": "sst2", "model": "local", "optimizer": "mezo"}
+    artifacts = Session(config, choices, []).artifacts
     assert artifacts.weights is not None and artifacts.steps is not None
     left = weights / f".{artifacts.weights.name}-x1.tmp"
     other = weights / ".0123456789abcdef-x1.tmp"
@@ -577,7 +578,7 @@ def test_what_a_kill_left_of_weights_and_log_is_removed_by_the_next_start(
         train(self, bar)
 
     monkeypatch.setattr(Runner, "_train", looking)
-    record = Session(config, {}, []).run()
+    record = Session(config, choices, []).run()
     assert record["status"] == "ok" and seen == [(False, False, True)]
     assert artifacts.weights.is_dir() and artifacts.steps.is_file()
 
