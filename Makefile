@@ -5,7 +5,7 @@ RUN := $(VENV)/bin/python
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo real bench soak fuzz test lint types check lock clean tables figures notebooks report status zo-bench
+.PHONY: help setup demo real bench soak fuzz test test-fast lint types check lock clean tables figures notebooks report status zo-bench
 
 help:  ## this list
 	@grep -hE '^[a-z][a-z0-9-]*:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 16
@@ -118,6 +118,12 @@ fuzz: $(READY)  ## coverage-guided fuzzing of the record and trajectory readers,
 
 test: $(READY)  ## the whole test suite
 	$(RUN) -m pytest -n 2
+
+# what starts no process and makes no run
+FAST := tests/core tests/perturb tests/optim/test_contract.py tests/optim/test_reference.py tests/tasks tests/tables/test_grid.py \
+	tests/test_layers.py tests/test_threats.py
+test-fast: $(READY)  ## the quick part of it, for the loop while one writes: maths, noise, directions, engines, methods, tasks
+	$(RUN) -m pytest -n 2 $(FAST)
 
 lint: $(READY)  ## ruff
 	$(VENV)/bin/ruff check . && $(VENV)/bin/ruff format --check .
