@@ -18,7 +18,8 @@ from rich.text import Text
 
 from bszo.errors import BszoError, ConfigError
 from experiments.config.compose import compose
-from experiments.records.record import RecordError, find, load
+from experiments.records.record import RecordError
+from experiments.records.store import find
 
 
 def answers(config: dict[str, Any], trained: dict[str, Path], num_rows: int) -> Table:
@@ -72,10 +73,10 @@ def trained_in(runs: Path, weights: Path) -> dict[str, Path]:
     """
     found: dict[str, Path] = {}
     for folder in sorted(part for part in weights.glob("*") if part.is_dir()):
-        record = find(folder.name, runs)
-        if record is None:
+        found_record = find(folder.name, runs)
+        if found_record is None:
             raise ConfigError(f"{folder}: no record of the run {folder.name} in {runs}")
-        name = str(load(record)["choices"].get("optimizer", folder.name))
+        name = str(found_record.record["choices"].get("optimizer", folder.name))
         found[f"{name} {folder.name[:6]}" if name in found else name] = folder
     if not found:
         raise ConfigError(

@@ -89,7 +89,7 @@ def test_the_wheel_promises_what_it_holds(wheel: Path) -> None:
 
 def test_the_readme_s_lines_run_with_torch_alone(python: Path) -> None:
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    code = re.search(r"## As an optimizer\s+```python\n(.*?)```", readme, re.DOTALL)
+    code = re.search(r"## As an optimizer\s.*?```python\n(.*?)```", readme, re.DOTALL)
     assert code is not None
     done = run(python, code[1])
     assert done.returncode == 0, done.stderr

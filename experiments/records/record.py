@@ -254,6 +254,10 @@ def _wrong_status(record: Record) -> Iterator[str]:
         return
     if record["reason"] is not None:
         yield "status ok with a reason why not"
+    if record["num_steps"] == 0 and record["best_step"] is None:  # zero-shot: nothing is selected
+        if record["zero_shot_accuracy"] is None:
+            yield "status ok without steps and without a zero-shot accuracy"
+        return
     for split in ("test", "validation"):
         if record[f"{split}_accuracy"] is None:
             yield f"status ok without a {split} accuracy"

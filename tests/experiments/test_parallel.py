@@ -466,10 +466,9 @@ def test_concurrent_writers_lose_and_tear_nothing(tmp_path: Path, some_record: d
         for i in range(25):
             if i == 5:
                 seen.wait(PATIENCE)
-            signature = hashlib.sha256(f"{name} {i}".encode()).hexdigest()[:16]
-            store.write(
-                some_record | {"signature": signature, "curve": [{"step": i}] * 500}, tmp_path
-            )
+            config = some_record["config"] | {"name": name, "number": i}
+            signed = {"config": config, "signature": records.signature(config)}
+            store.write(some_record | signed | {"data": {"rows": [i] * 500}}, tmp_path)
 
     writers = [
         FORK.Process(target=write, args=(name,)) for name in ("one", "two", "three", "three")
@@ -478,7 +477,7 @@ def test_concurrent_writers_lose_and_tear_nothing(tmp_path: Path, some_record: d
         writer.start()
     while any(writer.is_alive() for writer in writers):
         found = store.load_all([tmp_path])
-        assert all(len(record["curve"]) == 500 for record in found)
+        assert all(len(record["data"]["rows"]) == 500 for record in found)
         if found:
             seen.set()
     assert [writer.exitcode for writer in writers] == [0] * 4

@@ -44,7 +44,7 @@ def lay(root: Path, train: list[dict[str, Any]], test: list[dict[str, Any]]) -> 
         ('{"sentence": "x", "label": 0}'.encode("utf-16"), "NUL bytes"),
         (b'{"sentence": "x", "label": 0, "idx": 3}', "has the id train:3, as "),
         (b"[" * 100_000, "cannot be read"),
-        (b"[]", "not an object"),
+        (b"[]", "a JSON array; one object a line"),
         (b"\x00" * 100, "NUL bytes"),
     ],
 )

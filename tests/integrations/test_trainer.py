@@ -371,7 +371,7 @@ def test_the_example_learns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         OPTForCausalLM.from_pretrained(tmp_path / "out").num_parameters()
         == ran["model"].num_parameters()
     )
-    assert len((ROOT / "examples" / "trainer.py").read_text().splitlines()) <= 25
+    assert len((ROOT / "examples" / "trainer.py").read_text().splitlines()) <= 45
 
 
 def test_a_checkpoint_without_the_method_s_state_is_refused(tmp_path: Path) -> None:

@@ -291,12 +291,8 @@ def test_a_scheme_that_a_model_cannot_take_is_refused_with_what_would_work(load:
         max_length=64,
         name="gpt",
     )
-    with pytest.raises(
-        ModelError,
-        match=r"^tuning=lora: gpt \(GPT2LMHeadModel\) has no linear query .*tuning=prefix",
-    ):
-        tuning.lora(fused)
-    assert tuning.prefix(fused, num_tokens=3).limit == 61  # what the message promises
+    assert tuning.lora_targets(fused) == ["c_attn"]  # query, key and value in one layer
+    assert tuning.prefix(fused, num_tokens=3).limit == 61
     small: Any = {"vocab_size": 600, "dim": 16, "n_layers": 1, "n_heads": 2, "hidden_dim": 16}
     keyless = LanguageModel(
         DistilBertForMaskedLM(DistilBertConfig(**small)).eval(),
@@ -320,7 +316,7 @@ def test_a_scheme_that_a_model_cannot_take_is_refused_with_what_would_work(load:
     )
     with pytest.raises(
         ModelError,
-        match=r"^tuning=prefix: mamba .* cannot have virtual tokens .*; tuning=full needs",
+        match=r"^tuning=prefix: mamba .* virtual tokens .*; tuning=lora and tuning=full need none",
     ):
         tuning.prefix(neither)
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments.records import store
+from experiments.records.record import signature
 from tests.experiments.conftest import some_record  # noqa: F401 - a fixture
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -26,8 +27,10 @@ def compare(*arguments: object) -> subprocess.CompletedProcess[str]:
 
 def test_table_and_figure(tmp_path: Path, some_record: dict[str, Any]):  # noqa: F811
     failed = copy.deepcopy(some_record)
-    failed |= {"signature": "f" * 16, "status": "diverged", "reason": "nan", "test_accuracy": None}
+    failed |= {"status": "diverged", "reason": "nan", "test_accuracy": None}
     failed["choices"]["optimizer"] = "mezo"
+    failed["config"]["optimizer"]["lr"] = 1e-3
+    failed["signature"] = signature(failed["config"])
     for record in (some_record, failed):
         store.write(record, tmp_path / "runs")
     done = compare("--records", tmp_path / "runs")

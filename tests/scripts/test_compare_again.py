@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments.records import store
+from experiments.records.record import signature
 from tests.experiments.conftest import some_record  # noqa: F401 - a fixture
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -22,9 +23,11 @@ def test_by_hand(tmp_path: Path, some_record: dict[str, Any]) -> None:  # noqa: 
     for number, (cpu, accuracy, started) in enumerate(
         [("A", 0.7, "2"), ("B", 0.6, "2"), ("A", 0.7, "1")]
     ):
+        config = {**some_record["config"], "seed": number}
         there = {
             **some_record,
-            "signature": f"{number:016x}",
+            "config": config,
+            "signature": signature(config),
             "provenance": {**provenance, "started": "1"},
         }
         here = copy.deepcopy(there)

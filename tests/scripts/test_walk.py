@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from experiments.records import store
+from experiments.records.record import signature
 from experiments.sweeps.grid import Point, load
 from experiments.tables import walks
 from experiments.tables.artefacts import ARTEFACTS
@@ -122,6 +123,7 @@ def written(folder: Path, point: Point, blank: dict[str, Any], number: int, **ch
         for key in ("model", "precision", "task", "optimizer", "fidelity", "data", "protocol")
     }
     config = {
+        "number": number,
         "seed": int(point["seed"]),
         "model": {"name": "tiny-roberta"},
         "fidelity": {},
@@ -133,8 +135,9 @@ def written(folder: Path, point: Point, blank: dict[str, Any], number: int, **ch
             **blank,
             "choices": groups,
             "config": config,
-            "signature": f"{number:016x}",
+            "signature": signature(config),
             "status": "ok",
+            "reason": "nan" if changed.get("status") == "diverged" else None,
             "provenance": {"started": "2026-01-01"},
             **changed,
         },
