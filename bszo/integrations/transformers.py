@@ -206,7 +206,7 @@ class ZerothOrderTrainer(Trainer):
     def create_model_card(self, *args: Any, **kwargs: Any) -> None:
         """The Trainer's card, with the method that has trained in place of `args.optim`."""
         super().create_model_card(*args, **kwargs)
-        card = Path(self.args.output_dir) / "README.md"
+        card = Path(str(self.args.output_dir)) / "README.md"
         if self.optimizer is None or not card.is_file():
             return
         method: Any = getattr(self.optimizer, "optimizer", self.optimizer)

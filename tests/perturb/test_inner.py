@@ -96,7 +96,7 @@ def vjp() -> Built:
     module, xs = net(), inputs(5, 4)
 
     def closure() -> Tensor:
-        u, pull = torch.func.vjp(module, xs)
+        u, pull, *_ = torch.func.vjp(module, xs)
         return pull(u)[0].square().mean()
 
     return module, closure
@@ -124,7 +124,8 @@ def dual_numbers() -> Built:
     def closure() -> Tensor:
         with torch.autograd.forward_ad.dual_level():
             u = module(torch.autograd.forward_ad.make_dual(xs, xs.cos()))
-            return torch.autograd.forward_ad.unpack_dual(u).tangent.square().mean()
+            tangent: Any = torch.autograd.forward_ad.unpack_dual(u).tangent
+            return tangent.square().mean()
 
     return module, closure
 

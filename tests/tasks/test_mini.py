@@ -213,6 +213,6 @@ def test_what_cannot_be_made_is_said(arguments: tuple, message: str) -> None:
 
 
 def test_a_grammar_that_runs_dry_is_said_and_does_not_hang(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(mini.grammar, "MAX_TRIES", 1)
+    monkeypatch.setattr("bszo.tasks.mini.grammar.MAX_TRIES", 1)
     with pytest.raises(DataError, match=r"wic has about \d+ different test rows, not 50000"):
         mini.generate("wic", "test", 50_000, 0)
