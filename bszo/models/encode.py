@@ -39,7 +39,7 @@ class Encoded:
 
     @property
     def length(self) -> int:
-        """Tokens in the longest row."""
+        """The number of tokens in the longest of the example's rows."""
         return max(len(row) for row in self.rows)
 
 
@@ -59,7 +59,7 @@ class Piece:
 
 
 def tokenise(tokenizer: Any, texts: list[str]) -> Iterator[Piece]:
-    """One Piece a text."""
+    """Turn each text into one Piece: its tokens and where they came from."""
     if not texts:
         return
     out = tokenizer(

@@ -111,7 +111,7 @@ class LanguageModel:
         return out
 
     def _score(self, score: Callable[..., Tensor], batch: Batch) -> Tensor:
-        """One forward pass."""
+        """The scores of a batch's options, from one forward pass."""
         causal = self.style == "causal"
         return score(self.module, batch, causal=causal, shortcut=self.traits.shortcut)
 

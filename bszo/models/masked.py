@@ -50,7 +50,7 @@ class MaskedEncoder:
         ]
 
     def _words(self, options: list[str]) -> dict[str, int]:
-        """The one token of every option."""
+        """The token of each option, which has exactly one in a masked model."""
         words = {}
         for option in options:
             ids = self.tokenizer.encode(option, add_special_tokens=False)

@@ -162,5 +162,5 @@ class BSZO(ZerothOrderOptimizer):
 
 
 def _axis(i: int, k: int) -> Tensor:
-    """e_i in R^k."""
+    """The i-th unit vector e_i of R^k."""
     return torch.nn.functional.one_hot(torch.tensor(i, device="cpu"), k).to(torch.float64)

@@ -92,6 +92,6 @@ class LOZO(Redrawn):
         return [1.0 / self.rank if p.ndim >= 2 and self.scale == "1/r" else 1.0 for p in params]
 
     def subspace(self, draw: int, stream: int = 0) -> Directions:
-        """The family in the draw-th V."""
+        """The family of directions U V^T whose V is the draw-th that was drawn."""
         basis_seed = mix64(self.seed, draw, -2)
         return self.numbered(lambda params: LowRank(params, self.rank, basis_seed, stream))

@@ -108,7 +108,7 @@ class Restricted:
 
     @property
     def bound(self) -> tuple[int, ...]:
-        """Which tensors these are."""
+        """The identities of these tensors, by which another set of them is noticed."""
         return tuple(id(p) for p in self.params)
 
     def on(self, params: Sequence[Tensor], module: nn.Module | None) -> "Restricted":

@@ -90,7 +90,7 @@ class Step:
         return None
 
     def encoded(self) -> bytes:
-        """Bytes that no other step has."""
+        """Bytes that are the same for equal steps, and for no others."""
         counts = (len(self.losses), len(self.coefficients), len(self.lr), self.num_forwards)
         values = (*self.losses, *self.coefficients, *self.lr, *self.weight_decay)
         return struct.pack("<4I", *counts) + _bits(values)

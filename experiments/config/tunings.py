@@ -24,7 +24,7 @@ class Choice:
         return model
 
     def shots(self, examples: Sequence[Example], seed: int) -> list[Example]:
-        """The training examples to show."""
+        """The training examples that stand in front of each question."""
         return []
 
 

@@ -155,6 +155,6 @@ def paper_cell(point: Point) -> StepCost | None:
 
 
 def memory_of(point: Point) -> str:
-    """Peak GB on the paper's GPU."""
+    """The peak memory that the paper prints for such a step, in GB."""
     printed = paper_cell(point)
     return "-" if printed is None else f"{printed.gb:.1f} (Table 4)"

@@ -77,7 +77,7 @@ class Grid:
 
 
 def overrides(text: str) -> Point:
-    """ "model=opt-13b precision=bf16" as a point."""
+    """Read overrides, such as "model=opt-13b precision=bf16", as a point of the grid."""
     pairs = [part.partition("=") for part in text.split()]
     if not all(key and equals for key, equals, _ in pairs):
         raise GridError(f"{text!r}: overrides are of the form key=value key=value")

@@ -96,7 +96,7 @@ class Progress:
 
 
 def clock(seconds: float) -> str:
-    """ "0:07:12"."""
+    """Write seconds as hours, minutes and seconds: 432 is "0:07:12"."""
     minutes, seconds = divmod(round(seconds), 60)
     return f"{minutes // 60}:{minutes % 60:02d}:{seconds:02d}"
 

@@ -58,7 +58,7 @@ class Row:
 
     @property
     def well(self) -> dict[str, Record]:
-        """The runs that ended well."""
+        """The runs of a method that ended with status ok."""
         return {seed: r for seed, r in self.runs.items() if r is not None and r["status"] == "ok"}
 
 
@@ -186,7 +186,7 @@ def _standard_errors(rows: Sequence[Row]) -> str:
 
 
 def accuracy_section(title: str, rows: Sequence[Row]) -> Section:
-    """A line a method, zero-shot first."""
+    """Build the accuracies: one line for each method, zero-shot first."""
     columns = ("method", "lr", "test %", f"minus {BASELINE}")
     columns += tuple(f"validation % at {budget:,}" for budget in BUDGETS)
     columns += tuple(f"passes to {level} %" for level in LEVELS)
@@ -250,7 +250,7 @@ def rates_section(rows: Sequence[Row]) -> Section:
 
 
 def sections(artefact: Artefact, inputs: Inputs) -> list[Section]:
-    """The table of the study."""
+    """Build all sections of the study's table."""
     del artefact
     grid = load(SWEEP, SWEEP)
     shelf = Shelf(inputs.records(SWEEP))

@@ -53,7 +53,7 @@ class Meters:
         return statistics.median(self.step_ms) if self.step_ms else None
 
     def state(self) -> dict[str, Any]:
-        """What a resumed run adds to."""
+        """The sums so far, to which a resumed run adds its own."""
         return {
             "train_seconds": self.train_seconds,
             "evaluation_seconds": self.evaluation_seconds,

@@ -162,7 +162,7 @@ class Group:
             optimizer.share = self.share
 
     def first(self, flag: bool) -> bool:
-        """Process 0's flag, on every process."""
+        """Give every process the flag that process 0 has."""
         return bool(self.gather([float(flag)])[0][0])
 
     def require_same(self, what: str, value: str) -> None:

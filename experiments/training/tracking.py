@@ -43,7 +43,7 @@ class RunTracker(Protocol):
 
 
 class NoTracker:
-    """Keeps nothing."""
+    """A tracker that keeps nothing, for runs without one."""
 
     run_id: str | None = None
 

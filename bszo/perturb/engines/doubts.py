@@ -40,7 +40,7 @@ class Doubts:
         self._at: dict[Hashable, float] = {}  # this step's losses by their points
 
     def begin(self) -> None:
-        """A step begins."""
+        """Forget what the step before was seen to do; a new step begins."""
         self._random = None
         self._at.clear()
 

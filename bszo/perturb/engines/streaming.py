@@ -269,5 +269,5 @@ def _may_hold(value: Any, start: int, stop: int) -> bool:
 
 
 def _span(buffer: Tensor) -> tuple[int, int]:
-    """Return its addresses."""
+    """The first address of a tensor's memory, and the one after its last."""
     return buffer.data_ptr(), buffer.data_ptr() + buffer.nbytes

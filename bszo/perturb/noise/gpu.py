@@ -191,7 +191,7 @@ class Table:
 
     @staticmethod
     def takes(tensors: Sequence[Tensor]) -> bool:
-        """Whether one table can hold them."""
+        """Whether one table, and so one launch, can hold all of these tensors."""
         of_a_kind = len({(t.dtype, t.device) for t in tensors}) == 1
         return of_a_kind and all(
             serves(t) and t.is_contiguous() and t.data_ptr() % 16 == 0 and t.numel() < 1 << 31
@@ -199,7 +199,7 @@ class Table:
         )
 
     def launch(self, start: int, stop: int, scalars: Scalars) -> None:
-        """Shift the tensors [start, stop)."""
+        """Shift the tensors from number `start` up to, not including, `stop`."""
         first, last = self.firsts[start], self.firsts[stop]
         if first == last:
             return
