@@ -38,7 +38,17 @@ NOT_SCIENTIFIC_KEYS = {
 
 # Arguments that came later, with the value that says what the method did before: with it they leave
 # the signatures of earlier runs, and what is recorded of their configurations, as they were.
-LATER_KEYS = {"optimizer": {"start": "zero", "deviation": "sample"}}
+LATER_KEYS = {
+    "optimizer": {
+        "start": "zero",
+        "deviation": "sample",
+        "estimator": "central",
+        "law": "geometric",
+        "law_ratio": 0.5,
+        "law_exponent": 4.0,
+        "law_terms": 4,
+    }
+}
 
 _NUMBER = (int, float)
 _OPTIONAL_NUMBER = (int, float, type(None))
