@@ -36,6 +36,7 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "LOZO-as-run": ("LOZO", {"interval": 3, "scale": "none", "redraw_stream": "as-run"}),
     "LOZOM-redrawn": ("LOZOM", {"interval": 3}),
     "SubZero-momentum": ("SubZero", {"rank": 2, "interval": 3, "scale": "none", "momentum": 0.9}),
+    "LOREN-as-run": ("LOREN", {"score": "as-run", "updates": "each-probe", "curvature_lr": 1.0}),
     "ZOSGDSign-as-run": ("ZOSGDSign", {"sign": "scalar"}),
     "MeZOBCD": ("MeZOBCD", {"blocks": "tensor"}),
     "MeZOBCD-random": ("MeZOBCD", {"blocks": "tensor", "order": "random"}),

@@ -8,6 +8,7 @@ from bszo.optim.forward_grad import ForwardGrad
 from bszo.optim.fzoo import FZOO
 from bszo.optim.hizoo import HiZOO
 from bszo.optim.hybrid import Hybrid
+from bszo.optim.loren import LOREN
 from bszo.optim.lozo import LOZO
 from bszo.optim.lozo_m import LOZOM
 from bszo.optim.mezo import MeZO
@@ -23,6 +24,7 @@ from bszo.optim.zo_sgd_sign import ZOSGDSign
 __all__ = [
     "BSZO",
     "FZOO",
+    "LOREN",
     "LOZO",
     "LOZOM",
     "FirstOrder",

@@ -409,6 +409,11 @@ class ZerothOrderOptimizer(Copied):
             else seeds
         )
 
+    def next_forwards(self) -> int | None:
+        """Forward passes of the step that comes next, where they change from step to step; None:
+        every step takes as many as the last one."""
+        return None
+
     # The parameters
 
     def _all(self) -> list[Tensor]:

@@ -91,6 +91,8 @@ class Fidelity:
     lozo_scale: Literal["1/r", "none"]
     lozo_m_start: Literal["zero", "first"]
     fzoo_deviation: Literal["sample", "population"]
+    loren_score: Literal["unscaled", "as-run"]
+    loren_updates: Literal["once", "each-probe"]
     zo_sign: Literal["element", "scalar"]
     subzero_scale: Literal["sqrt(mn)/r", "none"]
     hizoo_smoothing: float

@@ -8,6 +8,7 @@ from bszo.perturb.directions.low_rank import LowRank
 from bszo.perturb.directions.numbered import Numbered
 from bszo.perturb.directions.padding import Unpadded, padding_rows
 from bszo.perturb.directions.partition import Block, Split, partition, repeated_modules
+from bszo.perturb.directions.rank_one import RankOne, as_rows
 from bszo.perturb.directions.scaled import Scaled
 from bszo.perturb.directions.sparse import Mask, MaskScope, Sparse, zeros_of
 from bszo.perturb.directions.subspace import Subspace, matrix_shape
@@ -24,12 +25,14 @@ __all__ = [
     "Mask",
     "MaskScope",
     "Numbered",
+    "RankOne",
     "Scaled",
     "Sparse",
     "Split",
     "Subspace",
     "Unpadded",
     "Weighted",
+    "as_rows",
     "matrix_shape",
     "padding_rows",
     "partition",
