@@ -171,7 +171,8 @@ def test_a_name_on_the_hub_is_the_folder_that_the_cache_has_of_it(
     found, expected = load_model("me/opt", dtype="float32"), load_model(zoo["opt"], dtype="float32")
     values = expected.module.state_dict()
     assert all(torch.equal(v, values[name]) for name, v in found.module.state_dict().items())
-    assert (found.name, found.module.config.name_or_path) == ("opt", "me/opt")
+    config: Any = found.module.config
+    assert (found.name, config.name_or_path) == ("opt", "me/opt")
 
 
 def test_weights_of_the_hub_are_checked_as_those_of_a_folder(on_hub: Callable[[str], Path]) -> None:
