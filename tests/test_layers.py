@@ -44,7 +44,10 @@ LAYERS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
         ("experiments.records", "bszo.errors", "bszo.files", "bszo.__version__"),
         ("filelock", "yaml"),
     ),
-    "experiments.records.provenance": (("experiments.records", "bszo.__version__"), ("torch",)),
+    "experiments.records.provenance": (
+        ("experiments.records.privacy", "bszo.__version__"),
+        ("torch",),
+    ),
     "experiments.training": (
         (
             "experiments.training",

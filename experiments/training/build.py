@@ -10,7 +10,7 @@ import torch
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 
-from bszo.errors import BszoError, ConfigError, ModelError, OptimError
+from bszo.errors import BszoError, ConfigError, ModelError, OptimError, one_line
 from bszo.models import (
     Encoded,
     GenerativeModel,
@@ -33,7 +33,7 @@ from bszo.tasks import (
 )
 from experiments.config.schema import RunConfig
 from experiments.config.tunings import drop_unsaid
-from experiments.records.provenance import content_id
+from experiments.records.content import content_id
 from experiments.training.threads import num_threads
 
 log = logging.getLogger("experiments")
@@ -237,9 +237,7 @@ def make_optimizer(node: dict[str, Any], model: LanguageModel) -> torch.optim.Op
     except OptimError as error:  # its message begins with the argument's name
         raise ConfigError(f"optimizer.{error}") from error
     except (ValueError, InstantiationException) as error:  # from torch's own optimizers
-        raise ConfigError(
-            f"optimizer: {' '.join(str(error.__cause__ or error).split())}"
-        ) from error
+        raise ConfigError(f"optimizer: {one_line(error.__cause__ or error)}") from error
     return optimizer if directions is None else _restrict(optimizer, directions)
 
 

@@ -17,7 +17,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from bszo.errors import ConfigError, ModelError, ParallelError
+from bszo.errors import ConfigError, ModelError, ParallelError, one_line
 from experiments.config.schema import Parallel
 from experiments.training.evaluate import Score
 from experiments.training.gpus import claim
@@ -255,4 +255,4 @@ def _enter(device: str, timeout_seconds: float) -> None:
 
 def _brief(error: Exception) -> str:
     """The backend's words in one line, without the place in its source that it begins with."""
-    return re.sub(r"^\[\S+\]\s*", "", " ".join(str(error).split()))[:120]
+    return re.sub(r"^\[\S+\]\s*", "", one_line(error))[:120]

@@ -12,7 +12,8 @@ from bszo.models import weights_fingerprint
 from experiments.config.schema import parse
 from experiments.records import record as records
 from experiments.records.locks import Busy
-from experiments.records.provenance import folder_name, provenance, scrub_all
+from experiments.records.privacy import folder_name, scrub_all
+from experiments.records.provenance import provenance
 from experiments.training.artifacts import Artifacts
 from experiments.training.build import Parts, build, by_content, resolve_device
 from experiments.training.checkpoints.trajectory import TrajectoryCheckpoints
