@@ -1,4 +1,4 @@
-"""Content of folders and files: what they hold names them, wherever they lie."""
+"""Content of folders and files, as a name that is the same wherever they lie."""
 
 import hashlib
 from pathlib import Path
@@ -6,16 +6,17 @@ from pathlib import Path
 from experiments.records.privacy import folder_name
 
 _WHOLE_FILE_BYTES = 64 << 20
-# of a file that is larger, evenly spread, the first at its beginning and the last at its end
+# of a larger file; they are evenly spread, the first at its beginning and the last at its end
 _PIECES = 64
 
 
 def content_id(path: Path) -> str:
-    """`<name>@<12 hex>`: a folder or file by what it holds, the same wherever it lies.
+    """The name of a folder or file by what it holds: `<name>@<12 hex>`.
 
-    Files of 64 MiB or more count with their size and 64 pieces of a MiB: reading 26 GB to name a
-    model would take longer than loading it, and one that was fine-tuned differs from its base in
-    layers between the ends, too.
+    The digits are of a SHA-256 over names, sizes and bytes. Of a file of 64 MiB or more only 64
+    pieces of a MiB each are read, since reading 26 GB would take longer than loading the model. The
+    pieces are spread over the whole file, because a model that was fine-tuned may differ from its
+    base in some layers only.
     """
     digest = hashlib.sha256()
     files = [path] if path.is_file() else sorted(file for file in path.rglob("*") if file.is_file())

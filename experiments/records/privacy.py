@@ -13,15 +13,15 @@ _ABSOLUTE = re.compile(
     rf"(?<![\w.~/:)\]}}-])(?:~[^\s/\\]*|[A-Za-z]:(?=\\))?(?:[/\\]+{_PART}*)*[/\\]+({_PART}+)"
 )
 _SECRET = re.compile("KEY|TOKEN|SECRET|PASSW|CREDENTIAL", re.IGNORECASE)
-LEAST_SECRET = 8  # characters; shorter values stand in any text by chance
-COMMON = ("root", "localhost")  # names of nobody
+LEAST_SECRET = 8  # characters; shorter values occur in many texts by chance
+COMMON = ("root", "localhost")  # names that tell nothing about anybody
 
 
 def scrub(text: str) -> str:
-    """The text with every absolute path cut to its last name (`/home/me/x.json` becomes
-    `.../x.json`), and no secret.
+    """The text without secrets, its absolute paths cut to their last names.
 
-    A secret is the value of an environment variable that is called one.
+    `/home/me/x.json` becomes `.../x.json`.
+    A secret is the value of an environment variable whose name says so, such as `API_KEY`.
     """
     for name, value in os.environ.items():
         if len(value) >= LEAST_SECRET and _SECRET.search(name):
@@ -30,7 +30,8 @@ def scrub(text: str) -> str:
 
 
 def anonymous(text: str) -> str:
-    """`scrub`, and no user's, home's or machine's name as a word of its own."""
+    """The text as `scrub` leaves it, also without the names of the user, the home and the machine
+    where they stand as words of their own."""
     text = scrub(text)
     for name in _own_names():
         text = re.sub(rf"(?<!\w){re.escape(name)}(?!\w)", "...", text)
@@ -38,13 +39,14 @@ def anonymous(text: str) -> str:
 
 
 def folder_name(path: Path) -> str:
-    """The last name of a path, unless it is a name of whose path it is."""
+    """The last name of a path; "folder" where that is the name of the user, home or machine."""
     name = path.resolve().name
     return "folder" if name in _own_names() else name
 
 
 def _own_names() -> list[str]:
-    """What tells who runs this, and where; the host's full name before its first part."""
+    """The names that would tell who runs this and where, the longest first: the host's full name
+    must be taken out before its first part."""
     host = platform.node()
     names = {os.environ.get(key, "") for key in ("USER", "LOGNAME", "USERNAME")} | {
         host,
@@ -55,7 +57,7 @@ def _own_names() -> list[str]:
 
 
 def scrub_all(value: Any) -> Any:
-    """`scrub` on every string inside a plain structure."""
+    """The same structure of mappings and lists, with `scrub` applied to every string in it."""
     if isinstance(value, str):
         return scrub(value)
     if isinstance(value, Mapping):

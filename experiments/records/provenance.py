@@ -1,5 +1,7 @@
-"""Where a number comes from: commit, command, versions, hardware. No host, no user, no absolute
-path (docs/threats.md, "A record that tells who made it")."""
+"""Provenance of a number: commit, command, versions and hardware.
+
+It names no host, no user and no absolute path (docs/threats.md, "A record that tells who made it").
+"""
 
 import os
 import platform
@@ -31,7 +33,7 @@ def _git(*arguments: str) -> str | None:
 
 
 def _versions() -> dict[str, str | None]:
-    # bszo is its own word for it: a checkout that runs without being installed has no metadata
+    # bszo says its own version: a checkout that runs without being installed has no metadata
     found: dict[str, str | None] = {"python": platform.python_version(), "bszo": __version__}
     for package in PACKAGES:
         try:
@@ -68,19 +70,21 @@ def _hardware(device: str) -> dict[str, Any]:
 
 
 def _public_override(override: str) -> str:
-    """Whole words are taken out of values that may be paths alone: `root` is a key as well as a
-    user."""
+    """An override as a record may show it.
+
+    Names of users are taken out of values that look like paths only: `root` is also a key.
+    """
     key, equals, value = override.partition("=")
     return key + equals + (anonymous(value) if re.search(r"[/\\~]", value) else scrub(value))
 
 
 def provenance(overrides: Sequence[str], device: str, num_processes: int = 1) -> dict[str, Any]:
-    """Everything that says how to get this number again, as plain JSON values.
+    """Everything that one needs to know to get this number again, as JSON values.
 
     Args:
-        overrides: the run's Hydra overrides; absolute paths in them are cut to their last name.
+        overrides: the run's Hydra overrides. Absolute paths in them are cut to their last name.
         device: "cpu" or "cuda".
-        num_processes: that torchrun started.
+        num_processes: how many processes torchrun has started.
     """
     launch = "python" if num_processes == 1 else f"torchrun --nproc-per-node {num_processes}"
     changes = _git("status", "--porcelain", "--", ".", ":!results")  # records change no code
