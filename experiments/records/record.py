@@ -33,7 +33,10 @@ NOT_SCIENTIFIC_KEYS = {
 
 # Arguments that came later, with the value that says what the method did before: with it they leave
 # the signatures of earlier runs, and what is recorded of their configurations, as they were.
-LATER_KEYS = {"optimizer": {"start": "zero", "deviation": "sample"}}
+LATER_KEYS = {
+    "model": {"packed": False},
+    "optimizer": {"start": "zero", "deviation": "sample"},
+}
 
 _NUMBER = (int, float)
 _OPTIONAL_NUMBER = (int, float, type(None))
