@@ -33,6 +33,10 @@ NOT_SCIENTIFIC_KEYS = {
         "fzoo_deviation",
         "loren_score",
         "loren_updates",
+        "ldsd_mean_noise",
+        "ldsd_plus_side",
+        "conmezo_start",
+        "conmezo_warmup",
     ),
 }
 
