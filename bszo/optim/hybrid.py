@@ -136,7 +136,8 @@ class Hybrid(Copied):
             raise
         self.high.move_()
         assert self.low.last is not None
-        self.last = replace(self.low.last, loss=value, losses=(value, *self.low.last.losses))
+        losses = (value, *self.low.last.losses)
+        self.last = replace(self.low.last, loss=value, losses=losses, reach=())
         return value
 
     def next_forwards(self) -> int | None:

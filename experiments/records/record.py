@@ -28,7 +28,16 @@ NOT_SCIENTIFIC = ("checkpoint", "device", "hydra", "parallel", "paths", "threads
 NOT_SCIENTIFIC_KEYS = {
     "protocol": ("checkpoint_every",),
     # switches that came later: they act through the optimizer's own keys, which are below
-    "fidelity": ("lozo_m_start", "fzoo_deviation"),
+    "fidelity": (
+        "lozo_m_start",
+        "fzoo_deviation",
+        "loren_score",
+        "loren_updates",
+        "ldsd_mean_noise",
+        "ldsd_plus_side",
+        "conmezo_start",
+        "conmezo_warmup",
+    ),
 }
 
 # Arguments that came later, with the value that says what the method did before: with it they leave
