@@ -3,11 +3,13 @@ step(closure)."""
 
 from bszo.optim.base import ZerothOrderOptimizer
 from bszo.optim.bszo import BSZO
+from bszo.optim.conmezo import ConMeZO
 from bszo.optim.first_order import FirstOrder
 from bszo.optim.forward_grad import ForwardGrad
 from bszo.optim.fzoo import FZOO
 from bszo.optim.hizoo import HiZOO
 from bszo.optim.hybrid import Hybrid
+from bszo.optim.loren import LOREN
 from bszo.optim.lozo import LOZO
 from bszo.optim.lozo_m import LOZOM
 from bszo.optim.mezo import MeZO
@@ -16,6 +18,7 @@ from bszo.optim.mezo_adam_history import MeZOAdamHistory
 from bszo.optim.mezo_bcd import MeZOBCD
 from bszo.optim.report import StepReport
 from bszo.optim.subzero import SubZero
+from bszo.optim.zo_ldsd import ZOLDSD
 from bszo.optim.zo_sgd_cons import ZOSGDConservative
 from bszo.optim.zo_sgd_mmt import ZOSGDMomentum
 from bszo.optim.zo_sgd_sign import ZOSGDSign
@@ -23,8 +26,11 @@ from bszo.optim.zo_sgd_sign import ZOSGDSign
 __all__ = [
     "BSZO",
     "FZOO",
+    "LOREN",
     "LOZO",
     "LOZOM",
+    "ZOLDSD",
+    "ConMeZO",
     "FirstOrder",
     "ForwardGrad",
     "HiZOO",

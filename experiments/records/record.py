@@ -28,14 +28,31 @@ NOT_SCIENTIFIC = ("checkpoint", "device", "hydra", "parallel", "paths", "threads
 NOT_SCIENTIFIC_KEYS = {
     "protocol": ("checkpoint_every",),
     # switches that came later: they act through the optimizer's own keys, which are below
-    "fidelity": ("lozo_m_start", "fzoo_deviation"),
+    "fidelity": (
+        "lozo_m_start",
+        "fzoo_deviation",
+        "loren_score",
+        "loren_updates",
+        "ldsd_mean_noise",
+        "ldsd_plus_side",
+        "conmezo_start",
+        "conmezo_warmup",
+    ),
 }
 
 # Arguments that came later, with the value that says what the method did before: with it they leave
 # the signatures of earlier runs, and what is recorded of their configurations, as they were.
 LATER_KEYS = {
     "model": {"packed": False},
-    "optimizer": {"start": "zero", "deviation": "sample"},
+    "optimizer": {
+        "start": "zero",
+        "deviation": "sample",
+        "estimator": "central",
+        "law": "geometric",
+        "law_ratio": 0.5,
+        "law_exponent": 4.0,
+        "law_terms": 4,
+    },
 }
 
 _NUMBER = (int, float)
