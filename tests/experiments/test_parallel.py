@@ -168,10 +168,11 @@ def test_slices_of_a_batch_train_as_one_process_does(size: int):
 
 @pytest.mark.parametrize("size", [2, 3])
 def test_queries_of_a_step_are_shared_with_the_numbers_of_one_process(size: int):
-    alone = {name: train(Group(), make, steps=20) for name, make in METHODS.items()}
+    methods = {**METHODS, "agzo": partial(bszo.AGZO, lr=0.02, eps=1e-3)}
+    alone = {name: train(Group(), make, steps=20) for name, make in methods.items()}
     results = together(
         size,
-        lambda group: {name: train(group, make, steps=20) for name, make in METHODS.items()},
+        lambda group: {name: train(group, make, steps=20) for name, make in methods.items()},
         queries=True,
     )
     for name, one in alone.items():
@@ -320,6 +321,10 @@ def test_what_cannot_be_split_is_refused():
     ):
         Group(0, 2).attach(forward)
     Group(0, 2, queries=True).attach(forward)  # every process has the whole batch
+    reading = bszo.AGZO(weights, module=nn.ParameterList(weights))
+    with pytest.raises(ConfigError, match="AGZO: finds its directions in the whole batch"):
+        Group(0, 2).attach(reading)
+    Group(0, 2, queries=True).attach(reading)
     walking = bszo.MeZO(weights, perturbation="as-published")
     with pytest.raises(ConfigError, match=r"parallel\.queries=true: perturbation=as-published"):
         Group(0, 2, queries=True).attach(walking)
