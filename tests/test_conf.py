@@ -185,6 +185,11 @@ def test_switches_reach_the_optimizers(
     as_run = fidelity == "official"
     assert chosen("loren")["score"] == ("as-run" if as_run else "unscaled")
     assert chosen("loren")["updates"] == ("each-probe" if as_run else "once")
+    ldsd, cone = chosen("zo-ldsd"), chosen("conmezo")
+    assert ldsd["mean_noise"] == ("fresh" if as_run else "evaluated")
+    assert ldsd["plus_side"] == ("again" if as_run else "kept")
+    assert (cone["start"], cone["warmup"]) == (("noise", "as-run") if as_run else ("zero", "none"))
+    assert chosen("agzo")["scale"] == ("gaussian" if fidelity == "corrected" else "none")
     assert chosen("subzero")["scale"] == ("none" if fidelity == "paper" else "sqrt(mn)/r")
 
 

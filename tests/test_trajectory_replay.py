@@ -26,6 +26,7 @@ METHODS: dict[str, Any] = {
     if isinstance(made, type)
     and issubclass(made, ZerothOrderOptimizer)
     and made is not ZerothOrderOptimizer
+    and not made.reads_inputs  # a replay has no batch
 }
 VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     **{name: (name, {}) for name in METHODS},  # a new method earns these tests by being exported
@@ -37,6 +38,11 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "LOZOM-redrawn": ("LOZOM", {"interval": 3}),
     "SubZero-momentum": ("SubZero", {"rank": 2, "interval": 3, "scale": "none", "momentum": 0.9}),
     "LOREN-as-run": ("LOREN", {"score": "as-run", "updates": "each-probe", "curvature_lr": 1.0}),
+    "ZOLDSD-as-run": ("ZOLDSD", {"mean_noise": "fresh", "plus_side": "again", "mean_lr": 1.0}),
+    "ConMeZO-as-run": (
+        "ConMeZO",
+        {"start": "noise", "warmup": "as-run", "state_dtype": "parameter"},
+    ),
     "ZOSGDSign-as-run": ("ZOSGDSign", {"sign": "scalar"}),
     "MeZOBCD": ("MeZOBCD", {"blocks": "tensor"}),
     "MeZOBCD-random": ("MeZOBCD", {"blocks": "tensor", "order": "random"}),

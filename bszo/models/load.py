@@ -38,6 +38,7 @@ def load_model(
     max_length: int = 2048,
     name: str | None = None,
     device_map: str | dict[str, int | str] | None = None,
+    packed: bool = False,
 ) -> LanguageModel:
     """The model at `path`, in eval mode, as a LanguageModel.
 
@@ -52,6 +53,8 @@ def load_model(
         name: label for logs and records; None for the path's last part.
         device_map: spreads the model over several GPUs (accelerate): auto, balanced, or {module:
             device}; None puts all of it on `device`.
+        packed: puts the rows of a training batch behind one another in one row, so that no pass
+            spends time on padding; for causal models. Losses are the same up to rounding.
 
     Raises:
         ModelError: one line that names the path or argument and what is missing, wrong or refused.
@@ -68,6 +71,11 @@ def load_model(
     _refuse_offload(path, device_map.values() if isinstance(device_map, dict) else ())
     with quiet():
         style, tokenizer, module = _read(path, folder, revision, kind, DTYPES[dtype], device_map)
+    if packed and style == "masked":
+        raise ModelError(
+            f"model {path}: model.packed=true is for causal models and this one fills masks;"
+            " model.packed=false is valid"
+        )
     _refuse_offload(path, (parameter.device.type for parameter in module.parameters()))
     _check_tokens(tokenizer, module, path)
     if device_map is None:
@@ -78,7 +86,12 @@ def load_model(
     special = set(tokenizer.all_special_ids)
     vocabulary = sorted(set(tokenizer.get_vocab().values()) - special)
     model.traits = find_traits(
-        module, style=style, path=path, vocabulary=vocabulary, pad_id=model.pad_id
+        module,
+        style=style,
+        path=path,
+        vocabulary=vocabulary,
+        pad_id=model.pad_id,
+        packed=packed,
     )
     if not model.traits.padded:
         log.warning("%s: padding moves its scores; rows of one length share a pass", label)

@@ -1,8 +1,10 @@
 """Optimizers that need loss values only, one a file; each is a torch.optim.Optimizer with
 step(closure)."""
 
+from bszo.optim.agzo import AGZO
 from bszo.optim.base import ZerothOrderOptimizer
 from bszo.optim.bszo import BSZO
+from bszo.optim.conmezo import ConMeZO
 from bszo.optim.first_order import FirstOrder
 from bszo.optim.forward_grad import ForwardGrad
 from bszo.optim.fzoo import FZOO
@@ -17,16 +19,20 @@ from bszo.optim.mezo_adam_history import MeZOAdamHistory
 from bszo.optim.mezo_bcd import MeZOBCD
 from bszo.optim.report import StepReport
 from bszo.optim.subzero import SubZero
+from bszo.optim.zo_ldsd import ZOLDSD
 from bszo.optim.zo_sgd_cons import ZOSGDConservative
 from bszo.optim.zo_sgd_mmt import ZOSGDMomentum
 from bszo.optim.zo_sgd_sign import ZOSGDSign
 
 __all__ = [
+    "AGZO",
     "BSZO",
     "FZOO",
     "LOREN",
     "LOZO",
     "LOZOM",
+    "ZOLDSD",
+    "ConMeZO",
     "FirstOrder",
     "ForwardGrad",
     "HiZOO",

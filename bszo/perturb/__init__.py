@@ -4,16 +4,19 @@ and the oracle that measures losses and moves theta."""
 from bszo.perturb.directions import (
     Block,
     Blocks,
+    Cone,
     DirectionFunction,
     Directions,
     Gaussian,
     Injected,
+    InputSpan,
     LowRank,
     Mask,
     MaskScope,
     Numbered,
     RankOne,
     Scaled,
+    Shifted,
     Sparse,
     Split,
     Subspace,
@@ -37,6 +40,7 @@ from bszo.perturb.engines import (
     make_engine,
 )
 from bszo.perturb.forward_mode import ForwardMode
+from bszo.perturb.inputs import InputBases
 from bszo.perturb.noise import NOISE_VERSION, Distribution, Terms
 from bszo.perturb.noise.seeds import mix64
 from bszo.perturb.oracle import Closure, LossOracle, Share
@@ -46,6 +50,7 @@ __all__ = [
     "Block",
     "Blocks",
     "Closure",
+    "Cone",
     "Copies",
     "DirectionFunction",
     "Directions",
@@ -53,6 +58,8 @@ __all__ = [
     "ForwardMode",
     "Gaussian",
     "Injected",
+    "InputBases",
+    "InputSpan",
     "Legs",
     "LossOracle",
     "LowRank",
@@ -63,6 +70,7 @@ __all__ = [
     "RankOne",
     "Scaled",
     "Share",
+    "Shifted",
     "Sparse",
     "Split",
     "Streaming",

@@ -93,6 +93,11 @@ class Fidelity:
     fzoo_deviation: Literal["sample", "population"]
     loren_score: Literal["unscaled", "as-run"]
     loren_updates: Literal["once", "each-probe"]
+    ldsd_mean_noise: Literal["evaluated", "fresh"]
+    ldsd_plus_side: Literal["kept", "again"]
+    conmezo_start: Literal["zero", "noise"]
+    conmezo_warmup: Literal["none", "as-run"]
+    agzo_scale: Literal["gaussian", "none"]
     zo_sign: Literal["element", "scalar"]
     subzero_scale: Literal["sqrt(mn)/r", "none"]
     hizoo_smoothing: float

@@ -33,12 +33,18 @@ NOT_SCIENTIFIC_KEYS = {
         "fzoo_deviation",
         "loren_score",
         "loren_updates",
+        "ldsd_mean_noise",
+        "ldsd_plus_side",
+        "conmezo_start",
+        "conmezo_warmup",
+        "agzo_scale",
     ),
 }
 
 # Arguments that came later, with the value that says what the method did before: with it they leave
 # the signatures of earlier runs, and what is recorded of their configurations, as they were.
 LATER_KEYS = {
+    "model": {"packed": False},
     "optimizer": {
         "start": "zero",
         "deviation": "sample",
@@ -47,7 +53,7 @@ LATER_KEYS = {
         "law_ratio": 0.5,
         "law_exponent": 4.0,
         "law_terms": 4,
-    }
+    },
 }
 
 _NUMBER = (int, float)

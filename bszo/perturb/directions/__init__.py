@@ -2,14 +2,17 @@
 
 from bszo.perturb.directions.base import Directions
 from bszo.perturb.directions.blocks import Blocks, seed_in_block
+from bszo.perturb.directions.cone import Cone
 from bszo.perturb.directions.gaussian import Gaussian
 from bszo.perturb.directions.injected import DirectionFunction, Injected
+from bszo.perturb.directions.input_span import InputSpan
 from bszo.perturb.directions.low_rank import LowRank
 from bszo.perturb.directions.numbered import Numbered
 from bszo.perturb.directions.padding import Unpadded, padding_rows
 from bszo.perturb.directions.partition import Block, Split, partition, repeated_modules
 from bszo.perturb.directions.rank_one import RankOne, as_rows
 from bszo.perturb.directions.scaled import Scaled
+from bszo.perturb.directions.shifted import Shifted
 from bszo.perturb.directions.sparse import Mask, MaskScope, Sparse, zeros_of
 from bszo.perturb.directions.subspace import Subspace, matrix_shape
 from bszo.perturb.directions.weighted import Weighted
@@ -17,16 +20,19 @@ from bszo.perturb.directions.weighted import Weighted
 __all__ = [
     "Block",
     "Blocks",
+    "Cone",
     "DirectionFunction",
     "Directions",
     "Gaussian",
     "Injected",
+    "InputSpan",
     "LowRank",
     "Mask",
     "MaskScope",
     "Numbered",
     "RankOne",
     "Scaled",
+    "Shifted",
     "Sparse",
     "Split",
     "Subspace",
