@@ -9,6 +9,7 @@ from bszo.perturb.directions import (
     Directions,
     Gaussian,
     Injected,
+    InputSpan,
     LowRank,
     Mask,
     MaskScope,
@@ -39,6 +40,7 @@ from bszo.perturb.engines import (
     make_engine,
 )
 from bszo.perturb.forward_mode import ForwardMode
+from bszo.perturb.inputs import InputBases
 from bszo.perturb.noise import NOISE_VERSION, Distribution, Terms
 from bszo.perturb.noise.seeds import mix64
 from bszo.perturb.oracle import Closure, LossOracle, Share
@@ -56,6 +58,8 @@ __all__ = [
     "ForwardMode",
     "Gaussian",
     "Injected",
+    "InputBases",
+    "InputSpan",
     "Legs",
     "LossOracle",
     "LowRank",

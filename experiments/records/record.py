@@ -37,6 +37,7 @@ NOT_SCIENTIFIC_KEYS = {
         "ldsd_plus_side",
         "conmezo_start",
         "conmezo_warmup",
+        "agzo_scale",
     ),
 }
 

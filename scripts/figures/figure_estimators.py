@@ -64,12 +64,13 @@ def verdicts(facts: dict[str, Any]) -> list[str]:
     p2 = next(row for name, row in rows.items() if name.startswith("P2"))
     p3 = next(row for name, row in rows.items() if name.startswith("P3"))
     return [
-        f"Without noise a long P4 has {ratio:.2f} of the central\ndifference's error at the same mu, for"
-        f" {long['passes']:.2g} passes\ninstead of 2; Richardson's four passes have\n"
+        f"Without noise a long P4 has {ratio:.2f} of the central\n"
+        f"difference's error at the same mu, for {long['passes']:.2g} passes\n"
+        "instead of 2; Richardson's four passes have\n"
         f"{richardson['float64'][at] / central['float64'][at]:.0e} of it.",
         "With float32 losses, each at its best mu: central\n"
-        f"{least(central, 'float32'):.0e}, forward {least(forward, 'float32'):.0e}, P4 with 4 terms\n{least(short, 'float32'):.0e}, with 12"
-        f" {least(long, 'float32'):.0e}.",
+        f"{least(central, 'float32'):.0e}, forward {least(forward, 'float32'):.0e},\n"
+        f"P4 with 4 terms {least(short, 'float32'):.0e}, with 12 {least(long, 'float32'):.0e}.",
         "A term halves the bias, and multiplies the variance\nthat noise causes by 8"
         " (1 / (mu_n^2 p_n)): the infinite\nsum has no variance that is finite.",
         f"P3's coin alone is {least(p3, 'float64'):.2g} of a slope, P2's draw\n"

@@ -5,6 +5,7 @@ from bszo.perturb.directions.blocks import Blocks, seed_in_block
 from bszo.perturb.directions.cone import Cone
 from bszo.perturb.directions.gaussian import Gaussian
 from bszo.perturb.directions.injected import DirectionFunction, Injected
+from bszo.perturb.directions.input_span import InputSpan
 from bszo.perturb.directions.low_rank import LowRank
 from bszo.perturb.directions.numbered import Numbered
 from bszo.perturb.directions.padding import Unpadded, padding_rows
@@ -24,6 +25,7 @@ __all__ = [
     "Directions",
     "Gaussian",
     "Injected",
+    "InputSpan",
     "LowRank",
     "Mask",
     "MaskScope",
