@@ -93,6 +93,8 @@ class Fidelity:
     fzoo_deviation: Literal["sample", "population"]
     zo_sign: Literal["element", "scalar"]
     subzero_scale: Literal["sqrt(mn)/r", "none"]
+    zo_muon_vector_lr: float | None
+    zo_muon_redraw: Literal["once", "each-probe"]
     hizoo_smoothing: float
     state_dtype: Literal["float32", "parameter"]
     label_words: Literal["corrected", "as-run"]

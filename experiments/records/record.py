@@ -28,7 +28,7 @@ NOT_SCIENTIFIC = ("checkpoint", "device", "hydra", "parallel", "paths", "threads
 NOT_SCIENTIFIC_KEYS = {
     "protocol": ("checkpoint_every",),
     # switches that came later: they act through the optimizer's own keys, which are below
-    "fidelity": ("lozo_m_start", "fzoo_deviation"),
+    "fidelity": ("lozo_m_start", "fzoo_deviation", "zo_muon_vector_lr", "zo_muon_redraw"),
 }
 
 # Arguments that came later, with the value that says what the method did before: with it they leave

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from bszo import (
     BSZO,
+    ES,
     FZOO,
     LOZO,
     LOZOM,
@@ -23,6 +24,8 @@ from bszo import (
     MeZOAdamHistory,
     MeZOBCD,
     SubZero,
+    SubZeroPlus,
+    ZOMuon,
     ZOSGDConservative,
     ZOSGDMomentum,
     ZOSGDSign,
@@ -115,6 +118,36 @@ METHODS = {
     ),
     "fzoo": Method(
         FZOO, {"lr": 0.05, "eps": 1e-3, "num_directions": 4}, 5, observations=4, gaussian=False
+    ),
+    "es": Method(
+        ES,
+        {
+            "lr": 0.03,
+            "eps": 1e-3,
+            "num_directions": 2,
+            "law": "low-rank",
+            "antithetic": True,
+            "weight": "1/sqrt(N)",
+        },
+        4,
+        observations=2,
+        gaussian=False,
+    ),
+    "zo-muon": Method(
+        ZOMuon,
+        {"lr": 0.03, "eps": 1e-3, "num_directions": 3, "rank": 2, "interval": 3},
+        4,
+        observations=3,
+        gaussian=False,
+    ),
+    "subzero-plus": Method(
+        SubZeroPlus,
+        {"lr": 0.1, "eps": 1e-3, "num_directions": 3, "rank": 2, "interval": 3},
+        4,
+        observations=3,
+        state={"m", "v"},
+        compact=True,
+        gaussian=False,
     ),
     "zo-sgd-sign": Method(ZOSGDSign, {"lr": 0.04, "eps": 1e-3}, 2),
     "zo-sgd-sign-as-run": Method(ZOSGDSign, {"lr": 0.02, "eps": 1e-3, "sign": "scalar"}, 2),

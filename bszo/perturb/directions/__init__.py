@@ -2,10 +2,12 @@
 
 from bszo.perturb.directions.base import Directions
 from bszo.perturb.directions.blocks import Blocks, seed_in_block
+from bszo.perturb.directions.column_space import ColumnSpace
 from bszo.perturb.directions.gaussian import Gaussian
 from bszo.perturb.directions.injected import DirectionFunction, Injected
 from bszo.perturb.directions.low_rank import LowRank
 from bszo.perturb.directions.numbered import Numbered
+from bszo.perturb.directions.outer_product import OuterProduct
 from bszo.perturb.directions.padding import Unpadded, padding_rows
 from bszo.perturb.directions.partition import Block, Split, partition, repeated_modules
 from bszo.perturb.directions.scaled import Scaled
@@ -16,6 +18,7 @@ from bszo.perturb.directions.weighted import Weighted
 __all__ = [
     "Block",
     "Blocks",
+    "ColumnSpace",
     "DirectionFunction",
     "Directions",
     "Gaussian",
@@ -24,6 +27,7 @@ __all__ = [
     "Mask",
     "MaskScope",
     "Numbered",
+    "OuterProduct",
     "Scaled",
     "Sparse",
     "Split",
