@@ -182,6 +182,13 @@ def test_switches_reach_the_optimizers(
     walk = "exact" if fidelity == "corrected" else "as-published"
     assert {chosen(name).get("perturbation", walk) for name in OPTIMIZERS} == {walk}
     assert chosen("zo-sgd-sign")["sign"] == ("scalar" if fidelity == "official" else "element")
+    as_run = fidelity == "official"
+    assert chosen("loren")["score"] == ("as-run" if as_run else "unscaled")
+    assert chosen("loren")["updates"] == ("each-probe" if as_run else "once")
+    ldsd, cone = chosen("zo-ldsd"), chosen("conmezo")
+    assert ldsd["mean_noise"] == ("fresh" if as_run else "evaluated")
+    assert ldsd["plus_side"] == ("again" if as_run else "kept")
+    assert (cone["start"], cone["warmup"]) == (("noise", "as-run") if as_run else ("zero", "none"))
     assert chosen("subzero")["scale"] == ("none" if fidelity == "paper" else "sqrt(mn)/r")
 
 

@@ -42,6 +42,12 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     ),
     "ES": ("ES", {"num_directions": 3, "law": "low-rank", "antithetic": True}),
     "SubZero-momentum": ("SubZero", {"rank": 2, "interval": 3, "scale": "none", "momentum": 0.9}),
+    "LOREN-as-run": ("LOREN", {"score": "as-run", "updates": "each-probe", "curvature_lr": 1.0}),
+    "ZOLDSD-as-run": ("ZOLDSD", {"mean_noise": "fresh", "plus_side": "again", "mean_lr": 1.0}),
+    "ConMeZO-as-run": (
+        "ConMeZO",
+        {"start": "noise", "warmup": "as-run", "state_dtype": "parameter"},
+    ),
     "ZOSGDSign-as-run": ("ZOSGDSign", {"sign": "scalar"}),
     "MeZOBCD": ("MeZOBCD", {"blocks": "tensor"}),
     "MeZOBCD-random": ("MeZOBCD", {"blocks": "tensor", "order": "random"}),

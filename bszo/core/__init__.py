@@ -3,14 +3,21 @@
 from bszo.core.differences import central_difference, forward_difference
 from bszo.core.noise import residual, update_noise_var
 from bszo.core.posterior import Belief, condition, most_uncertain_direction, prior
+from bszo.core.unbiased import Law, Weights, drawn, geometric, outcomes, zipf
 
 __all__ = [
     "Belief",
+    "Law",
+    "Weights",
     "central_difference",
     "condition",
+    "drawn",
     "forward_difference",
+    "geometric",
     "most_uncertain_direction",
+    "outcomes",
     "prior",
     "residual",
     "update_noise_var",
+    "zipf",
 ]

@@ -27,6 +27,8 @@ class Batch:
         labels: (B,) index of the right option.
         words: (W,) the tokens of all options, in order, none twice, where each option is one token
             and an example's options are read at one position; else None.
+        position_ids: (R, T) where each token stands in its text, where that is not its column;
+            else None.
     """
 
     input_ids: Tensor
@@ -38,6 +40,7 @@ class Batch:
     present: Tensor
     labels: Tensor
     words: Tensor | None
+    position_ids: Tensor | None = None
 
 
 def collate(
@@ -114,6 +117,27 @@ def by_length(batch: Batch) -> Iterator[tuple[Tensor, Batch]]:
                 labels=batch.labels[examples],
             ),
         )
+
+
+def in_one_row(batch: Batch) -> Batch:
+    """The same examples without padding: their rows stand behind one another in a single row.
+
+    Positions begin at 0 in each of them, which tells a model of `transformers` that attention must
+    not cross from one into the next.
+    """
+    tokens = batch.attention_mask.bool()
+    lengths = batch.attention_mask.sum(1)
+    starts = lengths.cumsum(0) - lengths
+    columns = torch.arange(tokens.shape[1], device=tokens.device).expand_as(tokens)
+    input_ids = batch.input_ids[tokens][None]
+    return replace(
+        batch,
+        input_ids=input_ids,
+        attention_mask=torch.ones_like(input_ids),
+        rows=torch.zeros_like(batch.rows),
+        columns=starts[batch.rows] + batch.columns,
+        position_ids=columns[tokens][None],
+    )
 
 
 def _padded(rows: Sequence[Sequence[int]], pad: int) -> Tensor:

@@ -98,7 +98,7 @@ class GenerativeModel(LanguageModel):
     def loss(self, batch: Any) -> Tensor:
         """The task's objective, a float32 scalar."""
         if self.task.objective == "likelihood":
-            return -self.scores(batch)[:, 0].mean()
+            return -self.scores(self._tight(batch))[:, 0].mean()
         every = len(batch.asked) * (
             max(question.length for question in batch.asked) + self.task.max_new_tokens
         )

@@ -41,7 +41,7 @@ def convert_gguf(file: Path, name: str | None = None) -> Path:
     """
     if not file.is_file():
         raise ModelError(f"{file}: there is no such file")
-    with reading("GGUF", str(file), on_disk=True):
+    with reading("GGUF", str(file)):
         digest = _sha256(file)
     folder = cache_entry(name or file.stem, digest)
     if is_sound(folder):
@@ -98,10 +98,10 @@ def _write(file: Path, digest: str, folder: Path) -> None:
         "trust_remote_code": False,
     }
     with quiet(), redirect_stderr(StringIO()):  # a bar that transformers' setting does not reach
-        with reading("GGUF", str(file), on_disk=True):
+        with reading("GGUF", str(file)):
             types = Counter(tensor.tensor_type.name for tensor in GGUFReader(file).tensors)
             module: Any = AutoModelForCausalLM.from_pretrained(**source, dtype=torch.float32)
-        with reading("tokenizer", str(file), on_disk=True):
+        with reading("tokenizer", str(file)):
             tokenizer = AutoTokenizer.from_pretrained(**source)
         tokenizer.save_pretrained(folder)
     # transformers refuses to save what it takes for quantised, so that the parts are written here

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from bszo.errors import ModelError
-from bszo.models.batch import Batch, buckets, by_length, collate
+from bszo.models.batch import Batch, buckets, by_length, collate, in_one_row
 from bszo.models.causal import CausalEncoder
 from bszo.models.encode import Encoded
 from bszo.models.masked import MaskedEncoder
@@ -95,7 +95,12 @@ class LanguageModel:
 
     def loss(self, batch: Batch) -> Tensor:
         """Mean softmax cross entropy over the options' scores, a float32 scalar."""
-        return F.cross_entropy(self._comparable(batch), batch.labels)
+        return F.cross_entropy(self._comparable(self._tight(batch)), batch.labels)
+
+    def _tight(self, batch: Batch) -> Batch:
+        """The batch as a loss reads it: without padding, where the model keeps rows apart that
+        stand behind one another. (Evaluation has rows of like length, and little to gain.)"""
+        return in_one_row(batch) if self.traits.packed else batch
 
     def _comparable(self, batch: Batch) -> Tensor:
         """Scores up to a constant an example: enough to choose, and often far cheaper."""

@@ -10,8 +10,9 @@ from typing import Any, Literal
 import torch
 
 from bszo.errors import BszoError, ModelError, needs, one_line
+from bszo.models import hub
 from bszo.models.language_model import LanguageModel
-from bszo.models.locate import ASSET, locate
+from bszo.models.locate import ASSET, check_folder, locate
 from bszo.models.traits import find_traits
 from bszo.models.weights import (
     check_config,
@@ -37,6 +38,7 @@ def load_model(
     max_length: int = 2048,
     name: str | None = None,
     device_map: str | dict[str, int | str] | None = None,
+    packed: bool = False,
 ) -> LanguageModel:
     """The model at `path`, in eval mode, as a LanguageModel.
 
@@ -51,6 +53,8 @@ def load_model(
         name: label for logs and records; None for the path's last part.
         device_map: spreads the model over several GPUs (accelerate): auto, balanced, or {module:
             device}; None puts all of it on `device`.
+        packed: puts the rows of a training batch behind one another in one row, so that no pass
+            spends time on padding; for causal models. Losses are the same up to rounding.
 
     Raises:
         ModelError: one line that names the path or argument and what is missing, wrong or refused.
@@ -59,9 +63,6 @@ def load_model(
     if kind not in KINDS:
         raise ModelError(f"model.kind={kind}: must be one of {', '.join(KINDS)}")
     folder = locate(path)
-    source = {"pretrained_model_name_or_path": str(folder or path), "trust_remote_code": False}
-    if folder is None and revision is not None:
-        source["revision"] = revision
     if isinstance(device_map, str) and device_map not in SPREADS:
         raise ModelError(
             f"model.device_map={device_map}: must be one of {', '.join(SPREADS)}, or {{module:"
@@ -69,7 +70,12 @@ def load_model(
         )
     _refuse_offload(path, device_map.values() if isinstance(device_map, dict) else ())
     with quiet():
-        style, tokenizer, module = _read(source, path, folder, kind, DTYPES[dtype], device_map)
+        style, tokenizer, module = _read(path, folder, revision, kind, DTYPES[dtype], device_map)
+    if packed and style == "masked":
+        raise ModelError(
+            f"model {path}: model.packed=true is for causal models and this one fills masks;"
+            " model.packed=false is valid"
+        )
     _refuse_offload(path, (parameter.device.type for parameter in module.parameters()))
     _check_tokens(tokenizer, module, path)
     if device_map is None:
@@ -80,7 +86,12 @@ def load_model(
     special = set(tokenizer.all_special_ids)
     vocabulary = sorted(set(tokenizer.get_vocab().values()) - special)
     model.traits = find_traits(
-        module, style=style, path=path, vocabulary=vocabulary, pad_id=model.pad_id
+        module,
+        style=style,
+        path=path,
+        vocabulary=vocabulary,
+        pad_id=model.pad_id,
+        packed=packed,
     )
     if not model.traits.padded:
         log.warning("%s: padding moves its scores; rows of one length share a pass", label)
@@ -123,9 +134,9 @@ def _refuse_offload(path: str, devices: Iterable[int | str]) -> None:
 
 
 def _read(
-    source: dict[str, Any],
     path: str,
     folder: Path | None,
+    revision: str | None,
     kind: str,
     dtype: torch.dtype,
     device_map: str | dict[str, int | str] | None,
@@ -139,26 +150,35 @@ def _read(
             AutoTokenizer,
         )
 
-    on_disk = folder is not None
-    with reading("config.json", path, on_disk):
-        config = AutoConfig.from_pretrained(**source)
+    from_hub = folder is None
+    with reading("config.json", path, on_disk=not from_hub):
+        config = AutoConfig.from_pretrained(
+            str(folder or path), revision=revision or "main", trust_remote_code=False
+        )
     _refuse_encoder_decoder(config, kind, path)
     style = _style(config.architectures or [], kind, path)
-    stored = stored_tensors(folder, path) if folder is not None else {}
-    with reading("config.json", path, on_disk):
+    if folder is None:  # the configuration is sound, so that the weights are worth their download
+        with reading("files", path, on_disk=False):
+            folder = hub.download(path, revision)
+        check_folder(folder, path)
+    stored = stored_tensors(folder, path)
+    with reading("config.json", path):
         check_config(config, stored, path)
-    with reading("tokenizer", path, on_disk):
-        tokenizer = AutoTokenizer.from_pretrained(**source)
+    with reading("tokenizer", path):
+        tokenizer = AutoTokenizer.from_pretrained(str(folder), trust_remote_code=False)
     auto: Any = AutoModelForMaskedLM if style == "masked" else AutoModelForCausalLM
-    with reading("weights", path, on_disk), no_pickles(path):
+    with reading("weights", path), no_pickles(path):
         module, info = auto.from_pretrained(
-            **source,
+            str(folder),
+            trust_remote_code=False,
             config=config,
             dtype=dtype,
             device_map=device_map,
             use_safetensors=True,
             output_loading_info=True,
         )
+    if from_hub:  # adapters say what their base is called there
+        module.name_or_path = module.config.name_or_path = path
     missing = sorted(info["missing_keys"])
     if missing:  # transformers would go on with random numbers there
         raise ModelError(
@@ -226,7 +246,7 @@ def quiet() -> Iterator[None]:
 
 
 @contextmanager
-def reading(what: str, path: str, on_disk: bool) -> Iterator[None]:
+def reading(what: str, path: str, on_disk: bool = True) -> Iterator[None]:
     """All that transformers raises for a bad file or an unreachable hub, as one ModelError."""
     try:
         yield

@@ -21,7 +21,7 @@ def locate(path: str) -> Path | None:
     """
     folder = named_folder(path)
     if path and folder.is_dir():
-        _check_folder(folder, path)
+        check_folder(folder, path)
         return folder
     if folder.is_file():
         raise ModelError(
@@ -64,8 +64,13 @@ def _asset(name: str) -> Path:
     return assets / name
 
 
-def _check_folder(folder: Path, path: str) -> None:
-    """Refuse early, by file name, what transformers would report in many lines, or take."""
+def check_folder(folder: Path, path: str) -> None:
+    """Refuse early, by file name, what transformers would report in many lines, or take.
+
+    Raises:
+        ModelError: the folder lacks a configuration, safetensors or a tokenizer, or holds an
+            adapter, a distributed checkpoint or an index of other files.
+    """
     if not (folder / "config.json").is_file():
         raise ModelError(f"model {path}: the folder has no config.json")
     # transformers would load the model that it names instead

@@ -2,6 +2,8 @@
 
     causal    a later token moves no earlier logit; without that, an option would see itself
     padded    padding moves no score; without that, rows of one length share a batch
+    packed    texts behind one another in one row move each other's scores by nothing, where each
+              has positions of its own; with that, a batch needs no padding
     shortcut  how little of the output layer gives the logits that all of it gives
 
 A name in a configuration says none of this reliably: an encoder loads as a causal model, and some
@@ -35,10 +37,13 @@ class Traits:
         padded: whether padding behind a row leaves its scores as they are.
         shortcut: "words": the output layer may run at the positions and for the words that count
             alone; "positions": at the positions alone; "none": it runs in full.
+        packed: whether the rows of a training batch stand behind one another in one row. It is
+            asked for, as `model.packed`, and found to leave the scores as they are.
     """
 
     padded: bool = True
     shortcut: Shortcut = "words"
+    packed: bool = False
 
 
 def inputs_of(batch: Batch, causal: bool) -> dict[str, Any]:
@@ -46,12 +51,20 @@ def inputs_of(batch: Batch, causal: bool) -> dict[str, Any]:
     the right, where no position of interest can see it, and plain causal attention is the faster
     kernel."""
     more = {"use_cache": False} if causal else {"attention_mask": batch.attention_mask}
+    if batch.position_ids is not None:
+        more["position_ids"] = batch.position_ids
     return {"input_ids": batch.input_ids, **more}
 
 
 @torch.no_grad()
 def find_traits(
-    module: nn.Module, *, style: str, path: str, vocabulary: list[int], pad_id: int
+    module: nn.Module,
+    *,
+    style: str,
+    path: str,
+    vocabulary: list[int],
+    pad_id: int,
+    packed: bool = False,
 ) -> Traits:
     """The traits of a module in evaluation mode; no generator is moved.
 
@@ -61,9 +74,11 @@ def find_traits(
         path: of the model, for messages.
         vocabulary: ids of ordinary tokens.
         pad_id: of padding.
+        packed: whether training batches are to be packed.
 
     Raises:
-        ModelError: its forward pass fails, or it is loaded as causal and is not.
+        ModelError: its forward pass fails, it is loaded as causal and is not, or it is to be packed
+            and mixes texts that stand in one row.
     """
     causal = style == "causal"
     most = num_positions(module) or NUM_TOKENS + NUM_PADDING
@@ -95,7 +110,12 @@ def find_traits(
                 " config.json says is_decoder: true)"
             )
         padded = causal or _ignores_padding(module, batch, whole, pad_id, tolerance)
-        return Traits(padded, _shortcut(module, batch, whole, causal, tolerance))
+        if packed and not _keeps_apart(module, batch, whole, tolerance):
+            raise ModelError(
+                f"model {path}: model.packed=true, but its scores move where texts stand in one"
+                " row; model.packed=false is valid"
+            )
+        return Traits(padded, _shortcut(module, batch, whole, causal, tolerance), packed)
 
 
 def _logits(module: nn.Module, batch: Batch, causal: bool) -> Tensor:
@@ -129,6 +149,27 @@ def _ignores_padding(
     except RuntimeError:  # it takes rows of some lengths only
         return False
     return _near(padded[:, :NUM_TOKENS], whole, tolerance)
+
+
+def _keeps_apart(module: nn.Module, batch: Batch, whole: Tensor, tolerance: float) -> bool:
+    """Whether the row's end, as a text of its own and the same behind it once more, has the logits
+    that it has alone."""
+    half = batch.input_ids[:, NUM_TOKENS // 2 :]
+    positions = torch.arange(half.shape[1], device=half.device)[None]
+    alone = module(input_ids=half, use_cache=False).logits.float()
+    try:
+        both = module(
+            input_ids=torch.cat([batch.input_ids, half], 1),
+            position_ids=torch.cat(
+                [torch.arange(NUM_TOKENS, device=half.device)[None], positions], 1
+            ),
+            use_cache=False,
+        ).logits.float()
+    except (RuntimeError, TypeError, ValueError):  # it takes no positions
+        return False
+    # on average: the largest of so many roundings in 16 bits says little
+    error = both - torch.cat([whole, alone], 1)
+    return bool(error.square().mean().sqrt() <= tolerance)
 
 
 def _shortcut(

@@ -119,6 +119,7 @@ def prefix(model: LanguageModel, *, num_tokens: int = 5, seed: int = 0) -> Langu
     with needs("lm"):
         from peft import PrefixTuningConfig, initialize_kv_prefix_from_past_key_values
 
+    _refuse_packed(model, "prefix")
     limit = limit_beside(model, num_tokens)
     with _refusing(model, "prefix"), torch.no_grad():
         from transformers import DynamicCache
@@ -143,6 +144,7 @@ def prompt(model: LanguageModel, *, num_tokens: int = 10, seed: int = 0) -> Lang
     with needs("lm"):
         from peft import PromptTuningConfig
 
+    _refuse_packed(model, "prompt")
     limit = limit_beside(model, num_tokens)
     with _refusing(model, "prompt"), torch.no_grad():
         embeddings: Any = model.module.get_input_embeddings()  # type: ignore[operator]
@@ -270,6 +272,15 @@ def _check_trial(module: Any, model: LanguageModel, num_tokens: int, in_front: i
     encoder.data.copy_(kept)
     if torch.equal(with_them, without):
         raise ValueError("it does not look at virtual tokens")
+
+
+def _refuse_packed(model: LanguageModel, method: str) -> None:
+    """Virtual tokens stand in front of a row, which must hold one text then."""
+    if model.traits.packed:
+        raise ModelError(
+            f"tuning={method}: its virtual tokens stand in front of a row, and model.packed=true"
+            " puts many texts into one; model.packed=false is valid"
+        )
 
 
 @contextmanager

@@ -1,6 +1,7 @@
 """Weight files of a model's folder: that only safetensors are opened, and that they hold what the
 configuration says."""
 
+import json
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -16,6 +17,7 @@ from bszo.errors import ModelError, one_line
 FLOATS = ("F64", "F32", "F16", "BF16")
 # sizes of a configuration, each of which at least one tensor has along one of its sides
 SIZES = ("vocab_size", "hidden_size", "intermediate_size")
+DROPS = re.compile(r"drop(out)?(_prob|_rate)?$")  # keys of a configuration that are probabilities
 
 
 class Stored(NamedTuple):
@@ -28,13 +30,23 @@ class Stored(NamedTuple):
 def stored_tensors(folder: Path, path: str) -> dict[str, Stored]:
     """Every tensor of the files that will be opened, by name; only headers are read.
 
+    Args:
+        folder: with model.safetensors, or an index of several files beside it
+            (`bszo.models.locate.locate` has looked at it), or files that belong together.
+
     Raises:
         ModelError: a file is damaged.
     """
     from safetensors import SafetensorError, safe_open
 
-    whole = folder / "model.safetensors"
-    files = [whole] if whole.is_file() else sorted(folder.glob("*.safetensors"))
+    whole, index = folder / "model.safetensors", folder / "model.safetensors.index.json"
+    if whole.is_file():
+        files = [whole]
+    elif index.is_file():
+        names = json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()
+        files = [folder / name for name in sorted(set(names))]
+    else:
+        files = sorted(folder.glob("*.safetensors"))
     found: dict[str, Stored] = {}
     for file in files:
         try:
@@ -55,7 +67,7 @@ def check_config(config: Any, stored: Mapping[str, Stored], path: str) -> None:
 
     Raises:
         ModelError: it names a weights file of its own, says that weights are quantised, or gives a
-            size that no tensor has room for.
+            size that no tensor has room for or a probability that is none.
     """
     if named := getattr(config, "transformers_weights", None):
         raise ModelError(
@@ -70,9 +82,13 @@ def check_config(config: Any, stored: Mapping[str, Stored], path: str) -> None:
             f" ({method or type(quantised).__name__}); a perturbation needs weights of 16 or 32"
             " bits, saved without quantization_config"
         )
-    if not stored:  # from the hub: transformers finds the files
-        return
     text = config.get_text_config()
+    for name, value in text.to_dict().items():  # layerdrop, attention_dropout, resid_pdrop, ...
+        if DROPS.search(name) and isinstance(value, (int, float)) and not 0 <= value <= 1:
+            raise ModelError(
+                f"model {path}: its config.json has {name} {value!r:.40}; a probability, 0 to 1, is"
+                " valid"
+            )
     most = sum(_numel(tensor.shape) for tensor in stored.values())
     bounds = {"num_hidden_layers": len(stored)} | dict.fromkeys(SIZES, most)
     for name, bound in bounds.items():

@@ -3,12 +3,14 @@ step(closure)."""
 
 from bszo.optim.base import ZerothOrderOptimizer
 from bszo.optim.bszo import BSZO
+from bszo.optim.conmezo import ConMeZO
 from bszo.optim.es import ES
 from bszo.optim.first_order import FirstOrder
 from bszo.optim.forward_grad import ForwardGrad
 from bszo.optim.fzoo import FZOO
 from bszo.optim.hizoo import HiZOO
 from bszo.optim.hybrid import Hybrid
+from bszo.optim.loren import LOREN
 from bszo.optim.lozo import LOZO
 from bszo.optim.lozo_m import LOZOM
 from bszo.optim.mezo import MeZO
@@ -18,6 +20,7 @@ from bszo.optim.mezo_bcd import MeZOBCD
 from bszo.optim.report import StepReport
 from bszo.optim.subzero import SubZero
 from bszo.optim.subzero_plus import SubZeroPlus
+from bszo.optim.zo_ldsd import ZOLDSD
 from bszo.optim.zo_muon import ZOMuon
 from bszo.optim.zo_sgd_cons import ZOSGDConservative
 from bszo.optim.zo_sgd_mmt import ZOSGDMomentum
@@ -27,8 +30,11 @@ __all__ = [
     "BSZO",
     "ES",
     "FZOO",
+    "LOREN",
     "LOZO",
     "LOZOM",
+    "ZOLDSD",
+    "ConMeZO",
     "FirstOrder",
     "ForwardGrad",
     "HiZOO",

@@ -12,6 +12,7 @@ from typing import Any, ClassVar, Literal, Self, get_args
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from bszo.errors import NonFiniteLoss, OptimError
 from bszo.optim.copied import Copied
@@ -193,7 +194,8 @@ class ZerothOrderOptimizer(Copied):
 
         Raises:
             OptimError: it has a key that is none of the optimizer's, or a value that is out of
-                range, or another one than the other groups where the optimizer has one for all.
+                range, or another one than the other groups where the optimizer has one for all; or
+                a parameter of it has no shape yet.
         """
         known = _hyperparameters(type(self))
         if isinstance(param_group, dict):
@@ -204,6 +206,11 @@ class ZerothOrderOptimizer(Copied):
         super().add_param_group(param_group)
         try:
             group, at = self.param_groups[-1], f" in group {len(self.param_groups) - 1}"
+            require(
+                not any(map(is_lazy, group["params"])),
+                f"params{at}: a parameter of a lazy module has no shape yet; the optimizer can be"
+                " built after the module's first forward pass",
+            )
             for name, hyperparameter in known.items():
                 group[name] = hyperparameter.checked(group[name], at)
             self.check()
@@ -301,6 +308,7 @@ class ZerothOrderOptimizer(Copied):
             " copy is valid",
         )
         family = self.restricted(self.directions())
+        reach = tuple(self.reach())
         rounding_seed = (
             mix64(self.seed, self.num_steps, -1) if self.rounding == "stochastic" else None
         )
@@ -317,7 +325,7 @@ class ZerothOrderOptimizer(Copied):
             self.num_forwards += oracle.num_forwards
             family.release()
         self.num_steps += 1
-        self.last = replace(report, losses=tuple(oracle.losses))
+        self.last = replace(report, losses=tuple(oracle.losses), reach=reach)
         if self.recorder is not None:
             self.recorder(self, oracle, gradient)
         return report.loss
@@ -355,6 +363,11 @@ class ZerothOrderOptimizer(Copied):
             if self._restricted is None
             else self._restricted.family(family, self.seed, self.num_steps)
         )
+
+    def reach(self) -> Sequence[float]:
+        """The share of each trainable parameter's elements that this step's directions can move;
+        empty where nothing is masked."""
+        return () if self._restricted is None else self._restricted.reach()
 
     def gradient(self, oracle: LossOracle) -> tuple[Terms, StepReport]:
         """`estimate`, or one estimate a block, all at the same theta."""
@@ -395,6 +408,11 @@ class ZerothOrderOptimizer(Copied):
             if num_blocks
             else seeds
         )
+
+    def next_forwards(self) -> int | None:
+        """Forward passes of the step that comes next, where they change from step to step; None:
+        every step takes as many as the last one."""
+        return None
 
     # The parameters
 

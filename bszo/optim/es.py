@@ -9,7 +9,7 @@ from torch import Tensor
 from bszo.core import central_difference, forward_difference
 from bszo.optim.base import ZerothOrderOptimizer
 from bszo.optim.hyperparameter import Hyperparameter, flag, one_of, whole
-from bszo.optim.options import DifferenceOptions, Params, require
+from bszo.optim.options import OwnLengthOptions, Params, require
 from bszo.optim.report import StepReport
 from bszo.perturb import Directions, Gaussian, LossOracle, OuterProduct, Terms
 
@@ -90,7 +90,7 @@ class ES(ZerothOrderOptimizer):
         rank: int = 1,
         antithetic: bool = False,
         weight: Weight = "1/N",
-        **options: Unpack[DifferenceOptions],
+        **options: Unpack[OwnLengthOptions],
     ) -> None:
         self.num_directions, self.baseline, self.score = num_directions, baseline, score
         self.deviation, self.law, self.rank = deviation, law, rank

@@ -136,8 +136,14 @@ class Hybrid(Copied):
             raise
         self.high.move_()
         assert self.low.last is not None
-        self.last = replace(self.low.last, loss=value, losses=(value, *self.low.last.losses))
+        losses = (value, *self.low.last.losses)
+        self.last = replace(self.low.last, loss=value, losses=losses, reach=())
         return value
+
+    def next_forwards(self) -> int | None:
+        """Those of the part below the border, and the one of the part above it."""
+        low = self.low.next_forwards()
+        return None if low is None else low + 1
 
     def skip(self) -> None:
         """Go on past the step that has just raised NonFiniteLoss; nothing has moved."""

@@ -66,11 +66,20 @@ class MeZOBCD(MeZO):
         )
         return super().restrict(blocks=self.blocks, **mask)
 
-    def gradient(self, oracle: LossOracle) -> tuple[Terms, StepReport]:
+    def turn(self) -> int:
+        """The number of the block whose step this is."""
         assert self._restricted is not None
-        count = len(self._restricted.blocks)
         turn = self.num_steps if self.order == "cyclic" else mix64(self.seed, self.num_steps, -4)
-        self._block = turn % count
+        return turn % len(self._restricted.blocks)
+
+    def reach(self) -> list[float]:
+        assert self._restricted is not None
+        block = self._restricted.blocks[self.turn()].indices
+        shares = super().reach() or [1.0] * len(self._restricted.params)
+        return [share if i in block else 0.0 for i, share in enumerate(shares)]
+
+    def gradient(self, oracle: LossOracle) -> tuple[Terms, StepReport]:
+        self._block = self.turn()
         try:
             return self.estimate(oracle)
         finally:

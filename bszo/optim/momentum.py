@@ -45,8 +45,9 @@ def follow_momentum_(
     for i, p, group in optimizer.with_groups():
         estimate = oracle.coordinates(i, gradient)
         state, beta = optimizer.state[p], group["momentum"]
-        weight = 1 - beta if mean and (state or not whole_first) else 1.0
-        if not state:
+        begun = "momentum" in state
+        weight = 1 - beta if mean and (begun or not whole_first) else 1.0
+        if not begun:
             dtype = dtype_of_state(p, state_dtype)
             state["momentum"] = torch.zeros_like(estimate, dtype=dtype)
         elif draw is not None and subspace is not None and state["draw"] != draw:

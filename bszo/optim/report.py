@@ -19,6 +19,8 @@ class StepReport:
         noise_var: variance of an observation after the step.
         gain: least-squares slope of the posterior mean over the observations; 1 is no shrinkage.
         losses: every loss of the step, in the order taken; filled in by `step`.
+        reach: the share of each trainable parameter's elements that the step's directions could
+            move; empty where that is all of every one; filled in by `step`.
     """
 
     loss: float
@@ -28,6 +30,7 @@ class StepReport:
     noise_var: float | None = None
     gain: float | None = None
     losses: tuple[float, ...] = ()
+    reach: tuple[float, ...] = ()
 
 
 def joined(reports: Sequence[StepReport]) -> StepReport:

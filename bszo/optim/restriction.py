@@ -125,6 +125,14 @@ class Restricted:
             base = Sparse(base, self._mask)
         return Blocks(base, self.blocks) if self.blocks else base
 
+    def reach(self) -> list[float]:
+        """The share of each parameter's elements that the mask leaves, in expectation; empty
+        without a mask."""
+        return [
+            1 - zeros / max(1, p.numel())
+            for p, zeros in zip(self.params, self.zeros, strict=bool(self.zeros))
+        ]
+
     def state(self) -> dict[str, Any]:
         return {**asdict(self.restriction), "zeros": self.zeros}
 

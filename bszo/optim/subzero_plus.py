@@ -7,7 +7,7 @@ import torch
 from bszo.optim.hyperparameter import Hyperparameter, flag, is_rate, number, one_of
 from bszo.optim.mezo_adam import Betas, learn_and_change, pair
 from bszo.optim.one_sided import probe
-from bszo.optim.options import DifferenceOptions, Params, StateDtype, dtype_of_state
+from bszo.optim.options import OwnLengthOptions, Params, StateDtype, dtype_of_state
 from bszo.optim.redrawn import Redrawn
 from bszo.optim.report import StepReport
 from bszo.optim.subzero import Scale
@@ -79,7 +79,7 @@ class SubZeroPlus(Redrawn):
         betas: Betas = (0.9, 0.95),
         adam_eps: float = 1e-8,
         state_dtype: StateDtype = "float32",
-        **options: Unpack[DifferenceOptions],
+        **options: Unpack[OwnLengthOptions],
     ) -> None:
         self.scale, self.square, self.state_dtype = scale, square, state_dtype
         self.betas, self.adam_eps = betas, adam_eps

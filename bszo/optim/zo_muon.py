@@ -8,7 +8,7 @@ import torch
 from bszo.errors import OptimError
 from bszo.optim.hyperparameter import Hyperparameter, flag, is_rate, number, one_of
 from bszo.optim.one_sided import mean_of_probes, probe
-from bszo.optim.options import DifferenceOptions, Params, require
+from bszo.optim.options import OwnLengthOptions, Params, require
 from bszo.optim.orthogonal import Update, orthogonalised
 from bszo.optim.redrawn import Redrawn
 from bszo.optim.report import StepReport
@@ -88,7 +88,7 @@ class ZOMuon(Redrawn):
         vector_lr: float | None = None,
         redraw: Redraw = "once",
         embeddings: bool = True,
-        **options: Unpack[DifferenceOptions],
+        **options: Unpack[OwnLengthOptions],
     ) -> None:
         self.update, self.vector_lr, self.redraw = update, vector_lr, redraw
         self.embeddings = embeddings

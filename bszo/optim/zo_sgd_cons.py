@@ -2,8 +2,10 @@
 
 import math
 from dataclasses import replace
+from typing import Unpack
 
 from bszo.optim.mezo import MeZO
+from bszo.optim.options import DifferenceOptions, Params
 from bszo.optim.report import StepReport
 from bszo.perturb import LossOracle, Terms, Weighted
 
@@ -31,6 +33,16 @@ class ZOSGDConservative(MeZO):
         >>> losses == sorted(losses, reverse=True)  # on one batch it never climbs
         True
     """
+
+    def __init__(
+        self,
+        params: Params,
+        *,
+        lr: float = 1e-6,
+        num_directions: int = 1,
+        **options: Unpack[DifferenceOptions],
+    ) -> None:
+        super().__init__(params, lr=lr, num_directions=num_directions, **options)
 
     def estimate(self, oracle: LossOracle) -> tuple[Terms, StepReport]:
         gradient, report = super().estimate(oracle)

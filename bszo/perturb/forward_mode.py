@@ -36,11 +36,7 @@ class ForwardMode:
 
     def __init__(self, params: Sequence[Tensor], module: nn.Module) -> None:
         self.module = module
-        names = self._names()
-        if missing := sum(id(p) not in names for p in params):
-            raise OptimError(
-                f"params: {missing} of {len(params)} are not parameters of module=, which is run"
-            )
+        self._names(params)
         kernels = {
             getattr(getattr(m, "config", None), "_attn_implementation", None)
             for m in module.modules()
@@ -60,8 +56,7 @@ class ForwardMode:
         self, closure: Callable[[], Any], params: Sequence[Tensor], tangents: Iterable[Tensor]
     ) -> tuple[float, float]:
         runs = _Runs(self.module, closure)
-
-        names = self._names()
+        names = self._names(params)  # anew: layers and groups may have been added since
 
         def loss(values: Sequence[Tensor]) -> Tensor:
             named = {name: v for p, v in zip(params, values, strict=True) for name in names[id(p)]}
@@ -82,14 +77,23 @@ class ForwardMode:
             ) from error
         return float(value), float(slope)
 
-    def _names(self) -> dict[int, list[str]]:
-        """Return each parameter's names, one for each module that owns it. A module that has two
-        names is taken by one of them: `functional_call` would put the parameter in its place twice,
-        and the second time take the first value for the parameter."""
+    def _names(self, params: Sequence[Tensor]) -> dict[int, list[str]]:
+        """Return the names of the module's parameters by `id`, one for each module that owns it.
+
+        A module that has two names is taken by one of them: `functional_call` would put the
+        parameter in its place twice, and the second time take the first value for the parameter.
+
+        Raises:
+            OptimError: one of `params` is not the module's.
+        """
         names: dict[int, list[str]] = {}
         for path, part in self.module.named_modules(prefix="module"):
             for name, p in part.named_parameters(recurse=False, remove_duplicate=False):
                 names.setdefault(id(p), []).append(f"{path}.{name}")
+        if missing := sum(id(p) not in names for p in params):
+            raise OptimError(
+                f"params: {missing} of {len(params)} are not parameters of module=, which is run"
+            )
         return names
 
 

@@ -16,7 +16,7 @@ from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.plugins import Plugins
 from hydra.errors import HydraException
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from bszo.errors import ConfigError
@@ -218,6 +218,15 @@ def _check_hydra(config: DictConfig) -> None:
     for key in ("hydra.launcher._target_", "hydra.sweeper._target_"):
         if not Plugins.is_in_toplevel_plugins_module(str(OmegaConf.select(config, key))):
             raise ConfigError(f"{key}: must be a plugin of Hydra's")
+    verbose = config.hydra.verbose
+    names = [verbose] if isinstance(verbose, str) else verbose
+    if not isinstance(verbose, bool) and not (
+        isinstance(names, (list, ListConfig)) and all(isinstance(name, str) for name in names)
+    ):
+        raise ConfigError(
+            f"hydra.verbose={verbose!r:.80}: true, false, a logger's name or a list of such is"
+            " valid"
+        )
     launcher = config.hydra.runtime.choices["hydra/launcher"]
     if os.environ.get("WORLD_SIZE", "1") != "1" and launcher != "basic":
         raise ConfigError(

@@ -88,6 +88,9 @@ def explain_hydra(
     # there is no Slurm, or sbatch refuses a job
     if names[-1].split(".")[0] in ("submitit", "joblib"):
         return f"hydra/launcher: {explain(error, arguments, folders)}"
+    if names[-1] == "logging.config":
+        why = f" ({error.__cause__})" if error.__cause__ else ""
+        return f"hydra.job_logging, hydra.hydra_logging: {_first_line(str(error))}{why}"
     if "hydra._internal.config_loader_impl" in names:  # while it composes
         return explain(error, arguments, folders)
     caller = next((name for name in reversed(names) if not name.startswith("pathlib")), "")

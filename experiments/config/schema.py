@@ -91,6 +91,12 @@ class Fidelity:
     lozo_scale: Literal["1/r", "none"]
     lozo_m_start: Literal["zero", "first"]
     fzoo_deviation: Literal["sample", "population"]
+    loren_score: Literal["unscaled", "as-run"]
+    loren_updates: Literal["once", "each-probe"]
+    ldsd_mean_noise: Literal["evaluated", "fresh"]
+    ldsd_plus_side: Literal["kept", "again"]
+    conmezo_start: Literal["zero", "noise"]
+    conmezo_warmup: Literal["none", "as-run"]
     zo_sign: Literal["element", "scalar"]
     subzero_scale: Literal["sqrt(mn)/r", "none"]
     zo_muon_vector_lr: float | None

@@ -28,12 +28,34 @@ NOT_SCIENTIFIC = ("checkpoint", "device", "hydra", "parallel", "paths", "threads
 NOT_SCIENTIFIC_KEYS = {
     "protocol": ("checkpoint_every",),
     # switches that came later: they act through the optimizer's own keys, which are below
-    "fidelity": ("lozo_m_start", "fzoo_deviation", "zo_muon_vector_lr", "zo_muon_redraw"),
+    "fidelity": (
+        "lozo_m_start",
+        "fzoo_deviation",
+        "loren_score",
+        "loren_updates",
+        "ldsd_mean_noise",
+        "ldsd_plus_side",
+        "conmezo_start",
+        "conmezo_warmup",
+        "zo_muon_vector_lr",
+        "zo_muon_redraw",
+    ),
 }
 
 # Arguments that came later, with the value that says what the method did before: with it they leave
 # the signatures of earlier runs, and what is recorded of their configurations, as they were.
-LATER_KEYS = {"optimizer": {"start": "zero", "deviation": "sample"}}
+LATER_KEYS = {
+    "model": {"packed": False},
+    "optimizer": {
+        "start": "zero",
+        "deviation": "sample",
+        "estimator": "central",
+        "law": "geometric",
+        "law_ratio": 0.5,
+        "law_exponent": 4.0,
+        "law_terms": 4,
+    },
+}
 
 _NUMBER = (int, float)
 _OPTIONAL_NUMBER = (int, float, type(None))

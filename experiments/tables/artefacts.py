@@ -189,6 +189,7 @@ ARTEFACTS = {
             files=("measured/bench/memory.json",),
         ),
         Artefact("table_real", "runs", "experiments.tables.real:sections", sweeps=("real",)),
+        Artefact("table_later", "runs", "experiments.tables.later:sections", sweeps=("later",)),
         Artefact(
             "figure1",
             "runs",

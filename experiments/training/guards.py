@@ -200,10 +200,17 @@ class Guards:
         observations = self.optimizer.last.observations
         if not self._has_rate() or (observations and not any(observations)):
             return  # there was no update to swallow
-        equal = _joined(before) == _joined(self._sample())
-        share = float(equal.double().mean())
-        if share > SWALLOWED:
-            detail = f"{100 * share:.2f} % of {len(equal)} sampled weights did not change"
+        pairs = zip(before, self._sample(), strict=True)
+        equal = [old == new for (old, _), (new, _) in pairs]
+        reach = self._reach()
+        reached = [part for part, share in zip(equal, reach, strict=True) if share > 0]
+        if not reached:
+            return
+        moving = sum(s * len(part) for part, s in zip(equal, reach, strict=True))
+        all_equal = torch.cat(reached)
+        share, count = float(all_equal.double().mean()), len(all_equal)
+        if share > 1 - (1 - SWALLOWED) * moving / count:
+            detail = f"{100 * share:.2f} % of {count} sampled weights did not change"
             self._note("swallowed_update", number, detail)
 
     def _check_eps(self, sample: Sample, number: int) -> None:
@@ -218,6 +225,17 @@ class Guards:
                 " larger eps"
             )
             self._note("swallowed_perturbation", number, detail)
+
+    def _reach(self) -> list[float]:
+        """The share of each parameter's elements that the last step could move: a mask, or a block
+        whose turn it was not, is no rounding."""
+        reach = self.optimizer.last.reach
+        found = (
+            {id(p): share for p, share in zip(self.optimizer.trainable(), reach, strict=True)}
+            if reach
+            else {}
+        )
+        return [found.get(id(p), 1.0) for p in self.parameters]
 
     def _has_rate(self) -> bool:
         return any(group["lr"] != 0 for group in self.optimizer.param_groups)

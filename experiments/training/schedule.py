@@ -57,8 +57,14 @@ class Schedule:
     def spent(self, result: Result) -> bool:
         """Whether another step would exceed the budget of steps or of forward passes."""
         most = self.protocol.max_forwards
-        beyond = most is not None and self.optimizer.num_forwards + max(1, result.last_cost) > most
+        beyond = most is not None and self.optimizer.num_forwards + self._next_cost(result) > most
         return beyond or result.num_steps >= self.protocol.num_steps
+
+    def _next_cost(self, result: Result) -> int:
+        """Forward passes of the next step: the last one's, unless the method says that they change;
+        a method of someone else's need not say anything."""
+        ahead = getattr(self.optimizer, "next_forwards", lambda: None)()
+        return max(1, result.last_cost if ahead is None else ahead)
 
     def stale(self, result: Result) -> bool:
         """Whether `patience` evaluations in a row were no better than the best."""

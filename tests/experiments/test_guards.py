@@ -247,6 +247,40 @@ def test_an_update_that_rounding_swallows(dtype: torch.dtype, lr: float, swallow
     assert ("swallowed_update" in guards.warnings) is swallowed
 
 
+class Deep:
+    """One parameter of 500 elements beside one of 2: a block's turn moves a share below 1 %."""
+
+    def __init__(self, dtype: torch.dtype) -> None:
+        torch.manual_seed(0)
+        self.module = nn.ParameterList([torch.randn(500).to(dtype), torch.randn(2).to(dtype)])
+
+    def __call__(self) -> Tensor:
+        return sum((p.float().square().sum() for p in self.module), torch.zeros(()))
+
+
+@pytest.mark.parametrize(
+    ("dtype", "lr", "swallowed"), [(torch.float32, 1e-3, False), (torch.bfloat16, 1e-7, True)]
+)
+@pytest.mark.parametrize("what", ["block", "mask"])
+def test_what_a_step_was_not_to_move_is_not_swallowed(
+    what: str, dtype: torch.dtype, lr: float, swallowed: bool
+):
+    problem: Any = Deep(dtype)
+    parameters = list(problem.module)
+    groups = [{"params": parameters[1:]}, {"params": parameters[:1]}]  # in another order
+    if what == "block":
+        optimizer = bszo.MeZOBCD(groups, lr=lr, eps=1e-2, blocks="tensor")
+    else:
+        optimizer = bszo.MeZO(groups, lr=lr, eps=1e-2).restrict(sparsity=0.994)
+    guards = Guards(optimizer, parameters, "stop")
+    before = parameters[0].detach().clone()
+    step(guards, problem, 0, thorough=True)
+    assert optimizer.last is not None
+    assert optimizer.last.reach == pytest.approx((1, 0) if what == "block" else (0.006, 0.006))
+    assert torch.equal(before, parameters[0]) is (what == "block" or swallowed)
+    assert ("swallowed_update" in guards.warnings) is swallowed
+
+
 def test_the_sample_is_small_whatever_the_model():
     big = [
         nn.Parameter(torch.zeros(1000, 1000, dtype=torch.bfloat16)),

@@ -162,4 +162,18 @@ def test_arguments_that_came_later_leave_earlier_signatures_as_they_were():
         for fidelity in ("corrected", "paper", "official"):
             plain = signed(optimizer, fidelity)
             assert (key in plain["optimizer"]) is (fidelity == "official")
-            assert not {"lozo_m_start", "fzoo_deviation"} & plain["fidelity"].keys()
+            later = records.NOT_SCIENTIFIC_KEYS["fidelity"]
+            assert {"lozo_m_start", "fzoo_deviation", "loren_score"} <= set(later)
+            assert not plain["fidelity"].keys() & later
+
+
+def test_an_estimator_is_part_of_the_signature_where_it_is_not_the_old_one():
+    def signed(*more: str) -> dict[str, Any]:
+        return records.scientific(compose(["optimizer=mezo", *more, "tracker=none"]))["optimizer"]
+
+    later = {"estimator", "law", "law_ratio", "law_exponent", "law_terms"}
+    assert not later & signed().keys()
+    assert signed("optimizer.estimator=p4", "optimizer.law_terms=6").keys() & later == {
+        "estimator",
+        "law_terms",
+    }

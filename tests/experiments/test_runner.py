@@ -65,6 +65,18 @@ def test_max_forwards_is_never_exceeded_and_used_up(name: str, cost: int, bench:
     assert runner.result.curve[-1]["step"] == 100 // cost  # the last steps are evaluated too
 
 
+@pytest.mark.parametrize("max_forwards", [98, 99, 100, 101])
+def test_steps_of_different_lengths_stay_within_the_forwards(max_forwards: int, bench: Bench):
+    """The run ends at the first step that would not fit, be the one before longer or shorter."""
+    method = partial(MEZO, lr=0.01, estimator="p4")
+    runner = bench.runner(method, num_steps=10_000, max_forwards=max_forwards)
+    runner.run()
+    spent, next_step = runner.optimizer.num_forwards, runner.optimizer.next_forwards()
+    assert next_step in (3, 4)
+    assert spent <= max_forwards < spent + next_step
+    assert runner.result.curve[-1]["num_forwards"] == spent
+
+
 def test_selection_takes_the_first_best_and_the_test_split_is_scored_for_it(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ):

@@ -61,6 +61,8 @@ BIG = str(10**30)
         ("hydra/job_logging=default", "handlers.file.class='logging.FileHandler': must be one"),
         ("hydra.job_logging.handlers.console.stream=ext://os.environ", "must be one of ext"),
         ("hydra.launcher._target_=os.system", "must be a plugin"),
+        ("hydra.verbose=3.5", "hydra.verbose=3.5: true, false, a logger's name or a list"),
+        ("hydra.job_logging.root.level=LOUD", "Unable to configure root logger (Unknown level:"),
         ("--experimental-rerun=x.pickle", "reads a pickle"),
     ],
 )

@@ -145,6 +145,55 @@ def test_an_unreachable_hub_names_the_local_way(monkeypatch: pytest.MonkeyPatch)
     assert "model=local model.path=DIR" in message
 
 
+@pytest.fixture
+def on_hub(
+    copy: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Callable[[str], Path]:
+    """Puts a model's files where the hub's cache has those of `me/<family>`, and no hub behind."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr("transformers.utils.hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+
+    def make(family: str) -> Path:
+        entry, commit = tmp_path / "hub" / f"models--me--{family}", "0123456789" * 4
+        (entry / "refs").mkdir(parents=True)
+        (entry / "refs" / "main").write_text(commit)
+        (entry / "snapshots").mkdir()
+        return copy(family).rename(entry / "snapshots" / commit)
+
+    return make
+
+
+def test_a_name_on_the_hub_is_the_folder_that_the_cache_has_of_it(
+    on_hub: Callable[[str], Path], zoo: dict[str, str]
+) -> None:
+    on_hub("opt")
+    found, expected = load_model("me/opt", dtype="float32"), load_model(zoo["opt"], dtype="float32")
+    values = expected.module.state_dict()
+    assert all(torch.equal(v, values[name]) for name, v in found.module.state_dict().items())
+    config: Any = found.module.config
+    assert (found.name, config.name_or_path) == ("opt", "me/opt")
+
+
+def test_weights_of_the_hub_are_checked_as_those_of_a_folder(on_hub: Callable[[str], Path]) -> None:
+    folder = on_hub("opt")
+    name = "model.decoder.layers.1.fc1.weight"
+    whole = load_file(folder / "model.safetensors")
+    edit_tensors(folder, **{name: whole[name].to(torch.float8_e4m3fn)})
+    assert fails("me/opt").startswith(f"model me/opt: its weights hold {name} as F8_E4M3")
+    edit_tensors(folder, **{name: whole[name]})
+    edit_config(folder, num_hidden_layers=1)
+    assert "me/opt: its weights hold model.decoder.layers.1." in fails("me/opt")
+    edit_config(folder, num_hidden_layers=10**6)
+    assert "me/opt: its config.json has num_hidden_layers 1000000" in fails("me/opt")
+    edit_config(folder, num_hidden_layers=2)
+    (folder / "adapter_config.json").write_text('{"base_model_name_or_path": "other/model"}')
+    assert "me/opt: the folder holds an adapter" in fails("me/opt")
+    (folder / "adapter_config.json").unlink()
+    (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
+    assert "me/opt: the folder has pytorch_model.bin only, and a pickle" in fails("me/opt")
+
+
 def test_pickled_weights_are_refused_by_name(copy: Callable[[str], Path]) -> None:
     folder = copy("opt")
     torch.save(load_file(folder / "model.safetensors"), folder / "pytorch_model.bin")
@@ -339,7 +388,8 @@ def test_another_file_of_weights_is_refused_whatever_its_name(
         ({"num_hidden_layers": 10**6}, "has num_hidden_layers 1000000, for which its weights"),
         ({"num_hidden_layers": 1e6}, "config.json cannot be read"),
         ({"hidden_size": 10**9}, "has hidden_size 1000000000, for which its weights"),
-        ({"dropout": 5}, "a forward pass of it fails: dropout probability"),
+        ({"dropout": 5}, "has dropout 5; a probability, 0 to 1, is valid"),
+        ({"layerdrop": 7}, "has layerdrop 7; a probability, 0 to 1, is valid"),
         ({"pad_token_id": 10**6}, "cannot be read"),
     ],
 )

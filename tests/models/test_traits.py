@@ -7,6 +7,7 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForMaskedLM
 
+import bszo
 from bszo.errors import ModelError
 from bszo.models import GenerativeModel, LanguageModel, ProbedModel, load_model, tuning
 from bszo.tasks import Example, GenerationTask
@@ -233,6 +234,19 @@ GPT = {"n_embd": 32, "n_head": 4, "n_layer": 2}
             "causal",
             {"in_proj", "x_proj"},
         ),
+        (
+            "falcon",
+            {**SMALL, "num_kv_heads": 2, "new_decoder_architecture": True},
+            "causal",
+            {"query_key_value"},
+        ),
+        (
+            "phi3",
+            {**SMALL, "intermediate_size": 64, "num_key_value_heads": 2},
+            "causal",
+            {"qkv_proj"},
+        ),
+        ("modernbert", {**SMALL, "intermediate_size": 64}, "masked", {"Wqkv"}),
     ],
 )
 def test_adapters_find_the_projections_of_a_family(
@@ -247,10 +261,25 @@ def test_adapters_find_the_projections_of_a_family(
     batch = model.collate(model.encode([Example("0", f"It was {gap}", options, 0)]))
     with torch.no_grad():
         expected = model.scores(batch)
-        tuned = tuning.lora(model, rank=2)
+        tuned = tuning.lora(model, rank=2, alpha=3)
         torch.testing.assert_close(tuned.scores(batch), expected)  # B = 0
-    trained = [n for n, p in tuned.module.named_parameters() if p.requires_grad]
-    assert {name.split(".lora_")[0].rsplit(".", 1)[-1] for name in trained} == names
+    trained = [(n, p) for n, p in tuned.module.named_parameters() if p.requires_grad]
+    assert {name.split(".lora_")[0].rsplit(".", 1)[-1] for name, _ in trained} == names
+    optimizer = bszo.MeZO([p for _, p in trained], lr=1e-2, eps=1e-3, module=tuned.module)
+    optimizer.step(lambda: tuned.loss(batch))
+    values = {name: p.detach() for name, p in trained}
+    with torch.no_grad():  # the same from dense matrices: W + (3 / 2) B A
+        found = tuned.scores(batch)
+        dense = load_model(path, dtype="float32", kind=style)  # type: ignore[arg-type]
+        weights = dict(dense.module.named_parameters())
+        for name, b in values.items():
+            if ".lora_B." in name:
+                assert b.count_nonzero()
+                change = 1.5 * b @ values[name.replace("lora_B", "lora_A")]
+                w = weights[name.removeprefix("base_model.model.").replace("lora_B.default.", "")]
+                w += change if w.shape == change.shape else change.T  # GPT-2's are transposed
+        torch.testing.assert_close(found, dense.scores(batch))
+    assert not torch.equal(found, expected)
 
 
 def test_adapters_go_where_they_are_asked_for(zoo: dict[str, str]) -> None:

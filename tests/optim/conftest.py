@@ -13,8 +13,11 @@ from bszo import (
     BSZO,
     ES,
     FZOO,
+    LOREN,
     LOZO,
     LOZOM,
+    ZOLDSD,
+    ConMeZO,
     FirstOrder,
     ForwardGrad,
     HiZOO,
@@ -42,7 +45,9 @@ class Method:
     backwards: int = 0
     observations: int = 1
     state: set[str] = field(default_factory=set)
-    compact: bool = False  # a matrix's state is smaller than the matrix
+    compact: set[str] = field(
+        default_factory=set
+    )  # of the state: smaller than a matrix that has it
     gaussian: bool = True  # its own directions are what directions=Gaussian(...) says
     sweep: int = 1  # steps in which it comes to every parameter of the tests' models
     per_tensor: bool = False  # `forwards` is for the four parameters of `Problem`
@@ -102,7 +107,7 @@ METHODS = {
         {"lr": 0.03, "eps": 1e-3, "interval": 3},
         2,
         state={"momentum"},
-        compact=True,
+        compact={"momentum"},
         gaussian=False,
     ),
     "subzero": Method(
@@ -113,7 +118,7 @@ METHODS = {
         {"lr": 3e-3, "eps": 1e-3, "rank": 2, "interval": 3, "momentum": 0.9},
         2,
         state={"momentum"},
-        compact=True,
+        compact={"momentum"},
         gaussian=False,
     ),
     "fzoo": Method(
@@ -146,9 +151,19 @@ METHODS = {
         4,
         observations=3,
         state={"m", "v"},
-        compact=True,
+        compact={"m", "v"},
         gaussian=False,
     ),
+    "loren": Method(
+        LOREN,
+        {"lr": 5e-3, "eps": 1e-3},
+        6,
+        observations=6,
+        state={"momentum", "curvature"},
+        compact={"curvature"},
+    ),
+    "zo-ldsd": Method(ZOLDSD, {"lr": 0.03, "eps": 1e-3, "num_directions": 3}, 4, state={"mean"}),
+    "conmezo": Method(ConMeZO, {"lr": 0.03, "eps": 1e-3, "momentum": 0.9}, 2, state={"momentum"}),
     "zo-sgd-sign": Method(ZOSGDSign, {"lr": 0.04, "eps": 1e-3}, 2),
     "zo-sgd-sign-as-run": Method(ZOSGDSign, {"lr": 0.02, "eps": 1e-3, "sign": "scalar"}, 2),
     "zo-sgd-mmt": Method(ZOSGDMomentum, {"lr": 3e-3, "eps": 1e-3}, 2, state={"momentum"}),

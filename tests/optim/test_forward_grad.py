@@ -114,6 +114,21 @@ def test_attention_without_a_rule_is_refused_at_the_start(kernel: str) -> None:
         ForwardGrad(module.parameters(), module=module)
 
 
+def test_a_layer_that_is_added_later_trains_and_one_that_is_taken_out_is_named() -> None:
+    net = nn.Sequential(nn.Linear(3, 4), nn.Tanh()).double().eval()
+    optimizer = ForwardGrad(net.parameters(), lr=0.1, module=net)
+    optimizer.step(lambda: net(torch.eye(3).double()).square().mean())
+    last = nn.Linear(4, 2).double()
+    net.append(last)
+    optimizer.add_param_group({"params": list(last.parameters())})
+    before = last.bias.detach().clone()
+    optimizer.step(lambda: net(torch.eye(3).double()).square().mean())
+    assert not torch.equal(before, last.bias)
+    del net[2]
+    with pytest.raises(OptimError, match=r"^params: 2 of 4 are not parameters of module="):
+        optimizer.step(lambda: net(torch.eye(3).double()).square().mean())
+
+
 def test_what_it_cannot_differentiate_is_refused(problem: Make) -> None:
     module = problem()
     with pytest.raises(OptimError, match="module=None: forward mode needs the module"):

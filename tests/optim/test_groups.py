@@ -209,3 +209,17 @@ def test_a_log_notices_what_it_does_not_hold(tmp_path: Path) -> None:
         optimizer.param_groups[0]["momentum"] = 0.5
         with pytest.raises(TrajectoryError, match=r"step 1: momentum is 0.5, it was 0.9"):
             optimizer.step(lambda: p.square().sum())
+
+
+def test_a_parameter_without_a_shape_is_refused() -> None:
+    net = nn.Sequential(nn.LazyLinear(4), nn.Linear(4, 2))
+    line = r"^params in group 0: a parameter of a lazy module has no shape yet; .* after the"
+    with pytest.raises(OptimError, match=line):
+        MeZO(net.parameters(), lr=0.1)
+    optimizer = MeZO(net[1].parameters(), lr=0.1)
+    with pytest.raises(OptimError, match=r"^params in group 1: a parameter of a lazy module"):
+        optimizer.add_param_group({"params": net[0].parameters()})
+    assert len(optimizer.param_groups) == 1
+    net(torch.ones(1, 3))
+    optimizer.add_param_group({"params": net[0].parameters()})
+    optimizer.step(lambda: net(torch.ones(1, 3)).square().mean())

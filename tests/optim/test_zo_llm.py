@@ -191,7 +191,8 @@ def test_evolution_strategies(settings: dict[str, Any], correction: int) -> None
 
 def test_fzoo_is_an_evolution_strategy() -> None:
     ends = []
-    for make, more in ((FZOO, {}), (ES, {"baseline": "L_0", "law": "rademacher"})):
+    settings: dict[str, Any] = {"baseline": "L_0", "law": "rademacher"}
+    for make, more in ((FZOO, {}), (ES, settings)):
         theta = torch.ones(6, 3).requires_grad_()
         optimizer = make([theta], lr=0.1, eps=1e-3, num_directions=5, **more)
         for _ in range(3):

@@ -3,6 +3,7 @@
 from bszo.perturb.directions.base import Directions
 from bszo.perturb.directions.blocks import Blocks, seed_in_block
 from bszo.perturb.directions.column_space import ColumnSpace
+from bszo.perturb.directions.cone import Cone
 from bszo.perturb.directions.gaussian import Gaussian
 from bszo.perturb.directions.injected import DirectionFunction, Injected
 from bszo.perturb.directions.low_rank import LowRank
@@ -10,7 +11,9 @@ from bszo.perturb.directions.numbered import Numbered
 from bszo.perturb.directions.outer_product import OuterProduct
 from bszo.perturb.directions.padding import Unpadded, padding_rows
 from bszo.perturb.directions.partition import Block, Split, partition, repeated_modules
+from bszo.perturb.directions.rank_one import RankOne, as_rows
 from bszo.perturb.directions.scaled import Scaled
+from bszo.perturb.directions.shifted import Shifted
 from bszo.perturb.directions.sparse import Mask, MaskScope, Sparse, zeros_of
 from bszo.perturb.directions.subspace import Subspace, matrix_shape
 from bszo.perturb.directions.weighted import Weighted
@@ -19,6 +22,7 @@ __all__ = [
     "Block",
     "Blocks",
     "ColumnSpace",
+    "Cone",
     "DirectionFunction",
     "Directions",
     "Gaussian",
@@ -28,12 +32,15 @@ __all__ = [
     "MaskScope",
     "Numbered",
     "OuterProduct",
+    "RankOne",
     "Scaled",
+    "Shifted",
     "Sparse",
     "Split",
     "Subspace",
     "Unpadded",
     "Weighted",
+    "as_rows",
     "matrix_shape",
     "padding_rows",
     "partition",

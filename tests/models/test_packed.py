@@ -1,0 +1,74 @@
+"""Packed batches: texts behind one another in one row have the losses that they have alone."""
+
+from typing import Any
+
+import pytest
+import torch
+
+from bszo.errors import ModelError
+from bszo.models import GenerativeModel, LanguageModel, tuning
+from bszo.tasks import Example
+from tests.models.test_generate import task
+from tests.models.test_scores import CAUSAL_EXAMPLES, load, plain_score
+
+
+def cross_entropy(model: LanguageModel) -> float:
+    """Of the examples' options, each from a pass of its own."""
+    terms = []
+    for example in CAUSAL_EXAMPLES:
+        scores = torch.tensor([plain_score(model, example, o) for o in example.options])
+        terms.append(scores.logsumexp(0) - scores[example.label])
+    return float(torch.stack(terms).mean())
+
+
+@pytest.mark.parametrize("family", ["llama", "mistral"])
+@pytest.mark.parametrize("adapted", [False, True])
+def test_a_packed_loss_is_the_loss_of_texts_alone(
+    zoo: dict[str, str], family: str, adapted: bool
+) -> None:
+    model = load(zoo[family], packed=True)
+    if adapted:
+        model = tuning.lora(model, rank=2)
+        with torch.no_grad():
+            for parameter in model.module.parameters():
+                parameter.add_(0.01 * torch.randn_like(parameter))
+    seen: list[tuple[int, ...]] = []
+    embedding: Any = model.module.get_input_embeddings()  # type: ignore[operator]
+    embedding.register_forward_hook(lambda _, args, output: seen.append(tuple(args[0].shape)))
+    batch = model.collate(model.encode(CAUSAL_EXAMPLES))
+    assert not batch.attention_mask.all()  # there is padding to be spared
+    loss = model.loss(batch).item()
+    assert seen == [(1, int(batch.attention_mask.sum()))]
+    assert loss == pytest.approx(cross_entropy(model), abs=1e-5)
+
+
+def test_written_answers_are_packed_too(zoo: dict[str, str]) -> None:
+    examples = [
+        Example("0", "the man was tired so", (" he went home",), 0, ("he went home",)),
+        Example("1", "the movie was", (" long",), 0, ("long",)),
+    ]
+    losses = []
+    for packed in (False, True):
+        model = GenerativeModel(load(zoo["llama"], packed=packed), task())
+        losses.append(model.loss(model.collate(model.encode(examples))).item())
+    assert losses[1] == pytest.approx(losses[0], abs=1e-6)
+
+
+def test_a_model_that_mixes_texts_of_one_row_is_refused(zoo: dict[str, str]) -> None:
+    """OPT counts its positions by the attention mask."""
+    assert load(zoo["opt"]).traits.packed is False
+    with pytest.raises(ModelError, match=r"model.packed=true.*model.packed=false is valid"):
+        load(zoo["opt"], packed=True)
+
+
+def test_a_masked_model_is_refused(zoo: dict[str, str]) -> None:
+    with pytest.raises(ModelError, match=r"model.packed=true is for causal models"):
+        load(zoo["roberta"], packed=True)
+
+
+@pytest.mark.parametrize("attach", [tuning.prefix, tuning.prompt])
+def test_virtual_tokens_and_packed_rows_exclude_each_other(
+    zoo: dict[str, str], attach: Any
+) -> None:
+    with pytest.raises(ModelError, match=r"model.packed=false is valid"):
+        attach(load(zoo["llama"], packed=True), num_tokens=2)
