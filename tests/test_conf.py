@@ -189,6 +189,7 @@ def test_switches_reach_the_optimizers(
     assert ldsd["mean_noise"] == ("fresh" if as_run else "evaluated")
     assert ldsd["plus_side"] == ("again" if as_run else "kept")
     assert (cone["start"], cone["warmup"]) == (("noise", "as-run") if as_run else ("zero", "none"))
+    assert chosen("agzo")["scale"] == ("gaussian" if fidelity == "corrected" else "none")
     assert chosen("subzero")["scale"] == ("none" if fidelity == "paper" else "sqrt(mn)/r")
 
 

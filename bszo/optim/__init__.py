@@ -1,6 +1,7 @@
 """Optimizers that need loss values only, one a file; each is a torch.optim.Optimizer with
 step(closure)."""
 
+from bszo.optim.agzo import AGZO
 from bszo.optim.base import ZerothOrderOptimizer
 from bszo.optim.bszo import BSZO
 from bszo.optim.conmezo import ConMeZO
@@ -27,6 +28,7 @@ from bszo.optim.zo_sgd_mmt import ZOSGDMomentum
 from bszo.optim.zo_sgd_sign import ZOSGDSign
 
 __all__ = [
+    "AGZO",
     "BSZO",
     "ES",
     "FZOO",

@@ -10,6 +10,7 @@ from bszo.perturb.directions import (
     Directions,
     Gaussian,
     Injected,
+    InputSpan,
     LowRank,
     Mask,
     MaskScope,
@@ -41,6 +42,7 @@ from bszo.perturb.engines import (
     make_engine,
 )
 from bszo.perturb.forward_mode import ForwardMode
+from bszo.perturb.inputs import InputBases
 from bszo.perturb.noise import NOISE_VERSION, Distribution, Terms
 from bszo.perturb.noise.seeds import mix64
 from bszo.perturb.oracle import Closure, LossOracle, Share
@@ -59,6 +61,8 @@ __all__ = [
     "ForwardMode",
     "Gaussian",
     "Injected",
+    "InputBases",
+    "InputSpan",
     "Legs",
     "LossOracle",
     "LowRank",

@@ -80,12 +80,19 @@ class LossOracle:
         if self.engine.exact:
             self.engine = Unmoved()
 
-    def loss(self, terms: Terms | None = None) -> float:
-        """L(theta + sum_i c_i z_i) as a Python float; raises as `measure`."""
-        return self.measure([terms or {}])[0]
+    def loss(self, terms: Terms | None = None, *, everywhere: bool = False) -> float:
+        """L(theta + sum_i c_i z_i) as a Python float; arguments and errors are those of
+        `measure`."""
+        return self.measure([terms or {}], everywhere=everywhere)[0]
 
     @torch.no_grad()
-    def measure(self, points: Sequence[Terms], *, overflow: float | None = None) -> list[float]:
+    def measure(
+        self,
+        points: Sequence[Terms],
+        *,
+        overflow: float | None = None,
+        everywhere: bool = False,
+    ) -> list[float]:
         """L(theta + sum_i c_i z_i) at every point; walks take them in order, and the first failure
         ends it.
 
@@ -94,14 +101,15 @@ class LossOracle:
 
         With `share` each point is taken by one process. Until the engine is ready, every process
         takes all of them: what it finds, and the pass that it then repeats, must be the same
-        everywhere.
+        everywhere. So it is with `everywhere`, for a method that reads more in a pass than its
+        loss.
 
         Raises:
             NonFiniteLoss: it is NaN or infinite; theta is back where it was (walks: up to their
                 rounding).
             OptimError: the closure returned something other than one number.
         """
-        if self.share is None or not self.engine.ready:
+        if everywhere or self.share is None or not self.engine.ready:
             return [self._finite(terms, self._at(terms), overflow) for terms in points]
         before = self.num_forwards
         values = self.share(points, self._at)

@@ -291,6 +291,11 @@ def _moving_by(
 def _zeroth_order(optimizer: Any) -> ZerothOrder:
     if not isinstance(optimizer, ZerothOrder):
         raise TrajectoryError(f"{type(optimizer).__name__} {NEEDS_MORE}")
+    if getattr(optimizer, "reads_inputs", False):
+        raise TrajectoryError(
+            f"{type(optimizer).__name__}: its directions come from the inputs of layers, which no"
+            " log of losses holds; checkpoint=full is valid"
+        )
     return optimizer
 
 

@@ -97,6 +97,7 @@ class Fidelity:
     ldsd_plus_side: Literal["kept", "again"]
     conmezo_start: Literal["zero", "noise"]
     conmezo_warmup: Literal["none", "as-run"]
+    agzo_scale: Literal["gaussian", "none"]
     zo_sign: Literal["element", "scalar"]
     subzero_scale: Literal["sqrt(mn)/r", "none"]
     zo_muon_vector_lr: float | None

@@ -39,6 +39,7 @@ NOT_SCIENTIFIC_KEYS = {
         "conmezo_warmup",
         "zo_muon_vector_lr",
         "zo_muon_redraw",
+        "agzo_scale",
     ),
 }
 

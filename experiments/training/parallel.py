@@ -153,6 +153,11 @@ class Group:
                 f"optimizer={type(optimizer).__name__}: differentiates the loss of the whole batch,"
                 " of which each process has a slice; run it without torchrun"
             )
+        if optimizer.reads_inputs and not self.queries:
+            raise ConfigError(
+                f"optimizer={type(optimizer).__name__}: finds its directions in the whole batch, of"
+                " which each process has a slice; parallel.queries=true is valid"
+            )
         if self.queries:
             if not optimizer.exact:
                 raise ConfigError(

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from bszo import (
+    AGZO,
     BSZO,
     ES,
     FZOO,
@@ -53,19 +54,21 @@ class Method:
     per_tensor: bool = False  # `forwards` is for the four parameters of `Problem`
     # of the last forwards: points that it may move to, and does not where they have no finite loss
     candidates: int = 0
-    needs_module: bool = False  # differentiates the module, and takes no differences
+    needs_module: bool = False
+    differentiates: bool = False  # the module, and takes no differences
 
     def __call__(self, params: Iterable[Any], **more: Any) -> Any:
         params = list(params)
         if self.needs_module and "module" not in more:
-            more["module"] = (params[0]["params"] if isinstance(params[0], dict) else params)[
-                0
-            ].owner
+            first = (params[0]["params"] if isinstance(params[0], dict) else params)[0]
+            more["module"] = getattr(first, "owner", None) or nn.ParameterList(params)
+            if not self.differentiates:  # else a first pass by hooks is taken again
+                more.setdefault("perturbation", "copy")
         return self.make(params, **{**self.kwargs, **more})
 
     @property
     def zeroth_order(self) -> bool:
-        return self.backwards == 0 and not self.needs_module
+        return self.backwards == 0 and not self.differentiates
 
 
 def restricted(make: Any, **restriction: Any) -> Callable[..., Any]:
@@ -164,13 +167,21 @@ METHODS = {
     ),
     "zo-ldsd": Method(ZOLDSD, {"lr": 0.03, "eps": 1e-3, "num_directions": 3}, 4, state={"mean"}),
     "conmezo": Method(ConMeZO, {"lr": 0.03, "eps": 1e-3, "momentum": 0.9}, 2, state={"momentum"}),
+    "agzo": Method(AGZO, {"lr": 0.03, "eps": 1e-3}, 2, gaussian=False, needs_module=True),
+    "agzo-two-sided": Method(
+        AGZO,
+        {"lr": 0.03, "eps": 1e-3, "sides": "two", "rank": 2},
+        3,
+        gaussian=False,
+        needs_module=True,
+    ),
     "zo-sgd-sign": Method(ZOSGDSign, {"lr": 0.04, "eps": 1e-3}, 2),
     "zo-sgd-sign-as-run": Method(ZOSGDSign, {"lr": 0.02, "eps": 1e-3, "sign": "scalar"}, 2),
     "zo-sgd-mmt": Method(ZOSGDMomentum, {"lr": 3e-3, "eps": 1e-3}, 2, state={"momentum"}),
     "zo-sgd-cons": Method(ZOSGDConservative, {"lr": 0.03, "eps": 1e-3}, 5, candidates=2),
     "mezo-adam-history": Method(MeZOAdamHistory, {"lr": 0.03, "eps": 1e-3, "window": 5}, 2),
     "mezo-bcd": Method(MeZOBCD, {"lr": 0.1, "eps": 1e-2, "blocks": "tensor"}, 2, sweep=6),
-    "forward-grad": Method(ForwardGrad, {"lr": 0.03}, 1, needs_module=True),
+    "forward-grad": Method(ForwardGrad, {"lr": 0.03}, 1, needs_module=True, differentiates=True),
     "mezo-sparse": Method(
         restricted(MeZO, sparsity=0.5, mask_interval=4), {"lr": 0.03, "eps": 1e-3}, 2
     ),

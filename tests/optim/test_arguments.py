@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from bszo import (
+    AGZO,
     BSZO,
     FZOO,
     LOREN,
@@ -99,6 +100,12 @@ OWN: list[tuple[type, str, Any]] = [
     (ConMeZO, "momentum", 1.0),
     (ConMeZO, "start", "first"),
     (ConMeZO, "warmup", "some"),
+    (AGZO, "rank", 0),
+    (AGZO, "rounds", -1),
+    (AGZO, "sides", "three"),
+    (AGZO, "scale", "1/r"),
+    (AGZO, "others", "all"),
+    (AGZO, "module", None),
     (ZOSGDSign, "sign", "vector"),
     (ZOSGDMomentum, "momentum", 0.0),
     (ZOSGDMomentum, "momentum", 1.0),
@@ -113,7 +120,7 @@ OWN: list[tuple[type, str, Any]] = [
 @pytest.mark.parametrize(("name", "value"), COMMON)
 def test_common_arguments(zeroth_order: Any, problem: Make, name: str, value: Any) -> None:
     with pytest.raises(OptimError, match=name) as caught:
-        zeroth_order(problem().parameters(), **{name: value})
+        zeroth_order(problem().parameters(), **{"module": None, name: value})
     assert isinstance(caught.value, BszoError) and "\n" not in str(caught.value)
 
 

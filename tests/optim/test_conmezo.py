@@ -79,8 +79,9 @@ def test_directions_lie_at_the_angle_and_are_as_long_as_gaussians() -> None:
 
 
 def test_a_right_angle_is_mezo() -> None:
+    cases: list[tuple[Any, dict[str, Any]]] = [(ConMeZO, {"angle": math.pi / 2}), (MeZO, {})]
     ends = []
-    for make, more in ((ConMeZO, {"angle": math.pi / 2}), (MeZO, {})):
+    for make, more in cases:
         params, loss = parameters(), make_loss()
         optimizer = make(params, lr=1e-3, eps=EPS, seed=4, **more)
         for _ in range(5):

@@ -50,7 +50,7 @@ def test_every_argument_of_a_method_is_in_groups_repr_and_state(
         assert f"{name}: {group[name]}" in shown
         given = zeroth_order.kwargs.get(name, arguments[name].default)
         assert group[name] == (1.0 if name == "noise_var" else given) or name == "prior_var"
-    assert "seed: 0, perturbation: exact, rounding: nearest" in shown
+    assert f"seed: 0, perturbation: {optimizer.perturbation}, rounding: nearest" in shown
 
 
 def test_a_group_s_own_betas_and_momentum_are_used() -> None:

@@ -48,7 +48,9 @@ def test_adapters_train_alone(method: Any, states: dict[str, Tensor]) -> None:
         model = lora()
         model.load_state_dict(states)
         trained = [p for p in model.parameters() if p.requires_grad]
-        optimizer = method(trained, module=model if streaming or method.needs_module else None)
+        copied = {"perturbation": "copy"} if method.zeroth_order and not streaming else {}
+        needed = model if streaming or method.needs_module else None
+        optimizer = method(trained, module=needed, **copied)
         steps = 3 * method.sweep
         losses = [
             optimizer.step(lambda model=model: model(input_ids=IDS, labels=IDS).loss)

@@ -6,6 +6,7 @@ from bszo.perturb.directions.column_space import ColumnSpace
 from bszo.perturb.directions.cone import Cone
 from bszo.perturb.directions.gaussian import Gaussian
 from bszo.perturb.directions.injected import DirectionFunction, Injected
+from bszo.perturb.directions.input_span import InputSpan
 from bszo.perturb.directions.low_rank import LowRank
 from bszo.perturb.directions.numbered import Numbered
 from bszo.perturb.directions.outer_product import OuterProduct
@@ -27,6 +28,7 @@ __all__ = [
     "Directions",
     "Gaussian",
     "Injected",
+    "InputSpan",
     "LowRank",
     "Mask",
     "MaskScope",

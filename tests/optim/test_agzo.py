@@ -1,0 +1,148 @@
+"""AGZO against a dense reference; how far its directions turn to the gradient; what it refuses."""
+
+import logging
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from bszo import AGZO
+from bszo.errors import TrajectoryError
+from bszo.perturb import mix64, noise
+from bszo.trajectory import describe
+
+
+class Net(nn.Module):
+    """Two linear layers, the second of which sees one input alone, and a norm."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.first, self.norm, self.second = nn.Linear(6, 5), nn.LayerNorm(5), nn.Linear(5, 3)
+        self.double()
+        self.x = torch.randn(4, 6, dtype=torch.float64)
+
+    def forward(self) -> Tensor:
+        return self.second(torch.tanh(self.norm(self.first(self.x)).mean(0))).square().sum()
+
+    def seen(self) -> dict[str, Tensor]:
+        """H (d_in, tokens) of each layer."""
+        hidden = torch.tanh(self.norm(self.first(self.x)).mean(0))
+        return {"first.weight": self.x.mT, "second.weight": hidden[:, None]}
+
+
+@pytest.mark.parametrize("sides", ["one", "two"])
+@pytest.mark.parametrize("scale", ["gaussian", "none"])
+@pytest.mark.parametrize("others", ["gaussian", "none"])
+def test_agzo(sides: Any, scale: Any, others: Any) -> None:
+    """The basis by singular value decomposition, P assembled whole, one loss after the other.
+
+    R is Gaussian, so that P and -P are as likely: the sign of a column of A is that of the basis.
+    """
+    lr, eps, decay, rank = 1e-3, 1e-3, 0.4, 1
+    model, twin = Net(), Net()
+    optimizer = AGZO(
+        model.parameters(),
+        lr=lr,
+        eps=eps,
+        rank=rank,
+        rounds=40,
+        sides=sides,
+        scale=scale,
+        others=others,
+        weight_decay=decay,
+        seed=7,
+        module=model,
+    )
+    for step in range(3):
+        (seed,) = optimizer.direction_seeds(1)
+        directions = {}
+        for i, (name, p) in enumerate(twin.named_parameters()):
+            if name in twin.seen():
+                a = torch.linalg.svd(twin.seen()[name].detach()).U[:, :rank]
+                a = a * torch.sign(_basis(model, optimizer, i, step).mT @ a)
+                r = noise.values(torch.Size((p.shape[0], rank)), i, seed).double()
+                factor = math.sqrt(p.shape[1] / rank) if scale == "gaussian" else 1.0
+                directions[name] = factor * r @ a.mT
+            else:
+                whole = noise.values(p.shape, i, seed).double()
+                directions[name] = whole if others == "gaussian" else torch.zeros_like(p)
+
+        def loss(c: float, directions: dict[str, Tensor] = directions) -> float:
+            moved = {n: p + c * directions[n] for n, p in twin.named_parameters()}
+            return float(torch.func.functional_call(twin, moved))
+
+        low = loss(0.0) if sides == "one" else loss(-eps)
+        g = (loss(eps) - low) / (eps if sides == "one" else 2 * eps)
+        with torch.no_grad():
+            for name, p in twin.named_parameters():
+                p -= lr * (g * directions[name] + decay * p)
+        optimizer.step(model)
+        for p, q in zip(model.parameters(), twin.parameters(), strict=True):
+            torch.testing.assert_close(p, q, rtol=1e-7, atol=1e-9)
+    assert optimizer.num_forwards == 3 * (2 if sides == "one" else 3)
+
+
+def _basis(model: Net, optimizer: Any, index: int, step: int) -> Tensor:
+    """A as the optimizer will find it at this step."""
+    optimizer._bind()
+    inputs = optimizer._inputs
+    with inputs.watched(mix64(7, step, -7)), torch.no_grad():
+        model()
+    found = inputs.found[index].clone()
+    inputs.clear()
+    return found
+
+
+def test_directions_turn_to_the_gradient() -> None:
+    """For a layer of one input <P, G> is N(0, d_in |G|^2): its rows are the input's, and a Gaussian
+    of the same length has N(0, |G|^2)."""
+    d_out, d_in, num_steps = 20, 64, 300
+    layer = nn.Linear(d_in, d_out, bias=False).double()
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(1, d_in, dtype=torch.float64, generator=generator)
+    target = torch.randn(d_out, dtype=torch.float64, generator=generator)
+
+    def closure() -> Tensor:
+        return (layer(x) - target).square().sum()
+
+    (gradient,) = torch.autograd.grad(closure(), layer.weight)
+    optimizer = AGZO(layer.parameters(), lr=0.0, eps=1e-3, sides="two", module=layer)
+    slopes = []
+    for _ in range(num_steps):
+        optimizer.step(closure)
+        slopes += optimizer.last.observations  # type: ignore[union-attr]
+    variance = float(torch.tensor(slopes).square().mean()) / float(gradient.square().sum())
+    assert variance == pytest.approx(d_in, rel=4 * math.sqrt(2 / num_steps))
+
+
+def test_what_did_not_run_is_said_once(caplog: pytest.LogCaptureFixture) -> None:
+    model = Net()
+    optimizer = AGZO(model.parameters(), lr=1e-3, eps=1e-3, module=model)
+    with caplog.at_level(logging.WARNING):
+        for _ in range(3):
+            optimizer.step(lambda: model.first(model.x).square().sum())
+    said = [r.getMessage() for r in caplog.records if r.getMessage().startswith("AGZO")]
+    assert said == [
+        "AGZO: 1 linear layers have shown their inputs, 1 have not run as modules: their weights"
+        " have Gaussian directions"
+    ]
+
+
+def test_a_trajectory_is_refused_in_one_line(tmp_path: Path) -> None:
+    model = Net()
+    optimizer = AGZO(model.parameters(), lr=1e-3, module=model)
+    with pytest.raises(TrajectoryError, match=r"^AGZO: .*inputs of layers.*checkpoint=full") as e:
+        describe(optimizer, base="0" * 64)
+    assert "\n" not in str(e.value)
+
+
+def test_the_bases_are_dropped_after_the_step() -> None:
+    model = Net()
+    optimizer = AGZO(model.parameters(), lr=1e-3, eps=1e-3, module=model)
+    optimizer.step(model)
+    assert optimizer._inputs is not None and not optimizer._inputs.found
+    assert not optimizer.state and not model.first._forward_pre_hooks
