@@ -220,6 +220,21 @@ def values(
     return shift(zeros, parameter, {seed: 1.0}, out=zeros, distribution=distribution, fused=fused)
 
 
+def values_of_seeds(
+    shape: torch.Size,
+    parameter: int,
+    seeds: Sequence[int],
+    *,
+    device: torch.device | str = "cpu",
+) -> Tensor:
+    """Return `values` of one parameter under many seeds at once: (len(seeds), *shape), fp32."""
+    if torch.device(device).type == "cuda":
+        return torch.stack([values(shape, parameter, seed, device=device) for seed in seeds])
+    both = torch.tensor([key(seed, parameter) for seed in seeds], dtype=torch.int32)
+    counter = torch.arange(shape.numel(), dtype=torch.int32).expand(len(seeds), -1)
+    return drawn(counter, both[:, :1], both[:, 1:], "gaussian").view(-1, *shape)
+
+
 @functools.lru_cache(maxsize=4)
 def _counters(sizes: tuple[int, ...]) -> tuple[Tensor, Tensor]:
     """Return, for each element of all parameters, its number in its parameter and the number of its
