@@ -29,7 +29,7 @@ class EachMeZO(ZerothOrderOptimizer):
 
     The closure returns the losses of its examples, (B,). Where a layer's input has another first
     axis than the examples, the closure says in an attribute `examples` which example each position
-    belongs to (`bszo.perturb.Each.at_each`).
+    is of (`bszo.perturb.Each.at_each`).
 
     Args:
         rank: r.

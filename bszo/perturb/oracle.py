@@ -163,7 +163,7 @@ class LossOracle:
     def _each(self, seeds_of: SeedsOf, c: float) -> list[float]:
         engine = self.engine
         assert isinstance(engine, Each)
-        examples = getattr(self.closure, "examples", None)
+        examples = getattr(self.closure, "examples", ())
         family: Any = unwrapped(self.directions)
         with engine.at_each(family, seeds_of, c, examples), _no_kept_casts():
             result = self._run()

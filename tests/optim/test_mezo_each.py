@@ -69,7 +69,7 @@ def test_every_example_sees_its_own_weights(rank: int, c: float) -> None:
     numbers = {i for i, p in enumerate(params) if p is net.twice.weight or p is net.out.weight}
     before = [p.clone() for p in params]
     engine, family = Each(params, net), PerExample(params, rank, numbers)
-    with torch.no_grad(), engine.at_each(family, seeds_of, c, None):
+    with torch.no_grad(), engine.at_each(family, seeds_of, c):
         found = losses(net)
     assert found.tolist() == pytest.approx(by_hand(net, rank, c), rel=1e-5)
     assert not torch.allclose(found, losses(net), atol=1e-3)  # it is seen
@@ -82,7 +82,7 @@ def test_positions_of_one_row_may_be_of_several_examples() -> None:
     params = list(net.parameters())
     engine, family = Each(params, net), PerExample(params, 2, {0})
     x, examples = torch.randn(1, 7, 5).double(), torch.tensor([[0, 0, 1, 1, 1, 2, 2]])
-    with torch.no_grad(), engine.at_each(family, seeds_of, 0.3, examples):
+    with torch.no_grad(), engine.at_each(family, seeds_of, 0.3, [examples]):
         found = net(x)
     for position, e in enumerate(examples[0].tolist()):
         a, b = family.factors(mix64(SEED, e), 0)  # type: ignore[misc]

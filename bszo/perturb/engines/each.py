@@ -67,7 +67,7 @@ class Each(Engine):
         directions: Stacked,
         seeds_of: SeedsOf,
         c: float,
-        examples: Tensor | None,
+        examples: Sequence[Tensor] = (),
     ) -> Iterator[None]:
         """While active, example e sees theta + c z_e.
 
@@ -75,8 +75,9 @@ class Each(Engine):
             directions: the family.
             seeds_of: the number of examples -> a seed for each.
             c: the same for all examples.
-            examples: the example of each position of a layer's input, as integers that broadcast
-                against all its axes but the last; None where its first axis is the examples'.
+            examples: which example a position is of, for every form in which positions may come to
+                a layer: integers (R,) or (R, T) for an input (R, T, n) or (R T, n), say. None are
+                needed where the first axis of all inputs is the examples'.
 
         Raises:
             OptimError: inside, from a layer whose input has other axes; at the end, where a matrix
@@ -85,8 +86,7 @@ class Each(Engine):
         ran: set[int] = set()
         beside: set[int] = set()
         running: list[int] = []
-        place = None if examples is None else examples.to(torch.long)
-        self.num_examples = 0 if place is None else int(place.max()) + 1
+        self.num_examples = 1 + int(examples[0].max()) if examples else 0
 
         def enter(module: nn.Module, args: Any) -> None:
             if (i := self.layers.get(module)) is not None:
@@ -100,7 +100,7 @@ class Each(Engine):
                 return None
             x = args[0] if args else kwargs["input"]
             ran.add(i)
-            where = self._place(module, x, place)
+            where = self._place(module, x, examples)
             a, b = directions.stacks(seeds_of(self.num_examples), i)
             with paused():
                 return _answer(output, x, a.to(x.dtype), b.to(x.dtype), c, where)
@@ -130,32 +130,26 @@ class Each(Engine):
                 )
         self.watched = True
 
-    def _place(self, layer: nn.Module, x: Tensor, place: Tensor | None) -> Tensor | None:
-        """The example of each position, or None where the first axis is the examples'."""
+    def _place(self, layer: nn.Module, x: Tensor, places: Sequence[Tensor]) -> Tensor | None:
+        """The example of each position of x, or None where its first axis is the examples'."""
         if is_differentiated():
             raise OptimError(
                 f"{self.names[layer]}: the closure differentiates, which a direction of each"
                 " example's own does not go with; losses alone are valid"
             )
-        if place is None:
-            if self.num_examples in (0, len(x)) and x.ndim >= 2:
-                self.num_examples = len(x)
-                return None
-            wanted = f"{self.num_examples} examples first"
-        else:
-            lead = x.shape[:-1]
-            fits = place.ndim <= len(lead) and all(
-                size in (1, other)
-                for size, other in zip(
-                    (*place.shape, *(1,) * (len(lead) - place.ndim)), lead, strict=True
-                )
-            )
-            if fits and place.shape[:1] == lead[:1]:
+        lead = x.shape[:-1]
+        for place in places:
+            if lead == (place.numel(),):  # the positions of all rows, one after another
+                return place.reshape(-1)
+            if lead[: place.ndim] == place.shape:
                 return place.view(*place.shape, *(1,) * (len(lead) - place.ndim)).expand(lead)
-            wanted = f"{tuple(place.shape)} positions first"
+        if not places and self.num_examples in (0, len(x)) and lead:
+            self.num_examples = len(x)
+            return None
+        wanted = " or ".join(str(tuple(p.shape)) for p in places) or f"{self.num_examples} examples"
         raise OptimError(
-            f"{self.names[layer]}: its input is of shape {tuple(x.shape)}, not with {wanted}: its"
-            " rows cannot be told to be one example's; freezing its weight is valid"
+            f"{self.names[layer]}: its input is of shape {tuple(x.shape)}, not with {wanted} first:"
+            " its rows cannot be told to be one example's; freezing its weight is valid"
         )
 
 
