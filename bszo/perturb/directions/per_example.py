@@ -7,6 +7,7 @@ from torch import Tensor
 
 from bszo.perturb import noise
 from bszo.perturb.directions.factored import AT_ONCE, product
+from bszo.perturb.directions.gaussian import COMPILE_FROM
 from bszo.perturb.directions.outer_product import OuterProduct
 from bszo.perturb.noise import Terms
 from bszo.perturb.noise.seeds import mix64
@@ -27,6 +28,7 @@ class PerExample(OuterProduct):
     def __init__(self, params: Sequence[Tensor], rank: int, matrices: Set[int]) -> None:
         super().__init__(params, rank)
         self.matrices = matrices
+        self.fused = sum(self.params[i].numel() for i in matrices) >= COMPILE_FROM
         self._stacks: dict[tuple[int, tuple[int, ...]], tuple[Tensor, Tensor]] = {}
 
     def own(self, index: int, terms: Terms) -> Terms:
@@ -50,6 +52,7 @@ class PerExample(OuterProduct):
                     index,
                     [mix64(seed, which) for seed in seeds],
                     device=p.device,
+                    fused=self.fused,
                 )
                 for which, side in enumerate(p.shape)
             )
@@ -77,9 +80,10 @@ class PerExample(OuterProduct):
         step = max(1, AT_ONCE // theta.shape[1])
         for start in range(0, theta.shape[0], step):  # a part of a large matrix at a time
             rows = slice(start, start + step)
-            acc = (theta[rows].to(wide) * decay).add_(product(left[rows], right))
+            acc = product(left[rows], right)
+            acc.add_(theta[rows] if decay == 1.0 else theta[rows].to(wide) * decay)
             first = start * theta.shape[1]
-            noise.round_to(acc, index, rounding_seed, out[rows], first=first)
+            noise.round_to(acc, index, rounding_seed, out[rows], first=first, fused=self.fused)
         return out
 
     def release(self) -> None:

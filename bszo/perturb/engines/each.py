@@ -84,6 +84,7 @@ class Each(Engine):
                 that should move was used by no layer, or beside it.
         """
         ran: set[int] = set()
+        masks: dict[tuple[int, int], Tensor] = {}  # which factor is a position's own
         beside: set[int] = set()
         running: list[int] = []
         self.num_examples = 1 + int(examples[0].max()) if examples else 0
@@ -103,7 +104,14 @@ class Each(Engine):
             where = self._place(module, x, examples)
             a, b = directions.stacks(seeds_of(self.num_examples), i)
             with paused():
-                return _answer(output, x, a.to(x.dtype), b.to(x.dtype), c, where)
+                if where is None:
+                    return _of_rows(output, x, a.to(x.dtype), b.to(x.dtype), c)
+                form = (where.data_ptr(), where.numel())
+                if form not in masks:
+                    of_factor = torch.arange(len(b), device=x.device).repeat_interleave(b.shape[-1])
+                    masks[form] = (where.reshape(-1, 1) == of_factor).to(x.dtype)
+                mask = masks[form]
+                return _of_positions(output, x, a.to(x.dtype), b.to(x.dtype), c, mask)
 
         def seen(value: Any) -> None:
             i = self.index.get(id(value))
@@ -153,25 +161,17 @@ class Each(Engine):
         )
 
 
-def _answer(
-    y: Tensor, x: Tensor, a: Tensor, b: Tensor, c: float, examples: Tensor | None
-) -> Tensor:
-    """y + c A_e (B_e^T x), in y's memory.
+def _of_rows(y: Tensor, x: Tensor, a: Tensor, b: Tensor, c: float) -> Tensor:
+    """y + c A_e (B_e^T x) in y's memory, for y (G, .., m) and x (G, .., n) whose first axis is the
+    examples', a (G, m, r) and b (G, n, r)."""
+    inner = torch.bmm(x.reshape(len(a), -1, x.shape[-1]), b)
+    y.view(len(a), -1, y.shape[-1]).baddbmm_(inner, a.mT, alpha=c)
+    return y
 
-    Args:
-        y: (.., m).
-        x: (.., n).
-        a, b: (G, m, r) and (G, n, r).
-        c: the length.
-        examples: (..), the example of each position; None: the first axis is the examples'.
-    """
-    if examples is None:
-        rows, out = x.reshape(len(a), -1, x.shape[-1]), y.view(len(a), -1, y.shape[-1])
-        out.baddbmm_(torch.bmm(rows, b), a.mT, alpha=c)
-        return y
-    e = examples.reshape(-1)
-    rows, out = x.reshape(-1, x.shape[-1]), y.view(-1, y.shape[-1])
-    for i in range(a.shape[-1]):
-        inner = (rows * b[e, :, i]).sum(-1, keepdim=True)  # (positions, 1)
-        out.addcmul_(inner, a[e, :, i], value=c)
+
+def _of_positions(y: Tensor, x: Tensor, a: Tensor, b: Tensor, c: float, mask: Tensor) -> Tensor:
+    """The same for positions of any order. They meet the factors of all examples, of which the mask
+    (positions, G r) leaves each its own: a little more arithmetic, in two products of matrices."""
+    inner = x.reshape(-1, x.shape[-1]) @ b.transpose(0, 1).flatten(1)  # (positions, G r)
+    y.view(-1, y.shape[-1]).addmm_(inner.mul_(mask), a.mT.flatten(0, 1), alpha=c)
     return y
