@@ -36,6 +36,12 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "HiZOO-as-run": ("HiZOO", {"state_dtype": "parameter", "smoothing": 1e-6}),
     "LOZO-as-run": ("LOZO", {"interval": 3, "scale": "none", "redraw_stream": "as-run"}),
     "LOZOM-redrawn": ("LOZOM", {"interval": 3}),
+    "SubZeroPlus": ("SubZeroPlus", {"num_directions": 3, "rank": 2, "interval": 3}),
+    "ZOMuon-as-run": (
+        "ZOMuon",
+        {"rank": 2, "interval": 3, "redraw": "each-probe", "vector_lr": 1e-3, "update": "exact"},
+    ),
+    "ES": ("ES", {"num_directions": 3, "law": "low-rank", "antithetic": True}),
     "SubZero-momentum": ("SubZero", {"rank": 2, "interval": 3, "scale": "none", "momentum": 0.9}),
     "LOREN-as-run": ("LOREN", {"score": "as-run", "updates": "each-probe", "curvature_lr": 1.0}),
     "ZOLDSD-as-run": ("ZOLDSD", {"mean_noise": "fresh", "plus_side": "again", "mean_lr": 1.0}),

@@ -5,6 +5,7 @@ from bszo.optim.agzo import AGZO
 from bszo.optim.base import ZerothOrderOptimizer
 from bszo.optim.bszo import BSZO
 from bszo.optim.conmezo import ConMeZO
+from bszo.optim.es import ES
 from bszo.optim.first_order import FirstOrder
 from bszo.optim.forward_grad import ForwardGrad
 from bszo.optim.fzoo import FZOO
@@ -19,7 +20,9 @@ from bszo.optim.mezo_adam_history import MeZOAdamHistory
 from bszo.optim.mezo_bcd import MeZOBCD
 from bszo.optim.report import StepReport
 from bszo.optim.subzero import SubZero
+from bszo.optim.subzero_plus import SubZeroPlus
 from bszo.optim.zo_ldsd import ZOLDSD
+from bszo.optim.zo_muon import ZOMuon
 from bszo.optim.zo_sgd_cons import ZOSGDConservative
 from bszo.optim.zo_sgd_mmt import ZOSGDMomentum
 from bszo.optim.zo_sgd_sign import ZOSGDSign
@@ -27,6 +30,7 @@ from bszo.optim.zo_sgd_sign import ZOSGDSign
 __all__ = [
     "AGZO",
     "BSZO",
+    "ES",
     "FZOO",
     "LOREN",
     "LOZO",
@@ -43,6 +47,8 @@ __all__ = [
     "MeZOBCD",
     "StepReport",
     "SubZero",
+    "SubZeroPlus",
+    "ZOMuon",
     "ZOSGDConservative",
     "ZOSGDMomentum",
     "ZOSGDSign",

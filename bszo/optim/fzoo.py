@@ -1,22 +1,13 @@
 """FZOO: one-sided Rademacher directions, and a step in units of the losses' own spread."""
 
-import statistics
-from collections.abc import Sequence
-from typing import Literal, Unpack
+from typing import Unpack
 
-from torch import Tensor
-
-from bszo.core import forward_difference
 from bszo.optim.base import ZerothOrderOptimizer
-from bszo.optim.hyperparameter import Hyperparameter, one_of, whole
+from bszo.optim.es import ES, Baseline, Deviation, Law, Score, Weight
 from bszo.optim.options import DifferenceOptions, Params
-from bszo.optim.report import StepReport
-from bszo.perturb import Directions, Gaussian, LossOracle, Terms
-
-Deviation = Literal["sample", "population"]
 
 
-class FZOO(ZerothOrderOptimizer):
+class FZOO(ES):
     """theta <- theta - lr (1/N sum_i (L_i - L_0) / sigma u_i + weight_decay theta),
     L_i = L(theta + eps u_i).
 
@@ -45,11 +36,13 @@ class FZOO(ZerothOrderOptimizer):
         True
     """
 
-    num_directions = Hyperparameter[int](
-        whole, lambda n: n >= 2, "at least 2 are valid: one has no spread"
-    )
-
-    deviation: Hyperparameter[Deviation] = Hyperparameter(one_of(Deviation), unsaid="sample")
+    # ES with these settings, which are the method and no hyperparameters of it
+    baseline: Baseline = "L_0"  # type: ignore[assignment]
+    score: Score = "z-score"  # type: ignore[assignment]
+    law: Law = "rademacher"  # type: ignore[assignment]
+    antithetic: bool = False  # type: ignore[assignment]
+    weight: Weight = "1/N"  # type: ignore[assignment]
+    rank: int = 1  # type: ignore[assignment]
 
     def __init__(
         self,
@@ -61,17 +54,4 @@ class FZOO(ZerothOrderOptimizer):
         **options: Unpack[DifferenceOptions],
     ) -> None:
         self.num_directions, self.deviation = num_directions, deviation
-        super().__init__(params, lr=lr, **options)
-
-    def make_family(self, params: Sequence[Tensor]) -> Directions:
-        return Gaussian(params, "rademacher")
-
-    def estimate(self, oracle: LossOracle) -> tuple[Terms, StepReport]:
-        seeds = self.direction_seeds(self.num_directions)
-        f_0, *losses = oracle.measure([{}, *({seed: self.eps} for seed in seeds)])
-        sigma = (statistics.stdev if self.deviation == "sample" else statistics.pstdev)(losses)
-        unit = 1 / (self.num_directions * sigma) if sigma else 0.0
-        gradient = {seed: (loss - f_0) * unit for seed, loss in zip(seeds, losses, strict=True)}
-        return gradient, StepReport(
-            f_0, tuple(forward_difference(loss, f_0, self.eps) for loss in losses)
-        )
+        ZerothOrderOptimizer.__init__(self, params, lr=lr, **options)

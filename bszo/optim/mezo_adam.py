@@ -15,7 +15,7 @@ from bszo.perturb import LossOracle, Terms
 Betas = tuple[float, float]
 
 
-def _pair(value: Any) -> Betas:
+def pair(value: Any) -> Betas:
     first, second = value
     return float(number(first)), float(number(second))
 
@@ -48,7 +48,7 @@ class MeZOAdam(MeZO):
     """
 
     betas = Hyperparameter[Betas](
-        _pair,
+        pair,
         lambda b: all(0 <= x < 1 for x in b),
         "two numbers in [0, 1) are valid",
         scope="group",

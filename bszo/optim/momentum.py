@@ -43,11 +43,7 @@ def follow_momentum_(
     family = oracle.directions
     bases: dict[int, Directions] = {}
     for i, p, group in optimizer.with_groups():
-        wide = torch.promote_types(p.dtype, torch.float32)
-        estimate = sum(
-            g * family.coordinates(seed, i).to(wide) for seed, g in family.own(i, gradient).items()
-        )
-        assert isinstance(estimate, torch.Tensor)
+        estimate = oracle.coordinates(i, gradient)
         state, beta = optimizer.state[p], group["momentum"]
         begun = "momentum" in state
         weight = 1 - beta if mean and (begun or not whole_first) else 1.0

@@ -33,6 +33,12 @@ class DifferenceOptions(Options, total=False):
     perturbation: Perturbation
 
 
+class OwnLengthOptions(Options, total=False):
+    """The same of one that names its own default of eps."""
+
+    perturbation: Perturbation
+
+
 def require(condition: bool, message: str) -> None:
     """Raise OptimError with the message unless the condition holds; NaN fails every comparison."""
     if not condition:

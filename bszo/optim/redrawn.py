@@ -1,5 +1,5 @@
 """Redrawn bases: what the methods share whose directions lie in a subspace that stays for some
-steps, LOZO and SubZero."""
+steps: LOZO, SubZero, SubZero+ and ZO-Muon."""
 
 from typing import Any, Unpack
 
@@ -32,10 +32,11 @@ class Redrawn(MeZO):
         lr: float,
         rank: int,
         interval: int,
+        num_directions: int = 1,
         **options: Unpack[DifferenceOptions],
     ) -> None:
         self.rank, self.interval = rank, interval
-        super().__init__(params, lr=lr, **options)
+        super().__init__(params, lr=lr, num_directions=num_directions, **options)
         self._current: tuple[Any, Directions] | None = None
         require(
             self.injected is not None or any(p.ndim > 1 and p.numel() for p in self.trainable()),

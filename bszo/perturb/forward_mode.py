@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from bszo.errors import OptimError
+from bszo.errors import OptimError, one_line
 from bszo.perturb.engines.hooks import every_module_runs
 
 # attention of transformers: sdpa has a kernel with a rule, the others do not
@@ -71,7 +71,7 @@ class ForwardMode:
         except RuntimeError as error:
             if not isinstance(error, NotImplementedError) and "jvp" not in str(error):
                 raise
-            reason = " ".join(str(error).split()).split(". ")[0].rstrip(".")
+            reason = one_line(error).rstrip(".")
             raise OptimError(
                 f"closure(): {reason}; a method that takes differences, such as MeZO, is valid"
             ) from error

@@ -248,6 +248,18 @@ class LossOracle:
         return self.directions.shift(total, index, gradient, out=total)
 
     @torch.no_grad()
+    def coordinates(self, index: int, gradient: Terms) -> Tensor:
+        """sum_i g_i c_i of one parameter, c_i the coordinates of z_i in the family's basis; in the
+        type of `dense`."""
+        wide = torch.promote_types(self.params[index].dtype, torch.float32)
+        own = self.directions.own(index, gradient)
+        total = sum(
+            g * self.directions.coordinates(seed, index).to(wide) for seed, g in own.items()
+        )
+        assert isinstance(total, Tensor)
+        return total
+
+    @torch.no_grad()
     def add_(self, index: int, delta: Tensor, decay: float = 1.0) -> None:
         """theta_p <- decay theta_p + delta for one parameter and a dense delta, with one
         rounding."""

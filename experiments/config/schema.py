@@ -100,6 +100,8 @@ class Fidelity:
     agzo_scale: Literal["gaussian", "none"]
     zo_sign: Literal["element", "scalar"]
     subzero_scale: Literal["sqrt(mn)/r", "none"]
+    zo_muon_vector_lr: float | None
+    zo_muon_redraw: Literal["once", "each-probe"]
     hizoo_smoothing: float
     state_dtype: Literal["float32", "parameter"]
     label_words: Literal["corrected", "as-run"]

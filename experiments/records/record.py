@@ -37,6 +37,8 @@ NOT_SCIENTIFIC_KEYS = {
         "ldsd_plus_side",
         "conmezo_start",
         "conmezo_warmup",
+        "zo_muon_vector_lr",
+        "zo_muon_redraw",
         "agzo_scale",
     ),
 }

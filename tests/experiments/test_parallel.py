@@ -413,8 +413,10 @@ def dying(tmp_path: Path, ranks: str, death: str) -> str:
 
 
 def test_torchrun_from_the_command_line(tmp_path: Path):
-    """One run that ends well, and beside it one whose second process dies."""
-    well = Torchrun(tmp_path / "well", "-m", "experiments.run")
+    """A run that ends well; beside it one whose second process dies, and one whose processes both
+    die without a word at step 3: the same command again ends where the undisturbed run does."""
+    saving = ("protocol.checkpoint_every=1", "checkpoint=trajectory")
+    well = Torchrun(tmp_path / "well", "-m", "experiments.run", arguments=saving)
     dies = Torchrun(tmp_path / "dies", dying(tmp_path, "1", "os._exit(9)"))
     said, complaint = well.ends(True), dies.ends(False)
     (record,) = store.load_all([tmp_path / "well" / "runs"])
@@ -439,26 +441,16 @@ def test_torchrun_from_the_command_line(tmp_path: Path):
     assert all(path.suffix == ".json" for path in left)
     assert all(store.load(path)["status"] in ("crashed", "interrupted") for path in left)
 
-
-def test_torchrun_goes_on_after_a_kill(tmp_path: Path):
-    """Both processes die without a word at step 3; the same command again ends where an undisturbed
-    run does."""
-    arguments = ("protocol.checkpoint_every=1", "checkpoint=trajectory")
-    whole = Torchrun(tmp_path / "whole", "-m", "experiments.run", arguments=arguments)
     kills = dying(tmp_path, "01", "os.kill(os.getpid(), signal.SIGKILL)")
-    broken = Torchrun(tmp_path / "broken", kills, arguments=arguments)
-    whole.ends(True)
-    broken.ends(False)
+    Torchrun(tmp_path / "broken", kills, arguments=saving).ends(False)
     assert list((tmp_path / "broken").glob("checkpoints/*/step-*.safetensors"))
-    said = Torchrun(tmp_path / "broken", "-m", "experiments.run", arguments=arguments).ends(True)
+    said = Torchrun(tmp_path / "broken", "-m", "experiments.run", arguments=saving).ends(True)
     assert said.count("goes on at step 3 (part 2)") == 1
-    (expected,), (found,) = (
-        store.load_all([tmp_path / name / "runs"]) for name in ("whole", "broken")
-    )
-    assert (expected["num_parts"], found["num_parts"]) == (1, 2)
+    (found,) = store.load_all([tmp_path / "broken" / "runs"])
+    assert (record["num_parts"], found["num_parts"]) == (1, 2)
     for key in ("signature", "status", "num_forwards", "num_steps", "best_step", "test_accuracy"):
-        assert found[key] == expected[key], key
-    for one, other in zip(expected["curve"], found["curve"], strict=True):
+        assert found[key] == record[key], key
+    for one, other in zip(record["curve"], found["curve"], strict=True):
         assert {**one, "train_seconds": 0} == {**other, "train_seconds": 0}
 
 

@@ -289,10 +289,12 @@ SMALL = ("task.num_train=32", "task.num_validation=8")
 MODELS = ("roberta-mini", "opt-mini", "stories260k-llama", "babyllama-char-1m")
 
 
-@pytest.mark.parametrize("task", ["sst2", "rte", "cb", "copa", "wic", "wsc", "trec", "boolq"])
-@pytest.mark.parametrize("model", MODELS)
+TASKS = ("sst2", "rte", "cb", "copa", "wic", "wsc", "trec", "boolq")
+
+
+@pytest.mark.parametrize(("task", "model"), [*zip(TASKS, MODELS * 2, strict=True)])
 def test_real_models_on_real_rows(
-    cli: Cli, runs: Runs, tmp_path: Path, shared: Path, model: str, task: str
+    cli: Cli, runs: Runs, tmp_path: Path, shared: Path, task: str, model: str
 ):
     done = cli(
         f"paths.results={tmp_path}",

@@ -1,6 +1,7 @@
 """What trains, from the command line to the record: every scheme, zero-shot, in-context, and what
 is refused."""
 
+import copy
 import json
 from collections.abc import Callable
 from functools import cache
@@ -80,9 +81,10 @@ def optimizer_node(name: str) -> dict[str, Any]:
 @pytest.mark.parametrize("scheme", ["full", *sorted(TRAINED)])
 def test_every_method_trains_every_scheme(scheme: str):
     """Or says that no block holds what trains."""
+    base = load_model("asset:tiny-mistral", dtype="float32")
     for path in sorted((CONF / "optimizer").glob("*.yaml")):
         node = optimizer_node(path.stem)
-        model: Any = load_model("asset:tiny-mistral", dtype="float32")
+        model: Any = copy.deepcopy(base)
         if scheme != "full":
             model = (
                 ProbedModel(model, 2)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from bszo import (
     AGZO,
     BSZO,
+    ES,
     FZOO,
     LOREN,
     LOZO,
@@ -27,6 +28,8 @@ from bszo import (
     MeZOAdamHistory,
     MeZOBCD,
     SubZero,
+    SubZeroPlus,
+    ZOMuon,
     ZOSGDConservative,
     ZOSGDMomentum,
     ZOSGDSign,
@@ -123,6 +126,36 @@ METHODS = {
     ),
     "fzoo": Method(
         FZOO, {"lr": 0.05, "eps": 1e-3, "num_directions": 4}, 5, observations=4, gaussian=False
+    ),
+    "es": Method(
+        ES,
+        {
+            "lr": 0.03,
+            "eps": 1e-3,
+            "num_directions": 2,
+            "law": "low-rank",
+            "antithetic": True,
+            "weight": "1/sqrt(N)",
+        },
+        4,
+        observations=2,
+        gaussian=False,
+    ),
+    "zo-muon": Method(
+        ZOMuon,
+        {"lr": 0.03, "eps": 1e-3, "num_directions": 3, "rank": 2, "interval": 3},
+        4,
+        observations=3,
+        gaussian=False,
+    ),
+    "subzero-plus": Method(
+        SubZeroPlus,
+        {"lr": 0.1, "eps": 1e-3, "num_directions": 3, "rank": 2, "interval": 3},
+        4,
+        observations=3,
+        state={"m", "v"},
+        compact={"m", "v"},
+        gaussian=False,
     ),
     "loren": Method(
         LOREN,

@@ -33,9 +33,10 @@ def test_descends_and_stays_finite(method: Any, problem: Make, dtype: torch.dtyp
     from the bottom."""
     module = problem(dtype)
     eps = {"eps": 0.1} if dtype == torch.bfloat16 and method.zeroth_order else {}
-    optimizer, losses = run(method, module, 150, module=module, **eps)
-    start, end = losses[0], float(module())
-    assert end < 0.4 * start
+    optimizer, losses = run(method, module, 25, module=module, **eps)
+    while float(module()) >= 0.4 * losses[0]:
+        assert len(losses) < 150, (losses[0], losses[-1])
+        losses += [optimizer.step(module) for _ in range(25)]
     assert all(p.isfinite().all() and p.dtype == dtype for p in module.parameters())
     assert isinstance(losses[0], float) and optimizer.last.loss == losses[-1]
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from bszo import LOZO, LOZOM, MeZO, SubZero
+from bszo import LOZO, LOZOM, MeZO, SubZero, SubZeroPlus
 from bszo.errors import OptimError
 from bszo.perturb import LowRank, Subspace, matrix_shape, mix64, noise
 from tests.optim.test_reference import flat, make_loss, parameters, spsa
@@ -153,6 +153,74 @@ def test_subzero(scale: Any, momentum: float) -> None:
         if momentum:
             assert optimizer.state[p]["momentum"].shape == ((rank, rank) if shape else p.shape)
     assert momentum or not optimizer.state
+
+
+@pytest.mark.parametrize(("scale", "factor"), [("none", (1, 1)), ("sqrt(mn)/r", (12, 12))])
+def test_subzero_plus(scale: Any, factor: tuple[int, int]) -> None:
+    """torch's own Adam on Z, which knows nothing of U and V, so moments stay at redraws."""
+    params, rank, count = parameters(), 2, 3
+    optimizer = SubZeroPlus(
+        params,
+        lr=LR,
+        eps=EPS,
+        num_directions=count,
+        rank=rank,
+        interval=INTERVAL,
+        scale=scale,
+        square=False,
+        betas=(0.8, 0.9),
+        adam_eps=1e-3,
+        state_dtype="parameter",
+        weight_decay=DECAY,
+        seed=SEED,
+    )
+    s = [(mn**0.5 / rank if scale != "none" else 1.0) for mn in factor]
+    points = [
+        torch.zeros((rank, rank) if shape else p.shape, dtype=torch.float64)
+        for p, shape in zip(params, MATRICES, strict=True)
+    ]
+    adam = torch.optim.Adam(points, lr=LR, betas=(0.8, 0.9), eps=1e-3)
+    theta, loss, reference_loss = flat(params), make_loss(), make_loss()
+    for step in range(7):
+        optimizer.step(lambda: loss(flat(params)))
+        family = Subspace(
+            params,
+            rank,
+            mix64(SEED, step // INTERVAL, -2),
+            scaled=False,
+            square=False,
+            haar=True,
+        )
+
+        def whole(parts: list[Tensor], family: Any = family) -> Tensor:
+            first, last = (
+                scale * family.basis(i)[0].double() @ parts[i] @ family.basis(i)[1].double()
+                for i, scale in zip((0, 3), s, strict=True)
+            )
+            return torch.cat([part.reshape(-1) for part in (first, *parts[1:3], last)])
+
+        f_0 = reference_loss(theta)
+        for point in points:
+            point.zero_()
+            point.grad = torch.zeros_like(point)
+        for k in range(count):
+            z = [family.coordinates(mix64(SEED, step, k), i).double() for i in range(4)]
+            y = (reference_loss(theta + EPS * whole(z)) - f_0) / EPS
+            for point, one in zip(points, z, strict=True):
+                assert point.grad is not None
+                point.grad += y / count * one
+        adam.step()
+        theta = theta + whole(points) - LR * DECAY * theta
+        torch.testing.assert_close(flat(params), theta, rtol=1e-5, atol=1e-6)
+
+
+def test_a_haar_basis_has_random_signs() -> None:
+    """U and V are the factors whose R has a positive diagonal: A R^-1 with R from Cholesky."""
+    family = Subspace([torch.empty(9, 7)], 3, 5, scaled=False, square=False, haar=True)
+    for found, side, which in ((family.basis(0)[0], 9, 0), (family.basis(0)[1].T, 7, 1)):
+        a = noise.values(torch.Size((side, 3)), 0, mix64(5, which)).double()
+        wanted = a @ torch.linalg.inv(torch.linalg.cholesky(a.T @ a).T)
+        torch.testing.assert_close(found.double(), wanted, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("scale", ["1/r", "none"])

@@ -1,4 +1,5 @@
-"""ZO-LLM's methods, FZOO and MeZO-BCD against dense references, and what sets each apart."""
+"""ZO-LLM's methods, FZOO, evolution strategies and MeZO-BCD against dense references, and what sets
+each apart."""
 
 import math
 from collections.abc import Callable
@@ -8,9 +9,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from bszo import FZOO, MeZO, MeZOBCD, ZOSGDConservative, ZOSGDMomentum, ZOSGDSign
+from bszo import ES, FZOO, MeZO, MeZOBCD, ZOSGDConservative, ZOSGDMomentum, ZOSGDSign
 from bszo.errors import OptimError
-from bszo.perturb import Gaussian
+from bszo.perturb import Gaussian, OuterProduct, mix64, noise
 from tests.optim.test_reference import Loss, N, flat, follow, parameters, spsa
 
 Make = Callable[..., nn.Module]
@@ -157,6 +158,63 @@ def test_as_run_fzoo_divides_by_the_deviation_of_all_eight() -> None:
         optimizer.step(lambda theta=theta: (theta * torch.arange(1, 7)).square().sum())
         ends.append(theta.detach() - 1)
     torch.testing.assert_close(ends[1], math.sqrt(8 / 7) * ends[0], rtol=1e-12, atol=0)
+
+
+@pytest.mark.parametrize(
+    ("settings", "correction"),
+    [
+        ({"deviation": "population"}, 0),
+        ({"law": "low-rank", "antithetic": True, "weight": "1/sqrt(N)"}, 1),
+        ({"baseline": "L_0", "score": "difference", "law": "rademacher"}, 1),
+    ],
+    ids=["ES at scale", "EGGROLL", "one-sided"],
+)
+def test_evolution_strategies(settings: dict[str, Any], correction: int) -> None:
+    """A population with a score each: its mean, or sqrt(N) of it, moves theta."""
+    count, both = 4, settings.get("antithetic", False)
+
+    def reference(theta: Tensor, loss: Loss, z: list[Tensor]) -> Tensor:
+        f_0 = loss(theta) if "baseline" in settings else None
+        members = torch.stack([side * one for one in z for side in ((1, -1) if both else (1,))])
+        losses = torch.tensor([loss(theta + EPS * one) for one in members], dtype=torch.float64)
+        scores = losses - (losses.mean() if f_0 is None else f_0)
+        scores /= EPS if "score" in settings else losses.std(correction=correction)
+        if "weight" in settings:
+            scores *= len(members) ** 0.5
+        return theta - LR * (scores @ members / len(members) + DECAY * theta)
+
+    optimizer, _ = follow(
+        ES, count, reference, lr=LR, eps=EPS, num_directions=count, weight_decay=DECAY, **settings
+    )
+    assert optimizer.num_forwards == 6 * (2 * count if both else count + ("baseline" in settings))
+
+
+def test_fzoo_is_an_evolution_strategy() -> None:
+    ends = []
+    settings: dict[str, Any] = {"baseline": "L_0", "law": "rademacher"}
+    for make, more in ((FZOO, {}), (ES, settings)):
+        theta = torch.ones(6, 3).requires_grad_()
+        optimizer = make([theta], lr=0.1, eps=1e-3, num_directions=5, **more)
+        for _ in range(3):
+            optimizer.step(lambda theta=theta: theta.detach().double().exp().sum())
+        ends.append(theta.detach())
+        assert "baseline" in optimizer.settings() or make is FZOO
+    assert torch.equal(*ends)
+
+
+def test_an_outer_product_is_a_b_t_over_the_root_of_the_rank() -> None:
+    family = OuterProduct([torch.empty(3, 2, 4), torch.empty(5)], 2)
+    a, b = (
+        noise.values(torch.Size((side, 2)), 0, mix64(9, i)).double() for i, side in ((0, 3), (1, 8))
+    )
+    z = family.direction(9, 0).double()
+    torch.testing.assert_close(z, (a @ b.T / 2**0.5).view(3, 2, 4), rtol=0, atol=1e-5)
+    assert torch.equal(family.direction(9, 1), noise.values(torch.Size((5,)), 1, 9))
+
+
+def test_a_baseline_between_z_and_minus_z_is_refused() -> None:
+    with pytest.raises(OptimError, match=r"baseline='L_0' with antithetic=True: .*mean is valid"):
+        ES(parameters(), baseline="L_0", antithetic=True)
 
 
 def test_fzoo_draws_signs_and_its_step_does_not_know_the_loss_s_scale() -> None:

@@ -7,11 +7,13 @@ import torch
 from torch import Tensor
 
 from bszo.perturb import (
+    ColumnSpace,
     Directions,
     Gaussian,
     Injected,
     LossOracle,
     LowRank,
+    OuterProduct,
     Scaled,
     Subspace,
     Walk,
@@ -36,6 +38,8 @@ def families(params: list[Tensor]) -> dict[str, Directions]:
         "rademacher": Gaussian(params, "rademacher"),
         "low-rank": LowRank(params, 2, 99),
         "scaled": Scaled(Gaussian(params), curvature),
+        "column-space": ColumnSpace(params, 2, 99),
+        "outer-product": OuterProduct(params, 2),
         "subspace": Subspace(params, 2, 99, scaled=True, square=True),
         "weighted": Weighted(Gaussian(params), [0.5, -1.0, 2.0, 0.0, 1.0]),
         "injected": Injected(
@@ -45,7 +49,18 @@ def families(params: list[Tensor]) -> dict[str, Directions]:
 
 
 @pytest.mark.parametrize(
-    "family", ["gaussian", "rademacher", "low-rank", "scaled", "subspace", "weighted", "injected"]
+    "family",
+    [
+        "gaussian",
+        "rademacher",
+        "low-rank",
+        "column-space",
+        "outer-product",
+        "scaled",
+        "subspace",
+        "weighted",
+        "injected",
+    ],
 )
 def test_shift_is_the_direction_added_up(params: list[Tensor], family: str, size: str) -> None:
     tested = families(params)[family]

@@ -7,11 +7,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from bszo.perturb import Directions, LowRank, Subspace
+from bszo.perturb import ColumnSpace, Directions, LowRank, OuterProduct, Subspace
 from bszo.perturb.directions import factored
 
 FAMILIES: dict[str, Any] = {
     "low rank": lambda params: LowRank(params, 3, 7),
+    "column space": lambda params: ColumnSpace(params, 4, 7),
+    "outer product": lambda params: OuterProduct(params, 3),
     "subspace": lambda params: Subspace(params, 4, 7, scaled=True, square=True),
 }
 TERMS = {11: 0.3, 12: -0.2}

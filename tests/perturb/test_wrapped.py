@@ -10,6 +10,7 @@ from bszo import LOZOM
 from bszo.perturb import (
     Block,
     Blocks,
+    ColumnSpace,
     Directions,
     Gaussian,
     Injected,
@@ -31,10 +32,12 @@ MAKE = {
     "rademacher": lambda p, _: Gaussian(p, "rademacher"),
     "injected": lambda p, _: Injected(p, lambda ps, seed: [torch.full_like(q, seed) for q in ps]),
     "low rank": lambda p, basis: LowRank(p, 2, basis),
+    "column space": lambda p, basis: ColumnSpace(p, 4, basis),
     "subspace": lambda p, basis: Subspace(p, 4, basis, scaled=True, square=True),
 }
 COORDINATES = {  # of the parameters of SHAPES
     "low rank": ((48, 2), (7,), (6, 10, 2), (5, 2), ()),
+    "column space": ((4, 64), (7,), (6, 4, 9), (4, 6), ()),
     "subspace": ((4, 4), (7,), (6, 4, 4), (4, 4), ()),
 }
 

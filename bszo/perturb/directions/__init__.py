@@ -2,12 +2,14 @@
 
 from bszo.perturb.directions.base import Directions
 from bszo.perturb.directions.blocks import Blocks, seed_in_block
+from bszo.perturb.directions.column_space import ColumnSpace
 from bszo.perturb.directions.cone import Cone
 from bszo.perturb.directions.gaussian import Gaussian
 from bszo.perturb.directions.injected import DirectionFunction, Injected
 from bszo.perturb.directions.input_span import InputSpan
 from bszo.perturb.directions.low_rank import LowRank
 from bszo.perturb.directions.numbered import Numbered
+from bszo.perturb.directions.outer_product import OuterProduct
 from bszo.perturb.directions.padding import Unpadded, padding_rows
 from bszo.perturb.directions.partition import Block, Split, partition, repeated_modules
 from bszo.perturb.directions.rank_one import RankOne, as_rows
@@ -20,6 +22,7 @@ from bszo.perturb.directions.weighted import Weighted
 __all__ = [
     "Block",
     "Blocks",
+    "ColumnSpace",
     "Cone",
     "DirectionFunction",
     "Directions",
@@ -30,6 +33,7 @@ __all__ = [
     "Mask",
     "MaskScope",
     "Numbered",
+    "OuterProduct",
     "RankOne",
     "Scaled",
     "Shifted",

@@ -10,6 +10,7 @@ from torch import Tensor
 from bszo.perturb import noise
 from bszo.perturb.directions.base import Directions
 from bszo.perturb.directions.factored import Factored, is_stack, product
+from bszo.perturb.directions.orthonormal import orthonormal
 from bszo.perturb.noise.seeds import mix64
 
 
@@ -40,15 +41,24 @@ class Subspace(Factored):
         scaled: s = sqrt(m n) / r, or 1.
         square: take a matrix with a side of at most `rank` (an adapter's, a prompt's) in its most
             square shape.
+        haar: U and V are uniform over their kind (`orthonormal`); else QR's signs stay (as run).
 
     Source: Yu et al. 2024 (SubZero), arXiv 2410.08989.
     """
 
     def __init__(
-        self, params: Sequence[Tensor], rank: int, basis_seed: int, *, scaled: bool, square: bool
+        self,
+        params: Sequence[Tensor],
+        rank: int,
+        basis_seed: int,
+        *,
+        scaled: bool,
+        square: bool,
+        haar: bool = False,
     ) -> None:
         super().__init__(params)
         self.rank, self.basis_seed, self.scaled, self.square = rank, basis_seed, scaled, square
+        self.haar = haar
         self._bases: dict[int, tuple[Tensor, Tensor]] = {}
 
     def direction(self, seed: int, index: int) -> Tensor:
@@ -103,14 +113,13 @@ class Subspace(Factored):
                 experts, (m, n) = (), matrix_shape(p.shape, self.rank, self.square)
             r = min(self.rank, m, n)
             u, v = (
-                torch.linalg.qr(
-                    noise.values(
-                        torch.Size((*experts, side, r)),
-                        index,
-                        mix64(self.basis_seed, which),
-                        device=p.device,
-                    )
-                ).Q
+                orthonormal(
+                    torch.Size((*experts, side, r)),
+                    index,
+                    mix64(self.basis_seed, which),
+                    device=p.device,
+                    haar=self.haar,
+                )
                 for which, side in enumerate((m, n))
             )
             self._bases[index] = u, v.mT
