@@ -108,6 +108,7 @@ LAYERS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     ),
     "scripts.study.drift": (OURS, ("torch",)),
     "scripts.study.descent": (OURS, ("torch",)),
+    "scripts.study.muon": (OURS, ("torch",)),
     "scripts.study.theory": (("scripts.study.descent", *OURS), ("torch",)),
     "scripts.maintain.no_number_changes": (OURS, ("torch", "hydra")),
     "scripts.maintain.layers": (("bszo.files",), ("tests.test_layers",)),
