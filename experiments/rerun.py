@@ -28,8 +28,8 @@ from experiments.records.comparison import (
     comparison,
     differences,
 )
+from experiments.records.content import content_id
 from experiments.records.locks import Busy
-from experiments.records.provenance import content_id
 from experiments.run import execute
 
 ASSETS = Path(bszo.models.__file__).parent / "assets"

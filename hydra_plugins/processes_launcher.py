@@ -24,6 +24,7 @@ from hydra_plugins.hydra_joblib_launcher._core import execute_job
 from joblib.externals.loky.process_executor import BrokenProcessPool, ProcessPoolExecutor
 from omegaconf import DictConfig
 
+from bszo.errors import one_line
 from experiments.training.outcome import EXIT_CODES, RunFailed
 from experiments.training.signals import STOPPING, listener
 from experiments.training.threads import SHARING
@@ -113,8 +114,8 @@ class Places:
 
 def killed(overrides: Sequence[str], why: str) -> JobReturn:
     """The end of a run whose process has died without a word."""
-    first = " ".join(why.split())[:200]
-    line = f"{' '.join(overrides)}: its process was killed, perhaps for want of memory ({first})"
+    run = " ".join(overrides)
+    line = f"{run}: its process was killed, perhaps for want of memory ({one_line(why)})"
     end = JobReturn()
     end.overrides, end.status = overrides, JobStatus.FAILED
     end.return_value = RunFailed(line, EXIT_CODES["crashed"], already_printed=False)

@@ -44,7 +44,10 @@ LAYERS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
         ("experiments.records", "bszo.errors", "bszo.files", "bszo.__version__"),
         ("filelock", "yaml"),
     ),
-    "experiments.records.provenance": (("experiments.records", "bszo.__version__"), ("torch",)),
+    "experiments.records.provenance": (
+        ("experiments.records.privacy", "bszo.__version__"),
+        ("torch",),
+    ),
     "experiments.training": (
         (
             "experiments.training",
@@ -109,6 +112,7 @@ LAYERS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "scripts.study.drift": (OURS, ("torch",)),
     "scripts.study.descent": (OURS, ("torch",)),
     "scripts.study.muon": (OURS, ("torch",)),
+    "scripts.study.estimators": (OURS, ("torch",)),
     "scripts.study.theory": (("scripts.study.descent", *OURS), ("torch",)),
     "scripts.maintain.no_number_changes": (OURS, ("torch", "hydra")),
     "scripts.maintain.layers": (("bszo.files",), ("tests.test_layers",)),

@@ -1,4 +1,7 @@
-"""Maths on (k,) and (k, k) tensors in float64 on the CPU; it knows no neural network."""
+"""The maths of the subspace: (k,) and (k, k) tensors in float64 on the CPU.
+
+Nothing here knows that a neural network exists.
+"""
 
 from bszo.core.differences import central_difference, forward_difference
 from bszo.core.noise import residual, update_noise_var

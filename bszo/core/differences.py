@@ -1,5 +1,8 @@
-"""Directional derivatives from loss values. Python floats, so that no 16-bit quantum enters the
-difference."""
+"""Directional derivatives from loss values.
+
+The losses are Python floats, which have 53 bits, so that the difference of two close losses loses
+nothing more to rounding.
+"""
 
 
 def forward_difference(f_plus: float, f_0: float, eps: float) -> float:

@@ -8,7 +8,7 @@ from torch import Tensor
 
 
 class Belief(NamedTuple):
-    """g ~ N(mean, cov): what is believed of the subspace gradient g = B^T grad L.
+    """g ~ N(mean, cov): what is believed about the subspace gradient g = B^T grad L.
 
     Attributes:
         mean: (k,) float64.
@@ -43,10 +43,11 @@ def condition(belief: Belief, d: Tensor, y: float, noise_var: float) -> Belief:
         belief: the belief before.
         d: (k,) the direction in the subspace.
         y: the observed derivative along d.
-        noise_var: variance of y for a unit direction; 0 is an exact observation.
+        noise_var: the variance of y for a direction of length 1; 0 says that y is exact.
 
     Raises:
-        ValueError: noise_var is negative, or d observes nothing (d = 0, or an exact second look).
+        ValueError: noise_var is negative, or d observes nothing new: it is 0, or noise_var is 0 and
+            g is already known along it.
 
     Source: Feng and Huang 2026, arXiv 2601.01452, section 3 and Algorithm 1.
     """
@@ -62,15 +63,16 @@ def condition(belief: Belief, d: Tensor, y: float, noise_var: float) -> Belief:
     gain = cov_d / innovation_var  # (k,)
     mean = belief.mean + gain * (y - float(d @ belief.mean))
     cov = belief.cov - torch.outer(gain, cov_d)
-    return Belief(mean, (cov + cov.T) / 2)  # rounding must not make it lopsided
+    return Belief(mean, (cov + cov.T) / 2)  # rounding must not make it asymmetric
 
 
 def most_uncertain_direction(belief: Belief) -> Tensor:
     """argmax over unit d of d^T cov d: the principal eigenvector of cov, (k,).
 
-    A diagonal cov (axis sampling keeps it so) gives the axis of the largest entry, the first of
-    equals, where an eigensolver would be free to pick any. The sign, which no observation depends
-    on, makes the largest entry positive.
+    Where cov is diagonal, which sampling along axes keeps it, the result is the axis of its largest
+    entry, and the first such axis if several are equal; an eigensolver could return any mixture of
+    these. The sign is chosen so that the largest entry of d is positive. No observation depends on
+    it.
     """
     diagonal = torch.diagonal(belief.cov)
     if torch.equal(belief.cov, torch.diag(diagonal)):

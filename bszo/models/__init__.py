@@ -1,5 +1,5 @@
-"""Pretrained language models behind one interface: option scores of masked and causal LMs, and
-their loss."""
+"""Pretrained language models behind one interface, which gives option scores and losses of masked
+and causal ones."""
 
 from bszo.models.batch import Batch, buckets, collate
 from bszo.models.causal import CausalEncoder

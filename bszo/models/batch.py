@@ -1,5 +1,5 @@
-"""Encoded examples as tensors: padded rows, and the indices that find each option's tokens in the
-logits."""
+"""Batch of encoded examples: padded rows, and indices that say where in the logits the tokens of
+each option are read."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -10,7 +10,7 @@ from torch import Tensor
 from bszo.errors import ModelError
 from bszo.models.encode import Encoded
 
-ABSENT = -1  # no token's id
+ABSENT = -1  # stands where an option has no token; no token has this id
 
 
 @dataclass(frozen=True)
@@ -110,7 +110,7 @@ def by_length(batch: Batch) -> Iterator[tuple[Tensor, Batch]]:
                 attention_mask=batch.attention_mask[examples, :length],
                 rows=torch.searchsorted(examples, batch.rows[held]),
                 columns=batch.columns[held],
-                # an absent option's entry points anywhere
+                # the entry of an option that an example does not have may point anywhere
                 position=(held.cumsum(0) - 1)[batch.position[examples]].clamp(min=0),
                 tokens=batch.tokens[examples],
                 present=batch.present[examples],

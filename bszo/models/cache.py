@@ -1,5 +1,7 @@
-"""Cache of models that were converted on this machine: a folder outside any repository, named by
-content."""
+"""Cache of the models that were converted on this machine.
+
+It is a folder outside of any repository, in which each model is named by its content.
+"""
 
 import os
 import re

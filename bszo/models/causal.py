@@ -1,4 +1,4 @@
-"""Options after a prompt, for causal language models.
+"""Encoding for causal language models: options are read behind a prompt.
 
 An option's place is known by construction: prompt and option are one string, tokenised once, and
 the option is the tokens that end behind the prompt's last character. Tokenising the prompt by

@@ -1,5 +1,5 @@
-"""An example as token rows and the places in them where its options are read, for both kinds of
-model."""
+"""Encoded examples: the rows of tokens that a model reads, and the places in them where the options
+are read. Masked and causal models share this form."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ class OptionTokens:
 
 @dataclass(frozen=True)
 class Encoded:
-    """One example as a model sees it.
+    """One example in the form in which a model sees it.
 
     Attributes:
         id: the example's id.

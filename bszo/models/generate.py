@@ -1,4 +1,7 @@
-"""Questions that a causal model answers in its own words: greedy, batched, scored by token F1."""
+"""Generation: a causal model answers questions in its own words, which token F1 scores.
+
+The answers are greedy: at each place the model writes its most probable token.
+"""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -16,7 +19,7 @@ from bszo.models.module import outermost
 from bszo.models.traits import TOLERANCE
 from bszo.tasks import Example, GenerationTask, token_f1
 
-# which other prompts may share a batch with one: any, those of its length, or none
+# which prompts may share a batch with a prompt: any other, those of the same length, or none
 Company = Literal["any", "equal", "none"]
 
 
@@ -36,7 +39,7 @@ class Question(Encoded):
 
 @dataclass(frozen=True)
 class Questions(Batch):
-    """A batch that still knows its questions."""
+    """A batch together with the questions that it was made of."""
 
     asked: tuple[Question, ...] = ()
 
@@ -80,8 +83,8 @@ class GenerativeModel(LanguageModel):
         self.company = self._company()
 
     def encode(self, examples: Sequence[Example]) -> list[Encoded]:
-        """As LanguageModel; a prompt loses its beginning where an answer would find no room behind
-        it."""
+        """Encode examples as LanguageModel does. A prompt that would leave no room for an answer
+        loses its beginning."""
         pieces = tokenise(self.tokenizer, [example.prompt for example in examples])
         encoded: list[Encoded] = []
         for plain, example, piece in zip(super().encode(examples), examples, pieces, strict=True):
@@ -113,8 +116,9 @@ class GenerativeModel(LanguageModel):
 
     @torch.no_grad()
     def answer(self, questions: Sequence[Question], *, max_tokens: int) -> list[str]:
-        """What the model writes behind each prompt, up to the task's stop, without outer blanks; in
-        input order.
+        """The texts that the model writes behind the prompts, in the order of the prompts.
+
+        A text ends at the task's stop, and blanks around it are dropped.
 
         Prompts of like length share a batch of at most `max_tokens` padded positions, new tokens
         included.
@@ -143,7 +147,7 @@ class GenerativeModel(LanguageModel):
                 )
 
     def _company(self) -> Company:
-        """Which prompts may share a batch, found by trying.
+        """Find out which prompts may share a batch, by trying.
 
         Some models do not know padding, and some (RWKV) mix the rows of a batch while they write.
         Behind virtual tokens, padding would stand between them and the text, where rotary positions
@@ -171,7 +175,7 @@ class GenerativeModel(LanguageModel):
         return [logits[0].float() for logits in out.logits]
 
     def _greedy(self, prompts: Sequence[tuple[int, ...]]) -> list[list[int]]:
-        """The new tokens of each prompt, the most probable one each time."""
+        """The new tokens of each prompt: at each place the most probable one."""
         width = max(map(len, prompts))
         return self._generate(prompts, self.task.max_new_tokens)[:, width:].tolist()
 
@@ -201,8 +205,11 @@ class GenerativeModel(LanguageModel):
 
 @contextmanager
 def _without_own_settings(module: nn.Module) -> Iterator[None]:
-    """A model's folder may ask for a repetition penalty, forced or forbidden tokens: good for
-    chats, not greedy."""
+    """While active, the model generates without the settings of its folder.
+
+    These may ask for a penalty on repetition, or force and forbid tokens. That suits a chat, and is
+    not greedy generation.
+    """
     from transformers import GenerationConfig
 
     model = outermost(module)
@@ -214,7 +221,8 @@ def _without_own_settings(module: nn.Module) -> Iterator[None]:
 
 
 def _tokens_with(tokenizer: Any, stop: str) -> list[int]:
-    """Every token that ends a text: those that hold `stop`, and the end of the sequence."""
+    """The ids of all tokens that end a text: those that contain `stop`, and the end of the
+    sequence."""
     texts = tokenizer.batch_decode([[i] for i in range(len(tokenizer))])
     ends = {i for i, text in enumerate(texts) if stop in text}
     return sorted(

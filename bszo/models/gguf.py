@@ -61,7 +61,7 @@ def convert_gguf(file: Path, name: str | None = None) -> Path:
 
 
 def is_sound(folder: Path) -> bool:
-    """True where every file that the conversion wrote is there with its SHA-256."""
+    """Whether every file that the conversion wrote is there and has the SHA-256 that it had."""
     try:
         files = json.loads((folder / ORIGIN).read_text(encoding="utf-8"))["files"]
         return all(_sha256(folder / name) == digest for name, digest in files.items())
@@ -70,8 +70,8 @@ def is_sound(folder: Path) -> bool:
 
 
 def origin_of(folder: Path) -> dict[str, Any] | None:
-    """What a record says of a converted model: format, quantisation, file and its SHA-256; None of
-    any other folder.
+    """What a record says about a converted model: its format, its quantisation, its file and the
+    file's SHA-256. None for a model that was not converted.
 
     Raises:
         ModelError: the folder's origin.json cannot be read.
@@ -133,8 +133,8 @@ def described(types: Mapping[str, int]) -> str:
 
 
 def _plain_config(config: dict[str, Any]) -> dict[str, Any]:
-    """Without what changes with the version of transformers, or would call the weights
-    quantised."""
+    """The configuration without the keys that differ between versions of transformers, and without
+    those that call the weights quantised."""
     dropped = (
         "transformers_version",
         "quantization_config",

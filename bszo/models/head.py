@@ -1,8 +1,8 @@
-"""A language model's output layer, run only at the positions and, where that suffices, only for the
-words that count.
+"""Head: a language model's output layer, which is run only where its logits are needed.
 
-Over 50,000 words the output layer is a third of OPT-125M's arithmetic and parameters; of all that,
-the scores of a batch need N positions, and a choice among one-token options the rows of W words.
+With 50,000 words the output layer is a third of OPT-125M's arithmetic and parameters. The scores of
+a batch need it at N positions only, and a choice among options of one token each needs only the W
+rows of these words.
 """
 
 from collections.abc import Iterator
@@ -17,23 +17,22 @@ from bszo.models.module import outermost
 
 
 class _Words(nn.Module):
-    """h W[words]^T + b[words]. The rows come through an embedding, so that a perturbation of W
-    costs those rows only.
+    """h W[words]^T + b[words], in place of the full output layer, whose hooks are not called.
 
-    Hooks of the full layer are not called.
+    An embedding looks the rows up, so that an engine perturbs no other rows of W.
     """
 
     def __init__(self, full: nn.Linear, words: Tensor) -> None:
         super().__init__()
         self.words, self.bias = words.to(full.weight.device), full.bias
-        # draws no values, which on any device takes its time
+        # no values are drawn for it, which would take time
         self.rows = nn.Embedding.from_pretrained(full.weight)
         # the parameter itself: an engine that perturbs it knows it by its identity
         self.rows.weight = full.weight
 
     @property
     def weight(self) -> Tensor:
-        """The full layer's, of which some models ask the type."""
+        """The full layer's weight: some models ask for its type."""
         return self.rows.weight
 
     def forward(self, hidden: Tensor) -> Tensor:
@@ -44,15 +43,15 @@ class _Words(nn.Module):
 def run(
     module: nn.Module, inputs: dict[str, Any], batch: Batch, words: Tensor | None
 ) -> tuple[Tensor, bool]:
-    """Logits (N, V) at the batch's N positions in the model's dtype, or those of the words alone,
-    (N, W), and True.
+    """The logits at the batch's N positions, in the model's dtype, and whether they are those of
+    the words alone: (N, V) and False, or (N, W) and True.
 
     Args:
         module: an LM of `transformers`, plain or wrapped by adapters.
         inputs: its keyword arguments.
         batch: says at which positions.
-        words: (W,) token ids; None, and an output layer that is more than one plain matrix, give
-            all.
+        words: (W,) ids of the tokens whose logits are needed. None asks for all, and so many come
+            too where the output layer is more than one plain matrix.
     """
     with _only(module, batch, words) as (gathered, narrow):
         logits = module(**inputs).logits
@@ -63,10 +62,11 @@ def run(
 def _only(
     module: nn.Module, batch: Batch, words: Tensor | None
 ) -> Iterator[tuple[list[bool], bool]]:
-    """While active, the head sees (1, N, H) instead of (R, T, H) and answers for the words alone.
+    """While active, the head sees states (1, N, H) instead of (R, T, H), and gives logits of the
+    words alone where it can.
 
-    Yields a list that is non-empty once the head has run on gathered states, and whether there are
-    only the words.
+    It yields a list, which has an entry as soon as the head has run on the N gathered states, and
+    whether the logits are those of the words alone.
     """
     gathered: list[bool] = []
 
@@ -95,13 +95,13 @@ def _only(
 
 
 def _place(module: nn.Module) -> tuple[nn.Module, nn.Module, str] | None:
-    """The LM's direct child that holds the output layer (`lm_head`, BERT's `cls`); the layer's
-    parent and name."""
+    """The child of the LM that holds the output layer (`lm_head`, or BERT's `cls`), the module that
+    owns the layer, and the layer's name in it."""
     model = outermost(module)
     layer = model.get_output_embeddings() if model is not None else None
     if model is None or layer is None:
         return None
-    # the head is the last: no walk through the body
+    # from the end, where the head stands, so that the body is not searched
     for child_name, child in reversed(list(model.named_children())):
         if child is layer:
             return child, model, child_name
@@ -113,14 +113,16 @@ def _place(module: nn.Module) -> tuple[nn.Module, nn.Module, str] | None:
 
 
 def _plain(layer: nn.Module | None, parent: nn.Module) -> bool:
-    """A matrix product and no more, whose bias, if any, its parent owns too: it runs around it, the
-    layer does not."""
+    """Whether the layer is a matrix product and nothing more.
+
+    A layer that owns a bias is one only if its parent owns the same bias, as BERT's head does.
+    """
     return (
         type(layer) is nn.Linear
-        # accelerate wraps it to move its input, as `_Words` does, or to load weights, which are on
-        # meta till then
+        # accelerate wraps the forward either to move the input, which `_Words` does too, or to load
+        # weights that are on meta until then
         and ("forward" not in vars(layer) or hasattr(layer, "_hf_hook"))
-        # quantisers and weight normalisation replace it
+        # quantisers and weight normalisation put something else in the parameter's place
         and isinstance(layer._parameters.get("weight"), nn.Parameter)
         and not layer.weight.is_meta
         and (layer.bias is None or any(p is layer.bias for p in parent._parameters.values()))
@@ -128,7 +130,7 @@ def _plain(layer: nn.Module | None, parent: nn.Module) -> bool:
 
 
 def at_positions(values: Tensor, batch: Batch) -> Tensor:
-    """The batch's N positions of `values` (R, T + v, H), v virtual tokens of a prompt adapter in
-    front."""
+    """(N, H): `values`, (R, T + v, H), at the batch's N positions, behind the v virtual tokens of a
+    prompt adapter."""
     virtual = values.shape[1] - batch.input_ids.shape[1]
     return values[batch.rows.to(values.device), batch.columns.to(values.device) + virtual]  # (N, H)

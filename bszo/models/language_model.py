@@ -1,5 +1,5 @@
-"""One interface over masked and causal language models: examples in; option scores, losses, answers
-out."""
+"""Language model: one interface over masked and causal models, from examples to option scores,
+losses and answers."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
@@ -66,13 +66,13 @@ class LanguageModel:
         self._encoder = (CausalEncoder if style == "causal" else MaskedEncoder)(
             tokenizer, self.limit
         )
-        # any id does where the model never looks
+        # the model never looks at padding, so that any id will do
         ids = (tokenizer.pad_token_id, tokenizer.eos_token_id, 0)
         self.pad_id: int = next(i for i in ids if i is not None)
 
     @property
     def device(self) -> torch.device:
-        """Where inputs go: the device of the input embeddings."""
+        """The device of the input embeddings, on which inputs must lie."""
         return next(self.module.parameters()).device
 
     def encode(self, examples: Sequence[Example]) -> list[Encoded]:
@@ -103,7 +103,8 @@ class LanguageModel:
         return in_one_row(batch) if self.traits.packed else batch
 
     def _comparable(self, batch: Batch) -> Tensor:
-        """Scores up to a constant an example: enough to choose, and often far cheaper."""
+        """Scores up to a number that an example's options share, which suffices to choose among
+        them and is often far cheaper."""
         return self._unpadded(option_logits, batch)
 
     def _unpadded(self, score: Callable[..., Tensor], batch: Batch) -> Tensor:
@@ -132,13 +133,20 @@ class LanguageModel:
         return self._over_buckets(self.scores, encoded, max_tokens)
 
     def logits(self, encoded: Sequence[Encoded], *, max_tokens: int) -> Tensor:
-        """`score_all` up to a constant an example, which neither a choice nor a loss depends on;
-        often far cheaper."""
+        """`score_all` up to a number that an example's options share.
+
+        Neither a choice nor a loss depends on that number, and without it the logits are often far
+        cheaper.
+        """
         return self._over_buckets(self._comparable, encoded, max_tokens)
 
     def predict(self, encoded: Sequence[Encoded], *, max_tokens: int) -> list[int]:
-        """Index of each example's best option, in input order; the lowest of equals. Raises as
-        score_all."""
+        """The index of each example's best option, in input order; the lowest where several are
+        equal.
+
+        Raises:
+            ModelError: a score is not finite.
+        """
         return self.logits(encoded, max_tokens=max_tokens).argmax(-1).tolist() if encoded else []
 
     def _over_buckets(

@@ -1,5 +1,7 @@
-"""Path of a model: what it means (a folder, a model of this package or of the cache, a hub name),
-and whether the folder is complete."""
+"""Path of a model: a folder, a model of this package or of the cache, or a name on the hub.
+
+A folder is checked for its files before anything is read.
+"""
 
 import importlib.resources
 import json
@@ -65,7 +67,8 @@ def _asset(name: str) -> Path:
 
 
 def check_folder(folder: Path, path: str) -> None:
-    """Refuse early, by file name, what transformers would report in many lines, or take.
+    """Refuse a folder by the names of its files, before transformers would report it in many lines,
+    or accept it.
 
     Raises:
         ModelError: the folder lacks a configuration, safetensors or a tokenizer, or holds an
@@ -101,8 +104,8 @@ def check_folder(folder: Path, path: str) -> None:
 
 
 def _check_index(folder: Path, path: str) -> None:
-    """Every shard that an index names is a safetensors file of this folder: transformers would read
-    any other kind."""
+    """Refuse an index that names anything but safetensors files of its own folder: transformers
+    would read those too."""
     index = folder / "model.safetensors.index.json"
     if not index.is_file():
         return

@@ -1,4 +1,4 @@
-"""Label words at a mask, for masked language models."""
+"""Encoding for masked language models: label words are read at a mask."""
 
 from collections.abc import Sequence
 from typing import Any

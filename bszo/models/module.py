@@ -1,4 +1,5 @@
-"""Modules of `transformers`, below the wrappers of adapters: the outermost model, its positions."""
+"""Modules of `transformers` below the wrappers of adapters: the outermost model, and the number of
+its positions."""
 
 from typing import Any
 
@@ -18,18 +19,19 @@ POSITIONS = (
 
 
 def outermost(module: nn.Module) -> Any:
-    """The outermost `PreTrainedModel` in a module: below adapters' wrappers, above the encoder.
-    None where there is none."""
+    """The outermost `PreTrainedModel` in a module, which lies below the wrappers of adapters and
+    above the encoder. None if there is none."""
     from transformers import PreTrainedModel
 
     return next((part for part in module.modules() if isinstance(part, PreTrainedModel)), None)
 
 
 def num_positions(module: nn.Module) -> int | None:
-    """Tokens that the model has positions for; None if its configuration sets no bound.
+    """The number of tokens that the model has positions for; None if its configuration sets no
+    bound.
 
-    RoBERTa-like models count positions from the padding index up, so that 514 embeddings hold 512
-    tokens: seen in the embedding itself, not in the model's name.
+    Models like RoBERTa count positions from the padding index up, so that their 514 embeddings hold
+    512 tokens. The embedding itself shows this, whatever the model is called.
     """
     for name, part in module.named_modules():
         if (

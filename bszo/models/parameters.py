@@ -1,5 +1,4 @@
-"""A module's parameters for an optimizer and for a record: groups for weight decay, and a
-fingerprint."""
+"""Parameters of a module: their groups for an optimizer, and their fingerprint for a record."""
 
 import hashlib
 from collections.abc import Iterable
@@ -14,7 +13,8 @@ NORMS = (nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
 
 
 def parameter_groups(module: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Trainable parameters as `params=` for an optimizer: matrices decay, biases and norms do not.
+    """The trainable parameters as `params=` of an optimizer, in two groups: matrices decay, biases
+    and norms do not.
 
     Frozen parameters are left out, tied ones come once, and with `weight_decay` 0 there is a single
     group.

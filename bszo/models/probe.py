@@ -2,10 +2,10 @@
 
     score(o) = s(o) + mean_j (w_o . h_j + b_o)
 
-s(o) is the model's own score of option o, h_j the last hidden state at the positions where o's
-tokens are read, w and b are 0 at the start. For options of one token this is a head with one row a
-label that starts as the label words' rows of the output embedding (as MeZO's, Malladi et al. 2023,
-arXiv 2305.17333, appendix): training begins at zero-shot.
+Here s(o) is the model's own score of option o, h_j is the last hidden state at the j-th position
+where o's tokens are read, and w and b are 0 at the start, so that training begins with the scores
+of zero-shot. For options of one token this is the same as a head with one row a label, which starts
+as the label words' rows of the output embedding (Malladi et al. 2023, arXiv 2305.17333, appendix).
 """
 
 from collections.abc import Callable, Iterator
@@ -37,14 +37,14 @@ class Probe(nn.Module):
         nn.init.zeros_(self.probe.bias)
 
     def save_pretrained(self, folder: Path) -> None:
-        """The head alone, as safetensors."""
+        """Save the head alone, as safetensors."""
         from safetensors.torch import save_file
 
         save_file(self.probe.state_dict(), folder / FILE)
 
 
 class ProbedModel(LanguageModel):
-    """The model with a linear probe; nothing about its start is random.
+    """The model with a linear probe, which has no random start.
 
     Args:
         model: the model that is frozen.
@@ -114,8 +114,11 @@ def _states(body: Any) -> Iterator[list[Tensor]]:
 
 @torch.no_grad()
 def _width(model: LanguageModel, body: Any) -> int | None:
-    """The width of the last hidden state, as a pass over two tokens shows it: it need not be the
-    configuration's hidden_size, which some models project down from. None: no state is seen."""
+    """The width of the last hidden state, as a pass over two tokens shows it; None if it shows no
+    state.
+
+    It may differ from the configuration's hidden_size, from which some models project down.
+    """
     if body is None:
         return None
     ids = torch.full((1, 2), model.pad_id, device=model.device)

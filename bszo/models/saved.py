@@ -1,5 +1,5 @@
-"""Trained parameters as files: an adapter in peft's own format, a probe's head, or a whole model in
-transformers'."""
+"""Trained parameters as files: an adapter in peft's format, the head of a probe, or a whole model
+in transformers' format."""
 
 from pathlib import Path
 from typing import Any
@@ -11,8 +11,9 @@ from bszo.models.tuning import REFUSALS, attached, kind_of, limit_beside, wrappe
 
 
 def save_tuned(model: LanguageModel, folder: Path) -> None:
-    """What was trained, whole or not at all: an adapter in peft's own format, else the model in
-    transformers'.
+    """Save what was trained: an adapter in peft's format, or else the model in transformers'.
+
+    The folder appears whole or not at all.
 
     Raises:
         ModelError: the folder is there already, or cannot be written; nothing is left behind.

@@ -1,4 +1,4 @@
-"""Option scores from a model's logits, computed only where an option stands.
+"""Option scores from a model's logits, which are computed only where an option is read.
 
 score(option) = mean over its tokens t of log p(t | what the model sees there), in float32.
 """
@@ -32,12 +32,12 @@ def option_scores(
 def option_logits(
     module: nn.Module, batch: Batch, *, causal: bool, shortcut: Shortcut = "words"
 ) -> Tensor:
-    """`option_scores` up to a number that an example's options share: all that a softmax or a
+    """`option_scores` up to a number that an example's options share, which neither a softmax nor a
     maximum over them sees.
 
-    Where each option is one token and an example's are read at one place, that number is the
-    normaliser over the vocabulary, and leaving it out spares all rows of the output layer but the
-    options' own.
+    Where every option is one token and all options of an example are read at one place, that number
+    is the normaliser over the vocabulary. Without it the output layer needs the options' own rows
+    alone.
     """
     if shortcut != "words":
         return option_scores(module, batch, causal=causal, shortcut=shortcut)

@@ -1,5 +1,5 @@
-"""The papers' architectures with random weights, for benchmarks: time and memory do not depend on
-values."""
+"""Shapes: the papers' architectures with random weights, for benchmarks, whose time and memory do
+not depend on values."""
 
 from pathlib import Path
 from typing import Any, Literal
@@ -89,7 +89,8 @@ def random_model(
     """A language model of a real architecture, matrices N(0, 0.02^2), biases 0, norms 1, in eval
     mode.
 
-    Parameters are created in their dtype on their device: no float32 copy, nothing drawn twice.
+    Parameters are created in their dtype on their device. There is no float32 copy, and nothing is
+    drawn twice.
 
     Args:
         name: one of SHAPES, or a folder (or file) with a config.json.

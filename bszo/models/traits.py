@@ -25,18 +25,20 @@ from bszo.models.module import num_positions
 Shortcut = Literal["words", "positions", "none"]
 
 NUM_TOKENS, NUM_CHANGED, NUM_PADDING = 12, 8, 4
-# of the logits' standard deviation: rounding stays below, another token or another bias does not
+# Shares of the logits' standard deviation: what rounding changes is less, and what another token or
+# another bias changes is more.
 TOLERANCE = {torch.float32: 1e-4, torch.float16: 2e-2, torch.bfloat16: 1e-1}
 
 
 @dataclass(frozen=True)
 class Traits:
-    """What was found.
+    """The traits of one model.
 
     Attributes:
         padded: whether padding behind a row leaves its scores as they are.
-        shortcut: "words": the output layer may run at the positions and for the words that count
-            alone; "positions": at the positions alone; "none": it runs in full.
+        shortcut: how little of the output layer may be run. "words": only the rows of the words
+            that count, at the positions that count. "positions": all rows at these positions.
+            "none": all rows at all positions.
         packed: whether the rows of a training batch stand behind one another in one row. It is
             asked for, as `model.packed`, and found to leave the scores as they are.
     """
@@ -47,10 +49,14 @@ class Traits:
 
 
 def inputs_of(batch: Batch, causal: bool) -> dict[str, Any]:
-    """The keyword arguments for a batch. A causal model gets no attention mask: padding stands on
-    the right, where no position of interest can see it, and plain causal attention is the faster
-    kernel."""
-    more = {"use_cache": False} if causal else {"attention_mask": batch.attention_mask}
+    """The keyword arguments of a forward pass over a batch.
+
+    A causal model gets no attention mask. Its padding stands on the right, where no position that
+    counts can see it, and the kernel of plain causal attention is faster.
+    """
+    more: dict[str, Any] = (
+        {"use_cache": False} if causal else {"attention_mask": batch.attention_mask}
+    )
     if batch.position_ids is not None:
         more["position_ids"] = batch.position_ids
     return {"input_ids": batch.input_ids, **more}

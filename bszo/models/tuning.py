@@ -1,4 +1,4 @@
-"""Parameter-efficient tuning: the base is frozen, and an adapter of `peft` is all that trains.
+"""Parameter-efficient tuning: the base is frozen, and only an adapter of `peft` trains.
 
     lora     W + (alpha / rank) B A in place of the query and value matrices W, B = 0 at the start
     prefix   keys and values of `num_tokens` virtual tokens in front of every layer's own
@@ -51,12 +51,13 @@ def lora(
     seed: int = 0,
     target_modules: Sequence[str] | None = None,
 ) -> LanguageModel:
-    """The model with W + (alpha / rank) B A for every query and value matrix W; B = 0: its scores
-    are the base's.
+    """The model with W + (alpha / rank) B A in place of every query and value matrix W.
+
+    B is 0 at the start, so that the scores are the base's.
 
     Args:
         rank: columns of B and rows of A.
-        seed: of A, Kaiming-uniform as peft draws it.
+        seed: of A, which peft draws from the Kaiming-uniform distribution.
         target_modules: the ends of the names of other layers to adapt, such as `["fc1", "fc2"]`.
 
     Raises:
@@ -107,10 +108,10 @@ def lora(
 
 
 def prefix(model: LanguageModel, *, num_tokens: int = 5, seed: int = 0) -> LanguageModel:
-    """The model with trained keys and values in front; they start as those of tokens drawn from the
-    vocabulary.
+    """The model with trained keys and values in front of every layer's own.
 
-    A causal model so begins with the scores that it gives to texts with those tokens in front.
+    They start as the keys and values of tokens that are drawn from the vocabulary. A causal model
+    therefore begins with the scores that it gives to texts with those tokens in front.
 
     Raises:
         ModelError: more tokens than the model has positions for, or a model that takes no keys and
@@ -134,8 +135,9 @@ def prefix(model: LanguageModel, *, num_tokens: int = 5, seed: int = 0) -> Langu
 
 
 def prompt(model: LanguageModel, *, num_tokens: int = 10, seed: int = 0) -> LanguageModel:
-    """The model with trained embeddings in front; they start as those of tokens drawn from the
-    vocabulary.
+    """The model with trained embeddings in front of the text's own.
+
+    They start as the embeddings of tokens that are drawn from the vocabulary.
 
     Raises:
         ModelError: more tokens than the model has positions for, or a model that takes no
@@ -214,7 +216,12 @@ def kind_of(model: LanguageModel) -> str:
 
 
 def limit_beside(model: LanguageModel, num_tokens: int) -> int:
-    """Tokens that a row may have beside the virtual ones, which take positions of the model."""
+    """The number of tokens that a row may have, since the virtual ones take positions of the model
+    too.
+
+    Raises:
+        ModelError: there are too few positions for so many virtual tokens, or none of these.
+    """
     positions = num_positions(model.module)
     if num_tokens < 1 or (positions is not None and num_tokens > positions - 2):
         most = (
@@ -227,7 +234,7 @@ def limit_beside(model: LanguageModel, num_tokens: int) -> int:
 
 
 def _drawn(model: LanguageModel, num_tokens: int, seed: int) -> Tensor:
-    """(1, num_tokens) ids from the vocabulary, evenly."""
+    """(1, num_tokens) ids, each drawn from the whole vocabulary with equal chances."""
     ids = torch.randint(
         len(model.tokenizer), (1, num_tokens), generator=torch.Generator().manual_seed(seed)
     )
@@ -235,7 +242,7 @@ def _drawn(model: LanguageModel, num_tokens: int, seed: int) -> Tensor:
 
 
 def attached(model: LanguageModel, config: Any, seed: int) -> Any:
-    """peft's wrapper, in evaluation mode, its parameters of the base's dtype."""
+    """The module inside peft's wrapper, in evaluation mode; adapters have the base's dtype."""
     with needs("lm"):
         from peft import get_peft_model
 
@@ -254,8 +261,8 @@ def attached(model: LanguageModel, config: Any, seed: int) -> Any:
 
 
 def _check_trial(module: Any, model: LanguageModel, num_tokens: int, in_front: int) -> None:
-    """ValueError unless virtual tokens move the logits of a text; some models take keys and drop
-    them."""
+    """Raise ValueError unless virtual tokens change the logits of a text: some models accept keys
+    and values, and ignore them."""
     ids = torch.full((1, 2), len(model.tokenizer) - 1, device=model.device)
     inputs = {"input_ids": ids} | (
         {} if model.style == "causal" else {"attention_mask": torch.ones_like(ids)}
@@ -285,7 +292,7 @@ def _refuse_packed(model: LanguageModel, method: str) -> None:
 
 @contextmanager
 def _refusing(model: LanguageModel, method: str) -> Iterator[None]:
-    """Whatever a model without a place for virtual tokens raises, as one ModelError."""
+    """Turn whatever a model raises that has no place for virtual tokens into one ModelError."""
     kind = kind_of(model)
     try:
         yield

@@ -1,5 +1,5 @@
-"""Weight files of a model's folder: that only safetensors are opened, and that they hold what the
-configuration says."""
+"""Weight files of a model's folder: checks that only safetensors are opened, and that they hold
+what the configuration says."""
 
 import json
 import re
@@ -62,8 +62,8 @@ def stored_tensors(folder: Path, path: str) -> dict[str, Stored]:
 
 
 def check_config(config: Any, stored: Mapping[str, Stored], path: str) -> None:
-    """Refuse, before anything is built, a configuration that leads elsewhere or is out of all
-    proportion to the weights.
+    """Refuse a configuration that leads to other files, or whose sizes the weights cannot have,
+    before anything is built.
 
     Raises:
         ModelError: it names a weights file of its own, says that weights are quantised, or gives a
@@ -101,7 +101,7 @@ def check_config(config: Any, stored: Mapping[str, Stored], path: str) -> None:
 
 
 def check_stored(module: nn.Module, stored: Mapping[str, Stored], path: str) -> None:
-    """Refuse tensors that would be taken for parameters and are not real numbers.
+    """Refuse tensors that stand for parameters and are no real numbers of 16 bits or more.
 
     Integers that a model keeps beside its parameters (positions, masks) may be there.
 
@@ -136,8 +136,10 @@ def check_unused(module: nn.Module, unused: list[str], path: str) -> None:
 
 @contextmanager
 def no_pickles(path: str) -> Iterator[None]:
-    """While active, whatever file `transformers` finds to open, it is not a pickle, which can run
-    code: `torch.load` raises ModelError."""
+    """While active, `torch.load` raises ModelError.
+
+    So `transformers` cannot open a pickle, which could run code, whatever files it finds.
+    """
 
     def refuse(file: Any, *_: Any, **__: Any) -> None:
         raise ModelError(
@@ -154,7 +156,7 @@ def _numel(shape: tuple[int, ...]) -> int:
 
 
 def _same_end(name: str, names: set[str]) -> bool:
-    """Whether the name is one of the names, the prefix of the base model (`model.`) aside."""
+    """Whether a name is among others, where a prefix of the base model (`model.`) may differ."""
     if name in names:
         return True
     short = name.split(".", 1)[-1]

@@ -50,7 +50,8 @@ class AGZO(ZerothOrderOptimizer):
         params, lr, eps, weight_decay, ...: see ZerothOrderOptimizer.
 
     Raises:
-        OptimError: no module was given.
+        OptimError: no module was given; from `step`, others="none" where no linear layer's weight
+            is trained.
 
     Source: Lin et al. 2026, arXiv 2601.17261.
 
@@ -133,18 +134,35 @@ class AGZO(ZerothOrderOptimizer):
         inputs.rank, inputs.rounds = self.rank, self.rounds
         with inputs.watched(mix64(self.seed, self.num_steps, -7)):
             f_0 = oracle.loss(everywhere=True)
-        missing = len(set(inputs.layers.values()) - inputs.found.keys())
-        if (missing or not inputs.found) and not self._said:
-            self._said = True
-            log.warning(
-                "AGZO: %d linear layers have shown their inputs, %d have not run as modules: %s",
-                len(inputs.found),
-                missing,
-                "their weights have Gaussian directions"
-                if self.others == "gaussian"
-                else "their weights do not move",
-            )
+        weights = set(inputs.layers.values())
+        self._say(len(inputs.found), len(weights - inputs.found.keys()))
         return f_0
+
+    def _say(self, found: int, missing: int) -> None:
+        """Whose inputs were not seen, once; OptimError where nothing would move."""
+        moving = self.others == "gaussian"
+        require(
+            found > 0 or moving,
+            "others='none': no trained weight is that of a linear layer that runs, so that none"
+            " would move; gaussian is valid",
+        )
+        if self._said or (found and not missing):
+            return
+        self._said = True
+        fate = "have Gaussian directions" if moving else "do not move"
+        if found:
+            log.warning(
+                "AGZO: of %d linear layers %d have not run as modules, so that their inputs are"
+                " unknown: their weights %s",
+                found + missing,
+                missing,
+                fate,
+            )
+        else:
+            log.warning(
+                "AGZO: no trained weight is that of a linear layer that runs: all directions are"
+                " Gaussian, as MeZO's"
+            )
 
     def __getstate__(self) -> dict[str, Any]:
         """Without the layers, which are found again at the next step."""

@@ -1,4 +1,4 @@
-"""First-order baselines behind the same step(closure)."""
+"""First-order baselines: any optimizer of torch behind the `step(closure)` of the others."""
 
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -23,25 +23,25 @@ Algorithm = Callable[[Any], torch.optim.Optimizer]
 class FirstOrder(Copied):
     """theta <- algorithm(theta, grad L(theta)).
 
-    Forward passes a step: 1, and 1 backward; with gradient_checkpointing the layers run once more
-    in it. Extra memory: gradients, n elements in the parameters' type, what the algorithm keeps
-    (AdamW 2 n) and the activations.
+    Forward passes a step: 1. Backward passes a step: 1, in which the layers run forward once more
+    if gradient_checkpointing is on. Extra memory: n elements of the parameters' type for the
+    gradients, what the algorithm keeps (2 n for AdamW), and the activations.
 
     Args:
         params: parameters or groups.
         algorithm: params -> a torch optimizer, for example `functools.partial(torch.optim.AdamW,
             lr=1e-4)`.
-        gradient_checkpointing: keep the activations at the borders of the repeated modules only,
-            and compute the others again in the backward pass: a third more time for far less
-            memory. The closure must ask for no cache.
-        module: where the repeated modules are found; nothing else needs it.
-        seed: taken so that every optimizer is built alike; nothing here is random.
+        gradient_checkpointing: only the activations at the borders of the repeated modules are
+            kept, and the others are computed again in the backward pass. It takes a third more time
+            and far less memory. The closure must not ask the model for a cache.
+        module: the repeated modules are looked for in it; nothing else needs it.
+        seed: has no effect, since nothing here is random; every optimizer takes one.
 
     Attributes:
         num_forwards, num_backwards, num_steps, last: as in ZerothOrderOptimizer.
 
     Raises:
-        NonFiniteLoss: before the backward pass; the parameters have not moved.
+        NonFiniteLoss: from `step`, before the backward pass; the parameters have not moved.
         OptimError: gradient_checkpointing without repeated modules; arguments that the algorithm
             cannot take; an eps that the parameters' type rounds to zero.
 
@@ -85,14 +85,15 @@ class FirstOrder(Copied):
         self._failed = False
 
     def step(self, closure: Closure | None = None) -> float:  # type: ignore[override]
-        """One step on the closure's batch; returns the loss before it."""
+        """Take one step on the closure's batch and return the loss before it."""
         value = self.backward(closure)
         self.move_()
         self.last = StepReport(value, ())
         return value
 
     def backward(self, closure: Closure | None) -> float:
-        """The first half of a step: the loss, and its gradient in the parameters' `grad`."""
+        """Take the first half of a step: put the gradient into the parameters' `grad`, and return
+        the loss."""
         if closure is None:
             raise OptimError("step() needs a closure: () -> the loss of the current batch")
         with torch.enable_grad(), _checkpointed(self._layers):
@@ -121,13 +122,13 @@ class FirstOrder(Copied):
         return value
 
     def move_(self) -> None:
-        """The second half: the algorithm's step, after which no gradient is left."""
+        """Take the second half of a step: move the parameters and drop their gradients."""
         self.algorithm.step()
         self.algorithm.zero_grad(set_to_none=True)
         self.num_steps += 1
 
     def skip(self) -> None:
-        """Go on past the step that has just raised NonFiniteLoss; nothing has moved."""
+        """Count the step that has just raised NonFiniteLoss, and leave the parameters in place."""
         require_failed(self._failed, self.num_steps)
         self._failed = False
         self.pass_by()
@@ -145,7 +146,7 @@ class FirstOrder(Copied):
         return {**self.algorithm.state_dict(), "counters": counters}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Continue from a `state_dict` of the same algorithm."""
+        """Load a `state_dict` that the same algorithm has saved."""
         if "counters" not in state_dict:
             raise OptimError("state_dict has no entry 'counters': it was not saved by FirstOrder")
         self.algorithm.load_state_dict(
@@ -157,8 +158,11 @@ class FirstOrder(Copied):
 
 
 def _built(algorithm: Algorithm, params: Params) -> torch.optim.Optimizer:
-    """torch says what is out of range, but compares a text or takes apart a number without a
-    look."""
+    """Build the algorithm, with every error of it as one OptimError.
+
+    torch's optimizers name a value that is out of range. For one of the wrong type they fail where
+    they first compare or unpack it, with a message that does not name it.
+    """
     try:
         return algorithm(params)
     except (IndexError, TypeError, ValueError) as error:
@@ -171,7 +175,10 @@ def _built(algorithm: Algorithm, params: Params) -> torch.optim.Optimizer:
 
 
 def _require_eps(algorithm: torch.optim.Optimizer) -> None:
-    """torch keeps moments and eps in the parameters' type: an eps of zero divides 0 by 0."""
+    """OptimError if the algorithm's eps becomes 0 in the type of a parameter.
+
+    torch computes moments and eps in that type, and with an eps of 0 it divides 0 by 0.
+    """
     for group in algorithm.param_groups:
         for dtype in {p.dtype for p in group["params"]}:
             eps = float(group.get("eps", 1.0))
@@ -183,6 +190,7 @@ def _require_eps(algorithm: torch.optim.Optimizer) -> None:
 
 
 def _layers_of(module: nn.Module | None) -> list[nn.Module]:
+    """The repeated modules, at whose borders activations are kept."""
     if module is None:
         raise OptimError(
             "gradient_checkpointing=True: needs module=, whose layers are checkpointed; false needs"
@@ -198,7 +206,11 @@ def _layers_of(module: nn.Module | None) -> list[nn.Module]:
 
 @contextmanager
 def _checkpointed(layers: Sequence[nn.Module]) -> Iterator[None]:
-    """transformers' own switch acts in training mode only; here models are in evaluation mode."""
+    """While active, the layers keep no activations but compute them again in the backward pass.
+
+    The switch that transformers has for this acts in training mode alone, and models are in
+    evaluation mode here.
+    """
     with ExitStack() as stack:
         for layer in layers:
             own, forward = "forward" in vars(layer), layer.forward

@@ -1,4 +1,4 @@
-"""Hybrid ZO-FO: backpropagation through the last blocks alone, loss values for all before them."""
+"""Hybrid ZO-FO: the last blocks train by backpropagation, all blocks before them by loss values."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -17,23 +17,26 @@ from bszo.perturb import Closure, Split, partition
 
 
 class Hybrid(Copied):
-    """theta_low <- zeroth_order(theta_low),  theta_high <- algorithm(theta_high, dL / d
-    theta_high), both from the same theta = (theta_low, theta_high), theta_high the last
-    `num_blocks` blocks.
+    """theta_low <- zeroth_order(theta_low),  theta_high <- algorithm(theta_high, dL/dtheta_high).
 
-    The backward pass stops at the border: theta_low needs no gradient while it is recorded, so that
-    no activation below is kept. Forward passes a step: 1 and the zeroth-order method's; backward
-    passes: 1, through the last blocks. Extra memory: gradients and the algorithm's state of
-    theta_high, activations of the last blocks, what the method keeps.
+    theta_high is the last `num_blocks` blocks of theta, theta_low is the rest, and both updates are
+    computed at the same theta. The backward pass stops at the border between the two: theta_low
+    requires no gradient while the forward pass is recorded, so that no activation below the border
+    is kept. Forward passes a step: 1, and those of the zeroth-order method. Backward passes a step:
+    1, through the last blocks. Extra memory: gradients of theta_high, what the algorithm keeps for
+    it, the activations of the last blocks, and what the zeroth-order method keeps.
 
     Args:
-        params: parameters or groups; theta_low and theta_high are found among them.
+        params: parameters or groups; both theta_low and theta_high are found among them.
         zeroth_order: (params, seed=, module=, ...) -> a zeroth-order optimizer, such as
             `partial(MeZO, lr=1e-6)`.
         algorithm: params -> a torch optimizer, such as `partial(torch.optim.AdamW, lr=1e-4)`.
-        num_blocks: blocks of theta_high; the head is the last, where it has parameters of its own.
-        blocks: what a block is (`bszo.perturb.partition`); tied weights are embeddings, and so low.
-        weight_decay: of groups that set none, low and high alike: theta (1 - lr weight_decay).
+        num_blocks: the number of blocks in theta_high. The head is the last block where it has
+            parameters of its own.
+        blocks: says what a block is (`bszo.perturb.partition`). Weights that embeddings and head
+            share count as embeddings, so that they belong to theta_low.
+        weight_decay: for groups that set none, on both sides of the border; a step multiplies
+            theta by 1 - lr weight_decay.
         gradient_checkpointing: as in FirstOrder.
         seed, module: as in ZerothOrderOptimizer.
 
@@ -108,8 +111,12 @@ class Hybrid(Copied):
     exact = property(lambda self: self.low.exact)
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
-        """Only while it is made: OptimError later, where nothing says which of the two methods
-        would move them."""
+        """Add a group while the optimizer is being built.
+
+        Raises:
+            OptimError: it is built already, and nothing says on which side of the border the new
+                parameters would lie.
+        """
         require(
             "last" not in vars(self),
             "add_param_group(): on which side of the border is not said; "
@@ -118,13 +125,15 @@ class Hybrid(Copied):
         super().add_param_group(param_group)
 
     def restrict(self, **restriction: Any) -> Self:
-        """`ZerothOrderOptimizer.restrict` of the part below the border."""
+        """Restrict the part below the border, as `ZerothOrderOptimizer.restrict` does."""
         self.low.restrict(**restriction)
         return self
 
     def step(self, closure: Closure | None = None) -> float:  # type: ignore[override]
-        """One step on the closure's batch, whose loss must be a tensor; returns the loss before
-        it."""
+        """Take one step on the closure's batch and return the loss before it.
+
+        The closure must return a tensor, which is differentiated.
+        """
         self._failed = False
         try:
             with self._border():
@@ -146,7 +155,7 @@ class Hybrid(Copied):
         return None if low is None else low + 1
 
     def skip(self) -> None:
-        """Go on past the step that has just raised NonFiniteLoss; nothing has moved."""
+        """Count the step that has just raised NonFiniteLoss, and leave the parameters in place."""
         require_failed(self._failed, self.num_steps)
         self._failed = False
         self.high.pass_by()
@@ -154,6 +163,7 @@ class Hybrid(Copied):
 
     @contextmanager
     def _border(self) -> Iterator[None]:
+        """While active, theta_low requires no gradient."""
         low = self.low.trainable()
         try:
             for p in low:
@@ -170,7 +180,11 @@ class Hybrid(Copied):
         return {"low": self.low.state_dict(), "high": self.high.state_dict()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Continue bit for bit from a `state_dict` of the same two methods."""
+        """Load the state of the same two methods, from which this one continues bit for bit.
+
+        Raises:
+            OptimError: something else has saved it.
+        """
         if not {"low", "high"} <= state_dict.keys():
             raise OptimError(
                 "state_dict has no entries 'low' and 'high': it was not saved by Hybrid"

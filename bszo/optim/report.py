@@ -1,4 +1,4 @@
-"""What a step saw, for logs and tests."""
+"""Step report: the numbers that a step saw, for logs, guards and tests."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,18 +9,20 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class StepReport:
-    """What the last step saw.
+    """The numbers that one step saw. What a method does not have is None or empty.
 
     Attributes:
-        loss: the loss of the batch at theta (central differences: the mean of both sides).
-        observations: directional derivatives, in the order measured.
-        mean: (k,) posterior mean; None where there is no belief.
-        cov: (k, k) posterior covariance.
-        noise_var: variance of an observation after the step.
-        gain: least-squares slope of the posterior mean over the observations; 1 is no shrinkage.
-        losses: every loss of the step, in the order taken; filled in by `step`.
+        loss: the loss of the batch at theta. Methods with central differences, which do not
+            evaluate theta itself, give the mean of both sides.
+        observations: the directional derivatives, in the order in which they were measured.
+        mean: (k,) mean of the posterior belief.
+        cov: (k, k) covariance of the posterior belief.
+        noise_var: the variance of an observation, as it is after the step.
+        gain: the slope of a least-squares line through 0 of the posterior mean over the
+            observations; 1 means that nothing was shrunk.
+        losses: every loss of the step, in the order in which they were taken; `step` fills it in.
         reach: the share of each trainable parameter's elements that the step's directions could
-            move; empty where that is all of every one; filled in by `step`.
+            move; empty means all of them; `step` fills it in.
     """
 
     loss: float
@@ -34,8 +36,11 @@ class StepReport:
 
 
 def joined(reports: Sequence[StepReport]) -> StepReport:
-    """One report of a step that estimated block by block: beliefs side by side, losses and gains
-    averaged."""
+    """Join the reports of a step that estimated block by block into one.
+
+    Observations and means follow one another, covariances become the blocks of one matrix, and
+    losses and gains are averaged.
+    """
     means = [r.mean for r in reports if r.mean is not None]
     covs = [r.cov for r in reports if r.cov is not None]
     gains = [r.gain for r in reports if r.gain is not None]

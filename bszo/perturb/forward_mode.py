@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from bszo.errors import OptimError
+from bszo.errors import OptimError, one_line
 from bszo.perturb.engines.hooks import every_module_runs
 
 # attention of transformers: sdpa has a kernel with a rule, the others do not
@@ -67,11 +67,13 @@ class ForwardMode:
         try:
             with sdpa_kernel(SDPBackend.MATH), every_module_runs():
                 value, slope = torch.func.jvp(loss, (primal,), (tangent,))  # pyright: ignore[reportAssignmentType]
-        # without a rule: NotImplementedError; from an autograd.Function a plain one
+        # An operation without a rule raises NotImplementedError, an autograd.Function without one a
+        # plain RuntimeError; a closure that differentiates by itself is refused by functorch.
         except RuntimeError as error:
-            if not isinstance(error, NotImplementedError) and "jvp" not in str(error):
+            known = any(word in str(error) for word in ("jvp", "functorch"))
+            if not isinstance(error, NotImplementedError) and not known:
                 raise
-            reason = " ".join(str(error).split()).split(". ")[0].rstrip(".")
+            reason = one_line(error).rstrip(".")
             raise OptimError(
                 f"closure(): {reason}; a method that takes differences, such as MeZO, is valid"
             ) from error

@@ -1,5 +1,5 @@
-"""In-context learning: training examples, answered, in front of a prompt (Brown et al. 2020, arXiv
-2005.14165)."""
+"""In-context learning: training examples with their answers stand in front of a prompt (Brown et
+al. 2020, arXiv 2005.14165)."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -14,10 +14,12 @@ SEPARATOR = "\n\n"
 
 
 def choose(examples: Sequence[Example], num_shots: int, seed: int) -> list[Example]:
-    """`num_shots` of the examples, evenly and without repetition, a function of the seed alone.
+    """Choose `num_shots` of the examples, each as likely as any other and none twice.
+
+    The choice depends on the seed alone.
 
     Raises:
-        DataError: there are fewer.
+        DataError: there are fewer examples than that.
     """
     if not 0 <= num_shots <= len(examples):
         raise DataError(
@@ -29,11 +31,12 @@ def choose(examples: Sequence[Example], num_shots: int, seed: int) -> list[Examp
 
 
 def demonstrated(example: Example, shots: Sequence[Example], style: Style) -> Example:
-    """The example behind the shots, each with its right option, one empty line after each.
+    """The example with the shots in front of its prompt. Each shot has its right option, and an
+    empty line follows it.
 
     Args:
-        style: what all of them were made for; a causal prompt may hold the mask's letters as any
-            others.
+        style: "masked" or "causal", the kind of model that all of them were made for. In a masked
+            one the mask is replaced by the answer; in a causal one those letters are plain text.
     """
     return replace(
         example,

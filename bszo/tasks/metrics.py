@@ -1,4 +1,4 @@
-"""What a task's predictions are worth."""
+"""Metrics: what a task's predictions are worth."""
 
 import re
 import string
@@ -12,8 +12,11 @@ _PUNCTUATION = str.maketrans("", "", string.punctuation)
 
 
 def accuracy(predictions: Sequence[int], labels: Sequence[int]) -> float:
-    """Share of predictions that equal their label, in [0, 1]. DataError where there are none to
-    compare."""
+    """The share of predictions that equal their labels, between 0 and 1.
+
+    Raises:
+        DataError: there are no predictions.
+    """
     if len(predictions) != len(labels):
         raise DataError(f"accuracy: {len(predictions)} predictions for {len(labels)} labels")
     if not len(labels):
@@ -22,16 +25,17 @@ def accuracy(predictions: Sequence[int], labels: Sequence[int]) -> float:
 
 
 def normalised(text: str) -> str:
-    """Lower case, without punctuation, articles and more than one blank (Rajpurkar et al. 2016,
-    arXiv 1606.05250)."""
+    """The text in lower case, without punctuation and articles, its words apart by one blank
+    (Rajpurkar et al. 2016, arXiv 1606.05250)."""
     return " ".join(_ARTICLES.sub(" ", text.lower().translate(_PUNCTUATION)).split())
 
 
 def token_f1(prediction: str, answers: Sequence[str]) -> float:
-    """2 p r / (p + r) over the normalised texts' words, as often as they occur; the best over the
-    gold answers.
+    """F1 = 2 p r / (p + r) of the words of a prediction, against the gold answer that fits it best.
 
-    Of two texts without a word the score is 1, of one it is 0.
+    p is the share of the prediction's words that the answer has, r the share of the answer's words
+    that the prediction has; a word counts as often as it occurs. Both texts are normalised before.
+    Where neither text has a word the score is 1, and where only one of them has none it is 0.
     """
     return max(
         _f1(normalised(prediction).split(), normalised(answer).split()) for answer in answers
@@ -39,7 +43,7 @@ def token_f1(prediction: str, answers: Sequence[str]) -> float:
 
 
 def exact_match(prediction: str, answers: Sequence[str]) -> float:
-    """1 where the normalised prediction is one of the normalised gold answers, else 0."""
+    """1 if the prediction is one of the gold answers, both normalised, and 0 otherwise."""
     return float(normalised(prediction) in {normalised(answer) for answer in answers})
 
 

@@ -1,4 +1,4 @@
-"""Which rows train, select and test, and in what order training sees them."""
+"""Splits: which rows train, select and test, and in what order training sees them."""
 
 import hashlib
 from collections.abc import Iterable, Iterator
@@ -15,8 +15,8 @@ from bszo.tasks.task import Task, example_id
 
 @dataclass(frozen=True)
 class Splits:
-    """Disjoint rows: `train` moves parameters, `validation` selects them, `test` scores the
-    selected."""
+    """Rows of three kinds, none of two: `train` moves the parameters, `validation` selects among
+    them, and `test` scores the selected ones."""
 
     train: tuple[Row, ...]
     validation: tuple[Row, ...]
@@ -26,19 +26,20 @@ class Splits:
 def make_splits(
     task: Task, source: Source, *, order: Literal["permuted", "first"], seed: int
 ) -> Splits:
-    """n_1 + n_2 official train rows, the last n_2 of them for validation; test is the whole
-    official split.
+    """Take n_1 + n_2 rows of the official train split, the last n_2 of them for validation, and the
+    whole official test split.
 
-    Every row of both official splits is checked, taken or not, and that no two of a split have one
-    id.
+    Every row of both official splits is checked, whether it is taken or not.
 
     Args:
-        order: "permuted": the first n_1 + n_2 of one permutation of the train split (as the
-            authors' code does). "first": of the split as it lies (as the paper says).
-        seed: of the permutation; the data seed, not the run's.
+        order: says which rows are taken. "permuted": the first ones of a permutation of the train
+            split, as in the authors' code. "first": the first ones of the split as it is stored, as
+            the paper says.
+        seed: of the permutation. It is the data's seed, not the run's.
 
     Raises:
-        DataError: a row that the task cannot use, an empty split, fewer than n_1 + n_2 train rows.
+        DataError: the task cannot use a row, two rows of a split have the same id, a split is
+            empty, or the train split has fewer than n_1 + n_2 rows.
     """
     if order not in ("permuted", "first"):
         raise ConfigError(f"row order {order!r}: not one of permuted, first")
@@ -61,8 +62,8 @@ def make_splits(
 
 
 def overlaps(task: Task, splits: Splits) -> dict[str, int]:
-    """How many validation and test rows have the very text of a training row, whatever their
-    labels."""
+    """Count the validation and test rows that have the same text as a training row, whatever their
+    labels are."""
 
     def texts(rows: Iterable[Row]) -> list[tuple[str, ...]]:
         return [tuple(task.check(row.values, row.where)[0].values()) for row in rows]
@@ -73,7 +74,8 @@ def overlaps(task: Task, splits: Splits) -> dict[str, int]:
 
 
 def _check_rows(task: Task, rows: Iterable[Row]) -> None:
-    """DataError at the first row that the task cannot use, or that has another one's id."""
+    """Raise DataError at the first row that the task cannot use, or that has the id of an earlier
+    one."""
     places: dict[str, str] = {}
     for row in rows:
         task.check(row.values, row.where)
@@ -88,14 +90,14 @@ def _check_rows(task: Task, rows: Iterable[Row]) -> None:
 def batches(
     num_examples: int, batch_size: int, seed: int, start_step: int = 0
 ) -> Iterator[list[int]]:
-    """Endless batches of example indices, of which step t's is a function of (seed, t) alone.
+    """Yield batches of example indices without end. The batch of step t depends on (seed, t) alone.
 
-    Epoch e is a permutation of all examples by a generator of its own, seeded from (seed, e);
-    batches run on over the border of two epochs, so that each is full.
+    Each epoch e is a permutation of all examples, drawn by a generator of its own that is seeded
+    from (seed, e). A batch may reach over the border of two epochs, so that each one is full.
 
     Args:
-        start_step: the step of the first batch; starting at t gives what a run from 0 sees from t
-            on.
+        start_step: the step of the first batch. A run that starts at t sees the batches that a run
+            from 0 sees from t on.
 
     Raises:
         DataError: batch_size is below 1 or above num_examples; start_step is negative.

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-from bszo.errors import TrajectoryError
+from bszo.errors import TrajectoryError, one_line
 
 # like PNG's: a transfer that took the file for text has changed these bytes
 MAGIC = b"\x89BSZO\r\n\x1a"
@@ -119,7 +119,7 @@ def canonical(value: Any) -> bytes:
             "ascii"
         )
     except (TypeError, ValueError, RecursionError) as error:
-        raise TrajectoryError(f"trajectory header: {' '.join(str(error).split())}") from error
+        raise TrajectoryError(f"trajectory header: {one_line(error)}") from error
 
 
 def encode_header(header: Header) -> bytes:

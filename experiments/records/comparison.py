@@ -1,5 +1,8 @@
-"""What two records of one configuration should agree in: bit for bit on one machine, within
-tolerances elsewhere."""
+"""Comparison of two records of one configuration: what should agree, and how closely.
+
+Where code, versions and hardware are the same, every number should be the same to the bit.
+Elsewhere counts should be the same, and scores and losses close.
+"""
 
 import math
 from collections.abc import Iterator, Mapping
@@ -10,14 +13,14 @@ EXACT = ("status", "num_steps", "num_forwards", "num_backwards")  # on every mac
 SCORES = ("zero_shot_accuracy", "validation_accuracy", "test_accuracy")
 POINT = ("train_loss", "validation_accuracy", "validation_loss", "noise_var", "gain")
 MACHINE = ("device", "cpu", "gpu", "torch_threads")
-# where code, versions or hardware differ, losses differ in their last bits, and a few rows near a
-# tie change sides
+# Where code, versions or hardware differ, losses differ in their last bits, and the model answers
+# a few rows differently, on which its scores are almost tied.
 SCORE_TOLERANCE, LOSS_TOLERANCE = 0.02, 0.02
 
 
 @dataclass(frozen=True)
 class Line:
-    """One line of the comparison."""
+    """One line of the comparison: a quantity, its value in both records, and whether they agree."""
 
     what: str
     there: str
@@ -26,7 +29,8 @@ class Line:
 
 
 def differences(there: Mapping[str, Any], here: Mapping[str, Any]) -> list[str]:
-    """In what code, versions, hardware or number of processes two runs differ."""
+    """A line for each difference in code, versions, hardware or number of processes between the
+    provenances of two runs."""
     pairs = [
         (f"version of {name}", there["versions"].get(name), here["versions"].get(name))
         for name in sorted(there["versions"].keys() | here["versions"].keys())
@@ -45,12 +49,11 @@ def differences(there: Mapping[str, Any], here: Mapping[str, Any]) -> list[str]:
 def comparison(
     there: Mapping[str, Any], here: Mapping[str, Any], *, bitwise: bool
 ) -> Iterator[Line]:
-    """A line for each thing that two records of one configuration should agree in.
+    """A line for each quantity in which two records of one configuration should agree.
 
     Args:
-        bitwise: every number must be the same, since nothing differs in code, versions and
-            hardware; otherwise counts must, and scores and losses must agree within their
-            tolerances.
+        bitwise: whether every number must be the same, because code, versions and hardware are.
+            Otherwise counts must be the same, and scores and losses agree within their tolerances.
     """
 
     def line(what: str, a: Any, b: Any, tolerance: float = 0.0) -> Line:
@@ -67,7 +70,7 @@ def comparison(
         if key == "validation_loss" and not all(
             key in point for side in (there, here) for point in side["curve"]
         ):
-            continue  # records were written before it was
+            continue  # one of them was written before records had it
         tolerance = SCORE_TOLERANCE if key in SCORES else LOSS_TOLERANCE
         yield line(f"curve: {key}", _column(there, key), _column(here, key), tolerance)
     if bitwise:

@@ -1,4 +1,5 @@
-"""One process a signature: whoever holds its lock runs it, the others go on to something else."""
+"""Locks of runs: the process that holds the lock of a signature runs it, and all others pass over
+it."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,19 +9,19 @@ from filelock import FileLock, Timeout
 
 
 class Busy(Exception):
-    """Another process runs this signature; the message is one line."""
+    """Another process is running this signature. The message is one line."""
 
 
 @contextmanager
 def claimed(signature: str, folder: Path) -> Iterator[None]:
     """Hold the signature's lock in `folder`, or raise Busy at once.
 
-    The lock is the operating system's (flock): it ends with the process that holds it, however that
-    dies, so that a stale one cannot stay. The empty file does, which keeps two processes from
-    holding locks of two files of one name.
+    The lock is the operating system's (flock). It ends with the process that holds it, however that
+    process dies, so that no lock is ever left behind. The empty file of the lock stays: if it were
+    removed, two processes could hold locks of two different files of that name.
 
     Raises:
-        Busy: another living process holds it.
+        Busy: another process holds the lock.
         OSError: the folder cannot be written.
     """
     folder.mkdir(parents=True, exist_ok=True)

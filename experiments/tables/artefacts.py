@@ -242,6 +242,16 @@ ARTEFACTS = {
             commands={"": ("scripts.study.theory",)},
             plan=_IN_ONE_GO.format("figure_theory"),
         ),
+        Artefact(
+            "figure_estimators",
+            "study",
+            "scripts.figures.figure_estimators:draw",
+            "Errors of the estimators P1 to P4 against central and forward differences",
+            files=("measured/estimators.json",),
+            measured="errors over the length, the type of the losses and the number of terms",
+            commands={"": ("scripts.study.estimators",)},
+            plan="measured in one go by make run-figure_estimators, seconds",
+        ),
     )
 }
 

@@ -10,7 +10,7 @@ import torch
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 
-from bszo.errors import BszoError, ConfigError, ModelError, OptimError
+from bszo.errors import BszoError, ConfigError, ModelError, OptimError, one_line
 from bszo.models import (
     Encoded,
     GenerativeModel,
@@ -33,7 +33,7 @@ from bszo.tasks import (
 )
 from experiments.config.schema import RunConfig
 from experiments.config.tunings import drop_unsaid
-from experiments.records.provenance import content_id
+from experiments.records.content import content_id
 from experiments.training.threads import num_threads
 
 log = logging.getLogger("experiments")
@@ -41,7 +41,10 @@ log = logging.getLogger("experiments")
 
 @dataclass(frozen=True)
 class Parts:
-    """All that a run needs; `data` and `model_facts` are what its record says about them."""
+    """The parts of a run: its model, its optimizer and its encoded examples.
+
+    `data` and `model_facts` are what the record says about the rows and the model.
+    """
 
     model: LanguageModel
     optimizer: torch.optim.Optimizer
@@ -53,24 +56,28 @@ class Parts:
 
 
 def resolve_device(device: str) -> str:
-    """ "cuda" or "cpu"; auto takes the GPU where there is one."""
+    """The device by its name, "cuda" or "cpu"; auto is the GPU if there is one."""
     return ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
 
 
 def by_content(config: RunConfig) -> dict[str, Any]:
-    """The configuration for signature and record: local folders named by what they hold."""
+    """The configuration as signature and record have it, with local folders named by what they
+    hold."""
     plain = asdict(config)
     drop_unsaid(plain["tuning"])
     return named_by_content(plain)
 
 
 def named_by_content(plain: dict[str, Any]) -> dict[str, Any]:
-    """The same of a plain one, of which model, data and task are read; it is changed in place."""
+    """The same for a configuration of plain mappings, which is changed in place and returned.
+
+    Only its groups model, data and task are read.
+    """
     path = _model_folder(str(plain["model"].get("path", "")))
-    # else it is no model, which the build says, and may hold anything
+    # a folder without a configuration is no model: the build says so, and it may hold anything
     if path is not None and (path / "config.json").is_file():
         plain["model"]["path"] = _content_id(path, "model.path")
-    plain["model"].pop("device_map", None)  # where it runs, like device
+    plain["model"].pop("device_map", None)  # it says where a model runs, as device does
     if plain["data"].get("root"):
         rows = _folder(plain["data"]["root"], "data.root") / str(plain["task"].get("name"))
         if rows.is_dir():
@@ -81,12 +88,12 @@ def named_by_content(plain: dict[str, Any]) -> dict[str, Any]:
 def made_there(
     records: Sequence[dict[str, Any]], model: Mapping[str, Any], data: Mapping[str, Any]
 ) -> list[Any]:
-    """Those of the records that ran on this model and these rows: folders are known by what they
-    hold.
+    """Those of the records whose runs had this model and these rows.
 
     Args:
-        records: of any model and rows.
-        model, data: the configuration's nodes, with their folders.
+        records: of any model and any rows.
+        model, data: the nodes of a configuration. The folders that they name are compared by what
+            they hold.
     """
 
     def place(task: str) -> tuple[Any, Any]:
@@ -103,7 +110,7 @@ def made_there(
 
 
 def _model_folder(path: str) -> Path | None:
-    """Where a model lies; None where it is not there, which the build says."""
+    """The folder of a model; None if there is none, which the build will say."""
     try:
         return named_folder(path)
     except ModelError:
@@ -125,7 +132,9 @@ def _content_id(path: Path, key: str) -> str:
 
 
 def build(config: RunConfig) -> Parts:
-    """Build every part, rows first: they are the cheapest to be wrong.
+    """Build every part of a run.
+
+    The rows come first, since a fault in them is found at the least cost.
 
     Raises:
         BszoError: one line about the row, file, model or argument that cannot be used.
@@ -183,8 +192,8 @@ def build(config: RunConfig) -> Parts:
 
 
 def _model(config: RunConfig, task: Task, device: str) -> LanguageModel:
-    """The model, with what trains of it."""
-    # for parameters that a model has to initialise, and nothing else
+    """The model with its adapter, if it has one, and for a task of generation as a generator."""
+    # nothing but parameters that a model has to initialise draws from the global generator
     torch.manual_seed(config.seed)
     base = _make(config.model, dtype=config.precision.dtype, device=device)
     model = config.tuning.attach(base, task.num_labels, config.seed)
@@ -194,8 +203,8 @@ def _model(config: RunConfig, task: Task, device: str) -> LanguageModel:
 def _encoded(
     config: RunConfig, task: Task, splits: Splits, model: LanguageModel
 ) -> dict[str, list[Encoded]]:
-    """Every split's examples as the model sees them, behind the demonstrations where there are
-    any."""
+    """The examples of every split as the model sees them, with demonstrations in front if the
+    configuration asks for them."""
     most = config.protocol.max_eval_examples
 
     def read(rows: Sequence[Row]) -> list[Example]:
@@ -216,6 +225,7 @@ def _encoded(
 
 
 def _make(node: dict[str, Any], **supplied: Any) -> Any:
+    """What a node's `_target_` makes of its keys and of what is supplied here."""
     try:
         return instantiate({**node, **supplied}, _convert_="all")
     except InstantiationException as error:  # Hydra wraps what the constructor raised
@@ -225,7 +235,11 @@ def _make(node: dict[str, Any], **supplied: Any) -> Any:
 
 
 def make_optimizer(node: dict[str, Any], model: LanguageModel) -> torch.optim.Optimizer:
-    """Matrices decay, biases and norms do not: the groups carry it, for every method alike."""
+    """The optimizer of a node, on the trainable parameters of the model.
+
+    The parameters are in two groups, for every method alike: matrices decay, biases and norms do
+    not.
+    """
     node = dict(node)
     directions = node.pop("directions", None)
     inner = node.get("algorithm", {})
@@ -237,9 +251,7 @@ def make_optimizer(node: dict[str, Any], model: LanguageModel) -> torch.optim.Op
     except OptimError as error:  # its message begins with the argument's name
         raise ConfigError(f"optimizer.{error}") from error
     except (ValueError, InstantiationException) as error:  # from torch's own optimizers
-        raise ConfigError(
-            f"optimizer: {' '.join(str(error.__cause__ or error).split())}"
-        ) from error
+        raise ConfigError(f"optimizer: {one_line(error.__cause__ or error)}") from error
     return optimizer if directions is None else _restrict(optimizer, directions)
 
 

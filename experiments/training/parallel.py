@@ -1,8 +1,8 @@
-"""A group of processes that agree on losses: each scores its part, scalars cross, all take the same
+"""Group of processes that train one model together: each scores its part, and all take the same
 step.
 
-Parameters, gradients and directions never cross: every process draws the same directions from the
-same seeds.
+Only losses and scores are exchanged. Parameters, gradients and directions are not: every process
+draws the same directions from the same seeds.
 """
 
 import hashlib
@@ -17,7 +17,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from bszo.errors import ConfigError, ModelError, ParallelError
+from bszo.errors import ConfigError, ModelError, ParallelError, one_line
 from experiments.config.schema import Parallel
 from experiments.training.evaluate import Score
 from experiments.training.gpus import claim
@@ -28,19 +28,19 @@ VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 
 
 class Group:
-    """Processes that run the same configuration; a group of one, the default, exchanges nothing.
+    """Processes that run the same configuration. A group of one, the default, exchanges nothing.
 
     Args:
-        rank: of this process; 0 alone writes records, logs and shows progress.
-        size: processes in all.
-        queries: False: each scores its slice of every batch. True: each takes some of a step's
-            points, on the full batch.
-        device: where numbers must lie to be exchanged.
+        rank: the number of this process. Process 0 alone writes records, logs and shows progress.
+        size: the number of processes.
+        queries: says what is split. False: each process scores its slice of every batch. True: each
+            takes some of the points of a step, on the full batch.
+        device: the device on which numbers must lie to be exchanged.
 
     Attributes:
-        loss_bytes: payload that this process has sent for the losses of training steps, 8 bytes a
+        loss_bytes: the payload that this process has sent for losses of training steps, 8 bytes a
             number.
-        num_steps: training steps that this process has taken in the group.
+        num_steps: the training steps that this process has taken in the group.
     """
 
     def __init__(
@@ -50,8 +50,9 @@ class Group:
         self.loss_bytes = self.num_steps = 0
 
     def gather(self, values: Sequence[float] | Tensor) -> list[list[float]]:
-        """The numbers of every process, by rank: the same bits everywhere, whatever the backend's
-        algorithm.
+        """The numbers of every process, in the order of their ranks.
+
+        They are the same bits everywhere, whatever algorithm the backend has for sums.
 
         Raises:
             ParallelError: a process is gone, or has been silent for parallel.timeout_seconds.
@@ -81,15 +82,15 @@ class Group:
         return examples[self.rank :: self.size] or examples[:1]
 
     def wrap(self, closure: Closure, num_examples: int) -> Closure:
-        """The closure of the whole batch, made of one that scores this process's part.
+        """Make the closure of the whole batch from one that scores the part of this process.
 
-        A group of one process, and processes that share a step's points, return it as it is. Else
-        one number crosses between the processes at every call. A NaN survives the sum, so that all
-        processes stop alike.
+        In a group of one process, and where processes share the points of a step, that is the same
+        closure. Otherwise each process sends one number at every call. A NaN survives the sum, so
+        that all processes stop together.
 
         Args:
-            closure: () -> mean loss of the examples that `part` has chosen.
-            num_examples: of the whole batch.
+            closure: () -> the mean loss of the examples that `part` has chosen.
+            num_examples: the size of the whole batch.
         """
         self.num_steps += 1
         if self.size == 1 or self.queries:
@@ -104,15 +105,16 @@ class Group:
         return mean
 
     def share(self, points: Sequence[Any], loss_at: Callable[[Any], float]) -> list[float]:
-        """The loss at every point, in order, each taken by one process."""
+        """The losses at all points, in the order of the points; one process takes each of them."""
         mine = [loss_at(point) for point in points[self.rank :: self.size]]
         most = -(-len(points) // self.size)
         table = self._gather_losses(mine + [0.0] * (most - len(mine)))
         return [table[i % self.size][i // self.size] for i in range(len(points))]
 
     def score(self, score: Callable[[list[Any]], Score], encoded: list[Any]) -> Score:
-        """`score` over all examples, of which this process scores its part; a count and a sum
-        cross.
+        """The score over all examples, of which this process scores its part.
+
+        Each process sends a count and a sum.
 
         Raises:
             ModelError: on every process, where a score of any process was not finite.
@@ -171,7 +173,7 @@ class Group:
         return bool(self.gather([float(flag)])[0][0])
 
     def require_same(self, what: str, value: str) -> None:
-        """ParallelError unless `value` is the same text in every process."""
+        """Raise ParallelError unless `value` is the same text in every process."""
         # 48 bits: exact in a float64
         digest = int(hashlib.sha256(value.encode()).hexdigest()[:12], 16)
         if len({row[0] for row in self.gather([float(digest)])}) > 1:
@@ -199,13 +201,13 @@ def join(
     device_map: Any = None,
     environment: Mapping[str, str] = os.environ,
 ) -> Group:
-    """The group that torchrun's variables describe, entered once a process; without them a group of
-    one.
+    """Enter the group that torchrun's variables describe; without these it is a group of one.
 
     Args:
-        parallel: how to split the work, how long to wait.
-        device: cpu (gloo) or cuda (NCCL; the GPU numbered LOCAL_RANK becomes the current one).
-        device_map: of the model, which has all GPUs of a process and so excludes several processes.
+        parallel: says how the work is split, and how long a process waits for the others.
+        device: cpu (over gloo) or cuda (over NCCL; the GPU whose number is LOCAL_RANK becomes the
+            current one).
+        device_map: the model's. A model that is spread over all GPUs excludes several processes.
 
     Raises:
         ConfigError: a variable is missing or no number, there are more processes than GPUs, or a
@@ -259,5 +261,6 @@ def _enter(device: str, timeout_seconds: float) -> None:
 
 
 def _brief(error: Exception) -> str:
-    """The backend's words in one line, without the place in its source that it begins with."""
-    return re.sub(r"^\[\S+\]\s*", "", " ".join(str(error).split()))[:120]
+    """The backend's message in one line, without the place in the backend's source at its
+    beginning."""
+    return re.sub(r"^\[\S+\]\s*", "", one_line(error))[:120]

@@ -1,4 +1,4 @@
-"""One configuration from signature to record, however the run ends."""
+"""Session: one configuration, from its signature to its record, however the run ends."""
 
 import logging
 from collections.abc import Sequence
@@ -12,7 +12,8 @@ from bszo.models import weights_fingerprint
 from experiments.config.schema import parse
 from experiments.records import record as records
 from experiments.records.locks import Busy
-from experiments.records.provenance import folder_name, provenance, scrub_all
+from experiments.records.privacy import folder_name, scrub_all
+from experiments.records.provenance import provenance
 from experiments.training.artifacts import Artifacts
 from experiments.training.build import Parts, build, by_content, resolve_device
 from experiments.training.checkpoints.trajectory import TrajectoryCheckpoints
@@ -29,12 +30,12 @@ log = logging.getLogger("experiments")
 
 
 class Session:
-    """Runs one configuration and writes its record.
+    """A session runs one configuration and writes its record.
 
     Args:
-        config: resolved, plain.
-        choices: Hydra's group choices.
-        overrides: the command line's, for provenance.
+        config: the resolved configuration as plain mappings.
+        choices: Hydra's groups, and the file that was chosen of each.
+        overrides: as the command line has them, for the provenance.
 
     Raises:
         BszoError: the configuration is wrong.
@@ -66,7 +67,7 @@ class Session:
         self.stopwatch = Stopwatch()
 
     def _names(self, choices: dict[str, str]) -> dict[str, str]:
-        """`model=local` says nothing: the folder's name does."""
+        """Names of choices that say more than the choice: the folder's for `model=local`."""
         if choices.get("model") != "local":
             return {}
         return {"model": folder_name(with_home(str(self.config.model["path"]), "model.path"))}
@@ -87,7 +88,7 @@ class Session:
                 raise busy or Busy(
                     f"{self.signature}: another process is running this configuration; skipped"
                 )
-            # which may have ended while this one came here
+            # another process may have finished the run while this one waited for the lock
             return self._earlier_everywhere() or self._run()
 
     def _run(self) -> dict[str, Any]:
@@ -100,13 +101,13 @@ class Session:
             return self._finish(status, reason)
 
     def _record_crash(self, error: BaseException) -> None:
-        """The record of a run that its error is about to end.
+        """Write the record of a run that an error is about to end.
 
-        Where the input is bad nothing ran, and there is no record.
+        If the input was bad, nothing has run and there is no record.
         """
         if isinstance(error, BszoError) and self.runner is None:
             return
-        with suppress(KeyboardInterrupt):  # a signal that waited; the error says more
+        with suppress(KeyboardInterrupt):  # a signal came meanwhile, and the error says more
             self._finish("crashed", f"{type(error).__name__}: {error}")
 
     def _earlier_everywhere(self) -> dict[str, Any] | None:
@@ -131,7 +132,8 @@ class Session:
         return record
 
     def _attempt(self) -> tuple[str, str | None]:
-        """Build and run; the ways a run may end early, as status and reason."""
+        """Build and run; return the status with which the run has ended, and the reason if it is
+        not ok."""
         try:
             self.parts = build(self.config)
             self.group.attach(self.parts.optimizer)
@@ -197,7 +199,7 @@ class Session:
     def _begin(
         self, runner: Runner, found: tuple[dict[str, Any], list[torch.Tensor]] | None
     ) -> None:
-        """From the checkpoint that was found, or from the beginning."""
+        """Begin at the checkpoint that was found, or at step 0."""
         assert self.checkpoints is not None
         if found:
             runner.resume(*found)

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from experiments.records import record as records
-from experiments.records.provenance import anonymous
+from experiments.records.privacy import anonymous
 from experiments.training.build import Parts
 from experiments.training.result import Result
 from experiments.training.runner import Runner

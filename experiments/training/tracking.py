@@ -14,7 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-from bszo.errors import ConfigError
+from bszo.errors import ConfigError, one_line
 from experiments.config.schema import Paths, Tracker
 from experiments.training.folders import with_home
 
@@ -108,9 +108,8 @@ class WandbTracker:
                 resume="allow" if run_id else None,
             )
         except (OSError, wandb.Error) as error:
-            why = " ".join(str(error).split())[:200]
             raise ConfigError(
-                f"tracker=wandb: W&B cannot begin ({why}); tracker=none does without it"
+                f"tracker=wandb: W&B cannot begin ({one_line(error)}); tracker=none does without it"
             ) from error
         self.run_id: str | None = self._run.id
 
@@ -159,7 +158,7 @@ class Failsafe:
             call()
         except Exception as error:
             self.failed = True
-            why = " ".join(str(error).split())[:200] or type(error).__name__
+            why = one_line(error) or type(error).__name__
             log.warning("tracker=wandb: W&B has failed (%s); the run goes on without it", why)
             self.tracker.abandon()
 

@@ -1,12 +1,12 @@
-"""Bytes beyond the parameters at the peak of a training step: first-order, forward-mode and
-zeroth-order methods.
+"""Memory benchmark: the bytes beyond the parameters at the peak of a training step, for
+first-order, forward-mode and zeroth-order methods.
 
     python -m scripts.bench.memory    # ten minutes of a core; results/measured/bench/memory.json
 
-OPT-125M's shape with random weights, fp32, on the CPU; methods and schemes are those of
-`conf/optimizer` and `conf/tuning`, built as a run builds them. The peak is of the second step
-(state is there by then), as CPU's allocator reports it to torch's profiler: activations, tangents,
-gradients, state and whatever a step needs for a moment.
+The model has OPT-125M's shape and random weights in fp32, on the CPU. Methods and schemes are those
+of `conf/optimizer` and `conf/tuning`, built as a run builds them. The peak is that of the second
+step, when the optimizer's state is there, as the CPU's allocator reports it to torch's profiler. It
+contains activations, tangents, gradients, state, and whatever a step needs for a moment.
 """
 
 import argparse

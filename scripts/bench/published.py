@@ -1,10 +1,10 @@
-"""Published procedures: the methods as their authors' code moves parameters, the baseline of the
+"""Published procedures: the methods with the walks of their authors' code, as a baseline of the
 benchmark.
 
-They are simple on purpose and go tensor by tensor: reset the generator, draw z with `torch.normal`,
-add c z in place. Every leg of a walk and every direction of an update is such a pass over all
-parameters, in their own precision. The code is written from the rules in the papers. Only its time
-and memory are compared with, so that LOZO's and HiZOO's finer points are left out.
+They are simple on purpose. For one tensor after another they reset the generator, draw z with
+`torch.normal` and add c z in place. Every leg of a walk, and every direction of an update, is such
+a pass over all parameters in their own precision. The code is written from the rules in the papers.
+Only its time and memory are compared, so that finer points of LOZO and HiZOO are left out.
 """
 
 from collections.abc import Callable, Iterator, Sequence

@@ -1,5 +1,5 @@
-"""Settings of the benchmark: a model with random weights, a batch and its loss, and runs that
-alternate."""
+"""Setting of the benchmark: a model with random weights, a batch and its loss, and a clock for runs
+that take turns."""
 
 import argparse
 import math

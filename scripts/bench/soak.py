@@ -1,12 +1,15 @@
-"""`make soak`: every zeroth-order method for 2,000 steps in three precisions; memory and open files
-must stay flat.
+"""Soak test (`make soak`): long runs of every zeroth-order method must not take more and more.
+
+Each method takes 2,000 steps in three precisions, and neither memory nor the number of open files
+may grow.
 
     python -m scripts.bench.soak [--steps N] [--methods NAME ...] [--precisions NAME ...] [--jobs N]
     [--out FILE]
 
-A case has a process of its own, --jobs of them at a time, and its figures are written as soon as it
-ends. Cases that the file has of the same clean commit, versions and number of steps are kept, so
-that the same command goes on. Exit codes: 0 all flat and exact, 1 something grew or drifted.
+Each case has a process of its own, --jobs of them run at a time, and its figures are written as
+soon as it ends. Cases that the file already has, of the same clean commit, versions and number of
+steps, are not run again, so that the same command goes on after a stop. The exit code is 0 where
+nothing grew and every step was exact, 1 otherwise.
 """
 
 import argparse

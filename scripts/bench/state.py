@@ -1,18 +1,19 @@
-"""Bytes that each optimizer keeps beyond the parameters, over growing n and k (Table 2, measured).
+"""State benchmark: the bytes that each optimizer keeps beyond the parameters, as n and k grow (a
+measurement of Table 2).
 
     python -m scripts.bench.state    # under a minute on a core; results/measured/bench/state.json
 
-The model is ten linear layers of one width, fp32, on the CPU; the optimizers are
-`conf/optimizer/*.yaml` with the default fidelity, built as a run builds them. Three numbers of
-each:
+The model is ten linear layers of one width in fp32, on the CPU. The optimizers are those of
+`conf/optimizer/*.yaml` with the default fidelity, built as a run builds them. Each has three
+numbers:
 
-- kept: every tensor that can be reached from the optimizer between two steps and is not the
-    model's, by the attribute that holds it (`state` is torch's own, `_engine` the perturbation
-    engine's buffers);
-- elsewhere: what the allocator still holds after the steps and no optimizer can reach (caches of
-    the library);
-- during_step: the greatest number of bytes alive in a step above those at its start, less the same
-    for one forward pass, as CPU's allocator reports them to torch's profiler.
+- kept: the tensors that can be reached from the optimizer between two steps and are not the
+    model's, listed by the attribute that holds them (`state` is torch's own, `_engine` has the
+    buffers of the perturbation engine);
+- elsewhere: what the allocator still holds after the steps although no optimizer can reach it,
+    which are caches of the library;
+- during_step: by how much the bytes alive in a step exceed those at its start, at most, less the
+    same number for one forward pass, as the CPU's allocator reports them to torch's profiler.
 """
 
 import argparse

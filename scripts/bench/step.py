@@ -1,10 +1,11 @@
-"""Steps, noise, evaluation and memory, ours beside the published procedure, alternating in one run.
+"""Step benchmark: steps, noise, evaluation and memory of this library, in turns with the published
+procedures.
 
     python -m scripts.bench.step --model opt-125m --dtype float32 --repeats 5 --out DIR
 
-Random weights serve: neither time nor memory depends on their values. Every figure is a median with
-its spread (the lowest and highest of the repeats); every ratio is between medians of runs that
-alternated.
+The weights are random, since neither time nor memory depends on their values. Every figure is a
+median with its spread, from the lowest to the highest of the repeats. Every ratio is one of medians
+of runs that took turns.
 """
 
 import argparse

@@ -248,7 +248,7 @@ def verdicts(facts: dict[str, Any]) -> list[str]:
 
 
 def read_facts(path: Path) -> dict[str, Any]:
-    """Read what `scripts.study.theory` has measured.
+    """Read what a study has measured, such as `scripts.study.theory`.
 
     Raises:
         MeasurementError: the file is absent or not JSON.
@@ -257,7 +257,7 @@ def read_facts(path: Path) -> dict[str, Any]:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise MeasurementError(
-            f"{path.name}: not there; make run-figure_theory measures it"
+            f"{path.name}: not there; make run-figure_{path.stem} measures it"
         ) from None
     except ValueError as error:
         raise MeasurementError(f"{path.name}: not whole JSON ({error})") from error

@@ -30,7 +30,7 @@ from experiments import CONF, RESULTS
 from experiments.config.compose import compose
 from experiments.config.schema import RunConfig, parse
 from experiments.records import record as records
-from experiments.records.provenance import scrub_all
+from experiments.records.privacy import scrub_all
 from experiments.training.build import by_content, make_optimizer
 
 BEFORE = Path(__file__).with_name("before.json")

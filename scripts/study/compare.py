@@ -1,9 +1,9 @@
-"""Records side by side: a table, and a figure of the loss against forward passes.
+"""Comparison of records: a table of them, and a figure of their losses against forward passes.
 
     python -m scripts.study.compare                          # all of results/records/single
     python -m scripts.study.compare --records DIR FILE ...   # others
 
-Reads records only; loads neither torch nor Hydra.
+It reads records alone, and loads neither torch nor Hydra.
 """
 
 import argparse

@@ -1,5 +1,5 @@
-"""BSZO on a quadratic as k grows: measured losses, their exact expectation, and the descent-lemma
-bound.
+"""Descent of BSZO on a quadratic as k grows: measured losses, their exact expectation, and the
+bound of the descent lemma.
 
 For L = theta^T A theta / 2 with m = k and fixed noise the step is delta = -lr gamma B B^T g (eps ->
 0), and Gaussian moments give E[B B^T g g^T B B^T] = k ((k + 1) g g^T + |g|^2 I), whose trace is Eq.

@@ -1,5 +1,5 @@
-"""Drift of a walk: how far it carries the weights when nothing is learned, and their perplexity,
-along N steps at lr 0.
+"""Drift of a walk: how far N steps at lr 0, which learn nothing, carry the weights away, and which
+perplexity these then have.
 
     python -m scripts.study.drift --model ../shared/models/stories260k-llama --text story.txt
     python -m scripts.study.drift                      # a shipped tiny model, on its own text

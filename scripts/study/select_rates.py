@@ -1,5 +1,6 @@
-"""Learning rates that validation chose, never test, written to conf/tuned with the records they
-came from.
+"""Selection of learning rates by validation, never by test rows.
+
+They are written to conf/tuned with the records that they came from.
 
     python -m scripts.study.select_rates                # of table1 and table3 in the profile mini
     python -m scripts.study.select_rates table3 --profile paper

@@ -1,11 +1,11 @@
-"""BSZO's step at a fixed theta against Theorem 3.7, Eq. 55 and Corollary 3.6, and its descent as k
-grows.
+"""Theory measured: BSZO's step at a fixed theta against Theorem 3.7, Eq. 55 and Corollary 3.6, and
+its descent as k grows.
 
     python -m scripts.study.theory    # about a minute on one core; results/measured/theory.json
 
-The optimizer is `bszo.BSZO` with its own directions, in float64. Every mean comes with its standard
-error; formulas are evaluated here too, so that the figure only draws. With m = k, fixed noise, g =
-grad L and true noise variance v:
+The optimizer is `bszo.BSZO` with its own directions, in float64. Every mean has its standard error.
+The formulas are evaluated here too, so that the figure has nothing to compute. For m = k, a fixed
+noise variance, g = grad L and a true noise variance v they are:
 
 - E[delta] = -lr gamma k g                                       (Theorem 3.7)
 - E|delta|^2 = lr^2 gamma^2 k ((n + k + 1) |g|^2 + n v)             (Eq. 55; the term in v is ours)

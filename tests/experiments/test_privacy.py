@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from experiments.records import store
-from experiments.records.provenance import anonymous, folder_name, provenance, scrub, scrub_all
+from experiments.records.privacy import anonymous, folder_name, scrub, scrub_all
+from experiments.records.provenance import provenance
 from experiments.replay import main as replay
 from tests.experiments.conftest import Cli
 from tests.experiments.runs import make_model, wait_for

@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from experiments.records.provenance import content_id, provenance, scrub, scrub_all
+from experiments.records.content import content_id
+from experiments.records.privacy import scrub, scrub_all
+from experiments.records.provenance import provenance
 
 
 @pytest.mark.parametrize(
@@ -66,7 +68,7 @@ def test_content_id_sees_a_renamed_file(tmp_path: Path):
 
 def test_content_id_sees_into_a_large_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """A merged adapter leaves the first and the last megabyte of a model's file as they were."""
-    monkeypatch.setattr("experiments.records.provenance._WHOLE_FILE_BYTES", 6400)
+    monkeypatch.setattr("experiments.records.content._WHOLE_FILE_BYTES", 6400)
     content = bytearray(64_000)
     (tmp_path / "x").write_bytes(content)
     before = content_id(tmp_path)

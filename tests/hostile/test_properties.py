@@ -27,7 +27,7 @@ from experiments import CONF
 from experiments.config import schema
 from experiments.config.compose import compose
 from experiments.records import record as records
-from experiments.records.provenance import scrub_all
+from experiments.records.privacy import scrub_all
 from experiments.training import build
 
 OPTIMIZERS = sorted(file.stem for file in (CONF / "optimizer").glob("*.yaml"))

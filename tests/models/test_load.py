@@ -19,7 +19,7 @@ from bszo.models import load_model
 from bszo.models.locate import locate
 from bszo.models.weights import no_pickles
 from bszo.tasks import Example
-from experiments.records.provenance import content_id
+from experiments.records.content import content_id
 
 CONFIGS = sorted((Path(__file__).parents[2] / "conf" / "model").glob("*.yaml"))
 

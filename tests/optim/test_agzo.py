@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from bszo import AGZO
-from bszo.errors import TrajectoryError
+from bszo.errors import OptimError, TrajectoryError
 from bszo.perturb import mix64, noise
 from bszo.trajectory import describe
 
@@ -125,11 +125,21 @@ def test_what_did_not_run_is_said_once(caplog: pytest.LogCaptureFixture) -> None
     with caplog.at_level(logging.WARNING):
         for _ in range(3):
             optimizer.step(lambda: model.first(model.x).square().sum())
-    said = [r.getMessage() for r in caplog.records if r.getMessage().startswith("AGZO")]
-    assert said == [
-        "AGZO: 1 linear layers have shown their inputs, 1 have not run as modules: their weights"
-        " have Gaussian directions"
-    ]
+    (said,) = [r.getMessage() for r in caplog.records if r.getMessage().startswith("AGZO")]
+    assert said.startswith("AGZO: of 2 linear layers 1 have not run as modules")
+    assert said.endswith("their weights have Gaussian directions")
+
+
+def test_without_a_linear_layer_it_is_mezo_or_refused(caplog: pytest.LogCaptureFixture) -> None:
+    model = nn.LayerNorm(4)
+    x = torch.arange(4.0)
+    with caplog.at_level(logging.WARNING):
+        AGZO(model.parameters(), lr=1e-3, module=model).step(lambda: model(x).square().sum())
+    assert "all directions are Gaussian, as MeZO's" in caplog.text
+    still = AGZO(model.parameters(), lr=1e-3, others="none", module=model)
+    with pytest.raises(OptimError, match=r"^others='none': .* none would move") as caught:
+        still.step(lambda: model(x).square().sum())
+    assert "\n" not in str(caught.value) and still.num_steps == 0
 
 
 def test_a_trajectory_is_refused_in_one_line(tmp_path: Path) -> None:

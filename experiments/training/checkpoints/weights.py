@@ -21,6 +21,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from bszo.errors import one_line
 from bszo.files import written_whole
 from bszo.models import tensors_fingerprint
 from experiments.training.build import Parts
@@ -210,9 +211,8 @@ def sound(path: Path) -> Iterator[None]:
         AttributeError,
         RecursionError,
     ) as error:
-        line = " ".join(str(error).split())[:200]
         raise CheckpointError(
-            f"{path.name}: not a sound checkpoint of this run ({line})"
+            f"{path.name}: not a sound checkpoint of this run ({one_line(error)})"
         ) from error
 
 
@@ -222,5 +222,5 @@ def unwritable(path: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, SafetensorError) as error:
-        why = getattr(error, "strerror", None) or " ".join(str(error).split())
+        why = getattr(error, "strerror", None) or one_line(error)
         raise CheckpointError(f"{path}: cannot be written ({why})") from error
