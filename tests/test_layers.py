@@ -111,6 +111,7 @@ LAYERS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     ),
     "scripts.study.drift": (OURS, ("torch",)),
     "scripts.study.descent": (OURS, ("torch",)),
+    "scripts.study.muon": (OURS, ("torch",)),
     "scripts.study.estimators": (OURS, ("torch",)),
     "scripts.study.theory": (("scripts.study.descent", *OURS), ("torch",)),
     "scripts.maintain.no_number_changes": (OURS, ("torch", "hydra")),

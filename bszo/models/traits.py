@@ -54,7 +54,9 @@ def inputs_of(batch: Batch, causal: bool) -> dict[str, Any]:
     A causal model gets no attention mask. Its padding stands on the right, where no position that
     counts can see it, and the kernel of plain causal attention is faster.
     """
-    more = {"use_cache": False} if causal else {"attention_mask": batch.attention_mask}
+    more: dict[str, Any] = (
+        {"use_cache": False} if causal else {"attention_mask": batch.attention_mask}
+    )
     if batch.position_ids is not None:
         more["position_ids"] = batch.position_ids
     return {"input_ids": batch.input_ids, **more}

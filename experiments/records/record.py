@@ -56,6 +56,9 @@ LATER_KEYS = {
         "law_exponent": 4.0,
         "law_terms": 4,
         "second": "gradient",
+        "basis": "power",
+        "oja_rate": 0.3,
+        "compared_with": "theta",
     },
 }
 

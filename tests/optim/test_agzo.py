@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from bszo import AGZO
-from bszo.errors import TrajectoryError
+from bszo.errors import NonFiniteLoss, OptimError, TrajectoryError
 from bszo.perturb import mix64, noise
 from bszo.trajectory import describe
 
@@ -125,11 +125,21 @@ def test_what_did_not_run_is_said_once(caplog: pytest.LogCaptureFixture) -> None
     with caplog.at_level(logging.WARNING):
         for _ in range(3):
             optimizer.step(lambda: model.first(model.x).square().sum())
-    said = [r.getMessage() for r in caplog.records if r.getMessage().startswith("AGZO")]
-    assert said == [
-        "AGZO: 1 linear layers have shown their inputs, 1 have not run as modules: their weights"
-        " have Gaussian directions"
-    ]
+    (said,) = [r.getMessage() for r in caplog.records if r.getMessage().startswith("AGZO")]
+    assert said.startswith("AGZO: of 2 linear layers 1 have not run as modules")
+    assert said.endswith("their weights have Gaussian directions")
+
+
+def test_without_a_linear_layer_it_is_mezo_or_refused(caplog: pytest.LogCaptureFixture) -> None:
+    model = nn.LayerNorm(4)
+    x = torch.arange(4.0)
+    with caplog.at_level(logging.WARNING):
+        AGZO(model.parameters(), lr=1e-3, module=model).step(lambda: model(x).square().sum())
+    assert "all directions are Gaussian, as MeZO's" in caplog.text
+    still = AGZO(model.parameters(), lr=1e-3, others="none", module=model)
+    with pytest.raises(OptimError, match=r"^others='none': .* none would move") as caught:
+        still.step(lambda: model(x).square().sum())
+    assert "\n" not in str(caught.value) and still.num_steps == 0
 
 
 def test_a_trajectory_is_refused_in_one_line(tmp_path: Path) -> None:
@@ -146,3 +156,59 @@ def test_the_bases_are_dropped_after_the_step() -> None:
     optimizer.step(model)
     assert optimizer._inputs is not None and not optimizer._inputs.found
     assert not optimizer.state and not model.first._forward_pre_hooks
+
+
+def test_an_oja_basis_is_saved_and_goes_on_bit_for_bit() -> None:
+    ends = []
+    for parts in ((6,), (3, 3)):
+        model, state = Net().float(), {}
+        model.x = model.x.float()
+        for steps in parts:
+            optimizer = AGZO(
+                model.parameters(), lr=1e-2, eps=1e-3, rank=2, basis="oja", module=model
+            )
+            if state:
+                optimizer.load_state_dict(state)
+            for _ in range(steps):
+                optimizer.step(model)
+            state = optimizer.state_dict()
+        bases = [s["basis"] for s in optimizer.state.values()]
+        assert [tuple(a.shape) for a in bases] == [(6, 2), (5, 2)]
+        ends.append([*(p.detach().clone() for p in model.parameters()), *bases])
+    assert all(map(torch.equal, *ends))
+
+
+def test_a_step_that_fails_leaves_the_kept_basis_alone() -> None:
+    model = Net()
+    optimizer = AGZO(model.parameters(), lr=1e-2, eps=1e-3, basis="oja", module=model)
+    optimizer.step(model)
+    before = [s["basis"].clone() for s in optimizer.state.values()]
+    calls: list[int] = []
+    with pytest.raises(NonFiniteLoss):
+        optimizer.step(lambda: model() * (float("nan") if calls.append(1) or len(calls) > 1 else 1))
+    after = [s["basis"] for s in optimizer.state.values()]
+    assert all(map(torch.equal, before, after)) and len(before) == 2
+
+
+def test_losses_are_compared_with_one_another() -> None:
+    """Slopes and moves from the report's own losses: f_0, then one for each direction."""
+    model = Net()
+    optimizer = AGZO(
+        model.parameters(),
+        lr=1e-3,
+        eps=1e-2,
+        num_directions=4,
+        compared_with="others",
+        module=model,
+    )
+    optimizer.step(model)
+    report = optimizer.last
+    assert report is not None and optimizer.num_forwards >= 5
+    f = torch.tensor(report.losses[-4:], dtype=torch.float64)
+    others = (f.sum() - f) / 3
+    assert report.observations == pytest.approx(((f - others) / 1e-2).tolist(), rel=1e-12)
+    assert sum(report.observations) == pytest.approx(0, abs=1e-9)
+    wrong: list[dict[str, Any]] = [{"num_directions": 1}, {"num_directions": 2, "sides": "two"}]
+    for more in wrong:
+        with pytest.raises(OptimError, match=r"^compared_with='others'"):
+            AGZO(model.parameters(), compared_with="others", module=model, **more)

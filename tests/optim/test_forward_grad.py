@@ -129,6 +129,29 @@ def test_a_layer_that_is_added_later_trains_and_one_that_is_taken_out_is_named()
         optimizer.step(lambda: net(torch.eye(3).double()).square().mean())
 
 
+def test_a_closure_that_differentiates_by_autograd_is_refused_and_by_functorch_is_taken() -> None:
+    net, x = nn.Linear(3, 1).double().eval(), torch.eye(3).double()
+    optimizer = ForwardGrad(net.parameters(), lr=0.1, module=net)
+
+    def penalty() -> Tensor:  # the squared gradient in the inputs, which is |w|^2
+        with torch.enable_grad():
+            inputs = x.clone().requires_grad_()
+            return (
+                torch.autograd.grad(net(inputs).sum(), inputs, create_graph=True)[0].square().sum()
+            )
+
+    with pytest.raises(
+        OptimError, match=r"^closure\(\): .*functorch transform; a method that takes"
+    ):
+        optimizer.step(penalty)
+    w, (seed,) = net.weight.detach().clone(), optimizer.direction_seeds(1)
+    z = Gaussian(list(net.parameters())).direction(seed, 0)
+    loss = optimizer.step(lambda: torch.func.grad(lambda v: net(v).sum())(x).square().sum())
+    assert loss == pytest.approx(3 * w.square().sum().item())
+    assert optimizer.last is not None
+    assert optimizer.last.observations == pytest.approx([6 * (w * z).sum().item()])
+
+
 def test_what_it_cannot_differentiate_is_refused(problem: Make) -> None:
     module = problem()
     with pytest.raises(OptimError, match="module=None: forward mode needs the module"):

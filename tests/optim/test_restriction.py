@@ -10,7 +10,18 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from bszo import BSZO, LOZO, HiZOO, MeZO, MeZOAdam, MeZOAdamHistory, ZOSGDMomentum
+from bszo import (
+    BSZO,
+    ES,
+    LOZO,
+    HiZOO,
+    MeZO,
+    MeZOAdam,
+    MeZOAdamHistory,
+    SubZeroPlus,
+    ZOMuon,
+    ZOSGDMomentum,
+)
 from bszo.errors import NonFiniteLoss, OptimError, TrajectoryError
 from bszo.perturb import Gaussian, Mask, mix64, seed_in_block
 from bszo.trajectory import TrajectoryWriter, describe, read, record, replay
@@ -23,6 +34,18 @@ METHODS: dict[str, tuple[Any, dict[str, Any]]] = {
     "hizoo": (HiZOO, {"lr": 0.01, "eps": 1e-2, "smoothing": 1e-4}),
     "momentum": (ZOSGDMomentum, {"lr": 0.01, "eps": 1e-3}),
     "lozo": (LOZO, {"lr": 0.01, "eps": 1e-3, "interval": 2}),
+    "es": (ES, {"lr": 0.01, "num_directions": 2, "law": "low-rank", "antithetic": True}),
+    "zo-muon": (
+        ZOMuon,
+        {
+            "num_directions": 2,
+            "rank": 2,
+            "interval": 2,
+            "redraw": "each-probe",
+            "embeddings": False,
+        },
+    ),
+    "subzero-plus": (SubZeroPlus, {"num_directions": 2, "rank": 2, "interval": 2}),
 }
 RESTRICTIONS: dict[str, dict[str, Any]] = {
     "layer": {"sparsity": 0.5, "mask_interval": 2},
