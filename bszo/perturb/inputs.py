@@ -102,4 +102,7 @@ class InputBases:
 
 
 def _orthonormal(columns: Tensor) -> Tensor:
-    return torch.linalg.qr(columns).Q
+    """Q of the factorization whose R has no negative number on its diagonal: the sign that a column
+    has then is the same on every device."""
+    q, r = torch.linalg.qr(columns)
+    return torch.where(r.diagonal() < 0, -q, q)

@@ -66,6 +66,8 @@ def test_a_kept_basis_follows_oja_s_rule() -> None:
         layer(x)
     found = bases.found[0]
     torch.testing.assert_close(found @ found.mT, expected @ expected.mT)
+    turned = before + rate * x.mT @ x @ before / 5
+    assert bool(((found.mT @ turned).diagonal() > 0).all()), "a sign of each column's own"
     assert torch.equal(kept[0], before)
 
 
