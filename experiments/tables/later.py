@@ -29,6 +29,7 @@ NAMES = {
     "es": "ES",
     "subzero-plus": "SubZero+",
     "conmezo": "ConMeZO",
+    "mezo-each": "MeZO, each example its own",
 }
 NOTHING = "-"
 Run = tuple[str, str]  # task, seed
