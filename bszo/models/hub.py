@@ -1,4 +1,5 @@
-"""The hub's files of a model, as a folder of the cache that is checked like any other."""
+"""Hub: the files of a model there, as a folder of the cache that is checked like any other
+(docs/threats.md, "Weights that would run code")."""
 
 from pathlib import Path
 

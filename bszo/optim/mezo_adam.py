@@ -1,18 +1,20 @@
 """MeZO-Adam: Adam on the zeroth-order estimate, with dense moments."""
 
 import functools
+import inspect
 from collections.abc import Callable
-from typing import Any, Unpack
+from typing import Any, Literal, Unpack
 
 import torch
 from torch import Tensor
 
 from bszo.optim.hyperparameter import Hyperparameter, is_rate, number, one_of
 from bszo.optim.mezo import MeZO
-from bszo.optim.options import DifferenceOptions, Params, StateDtype, dtype_of_state
+from bszo.optim.options import DifferenceOptions, Params, StateDtype, dtype_of_state, require
 from bszo.perturb import LossOracle, Terms
 
 Betas = tuple[float, float]
+Second = Literal["gradient", "momentum"]
 
 
 def pair(value: Any) -> Betas:
@@ -25,17 +27,26 @@ class MeZOAdam(MeZO):
     theta <- theta - lr (m_hat / (sqrt(v_hat) + adam_eps) + weight_decay theta).
 
     g is MeZO's. m_hat and v_hat are corrected for the number of gradients that the parameter has
-    had: steps that were skipped and steps before it trained gave it none. Forward passes a step:
-    2 q. Extra memory: 2 n elements of `state_dtype`.
+    had: steps that were skipped and steps before it trained gave it none. With second="momentum"
+    (R-AdaZO) v takes m_hat^2 in place of (g z)^2: one direction's square is mostly noise, of which
+    m_hat has averaged some away, so that steps are longer. The authors' code corrects neither
+    moment, and its first step is 1 / sqrt(1 - b2) long instead of lr. Forward passes a step: 2 q.
+    Extra memory: 2 n elements of `state_dtype`.
 
     Args:
         betas: b1, b2; a group may have its own.
         adam_eps: added to the root; a group may have its own.
         state_dtype: float32, or the parameter's own type (as run; in 16 bits small moments
             underflow).
+        second: of what v averages the squares, gradient or momentum.
         params, lr, eps, num_directions, ...: see MeZO.
 
-    Source: Malladi et al. 2023, arXiv 2305.17333, appendix; Kingma and Ba 2015, arXiv 1412.6980.
+    Raises:
+        OptimError: an argument is out of range; second="momentum" of a subclass that names no such
+            argument.
+
+    Source: Malladi et al. 2023, arXiv 2305.17333, appendix; Kingma and Ba 2015, arXiv 1412.6980;
+        R-AdaZO: arXiv 2502.01014 (2025).
 
     Example:
         >>> import torch
@@ -57,6 +68,7 @@ class MeZOAdam(MeZO):
         number, lambda eps: eps > 0 and is_rate(eps), "a positive number is valid", scope="group"
     )
     state_dtype: Hyperparameter[StateDtype] = Hyperparameter(one_of(StateDtype))
+    second: Hyperparameter[Second] = Hyperparameter(one_of(Second), unsaid="gradient")
 
     def __init__(
         self,
@@ -67,9 +79,16 @@ class MeZOAdam(MeZO):
         betas: Betas = (0.9, 0.999),
         adam_eps: float = 1e-8,
         state_dtype: StateDtype = "float32",
+        second: Second = "gradient",
         **options: Unpack[DifferenceOptions],
     ) -> None:
         self.betas, self.adam_eps, self.state_dtype = betas, adam_eps, state_dtype
+        self.second = second
+        require(
+            second == "gradient" or "second" in inspect.signature(type(self)).parameters,
+            f"second={second!r}: {type(self).__name__} has the gradient's squares alone; MeZOAdam"
+            " takes both",
+        )
         super().__init__(params, lr=lr, num_directions=num_directions, **options)
 
     @torch.no_grad()
@@ -99,18 +118,24 @@ class MeZOAdam(MeZO):
 def learn_and_change(m: Tensor, v: Tensor, g: Tensor, age: int, group: dict[str, Any]) -> Tensor:
     """`learn_`, then `change` in g's type; on a GPU one pass instead of twenty."""
     lr, (b1, b2), adam_eps = group["lr"], group["betas"], group["adam_eps"]
+    of_momentum = group.get("second") == "momentum"
     if not g.is_cuda:
-        learn_(m, v, g, b1, b2)
+        learn_(m, v, g, b1, b2, age if of_momentum else None)
         return change(m.to(g.dtype), v.to(g.dtype), age, lr, b1, b2, adam_eps)
     now = _on_device(age, lr, g.device)
-    delta = _compiled()(m.view(-1), v.view(-1), g.reshape(-1), now[0], now[1], b1, b2, adam_eps)
+    flat = m.view(-1), v.view(-1), g.reshape(-1)
+    delta = _compiled()(*flat, now[0], now[1], b1, b2, adam_eps, of_momentum)
     return delta.view(g.shape)
 
 
-def learn_(m: Tensor, v: Tensor, g: Tensor, b1: float, b2: float) -> None:
-    """Both moments take in one more gradient of one parameter."""
+def learn_(
+    m: Tensor, v: Tensor, g: Tensor, b1: float, b2: float, t: int | Tensor | None = None
+) -> None:
+    """Both moments take in one more gradient of one parameter; with t, the count of gradients, v
+    takes the square of m_hat instead."""
     m.mul_(b1).add_(g.to(m.dtype), alpha=1 - b1)
-    v.mul_(b2).add_((g * g).to(v.dtype), alpha=1 - b2)
+    seen = g if t is None else m.to(g.dtype) / (1 - b1**t)
+    v.mul_(b2).add_((seen * seen).to(v.dtype), alpha=1 - b2)
 
 
 def change(
@@ -123,9 +148,17 @@ def change(
 
 
 def _learn_and_change(
-    m: Tensor, v: Tensor, g: Tensor, t: Tensor, lr: Tensor, b1: float, b2: float, adam_eps: float
+    m: Tensor,
+    v: Tensor,
+    g: Tensor,
+    t: Tensor,
+    lr: Tensor,
+    b1: float,
+    b2: float,
+    adam_eps: float,
+    of_momentum: bool,
 ) -> Tensor:
-    learn_(m, v, g, b1, b2)
+    learn_(m, v, g, b1, b2, t if of_momentum else None)
     return change(m.to(g.dtype), v.to(g.dtype), t, lr, b1, b2, adam_eps)
 
 

@@ -15,7 +15,9 @@ from bszo.perturb.engines.hooks import owners
 class InputBases:
     """A (d_in, r) with orthonormal columns for the weight of each linear layer: an estimate of the
     r strongest directions of its inputs H (d_in, tokens of the pass), by `rounds` of power
-    iteration, Q <- qr(H H^T Q), from Q = qr(H Omega) with a Gaussian Omega.
+    iteration, Q <- qr(H H^T Q), from Q = qr(H Omega) with a Gaussian Omega. A basis that is kept
+    from earlier passes follows Oja's rule instead, A <- qr(A + rate H H^T A / tokens): it turns to
+    what the inputs of many passes have in common.
 
     Linear layers are `nn.Linear`, those of adapters among them; a weight that another kind of
     module owns too, such as an embedding, is none. H is read in fp32 at least, and dropped when its
@@ -56,18 +58,24 @@ class InputBases:
         }
         self.found: dict[int, Tensor] = {}
         self._grams: dict[int, Tensor] = {}  # A^T H H^T A
+        self._tokens: dict[int, int] = {}  # columns of H
 
     @contextmanager
-    def watched(self, seed: int) -> Iterator[None]:
+    def watched(
+        self, seed: int, kept: Mapping[int, Tensor] | None = None, rate: float = 0.0
+    ) -> Iterator[None]:
         """While active, every linear layer that runs leaves its basis in `found`.
 
         Args:
             seed: of Omega.
+            kept: bases by number that follow Oja's rule; they stay as they are.
+            rate: of Oja's rule.
         """
         self.clear()
+        kept = kept or {}
 
         def before(layer: nn.Module, args: Any, kwargs: Any) -> None:
-            self._see(self.layers[layer], args[0] if args else kwargs["input"], seed)
+            self._see(self.layers[layer], args[0] if args else kwargs["input"], seed, kept, rate)
 
         handles = [
             layer.register_forward_pre_hook(before, with_kwargs=True) for layer in self.layers
@@ -82,23 +90,35 @@ class InputBases:
         """Drop the bases."""
         self.found.clear()
         self._grams.clear()
+        self._tokens.clear()
 
     @torch.no_grad()
-    def _see(self, number: int, values: Tensor, seed: int) -> None:
+    def _see(
+        self, number: int, values: Tensor, seed: int, kept: Mapping[int, Tensor], rate: float
+    ) -> None:
         wide = torch.promote_types(values.dtype, torch.float32)
         h = values.detach().reshape(-1, values.shape[-1]).to(wide).mT  # (d_in, tokens)
+        tokens = self._tokens[number] = self._tokens.get(number, 0) + h.shape[1]
         if number in self.found:
             strength, axes = torch.linalg.eigh(self._grams[number])
             root = axes * strength.clamp(min=0).sqrt()
             h = torch.cat([product(self.found[number], root), h], dim=1)
         rank = min(self.rank, h.shape[0])
-        omega = noise.values(torch.Size((h.shape[1], rank)), number, seed, device=h.device).to(wide)
-        a = _orthonormal(product(h, omega))
-        for _ in range(self.rounds):
-            a = _orthonormal(product(h, product(h.mT, a)))
+        if number in kept and kept[number].shape[1] == rank:
+            q = kept[number].to(h)
+            a = _orthonormal(q + (rate / max(tokens, 1)) * product(h, product(h.mT, q)))
+        else:
+            size = torch.Size((h.shape[1], rank))
+            omega = noise.values(size, number, seed, device=h.device).to(wide)
+            a = _orthonormal(product(h, omega))
+            for _ in range(self.rounds):
+                a = _orthonormal(product(h, product(h.mT, a)))
         part = product(a.mT, h)  # (r, tokens)
         self.found[number], self._grams[number] = a, product(part, part.mT)
 
 
 def _orthonormal(columns: Tensor) -> Tensor:
-    return torch.linalg.qr(columns).Q
+    """Q of the factorization whose R has no negative number on its diagonal: the sign that a column
+    has then is the same on every device."""
+    q, r = torch.linalg.qr(columns)
+    return torch.where(r.diagonal() < 0, -q, q)

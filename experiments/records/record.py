@@ -55,6 +55,10 @@ LATER_KEYS = {
         "law_ratio": 0.5,
         "law_exponent": 4.0,
         "law_terms": 4,
+        "second": "gradient",
+        "basis": "power",
+        "oja_rate": 0.3,
+        "compared_with": "theta",
     },
 }
 

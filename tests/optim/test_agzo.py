@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from bszo import AGZO
-from bszo.errors import OptimError, TrajectoryError
+from bszo.errors import NonFiniteLoss, OptimError, TrajectoryError
 from bszo.perturb import mix64, noise
 from bszo.trajectory import describe
 
@@ -156,3 +156,59 @@ def test_the_bases_are_dropped_after_the_step() -> None:
     optimizer.step(model)
     assert optimizer._inputs is not None and not optimizer._inputs.found
     assert not optimizer.state and not model.first._forward_pre_hooks
+
+
+def test_an_oja_basis_is_saved_and_goes_on_bit_for_bit() -> None:
+    ends = []
+    for parts in ((6,), (3, 3)):
+        model, state = Net().float(), {}
+        model.x = model.x.float()
+        for steps in parts:
+            optimizer = AGZO(
+                model.parameters(), lr=1e-2, eps=1e-3, rank=2, basis="oja", module=model
+            )
+            if state:
+                optimizer.load_state_dict(state)
+            for _ in range(steps):
+                optimizer.step(model)
+            state = optimizer.state_dict()
+        bases = [s["basis"] for s in optimizer.state.values()]
+        assert [tuple(a.shape) for a in bases] == [(6, 2), (5, 2)]
+        ends.append([*(p.detach().clone() for p in model.parameters()), *bases])
+    assert all(map(torch.equal, *ends))
+
+
+def test_a_step_that_fails_leaves_the_kept_basis_alone() -> None:
+    model = Net()
+    optimizer = AGZO(model.parameters(), lr=1e-2, eps=1e-3, basis="oja", module=model)
+    optimizer.step(model)
+    before = [s["basis"].clone() for s in optimizer.state.values()]
+    calls: list[int] = []
+    with pytest.raises(NonFiniteLoss):
+        optimizer.step(lambda: model() * (float("nan") if calls.append(1) or len(calls) > 1 else 1))
+    after = [s["basis"] for s in optimizer.state.values()]
+    assert all(map(torch.equal, before, after)) and len(before) == 2
+
+
+def test_losses_are_compared_with_one_another() -> None:
+    """Slopes and moves from the report's own losses: f_0, then one for each direction."""
+    model = Net()
+    optimizer = AGZO(
+        model.parameters(),
+        lr=1e-3,
+        eps=1e-2,
+        num_directions=4,
+        compared_with="others",
+        module=model,
+    )
+    optimizer.step(model)
+    report = optimizer.last
+    assert report is not None and optimizer.num_forwards >= 5
+    f = torch.tensor(report.losses[-4:], dtype=torch.float64)
+    others = (f.sum() - f) / 3
+    assert report.observations == pytest.approx(((f - others) / 1e-2).tolist(), rel=1e-12)
+    assert sum(report.observations) == pytest.approx(0, abs=1e-9)
+    wrong: list[dict[str, Any]] = [{"num_directions": 1}, {"num_directions": 2, "sides": "two"}]
+    for more in wrong:
+        with pytest.raises(OptimError, match=r"^compared_with='others'"):
+            AGZO(model.parameters(), compared_with="others", module=model, **more)

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from bszo import BSZO, LOZO, HiZOO, MeZO, MeZOAdam
+from bszo import AGZO, BSZO, LOREN, LOZO, ZOLDSD, ConMeZO, HiZOO, MeZO, MeZOAdam
 
 pytestmark = pytest.mark.skipif(
     not torch.cuda.is_available(), reason="needs a GPU: torch.cuda finds none"
@@ -21,6 +21,10 @@ METHODS: dict[str, Callable[..., Any]] = {
     "MeZO": lambda p, m: MeZO(p, lr=1e-3, eps=1e-2, weight_decay=0.1, module=m),
     "MeZOAdam": lambda p, m: MeZOAdam(p, lr=1e-3, eps=1e-2, weight_decay=0.1, module=m),
     "HiZOO": lambda p, m: HiZOO(p, lr=1e-3, eps=1e-2, smoothing=1e-4, weight_decay=0.1, module=m),
+    "AGZO": lambda p, m: AGZO(p, lr=1e-3, eps=1e-2, weight_decay=0.1, module=m),
+    "ConMeZO": lambda p, m: ConMeZO(p, lr=1e-3, eps=1e-2, weight_decay=0.1, module=m),
+    "LOREN": lambda p, m: LOREN(p, lr=1e-3, eps=1e-2, weight_decay=0.1, module=m),
+    "ZOLDSD": lambda p, m: ZOLDSD(p, lr=1e-3, eps=1e-2, weight_decay=0.1, module=m),
     "LOZO": lambda p, m: LOZO(p, lr=1e-3, eps=1e-2, interval=2, weight_decay=0.1, module=m),
 }
 

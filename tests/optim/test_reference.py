@@ -10,7 +10,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from bszo import BSZO, LOZO, HiZOO, MeZO, MeZOAdam
+from bszo import BSZO, LOZO, HiZOO, MeZO, MeZOAdam, MeZOAdamHistory
+from bszo.errors import OptimError
 from bszo.perturb import LowRank, mix64
 
 SHAPES = [(3, 4), (5,), (), (2, 3, 2)]
@@ -230,6 +231,37 @@ def test_mezo_adam(q: int) -> None:
         torch.testing.assert_close(
             flat([optimizer.state[p][name] for p in params]), dense, rtol=1e-8, atol=1e-9
         )
+
+
+def test_r_adazo() -> None:
+    """The second moment is the mean of the corrected first moment's squares; the first step is
+    lr."""
+    m, v, t = torch.zeros(N, dtype=torch.float64), torch.zeros(N, dtype=torch.float64), 0
+    moves: list[Tensor] = []
+
+    def reference(theta: Tensor, loss: Loss, z: list[Tensor]) -> Tensor:
+        nonlocal m, v, t
+        t += 1
+        m = 0.8 * m + 0.2 * spsa(theta, loss, z[0], 1e-3) * z[0]
+        m_hat = m / (1 - 0.8**t)
+        v = 0.95 * v + 0.05 * m_hat**2
+        moves.append(0.02 * m_hat / ((v / (1 - 0.95**t)).sqrt() + 1e-12))
+        return theta - moves[-1]
+
+    follow(
+        MeZOAdam,
+        1,
+        reference,
+        lr=0.02,
+        eps=1e-3,
+        betas=(0.8, 0.95),
+        adam_eps=1e-12,
+        state_dtype="parameter",
+        second="momentum",
+    )
+    torch.testing.assert_close(moves[0].abs(), torch.full_like(moves[0], 0.02), rtol=1e-6, atol=0)
+    with pytest.raises(OptimError, match="MeZOAdamHistory has the gradient's squares alone"):
+        MeZOAdamHistory(parameters(), second="momentum")  # type: ignore[call-arg]
 
 
 def test_hizoo() -> None:

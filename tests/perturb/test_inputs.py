@@ -53,6 +53,37 @@ def test_a_layer_that_runs_twice_spans_both_inputs() -> None:
     assert captured(bases.found[0], both) == pytest.approx(1, abs=1e-5)
 
 
+def test_a_kept_basis_follows_oja_s_rule() -> None:
+    """In one call or in two, of whose inputs the basis has seen all; the kept one stays."""
+    layer, rate = nn.Linear(6, 2).double(), 0.3
+    q = torch.linalg.qr(draw(6, 6).double()).Q
+    x = draw(5, 6).double() @ q[:, :3] @ q[:, :3].mT  # three directions, as many as the basis has
+    kept = {0: torch.linalg.qr(draw(6, 3).double()).Q}
+    before = kept[0].clone()
+    bases = InputBases(numbers(layer), layer, rank=3, rounds=4)
+    expected = torch.linalg.qr(before + rate * x.mT @ x @ before / 5).Q
+    with bases.watched(1, kept, rate):
+        layer(x)
+    found = bases.found[0]
+    torch.testing.assert_close(found @ found.mT, expected @ expected.mT)
+    turned = before + rate * x.mT @ x @ before / 5
+    assert bool(((found.mT @ turned).diagonal() > 0).all()), "a sign of each column's own"
+    assert torch.equal(kept[0], before)
+
+
+def test_oja_s_basis_turns_to_what_many_batches_span() -> None:
+    """One input a batch, from a plane: a batch shows a line of it, all batches the plane."""
+    layer = nn.Linear(8, 2)
+    plane = torch.linalg.qr(draw(8, 2)).Q
+    bases, kept = InputBases(numbers(layer), layer, rank=2, rounds=3), {}
+    generator = torch.Generator().manual_seed(0)
+    for step in range(60):
+        with bases.watched(step, kept, 0.3):
+            layer((plane @ torch.randn(2, generator=generator))[None])
+        kept = dict(bases.found)
+    assert captured(kept[0], plane) == pytest.approx(1, abs=0.01)
+
+
 def test_whose_weights_have_bases() -> None:
     """No embedding's, tied or not; no convolution's; none of a layer that did not run."""
 
