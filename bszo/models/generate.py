@@ -107,6 +107,17 @@ class GenerativeModel(LanguageModel):
         )
         return torch.tensor(-self.mean_f1(batch.asked, max_tokens=every))
 
+    def losses(self, batch: Any) -> Tensor:
+        """The loss of each example, (B,); ModelError where a text is written for it, in as many
+        passes as it has tokens."""
+        if self.task.objective != "likelihood":
+            raise ModelError(
+                f"task.objective={self.task.objective}: is of what the model writes, and a"
+                " direction of each example's own is for one pass; task.objective=likelihood is"
+                " valid"
+            )
+        return -self.scores(self._tight(batch))[:, 0]
+
     def mean_f1(self, questions: Sequence[Any], *, max_tokens: int) -> float:
         """Mean over questions of the best token F1 over the gold answers, in [0, 1]."""
         texts = self.answer(questions, max_tokens=max_tokens)

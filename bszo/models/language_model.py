@@ -97,6 +97,23 @@ class LanguageModel:
         """Mean softmax cross entropy over the options' scores, a float32 scalar."""
         return F.cross_entropy(self._comparable(self._tight(batch)), batch.labels)
 
+    def losses(self, batch: Batch) -> Tensor:
+        """The loss of each example, (B,) float32; `loss` is their mean."""
+        return F.cross_entropy(self._comparable(self._tight(batch)), batch.labels, reduction="none")
+
+    def examples(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Which example a position of a pass over the batch is of: all positions, (R, T) or packed
+        (1, S), and those that the output layer is asked for, (1, N)."""
+        count = batch.present.shape[0]
+        rows = batch.rows[batch.position]  # (B, O, L)
+        example = torch.arange(count, device=rows.device)[:, None, None].expand_as(rows)
+        of_row = rows.new_empty(batch.input_ids.shape[0])
+        of_row[rows[batch.present]] = example[batch.present]
+        whole = of_row[:, None].expand_as(batch.input_ids)
+        if self.traits.packed:
+            whole = whole[batch.attention_mask.bool()][None]
+        return whole, of_row[batch.rows][None]
+
     def _tight(self, batch: Batch) -> Batch:
         """The batch as a loss reads it: without padding, where the model keeps rows apart that
         stand behind one another. (Evaluation has rows of like length, and little to gain.)"""

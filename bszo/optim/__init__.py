@@ -18,6 +18,7 @@ from bszo.optim.mezo import MeZO
 from bszo.optim.mezo_adam import MeZOAdam
 from bszo.optim.mezo_adam_history import MeZOAdamHistory
 from bszo.optim.mezo_bcd import MeZOBCD
+from bszo.optim.mezo_each import EachMeZO
 from bszo.optim.report import StepReport
 from bszo.optim.subzero import SubZero
 from bszo.optim.subzero_plus import SubZeroPlus
@@ -37,6 +38,7 @@ __all__ = [
     "LOZOM",
     "ZOLDSD",
     "ConMeZO",
+    "EachMeZO",
     "FirstOrder",
     "ForwardGrad",
     "HiZOO",

@@ -111,6 +111,7 @@ class ZerothOrderOptimizer(Copied):
     """
 
     published_walk: ClassVar[Legs] = "three-leg"
+    per_example: ClassVar[bool] = False  # True: the closure returns a loss an example
     losses_suffice: ClassVar[bool] = True  # False: the closure's loss is differentiated
     reads_inputs: ClassVar[bool] = False  # True: directions come from what the batch is in layers
     restriction: Restriction | None = None  # set by `restrict`

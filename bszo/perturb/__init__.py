@@ -16,6 +16,7 @@ from bszo.perturb.directions import (
     MaskScope,
     Numbered,
     OuterProduct,
+    PerExample,
     RankOne,
     Scaled,
     Shifted,
@@ -34,11 +35,13 @@ from bszo.perturb.directions import (
 )
 from bszo.perturb.engines import (
     Copies,
+    Each,
     Legs,
     Perturbation,
     Streaming,
     Walk,
     engine_class,
+    linear_layers,
     make_engine,
 )
 from bszo.perturb.forward_mode import ForwardMode
@@ -58,6 +61,7 @@ __all__ = [
     "DirectionFunction",
     "Directions",
     "Distribution",
+    "Each",
     "ForwardMode",
     "Gaussian",
     "Injected",
@@ -70,6 +74,7 @@ __all__ = [
     "MaskScope",
     "Numbered",
     "OuterProduct",
+    "PerExample",
     "Perturbation",
     "RankOne",
     "Scaled",
@@ -85,6 +90,7 @@ __all__ = [
     "Weighted",
     "as_rows",
     "engine_class",
+    "linear_layers",
     "make_engine",
     "matrix_shape",
     "mix64",

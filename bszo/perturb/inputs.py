@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from bszo.perturb import noise
 from bszo.perturb.directions.factored import product
-from bszo.perturb.engines.hooks import owners
+from bszo.perturb.engines.hooks import linear_layers
 
 
 class InputBases:
@@ -39,23 +39,7 @@ class InputBases:
         self, numbers: Mapping[int, int], module: nn.Module, rank: int, rounds: int
     ) -> None:
         self.rank, self.rounds = rank, rounds
-        every = owners(module, numbers)
-        elsewhere = {
-            number
-            for owner, owned in every.items()
-            for number in owned
-            if not isinstance(owner, nn.Linear)
-        }
-        weights = {
-            owner: numbers.get(id(owner._parameters["weight"]))
-            for owner in every
-            if isinstance(owner, nn.Linear)
-        }
-        self.layers: dict[nn.Module, int] = {
-            layer: number
-            for layer, number in weights.items()
-            if number is not None and number not in elsewhere
-        }
+        self.layers = linear_layers(module, numbers)
         self.found: dict[int, Tensor] = {}
         self._grams: dict[int, Tensor] = {}  # A^T H H^T A
         self._tokens: dict[int, int] = {}  # columns of H

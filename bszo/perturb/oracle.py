@@ -11,7 +11,9 @@ from torch import Tensor
 
 from bszo.errors import NonFiniteLoss, OptimError
 from bszo.perturb.directions.base import Directions
+from bszo.perturb.directions.wrapped import unwrapped
 from bszo.perturb.engines.base import Engine
+from bszo.perturb.engines.each import Each, SeedsOf
 from bszo.perturb.engines.unmoved import Unmoved
 from bszo.perturb.noise import Terms, round_to
 
@@ -29,6 +31,8 @@ class Log(Protocol):
     def __call__(self) -> float: ...
 
     def loss_and_slope(self) -> tuple[float, float]: ...
+
+    def rest(self) -> list[float]: ...
 
 
 class LossOracle:
@@ -118,6 +122,58 @@ class LossOracle:
             self._finite(terms, value, overflow)
             for terms, value in zip(points, values, strict=True)
         ]
+
+    @torch.no_grad()
+    def measure_each(self, seeds_of: SeedsOf, lengths: Sequence[float]) -> list[list[float]]:
+        """The loss of every example e at theta + c z_e, for each length c; z_e is named by the e-th
+        seed.
+
+        The closure returns the losses of its examples, (G,). It may say in an attribute `examples`
+        where they stand in a batch (see `Each.at_each`).
+
+        Args:
+            seeds_of: the number of examples G -> a seed for each.
+            lengths: a forward pass each.
+
+        Raises:
+            NonFiniteLoss: one of them is NaN or infinite; theta has not moved.
+            OptimError: the closure returned something else than a loss an example, or another
+                number of them than before.
+        """
+        assert isinstance(self.engine, Each) or self._log is not None
+        if self._log is not None:
+            rest = self._log.rest()
+            size = len(rest) // len(lengths)
+            found = [rest[i * size : (i + 1) * size] for i in range(len(lengths))]
+        else:
+            found = [self._each(seeds_of, c) for c in lengths]
+        self.num_forwards += len(lengths)
+        for losses in found:
+            if len(losses) != len(found[0]):
+                raise OptimError(
+                    f"closure() returned {len(losses)} losses where it returned {len(found[0])}"
+                    " before in this step; the same batch at every call is valid"
+                )
+            bad = [loss for loss in losses if not math.isfinite(loss)]
+            if bad:
+                raise NonFiniteLoss(self.step, bad[0], perturbed=True, at_theta=self._at_theta)
+            self.losses += losses
+        return found
+
+    def _each(self, seeds_of: SeedsOf, c: float) -> list[float]:
+        engine = self.engine
+        assert isinstance(engine, Each)
+        examples = getattr(self.closure, "examples", ())
+        family: Any = unwrapped(self.directions)
+        with engine.at_each(family, seeds_of, c, examples), _no_kept_casts():
+            result = self._run()
+        if not isinstance(result, Tensor) or result.shape != (engine.num_examples,):
+            what = f"shape {tuple(result.shape)}" if isinstance(result, Tensor) else repr(result)
+            raise OptimError(
+                f"closure() returned {what}; a loss an example, a tensor of shape"
+                f" ({engine.num_examples},), is valid"
+            )
+        return result.double().tolist()
 
     @torch.no_grad()
     def slope(self, seed: int, differentiate: Differentiate) -> tuple[float, float]:

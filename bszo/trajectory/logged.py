@@ -24,6 +24,11 @@ class LoggedLosses:
             )
         return self.left.pop()
 
+    def rest(self) -> list[float]:
+        """All losses that are left."""
+        rest, self.left = self.left[::-1], []
+        return rest
+
     def loss_and_slope(self) -> tuple[float, float]:
         """What a forward-mode pass found (see `bszo.perturb.LossOracle.slope`)."""
         return self(), self()

@@ -155,6 +155,11 @@ class Group:
                 f"optimizer={type(optimizer).__name__}: differentiates the loss of the whole batch,"
                 " of which each process has a slice; run it without torchrun"
             )
+        if optimizer.per_example:
+            raise ConfigError(
+                f"optimizer={type(optimizer).__name__}: has a direction for each example of the"
+                " batch, and one number crosses between processes; run it without torchrun"
+            )
         if optimizer.reads_inputs and not self.queries:
             raise ConfigError(
                 f"optimizer={type(optimizer).__name__}: finds its directions in the whole batch, of"

@@ -28,6 +28,17 @@ from experiments.training.tracking import RunTracker
 log = logging.getLogger("experiments")
 
 
+class EachLoss:
+    """() -> the loss of each example of a batch, and where the examples stand in it."""
+
+    def __init__(self, model: Any, batch: Any) -> None:
+        self.model, self.batch = model, batch
+        self.examples: tuple[Tensor, ...] = model.examples(batch)
+
+    def __call__(self) -> Tensor:
+        return self.model.losses(self.batch)
+
+
 class Runner:
     """Trains, evaluates, selects, and scores the selected parameters once.
 
@@ -173,6 +184,8 @@ class Runner:
         """() -> the mean loss of the examples at the model's present parameters."""
         model = self.parts.model
         batch = model.collate(self.group.part(examples))
+        if getattr(self.optimizer, "per_example", False):
+            return EachLoss(model, batch)
         return self.group.wrap(lambda: model.loss(batch), len(examples))
 
     def _track(self) -> None:

@@ -101,17 +101,19 @@ def problems(samples: Sequence[Sample], drift: float) -> list[str]:
 
 
 def tiny_model(dtype: torch.dtype) -> tuple[nn.Module, Callable[[], Tensor]]:
-    """Build a random OPT of a few thousand weights, and the loss of one batch."""
+    """Build a random OPT of a few thousand weights, and the losses of one batch, (4,)."""
     torch.manual_seed(0)
     module: Any = OPTForCausalLM(OPTConfig(**SIZE))
     module.to(dtype).eval()
     ids = torch.randint(2, 97, (4, 16), generator=torch.Generator().manual_seed(1))
 
-    def loss() -> Tensor:
+    def losses() -> Tensor:
         logits = module(input_ids=ids).logits[:, :-1].float()
-        return nn.functional.cross_entropy(logits.flatten(0, 1), ids[:, 1:].flatten())
+        return nn.functional.cross_entropy(logits.mT, ids[:, 1:], reduction="none").mean(1)
 
-    return module, loss
+    # of each position: some layers of OPT see all of them in one axis
+    losses.examples = (torch.arange(4)[:, None].expand(4, 16),)  # type: ignore[attr-defined]
+    return module, losses
 
 
 def without_rates(node: Any) -> Any:
@@ -125,7 +127,7 @@ def soak(method: str, precision: str, steps: int) -> dict[str, Any] | None:
     """Measure one case; the result is None for a method that follows true gradients alone."""
     torch.set_num_threads(1)
     run = parse(compose([f"optimizer={method}", f"precision={precision}", "device=cpu"]))
-    module, loss = tiny_model(getattr(torch, run.precision.dtype))
+    module, losses = tiny_model(getattr(torch, run.precision.dtype))
     model: Any = SimpleNamespace(module=module)
     try:
         optimizer: Any = make_optimizer(run.optimizer_node, model)
@@ -133,6 +135,7 @@ def soak(method: str, precision: str, steps: int) -> dict[str, Any] | None:
         return {"steps": 0, "growth": 0.0, "seconds": 0.0, "refused": str(refused), "problems": []}
     if isinstance(optimizer, bszo.FirstOrder):
         return None
+    closure: Any = losses if optimizer.per_example else lambda: losses().mean()
     gc.collect()
     gc.freeze()  # what is there now is not gone through at every look
     before = weights_fingerprint(module)
@@ -140,7 +143,7 @@ def soak(method: str, precision: str, steps: int) -> dict[str, Any] | None:
     start = time.perf_counter()
     try:
         for step in range(steps):
-            last = float(optimizer.step(loss))
+            last = float(optimizer.step(closure))
             if (step + 1) % every == 0:
                 samples.append(take_sample())
     except NonFiniteLoss as error:
@@ -156,7 +159,7 @@ def soak(method: str, precision: str, steps: int) -> dict[str, Any] | None:
     trained = [parameter.detach().clone() for parameter in module.parameters()]
     exact: Any = make_optimizer(without_rates(run.optimizer_node), model)
     for _ in range(max(1, steps // 10)):
-        exact.step(loss)
+        exact.step(closure)
     drift = max(
         float((a - b).detach().abs().max())
         for a, b in zip(module.parameters(), trained, strict=True)

@@ -161,7 +161,9 @@ def _short_run(method: str, fidelity: str) -> Part:
             writer = None
 
         for _ in range(NUM_STEPS):
-            optimizer.step(lambda: (network(rows) ** 2).mean())
+            optimizer.step(
+                lambda: (network(rows) ** 2).mean(1 if optimizer.per_example else (0, 1))
+            )
         if writer is not None:
             writer.finish()
             found["trajectory"] = digest(path.read_bytes())

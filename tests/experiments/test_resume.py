@@ -56,14 +56,23 @@ class Net(Lines):
         torch.manual_seed(0)
         self.module = nn.Sequential(nn.Linear(2, 4), nn.Linear(4, 2)).to(dtype)  # type: ignore[assignment]
         self.dtype = dtype
+        self.by_modules = False  # a direction for each example is seen by modules alone
 
     def _logits(self, x: Tensor) -> Tensor:
         module: Any = self.module
         a, b = module
+        if self.by_modules:
+            return module(x.to(self.dtype)).float()
         return nn.functional.linear(torch.tanh(a(x.to(self.dtype))), b.weight, b.bias).float()
 
     def loss(self, batch: Any) -> Tensor:
         return nn.functional.cross_entropy(self._logits(batch.x), batch.labels)
+
+    def losses(self, batch: Any) -> Tensor:
+        return nn.functional.cross_entropy(self._logits(batch.x), batch.labels, reduction="none")
+
+    def examples(self, batch: Any) -> tuple[Tensor, ...]:
+        return ()
 
     @torch.no_grad()
     def logits(self, encoded: list[Any], *, max_tokens: int) -> Tensor:
@@ -93,6 +102,7 @@ def make_runner(
     optimizer = instantiate(node, _convert_="all")(
         list(model.module.parameters()), module=model.module
     )
+    model.by_modules = getattr(optimizer, "per_example", False)
     facts = {"fingerprint": weights_fingerprint(model.module)}
     parts = Parts(model, optimizer, points(64, 0), points(32, 1), points(32, 2), {}, facts)
     checkpoints = (

@@ -236,7 +236,7 @@ def test_a_machine_that_cannot_compile_makes_the_same_noise(
         calls.append(args)
         raise BackendCompilerFailed(print, RuntimeError("no compiler"), None)
 
-    kernel = eager._Fused()
+    kernel = eager._Fused(eager._shift_whole, eager._shift_chunks)
     kernel.kernel = broken
     monkeypatch.setattr(eager, "_fused", kernel)
     theta = torch.ones(70_000)

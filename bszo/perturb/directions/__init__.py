@@ -12,6 +12,7 @@ from bszo.perturb.directions.numbered import Numbered
 from bszo.perturb.directions.outer_product import OuterProduct
 from bszo.perturb.directions.padding import Unpadded, padding_rows
 from bszo.perturb.directions.partition import Block, Split, partition, repeated_modules
+from bszo.perturb.directions.per_example import PerExample
 from bszo.perturb.directions.rank_one import RankOne, as_rows
 from bszo.perturb.directions.scaled import Scaled
 from bszo.perturb.directions.shifted import Shifted
@@ -34,6 +35,7 @@ __all__ = [
     "MaskScope",
     "Numbered",
     "OuterProduct",
+    "PerExample",
     "RankOne",
     "Scaled",
     "Shifted",

@@ -3,16 +3,20 @@
 from bszo.perturb.engines.base import Engine
 from bszo.perturb.engines.choice import Perturbation, engine_class, make_engine
 from bszo.perturb.engines.copies import Copies
+from bszo.perturb.engines.each import Each
+from bszo.perturb.engines.hooks import linear_layers
 from bszo.perturb.engines.streaming import Streaming
 from bszo.perturb.engines.walk import Legs, Walk
 
 __all__ = [
     "Copies",
+    "Each",
     "Engine",
     "Legs",
     "Perturbation",
     "Streaming",
     "Walk",
     "engine_class",
+    "linear_layers",
     "make_engine",
 ]

@@ -82,6 +82,21 @@ def owners(module: nn.Module, index: Mapping[int, int]) -> dict[nn.Module, list[
     return found
 
 
+def linear_layers(module: nn.Module, index: Mapping[int, int]) -> dict[nn.Module, int]:
+    """Return the linear layers that call hooks, with the numbers of their weights.
+
+    They are `nn.Linear`, those of adapters among them. A weight that another kind of module owns
+    too, such as an embedding, is none.
+
+    Args:
+        module, index: see `owners`.
+    """
+    every = owners(module, index)
+    elsewhere = {i for m, owned in every.items() if not isinstance(m, nn.Linear) for i in owned}
+    weights = {m: index.get(id(m._parameters["weight"])) for m in every if isinstance(m, nn.Linear)}
+    return {m: i for m, i in weights.items() if i is not None and i not in elsewhere}
+
+
 def is_compiled(module: nn.Module) -> bool:
     """Whether a module runs as a compiled graph, which calls no hook of its parts: it came from
     `torch.compile(module)`, or `module.compile()` was called."""

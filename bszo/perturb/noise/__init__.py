@@ -1,6 +1,13 @@
 """Noise: what a seed means, element by element, on every device."""
 
-from bszo.perturb.noise.eager import bits, round_to, shift, values, values_of_all
+from bszo.perturb.noise.eager import (
+    bits,
+    round_to,
+    shift,
+    values,
+    values_of_all,
+    values_of_seeds,
+)
 from bszo.perturb.noise.spec import NOISE_VERSION, Distribution, Terms
 
 __all__ = [
@@ -12,4 +19,5 @@ __all__ = [
     "shift",
     "values",
     "values_of_all",
+    "values_of_seeds",
 ]

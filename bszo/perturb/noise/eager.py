@@ -72,9 +72,28 @@ def _shift_chunks(
         out[part] = _shift(theta[part], counter, keys, factors, round_key, distribution, h)
 
 
+def _round_whole(out: Tensor, acc: Tensor, first: Tensor, round_key: Tensor) -> None:
+    counter = first + torch.arange(acc.numel(), dtype=torch.int32, device=acc.device)
+    out.copy_(rounded_to_bf16(acc, hashed(counter, round_key[0], round_key[1])))
+
+
+def _draw_many(out: Tensor, key_0: Tensor, key_1: Tensor) -> None:
+    """Draw `out` (seeds, elements) for keys (seeds, 1)."""
+    counter = torch.arange(out.shape[1], dtype=torch.int32, device=out.device)
+    out.copy_(drawn(counter.expand_as(out), key_0, key_1, "gaussian"))
+
+
 class _Fused:
     """One compiled pass over a parameter. On a machine that cannot compile, it is eager chunks from
-    the first attempt on."""
+    the first attempt on.
+
+    Args:
+        whole: the pass that is compiled.
+        chunks: the same in eager form.
+    """
+
+    def __init__(self, whole: Callable[..., None], chunks: Callable[..., None]) -> None:
+        self.whole, self.chunks = whole, chunks
 
     @functools.cached_property
     def kernel(self) -> Callable[..., None]:
@@ -85,7 +104,7 @@ class _Fused:
         # one kernel a (dtype, number of terms); floats that are no tensors are the polynomials' and
         # of the code
         options = torch._dynamo.config.patch(recompile_limit=64, specialize_float=True)
-        return options(torch.compile(_shift_whole, dynamic=True))
+        return options(torch.compile(self.whole, dynamic=True))
 
     def __call__(self, *args: Any) -> None:
         # not at the top: it takes seconds to load
@@ -98,11 +117,13 @@ class _Fused:
                 "the noise kernel cannot be compiled here, so it runs uncompiled and slower: %s",
                 str(error).strip().partition("\n")[0],
             )
-            self.kernel = _shift_chunks
+            self.kernel = self.chunks
             self.kernel(*args)
 
 
-_fused = _Fused()
+_fused = _Fused(_shift_whole, _shift_chunks)
+_fused_round = _Fused(_round_whole, _round_whole)
+_fused_draw = _Fused(_draw_many, _draw_many)
 
 
 def shift(
@@ -220,6 +241,23 @@ def values(
     return shift(zeros, parameter, {seed: 1.0}, out=zeros, distribution=distribution, fused=fused)
 
 
+def values_of_seeds(
+    shape: torch.Size,
+    parameter: int,
+    seeds: Sequence[int],
+    *,
+    device: torch.device | str = "cpu",
+    fused: bool = False,
+) -> Tensor:
+    """Return `values` of one parameter under many seeds at once: (len(seeds), *shape), fp32."""
+    if torch.device(device).type == "cuda":
+        return torch.stack([values(shape, parameter, seed, device=device) for seed in seeds])
+    both = torch.tensor([key(seed, parameter) for seed in seeds], dtype=torch.int32)
+    out = torch.empty((len(seeds), shape.numel()), dtype=torch.float32)
+    (_fused_draw if fused else _draw_many)(out, both[:, :1], both[:, 1:])
+    return out.view(-1, *shape)
+
+
 @functools.lru_cache(maxsize=4)
 def _counters(sizes: tuple[int, ...]) -> tuple[Tensor, Tensor]:
     """Return, for each element of all parameters, its number in its parameter and the number of its
@@ -254,13 +292,27 @@ def bits(counter: Tensor, parameter: int, seed: int) -> Tensor:
 
 
 def round_to(
-    acc: Tensor, parameter: int, rounding_seed: int | None, out: Tensor, *, first: int = 0
+    acc: Tensor,
+    parameter: int,
+    rounding_seed: int | None,
+    out: Tensor,
+    *,
+    first: int = 0,
+    fused: bool = False,
 ) -> Tensor:
     """Round acc, fp32 or fp64, into `out`: to nearest, or stochastically as `shift` does. Where acc
-    is a part of the parameter, `first` is the number of its first element."""
+    is a part of the parameter, `first` is the number of its first element. `fused` takes one
+    compiled pass on a CPU; the bits are the same."""
     _check_rounding(rounding_seed, out.dtype)
     if rounding_seed is None:
         return out.copy_(acc)
+    if fused and not acc.is_cuda and out.is_contiguous() and acc.dtype == torch.float32:
+        start, pair = (
+            torch.tensor(words, dtype=torch.int32)
+            for words in (first, key(rounding_seed, parameter))
+        )
+        _fused_round(out.view(-1), acc.reshape(-1), start, pair)
+        return out
     counter = torch.arange(first, first + acc.numel(), dtype=torch.int32, device=acc.device).view(
         acc.shape
     )

@@ -1,0 +1,177 @@
+"""Each: the engine in which every example of a batch sees parameters of its own."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from bszo.errors import OptimError
+from bszo.perturb.directions.base import Directions
+from bszo.perturb.engines.base import Engine
+from bszo.perturb.engines.hooks import Hooks, every_module_runs, is_differentiated, linear_layers
+from bszo.perturb.engines.streaming import Streaming
+from bszo.perturb.engines.watch import Watch
+from bszo.perturb.noise import Terms
+
+SeedsOf = Callable[[int], Sequence[int]]  # the number of examples -> a seed for each
+
+
+class Stacked(Protocol):
+    """A family whose matrices' directions have two thin factors, drawn for many seeds at once."""
+
+    matrices: Any
+
+    def stacks(self, seeds: Sequence[int], index: int) -> tuple[Tensor, Tensor]: ...
+
+
+class Each(Engine):
+    """Example e sees W + c z_e with z_e = A_e B_e^T, since a linear layer's answer is made so:
+
+        y = W x + c A_e (B_e^T x)        for every position x of example e.
+
+    W is only read: no W + c z is made, and nothing is to be restored. In 16 bits c z is not lost
+    against a large W, for it meets y and not W. A position costs rank (m + n) multiplications more
+    than the layer's m n. Extra memory: the factors, rank (m + n) an example and layer.
+
+    A layer that another example's rows could reach, or that nobody calls as a module, is refused
+    by name. Points that all examples share are seen as `Streaming` shows them.
+
+    Args:
+        params: all parameters, in the optimizer's order.
+        module: the module that the closure runs.
+
+    Source: Wen et al. 2018 (Flipout), arXiv 1803.04386; Sarkar et al. 2025 (EGGROLL), arXiv
+        2511.16652.
+    """
+
+    def __init__(self, params: list[Tensor], module: nn.Module) -> None:
+        self.shared = Streaming(params, module)
+        self.params = params
+        self.index = {id(p): i for i, p in enumerate(params)}
+        self.layers = linear_layers(module, self.index)
+        self.names = {part: name for name, part in module.named_modules()}
+        self.watched = False
+        self.num_examples = 0  # in the last pass
+
+    def at(self, directions: Directions, terms: Terms) -> AbstractContextManager[None]:
+        return self.shared.at(directions, terms)
+
+    def repair(self) -> bool:
+        return self.shared.repair()
+
+    @contextmanager
+    def at_each(
+        self,
+        directions: Stacked,
+        seeds_of: SeedsOf,
+        c: float,
+        examples: Sequence[Tensor] = (),
+    ) -> Iterator[None]:
+        """While active, example e sees theta + c z_e.
+
+        Args:
+            directions: the family.
+            seeds_of: the number of examples -> a seed for each.
+            c: the same for all examples.
+            examples: which example a position is of, for every form in which positions may come to
+                a layer: integers (R,) or (R, T) for an input (R, T, n) or (R T, n), say. None are
+                needed where the first axis of all inputs is the examples'.
+
+        Raises:
+            OptimError: inside, from a layer whose input has other axes; at the end, where a matrix
+                that should move was used by no layer, or beside it.
+        """
+        ran: set[int] = set()
+        masks: dict[tuple[int, int], Tensor] = {}  # which factor is a position's own
+        beside: set[int] = set()
+        running: list[int] = []
+        self.num_examples = 1 + int(examples[0].max()) if examples else 0
+
+        def enter(module: nn.Module, args: Any) -> None:
+            if (i := self.layers.get(module)) is not None:
+                running.append(i)
+
+        def leave(module: nn.Module, args: Any, kwargs: Any, output: Any) -> Tensor | None:
+            if (i := self.layers.get(module)) is None:
+                return None
+            running.pop()
+            if i not in directions.matrices:
+                return None
+            x = args[0] if args else kwargs["input"]
+            ran.add(i)
+            where = self._place(module, x, examples)
+            a, b = directions.stacks(seeds_of(self.num_examples), i)
+            with paused():
+                if where is None:
+                    return _of_rows(output, x, a.to(x.dtype), b.to(x.dtype), c)
+                form = (where.data_ptr(), where.numel())
+                if form not in masks:
+                    of_factor = torch.arange(len(b), device=x.device).repeat_interleave(b.shape[-1])
+                    masks[form] = (where.reshape(-1, 1) == of_factor).to(x.dtype)
+                mask = masks[form]
+                return _of_positions(output, x, a.to(x.dtype), b.to(x.dtype), c, mask)
+
+        def seen(value: Any) -> None:
+            i = self.index.get(id(value))
+            if i is not None and i not in running:
+                beside.add(i)
+
+        with ExitStack() as stack:
+            stack.enter_context(every_module_runs())
+            watch = None if self.watched else Watch(seen, lambda *_: None)
+            paused = ExitStack if watch is None else watch.paused
+            hooks = Hooks(enter, leave, paused)
+            stack.callback(hooks.remove)
+            hooks.register()
+            if watch is not None:
+                stack.enter_context(watch)
+            yield
+        for i in sorted(directions.matrices):
+            layer = next(m for m, number in self.layers.items() if number == i)
+            if i not in ran or i in beside:
+                how = "beside its layer" if i in ran else "and its layer did not run"
+                raise OptimError(
+                    f"{self.names[layer]}.weight was used {how}: an example's own direction is only"
+                    " seen by a linear layer that runs as a module; freezing it is valid"
+                )
+        self.watched = True
+
+    def _place(self, layer: nn.Module, x: Tensor, places: Sequence[Tensor]) -> Tensor | None:
+        """The example of each position of x, or None where its first axis is the examples'."""
+        if is_differentiated():
+            raise OptimError(
+                f"{self.names[layer]}: the closure differentiates, which a direction of each"
+                " example's own does not go with; losses alone are valid"
+            )
+        lead = x.shape[:-1]
+        for place in places:
+            if lead == (place.numel(),):  # the positions of all rows, one after another
+                return place.reshape(-1)
+            if lead[: place.ndim] == place.shape:
+                return place.view(*place.shape, *(1,) * (len(lead) - place.ndim)).expand(lead)
+        if not places and self.num_examples in (0, len(x)) and lead:
+            self.num_examples = len(x)
+            return None
+        wanted = " or ".join(str(tuple(p.shape)) for p in places) or f"{self.num_examples} examples"
+        raise OptimError(
+            f"{self.names[layer]}: its input is of shape {tuple(x.shape)}, not with {wanted} first:"
+            " its rows cannot be told to be one example's; freezing its weight is valid"
+        )
+
+
+def _of_rows(y: Tensor, x: Tensor, a: Tensor, b: Tensor, c: float) -> Tensor:
+    """y + c A_e (B_e^T x) in y's memory, for y (G, .., m) and x (G, .., n) whose first axis is the
+    examples', a (G, m, r) and b (G, n, r)."""
+    inner = torch.bmm(x.reshape(len(a), -1, x.shape[-1]), b)
+    y.view(len(a), -1, y.shape[-1]).baddbmm_(inner, a.mT, alpha=c)
+    return y
+
+
+def _of_positions(y: Tensor, x: Tensor, a: Tensor, b: Tensor, c: float, mask: Tensor) -> Tensor:
+    """The same for positions of any order. They meet the factors of all examples, of which the mask
+    (positions, G r) leaves each its own: a little more arithmetic, in two products of matrices."""
+    inner = x.reshape(-1, x.shape[-1]) @ b.transpose(0, 1).flatten(1)  # (positions, G r)
+    y.view(-1, y.shape[-1]).addmm_(inner.mul_(mask), a.mT.flatten(0, 1), alpha=c)
+    return y

@@ -1,0 +1,184 @@
+"""MeZO with a direction for each example: each loss against a plain pass at its own weights."""
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from bszo import EachMeZO
+from bszo.errors import OptimError
+from bszo.perturb import Each, PerExample, mix64
+
+SEED = 5
+
+
+class Net(nn.Module):
+    """Tokens (B, T) -> logits: an embedding, a layer that runs twice, a norm, an output."""
+
+    def __init__(self, dtype: torch.dtype = torch.float64) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.embedding = nn.Embedding(11, 6)
+        self.twice, self.norm = nn.Linear(6, 6), nn.LayerNorm(6)
+        self.out = nn.Linear(6, 3, bias=False)
+        self.to(dtype).eval()
+
+    def forward(self, ids: Tensor) -> Tensor:
+        h = self.embedding(ids)
+        for _ in range(2):
+            h = h + torch.tanh(self.twice(self.norm(h)))
+        return self.out(h)
+
+
+IDS = torch.tensor([[1, 2, 3, 4], [5, 6, 7, 8], [9, 10, 0, 1]])
+LABELS = torch.tensor([0, 2, 1])
+
+
+def losses(net: nn.Module, ids: Tensor = IDS) -> Tensor:
+    return F.cross_entropy(net(ids)[:, -1].float(), LABELS, reduction="none")
+
+
+def seeds_of(count: int) -> list[int]:
+    return [mix64(SEED, e) for e in range(count)]
+
+
+def by_hand(net: Net, rank: int, c: float) -> list[float]:
+    """Each example's loss from a pass of its own at W + c z_e, for every linear layer's W."""
+    params = list(net.parameters())
+    matrices = [i for i, p in enumerate(params) if p is net.twice.weight or p is net.out.weight]
+    family = PerExample(params, rank, set(matrices))
+    found = []
+    for e, seed in enumerate(seeds_of(len(IDS))):
+        moved = Net(params[0].dtype)
+        moved.load_state_dict(net.state_dict())
+        for i, p in enumerate(moved.parameters()):
+            if i in matrices:
+                a, b = family.factors(seed, i)  # type: ignore[misc]
+                p.data += c * (a @ b).to(p.dtype)
+        found.append(losses(moved)[e].item())
+    return found
+
+
+@pytest.mark.parametrize("rank", [1, 3])
+@pytest.mark.parametrize("c", [1e-1, -1e-1])
+def test_every_example_sees_its_own_weights(rank: int, c: float) -> None:
+    net = Net()
+    params = list(net.parameters())
+    numbers = {i for i, p in enumerate(params) if p is net.twice.weight or p is net.out.weight}
+    before = [p.clone() for p in params]
+    engine, family = Each(params, net), PerExample(params, rank, numbers)
+    with torch.no_grad(), engine.at_each(family, seeds_of, c):
+        found = losses(net)
+    assert found.tolist() == pytest.approx(by_hand(net, rank, c), rel=1e-5)
+    assert not torch.allclose(found, losses(net), atol=1e-3)  # it is seen
+    assert all(torch.equal(p, q) for p, q in zip(params, before, strict=True))
+
+
+def test_positions_of_one_row_may_be_of_several_examples() -> None:
+    """The layer as a packed batch runs it: all positions in a single row."""
+    net = nn.Linear(5, 4).double()
+    params = list(net.parameters())
+    engine, family = Each(params, net), PerExample(params, 2, {0})
+    x, examples = torch.randn(1, 7, 5).double(), torch.tensor([[0, 0, 1, 1, 1, 2, 2]])
+    with torch.no_grad(), engine.at_each(family, seeds_of, 0.3, [examples]):
+        found = net(x)
+    for position, e in enumerate(examples[0].tolist()):
+        a, b = family.factors(mix64(SEED, e), 0)  # type: ignore[misc]
+        w = net.weight + 0.3 * (a @ b).double()
+        expected = x[0, position] @ w.T + net.bias
+        torch.testing.assert_close(found[0, position], expected, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_a_step_is_the_formula_s(dtype: torch.dtype) -> None:
+    """theta - lr ((1/B) sum_e g_e z_e + w theta), dense, in float64."""
+    net = Net(dtype)
+    params = list(net.parameters())
+    lr, w, eps = 0.1, 0.01, 1e-2
+    optimizer = EachMeZO(params, lr=lr, weight_decay=w, eps=eps, rank=2, seed=1, module=net)
+    start = [p.detach().double().clone() for p in params]
+    optimizer.step(lambda: losses(net))
+    assert optimizer.last is not None and optimizer.num_forwards == 2
+    g = optimizer.last.observations
+    (seed,) = [mix64(1, 0, 0)]
+    matrices = {i for i, p in enumerate(params) if p is net.twice.weight or p is net.out.weight}
+    family = PerExample(params, 2, matrices)
+    for i, p in enumerate(params):
+        z = [family.direction(mix64(seed, e), i).double() for e in range(3)]
+        mean = sum(g_e * z_e for g_e, z_e in zip(g, z, strict=True)) / 3
+        expected = start[i] - lr * (mean + w * start[i])
+        tolerance = 1e-6 if dtype == torch.float64 else 2**-8
+        torch.testing.assert_close(p.double(), expected, rtol=tolerance, atol=1e-5)
+
+
+def test_its_mean_over_directions_is_the_gradient() -> None:
+    """On a linear loss E[g_e z_e] = grad l_e; the mean over e is the batch's."""
+    net = nn.Linear(3, 2, bias=False).double()
+    x, v = torch.randn(4, 3).double(), torch.randn(4, 2).double()
+    gradient = (v.T @ x) / 4
+    total = torch.zeros(2, 3, dtype=torch.float64)
+    for seed in range(4000):
+        optimizer = EachMeZO(net.parameters(), lr=1.0, eps=1e-3, seed=seed, module=net)
+        before = net.weight.detach().clone()
+        optimizer.step(lambda: (net(x) * v).sum(1))
+        total += before - net.weight.detach()
+        net.weight.data.copy_(before)
+    torch.testing.assert_close(total / 4000, gradient, rtol=0, atol=0.15)
+
+
+def test_it_goes_on_bit_for_bit_from_its_state() -> None:
+    def made() -> tuple[Net, Any]:
+        net = Net(torch.float32)
+        return net, EachMeZO(net.parameters(), lr=0.05, seed=3, module=net)
+
+    net, optimizer = made()
+    for _ in range(3):
+        optimizer.step(lambda: losses(net))
+    other, again = made()
+    other.load_state_dict(net.state_dict())
+    again.load_state_dict(optimizer.state_dict())
+    assert [optimizer.step(lambda: losses(net)) for _ in range(3)] == [
+        again.step(lambda: losses(other)) for _ in range(3)
+    ]
+
+
+class Beside(Net):
+    def forward(self, ids: Tensor) -> Tensor:
+        return super().forward(ids) + F.linear(self.embedding(ids), self.out.weight)
+
+
+class Flat(Net):
+    """Its layer sees tokens, as experts do."""
+
+    def forward(self, ids: Tensor) -> Tensor:
+        h = self.embedding(ids)
+        return self.out(h + self.twice(h.flatten(0, 1)).view_as(h))
+
+
+@pytest.mark.parametrize(
+    ("make", "closure", "says"),
+    [
+        (Net, lambda net: losses(net).mean(), r"a loss an example, a tensor of shape \(3,\)"),
+        (Net, lambda net: losses(net)[:2], r"shape \(2,\); a loss an example.*\(3,\)"),
+        (Beside, losses, "out.weight was used beside its layer"),
+        (Flat, losses, r"shape \(3, 4, 6\), not with 12 examples first"),
+        (Net, lambda net: torch.enable_grad()(losses)(net), "the closure differentiates"),
+    ],
+)
+def test_what_it_cannot_tell_is_one_line(make: Any, closure: Any, says: str) -> None:
+    net = make()
+    before = [p.clone() for p in net.parameters()]
+    optimizer = EachMeZO(net.parameters(), lr=0.1, module=net)
+    with pytest.raises(OptimError, match=says):
+        optimizer.step(lambda: closure(net))
+    assert all(torch.equal(p, q) for p, q in zip(net.parameters(), before, strict=True))
+
+
+def test_what_has_no_layer_or_no_module_is_refused() -> None:
+    with pytest.raises(OptimError, match="module=None"):
+        EachMeZO(Net().parameters(), lr=0.1)
+    norm = nn.LayerNorm(3)
+    with pytest.raises(OptimError, match="no trainable parameter is the weight of a linear layer"):
+        EachMeZO(norm.parameters(), lr=0.1, module=norm)
