@@ -6,7 +6,6 @@ from typing import Literal, Unpack
 
 from torch import Tensor
 
-from bszo.core import central_difference, forward_difference
 from bszo.optim.base import ZerothOrderOptimizer
 from bszo.optim.hyperparameter import Hyperparameter, flag, one_of, whole
 from bszo.optim.options import OwnLengthOptions, Params, require
@@ -106,29 +105,22 @@ class ES(ZerothOrderOptimizer):
         )
 
     def make_family(self, params: Sequence[Tensor]) -> Directions:
-        if self.law == "low-rank":
-            return OuterProduct(params, self.rank)
-        return Gaussian(params, self.law)
+        law = self.law
+        return OuterProduct(params, self.rank) if law == "low-rank" else Gaussian(params, law)
 
     def estimate(self, oracle: LossOracle) -> tuple[Terms, StepReport]:
         seeds, eps = self.direction_seeds(self.num_directions), self.eps
         sides = (1.0, -1.0) if self.antithetic else (1.0,)
         points: list[Terms] = [{seed: side * eps} for seed in seeds for side in sides]
-        if self.baseline == "L_0":
-            base, *losses = oracle.measure([{}, *points])
-        else:
-            losses = oracle.measure(points)
-            base = statistics.fmean(losses)
+        at_theta = self.baseline == "L_0"
+        losses = oracle.measure([{}, *points] if at_theta else points)
+        base = losses.pop(0) if at_theta else statistics.fmean(losses)
         deviation = statistics.stdev if self.deviation == "sample" else statistics.pstdev
         spread = deviation(losses) if self.score == "z-score" else eps
         count = len(losses) if self.weight == "1/N" else len(losses) ** 0.5
         unit = 1 / (count * spread) if spread else 0.0
+        changes = [loss - base for loss in losses]
         if self.antithetic:
-            pairs = list(zip(losses[::2], losses[1::2], strict=True))
-            changes = [plus - minus for plus, minus in pairs]
-            slopes = [central_difference(plus, minus, eps) for plus, minus in pairs]
-        else:
-            changes = [loss - base for loss in losses]
-            slopes = [forward_difference(loss, base, eps) for loss in losses]
+            changes = [a - b for a, b in zip(changes[::2], changes[1::2], strict=True)]
         gradient = {seed: change * unit for seed, change in zip(seeds, changes, strict=True)}
-        return gradient, StepReport(base, tuple(slopes))
+        return gradient, StepReport(base, tuple(c / (len(sides) * eps) for c in changes))
