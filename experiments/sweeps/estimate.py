@@ -38,7 +38,8 @@ def forwards_a_step(optimizer: str, more: tuple[str, ...]) -> int:
     node = compose([f"optimizer={optimizer}", *more])["optimizer"]
     toy = torch.nn.Linear(4, 4, bias=False)
     made = instantiate(OmegaConf.create(node))(toy.parameters(), module=toy)
-    made.step(lambda: toy(torch.ones(1, 4)).square().sum())
+    per_example = getattr(made, "per_example", False)
+    made.step(lambda: toy(torch.ones(1, 4)).square().sum(1 if per_example else (0, 1)))
     return made.num_forwards
 
 

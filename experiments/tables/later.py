@@ -73,6 +73,8 @@ def label(point: Point) -> str:
     text = shown(NAMES, point["optimizer"])
     if estimator := point.get("optimizer.estimator"):
         text += f", {estimator.capitalize()}"
+    if point.get("optimizer.update") == "norm":
+        text += "'s direction, length alone"
     if count := point.get("optimizer.num_directions"):
         text += f", {count} directions"
     return text
