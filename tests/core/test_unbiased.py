@@ -88,7 +88,7 @@ def test_numbers_draw_terms_and_parts_by_their_shares() -> None:
 
 
 def test_bad_laws_are_refused() -> None:
-    for make, *arguments in (
+    for make, shape, terms in (
         (geometric, 1.0, 4),
         (geometric, 0.0, 4),
         (geometric, 0.5, 0),
@@ -96,4 +96,4 @@ def test_bad_laws_are_refused() -> None:
         (zipf, 2.0, 0),
     ):
         with pytest.raises(ValueError, match=r"valid$"):
-            make(MU, *arguments)
+            make(MU, shape, terms)

@@ -65,7 +65,7 @@ def by_hand(net: Net, rank: int, c: float) -> list[float]:
 @pytest.mark.parametrize("c", [1e-1, -1e-1])
 def test_every_example_sees_its_own_weights(rank: int, c: float) -> None:
     net = Net()
-    params = list(net.parameters())
+    params: list[Tensor] = list(net.parameters())
     numbers = {i for i, p in enumerate(params) if p is net.twice.weight or p is net.out.weight}
     before = [p.clone() for p in params]
     engine, family = Each(params, net), PerExample(params, rank, numbers)
@@ -79,7 +79,7 @@ def test_every_example_sees_its_own_weights(rank: int, c: float) -> None:
 def test_positions_of_one_row_may_be_of_several_examples() -> None:
     """The layer as a packed batch runs it: all positions in a single row."""
     net = nn.Linear(5, 4).double()
-    params = list(net.parameters())
+    params: list[Tensor] = list(net.parameters())
     engine, family = Each(params, net), PerExample(params, 2, {0})
     x, examples = torch.randn(1, 7, 5).double(), torch.tensor([[0, 0, 1, 1, 1, 2, 2]])
     with torch.no_grad(), engine.at_each(family, seeds_of, 0.3, [examples]):

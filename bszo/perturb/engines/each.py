@@ -1,7 +1,7 @@
 """Each: the engine in which every example of a batch sees parameters of its own."""
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from typing import Any, Protocol
 
 import torch
@@ -16,6 +16,8 @@ from bszo.perturb.engines.watch import Watch
 from bszo.perturb.noise import Terms
 
 SeedsOf = Callable[[int], Sequence[int]]  # the number of examples -> a seed for each
+
+Pause = Callable[[], AbstractContextManager[None]]
 
 
 class Stacked(Protocol):
@@ -121,7 +123,7 @@ class Each(Engine):
         with ExitStack() as stack:
             stack.enter_context(every_module_runs())
             watch = None if self.watched else Watch(seen, lambda *_: None)
-            paused = ExitStack if watch is None else watch.paused
+            paused: Pause = nullcontext if watch is None else watch.paused
             hooks = Hooks(enter, leave, paused)
             stack.callback(hooks.remove)
             hooks.register()
