@@ -5,7 +5,7 @@ RUN := $(VENV)/bin/python
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo real bench soak fuzz test test-fast lint types check lock clean tables figures notebooks report status zo-bench
+.PHONY: help setup demo real bench soak fuzz test test-fast lint types check lock clean test-all tables figures notebooks report status zo-bench
 
 help:  ## this list
 	@grep -hE '^[a-z][a-z0-9-]*:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 16
@@ -116,8 +116,11 @@ fuzz: $(READY)  ## coverage-guided fuzzing of the record and trajectory readers,
 		-max_total_time=$(FUZZ_SECONDS) -print_final_stats=1 -artifact_prefix=outputs/fuzz/$$reader- \
 		outputs/fuzz/$$reader tests/fuzz/corpus/$$reader || exit; done
 
-test: $(READY)  ## the whole test suite
-	$(RUN) -m pytest -n 2
+test: $(READY)  ## the test suite
+	$(RUN) -m pytest -n 2 --dist worksteal
+
+test-all: $(READY)  ## and the cases for which others stand in `make test`
+	$(RUN) -m pytest -n 2 --dist worksteal -m ""
 
 # what starts no process and makes no run
 FAST := tests/core tests/perturb tests/optim/test_contract.py tests/optim/test_reference.py tests/tasks tests/tables/test_grid.py \

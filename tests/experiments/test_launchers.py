@@ -53,7 +53,13 @@ def test_runs_of_a_sweep_in_processes_of_their_own(tmp_path: Path):
         assert sorted(record["status"] for record in found) == ["diverged", "ok"]
 
 
-@pytest.mark.parametrize(("number", "to_group"), [(signal.SIGINT, True), (signal.SIGTERM, False)])
+@pytest.mark.parametrize(
+    ("number", "to_group"),
+    [
+        (signal.SIGINT, True),
+        pytest.param(signal.SIGTERM, False, marks=pytest.mark.exhaustive),
+    ],
+)
 def test_a_signal_lets_every_process_save(number: int, to_group: bool, tmp_path: Path):
     """Ctrl-C in a terminal, which reaches all and the listener of stderr too, and a kill of the
     sweep alone."""

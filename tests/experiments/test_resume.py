@@ -209,7 +209,18 @@ def test_stopped_at_every_border_of_steps(
         assert outcome(runner) == outcome(whole)
 
 
-@pytest.mark.parametrize("name", OPTIMIZERS)
+# a state of each kind: a belief, moments, a basis, low-rank momentum, a curvature, backpropagation,
+# both, none; the other methods' runs are killed by `make test-all`
+KINDS = ("bszo", "mezo-adam", "subzero", "lozo-m", "hizoo", "adamw", "hybrid", "mezo-each")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        name if name in KINDS else pytest.param(name, marks=pytest.mark.exhaustive)
+        for name in OPTIMIZERS
+    ],
+)
 def test_killed_at_ten_moments(tmp_path: Path, nodes: Any, name: str):
     """Anywhere between the model's making and the record: in a step, an evaluation, a checkpoint's
     write."""

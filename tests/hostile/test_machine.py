@@ -4,6 +4,7 @@ back."""
 import errno
 import itertools
 import os
+import resource
 import shutil
 import subprocess
 import sys
@@ -16,18 +17,12 @@ import pytest
 
 from bszo import files
 from experiments.records import store
+from experiments.run import main
 from tests.experiments.conftest import Cli, some_record  # noqa: F401 (a fixture)
 from tests.hostile.conftest import MINI, SMALL
+from tests.killing import FORK, PATIENCE
 
 ROOT = Path(__file__).resolve().parents[2]
-# a run whose files cannot grow beyond so many bytes, as on a disk with so much room
-LIMITED = """
-import resource, sys
-limit = int(sys.argv.pop(1))
-resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
-from experiments.run import main
-main()
-"""
 
 
 def arguments(model: Path, results: Path) -> list[str]:
@@ -51,21 +46,27 @@ def left(folder: Path) -> list[str]:
 def test_a_full_disk(
     tmp_path: Path, model_folder: Path, limit: int, more: list[str], says: str, status: str | None
 ):
-    command = [
-        sys.executable,
-        "-c",
-        LIMITED,
-        str(limit),
-        *arguments(model_folder, tmp_path / "r"),
-        *more,
-    ]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
-    assert done.returncode == 1
-    assert "Traceback" not in done.stderr
-    assert says in done.stderr.strip().splitlines()[-1]
+    """A run whose files cannot grow beyond so many bytes, as on a disk with so much room; in a
+    fork, which has loaded everything already."""
+    told = tmp_path / "told"
+
+    def limited() -> None:
+        os.dup2(os.open(told, os.O_WRONLY | os.O_CREAT), 2)
+        sys.stderr = os.fdopen(2, "w", buffering=1)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+        sys.argv = ["experiments/run.py", *arguments(model_folder, tmp_path / "r"), *more]
+        main()
+
+    process = FORK.Process(target=limited)
+    process.start()
+    process.join(PATIENCE)
+    said = told.read_text()
+    assert process.exitcode == 1, said
+    assert "Traceback" not in said
+    assert says in said.strip().splitlines()[-1]
     found = store.load_all([tmp_path / "r" / "runs"])
     assert [record["status"] for record in found] == ([status] if status else [])
-    assert len(left(tmp_path)) == len(found)  # no part of a checkpoint, no temporary file
+    assert len(left(tmp_path / "r")) == len(found)  # no part of a checkpoint, no temporary file
 
 
 # the same on a file system of its own that has so many bytes, and what is left on it afterwards

@@ -27,7 +27,14 @@ def run(method: Any, network: nn.Module, steps: int, **more: Any) -> tuple[Any, 
     return optimizer, [optimizer.step(network) for _ in range(steps)]
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize(
+    "dtype",
+    [
+        torch.float32,
+        torch.bfloat16,
+        pytest.param(torch.float16, marks=pytest.mark.exhaustive),
+    ],
+)
 def test_descends_and_stays_finite(method: Any, problem: Make, dtype: torch.dtype) -> None:
     """In bfloat16 (spacing 0.008 near 1) a perturbation must be long to be seen; lr noise keeps it
     from the bottom."""
