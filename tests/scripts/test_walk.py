@@ -2,8 +2,6 @@
 they come from."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +16,7 @@ from experiments.tables.inputs import Inputs
 from scripts.figures import figure_drift
 from scripts.study import drift
 from tests.experiments.conftest import some_record  # noqa: F401 - a fixture
+from tests.forked import run_module
 
 REFERENCE = """\
 model,dtype,eps,walk,steps,drift_percent,perplexity_at_start,perplexity
@@ -36,8 +35,6 @@ def test_steps_are_log_spaced_and_end_at_the_last() -> None:
 
 def test_a_walk_drifts_in_sixteen_bits_and_an_exact_step_does_not(tmp_path: Path) -> None:
     command = [
-        sys.executable,
-        "-m",
         "scripts.study.drift",
         "--steps",
         "5",
@@ -50,8 +47,7 @@ def test_a_walk_drifts_in_sixteen_bits_and_an_exact_step_does_not(tmp_path: Path
         "--out",
         str(tmp_path),
     ]
-    first = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
-    again = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    first, again = (run_module(*command, folder=tmp_path).stdout for _ in range(2))
     assert first.count("\n") == 3 and again == ""  # complete curves are not walked again
     curves = {
         c["walk"]: c

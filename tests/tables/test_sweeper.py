@@ -5,7 +5,6 @@ import logging
 import os
 import re
 import subprocess
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -34,6 +33,7 @@ from experiments.training.build import named_by_content
 from experiments.training.outcome import RunFailed
 from hydra_plugins.grid_sweeper import GridSweeper
 from scripts.study.select_rates import collect
+from tests.forked import run_module
 from tests.tables.conftest import Make
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -314,8 +314,8 @@ def test_a_pick_that_leaves_nothing_is_an_error(tmp_path: Path):
     ],
 )
 def test_the_command_s_errors_are_one_line(arguments: list[str], line: str, tmp_path: Path):
-    command = [sys.executable, "-m", "experiments.run", *arguments, f"paths.results={tmp_path}"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    where = f"paths.results={tmp_path}"
+    done = run_module("experiments.run", *arguments, where, folder=tmp_path)
     assert done.returncode == 1 and done.stderr.startswith(line) and done.stderr.count("\n") == 1
     assert not list(tmp_path.rglob("*.json"))
 
@@ -402,16 +402,8 @@ def test_the_tuned_files_hold_what_was_chosen_and_from_what(tmp_path: Path):
                 written(
                     candidate, runs / "mini", 0.9 if candidate["optimizer.lr"] == wants else 0.6
                 )
-    command = [
-        sys.executable,
-        "-m",
-        "scripts.study.select_rates",
-        "--runs",
-        str(runs),
-        "--out",
-        str(tmp_path / "tuned"),
-    ]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    arguments = ("--runs", str(runs), "--out", str(tmp_path / "tuned"))
+    done = run_module("scripts.study.select_rates", *arguments, folder=tmp_path)
     assert done.returncode == 0, done.stderr
     file = tmp_path / "tuned" / "bszo" / "tiny-roberta.yaml"
     content = file.read_text()
