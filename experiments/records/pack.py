@@ -3,6 +3,9 @@
     python -m experiments.records.pack             # every profile under outputs/runs
     python -m experiments.records.pack mini        # one; `single`: runs that no sweep started
 
+A file that is full goes on in `<model>~2.jsonl`, and so on, so that none grows too large to be
+looked at.
+
 A record is packed once its run has settled. Its own file goes once the line is on the disk, and
 only while nobody runs its configuration. Any number of processes may pack, run and read at a time:
 a lock lets one write, each packed file is replaced whole, and packing again changes nothing. The
@@ -23,6 +26,7 @@ from experiments.records.record import SETTLED, RecordError, parse, safe_name
 from experiments.records.store import FRESH, SINGLE, Found, line_of, lines, load, places
 
 LOCK = ".lock"
+FULL = 4_000_000  # bytes
 
 
 def pack(fresh: Path) -> tuple[int, list[str]]:
@@ -54,7 +58,7 @@ def pack(fresh: Path) -> tuple[int, list[str]]:
         done: list[Found] = []
         for model, found in sorted(by_model.items()):
             try:
-                done += _merge(packed / f"{model}.jsonl", found, problems)
+                done += _merge(packed, model, found, problems)
             except RecordError as error:
                 problems.append(f"{error}; mend that line to pack {len(found)} more records")
         for entry in done:
@@ -67,32 +71,59 @@ def _lock(packed: Path) -> FileLock:
     return FileLock(packed / LOCK)
 
 
-def _merge(path: Path, found: Sequence[Found], problems: list[str]) -> list[Found]:
-    """Put the records into a packed file; return those that it holds now.
+def _merge(packed: Path, model: str, found: Sequence[Found], problems: list[str]) -> list[Found]:
+    """Put the records into the packed files of a model; return those that these hold now.
 
     Raises:
         RecordError: a line that is there is no sound record; nothing is written.
     """
-    there = {entry.record["signature"]: entry for entry in _held(path)}
+    parts = {path: _held(path) for path in _parts(packed, model)}
+    there = {entry.record["signature"]: path for path, held in parts.items() for entry in held}
+    merged = {
+        path: {entry.record["signature"]: entry for entry in held} for path, held in parts.items()
+    }
+    room = {path: FULL - (path.stat().st_size if path.exists() else 0) for path in parts}
     done: list[Found] = []
-    merged = dict(there)
     for entry in found:
         signature = entry.record["signature"]
-        other = merged.get(signature)
+        path = there.get(signature) or _with_room(room, packed, model, len(line_of(entry.record)))
+        other = merged.setdefault(path, {}).get(signature)
         if other is None or other.record == entry.record or entry.rank > other.rank:
-            merged[signature] = entry if other is None or other.record != entry.record else other
+            if other is None or other.record != entry.record:
+                merged[path][signature] = entry
+                there[signature] = path
             done.append(entry)
         else:
             problems.append(
                 f"{entry.file.name}: {path.name} holds a record of the same signature that is later"
             )
-    if merged != there:
-        with written_whole(path) as temporary:
-            temporary.write_text(
-                "".join(f"{line_of(merged[key].record)}\n" for key in sorted(merged)),
-                encoding="utf-8",
-            )
+    for path, entries in merged.items():
+        before = {entry.record["signature"]: entry for entry in parts.get(path, [])}
+        if entries != before:
+            with written_whole(path) as temporary:
+                temporary.write_text(
+                    "".join(f"{line_of(entries[key].record)}\n" for key in sorted(entries)),
+                    encoding="utf-8",
+                )
     return done
+
+
+def _parts(packed: Path, model: str) -> list[Path]:
+    """The packed files of a model, in order; the first need not be there yet."""
+    parts = [packed / f"{model}.jsonl"]
+    while (more := packed / f"{model}~{len(parts) + 1}.jsonl").exists():
+        parts.append(more)
+    return parts
+
+
+def _with_room(room: dict[Path, int], packed: Path, model: str, size: int) -> Path:
+    """The last part, or the next one where it is full; its room gets smaller."""
+    path = list(room)[-1]
+    if room[path] < size + 1:
+        path = packed / f"{model}~{len(room) + 1}.jsonl"
+        room[path] = FULL
+    room[path] -= size + 1
+    return path
 
 
 def _held(path: Path) -> list[Found]:

@@ -40,6 +40,28 @@ def test_packing_loses_nothing_and_again_changes_nothing(tmp_path: Path, some_re
         assert entry is not None and entry.record == made[3] and entry.packed
 
 
+def test_a_full_file_goes_on_in_another(
+    tmp_path: Path, some_record: Made, monkeypatch: pytest.MonkeyPatch
+):
+    """New records go to the last part that has room; one that is there stays where it is."""
+    size = len(store.line_of(some_record)) + 1
+    monkeypatch.setattr("experiments.records.pack.FULL", int(2.5 * size))
+    fresh, packed = tmp_path / "runs" / "mini", tmp_path / "records" / "mini"
+    made = [of_seed(some_record, seed) for seed in range(5)]
+    for begin, end in ((0, 1), (1, 5)):  # and those that come later
+        for record in made[begin:end]:
+            store.write(record, fresh)
+        assert pack(fresh) == (end - begin, [])
+    names = ["tiny-roberta.jsonl", "tiny-roberta~2.jsonl", "tiny-roberta~3.jsonl"]
+    assert sorted(path.name for path in packed.glob("*.jsonl")) == names
+    assert [len((packed / name).read_text().splitlines()) for name in names] == [2, 2, 1]
+    found, problems = store.gather(packed)
+    assert sorted(map(str, found)) == sorted(map(str, made)) and problems == []
+    store.write(made[0], fresh)
+    assert pack(fresh) == (1, [])  # it has its line already
+    assert [len((packed / name).read_text().splitlines()) for name in names] == [2, 2, 1]
+
+
 def test_a_killed_packer_leaves_a_record_twice_and_the_next_one_once(
     tmp_path: Path, some_record: Made
 ):
