@@ -86,6 +86,7 @@ class Each(Engine):
                 that should move was used by no layer, or beside it.
         """
         ran: set[int] = set()
+        seeds: list[int] = []
         masks: dict[tuple[int, int], Tensor] = {}  # which factor is a position's own
         beside: set[int] = set()
         running: list[int] = []
@@ -104,7 +105,9 @@ class Each(Engine):
             x = args[0] if args else kwargs["input"]
             ran.add(i)
             where = self._place(module, x, examples)
-            a, b = directions.stacks(seeds_of(self.num_examples), i)
+            if not seeds:
+                seeds.extend(seeds_of(self.num_examples))
+            a, b = directions.stacks(seeds, i)
             with paused():
                 if where is None:
                     return _of_rows(output, x, a.to(x.dtype), b.to(x.dtype), c)
