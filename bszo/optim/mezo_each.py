@@ -2,7 +2,7 @@
 passes of one."""
 
 from collections.abc import Sequence
-from typing import ClassVar, Unpack
+from typing import Any, ClassVar, Self, Unpack
 
 from torch import Tensor
 
@@ -85,6 +85,16 @@ class EachMeZO(ZerothOrderOptimizer):
             "params: no trainable parameter is the weight of a linear layer alone, and nothing else"
             " has a direction for each example",
         )
+
+    def restrict(self, **restriction: Any) -> Self:
+        """Refused but for the values that restrict nothing: a masked direction has no thin factors,
+        and a block's would need passes of its own."""
+        require(
+            restriction.get("sparsity", 0.0) == 0.0 and restriction.get("blocks", "none") == "none",
+            "sparsity and blocks: a masked direction has no two thin factors, and blocks have"
+            " passes of their own; sparsity=0 and blocks=none are valid",
+        )
+        return super().restrict(**restriction)
 
     def make_family(self, params: Sequence[Tensor]) -> Directions:
         return PerExample(params, self.rank, self._matrices(params))

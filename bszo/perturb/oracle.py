@@ -11,7 +11,6 @@ from torch import Tensor
 
 from bszo.errors import NonFiniteLoss, OptimError
 from bszo.perturb.directions.base import Directions
-from bszo.perturb.directions.wrapped import unwrapped
 from bszo.perturb.engines.base import Engine
 from bszo.perturb.engines.each import Each, SeedsOf
 from bszo.perturb.engines.unmoved import Unmoved
@@ -164,8 +163,7 @@ class LossOracle:
         engine = self.engine
         assert isinstance(engine, Each)
         examples = getattr(self.closure, "examples", ())
-        family: Any = unwrapped(self.directions)
-        with engine.at_each(family, seeds_of, c, examples), _no_kept_casts():
+        with engine.at_each(self.directions, seeds_of, c, examples), _no_kept_casts():
             result = self._run()
         if not isinstance(result, Tensor) or result.shape != (engine.num_examples,):
             what = f"shape {tuple(result.shape)}" if isinstance(result, Tensor) else repr(result)

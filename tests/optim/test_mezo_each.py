@@ -182,3 +182,34 @@ def test_what_has_no_layer_or_no_module_is_refused() -> None:
     norm = nn.LayerNorm(3)
     with pytest.raises(OptimError, match="no trainable parameter is the weight of a linear layer"):
         EachMeZO(norm.parameters(), lr=0.1, module=norm)
+
+
+def test_masks_and_blocks_are_refused() -> None:
+    net = Net()
+    optimizer = EachMeZO(net.parameters(), lr=0.1, module=net)
+    assert optimizer.restrict(sparsity=0.0, blocks="none") is optimizer
+    for restriction in ({"sparsity": 0.5}, {"blocks": "linear"}):
+        with pytest.raises(OptimError, match="sparsity=0 and blocks=none are valid"):
+            optimizer.restrict(**restriction)
+
+
+def test_a_layer_that_is_frozen_leaves_the_other_s_directions_as_they_are() -> None:
+    """Each loss against its own weights, once a layer before it in the order stays."""
+    moved = []
+    for frozen in (False, True):
+        net = Net()
+        optimizer = EachMeZO(net.parameters(), lr=0.1, seed=2, module=net)
+        optimizer.step(lambda net=net: losses(net))
+        net.twice.weight.requires_grad_(not frozen)
+        before = net.out.weight.detach().clone()
+        optimizer.step(lambda net=net: losses(net))
+        assert optimizer.last is not None
+        g = optimizer.last.observations
+        seeds = [mix64(mix64(2, 1, 0), e) for e in range(3)]
+        number = next(i for i, p in enumerate(net.parameters()) if p is net.out.weight)
+        family = PerExample(list(net.parameters()), 1, {number})
+        z = [family.direction(seed, number) for seed in seeds]
+        step = sum(g_e * z_e.double() for g_e, z_e in zip(g, z, strict=True)) / 3
+        torch.testing.assert_close(net.out.weight, before - 0.1 * step, rtol=1e-6, atol=1e-7)
+        moved.append(net.twice.weight.detach().clone())
+    assert not torch.equal(*moved)

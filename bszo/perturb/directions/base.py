@@ -66,6 +66,11 @@ class Directions:
         basis."""
         return coordinates
 
+    def stacks(self, seeds: Sequence[int], index: int) -> tuple[Tensor, Tensor] | None:
+        """Return the two thin factors of a matrix's directions under many seeds at once. None means
+        that it does not move, or that a family has no such factors."""
+        return None
+
     def shift(
         self,
         theta: Tensor,

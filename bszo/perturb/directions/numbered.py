@@ -41,6 +41,9 @@ class Numbered(Directions):
         old = old.base if isinstance(old, Numbered) else old
         return self.base.carry(coordinates, self.numbers[index], old)
 
+    def stacks(self, seeds: Sequence[int], index: int) -> tuple[Tensor, Tensor] | None:
+        return self.base.stacks(seeds, self.numbers[index])
+
     def shift(
         self,
         theta: Tensor,

@@ -50,6 +50,9 @@ class Unpadded(Wrapped):
         z[self.rows[index]] = 0
         return z
 
+    def stacks(self, seeds: Sequence[int], index: int) -> tuple[Tensor, Tensor] | None:
+        return None if index in self.rows else self.base.stacks(seeds, index)
+
     def shift(
         self,
         theta: Tensor,

@@ -40,9 +40,11 @@ class PerExample(OuterProduct):
         p = self.params[index]
         return torch.zeros(p.shape, dtype=torch.float32, device=p.device)
 
-    def stacks(self, seeds: Sequence[int], index: int) -> tuple[Tensor, Tensor]:
+    def stacks(self, seeds: Sequence[int], index: int) -> tuple[Tensor, Tensor] | None:
         """Return A / sqrt(r) (G, m, r) and B (G, n, r) of one matrix for G seeds, in fp32; they are
-        kept until `release`."""
+        kept until `release`. Another parameter has none."""
+        if index not in self.matrices:
+            return None
         at = (index, tuple(seeds))
         if at not in self._stacks:
             p = self.params[index]
@@ -73,7 +75,9 @@ class PerExample(OuterProduct):
         wide = torch.promote_types(theta.dtype, torch.float32)
         if not (terms := self.own(index, terms)):
             return noise.round_to(theta.to(wide) * decay, index, rounding_seed, out)
-        a, b = self.stacks(list(terms), index)
+        stacks = self.stacks(list(terms), index)
+        assert stacks is not None
+        a, b = stacks
         c = torch.tensor(list(terms.values()), dtype=torch.float64, device=a.device).to(wide)
         left = (a.to(wide) * c[:, None, None]).transpose(0, 1).flatten(1)  # (m, G r)
         right = b.to(wide).transpose(0, 1).flatten(1).mT  # (G r, n)

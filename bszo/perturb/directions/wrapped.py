@@ -1,5 +1,6 @@
 """Wrapped: the base of a family that changes another family's directions."""
 
+from collections.abc import Sequence
 from copy import copy
 from typing import Self
 
@@ -50,6 +51,11 @@ class Wrapped(Directions):
 
     def carry(self, coordinates: Tensor, index: int, old: Directions) -> Tensor:
         return self.base.carry(coordinates, index, unwrapped(old))
+
+    def stacks(self, seeds: Sequence[int], index: int) -> tuple[Tensor, Tensor] | None:
+        """None: what D makes of a product need not be one. A wrapper whose D leaves it one says
+        so."""
+        return None
 
     def singly(self) -> Self:
         single = copy(self)

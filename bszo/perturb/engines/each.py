@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -18,14 +18,6 @@ from bszo.perturb.noise import Terms
 SeedsOf = Callable[[int], Sequence[int]]  # the number of examples -> a seed for each
 
 Pause = Callable[[], AbstractContextManager[None]]
-
-
-class Stacked(Protocol):
-    """A family whose matrices' directions have two thin factors, drawn for many seeds at once."""
-
-    matrices: Any
-
-    def stacks(self, seeds: Sequence[int], index: int) -> tuple[Tensor, Tensor]: ...
 
 
 class Each(Engine):
@@ -66,7 +58,7 @@ class Each(Engine):
     @contextmanager
     def at_each(
         self,
-        directions: Stacked,
+        directions: Directions,
         seeds_of: SeedsOf,
         c: float,
         examples: Sequence[Tensor] = (),
@@ -85,6 +77,7 @@ class Each(Engine):
             OptimError: inside, from a layer whose input has other axes; at the end, where a matrix
                 that should move was used by no layer, or beside it.
         """
+        moved = {i for i in self.layers.values() if directions.own(i, {0: 1.0})}
         ran: set[int] = set()
         seeds: list[int] = []
         masks: dict[tuple[int, int], Tensor] = {}  # which factor is a position's own
@@ -100,14 +93,20 @@ class Each(Engine):
             if (i := self.layers.get(module)) is None:
                 return None
             running.pop()
-            if i not in directions.matrices:
+            if i not in moved:
                 return None
             x = args[0] if args else kwargs["input"]
             ran.add(i)
             where = self._place(module, x, examples)
             if not seeds:
                 seeds.extend(seeds_of(self.num_examples))
-            a, b = directions.stacks(seeds, i)
+            stacks = directions.stacks(seeds, i)
+            if stacks is None:
+                raise OptimError(
+                    f"{self.names[module]}.weight: its directions have no two thin factors, which"
+                    " an example's own direction needs"
+                )
+            a, b = stacks
             with paused():
                 if where is None:
                     return _of_rows(output, x, a.to(x.dtype), b.to(x.dtype), c)
@@ -133,7 +132,7 @@ class Each(Engine):
             if watch is not None:
                 stack.enter_context(watch)
             yield
-        for i in sorted(directions.matrices):
+        for i in sorted(moved):
             layer = next(m for m, number in self.layers.items() if number == i)
             if i not in ran or i in beside:
                 how = "beside its layer" if i in ran else "and its layer did not run"
