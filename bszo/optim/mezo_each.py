@@ -20,7 +20,8 @@ class EachMeZO(ZerothOrderOptimizer):
 
     l_e is the loss of example e, and z_e its own direction, A_e B_e^T / sqrt(r) for the weight of a
     linear layer (`bszo.perturb.PerExample`, `bszo.perturb.Each`). What is no linear layer's weight
-    (embeddings, the output layer of a language model, norms, biases) stays where it is.
+    (embeddings, the output layer of a language model, norms, biases) has z_e = 0 and only
+    decays.
 
     The variance is n mean_e |grad l_e|^2 / B where MeZO's shared direction has n |grad L|^2, L =
     mean_e l_e. Their ratio B |grad L|^2 / mean_e |grad l_e|^2 lies between 0 and B: own directions
@@ -38,9 +39,9 @@ class EachMeZO(ZerothOrderOptimizer):
         params, lr, weight_decay, seed, directions, rounding: see ZerothOrderOptimizer.
 
     Raises:
-        OptimError: no module was given, directions were given, or no trainable parameter is a
-            linear layer's weight; from `step`, a layer of which it cannot be told which example its
-            rows belong to.
+        OptimError: no module was given, directions or a walk were given, or no trainable parameter
+            is a linear layer's weight; from `step`, a layer of which it cannot be told which
+            example its rows belong to, or which computes something else than W x + b.
 
     Source: Wen et al. 2018 (Flipout), arXiv 1803.04386; GRZO 2026, arXiv 2606.02857.
 
@@ -74,6 +75,11 @@ class EachMeZO(ZerothOrderOptimizer):
             self.module is not None,
             "module=None: the layers of the module that the closure runs give each example its own"
             " direction; that module is valid",
+        )
+        require(
+            self.perturbation in ("exact", "streaming"),
+            f"perturbation={self.perturbation!r}: no parameter is perturbed; exact or streaming is"
+            " valid",
         )
         require(
             not self.injected,

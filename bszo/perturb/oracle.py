@@ -31,7 +31,7 @@ class Log(Protocol):
 
     def loss_and_slope(self) -> tuple[float, float]: ...
 
-    def rest(self) -> list[float]: ...
+    def rest(self, count: int) -> list[list[float]]: ...
 
 
 class LossOracle:
@@ -141,9 +141,7 @@ class LossOracle:
         """
         assert isinstance(self.engine, Each) or self._log is not None
         if self._log is not None:
-            rest = self._log.rest()
-            size = len(rest) // len(lengths)
-            found = [rest[i * size : (i + 1) * size] for i in range(len(lengths))]
+            found = self._log.rest(len(lengths))
         else:
             found = [self._each(seeds_of, c) for c in lengths]
         self.num_forwards += len(lengths)
@@ -157,6 +155,8 @@ class LossOracle:
             if bad:
                 raise NonFiniteLoss(self.step, bad[0], perturbed=True, at_theta=self._at_theta)
             self.losses += losses
+        if self._log is None:
+            self._doubts.ended_each(self.step, found)
         return found
 
     def _each(self, seeds_of: SeedsOf, c: float) -> list[float]:

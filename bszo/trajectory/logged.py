@@ -24,10 +24,20 @@ class LoggedLosses:
             )
         return self.left.pop()
 
-    def rest(self) -> list[float]:
-        """All losses that are left."""
+    def rest(self, count: int) -> list[list[float]]:
+        """All losses that are left, as those of `count` passes of equally many examples.
+
+        Raises:
+            TrajectoryError: so many passes have not taken them.
+        """
         rest, self.left = self.left[::-1], []
-        return rest
+        size, over = divmod(len(rest), count)
+        if over or not size:
+            raise TrajectoryError(
+                f"step {self.step}: {len(rest)} losses are left, which {count} passes of equally"
+                " many examples do not take"
+            )
+        return [rest[i * size : (i + 1) * size] for i in range(count)]
 
     def loss_and_slope(self) -> tuple[float, float]:
         """What a forward-mode pass found (see `bszo.perturb.LossOracle.slope`)."""

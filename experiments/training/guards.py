@@ -180,11 +180,17 @@ class Guards:
         )
 
     def _check_spacing(self, number: int) -> None:
-        losses = self.optimizer.last.losses
+        last = self.optimizer.last
+        losses = last.losses
         if len(losses) < 2:
             return
-        most = max(abs(loss - losses[0]) for loss in losses[1:])
-        spacing = float32_spacing(losses[0])
+        # losses are compared with others of their own example, where each example has its own
+        count = len(last.observations) if getattr(self.optimizer, "per_example", False) else 1
+        found = [
+            (max(abs(loss - first) for loss in others), float32_spacing(first))
+            for first, *others in (losses[example::count] for example in range(count))
+        ]
+        most, spacing = max(found, key=lambda pair: pair[0] / pair[1])
         self.num_compared += 1
         self.num_equal += most == 0
         self.coarse = [*self.coarse[1 - WINDOW :], most < MIN_SPACINGS * spacing]
@@ -215,8 +221,8 @@ class Guards:
 
     def _check_eps(self, sample: Sample, number: int) -> None:
         eps = getattr(self.optimizer, "eps", None)
-        if eps is None:
-            return  # a method that perturbs nothing
+        if eps is None or getattr(self.optimizer, "per_example", False):
+            return  # a method that perturbs no parameter
         shares = [share_unmoved(part, dtype, eps) for part, dtype in sample]
         share = torch.cat(shares).mean().item()
         if share > UNMOVED:

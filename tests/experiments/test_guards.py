@@ -376,6 +376,19 @@ def test_a_short_run_that_learns_nothing_says_so(lr: float, eps: float, kind: st
         assert runner.guards.warnings[kind]["count"] == 1
 
 
+@pytest.mark.parametrize(("eps", "kind"), [(1e-3, None), (1e-30, "equal_losses")])
+def test_an_example_s_losses_are_compared_with_its_own(eps: float, kind: str | None) -> None:
+    """They differ from one another whatever eps is. No weight is perturbed, which would round."""
+    module = nn.Linear(8, 2).to(torch.bfloat16)
+    x, parameters = torch.randn(16, 8).to(torch.bfloat16), list(module.parameters())
+    guards = Guards(bszo.EachMeZO(parameters, lr=0.0, eps=eps, module=module), parameters, "stop")
+    for number in range(3):
+        with guards.watch(number, thorough=True):
+            guards.optimizer.step(lambda: module(x).double().exp().sum(1))
+    guards.conclude(3)
+    assert list(guards.warnings) == ([kind] if kind else [])
+
+
 def test_coarse_losses_of_a_short_run_are_said():
     problem = Problem()
     guards = guarded(problem, "mezo", "stop", lr=0.0, eps=2e-7)

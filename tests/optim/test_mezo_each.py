@@ -8,8 +8,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from bszo import EachMeZO
-from bszo.errors import OptimError
+from bszo.errors import OptimError, TrajectoryError
 from bszo.perturb import Each, PerExample, mix64
+from bszo.trajectory.logged import LoggedLosses
 
 SEED = 5
 
@@ -91,6 +92,73 @@ def test_positions_of_one_row_may_be_of_several_examples() -> None:
         torch.testing.assert_close(found[0, position], expected, rtol=1e-6, atol=1e-6)
 
 
+@pytest.mark.parametrize("apart", [False, True])
+def test_places_that_share_memory_are_told_apart(apart: bool) -> None:
+    """One layer sees (examples, positions), another (positions, examples)."""
+    net = nn.Sequential(nn.Linear(5, 5), nn.Linear(5, 4)).double()
+    params: list[Tensor] = list(net.parameters())
+    engine, family = Each(params, net), PerExample(params, 2, {0, 2})
+    x, e = torch.randn(3, 4, 5).double(), torch.arange(3)[:, None].expand(3, 4)
+    places = (e.contiguous(), e.T.contiguous()) if apart else (e, e.T)
+    with torch.no_grad(), engine.at_each(family, seeds_of, 0.3, places):
+        found = net[1](net[0](x).transpose(0, 1))
+    for e, seed in enumerate(seeds_of(3)):
+        z_0, z_1 = (0.3 * family.direction(seed, i).double() for i in (0, 2))
+        hidden = x[e] @ (params[0] + z_0).T + params[1]
+        expected = hidden @ (params[2] + z_1).T + params[3]
+        torch.testing.assert_close(found[:, e], expected, rtol=1e-6, atol=1e-6)
+
+
+def test_an_autocast_in_the_closure_is_one_of_the_passes() -> None:
+    net = nn.Linear(6, 4, bias=False)
+    params: list[Tensor] = list(net.parameters())
+    engine, family = Each(params, net), PerExample(params, 1, {0})
+    x = torch.randn(3, 6)
+    cast = torch.autocast("cpu", torch.bfloat16)
+    with torch.no_grad(), cast, engine.at_each(family, seeds_of, 0.5):
+        found = net(x)
+    assert found.dtype == torch.bfloat16
+    for e, seed in enumerate(seeds_of(3)):
+        expected = x[e].double() @ (net.weight + 0.5 * family.direction(seed, 0)).double().T
+        torch.testing.assert_close(found[e].double(), expected, rtol=2**-6, atol=2**-5)
+
+
+def test_a_default_device_is_not_the_parameters_device() -> None:
+    net, x = nn.Linear(4, 2), torch.randn(3, 4)
+    found = []
+    for device in ("cpu", "meta"):
+        optimizer = EachMeZO(net.parameters(), lr=0.0, module=net)
+        with torch.device(device):
+            found.append(optimizer.step(lambda: net(x).square().sum(1)))
+    assert found[0] == found[1]
+
+
+def test_a_weight_that_is_made_of_others_stays() -> None:
+    net = nn.Sequential(nn.Linear(4, 3), nn.Linear(3, 2))
+    nn.utils.parametrizations.weight_norm(net[0])
+    before = [p.detach().clone() for p in net.parameters()]
+    x = torch.randn(3, 4)
+    EachMeZO(net.parameters(), lr=0.1, module=net).step(lambda: net(x).square().sum(1))
+    moved = [not torch.equal(p, q) for p, q in zip(net.parameters(), before, strict=True)]
+    assert [n for (n, _), m in zip(net.named_parameters(), moved, strict=True) if m] == ["1.weight"]
+
+
+def test_losses_that_no_perturbation_moves_are_said(caplog: pytest.LogCaptureFixture) -> None:
+    """The examples' losses differ from one another all the same."""
+    net = Net(torch.float32)
+    for eps, count in ((1e-3, 0), (1e-30, 1)):
+        optimizer = EachMeZO(net.parameters(), lr=0.0, eps=eps, module=net)
+        for _ in range(2):
+            optimizer.step(lambda: losses(net))
+        assert caplog.text.count("each example has the same loss in all 2 passes") == count
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_a_log_that_two_passes_do_not_take_is_refused(count: int) -> None:
+    with pytest.raises(TrajectoryError, match=f"step 7: {count} losses are left, which 2 passes"):
+        LoggedLosses([1.0] * count, 7).rest(2)
+
+
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
 def test_a_step_is_the_formula_s(dtype: torch.dtype) -> None:
     """theta - lr ((1/B) sum_e g_e z_e + w theta), dense, in float64."""
@@ -149,6 +217,17 @@ class Beside(Net):
         return super().forward(ids) + F.linear(self.embedding(ids), self.out.weight)
 
 
+class Scaled(nn.Linear):
+    def forward(self, input: Tensor) -> Tensor:
+        return F.linear(input, 3 * self.weight, self.bias)
+
+
+def with_own_formula() -> Net:
+    net = Net()
+    net.twice = Scaled(6, 6).double()
+    return net
+
+
 class Flat(Net):
     """Its layer sees tokens, as experts do."""
 
@@ -163,6 +242,7 @@ class Flat(Net):
         (Net, lambda net: losses(net).mean(), r"a loss an example, a tensor of shape \(3,\)"),
         (Net, lambda net: losses(net)[:2], r"shape \(2,\); a loss an example.*\(3,\)"),
         (Beside, losses, "out.weight was used beside its layer"),
+        (with_own_formula, losses, r"twice: Scaled computes its answer in a way of its own"),
         (Flat, losses, r"shape \(3, 4, 6\), not with 12 examples first"),
         (Net, lambda net: torch.enable_grad()(losses)(net), "the closure differentiates"),
     ],
@@ -179,6 +259,10 @@ def test_what_it_cannot_tell_is_one_line(make: Any, closure: Any, says: str) -> 
 def test_what_has_no_layer_or_no_module_is_refused() -> None:
     with pytest.raises(OptimError, match="module=None"):
         EachMeZO(Net().parameters(), lr=0.1)
+    net = Net()
+    with pytest.raises(OptimError, match=r"perturbation='two-leg'.*exact or streaming is valid"):
+        walking: Any = {"perturbation": "two-leg"}
+        EachMeZO(net.parameters(), lr=0.1, module=net, **walking)
     norm = nn.LayerNorm(3)
     with pytest.raises(OptimError, match="no trainable parameter is the weight of a linear layer"):
         EachMeZO(norm.parameters(), lr=0.1, module=norm)

@@ -78,6 +78,15 @@ class Doubts:
             return
         self.unanswered(step, f"all {len(losses)} losses are {losses[0]:.6g}")
 
+    def ended_each(self, step: int, losses: list[list[float]]) -> None:
+        """All losses of a step are known: a list a pass, in which each example has its loss."""
+        if self.answered or len(losses) < 2:
+            return
+        if any(others != losses[0] for others in losses):
+            self.answered = True
+            return
+        self.unanswered(step, f"each example has the same loss in all {len(losses)} passes")
+
     def unanswered(self, step: int, what: str) -> None:
         """No loss of a step depends on the parameters."""
         self._say(

@@ -1,6 +1,6 @@
 """Each: the engine in which every example of a batch sees parameters of its own."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence, Set
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from typing import Any
 
@@ -29,8 +29,9 @@ class Each(Engine):
     against a large W, for it meets y and not W. A position costs rank (m + n) multiplications more
     than the layer's m n. Extra memory: the factors, rank (m + n) an example and layer.
 
-    A layer that another example's rows could reach, or that nobody calls as a module, is refused
-    by name. Points that all examples share are seen as `Streaming` shows them.
+    A layer is refused by name where its rows cannot be told to be one example's, where nobody calls
+    it as a module, and where its class computes its answer in another way than `nn.Linear`. Points
+    that all examples share are seen as `Streaming` shows them.
 
     Args:
         params: all parameters, in the optimizer's order.
@@ -45,7 +46,7 @@ class Each(Engine):
         self.params = params
         self.index = {id(p): i for i, p in enumerate(params)}
         self.layers = linear_layers(module, self.index)
-        self.names = {part: name for name, part in module.named_modules()}
+        self.names = {m: name or type(m).__name__ for name, m in module.named_modules()}
         self.watched = False
         self.num_examples = 0  # in the last pass
 
@@ -74,13 +75,15 @@ class Each(Engine):
                 needed where the first axis of all inputs is the examples'.
 
         Raises:
-            OptimError: inside, from a layer whose input has other axes; at the end, where a matrix
-                that should move was used by no layer, or beside it.
+            OptimError: before, where a layer's class has a formula of its own; inside, from a layer
+                whose input has other axes; at the end, where a matrix that should move was used by
+                no layer, or beside it.
         """
         moved = {i for i in self.layers.values() if directions.own(i, {0: 1.0})}
+        self._require_plain(moved)
         ran: set[int] = set()
         seeds: list[int] = []
-        masks: dict[tuple[int, int], Tensor] = {}  # which factor is a position's own
+        masks: dict[tuple[Any, ...], Tensor] = {}  # which factor is a position's own
         beside: set[int] = set()
         running: list[int] = []
         self.num_examples = 1 + int(examples[0].max()) if examples else 0
@@ -100,22 +103,22 @@ class Each(Engine):
             where = self._place(module, x, examples)
             if not seeds:
                 seeds.extend(seeds_of(self.num_examples))
-            stacks = directions.stacks(seeds, i)
-            if stacks is None:
-                raise OptimError(
-                    f"{self.names[module]}.weight: its directions have no two thin factors, which"
-                    " an example's own direction needs"
-                )
-            a, b = stacks
-            with paused():
+            with paused(), _without_autocast(output):
+                stacks = directions.stacks(seeds, i)
+                if stacks is None:
+                    raise OptimError(
+                        f"{self.names[module]}.weight: its directions have no two thin factors,"
+                        " which an example's own direction needs"
+                    )
+                # in the answer's type and place: an autocast, or accelerate, has moved x there too
+                x, a, b = (part.to(output) for part in (x, *stacks))
                 if where is None:
-                    return _of_rows(output, x, a.to(x.dtype), b.to(x.dtype), c)
-                form = (where.data_ptr(), where.numel())
+                    return _of_rows(output, x, a, b, c)
+                form = (where.data_ptr(), where.shape, where.stride(), output.device, output.dtype)
                 if form not in masks:
                     of_factor = torch.arange(len(b), device=x.device).repeat_interleave(b.shape[-1])
-                    masks[form] = (where.reshape(-1, 1) == of_factor).to(x.dtype)
-                mask = masks[form]
-                return _of_positions(output, x, a.to(x.dtype), b.to(x.dtype), c, mask)
+                    masks[form] = (where.to(x.device).reshape(-1, 1) == of_factor).to(x.dtype)
+                return _of_positions(output, x, a, b, c, masks[form])
 
         def seen(value: Any) -> None:
             i = self.index.get(id(value))
@@ -142,6 +145,17 @@ class Each(Engine):
                 )
         self.watched = True
 
+    def _require_plain(self, moved: Set[int]) -> None:
+        """OptimError for a layer that moves and does not answer W x + b: a subclass may scale,
+        mask or round W first."""
+        for layer, i in self.layers.items():
+            wrapped = "forward" in vars(layer) and not hasattr(layer, "_hf_hook")  # by accelerate
+            if i in moved and (wrapped or type(layer).forward is not nn.Linear.forward):
+                raise OptimError(
+                    f"{self.names[layer]}: {type(layer).__name__} computes its answer in a way of"
+                    " its own, which need not be W x + b; freezing its weight is valid"
+                )
+
     def _place(self, layer: nn.Module, x: Tensor, places: Sequence[Tensor]) -> Tensor | None:
         """The example of each position of x, or None where its first axis is the examples'."""
         if is_differentiated():
@@ -163,6 +177,11 @@ class Each(Engine):
             f"{self.names[layer]}: its input is of shape {tuple(x.shape)}, not with {wanted} first:"
             " its rows cannot be told to be one example's; freezing its weight is valid"
         )
+
+
+def _without_autocast(y: Tensor) -> AbstractContextManager[Any]:
+    kind = y.device.type
+    return torch.autocast(kind, enabled=False) if torch.is_autocast_enabled(kind) else nullcontext()
 
 
 def _of_rows(y: Tensor, x: Tensor, a: Tensor, b: Tensor, c: float) -> Tensor:

@@ -86,14 +86,16 @@ def linear_layers(module: nn.Module, index: Mapping[int, int]) -> dict[nn.Module
     """Return the linear layers that call hooks, with the numbers of their weights.
 
     They are `nn.Linear`, those of adapters among them. A weight that another kind of module owns
-    too, such as an embedding, is none.
+    too, such as an embedding, is none, nor is one that is made of other parameters at every pass
+    (pruning, weight normalisation).
 
     Args:
         module, index: see `owners`.
     """
     every = owners(module, index)
     elsewhere = {i for m, owned in every.items() if not isinstance(m, nn.Linear) for i in owned}
-    weights = {m: index.get(id(m._parameters["weight"])) for m in every if isinstance(m, nn.Linear)}
+    linear = [m for m in every if isinstance(m, nn.Linear)]
+    weights = {m: index.get(id(m._parameters.get("weight"))) for m in linear}
     return {m: i for m, i in weights.items() if i is not None and i not in elsewhere}
 
 

@@ -252,8 +252,9 @@ def values_of_seeds(
     """Return `values` of one parameter under many seeds at once: (len(seeds), *shape), fp32."""
     if torch.device(device).type == "cuda":
         return torch.stack([values(shape, parameter, seed, device=device) for seed in seeds])
-    both = torch.tensor([key(seed, parameter) for seed in seeds], dtype=torch.int32)
-    out = torch.empty((len(seeds), shape.numel()), dtype=torch.float32)
+    pairs = [key(seed, parameter) for seed in seeds]
+    both = torch.tensor(pairs, dtype=torch.int32, device=device)
+    out = torch.empty((len(seeds), shape.numel()), dtype=torch.float32, device=device)
     (_fused_draw if fused else _draw_many)(out, both[:, :1], both[:, 1:])
     return out.view(-1, *shape)
 
@@ -308,7 +309,7 @@ def round_to(
         return out.copy_(acc)
     if fused and not acc.is_cuda and out.is_contiguous() and acc.dtype == torch.float32:
         start, pair = (
-            torch.tensor(words, dtype=torch.int32)
+            torch.tensor(words, dtype=torch.int32, device=acc.device)
             for words in (first, key(rounding_seed, parameter))
         )
         _fused_round(out.view(-1), acc.reshape(-1), start, pair)
