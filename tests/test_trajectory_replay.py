@@ -45,6 +45,7 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "SubZero-momentum": ("SubZero", {"rank": 2, "interval": 3, "scale": "none", "momentum": 0.9}),
     "LOREN-as-run": ("LOREN", {"score": "as-run", "updates": "each-probe", "curvature_lr": 1.0}),
     "ZOLDSD-as-run": ("ZOLDSD", {"mean_noise": "fresh", "plus_side": "again", "mean_lr": 1.0}),
+    "ZOLDSD-forgets": ("ZOLDSD", {"mean_window": 3, "mean_lr": 1.0}),
     "ConMeZO-as-run": (
         "ConMeZO",
         {"start": "noise", "warmup": "as-run", "state_dtype": "parameter"},

@@ -246,7 +246,7 @@ class ZerothOrderOptimizer(Copied):
         found: dict[str, Any] = {}
         for name, hyperparameter in _hyperparameters(type(self)).items():
             values = [_plain(group[name]) for group in self.param_groups]
-            if name not in RATES and values[0] != (hyperparameter.unsaid or object()):
+            if name not in RATES and values[0] != hyperparameter.unsaid:
                 found[name] = values[0] if all(v == values[0] for v in values) else values
         found |= {
             "seed": self.seed,
@@ -468,10 +468,14 @@ class ZerothOrderOptimizer(Copied):
             make: (parameters) -> the family over all of these, which are in the order of their
                 numbers.
         """
+        numbers, family = self.numbers(), make(self._numbered)
+        everything = tuple(range(len(self._numbered)))
+        return family if numbers == everything else Numbered(family, numbers)
+
+    def numbers(self) -> tuple[int, ...]:
+        """The number of each parameter that trains now (see `numbered`)."""
         place = {id(p): number for number, p in enumerate(self._numbered)}
-        numbers = [place[id(p)] for p in self._params]
-        family = make(self._numbered)
-        return family if numbers == list(range(len(place))) else Numbered(family, numbers)
+        return tuple(place[id(p)] for p in self._params)
 
     def unbind(self) -> None:
         """Build family and engine anew at the next step: what streaming has watched so far was no

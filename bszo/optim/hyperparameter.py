@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 Scope = Literal["group", "optimizer", "construction"]
+_SAID: Any = object()  # equal to no value
 
 
 class Hyperparameter(Generic[T]):
@@ -47,7 +48,7 @@ class Hyperparameter(Generic[T]):
         valid: str = "",
         *,
         scope: Scope = "optimizer",
-        unsaid: T | None = None,
+        unsaid: T = _SAID,
     ) -> None:
         self.read, self.holds, self.scope, self.unsaid = read, holds, scope, unsaid
         self.valid = valid or getattr(read, "valid", "")

@@ -128,8 +128,7 @@ class MeZOAdamHistory(MeZOAdam):
     def _numbers(self) -> tuple[int, ...]:
         """The numbers of the parameters that train now; one object for as long as they are the
         same."""
-        place = {id(p): number for number, p in enumerate(self._numbered)}
-        numbers = tuple(place[id(p)] for p in self._params)
+        numbers = self.numbers()
         return self._trained[-1] if self._trained[-1:] == (numbers,) else numbers
 
     def _had_part(self, i: int) -> list[bool]:

@@ -59,6 +59,7 @@ LATER_KEYS = {
         "basis": "power",
         "oja_rate": 0.3,
         "compared_with": "theta",
+        "mean_window": None,
     },
 }
 

@@ -167,6 +167,16 @@ def test_arguments_that_came_later_leave_earlier_signatures_as_they_were():
             assert not plain["fidelity"].keys() & later
 
 
+def test_a_window_is_part_of_the_signature_and_a_dense_mean_is_not():
+    def signed(*more: str) -> dict[str, Any]:
+        return records.scientific(compose(["optimizer=zo-ldsd", *more, "tracker=none"]))[
+            "optimizer"
+        ]
+
+    assert "mean_window" not in signed()
+    assert signed("optimizer.mean_window=4") == {**signed(), "mean_window": 4}
+
+
 def test_an_estimator_is_part_of_the_signature_where_it_is_not_the_old_one():
     def signed(*more: str) -> dict[str, Any]:
         return records.scientific(compose(["optimizer=mezo", *more, "tracker=none"]))["optimizer"]

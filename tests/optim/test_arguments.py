@@ -96,6 +96,7 @@ OWN: list[tuple[type, str, Any]] = [
     (ZOLDSD, "mean_lr", -1.0),
     (ZOLDSD, "mean_noise", "old"),
     (ZOLDSD, "plus_side", "twice"),
+    (ZOLDSD, "mean_window", 0),
     (ConMeZO, "angle", 1.6),
     (ConMeZO, "momentum", 1.0),
     (ConMeZO, "start", "first"),
