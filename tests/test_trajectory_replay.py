@@ -87,9 +87,14 @@ def build(module: nn.Module, variant: str, **more: Any) -> Any:
     )
 
 
-def closure(module: nn.Module, step: int) -> Callable[[], Tensor]:
-    ids = torch.arange(6) * (step + 1) % 11
-    return lambda: nn.functional.cross_entropy(module(ids).float(), ids % 5)
+def closure(optimizer: Any, step: int) -> Callable[[], Tensor]:
+    """The mean loss of six examples, or the loss of each of six or seven."""
+    per_example = optimizer.per_example
+    ids = torch.arange(6 + per_example * (step % 2)) * (step + 1) % 11
+    reduction = "none" if per_example else "mean"
+    return lambda: nn.functional.cross_entropy(
+        optimizer.module(ids).float(), ids % 5, reduction=reduction
+    )
 
 
 def train(optimizer: Any, steps: int, schedule: bool = False) -> list[bytes]:
@@ -99,7 +104,7 @@ def train(optimizer: Any, steps: int, schedule: bool = False) -> list[bytes]:
         if schedule:
             for i, group in enumerate(optimizer.param_groups):
                 group["lr"] = (i + 1) * 1e-2 * (1 - step / steps)
-        optimizer.step(closure(optimizer.module, step))
+        optimizer.step(closure(optimizer, step))
         seen.append(bits(optimizer.module))
     return seen
 
@@ -417,9 +422,9 @@ def test_a_skipped_step_moves_nothing_and_counts(tmp_path: Path, variant: str) -
     with TrajectoryWriter(tmp_path / "log", describe(optimizer, base=BASE)) as writer:
         record(optimizer, writer)
         train(optimizer, 2)
-        good = closure(optimizer.module, 2)
+        good = closure(optimizer, 2)
         passes = optimizer.num_forwards // optimizer.num_steps
-        losses = iter([good, lambda: torch.tensor(torch.nan)][-passes:])
+        losses = iter([good, lambda: torch.nan * good()][-passes:])
         with pytest.raises(NonFiniteLoss):
             optimizer.step(lambda: next(losses)())
         optimizer.skip()
@@ -442,7 +447,7 @@ def test_a_candidate_without_a_finite_loss_is_none_in_a_replay_either(tmp_path: 
     with TrajectoryWriter(tmp_path / "log", describe(optimizer, base=BASE)) as writer:
         record(optimizer, writer)
         train(optimizer, 2)
-        good = closure(optimizer.module, 2)
+        good = closure(optimizer, 2)
         losses = iter([good, good, good, lambda: torch.tensor(torch.nan), good])
         optimizer.step(lambda: next(losses)())
         train(optimizer, 5)
