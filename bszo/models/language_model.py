@@ -103,7 +103,17 @@ class LanguageModel:
 
     def examples(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Which example a position of a pass over the batch is of: all positions, (R, T) or packed
-        (1, S), and those that the output layer is asked for, (1, N)."""
+        (1, S), and those that the output layer is asked for, (1, N).
+
+        Raises:
+            ModelError: rows of several lengths, of a model that takes each length in a pass.
+        """
+        if not (self.traits.padded or bool(batch.attention_mask.all())):
+            raise ModelError(
+                f"{self.name}: padding moves its scores, so that rows of each length have a pass of"
+                " their own, and a direction of each example's own is for one pass; a method with"
+                " one direction for all examples is valid"
+            )
         count = batch.present.shape[0]
         rows = batch.rows[batch.position]  # (B, O, L)
         example = torch.arange(count, device=rows.device)[:, None, None].expand_as(rows)

@@ -41,7 +41,8 @@ class Hybrid(Copied):
         seed, module: as in ZerothOrderOptimizer.
 
     Raises:
-        OptimError: a border out of range, or no such blocks in the module.
+        OptimError: a border out of range, no such blocks in the module, or a zeroth-order method
+            that takes a loss an example.
 
     Source: Zhang et al. 2024 (ZO-LLM), arXiv 2402.11592, section 5.
 
@@ -93,6 +94,11 @@ class Hybrid(Copied):
         high = {id(trainable[i]) for block in found[-num_blocks:] for i in block.indices}
         self.low = zeroth_order(
             _part(groups, lambda p: id(p) not in high), seed=seed, module=module
+        )
+        require(
+            not self.low.per_example,
+            f"zeroth_order={type(self.low).__name__}: its closure returns a loss an example, and"
+            " the backward pass takes one number; a method of one loss is valid",
         )
         self.high = FirstOrder(
             _part(groups, lambda p: id(p) in high),

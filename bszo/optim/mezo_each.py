@@ -86,11 +86,7 @@ class EachMeZO(ZerothOrderOptimizer):
             "directions=: an example's own direction has two thin factors, which no injected one"
             " has; none is valid",
         )
-        require(
-            bool(self._matrices(self.trainable())),
-            "params: no trainable parameter is the weight of a linear layer alone, and nothing else"
-            " has a direction for each example",
-        )
+        self._require_matrices()
 
     def restrict(self, **restriction: Any) -> Self:
         """Refused but for the values that restrict nothing: a masked direction has no thin factors,
@@ -115,10 +111,18 @@ class EachMeZO(ZerothOrderOptimizer):
         layers = linear_layers(self.module, index)
         return {i for layer, i in layers.items() if layer is not output}
 
+    def _require_matrices(self) -> None:
+        require(
+            bool(self._matrices(self.trainable())),
+            "params: no trainable parameter is the weight of a linear layer alone, and nothing else"
+            " has a direction for each example",
+        )
+
     def _bind(self) -> None:
         before = self._bound
         super()._bind()
         if self._bound != before:
+            self._require_matrices()
             assert self.module is not None
             self._engine = Each(self._params, self.module)
 

@@ -163,6 +163,11 @@ class LossOracle:
         engine = self.engine
         assert isinstance(engine, Each)
         examples = getattr(self.closure, "examples", ())
+        if isinstance(examples, Tensor):
+            raise OptimError(
+                f"closure.examples is a tensor of shape {tuple(examples.shape)}; a tuple of"
+                " tensors, one for each form of a layer's input, is valid"
+            )
         with engine.at_each(self.directions, seeds_of, c, examples), _no_kept_casts():
             result = self._run()
         if not isinstance(result, Tensor) or result.shape != (engine.num_examples,):

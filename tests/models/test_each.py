@@ -5,7 +5,9 @@ import pytest
 import torch
 
 from bszo import EachMeZO
+from bszo.errors import ModelError
 from bszo.models import tuning
+from bszo.models.traits import Traits
 from bszo.perturb import mix64
 from tests.models.conftest import CAUSAL, MASKED
 from tests.models.test_scores import examples_for, load
@@ -50,3 +52,13 @@ def test_an_example_s_loss_is_that_of_its_own_weights(
             for p, theta in zip(params, at_theta, strict=True):
                 p.copy_(theta)
         assert max(abs(p - m) for p, m in zip(plus, minus, strict=True)) > 1e-3
+
+
+def test_a_batch_of_several_passes_is_refused(zoo: dict[str, str]) -> None:
+    model = load(zoo["roberta"])
+    model.traits = Traits(padded=False)
+    encoded = model.encode(examples_for(model))
+    whole, heads = model.examples(model.collate(encoded[:1]))
+    assert whole.unique().tolist() == heads.unique().tolist() == [0]
+    with pytest.raises(ModelError, match=r"padding moves its scores.* is for one pass"):
+        model.examples(model.collate(encoded))

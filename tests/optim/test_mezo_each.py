@@ -1,5 +1,6 @@
 """MeZO with a direction for each example: each loss against a plain pass at its own weights."""
 
+from functools import partial
 from typing import Any
 
 import pytest
@@ -7,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from bszo import EachMeZO
+from bszo import EachMeZO, Hybrid
 from bszo.errors import OptimError, TrajectoryError
 from bszo.perturb import Each, PerExample, mix64
 from bszo.trajectory.logged import LoggedLosses
@@ -243,6 +244,8 @@ class Flat(Net):
         (Net, lambda net: losses(net)[:2], r"shape \(2,\); a loss an example.*\(3,\)"),
         (Beside, losses, "out.weight was used beside its layer"),
         (with_own_formula, losses, r"twice: Scaled computes its answer in a way of its own"),
+        (Net, lambda net: torch.ones(3), "twice.weight is to move, and its layer did not run"),
+        (Net, lambda net: losses(net, IDS[:0]), r"its input \(0, 4, 6\) has no example"),
         (Flat, losses, r"shape \(3, 4, 6\), not with 12 examples first"),
         (Net, lambda net: torch.enable_grad()(losses)(net), "the closure differentiates"),
     ],
@@ -266,6 +269,39 @@ def test_what_has_no_layer_or_no_module_is_refused() -> None:
     norm = nn.LayerNorm(3)
     with pytest.raises(OptimError, match="no trainable parameter is the weight of a linear layer"):
         EachMeZO(norm.parameters(), lr=0.1, module=norm)
+
+
+def test_freezing_all_layers_is_refused_at_the_next_step() -> None:
+    net = Net()
+    optimizer = EachMeZO(net.parameters(), lr=0.1, module=net)
+    optimizer.step(lambda: losses(net))
+    for layer in (net.twice, net.out):
+        layer.weight.requires_grad_(False)
+    with pytest.raises(OptimError, match="no trainable parameter is the weight of a linear layer"):
+        optimizer.step(lambda: losses(net))
+
+
+def test_one_tensor_for_the_places_is_refused() -> None:
+    net = Net()
+
+    def closure() -> Tensor:
+        return losses(net)
+
+    closure.examples = torch.arange(3)  # type: ignore[attr-defined]
+    with pytest.raises(OptimError, match=r"closure.examples is a tensor of shape \(3,\); a tuple"):
+        EachMeZO(net.parameters(), lr=0.1, module=net).step(closure)
+
+
+def test_a_backward_pass_beside_it_is_refused() -> None:
+    net = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 2))
+    with pytest.raises(OptimError, match=r"zeroth_order=EachMeZO: .* takes one number"):
+        Hybrid(
+            net.parameters(),
+            zeroth_order=partial(EachMeZO, lr=0.1),
+            algorithm=partial(torch.optim.SGD, lr=0.1),
+            blocks="tensor",
+            module=net,
+        )
 
 
 def test_masks_and_blocks_are_refused() -> None:

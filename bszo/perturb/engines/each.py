@@ -101,6 +101,8 @@ class Each(Engine):
             x = args[0] if args else kwargs["input"]
             ran.add(i)
             where = self._place(module, x, examples)
+            if not self.num_examples:
+                raise OptimError(f"{self.names[module]}: its input {tuple(x.shape)} has no example")
             if not seeds:
                 seeds.extend(seeds_of(self.num_examples))
             with paused(), _without_autocast(output):
@@ -138,9 +140,13 @@ class Each(Engine):
         for i in sorted(moved):
             layer = next(m for m, number in self.layers.items() if number == i)
             if i not in ran or i in beside:
-                how = "beside its layer" if i in ran else "and its layer did not run"
+                how = (
+                    "was used beside its layer"
+                    if i in ran
+                    else "is to move, and its layer did not run"
+                )
                 raise OptimError(
-                    f"{self.names[layer]}.weight was used {how}: an example's own direction is only"
+                    f"{self.names[layer]}.weight {how}: an example's own direction is only"
                     " seen by a linear layer that runs as a module; freezing it is valid"
                 )
         self.watched = True
