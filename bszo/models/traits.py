@@ -89,6 +89,7 @@ def find_traits(
     causal = style == "causal"
     most = num_positions(module) or NUM_TOKENS + NUM_PADDING
     if most < NUM_TOKENS + NUM_PADDING or not vocabulary:
+        _require_tried(path, packed)
         return Traits()
     device = next(module.parameters()).device
     drawn = torch.randint(
@@ -107,6 +108,7 @@ def find_traits(
                 f"model {path}: it loads, but a forward pass of it fails: {one_line(error)}"
             ) from error
         if whole.shape[:2] != batch.input_ids.shape or not whole.isfinite().all():
+            _require_tried(path, packed)
             return Traits()  # scoring names the example
         tolerance = TOLERANCE[next(module.parameters()).dtype] * whole.std().item()
         if causal and _looks_ahead(module, batch, whole, vocabulary, tolerance):
@@ -122,6 +124,14 @@ def find_traits(
                 " row; model.packed=false is valid"
             )
         return Traits(padded, _shortcut(module, batch, whole, causal, tolerance), packed)
+
+
+def _require_tried(path: str, packed: bool) -> None:
+    if packed:
+        raise ModelError(
+            f"model {path}: model.packed=true, but it cannot be tried on a few tokens (too few"
+            " positions, or logits that are not finite); model.packed=false is valid"
+        )
 
 
 def _logits(module: nn.Module, batch: Batch, causal: bool) -> Tensor:

@@ -125,6 +125,12 @@ class EachMeZO(ZerothOrderOptimizer):
             self._require_matrices()
             assert self.module is not None
             self._engine = Each(self._params, self.module)
+            matrices = self._matrices(self._params)
+            self._reached = [float(i in matrices) for i in range(len(self._params))]
+
+    def reach(self) -> Sequence[float]:
+        """1 for each matrix that moves, 0 for all else."""
+        return self._reached
 
     def estimate(self, oracle: LossOracle) -> tuple[Terms, StepReport]:
         (seed,) = self.direction_seeds(1)

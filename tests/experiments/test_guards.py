@@ -389,6 +389,15 @@ def test_an_example_s_losses_are_compared_with_its_own(eps: float, kind: str | N
     assert list(guards.warnings) == ([kind] if kind else [])
 
 
+def test_a_large_embedding_that_has_no_directions_is_no_swallowed_update() -> None:
+    module = nn.Sequential(nn.Embedding(10_000, 8), nn.Linear(8, 2))
+    parameters = list(module.parameters())
+    guards = Guards(bszo.EachMeZO(parameters, lr=0.1, module=module), parameters, "stop")
+    with guards.watch(0, thorough=True):
+        guards.optimizer.step(lambda: module(torch.arange(5)).exp().sum(1))
+    assert not guards.warnings
+
+
 def test_coarse_losses_of_a_short_run_are_said():
     problem = Problem()
     guards = guarded(problem, "mezo", "stop", lr=0.0, eps=2e-7)

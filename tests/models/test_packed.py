@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from bszo.errors import ModelError
-from bszo.models import GenerativeModel, LanguageModel, tuning
+from bszo.models import GenerativeModel, LanguageModel, traits, tuning
 from bszo.tasks import Example
 from tests.models.test_generate import task
 from tests.models.test_scores import CAUSAL_EXAMPLES, load, plain_score
@@ -72,3 +72,13 @@ def test_virtual_tokens_and_packed_rows_exclude_each_other(
 ) -> None:
     with pytest.raises(ModelError, match=r"model.packed=false is valid"):
         attach(load(zoo["llama"], packed=True), num_tokens=2)
+
+
+def test_a_model_that_cannot_be_tried_is_refused(
+    zoo: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would go on unpacked, and its record would say otherwise."""
+    monkeypatch.setattr(traits, "NUM_PADDING", 1_000_000)
+    assert load(zoo["llama"]).traits.packed is False
+    with pytest.raises(ModelError, match=r"model.packed=true, but it cannot be tried"):
+        load(zoo["llama"], packed=True)

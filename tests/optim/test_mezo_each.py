@@ -124,6 +124,14 @@ def test_an_autocast_in_the_closure_is_one_of_the_passes() -> None:
         torch.testing.assert_close(found[e].double(), expected, rtol=2**-6, atol=2**-5)
 
 
+def test_what_does_not_move_has_no_factors() -> None:
+    """So that the rows of a lookup, which are made of factors where there are any, stay too."""
+    params = [torch.zeros(2_100_000, 2), torch.zeros(3, 2)]
+    family = PerExample(params, 1, {1})
+    assert family.factors(1, 0) is None and family.factors(1, 1) is not None
+    assert not family.shift_rows(params[0], 0, torch.arange(3), {1: 1.0}).any()
+
+
 def test_a_default_device_is_not_the_parameters_device() -> None:
     net, x = nn.Linear(4, 2), torch.randn(3, 4)
     found = []
