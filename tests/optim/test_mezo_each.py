@@ -196,13 +196,13 @@ def test_its_mean_over_directions_is_the_gradient() -> None:
     x, v = torch.randn(4, 3).double(), torch.randn(4, 2).double()
     gradient = (v.T @ x) / 4
     total = torch.zeros(2, 3, dtype=torch.float64)
-    for seed in range(4000):
+    for seed in range(1000):
         optimizer = EachMeZO(net.parameters(), lr=1.0, eps=1e-3, seed=seed, module=net)
         before = net.weight.detach().clone()
         optimizer.step(lambda: (net(x) * v).sum(1))
         total += before - net.weight.detach()
         net.weight.data.copy_(before)
-    torch.testing.assert_close(total / 4000, gradient, rtol=0, atol=0.15)
+    torch.testing.assert_close(total / 1000, gradient, rtol=0, atol=0.3)
 
 
 def test_it_goes_on_bit_for_bit_from_its_state() -> None:
