@@ -29,6 +29,7 @@ NAMES = {
     **METHODS,
     "subzero": "SubZero",
     "fzoo": "FZOO",
+    "mezo-each": "MeZO, each example its own",
     "forward-grad": "Forward-Grad",
     "adamw": "AdamW",
     "sgd": "SGD",

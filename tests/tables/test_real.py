@@ -113,7 +113,7 @@ def rows(grid: Grid) -> dict[str, Row]:
 
 def test_a_row_a_method_and_a_line_for_the_floor(rows: dict[str, Row]):
     section = accuracy_section("t", list(rows.values()))
-    assert len(section.rows) == 1 + 12 and {len(row) for row in section.rows} == {
+    assert len(section.rows) == 1 + 13 and {len(row) for row in section.rows} == {
         len(section.columns)
     }
     lines = {line[0]: dict(zip(section.columns, line, strict=True)) for line in section.rows}
@@ -172,4 +172,4 @@ def test_no_test_is_made_of_equal_differences(rows: dict[str, Row]):
 
 def test_nothing_run_yet_is_a_table_of_dashes(grid: Grid, tmp_path: Path):
     section = accuracy_section("t", rows_of(grid, Shelf([])))
-    assert len(section.rows) == 12 and all(set(line[1:]) == {"-"} for line in section.rows)
+    assert len(section.rows) == 13 and all(set(line[1:]) == {"-"} for line in section.rows)
