@@ -95,12 +95,14 @@ def as_shipped(record: Record, point: Point, conf: Path = CONF) -> bool:
         **{group: shipped_node(file) for group, file in files.items()},
     }
     return all(
-        _same(record["config"].get(group), node, group, record, point)
+        _same(record["config"].get(group), node, group, record, point, shipped)
         for group, node in shipped.items()
     )
 
 
-def _same(held: Any, shipped: Any, key: str, record: Record, point: Point) -> bool:
+def _same(
+    held: Any, shipped: Any, key: str, record: Record, point: Point, files: Mapping[str, Any]
+) -> bool:
     """True where a record's value is the file's.
 
     A key that only one of them has says nothing, nor does one that the file leaves open.
@@ -113,12 +115,15 @@ def _same(held: Any, shipped: Any, key: str, record: Record, point: Point) -> bo
         return held == shipped or str(held).partition("@")[0] == re.split("[:/]", shipped)[-1]
     if isinstance(shipped, Mapping):
         return not isinstance(held, Mapping) or all(
-            _same(held[name], value, f"{key}.{name}", record, point)
+            _same(held[name], value, f"{key}.{name}", record, point, files)
             for name, value in shipped.items()
             if name in held
         )
     if isinstance(shipped, str) and shipped.startswith("${"):
-        return held == value_of(record, shipped[2:-1])
+        # a switch that came later is in no record, where it says what was done before
+        group, _, name = shipped[2:-1].partition(".")
+        meant = value_of(record, shipped[2:-1])
+        return held == (files.get(group, {}).get(name) if meant is None else meant)
     return held == shipped or (isinstance(shipped, str) and held == parsed(shipped))
 
 
