@@ -33,5 +33,6 @@ def run_module(module: str, *arguments: str, folder: Path) -> subprocess.Complet
     process.start()
     process.join(PATIENCE)
     said = [path.read_text(encoding="utf-8") for path in (out, err)]
-    out.unlink(), err.unlink()
+    for path in (out, err):
+        path.unlink()
     return subprocess.CompletedProcess((module, *arguments), process.exitcode, *said)

@@ -194,7 +194,7 @@ def test_the_window_starts_anew_where_other_parameters_train(problem: Make) -> N
     """At lr 0 the losses of a step tell whether it has a mean: without one they are those of
     mean_lr 0."""
     one, two = problem(), problem()
-    windowed = ZOLDSD(one.parameters(), mean_window=9, **{**WINDOWED, "lr": 0.0})
+    windowed = ZOLDSD(one.parameters(), mean_window=9, **{**WINDOWED, "lr": 0.0})  # type: ignore[arg-type]
     still = ZOLDSD(
         two.parameters(),
         mean_window=9,
