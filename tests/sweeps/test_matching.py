@@ -61,3 +61,26 @@ def test_a_sweep_that_is_no_yaml_is_one_line(tmp_path: Path):
         read("mine", tmp_path)
     with pytest.raises(GridError, match=r"sweep=nine: no such artefact; mine are valid"):
         read("nine", tmp_path)
+
+
+def test_a_switch_that_came_later_is_as_it_was_where_a_record_does_not_say(tmp_path: Path) -> None:
+    """Its value is in the files, and in the optimizer's arguments where these have it."""
+    for name, text in {
+        "optimizer/conmezo.yaml": "lr: 1.0e-6\nwarmup: ${fidelity.conmezo_warmup}\n",
+        "fidelity/corrected.yaml": "state_dtype: float32\nconmezo_warmup: none\n",
+        "fidelity/official.yaml": "state_dtype: parameter\nconmezo_warmup: published\n",
+    }.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+
+    def held(warmup: str, fidelity: dict[str, str]) -> dict[str, Any]:
+        return {
+            "choices": {"optimizer": "conmezo", "fidelity": "corrected"},
+            "config": {"optimizer": {"lr": 0.1, "warmup": warmup}, "fidelity": fidelity},
+        }
+
+    point = {"optimizer": "conmezo", "fidelity": "corrected"}
+    later = {"state_dtype": "float32"}  # as a record leaves the switch out
+    assert as_shipped(held("none", later), point, tmp_path)
+    assert as_shipped(held("none", {**later, "conmezo_warmup": "none"}), point, tmp_path)
+    assert not as_shipped(held("published", later), point, tmp_path)
