@@ -7,16 +7,20 @@ import runpy
 import subprocess
 import sys
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 
 from tests.killing import FORK, PATIENCE
 
 
-def run_module(module: str, *arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
+def run_module(
+    module: str, *arguments: str, folder: Path, before: Callable[[], object] | None = None
+) -> subprocess.CompletedProcess[str]:
     """`python -m MODULE ARGUMENTS`.
 
     Args:
         folder: where the two files of what is printed may lie; they are gone afterwards.
+        before: is called in the fork, once what it prints goes to these files.
     """
     out, err = folder / "stdout.txt", folder / "stderr.txt"
 
@@ -26,6 +30,8 @@ def run_module(module: str, *arguments: str, folder: Path) -> subprocess.Complet
         sys.stdout, sys.stderr = (os.fdopen(i, "w", buffering=1) for i in (1, 2))
         logging.getLogger().handlers.clear()  # the tests' own
         warnings.filterwarnings("ignore", "found in sys.modules", RuntimeWarning)
+        if before is not None:
+            before()
         sys.argv = [module, *arguments]
         runpy.run_module(module, run_name="__main__", alter_sys=True)
 

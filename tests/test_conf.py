@@ -87,7 +87,7 @@ def test_every_optimizer_builds_and_steps(optimizer: str, fidelity: str):
         list(module.parameters()), module=module
     )
     x = torch.randn(8, 4)
-    reduction = "none" if getattr(built, "per_example", False) else "mean"
+    reduction = "none" if built.per_example else "mean"
     zeros = torch.zeros(8, dtype=torch.long)
     loss = built.step(lambda: nn.functional.cross_entropy(module(x), zeros, reduction=reduction))
     assert isinstance(built, torch.optim.Optimizer)

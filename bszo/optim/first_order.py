@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -58,6 +58,8 @@ class FirstOrder(Copied):
         >>> losses[-1] < losses[0], optimizer.num_backwards
         (True, 20)
     """
+
+    per_example: ClassVar[bool] = False  # the closure returns one loss
 
     def __init__(
         self,

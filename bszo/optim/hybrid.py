@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 from torch import Tensor, nn
 
@@ -59,6 +59,8 @@ class Hybrid(Copied):
         >>> losses[-1] < losses[0], optimizer.num_forwards, optimizer.num_backwards
         (True, 60, 20)
     """
+
+    per_example: ClassVar[bool] = False  # the closure returns one loss
 
     def __init__(
         self,

@@ -38,8 +38,8 @@ def forwards_a_step(optimizer: str, more: tuple[str, ...]) -> int:
     node = compose([f"optimizer={optimizer}", *more])["optimizer"]
     toy = torch.nn.Linear(4, 4, bias=False)
     made = instantiate(OmegaConf.create(node))(toy.parameters(), module=toy)
-    per_example = getattr(made, "per_example", False)
-    made.step(lambda: toy(torch.ones(1, 4)).square().sum(1 if per_example else (0, 1)))
+    axes = 1 if made.per_example else (0, 1)
+    made.step(lambda: toy(torch.ones(1, 4)).square().sum(axes))
     return made.num_forwards
 
 

@@ -185,7 +185,7 @@ class Guards:
         if len(losses) < 2:
             return
         # losses are compared with others of their own example, where each example has its own
-        count = len(last.observations) if getattr(self.optimizer, "per_example", False) else 1
+        count = len(last.observations) if self.optimizer.per_example else 1
         found = [
             (max(abs(loss - first) for loss in others), float32_spacing(first))
             for first, *others in (losses[example::count] for example in range(count))
@@ -221,7 +221,7 @@ class Guards:
 
     def _check_eps(self, sample: Sample, number: int) -> None:
         eps = getattr(self.optimizer, "eps", None)
-        if eps is None or getattr(self.optimizer, "per_example", False):
+        if eps is None or self.optimizer.per_example:
             return  # a method that perturbs no parameter
         shares = [share_unmoved(part, dtype, eps) for part, dtype in sample]
         share = torch.cat(shares).mean().item()

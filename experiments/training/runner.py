@@ -184,7 +184,7 @@ class Runner:
         """() -> the mean loss of the examples at the model's present parameters."""
         model = self.parts.model
         batch = model.collate(self.group.part(examples))
-        if getattr(self.optimizer, "per_example", False):
+        if self.optimizer.per_example:
             return EachLoss(model, batch)
         return self.group.wrap(lambda: model.loss(batch), len(examples))
 

@@ -102,7 +102,7 @@ def make_runner(
     optimizer = instantiate(node, _convert_="all")(
         list(model.module.parameters()), module=model.module
     )
-    model.by_modules = getattr(optimizer, "per_example", False)
+    model.by_modules = optimizer.per_example
     facts = {"fingerprint": weights_fingerprint(model.module)}
     parts = Parts(model, optimizer, points(64, 0), points(32, 1), points(32, 2), {}, facts)
     checkpoints = (

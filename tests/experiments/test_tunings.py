@@ -116,7 +116,7 @@ def test_every_method_trains_every_scheme(scheme: str):
         for group in optimizer.param_groups:
             group["lr"] = 1e-2
         closure: Any = lambda m=model, b=batch: m.loss(b)  # noqa: E731
-        if getattr(optimizer, "per_example", False):
+        if optimizer.per_example:
             closure = EachLoss(model, batch)
         loss = float(optimizer.step(closure))
         moved = {

@@ -17,10 +17,9 @@ import pytest
 
 from bszo import files
 from experiments.records import store
-from experiments.run import main
 from tests.experiments.conftest import Cli, some_record  # noqa: F401 (a fixture)
+from tests.forked import run_module
 from tests.hostile.conftest import MINI, SMALL
-from tests.killing import FORK, PATIENCE
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -48,22 +47,16 @@ def test_a_full_disk(
 ):
     """A run whose files cannot grow beyond so many bytes, as on a disk with so much room; in a
     fork, which has loaded everything already."""
-    told = tmp_path / "told"
-
-    def limited() -> None:
-        os.dup2(os.open(told, os.O_WRONLY | os.O_CREAT), 2)
-        sys.stderr = os.fdopen(2, "w", buffering=1)
-        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
-        sys.argv = ["experiments/run.py", *arguments(model_folder, tmp_path / "r"), *more]
-        main()
-
-    process = FORK.Process(target=limited)
-    process.start()
-    process.join(PATIENCE)
-    said = told.read_text()
-    assert process.exitcode == 1, said
-    assert "Traceback" not in said
-    assert says in said.strip().splitlines()[-1]
+    done = run_module(
+        "experiments.run",
+        *arguments(model_folder, tmp_path / "r"),
+        *more,
+        folder=tmp_path,
+        before=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)),
+    )
+    assert done.returncode == 1, done.stderr
+    assert "Traceback" not in done.stderr
+    assert says in done.stderr.strip().splitlines()[-1]
     found = store.load_all([tmp_path / "r" / "runs"])
     assert [record["status"] for record in found] == ([status] if status else [])
     assert len(left(tmp_path / "r")) == len(found)  # no part of a checkpoint, no temporary file

@@ -74,12 +74,13 @@ class PerExample(OuterProduct):
         out: Tensor | None = None,
         rounding_seed: int | None = None,
     ) -> Tensor:
+        stacks = self.stacks(list(terms), index) if terms else None
+        if stacks is None:  # it does not move, but for weight decay
+            return super().shift(
+                theta, index, {}, decay=decay, out=out, rounding_seed=rounding_seed
+            )
         out = torch.empty_like(theta) if out is None else out
         wide = torch.promote_types(theta.dtype, torch.float32)
-        if not (terms := self.own(index, terms)):
-            return noise.round_to(theta.to(wide) * decay, index, rounding_seed, out)
-        stacks = self.stacks(list(terms), index)
-        assert stacks is not None
         a, b = stacks
         c = torch.tensor(list(terms.values()), dtype=torch.float64, device=a.device).to(wide)
         left = (a.to(wide) * c[:, None, None]).transpose(0, 1).flatten(1)  # (m, G r)
