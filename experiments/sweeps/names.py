@@ -1,4 +1,4 @@
-"""How the paper writes what the configuration files call otherwise."""
+"""How the papers write what the configuration files call otherwise; METHODS are this paper's."""
 
 METHODS = {
     "mezo": "MeZO",
@@ -7,6 +7,22 @@ METHODS = {
     "lozo": "LOZO",
     "bszo": "BSZO",
     "bszo-b": "BSZO-B",
+}
+EVERY_METHOD = {
+    **METHODS,
+    "adamw": "AdamW",
+    "agzo": "AGZO",
+    "conmezo": "ConMeZO",
+    "es": "ES",
+    "forward-grad": "Forward-Grad",
+    "fzoo": "FZOO",
+    "loren": "LOREN",
+    "mezo-each": "MeZO, each example its own",
+    "sgd": "SGD",
+    "subzero": "SubZero",
+    "subzero-plus": "SubZero+",
+    "zo-ldsd": "ZO-LDSD",
+    "zo-muon": "ZO-Muon",
 }
 MODELS = {
     "roberta-large": "RoBERTa-large",

@@ -5,32 +5,18 @@ import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from scipy.stats import ttest_rel
-
 from experiments.records.record import Record
 from experiments.sweeps.grid import PROFILES, Grid, Point, holds, load, rate_key, read
-from experiments.sweeps.names import METHODS, TASKS, shown
+from experiments.sweeps.names import EVERY_METHOD, TASKS, shown
 from experiments.sweeps.selection import Choice, Shelf
 from experiments.tables.accuracy import AVERAGE, by_model
 from experiments.tables.artefacts import Artefact
 from experiments.tables.cells import Cell, cell_of
 from experiments.tables.inputs import Inputs
 from experiments.tables.layout import Section
+from experiments.tables.paired import difference
 
 BASELINE = "MeZO"
-NAMES = {
-    **METHODS,
-    "subzero": "SubZero",
-    "fzoo": "FZOO",
-    "zo-muon": "ZO-Muon",
-    "agzo": "AGZO",
-    "loren": "LOREN",
-    "zo-ldsd": "ZO-LDSD",
-    "es": "ES",
-    "subzero-plus": "SubZero+",
-    "conmezo": "ConMeZO",
-    "mezo-each": "MeZO, each example its own",
-}
 NOTHING = "-"
 Run = tuple[str, str]  # task, seed
 
@@ -70,7 +56,7 @@ class Row:
 
 def label(point: Point) -> str:
     """ "MeZO, P4", "SubZero+, 9 directions"."""
-    text = shown(NAMES, point["optimizer"])
+    text = shown(EVERY_METHOD, point["optimizer"])
     if estimator := point.get("optimizer.estimator"):
         text += f", {estimator.capitalize()}"
     if point.get("optimizer.update") == "norm":
@@ -121,12 +107,7 @@ def against(row: Row, other: Row) -> str:
     runs = [run for run in row.well if run in other.well]
     if row is other or not runs:
         return NOTHING
-    own, theirs = ([r.score(run) for run in runs] for r in (row, other))
-    differences = [a - b for a, b in zip(own, theirs, strict=True)]
-    text = f"{statistics.fmean(differences):+.2f}"
-    if len(set(differences)) == 1:  # a test needs two that differ
-        return f"{text} ({len(runs)})"
-    return f"{text} (p = {ttest_rel(own, theirs).pvalue:.2g}; {len(runs)})"
+    return difference(*([r.score(run) for run in runs] for r in (row, other)))
 
 
 def spread(row: Row, tasks: Sequence[str]) -> float | None:

@@ -9,15 +9,14 @@ import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from scipy.stats import ttest_rel
-
 from experiments.sweeps.grid import Grid, Point, load, rate_key
-from experiments.sweeps.names import METHODS, shown
+from experiments.sweeps.names import EVERY_METHOD, shown
 from experiments.sweeps.selection import Choice, Record, Shelf
 from experiments.tables.artefacts import Artefact
 from experiments.tables.cells import Cell
 from experiments.tables.inputs import Inputs
 from experiments.tables.layout import Section
+from experiments.tables.paired import difference
 
 SWEEP = "real"
 BUDGETS = (1000, 2000, 4000)  # passes
@@ -25,15 +24,6 @@ NEAR = 0.9  # share of a budget that the last evaluation before it must have rea
 LEVELS = (70, 75, 80, 85)  # per cent of validation
 FORWARD_MODE = {"forward-grad": 3}  # passes that one pass of these methods counts
 BASELINE = "MeZO"
-NAMES = {
-    **METHODS,
-    "subzero": "SubZero",
-    "fzoo": "FZOO",
-    "mezo-each": "MeZO, each example its own",
-    "forward-grad": "Forward-Grad",
-    "adamw": "AdamW",
-    "sgd": "SGD",
-}
 NOTHING = "-"
 
 
@@ -73,7 +63,7 @@ def rows_of(grid: Grid, shelf: Shelf) -> list[Row]:
     rows = []
     for points in groups.values():
         first = points[0]
-        name = shown(NAMES, first["optimizer"])
+        name = shown(EVERY_METHOD, first["optimizer"])
         if by_optimizer.count(first["optimizer"]) > 1:
             name += f", k = {first['optimizer.k']}"
         choice = shelf.choose(grid, first)
@@ -149,18 +139,9 @@ def against(row: Row, other: Row) -> str:
     if row is other:
         return NOTHING
     seeds = [seed for seed in row.well if seed in other.well]
-    pairs = [
-        (100 * row.well[seed]["test_accuracy"], 100 * other.well[seed]["test_accuracy"])
-        for seed in seeds
-    ]
-    if not pairs:
+    if not seeds:
         return NOTHING
-    differences = [own - theirs for own, theirs in pairs]
-    mean = f"{statistics.fmean(differences):+.2f}"
-    if len(pairs) < 2 or len(set(differences)) == 1:  # a test needs two that differ
-        return f"{mean} ({len(pairs)})"
-    own, theirs = zip(*pairs, strict=True)
-    return f"{mean} (p = {ttest_rel(own, theirs).pvalue:.2g}; {len(pairs)})"
+    return difference(*([100 * r.well[s]["test_accuracy"] for s in seeds] for r in (row, other)))
 
 
 def _median(values: Sequence[float | None], form: str) -> str:
