@@ -5,8 +5,8 @@ import functools
 import inspect
 import random
 from collections.abc import Callable
-from itertools import chain, repeat
 from dataclasses import replace
+from itertools import chain, repeat
 from pathlib import Path
 from typing import Any
 
