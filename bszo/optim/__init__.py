@@ -4,6 +4,7 @@ step(closure)."""
 from bszo.optim.agzo import AGZO
 from bszo.optim.base import ZerothOrderOptimizer
 from bszo.optim.bszo import BSZO
+from bszo.optim.bszo_each import EachBSZO
 from bszo.optim.conmezo import ConMeZO
 from bszo.optim.es import ES
 from bszo.optim.first_order import FirstOrder
@@ -39,6 +40,7 @@ __all__ = [
     "LOZOM",
     "ZOLDSD",
     "ConMeZO",
+    "EachBSZO",
     "EachMeZO",
     "FirstOrder",
     "ForwardGrad",

@@ -25,7 +25,7 @@ AdaptNoise = Literal["always", "beyond-k", "never"]
 Variance = float | Literal["auto"]
 
 
-def _variance(value: Any) -> Any:
+def variance(value: Any) -> Any:
     """A positive, finite number, or "auto" until the parameters are counted."""
     if isinstance(value, str) and value == "auto":
         return value
@@ -80,10 +80,10 @@ class BSZO(ZerothOrderOptimizer):
     k = Hyperparameter[int](whole, lambda k: k >= 1, "at least 1 direction is valid")
     m = Hyperparameter[int](whole, lambda m: m >= 1, "at least k observations are valid")
     prior_var: Hyperparameter[float] = Hyperparameter(
-        _variance, valid="a positive, finite variance or auto is valid"
+        variance, valid="a positive, finite variance or auto is valid"
     )
     noise_var: Hyperparameter[float] = Hyperparameter(
-        _variance, valid="a positive, finite variance or auto is valid"
+        variance, valid="a positive, finite variance or auto is valid"
     )
     noise_ema = Hyperparameter[float](
         number, lambda ema: 0 < ema < 1, "a number between 0 and 1 is valid"

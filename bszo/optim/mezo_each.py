@@ -1,47 +1,34 @@
 """MeZO with a direction for each example of a batch: as many directions as examples, in the two
 passes of one."""
 
-from collections.abc import Sequence
-from typing import Any, ClassVar, Self, Unpack
-
-from torch import Tensor
+from typing import Unpack
 
 from bszo.core import central_difference
-from bszo.optim.base import ZerothOrderOptimizer
-from bszo.optim.hyperparameter import Hyperparameter, whole
-from bszo.optim.options import Options, Params, require
+from bszo.optim.options import Options, Params
+from bszo.optim.per_example import PerExampleOptimizer, own_seeds
 from bszo.optim.report import StepReport
-from bszo.perturb import Directions, Each, LossOracle, PerExample, Terms, linear_layers, mix64
+from bszo.perturb import LossOracle, Terms
 
 
-class EachMeZO(ZerothOrderOptimizer):
+class EachMeZO(PerExampleOptimizer):
     """theta <- theta - lr ((1/B) sum_e g_e z_e + weight_decay theta),
     g_e = (l_e(theta + eps z_e) - l_e(theta - eps z_e)) / (2 eps),  e = 1 .. B.
 
-    l_e is the loss of example e, and z_e its own direction, A_e B_e^T / sqrt(r) for the weight of a
-    linear layer (`bszo.perturb.PerExample`, `bszo.perturb.Each`). What is no linear layer's weight
-    (embeddings, the output layer of a language model, norms, biases) has z_e = 0 and only
-    decays.
+    l_e is the loss of example e, and z_e its own direction in the weights of linear layers; all
+    else stays (`PerExampleOptimizer`, which also says what the closure returns).
 
     The variance is n mean_e |grad l_e|^2 / B where MeZO's shared direction has n |grad L|^2, L =
     mean_e l_e. Their ratio B |grad L|^2 / mean_e |grad l_e|^2 lies between 0 and B: own directions
     win where the examples' gradients agree, and lose where they cancel. Forward passes a step: 2,
     without a perturbed weight. Extra memory: 4 r (m + n) B bytes a layer during a step.
 
-    The closure returns the losses of its examples, (B,). Where a layer's input has another first
-    axis than the examples, the closure says in an attribute `examples` which example each position
-    is of (`bszo.perturb.Each.at_each`).
-
     Args:
         rank: r.
         eps: length of a perturbation.
-        module: the module that the closure runs; it must be given.
-        params, lr, weight_decay, seed, directions, rounding: see ZerothOrderOptimizer.
+        module, params, lr, weight_decay, seed, directions, rounding: see PerExampleOptimizer.
 
     Raises:
-        OptimError: no module was given, directions or a walk were given, or no trainable parameter
-            is a linear layer's weight; from `step`, a layer of which it cannot be told which
-            example its rows belong to, or which computes something else than W x + b.
+        OptimError: see PerExampleOptimizer.
 
     Source: Wen et al. 2018 (Flipout), arXiv 1803.04386; GRZO 2026, arXiv 2606.02857.
 
@@ -56,10 +43,6 @@ class EachMeZO(ZerothOrderOptimizer):
         (True, 100)
     """
 
-    per_example: ClassVar[bool] = True
-
-    rank = Hyperparameter[int](whole, lambda r: r >= 1, "at least 1 is valid", scope="construction")
-
     def __init__(
         self,
         params: Params,
@@ -69,74 +52,14 @@ class EachMeZO(ZerothOrderOptimizer):
         rank: int = 1,
         **options: Unpack[Options],
     ) -> None:
-        self.rank = rank
-        super().__init__(params, lr=lr, eps=eps, **options)
-        require(
-            self.module is not None,
-            "module=None: the layers of the module that the closure runs give each example its own"
-            " direction; that module is valid",
-        )
-        require(
-            self.perturbation in ("exact", "streaming"),
-            f"perturbation={self.perturbation!r}: no parameter is perturbed; exact or streaming is"
-            " valid",
-        )
-        require(
-            not self.injected,
-            "directions=: an example's own direction has two thin factors, which no injected one"
-            " has; none is valid",
-        )
-        self._require_matrices()
-
-    def restrict(self, **restriction: Any) -> Self:
-        """Refused but for the values that restrict nothing: a masked direction has no thin factors,
-        and a block's would need passes of its own."""
-        require(
-            restriction.get("sparsity", 0.0) == 0.0 and restriction.get("blocks", "none") == "none",
-            "sparsity and blocks: a masked direction has no two thin factors, and blocks have"
-            " passes of their own; sparsity=0 and blocks=none are valid",
-        )
-        return super().restrict(**restriction)
-
-    def make_family(self, params: Sequence[Tensor]) -> Directions:
-        return PerExample(params, self.rank, self._matrices(params))
-
-    def _matrices(self, params: Sequence[Tensor]) -> set[int]:
-        """The numbers of the linear layers' weights, but for the output layer's: it runs for a few
-        positions and words alone."""
-        assert self.module is not None
-        trained = {id(p) for p in self.trainable()}
-        index = {id(p): i for i, p in enumerate(params) if id(p) in trained}
-        output = getattr(self.module, "get_output_embeddings", lambda: None)()
-        layers = linear_layers(self.module, index)
-        return {i for layer, i in layers.items() if layer is not output}
-
-    def _require_matrices(self) -> None:
-        require(
-            bool(self._matrices(self.trainable())),
-            "params: no trainable parameter is the weight of a linear layer alone, and nothing else"
-            " has a direction for each example",
-        )
-
-    def _bind(self) -> None:
-        before = self._bound
-        super()._bind()
-        if self._bound != before:
-            self._require_matrices()
-            assert self.module is not None
-            self._engine = Each(self._params, self.module)
-            matrices = self._matrices(self._params)
-            self._reached = [float(i in matrices) for i in range(len(self._params))]
-
-    def reach(self) -> Sequence[float]:
-        """1 for each matrix that moves, 0 for all else."""
-        return self._reached
+        super().__init__(params, lr=lr, eps=eps, rank=rank, **options)
 
     def estimate(self, oracle: LossOracle) -> tuple[Terms, StepReport]:
         (seed,) = self.direction_seeds(1)
-        plus, minus = oracle.measure_each(
-            lambda count: [mix64(seed, e) for e in range(count)], [self.eps, -self.eps]
-        )
+        own = own_seeds(seed)
+        plus, minus = oracle.measure_each([(own, self.eps), (own, -self.eps)])
         slopes = [central_difference(p, m, self.eps) for p, m in zip(plus, minus, strict=True)]
-        gradient = {mix64(seed, e): g / len(slopes) for e, g in enumerate(slopes)}
-        return gradient, StepReport((sum(plus) + sum(minus)) / (2 * len(plus)), tuple(slopes))
+        count = len(slopes)
+        gradient = {s: g / count for s, g in zip(own(count), slopes, strict=True)}
+        loss = (sum(plus) + sum(minus)) / (2 * count)
+        return gradient, StepReport(loss, tuple(slopes), examples=count)

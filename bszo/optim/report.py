@@ -23,6 +23,7 @@ class StepReport:
         losses: every loss of the step, in the order in which they were taken; `step` fills it in.
         reach: the share of each trainable parameter's elements that the step's directions could
             move; empty means all of them; `step` fills it in.
+        examples: losses that each pass has shown: one, or one an example of the batch.
     """
 
     loss: float
@@ -33,6 +34,7 @@ class StepReport:
     gain: float | None = None
     losses: tuple[float, ...] = ()
     reach: tuple[float, ...] = ()
+    examples: int = 1
 
 
 def joined(reports: Sequence[StepReport]) -> StepReport:

@@ -123,16 +123,15 @@ class LossOracle:
         ]
 
     @torch.no_grad()
-    def measure_each(self, seeds_of: SeedsOf, lengths: Sequence[float]) -> list[list[float]]:
-        """The loss of every example e at theta + c z_e, for each length c; z_e is named by the e-th
-        seed.
+    def measure_each(self, points: Sequence[tuple[SeedsOf, float]]) -> list[list[float]]:
+        """The loss of every example e at theta + c z_e, for each point (seeds, c); z_e is named by
+        the e-th seed. At c = 0 all examples see theta.
 
         The closure returns the losses of its examples, (G,). It may say in an attribute `examples`
         where they stand in a batch (see `Each.at_each`).
 
         Args:
-            seeds_of: the number of examples G -> a seed for each.
-            lengths: a forward pass each.
+            points: a forward pass each; seeds is the number of examples G -> a seed for each.
 
         Raises:
             NonFiniteLoss: one of them is NaN or infinite; theta has not moved.
@@ -141,10 +140,10 @@ class LossOracle:
         """
         assert isinstance(self.engine, Each) or self._log is not None
         if self._log is not None:
-            found = self._log.rest(len(lengths))
+            found = self._log.rest(len(points))
         else:
-            found = [self._each(seeds_of, c) for c in lengths]
-        self.num_forwards += len(lengths)
+            found = [self._each(seeds_of, c) for seeds_of, c in points]
+        self.num_forwards += len(points)
         for losses in found:
             if len(losses) != len(found[0]):
                 raise OptimError(

@@ -12,6 +12,7 @@ EVERY_METHOD = {
     **METHODS,
     "adamw": "AdamW",
     "agzo": "AGZO",
+    "bszo-each": "BSZO, each example its own",
     "conmezo": "ConMeZO",
     "es": "ES",
     "forward-grad": "Forward-Grad",

@@ -180,12 +180,10 @@ class Guards:
         )
 
     def _check_spacing(self, number: int) -> None:
-        last = self.optimizer.last
-        losses = last.losses
+        losses, count = self.optimizer.last.losses, self.optimizer.last.examples
         if len(losses) < 2:
             return
         # losses are compared with others of their own example, where each example has its own
-        count = len(last.observations) if self.optimizer.per_example else 1
         found = [
             (max(abs(loss - first) for loss in others), float32_spacing(first))
             for first, *others in (losses[example::count] for example in range(count))

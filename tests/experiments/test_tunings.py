@@ -86,6 +86,7 @@ WHERE = {
     "hybrid": (("full", "lora"), BLOCKS),
     "mezo-bcd": (("full", "lora"), BLOCKS),
     "mezo-each": (("full", "lora", "linear-probe"), LAYERS),
+    "bszo-each": (("full", "lora", "linear-probe"), LAYERS),
 }
 
 
@@ -123,7 +124,7 @@ def test_every_method_trains_every_scheme(scheme: str):
             name for name, p in model.module.named_parameters() if not torch.equal(p, before[name])
         }
         trained = {name for name, p in model.module.named_parameters() if p.requires_grad}
-        some = path.stem in ("mezo-bcd", "mezo-each")
+        some = path.stem in ("mezo-bcd", "mezo-each", "bszo-each")
         assert moved and (moved <= trained if some else moved == trained), path.stem
         assert float(optimizer.step(closure)) != loss, path.stem
 

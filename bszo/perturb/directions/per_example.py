@@ -29,7 +29,7 @@ class PerExample(OuterProduct):
         super().__init__(params, rank)
         self.matrices = matrices
         self.fused = sum(self.params[i].numel() for i in matrices) >= COMPILE_FROM
-        self._stacks: dict[tuple[int, tuple[int, ...]], tuple[Tensor, Tensor]] = {}
+        self._stacks: dict[int, dict[tuple[int, ...], tuple[Tensor, Tensor]]] = {}
 
     def own(self, index: int, terms: Terms) -> Terms:
         return terms if index in self.matrices else {}
@@ -48,8 +48,11 @@ class PerExample(OuterProduct):
         kept until `release`. Another parameter has none."""
         if index not in self.matrices:
             return None
-        at = (index, tuple(seeds))
-        if at not in self._stacks:
+        kept, at = self._stacks.setdefault(index, {}), tuple(seeds)
+        if at not in kept and at == sum(kept, ()):  # an update along all that the passes have drawn
+            a, b = (torch.cat(parts) for parts in zip(*kept.values(), strict=True))
+            return a, b
+        if at not in kept:
             p = self.params[index]
             a, b = (
                 noise.values_of_seeds(
@@ -61,8 +64,8 @@ class PerExample(OuterProduct):
                 )
                 for which, side in enumerate(p.shape)
             )
-            self._stacks[at] = a / self.rank**0.5, b
-        return self._stacks[at]
+            kept[at] = a / self.rank**0.5, b
+        return kept[at]
 
     def shift(
         self,

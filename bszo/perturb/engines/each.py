@@ -69,7 +69,7 @@ class Each(Engine):
         Args:
             directions: the family.
             seeds_of: the number of examples -> a seed for each.
-            c: the same for all examples.
+            c: the same for all examples; at 0 they all see theta.
             examples: which example a position is of, for every form in which positions may come to
                 a layer: integers (R,) or (R, T) for an input (R, T, n) or (R T, n), say. None are
                 needed where the first axis of all inputs is the examples'.
@@ -103,6 +103,8 @@ class Each(Engine):
             where = self._place(module, x, examples)
             if not self.num_examples:
                 raise OptimError(f"{self.names[module]}: its input {tuple(x.shape)} has no example")
+            if c == 0:
+                return None
             if not seeds:
                 seeds.extend(seeds_of(self.num_examples))
             with paused(), _without_autocast(output):
