@@ -6,6 +6,7 @@ import os
 import runpy
 import subprocess
 import sys
+import tempfile
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -13,32 +14,63 @@ from pathlib import Path
 from tests.killing import FORK, PATIENCE
 
 
-def run_module(
-    module: str, *arguments: str, folder: Path, before: Callable[[], object] | None = None
-) -> subprocess.CompletedProcess[str]:
-    """`python -m MODULE ARGUMENTS`.
+class Forked:
+    """A call in a fork of this process.
 
     Args:
-        folder: where the two files of what is printed may lie; they are gone afterwards.
-        before: is called in the fork, once what it prints goes to these files.
+        body: the call.
+        folder: where the two files of what it prints may lie until `end`.
     """
-    out, err = folder / "stdout.txt", folder / "stderr.txt"
+
+    def __init__(self, body: Callable[[], object], folder: Path) -> None:
+        made = [tempfile.mkstemp(dir=folder, prefix=".printed-") for _ in range(2)]
+        self.files = [Path(name) for _, name in made]
+
+        def printing() -> None:
+            for number, (file, _) in zip((1, 2), made, strict=True):
+                os.dup2(file, number)
+            sys.stdout, sys.stderr = (os.fdopen(i, "w", buffering=1) for i in (1, 2))
+            logging.getLogger().handlers.clear()  # the tests' own
+            warnings.filterwarnings("ignore", "found in sys.modules", RuntimeWarning)
+            body()
+
+        self.process = FORK.Process(target=printing)
+        self.process.start()
+        for file, _ in made:
+            os.close(file)
+
+    def printed(self) -> list[str]:
+        """What it has printed so far, to stdout and to stderr."""
+        return [file.read_text(encoding="utf-8") for file in self.files]
+
+    def end(self) -> subprocess.CompletedProcess[str]:
+        """Wait for it; what it has printed and its exit code."""
+        self.process.join(PATIENCE)
+        printed = self.printed()
+        for file in self.files:
+            file.unlink()
+        return subprocess.CompletedProcess("a fork", self.process.exitcode, *printed)
+
+
+def module(name: str, *arguments: str) -> None:
+    """`python -m NAME ARGUMENTS`, in a fork."""
+    sys.argv = [name, *arguments]
+    runpy.run_module(name, run_name="__main__", alter_sys=True)
+
+
+def run_module(
+    name: str, *arguments: str, folder: Path, before: Callable[[], object] | None = None
+) -> subprocess.CompletedProcess[str]:
+    """`python -m NAME ARGUMENTS` to its end.
+
+    Args:
+        folder: see `Forked`.
+        before: is called in the fork, once what it prints goes to the two files.
+    """
 
     def body() -> None:
-        for number, path in ((1, out), (2, err)):
-            os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
-        sys.stdout, sys.stderr = (os.fdopen(i, "w", buffering=1) for i in (1, 2))
-        logging.getLogger().handlers.clear()  # the tests' own
-        warnings.filterwarnings("ignore", "found in sys.modules", RuntimeWarning)
         if before is not None:
             before()
-        sys.argv = [module, *arguments]
-        runpy.run_module(module, run_name="__main__", alter_sys=True)
+        module(name, *arguments)
 
-    process = FORK.Process(target=body)
-    process.start()
-    process.join(PATIENCE)
-    said = [path.read_text(encoding="utf-8") for path in (out, err)]
-    for path in (out, err):
-        path.unlink()
-    return subprocess.CompletedProcess((module, *arguments), process.exitcode, *said)
+    return Forked(body, folder).end()

@@ -5,9 +5,11 @@ aliases cannot ask for more memory or depth than the file itself has (docs/threa
 that asks for too much").
 """
 
+import copy
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import lru_cache
 from io import StringIO
 from pathlib import Path
 from typing import Any, Never
@@ -40,7 +42,12 @@ def read_mapping(file: Path) -> DictConfig:
     Raises:
         ConfigError: naming the file, the line where there is one, and what to write instead.
     """
-    text = read_text(file)
+    return copy.deepcopy(_mapping(read_text(file), file))
+
+
+@lru_cache(maxsize=512)
+def _mapping(text: str, file: Path) -> DictConfig:
+    """What a text holds. A sweep composes a run after another of the same twenty files."""
     check(text, file)
     try:
         content = OmegaConf.load(StringIO(text))

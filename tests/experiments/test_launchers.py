@@ -4,9 +4,9 @@ job."""
 import itertools
 import os
 import signal
-import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,41 +16,40 @@ import pytest
 
 from experiments.records import store
 from experiments.training import gpus
-from experiments.training.outcome import EXIT_CODES
+from experiments.training.outcome import EXIT_CODES, RunFailed
+from hydra_plugins.processes_launcher import Places
+from tests.experiments.runs import wait_for
+from tests.forked import Forked, module, run_module
 from tests.killing import PATIENCE
 
 ROOT = Path(__file__).resolve().parents[2]
 SWEEP = ("--multirun", "protocol=smoke", "tracker=none", "optimizer=mezo", "optimizer.lr=3e38,1e-4")
 
 
-def test_runs_of_a_sweep_in_processes_of_their_own(tmp_path: Path):
-    """Two launchers, each a run that diverges and one that ends well: the exit code is the failed
-    run's."""
-    started = {
-        launcher: subprocess.Popen(
-            [
-                sys.executable,
-                "-m",
-                "experiments.run",
-                *SWEEP,
-                f"hydra/launcher={launcher}",
-                *more,
-                f"paths.results={tmp_path / launcher}",
-            ],
-            stderr=subprocess.PIPE,
-            text=True,
-            cwd=ROOT,
-            env=os.environ | {"OMP_NUM_THREADS": "1"},
-        )
-        for launcher, more in (("processes", ["hydra.launcher.n_jobs=2"]), ("submitit_local", []))
-    }
-    for launcher, process in started.items():
-        said = process.communicate(timeout=PATIENCE)[1]
-        assert process.returncode == 3, said
-        assert "Traceback" not in said and "Warning" not in said
-        assert "diverged: " in said  # also where a run's own words go to a file
-        found = store.load_all([tmp_path / launcher / "runs"])
-        assert sorted(record["status"] for record in found) == ["diverged", "ok"]
+@pytest.fixture(autouse=True)
+def where_a_user_types(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The sweep itself is a fork; the processes that it starts find the project here."""
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+
+
+@pytest.mark.parametrize(
+    "launcher",
+    [
+        "submitit_local",
+        # the signal, below, finds its runs beside some that have diverged
+        pytest.param("processes", marks=pytest.mark.exhaustive),
+    ],
+)
+def test_runs_of_a_sweep_in_processes_of_their_own(launcher: str, tmp_path: Path):
+    """One diverges and one ends well: the exit code is the failed run's."""
+    arguments = (*SWEEP, f"hydra/launcher={launcher}", f"paths.results={tmp_path}")
+    done = run_module("experiments.run", *arguments, folder=tmp_path)
+    assert done.returncode == 3, done.stderr
+    assert "Traceback" not in done.stderr and "Warning" not in done.stderr
+    assert "diverged: " in done.stderr  # also where a run's own words go to a file
+    found = store.load_all([tmp_path / "runs"])
+    assert sorted(record["status"] for record in found) == ["diverged", "ok"]
 
 
 @pytest.mark.parametrize(
@@ -62,40 +61,44 @@ def test_runs_of_a_sweep_in_processes_of_their_own(tmp_path: Path):
 )
 def test_a_signal_lets_every_process_save(number: int, to_group: bool, tmp_path: Path):
     """Ctrl-C in a terminal, which reaches all and the listener of stderr too, and a kill of the
-    sweep alone."""
-    process = subprocess.Popen(
-        [
-            sys.executable,
-            "-m",
-            "experiments.run",
-            *SWEEP[:3],
-            "optimizer=mezo",
-            "seed=1,2,3,4",
-            "protocol.num_steps=100000",
-            "protocol.eval_every=100000",
-            "hydra/launcher=processes",
-            f"paths.results={tmp_path}",
-        ],
-        stderr=subprocess.PIPE,
-        text=True,
-        cwd=ROOT,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-        start_new_session=True,
-    )
-    assert process.stderr is not None
-    begun = itertools.islice((line for line in process.stderr if line.startswith("step 0:")), 2)
-    assert len(list(begun)) == 2
+    sweep alone; the first three runs have diverged by then."""
+    reading, writing = os.pipe()
+
+    def sweep() -> None:
+        os.setsid()
+        os.dup2(writing, 2)
+        os.close(reading)
+        try:
+            module(
+                "experiments.run",
+                *SWEEP,
+                "hydra/launcher=processes",
+                "seed=1,2,3",
+                "protocol.num_steps=100000",
+                "protocol.eval_every=100000",
+                f"paths.results={tmp_path}",
+            )
+        finally:
+            sys.stderr = sys.stdout  # a fork's end fails where it cannot flush
+
+    process = Forked(sweep, tmp_path).process
+    os.close(writing)
+    stderr = os.fdopen(reading)
+    begun = itertools.islice((line for line in stderr if line.startswith("step 0:")), 5)
+    assert len(list(begun)) == 5  # of six: three at a rate that is too great, and three others
     if to_group:
-        process.stderr.close()
+        stderr.close()
         os.killpg(process.pid, number)
     else:
-        process.send_signal(number)
-    assert process.wait(PATIENCE) == EXIT_CODES["interrupted"]
-    found = store.load_all([tmp_path / "runs"])
+        os.kill(process.pid, number)
+    process.join(PATIENCE)
+    assert process.exitcode == EXIT_CODES["interrupted"]
+    stderr.close()
+    ended = store.load_all([tmp_path / "runs"])
+    assert sorted(r["status"] for r in ended) == ["diverged"] * 3 + ["interrupted"] * 2
+    found = [r for r in ended if r["status"] == "interrupted"]
     name = signal.Signals(number).name
-    assert [(r["status"], r["reason"]) for r in found] == [
-        ("interrupted", f"stopped by {name}")
-    ] * 2
+    assert [r["reason"] for r in found] == [f"stopped by {name}"] * 2
     for record in found:
         saved = (tmp_path / "checkpoints" / record["signature"]).glob("*")
         assert any(saved) == (record["num_steps"] > 0)
@@ -106,42 +109,53 @@ def test_a_signal_lets_every_process_save(number: int, to_group: bool, tmp_path:
             time.sleep(0.1)
 
 
+def test_a_place_whose_process_is_killed_takes_the_next_run(tmp_path: Path):
+    """Of two side by side one is killed; the other one and a third end well."""
+    os.mkfifo(tmp_path / "held")
+    with Places(2) as places:
+
+        def run(seed: int, job: Any, *arguments: Any) -> Any:
+            return places.threads.submit(places.run, [f"seed={seed}"], job, *arguments)
+
+        beside = run(1, (tmp_path / "held").read_text)
+        killed = run(2, signal.raise_signal, signal.SIGKILL).result()
+        third = run(3, os.getpid).result()
+        assert not beside.done()
+        (tmp_path / "held").write_text("well")
+        assert beside.result() == "well" and third > 0
+    with pytest.raises(RunFailed) as failed:
+        _ = killed.return_value
+    assert failed.value.line.startswith("seed=2: its process was killed, ")
+    assert failed.value.code == EXIT_CODES["crashed"]
+
+
+# the places, above, and the exit code of a failed run of a sweep stand for it
+@pytest.mark.exhaustive
 def test_a_process_that_is_killed_takes_no_other_run_with_it(tmp_path: Path):
-    """Of two runs side by side one is killed; the other one and a third end well."""
-    process = subprocess.Popen(
-        [
-            sys.executable,
-            "-m",
-            "experiments.run",
-            *SWEEP[:3],
-            "optimizer=mezo",
-            "seed=1,2,3",
-            "protocol.eval_every=10",
-            "protocol.num_steps=400",
-            "hydra/launcher=processes",
-            f"paths.results={tmp_path}",
-        ],
-        stderr=subprocess.PIPE,
-        text=True,
-        cwd=ROOT,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
+    """From the command line: of two runs side by side one is killed."""
+    arguments = (
+        *SWEEP[:4],
+        "hydra/launcher=processes",
+        "seed=1,2,3",
+        "protocol.eval_every=10",
+        "protocol.num_steps=400",
+        f"paths.results={tmp_path}",
     )
-    assert process.stderr is not None
-    begun = itertools.islice((line for line in process.stderr if line.startswith("step 10:")), 2)
-    assert len(list(begun)) == 2
+    sweep = Forked(partial(module, "experiments.run", *arguments), tmp_path)
+    wait_for(lambda: sweep.printed()[1].count("\nstep 10:") >= 2)
     workers = [
         child
-        for child in psutil.Process(process.pid).children(recursive=True)
+        for child in psutil.Process(sweep.process.pid).children(recursive=True)
         if any("/locks/" in file.path for file in child.open_files())
     ]
     assert len(workers) == 2
     workers[0].kill()
-    said = process.communicate(timeout=PATIENCE)[1]
-    assert process.returncode == EXIT_CODES["crashed"], said
+    done = sweep.end()
+    assert done.returncode == EXIT_CODES["crashed"], done.stderr
     found = store.load_all([tmp_path / "runs"])
     assert [record["status"] for record in found] == ["ok", "ok"]
-    (line,) = [line for line in said.splitlines() if "was killed" in line]
-    assert "seed=" in line and "Traceback" not in said
+    (line,) = [line for line in done.stderr.splitlines() if "was killed" in line]
+    assert "seed=" in line and "Traceback" not in done.stderr
 
 
 FAKE_SBATCH = """#!/bin/sh
@@ -158,21 +172,15 @@ def test_a_slurm_job_asks_for_what_the_configuration_says(tmp_path: Path):
     for tool in ("sbatch", "srun"):
         (tools / tool).write_text(FAKE_SBATCH.format(folder=tmp_path))
         (tools / tool).chmod(0o755)
-    done = subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            "experiments.run",
-            *SWEEP,
-            "hydra/launcher=slurm",
-            "hydra.launcher.partition=gpu",
-            "hydra.launcher.array_parallelism=1",
-            f"paths.results={tmp_path}",
-        ],
-        capture_output=True,
-        text=True,
-        cwd=ROOT,
-        env=os.environ | {"PATH": f"{tools}:{os.environ['PATH']}"},
+    done = run_module(
+        "experiments.run",
+        *SWEEP,
+        "hydra/launcher=slurm",
+        "hydra.launcher.partition=gpu",
+        "hydra.launcher.array_parallelism=1",
+        f"paths.results={tmp_path}",
+        folder=tmp_path,
+        before=lambda: os.environ.update(PATH=f"{tools}:{os.environ['PATH']}"),
     )
     assert done.returncode == 1 and "Traceback" not in done.stderr
     assert "hydra/launcher: sbatch: error: invalid partition\n" in done.stderr
@@ -205,20 +213,13 @@ def test_a_slurm_job_asks_for_what_the_configuration_says(tmp_path: Path):
 def test_what_a_launcher_cannot_do_is_one_line(
     launcher: str, around: dict[str, str], says: str, tmp_path: Path
 ):
-    done = subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            "experiments.run",
-            *SWEEP,
-            f"hydra/launcher={launcher}",
-            f"paths.results={tmp_path}",
-        ],
-        capture_output=True,
-        text=True,
-        cwd=ROOT,
-        env=os.environ | {"PATH": str(tmp_path)} | around,
-        timeout=PATIENCE,
+    done = run_module(
+        "experiments.run",
+        *SWEEP,
+        f"hydra/launcher={launcher}",
+        f"paths.results={tmp_path}",
+        folder=tmp_path,
+        before=lambda: os.environ.update({"PATH": str(tmp_path), **around}),
     )
     assert done.returncode == 1 and not done.stdout
     assert done.stderr == f"hydra/launcher: {says}\n"
