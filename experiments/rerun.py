@@ -46,7 +46,8 @@ def configuration(
 
     Args:
         record: as loaded.
-        model, data: folders for what the record names by content and this package does not hold.
+        model, data: folders, or a GGUF file, for what the record names by content and this package
+            does not hold.
         out: where the run writes.
 
     Raises:
@@ -117,7 +118,7 @@ def _same(named: str, given: str | None, folder: Path, key: str) -> str:
         raise ConfigError(
             f"the record was made with {named}, which is not here: give its folder with {key}"
         )
-    if not folder.is_dir():
+    if not folder.exists():
         raise ConfigError(f"{folder}: there is no such folder; {key} must hold {named}")
     if (found := content_id(folder)) != named:
         raise ConfigError(
@@ -235,7 +236,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("record", metavar="RECORD", help="the JSON file of a run, or its signature")
     parser.add_argument(
-        "--model", metavar="DIR", help="the model's folder, where the record names one by content"
+        "--model",
+        metavar="DIR",
+        help="the model's folder or GGUF file, where the record names one by content",
     )
     parser.add_argument(
         "--data", metavar="DIR", help="the rows' root folder, where the record names it by content"

@@ -1,8 +1,9 @@
 """GGUF files (llama.cpp's format, mostly quantised) as fp32 folders that `load_model` reads.
 
 Every block of a quantised tensor becomes the numbers that it stands for, q * scale + offset in
-fp32. What the quantisation lost before is lost; a record of such a model says so (`origin_of`). The
-file's architecture must be one that transformers can dequantise, such as Llama's.
+fp32, once, in the cache. What the quantisation lost before is lost; a record of such a model says
+so (`origin_of`). The file's architecture must be one that transformers can dequantise, such as
+Llama's.
 """
 
 import hashlib
@@ -19,8 +20,10 @@ from typing import Any
 from bszo.errors import ModelError, one_line
 from bszo.files import folder_written_whole
 from bszo.models.cache import cache_entry
-from bszo.models.load import quiet, reading
+from bszo.models.gguf_header import FACTORS, check_header, check_used, scaled_frequencies
+from bszo.models.reading import quiet, reading
 
+ENDING = ".gguf"
 ORIGIN = "origin.json"
 PLAIN = ("F32", "F16", "BF16", "F64")  # types of tensors that are not quantised
 
@@ -37,7 +40,7 @@ def convert_gguf(file: Path, name: str | None = None) -> Path:
 
     Raises:
         ModelError: the package `gguf` is missing, the file cannot be read, transformers does not
-            know its architecture, or the cache cannot be written.
+            know its architecture or would use a part of it only, or the cache cannot be written.
     """
     if not file.is_file():
         raise ModelError(f"{file}: there is no such file")
@@ -69,13 +72,17 @@ def is_sound(folder: Path) -> bool:
         return False
 
 
-def origin_of(folder: Path) -> dict[str, Any] | None:
+def origin_of(path: Path) -> dict[str, Any] | None:
     """What a record says about a converted model: its format, its quantisation, its file and the
     file's SHA-256. None for a model that was not converted.
+
+    Args:
+        path: a model's folder, or a GGUF file that was converted.
 
     Raises:
         ModelError: the folder's origin.json cannot be read.
     """
+    folder = cache_entry(path.stem, _sha256(path)) if path.is_file() else path
     file = folder / ORIGIN
     if not file.is_file():
         return None
@@ -90,7 +97,8 @@ def _write(file: Path, digest: str, folder: Path) -> None:
     import torch
     from gguf import GGUFReader
     from safetensors.torch import save_file
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
+    from transformers.integrations.gguf import read_gguf_metadata
 
     source: dict[str, Any] = {
         "pretrained_model_name_or_path": str(file.resolve().parent),
@@ -99,8 +107,21 @@ def _write(file: Path, digest: str, folder: Path) -> None:
     }
     with quiet(), redirect_stderr(StringIO()):  # a bar that transformers' setting does not reach
         with reading("GGUF", str(file)):
-            types = Counter(tensor.tensor_type.name for tensor in GGUFReader(file).tensors)
-            module: Any = AutoModelForCausalLM.from_pretrained(**source, dtype=torch.float32)
+            metadata, _ = read_gguf_metadata(str(file))
+            check_header(metadata, file)
+            stored = {tensor.name: tensor for tensor in GGUFReader(file).tensors}
+            module, info = AutoModelForCausalLM.from_pretrained(
+                **source,
+                dtype=torch.float32,
+                quantization_config=GgufConfig(dequantize=True),
+                output_loading_info=True,
+            )
+            sizes = {name: int(tensor.n_elements) for name, tensor in stored.items()}
+            check_used(module, sizes, sorted(info["missing_keys"]), file)
+            config = {**module.config.to_dict(), "architectures": [type(module).__name__]}
+            if FACTORS in stored:
+                factors = torch.tensor(stored[FACTORS].data)
+                config["rope_parameters"] = scaled_frequencies(module.config, factors, file)
         with reading("tokenizer", str(file)):
             tokenizer = AutoTokenizer.from_pretrained(**source)
         tokenizer.save_pretrained(folder)
@@ -110,10 +131,10 @@ def _write(file: Path, digest: str, folder: Path) -> None:
         folder / "model.safetensors",
         metadata={"format": "pt"},
     )
-    config = {**module.config.to_dict(), "architectures": [type(module).__name__]}
     _write_json(folder / "config.json", _plain_config(config))
     for part in folder.iterdir():
         part.chmod(0o644)  # safetensors' is its owner's alone
+    types = Counter(tensor.tensor_type.name for tensor in stored.values())
     origin = {
         "weights": described(types),
         "tensors": dict(sorted(types.items())),

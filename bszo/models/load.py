@@ -2,17 +2,17 @@
 model's folder (docs/threats.md, "Weights that would run code")."""
 
 import logging
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 
-from bszo.errors import BszoError, ModelError, needs, one_line
+from bszo.errors import ModelError, needs, one_line
 from bszo.models import hub
 from bszo.models.language_model import LanguageModel
 from bszo.models.locate import ASSET, check_folder, locate
+from bszo.models.reading import quiet, reading
 from bszo.models.traits import find_traits
 from bszo.models.weights import (
     check_config,
@@ -43,8 +43,9 @@ def load_model(
     """The model at `path`, in eval mode, as a LanguageModel.
 
     Args:
-        path: a folder in Hugging Face format, `asset:NAME` for a model of this package,
-            `cache:NAME@HEX` for one that `experiments.fetch` has put into the cache, or a hub name.
+        path: a folder in Hugging Face format, a GGUF file (`bszo.models.gguf`), `asset:NAME` for a
+            model of this package, `cache:NAME@HEX` for one that `experiments.fetch` has put into
+            the cache, or a hub name.
         dtype: of the parameters.
         device: where they go.
         kind: masked or causal; auto reads it from the configuration's architectures.
@@ -225,42 +226,3 @@ def _style(architectures: list[str], kind: str, path: str) -> Literal["masked", 
         f"model {path}: architectures {architectures} name no masked or causal language model;"
         " if it is one, say which: model.kind=masked or model.kind=causal"
     )
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """No warnings and no progress bars from transformers inside; its settings are as before
-    afterwards."""
-    with needs("lm"):
-        from transformers.utils import logging
-
-    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(verbosity)
-        if bars:
-            logging.enable_progress_bar()
-
-
-@contextmanager
-def reading(what: str, path: str, on_disk: bool = True) -> Iterator[None]:
-    """All that transformers raises for a bad file or an unreachable hub, as one ModelError."""
-    try:
-        yield
-    except BszoError:
-        raise
-    except BaseException as error:
-        # a tokenizer's own code panics at some files, past Exception
-        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
-            raise
-        if on_disk:
-            raise ModelError(
-                f"model {path}: its {what} cannot be read: {one_line(error)}"
-            ) from error
-        raise ModelError(
-            f"model {path}: no folder of that name, and its {what} could not be had from the hub; a"
-            f" folder loads with model=local model.path=DIR ({one_line(error)})"
-        ) from error

@@ -1,4 +1,5 @@
-"""Path of a model: a folder, a model of this package or of the cache, or a name on the hub.
+"""Path of a model: a folder, a GGUF file, a model of this package or of the cache, or a name on the
+hub.
 
 A folder is checked for its files before anything is read.
 """
@@ -9,34 +10,41 @@ from pathlib import Path
 
 from bszo.errors import ModelError
 from bszo.models.cache import CACHED, cached
+from bszo.models.gguf import ENDING, convert_gguf
 
 ASSET = "asset:"
 TOKENIZER_FILES = ("tokenizer.json", "vocab.json", "vocab.txt", "tokenizer.model", "spiece.model")
 
 
 def locate(path: str) -> Path | None:
-    """The model's folder, checked for its files; None for a hub name.
+    """The model's folder, checked for its files; None for a hub name. Of a GGUF file it is the
+    folder that it is converted to.
 
     Raises:
-        ModelError: a path that is neither, or a folder without configuration, safetensors or
-            tokenizer.
+        ModelError: a path that is neither, a folder without configuration, safetensors or
+            tokenizer, or a file that cannot be converted.
     """
     folder = named_folder(path)
+    if folder.is_file() and folder.name.endswith(ENDING):
+        folder = convert_gguf(folder)
     if path and folder.is_dir():
         check_folder(folder, path)
         return folder
     if folder.is_file():
         raise ModelError(
-            f"model.path={path}: is a file; give the folder with its config.json and safetensors"
+            f"model.path={path}: is a file; give the folder with its config.json and safetensors,"
+            f" or a GGUF file, whose name ends in {ENDING}"
         )
     # no hub name looks like this
-    if not path or path.startswith((".", "/", "~")) or path.count("/") > 1:
-        raise ModelError(f"model.path={path}: there is no such folder")
+    if not path or path.startswith((".", "/", "~")) or path.count("/") > 1 or path.endswith(ENDING):
+        what = "file" if path.endswith(ENDING) else "folder"
+        raise ModelError(f"model.path={path}: there is no such {what}")
     return None
 
 
 def named_folder(path: str) -> Path:
-    """The folder that a path would name if it is there: `asset:NAME` and `cache:NAME@HEX` as well.
+    """The folder or file that a path would name if it is there: `asset:NAME` and `cache:NAME@HEX`
+    as well.
 
     Raises:
         ModelError: no model of this package has that name, the cache does not hold the model, or

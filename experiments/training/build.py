@@ -18,7 +18,7 @@ from bszo.models import (
     parameter_groups,
     weights_fingerprint,
 )
-from bszo.models.gguf import origin_of
+from bszo.models.gguf import ENDING, origin_of
 from bszo.models.locate import named_folder
 from bszo.tasks import (
     Example,
@@ -75,7 +75,7 @@ def named_by_content(plain: dict[str, Any]) -> dict[str, Any]:
     """
     path = _model_folder(str(plain["model"].get("path", "")))
     # a folder without a configuration is no model: the build says so, and it may hold anything
-    if path is not None and (path / "config.json").is_file():
+    if path is not None and (_is_gguf(path) or (path / "config.json").is_file()):
         plain["model"]["path"] = _content_id(path, "model.path")
     plain["model"].pop("device_map", None)  # it says where a model runs, as device does
     if plain["data"].get("root"):
@@ -109,8 +109,12 @@ def made_there(
     ]
 
 
+def _is_gguf(path: Path) -> bool:
+    return path.name.endswith(ENDING) and path.is_file()
+
+
 def _model_folder(path: str) -> Path | None:
-    """The folder of a model; None if there is none, which the build will say."""
+    """The folder or GGUF file of a model; None if there is none, which the build will say."""
     try:
         return named_folder(path)
     except ModelError:

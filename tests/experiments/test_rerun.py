@@ -1,6 +1,7 @@
 """A record names all that is needed to run it again, and running it again gives it again."""
 
 import copy
+import hashlib
 import json
 import re
 from pathlib import Path
@@ -16,6 +17,7 @@ from experiments.rerun import configuration, found, main
 from experiments.training.runner import Runner
 from tests.experiments.conftest import Cli
 from tests.experiments.runs import make_model
+from tests.models.gguf_files import Q8_0, write_gguf
 
 SMALL = (
     "protocol=smoke",
@@ -226,3 +228,23 @@ def test_another_machine_is_named_and_compared_within_tolerances(some_record: di
         ("test_accuracy", None),
     ):
         assert not equal(some_record, some_record | {key: value}, bitwise=False)
+
+
+def test_a_gguf_file_is_named_by_its_sha_256_and_asked_for(
+    cli: Cli, tmp_path: Path, capfd: Said, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("BSZO_CACHE", str(tmp_path / "cache"))
+    file = tmp_path / "tiny.gguf"
+    write_gguf(file)
+    local = ["model=local", f"model.path={file}", "optimizer=mezo", "tuning=lora"]
+    assert cli(*SMALL, *MINI, *local, f"paths.results={tmp_path / 'r'}").code == 0
+    path, record = one(tmp_path / "r")
+    digest = hashlib.sha256(file.read_bytes()).hexdigest()
+    assert record["config"]["model"]["path"] == f"tiny.gguf@{digest[:12]}"
+    assert record["model"]["origin"]["sha256"] == digest
+    assert record["model"]["origin"]["weights"] == "Q4_1 dequantised"
+    assert main([str(path), "--model", str(file), "--out", str(tmp_path / "again")]) == 0
+    assert "equal, bit for bit" in capfd.readouterr().out
+    write_gguf(file, kinds=(Q8_0,))
+    assert main([str(path), "--model", str(file), "--out", str(tmp_path / "again")]) == 1
+    assert f"the record was made with tiny.gguf@{digest[:12]}" in capfd.readouterr().err

@@ -1,5 +1,6 @@
-"""A GGUF file of a tiny Llama, some of its matrices in Q4_1."""
+"""A GGUF file of a tiny Llama, its matrices in Q4_1 or as a test says."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import gguf
@@ -7,18 +8,31 @@ import numpy as np
 from gguf.quants import quantize
 from tokenizers.pre_tokenizers import ByteLevel
 
-HIDDEN, FFN, HEADS, LAYERS = 32, 64, 2, 1
-Q4_1 = gguf.GGMLQuantizationType.Q4_1
+HIDDEN, FFN, HEADS = 32, 64, 2
+F32, Q4_1, Q8_0 = (gguf.GGMLQuantizationType[name] for name in ("F32", "Q4_1", "Q8_0"))
 
 
-def write_gguf(file: Path, architecture: str = "llama") -> dict[str, np.ndarray]:
-    """The file; what was quantised, by llama.cpp's names, before it was."""
+def write_gguf(
+    file: Path,
+    architecture: str = "llama",
+    *,
+    kinds: tuple[gguf.GGMLQuantizationType, ...] = (Q4_1,),
+    left_out: str = "",
+    more: Callable[[gguf.GGUFWriter], object] = lambda writer: None,
+) -> dict[str, np.ndarray]:
+    """The file; its matrices, by llama.cpp's names, before they were quantised.
+
+    Args:
+        kinds: of the matrices of each layer; the first is the embedding's as well.
+        left_out: a tensor that the file is to lack.
+        more: adds to the file what a test wants in it.
+    """
     generator = np.random.default_rng(0)
     tokens = ["<|endoftext|>", "<s>", "</s>", *sorted(ByteLevel.alphabet()), "Ġg", "Ġgr"]
     writer = gguf.GGUFWriter(file, architecture)
     writer.add_context_length(64)
     writer.add_embedding_length(HIDDEN)
-    writer.add_block_count(LAYERS)
+    writer.add_block_count(len(kinds))
     writer.add_feed_forward_length(FFN)
     writer.add_head_count(HEADS)
     writer.add_head_count_kv(HEADS)
@@ -33,22 +47,30 @@ def write_gguf(file: Path, architecture: str = "llama") -> dict[str, np.ndarray]
     writer.add_bos_token_id(1)
     writer.add_eos_token_id(2)
     writer.add_unk_token_id(0)
-    matrices = {
-        "token_embd.weight": (len(tokens), HIDDEN),
-        "blk.0.attn_q.weight": (HIDDEN, HIDDEN),
-        "blk.0.attn_k.weight": (HIDDEN, HIDDEN),
-        "blk.0.attn_v.weight": (HIDDEN, HIDDEN),
-        "blk.0.attn_output.weight": (HIDDEN, HIDDEN),
-        "blk.0.ffn_gate.weight": (FFN, HIDDEN),
-        "blk.0.ffn_up.weight": (FFN, HIDDEN),
-        "blk.0.ffn_down.weight": (HIDDEN, FFN),
+    layer = {
+        "attn_q": (HIDDEN, HIDDEN),
+        "attn_k": (HIDDEN, HIDDEN),
+        "attn_v": (HIDDEN, HIDDEN),
+        "attn_output": (HIDDEN, HIDDEN),
+        "ffn_gate": (FFN, HIDDEN),
+        "ffn_up": (FFN, HIDDEN),
+        "ffn_down": (HIDDEN, FFN),
     }
     before = {}
-    for name, shape in matrices.items():
+
+    def add(name: str, shape: tuple[int, ...], kind: gguf.GGMLQuantizationType) -> None:
         before[name] = generator.normal(0, 0.1, shape).astype(np.float32)
-        writer.add_tensor(name, quantize(before[name], Q4_1), raw_dtype=Q4_1)
-    for name in ("blk.0.attn_norm.weight", "blk.0.ffn_norm.weight", "output_norm.weight"):
-        writer.add_tensor(name, np.ones(HIDDEN, dtype=np.float32))
+        if name != left_out:
+            writer.add_tensor(name, quantize(before[name], kind), raw_dtype=kind)
+
+    add("token_embd.weight", (len(tokens), HIDDEN), kinds[0])
+    writer.add_tensor("output_norm.weight", np.ones(HIDDEN, dtype=np.float32))
+    for i, kind in enumerate(kinds):
+        for part, shape in layer.items():
+            add(f"blk.{i}.{part}.weight", shape, kind)
+        for part in ("attn_norm", "ffn_norm"):
+            writer.add_tensor(f"blk.{i}.{part}.weight", np.ones(HIDDEN, dtype=np.float32))
+    more(writer)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()

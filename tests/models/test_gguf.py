@@ -1,15 +1,19 @@
 """GGUF files become fp32 folders of the cache, which are named by content and made once."""
 
+import hashlib
 from pathlib import Path
+from typing import Any
 
+import gguf
 import numpy as np
 import pytest
+import torch
 
 from bszo.errors import ModelError
 from bszo.models import load_model
 from bszo.models.cache import cache_root
 from bszo.models.gguf import convert_gguf, described, is_sound, origin_of
-from tests.models.gguf_files import write_gguf
+from tests.models.gguf_files import F32, HEADS, HIDDEN, Q8_0, write_gguf
 
 
 @pytest.fixture
@@ -54,6 +58,89 @@ def test_the_weights_are_the_numbers_that_the_quants_stand_for(cache: Path, tmp_
     assert model.tokenizer.decode(ids) == " great" and len(ids) < len(" great")  # it merges
 
 
+def rotated(matrix: np.ndarray) -> np.ndarray:
+    """Rows of a query or key matrix as transformers has them: of each head the even rows of the
+    file come first, then the odd ones."""
+    heads = matrix.reshape(HEADS, -1, 2, HIDDEN)
+    return np.concatenate([heads[:, :, 0], heads[:, :, 1]], axis=1).reshape(matrix.shape)
+
+
+def test_a_path_may_be_a_file_and_its_tensors_are_the_model_s(cache: Path, tmp_path: Path):
+    """Those in fp32 to the bit; of those in Q8_0 each block of 32 is round(w / d) * d, d the fp16
+    next to max |w| / 127."""
+    file = tmp_path / "tiny.gguf"
+    before = write_gguf(file, kinds=(F32, Q8_0))
+    model = load_model(str(file), dtype="float32")
+    weights = {name: value.detach().numpy() for name, value in model.module.named_parameters()}
+    assert np.array_equal(weights["model.embed_tokens.weight"], before["token_embd.weight"])
+    first = weights["model.layers.0.self_attn.q_proj.weight"]
+    assert np.array_equal(first, rotated(before["blk.0.attn_q.weight"]))
+    blocks = before["blk.1.ffn_up.weight"].astype(np.float64).reshape(-1, 32)
+    exact = np.abs(blocks).max(axis=1, keepdims=True) / 127
+    step = exact.astype(np.float16).astype(np.float64)
+    wanted = (np.round(blocks / exact) * step).reshape(-1, HIDDEN)
+    second = weights["model.layers.1.mlp.up_proj.weight"]
+    np.testing.assert_allclose(second, wanted, rtol=1e-6, atol=0)
+    assert 0 < np.abs(second - before["blk.1.ffn_up.weight"]).max() < 2e-3
+    assert model.name == "tiny.gguf"
+    origin = origin_of(file)
+    assert origin is not None and origin["tensors"] == {"F32": 13, "Q8_0": 7}
+    assert origin["sha256"] == hashlib.sha256(file.read_bytes()).hexdigest()
+    assert load_model(str(file), dtype="bfloat16").module.dtype == torch.bfloat16
+
+
+def factors(most: float = 32.0) -> np.ndarray:
+    """By which Llama 3.2 divides rotary frequencies: 1 for waves of at most 8192 / 4 positions,
+    `most` from 8192 on, between them 1 / (s + (1 - s) / most) with s = (8192 / wave - 1) / 3."""
+    wave = 2 * np.pi * 10000.0 ** (np.arange(0, HIDDEN // HEADS, 2) / (HIDDEN // HEADS))
+    share = ((8192 / wave - 1) / 3).clip(0, 1)
+    return (1 / (share + (1 - share) / most)).astype(np.float32)
+
+
+def test_the_rotary_frequencies_of_llama_3_are_kept(cache: Path, tmp_path: Path):
+    file, divided = tmp_path / "llama3.gguf", factors()
+    assert divided[0] == 1 and 1 < divided[-2] < divided[-1] == 32
+    write_gguf(file, more=lambda writer: writer.add_tensor("rope_freqs.weight", divided))
+    module: Any = load_model(str(file), dtype="float32").module
+    width = HIDDEN // HEADS
+    wanted = 10000.0 ** -(np.arange(0, width, 2) / width) / divided
+    np.testing.assert_allclose(module.model.rotary_emb.inv_freq, wanted, rtol=1e-6)
+
+
+PARTIAL: dict[str, tuple[dict[str, Any], str]] = {
+    "a tensor missing": (
+        {"left_out": "blk.0.ffn_up.weight"},
+        r"lacks model\.layers\.0\.mlp\.up_proj\.weight",
+    ),
+    "a tensor too many": (
+        {"more": lambda file: file.add_tensor("blk.0.attn_q.bias", np.ones(32, np.float32))},
+        "hold 18720 numbers, and transformers makes a LlamaForCausalLM of 18688",
+    ),
+    "other frequencies": (
+        {"more": lambda file: file.add_tensor("rope_freqs.weight", 2 * factors())},
+        r"rope_freqs\.weight scales rotary frequencies otherwise",
+    ),
+    "yarn": (
+        {"more": lambda file: file.add_rope_scaling_type(gguf.RopeScalingType.YARN)},
+        r"llama\.rope\.scaling\.type is 'yarn'",
+    ),
+    "one of three": (
+        {"more": lambda file: file.add_uint16("split.count", 3)},
+        r"is one of 3 parts \(split\.count\)",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", PARTIAL)
+def test_a_file_that_would_be_used_in_part_is_refused(name: str, cache: Path, tmp_path: Path):
+    written, says = PARTIAL[name]
+    write_gguf(tmp_path / "tiny.gguf", **written)
+    with pytest.raises(ModelError, match=says) as error:
+        load_model(str(tmp_path / "tiny.gguf"), dtype="float32")
+    assert "\n" not in str(error.value)
+    assert not [part for part in cache.rglob("*") if part.is_file()]
+
+
 def test_the_folder_is_named_by_content_and_made_once(cache: Path, file: Path):
     folder = convert_gguf(file, "tiny")
     origin = origin_of(folder)
@@ -86,6 +173,7 @@ def test_no_origin_and_a_damaged_one(cache: Path, file: Path, tmp_path: Path):
     [
         ("cache:tiny@0123456789ab", r"is not in the cache.*python -m experiments\.fetch tiny"),
         ("cache:tiny", "cache:NAME@HEX is valid"),
+        ("tiny.gguf", r"model\.path=tiny\.gguf: there is no such file"),
         ("cache:../x@0123456789ab", "cache:NAME@HEX is valid"),
         ("cache:..@0123456789ab", "cache:NAME@HEX is valid"),
     ],
