@@ -99,6 +99,17 @@ LAYERS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
         ),
         ("hydra", "omegaconf", "torch", "tqdm", "rich", "transformers"),
     ),
+    "experiments.find_lr": (
+        (
+            "experiments",
+            "bszo.find_lr",
+            "bszo.RangeTest",
+            "bszo.tasks",
+            "bszo.errors",
+            "bszo.files",
+        ),
+        ("matplotlib",),
+    ),
     "hydra_plugins": (
         ("experiments", "bszo.errors"),
         ("hydra", "omegaconf", "psutil", "hydra_plugins.hydra_joblib_launcher", "joblib"),
@@ -122,6 +133,7 @@ LAYERS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "scripts.study.descent": (OURS, ("torch",)),
     "scripts.study.muon": (OURS, ("torch",)),
     "scripts.study.estimators": (OURS, ("torch",)),
+    "scripts.study.find_lr": (OURS, ("torch",)),
     "scripts.study.theory": (("scripts.study.descent", *OURS), ("torch",)),
     "scripts.maintain.no_number_changes": (OURS, ("torch", "hydra")),
     "scripts.maintain.layers": (("bszo.files",), ("tests.test_layers",)),

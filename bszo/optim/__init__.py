@@ -20,6 +20,7 @@ from bszo.optim.mezo_adam import MeZOAdam
 from bszo.optim.mezo_adam_history import MeZOAdamHistory
 from bszo.optim.mezo_bcd import MeZOBCD
 from bszo.optim.mezo_each import EachMeZO
+from bszo.optim.range_test import RangeTest, find_lr
 from bszo.optim.report import StepReport
 from bszo.optim.subzero import SubZero
 from bszo.optim.subzero_plus import SubZeroPlus
@@ -49,6 +50,7 @@ __all__ = [
     "MeZOAdam",
     "MeZOAdamHistory",
     "MeZOBCD",
+    "RangeTest",
     "StepReport",
     "SubZero",
     "SubZeroPlus",
@@ -57,4 +59,5 @@ __all__ = [
     "ZOSGDMomentum",
     "ZOSGDSign",
     "ZerothOrderOptimizer",
+    "find_lr",
 ]

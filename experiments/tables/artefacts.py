@@ -189,7 +189,12 @@ ARTEFACTS = {
             files=("measured/bench/memory.json",),
         ),
         Artefact("table_real", "runs", "experiments.tables.real:sections", sweeps=("real",)),
-        Artefact("table_later", "runs", "experiments.tables.later:sections", sweeps=("later",)),
+        Artefact(
+            "table_later", "runs", "experiments.tables.equal_passes:sections", sweeps=("later",)
+        ),
+        Artefact(
+            "table_each", "runs", "experiments.tables.equal_passes:sections", sweeps=("each",)
+        ),
         Artefact(
             "figure1",
             "runs",

@@ -2,15 +2,16 @@
 start fast."""
 
 import json
-import multiprocessing
 import os
 import signal
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from tqdm import tqdm
 from transformers import OPTConfig, OPTForCausalLM
 
 from bszo import files
@@ -18,7 +19,7 @@ from bszo.models import weights_fingerprint
 from experiments.config.compose import compose
 from experiments.training.runner import Runner
 from experiments.training.session import Session
-from tests.killing import PATIENCE, profiled
+from tests.killing import FORK, PATIENCE, profiled
 from tests.models.conftest import opt_tokenizer
 
 # two runs of one configuration may differ in these
@@ -30,6 +31,8 @@ MEASURED = (
     "provenance",
     "num_parts",
 )
+# encoding a thousand rows would be most of a short run
+FEW = ("data.num_train=64", "data.num_test=16", "task.num_train=32", "task.num_validation=16")
 SMALL = [
     "model=local",
     "task=sst2",
@@ -104,6 +107,8 @@ def _child(
     """What a process does: slowed at every sync to disk, or dead at one of them, or after so many
     calls of training."""
     torch.set_num_threads(1)
+    # the tests' own is shared by forks: one that dies with it would hold it for ever
+    tqdm.set_lock(threading.RLock())
     count, sync = 0, files._sync
 
     def slow(path: Path) -> None:
@@ -126,11 +131,9 @@ def _child(
 
 
 class Processes:
-    """Real processes, forked from a server that has torch loaded."""
+    """Real processes, forked from this one, which has torch loaded."""
 
     def __init__(self, folder: Path) -> None:
-        self.context = multiprocessing.get_context("forkserver")
-        self.context.set_forkserver_preload([__name__])
         self.out = folder / "out.json"
 
     def start(
@@ -143,9 +146,9 @@ class Processes:
         until: Literal["begin", "train"] = "begin",
     ) -> Any:
         """Begin a run; returns when the process has come to it, or to its training."""
-        ready, training = self.context.Event(), self.context.Event()
+        ready, training = FORK.Event(), FORK.Event()
         arguments = (config, str(self.out), slow_seconds, die_at, die_after, ready, training)
-        process = self.context.Process(target=_child, args=arguments)
+        process = FORK.Process(target=_child, args=arguments)
         process.start()
         assert (ready if until == "begin" else training).wait(PATIENCE)
         return process

@@ -22,7 +22,7 @@ from tests.experiments.runs import Processes, configuration, make_model, run_her
 from tests.killing import FORK, PATIENCE
 
 ROOT = Path(__file__).resolve().parents[2]
-NUM_PROCESSES, NUM_CELLS = 16, 24
+NUM_PROCESSES, NUM_CELLS = 8, 24
 # Takes every cell of a sweep that nobody else runs or has finished, and says which; loads no torch.
 WORKER = """
 import os, sys, time
@@ -71,7 +71,7 @@ def start(program: str, *arguments: object) -> subprocess.Popen[str]:
     return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT)
 
 
-def test_sixteen_processes_of_one_sweep(tmp_path: Path):
+def test_eight_processes_of_one_sweep(tmp_path: Path):
     workers = [start(WORKER, tmp_path, NUM_CELLS) for _ in range(NUM_PROCESSES)]
     for worker in workers:
         assert worker.stdout is not None and worker.stdout.readline() == "ready\n"
@@ -95,6 +95,9 @@ def test_status_while_runs_end(tmp_path: Path):
     out."""
     ended, problems = store.gather(PACKED / "mini")
     ended = [record for record in ended if record["choices"]["model"] == "tiny-roberta"]
+    ended, few = ended[:120], tmp_path / "all" / "records"
+    for record in ended:
+        store.write(record, few / "mini")
     seen = FORK.Event()
 
     def end() -> None:
@@ -102,7 +105,7 @@ def test_status_while_runs_end(tmp_path: Path):
             if i == len(ended) // 2:
                 seen.wait(PATIENCE)
             store.write(record, tmp_path / "runs" / "mini")
-            if i % 100 == 99:  # while others look, what has ended is packed
+            if i % 50 == 49:  # while others look, what has ended is packed
                 pack(tmp_path / "runs" / "mini")
 
     process, counts = FORK.Process(target=end), [0]
@@ -117,7 +120,7 @@ def test_status_while_runs_end(tmp_path: Path):
     assert counts == sorted(counts) and len(set(counts)) > 1
     last = [
         status.line_of_runs(ARTEFACTS["table1"], "mini", Inputs(folder))
-        for folder in (tmp_path / "records", PACKED)
+        for folder in (tmp_path / "records", few)
     ]
     assert last[0] == last[1] and problems == []
 

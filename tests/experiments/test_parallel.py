@@ -3,7 +3,7 @@ that all hear of."""
 
 import hashlib
 import os
-import subprocess
+import signal
 import sys
 import traceback
 from collections.abc import Callable, Sequence
@@ -16,14 +16,19 @@ import pytest
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 import bszo
 from bszo.errors import BszoError, ConfigError, ModelError, NonFiniteLoss, OptimError
 from experiments.config.schema import Parallel
 from experiments.records import record as records
 from experiments.records import store
+from experiments.run import main as command
 from experiments.training.evaluate import Score
 from experiments.training.parallel import VARIABLES, Group, join
+from experiments.training.runner import Runner
+from tests.experiments.runs import FEW
+from tests.forked import Forked, module
 from tests.killing import FORK, PATIENCE
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -128,7 +133,7 @@ def train(
     group: Group,
     make: Callable[..., Any],
     *,
-    steps: int = 50,
+    steps: int = 20,
     batch: int = 8,
     width: int = 5,
     dtype: torch.dtype = torch.float64,
@@ -150,7 +155,8 @@ def train(
     )
 
 
-@pytest.mark.parametrize("size", [2, 3])
+# an odd batch of eight and its even share of queries: the other sizes are in `make test-all`
+@pytest.mark.parametrize("size", [pytest.param(2, marks=pytest.mark.exhaustive), 3])
 def test_slices_of_a_batch_train_as_one_process_does(size: int):
     """To rounding: a slice's loss is float32. Every method in turn, in the same processes."""
     alone = {name: train(Group(), make) for name, make in METHODS.items()}
@@ -166,13 +172,13 @@ def test_slices_of_a_batch_train_as_one_process_does(size: int):
         assert one.losses[0] != one.losses[-1]
 
 
-@pytest.mark.parametrize("size", [2, 3])
+@pytest.mark.parametrize("size", [2, pytest.param(3, marks=pytest.mark.exhaustive)])
 def test_queries_of_a_step_are_shared_with_the_numbers_of_one_process(size: int):
     methods = {**METHODS, "agzo": partial(bszo.AGZO, lr=0.02, eps=1e-3)}
-    alone = {name: train(Group(), make, steps=20) for name, make in methods.items()}
+    alone = {name: train(Group(), make, steps=10) for name, make in methods.items()}
     results = together(
         size,
-        lambda group: {name: train(group, make, steps=20) for name, make in methods.items()},
+        lambda group: {name: train(group, make, steps=10) for name, make in methods.items()},
         queries=True,
     )
     for name, one in alone.items():
@@ -347,78 +353,75 @@ def test_what_cannot_be_split_is_refused():
 # --- torchrun itself ---
 
 
-class Torchrun:
-    """Two processes by torchrun, as a user starts them; what they say goes to a file, which never
-    fills as a pipe does.
-
-    Args:
-        results: where the run writes.
-        program: what torchrun starts.
-        arguments: of the run.
-    """
-
-    COMMAND = (
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        "--standalone",
-        "--local-addr",
-        "127.0.0.1",
-        "--nproc-per-node",
-        "2",
-    )
-
-    def __init__(self, results: Path, *program: str, arguments: Sequence[str] = ()) -> None:
-        self.file = results.with_suffix(".said")
-        command = [
-            *self.COMMAND,
-            *program,
-            "protocol=smoke",
-            "tracker=none",
-            *arguments,
-            f"paths.results={results}",
-        ]
-        own = {name: value for name, value in os.environ.items() if name not in VARIABLES}
-        own |= {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-        with self.file.open("w") as said:
-            self.process = subprocess.Popen(command, stdout=said, stderr=said, cwd=ROOT, env=own)
-
-    def ends(self, well: bool) -> str:
-        """What was said until the end, which must be as expected."""
-        code = self.process.wait(timeout=PATIENCE)
-        said = self.file.read_text(encoding="utf-8")
-        assert (code == 0) is well, f"exit code {code}\n{said}"
-        return said
+@pytest.fixture
+def torchruns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> "Torchruns":
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    for name in VARIABLES:
+        monkeypatch.delenv(name, raising=False)
+    return Torchruns(tmp_path)
 
 
-DYING = """
-import os, signal
-from experiments import run
-from experiments.training import runner
-step = runner.Runner._step
-def dying(self, *arguments):
-    if os.environ["RANK"] in "{ranks}" and self.result.num_steps == 3:
-        {death}
-    return step(self, *arguments)
-runner.Runner._step = dying
-run.main()
-"""
+class Torchruns:
+    """Runs of two processes each, begun by torchrun's agent in a fork of this process."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def _arguments(self, name: str, *arguments: str) -> list[str]:
+        results = f"paths.results={self.folder / name}"
+        return ["protocol=smoke", "tracker=none", *FEW, *arguments, results]
+
+    def typed(self, name: str, *arguments: str) -> Forked:
+        """As a user types it: torchrun starts two interpreters."""
+        own = ("--standalone", "--local-addr", "127.0.0.1", "--nproc-per-node", "2")
+        program = ("-m", "experiments.run", *self._arguments(name, *arguments))
+        return Forked(partial(module, "torch.distributed.run", *own, *program), self.folder)
+
+    def forked(
+        self, name: str, *arguments: str, dies: Callable[[int], object] | None = None
+    ) -> Forked:
+        """Torchrun's agent forks the two, which have loaded everything already.
+
+        Args:
+            dies: is called with a process's rank before its step 3.
+        """
+        step = Runner._step
+
+        def dying(self: Runner, indices: list[int]) -> None:
+            if dies is not None and self.result.num_steps == 3:
+                dies(int(os.environ["RANK"]))
+            step(self, indices)
+
+        def process() -> None:
+            Runner._step = dying
+            sys.argv = ["experiments.run", *self._arguments(name, *arguments)]
+            command()
+
+        config = LaunchConfig(
+            min_nodes=1,
+            max_nodes=1,
+            nproc_per_node=2,
+            rdzv_backend="c10d",
+            rdzv_endpoint="127.0.0.1:0",
+            local_addr="127.0.0.1",
+            max_restarts=0,
+            start_method="fork",
+        )
+        return Forked(lambda: elastic_launch(config, process)(), self.folder)
 
 
-def dying(tmp_path: Path, ranks: str, death: str) -> str:
-    """A program that runs until step 3, where processes of these ranks die."""
-    program = tmp_path / "driver.py"
-    program.write_text(DYING.format(ranks=ranks, death=death))
-    return str(program)
-
-
-def test_torchrun_from_the_command_line(tmp_path: Path):
+def test_torchrun_from_the_command_line(tmp_path: Path, torchruns: Torchruns):
     """A run that ends well; beside it one whose second process dies, and one whose processes both
     die without a word at step 3: the same command again ends where the undisturbed run does."""
     saving = ("protocol.checkpoint_every=1", "checkpoint=trajectory")
-    well = Torchrun(tmp_path / "well", "-m", "experiments.run", arguments=saving)
-    dies = Torchrun(tmp_path / "dies", dying(tmp_path, "1", "os._exit(9)"))
-    said, complaint = well.ends(True), dies.ends(False)
+    well = torchruns.typed("well", *saving)
+    dies = torchruns.forked("dies", dies=lambda rank: os._exit(9) if rank == 1 else None)
+    killed = torchruns.forked(
+        "broken", *saving, dies=lambda rank: os.kill(os.getpid(), signal.SIGKILL)
+    )
+    said, complaint, broken = (run.end() for run in (well, dies, killed))
+    assert well.process.exitcode == 0, said.stderr
     (record,) = store.load_all([tmp_path / "well" / "runs"])
     assert record["status"] == "ok"
     assert record["provenance"]["parallel"] == {
@@ -427,11 +430,11 @@ def test_torchrun_from_the_command_line(tmp_path: Path):
         "bytes_sent_per_step": 24.0,
     }
     assert "parallel" not in record["config"]
-    assert said.count("step 4: loss") == 1  # the other process is quiet
+    assert said.stderr.count("step 4: loss") == 1  # the other process is quiet
     assert record["signature"] == records.signature(record["config"])
-    assert "ok:" not in complaint
-    assert ("process 0 of 2: another process of the group is gone" in complaint) or (
-        "SIGTERM" in complaint
+    assert complaint.returncode == 1 and "ok:" not in complaint.stderr
+    assert ("process 0 of 2: another process of the group is gone" in complaint.stderr) or (
+        "SIGTERM" in complaint.stderr
     )
     left = (
         list((tmp_path / "dies" / "runs").glob("*"))
@@ -441,11 +444,10 @@ def test_torchrun_from_the_command_line(tmp_path: Path):
     assert all(path.suffix == ".json" for path in left)
     assert all(store.load(path)["status"] in ("crashed", "interrupted") for path in left)
 
-    kills = dying(tmp_path, "01", "os.kill(os.getpid(), signal.SIGKILL)")
-    Torchrun(tmp_path / "broken", kills, arguments=saving).ends(False)
+    assert broken.returncode == 1
     assert list((tmp_path / "broken").glob("checkpoints/*/step-*.safetensors"))
-    said = Torchrun(tmp_path / "broken", "-m", "experiments.run", arguments=saving).ends(True)
-    assert said.count("goes on at step 3 (part 2)") == 1
+    again = torchruns.forked("broken", *saving).end()
+    assert again.returncode == 0 and again.stderr.count("goes on at step 3 (part 2)") == 1
     (found,) = store.load_all([tmp_path / "broken" / "runs"])
     assert (record["num_parts"], found["num_parts"]) == (1, 2)
     for key in ("signature", "status", "num_forwards", "num_steps", "best_step", "test_accuracy"):

@@ -1,5 +1,6 @@
 """How many threads a run takes, and that its record says so."""
 
+import importlib
 import os
 from pathlib import Path
 from types import SimpleNamespace
@@ -9,6 +10,7 @@ import psutil
 import pytest
 import torch
 
+import experiments
 from experiments.training import build, threads
 from experiments.training.threads import LARGE, SHARING, num_threads, physical_cores
 from hydra_plugins.processes_launcher import StoppableTask
@@ -93,3 +95,14 @@ def test_the_record_has_the_number_and_the_signature_has_not(
     assert records["auto"]["signature"] == records["1"]["signature"]
     assert "threads" not in records["auto"]["config"]
     assert build.num_threads is num_threads
+
+
+@pytest.mark.parametrize(("said", "found"), [(None, "passive"), ("active", "active")])
+def test_threads_that_wait_sleep_unless_told_otherwise(
+    said: str | None, found: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+    if said:
+        monkeypatch.setenv("OMP_WAIT_POLICY", said)
+    importlib.reload(experiments)
+    assert os.environ["OMP_WAIT_POLICY"] == found

@@ -11,7 +11,7 @@ from scipy.stats import ttest_rel
 from experiments.sweeps.grid import Grid, Point, parse
 from experiments.sweeps.matching import parsed
 from experiments.sweeps.selection import Shelf, missing_runs
-from experiments.tables.later import (
+from experiments.tables.equal_passes import (
     Row,
     accuracy_section,
     label,

@@ -1,4 +1,4 @@
-"""Table of the later methods (`sweep=later`): accuracy at equal forward passes, ranks, and the
+"""Tables of methods at equal forward passes (`sweep=later`, `sweep=each`): accuracy, ranks, and the
 rates tried."""
 
 import statistics
@@ -55,15 +55,22 @@ class Row:
 
 
 def label(point: Point) -> str:
-    """ "MeZO, P4", "SubZero+, 9 directions"."""
+    """ "MeZO, P4", "SubZero+, 9 directions", "BSZO, each example its own, k = 8, mean"."""
     text = shown(EVERY_METHOD, point["optimizer"])
     if estimator := point.get("optimizer.estimator"):
         text += f", {estimator.capitalize()}"
-    if point.get("optimizer.update") == "norm":
-        text += "'s direction, length alone"
     if count := point.get("optimizer.num_directions"):
         text += f", {count} directions"
-    return text
+    for key in ("k", "rank"):
+        if value := point.get(f"optimizer.{key}"):
+            text += f", {key} = {value}"
+    match point.get("optimizer.update"):
+        case None:
+            return text
+        case "norm":
+            return f"{text}'s direction, length alone"
+        case update:
+            return f"{text}, {update}"
 
 
 def rows_of(grid: Grid, shelf: Shelf, setting: Point) -> list[Row]:
