@@ -34,7 +34,16 @@ LAYERS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "bszo.tasks": (("bszo.tasks", "bszo.errors"), ("torch", "datasets")),
     "bszo.models": (
         ("bszo.models", "bszo.tasks", "bszo.errors", "bszo.files"),
-        ("torch", "transformers", "peft", "safetensors", "tokenizers", "huggingface_hub", "gguf"),
+        (
+            "torch",
+            "transformers",
+            "peft",
+            "safetensors",
+            "tokenizers",
+            "huggingface_hub",
+            "gguf",
+            "torchao",
+        ),
     ),
     "experiments.config": (
         ("experiments.config", "bszo.models", "bszo.tasks", "bszo.errors"),
