@@ -18,6 +18,7 @@ def one_line(error: object) -> str:
 
 EXTRAS = {
     "lm": ("transformers", "peft", "datasets", "safetensors", "tokenizers", "huggingface_hub"),
+    "quantized": ("bitsandbytes", "torchao", "accelerate"),
 }
 
 

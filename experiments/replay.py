@@ -17,6 +17,7 @@ from tqdm import tqdm
 
 from bszo.errors import BszoError, ConfigError, TrajectoryError
 from bszo.models import LanguageModel, load_model, weights_fingerprint
+from bszo.models.quantized import Quantization
 from bszo.models.saved import save_tuned
 from bszo.trajectory import Trajectory, read, replay
 from experiments.config.schema import SUPPLIED, Directions
@@ -44,7 +45,7 @@ def rebuild(trajectory: Trajectory, base: str, to_step: int | None, device: str)
             they do not match.
     """
     header = trajectory.header
-    node, adapter = _checked(header.config)
+    node, adapter, quantization = _checked(header.config)
     device = "cpu" if device == "auto" and header.device == "cpu" else resolve_device(device)
     if device != header.device:
         print(
@@ -52,7 +53,12 @@ def rebuild(trajectory: Trajectory, base: str, to_step: int | None, device: str)
             " bitwise",
             file=sys.stderr,
         )
-    model = load_model(base, dtype=header.dtype, device=device)  # type: ignore[arg-type]
+    model = load_model(
+        base,
+        dtype=header.dtype,  # type: ignore[arg-type]
+        device=device,
+        quantization=quantization,
+    )
     model = model if adapter is None else adapter.model(model)
     optimizer = make_optimizer(node, model)
     steps = len(trajectory.steps) if to_step is None else to_step
@@ -67,8 +73,9 @@ def rebuild(trajectory: Trajectory, base: str, to_step: int | None, device: str)
     return model
 
 
-def _checked(whole: dict[str, Any]) -> tuple[dict[str, Any], Attached | None]:
-    """The optimizer's node, and the adapter that it trains or None for the model's own parameters.
+def _checked(whole: dict[str, Any]) -> tuple[dict[str, Any], Attached | None, Quantization]:
+    """The optimizer's node, the adapter that it trains or None for the model's own parameters, and
+    what the base is quantised to.
 
     Only an optimizer with plain arguments is taken, since whoever wrote the log may not run code
     here (docs/threats.md, "A log that would build a model of nothing").
@@ -80,6 +87,7 @@ def _checked(whole: dict[str, Any]) -> tuple[dict[str, Any], Attached | None]:
     check_values(whole, "optimizer")
     node = dict(whole)
     adapter = typed(Attached, node.pop("tuning"), "tuning") if "tuning" in node else None
+    quantization = typed(Quantization, node.pop("quantization", "none"), "quantization")
     config = dict(node)
     if "directions" in config:
         typed(Directions, config.pop("directions"), "directions")
@@ -98,7 +106,7 @@ def _checked(whole: dict[str, Any]) -> tuple[dict[str, Any], Attached | None]:
             raise ConfigError(f"optimizer.{key}={value}: at most {MAX_COUNT} is taken from a log")
     check_targets(config, "optimizer")
     check_arguments(config, "optimizer", SUPPLIED["optimizer"])
-    return node, adapter
+    return node, adapter, quantization
 
 
 def run(arguments: argparse.Namespace) -> None:

@@ -34,7 +34,16 @@ LAYERS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "bszo.tasks": (("bszo.tasks", "bszo.errors"), ("torch", "datasets")),
     "bszo.models": (
         ("bszo.models", "bszo.tasks", "bszo.errors", "bszo.files"),
-        ("torch", "transformers", "peft", "safetensors", "tokenizers", "huggingface_hub", "gguf"),
+        (
+            "torch",
+            "transformers",
+            "peft",
+            "safetensors",
+            "tokenizers",
+            "huggingface_hub",
+            "gguf",
+            "torchao",
+        ),
     ),
     "experiments.config": (
         ("experiments.config", "bszo.models", "bszo.tasks", "bszo.errors"),
@@ -90,6 +99,17 @@ LAYERS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
         ),
         ("hydra", "omegaconf", "torch", "tqdm", "rich", "transformers"),
     ),
+    "experiments.find_lr": (
+        (
+            "experiments",
+            "bszo.find_lr",
+            "bszo.RangeTest",
+            "bszo.tasks",
+            "bszo.errors",
+            "bszo.files",
+        ),
+        ("matplotlib",),
+    ),
     "hydra_plugins": (
         ("experiments", "bszo.errors"),
         ("hydra", "omegaconf", "psutil", "hydra_plugins.hydra_joblib_launcher", "joblib"),
@@ -113,6 +133,7 @@ LAYERS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "scripts.study.descent": (OURS, ("torch",)),
     "scripts.study.muon": (OURS, ("torch",)),
     "scripts.study.estimators": (OURS, ("torch",)),
+    "scripts.study.find_lr": (OURS, ("torch",)),
     "scripts.study.theory": (("scripts.study.descent", *OURS), ("torch",)),
     "scripts.maintain.no_number_changes": (OURS, ("torch", "hydra")),
     "scripts.maintain.layers": (("bszo.files",), ("tests.test_layers",)),

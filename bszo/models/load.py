@@ -12,6 +12,7 @@ from bszo.errors import ModelError, needs, one_line
 from bszo.models import hub
 from bszo.models.language_model import LanguageModel
 from bszo.models.locate import ASSET, check_folder, locate
+from bszo.models.quantized import Quantization, check_quantization, loading_options, settle_
 from bszo.models.reading import quiet, reading
 from bszo.models.traits import find_traits
 from bszo.models.weights import (
@@ -39,6 +40,7 @@ def load_model(
     name: str | None = None,
     device_map: str | dict[str, int | str] | None = None,
     packed: bool = False,
+    quantization: Quantization = "none",
 ) -> LanguageModel:
     """The model at `path`, in eval mode, as a LanguageModel.
 
@@ -56,13 +58,17 @@ def load_model(
             device}; None puts all of it on `device`.
         packed: puts the rows of a training batch behind one another in one row, so that no pass
             spends time on padding; for causal models. Losses are the same up to rounding.
+        quantization: nf4 or int8 keeps the matrices in 4 or 8 bits, frozen, for an adapter of
+            `bszo.models.tuning` to train beside them (`bszo.models.quantized`).
 
     Raises:
         ModelError: one line that names the path or argument and what is missing, wrong or refused.
+        MissingExtra: the package that quantises is not installed.
     """
     check_placement(dtype, device)
     if kind not in KINDS:
         raise ModelError(f"model.kind={kind}: must be one of {', '.join(KINDS)}")
+    check_quantization(quantization)
     folder = locate(path)
     if isinstance(device_map, str) and device_map not in SPREADS:
         raise ModelError(
@@ -71,7 +77,8 @@ def load_model(
         )
     _refuse_offload(path, device_map.values() if isinstance(device_map, dict) else ())
     with quiet():
-        style, tokenizer, module = _read(path, folder, revision, kind, DTYPES[dtype], device_map)
+        options = loading_options(quantization, DTYPES[dtype], device, device_map)
+        style, tokenizer, module = _read(path, folder, revision, kind, DTYPES[dtype], options)
     if packed and style == "masked":
         raise ModelError(
             f"model {path}: model.packed=true is for causal models and this one fills masks;"
@@ -79,7 +86,9 @@ def load_model(
         )
     _refuse_offload(path, (parameter.device.type for parameter in module.parameters()))
     _check_tokens(tokenizer, module, path)
-    if device_map is None:
+    if quantization != "none":
+        settle_(module, path)
+    elif device_map is None:
         module.to(torch.device(device))
     module.eval()
     label = name or path.removeprefix(ASSET).rstrip("/").split("/")[-1]
@@ -140,7 +149,7 @@ def _read(
     revision: str | None,
     kind: str,
     dtype: torch.dtype,
-    device_map: str | dict[str, int | str] | None,
+    options: dict[str, Any],
 ) -> tuple[Literal["masked", "causal"], Any, Any]:
     """Style, tokenizer and module; transformers is imported here because that takes seconds."""
     with needs("lm"):
@@ -174,9 +183,9 @@ def _read(
             trust_remote_code=False,
             config=config,
             dtype=dtype,
-            device_map=device_map,
             use_safetensors=True,
             output_loading_info=True,
+            **options,
         )
     if from_hub:  # adapters say what their base is called there
         module.name_or_path = module.config.name_or_path = path

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from bszo.errors import ModelError
+from bszo.models.quantized import parts_of
 
 NORMS = (nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
 
@@ -44,8 +45,9 @@ def parameter_groups(module: nn.Module, weight_decay: float) -> list[dict[str, A
 
 def weights_fingerprint(module: nn.Module) -> str:
     """`tensors_fingerprint` of every parameter in the order of their names; a tied one counts
-    once."""
-    return tensors_fingerprint(sorted(module.named_parameters()))
+    once, and a quantised one as its integers and its scales."""
+    named = sorted(module.named_parameters(), key=lambda item: item[0])
+    return tensors_fingerprint(part for name, value in named for part in parts_of(name, value))
 
 
 def tensors_fingerprint(tensors: Iterable[tuple[str, Tensor]]) -> str:

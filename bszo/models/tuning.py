@@ -84,7 +84,7 @@ def lora(
                 f" {target!r}"
             )
         parts += found
-    most = min(min(part.weight.shape) for part in parts)
+    most = min(_smaller_side(part) for part in parts)
     if not 1 <= rank <= most:
         raise ModelError(
             f"tuning.rank={rank}: must be 1 to {most}, the smaller side of {model.name}'s"
@@ -166,6 +166,14 @@ def prompt(model: LanguageModel, *, num_tokens: int = 10, seed: int = 0) -> Lang
         module.prompt_encoder["default"].embedding.weight.copy_(values)
         _check_trial(module, model, num_tokens, in_front=num_tokens)
     return wrapped(model, module, limit)
+
+
+def _smaller_side(part: Any) -> int:
+    """Of a layer's matrix; a quantised one lies in another shape than it stands for."""
+    return min(
+        getattr(part, "in_features", part.weight.shape[0]),
+        getattr(part, "out_features", part.weight.shape[-1]),
+    )
 
 
 def lora_targets(model: LanguageModel) -> list[str]:

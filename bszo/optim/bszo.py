@@ -1,8 +1,7 @@
 """BSZO: a step along the posterior mean of the gradient in a random subspace, found by a Kalman
 filter."""
 
-import math
-from typing import Any, ClassVar, Literal, Unpack
+from typing import ClassVar, Literal, Unpack
 
 import torch
 from torch import Tensor
@@ -15,26 +14,16 @@ from bszo.core import (
     residual,
     update_noise_var,
 )
-from bszo.optim.base import ZerothOrderOptimizer
-from bszo.optim.hyperparameter import Hyperparameter, flag, is_rate, number, one_of, whole
+from bszo.optim.believing import Believing, Variance
+from bszo.optim.hyperparameter import Hyperparameter, flag, one_of, whole
 from bszo.optim.options import DifferenceOptions, Params, require
 from bszo.optim.report import StepReport
 from bszo.perturb import Legs, LossOracle, Terms
 
 AdaptNoise = Literal["always", "beyond-k", "never"]
-Variance = float | Literal["auto"]
 
 
-def variance(value: Any) -> Any:
-    """A positive, finite number, or "auto" until the parameters are counted."""
-    if isinstance(value, str) and value == "auto":
-        return value
-    if not 0 < number(value) < math.inf:
-        raise ValueError("not a variance")
-    return number(value)
-
-
-class BSZO(ZerothOrderOptimizer):
+class BSZO(Believing):
     """theta <- theta - lr B mu,  B = [z_1 .. z_k],  mu = E[B^T grad L | y_1 .. y_m].
 
     y_tau = (L(theta + eps B d_tau) - L(theta)) / eps observes d_tau^T g with variance noise_var
@@ -79,18 +68,6 @@ class BSZO(ZerothOrderOptimizer):
 
     k = Hyperparameter[int](whole, lambda k: k >= 1, "at least 1 direction is valid")
     m = Hyperparameter[int](whole, lambda m: m >= 1, "at least k observations are valid")
-    prior_var: Hyperparameter[float] = Hyperparameter(
-        variance, valid="a positive, finite variance or auto is valid"
-    )
-    noise_var: Hyperparameter[float] = Hyperparameter(
-        variance, valid="a positive, finite variance or auto is valid"
-    )
-    noise_ema = Hyperparameter[float](
-        number, lambda ema: 0 < ema < 1, "a number between 0 and 1 is valid"
-    )
-    noise_floor = Hyperparameter[float](
-        number, is_rate, "a share of at least 0 is valid", scope="construction"
-    )
     reuse_observations = Hyperparameter[bool](flag)
     adapt_noise: Hyperparameter[AdaptNoise] = Hyperparameter(one_of(AdaptNoise))
 
@@ -114,10 +91,7 @@ class BSZO(ZerothOrderOptimizer):
         self.noise_ema, self.noise_floor = noise_ema, noise_floor
         self.reuse_observations, self.adapt_noise = reuse_observations, adapt_noise
         super().__init__(params, lr=lr, **options)
-        auto = sum(p.numel() for p in self.trainable()) / 1e6
-        self.prior_var = auto if isinstance(prior_var, str) else prior_var
-        self.noise_var = auto if isinstance(noise_var, str) else noise_var
-        self.noise_var_floor = self.noise_floor**2 * self.noise_var
+        self.count_parameters()
 
     def check(self) -> None:
         super().check()
@@ -150,15 +124,6 @@ class BSZO(ZerothOrderOptimizer):
         gain = float(belief.mean @ axes / (axes @ axes)) if axes.any() else None
         report = StepReport(f_0, tuple(observations), belief.mean, belief.cov, self.noise_var, gain)
         return dict(zip(seeds, belief.mean.tolist(), strict=True)), report
-
-    def scalar_state(self) -> dict[str, float]:
-        return {"noise_var": self.noise_var, "noise_var_floor": self.noise_var_floor}
-
-    def settings(self) -> dict[str, Any]:
-        """The floor is said as the variance that it comes to."""
-        found = {**super().settings(), "noise_var_floor": self.noise_var_floor}
-        del found["noise_floor"]
-        return found
 
 
 def _axis(i: int, k: int) -> Tensor:

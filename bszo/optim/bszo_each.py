@@ -2,11 +2,11 @@
 
 import math
 import statistics
-from typing import Any, Literal, Unpack
+from typing import Literal, Unpack
 
 from bszo.core import forward_difference, update_noise_var
-from bszo.optim.bszo import Variance, variance
-from bszo.optim.hyperparameter import Hyperparameter, is_rate, number, one_of, whole
+from bszo.optim.believing import Believing, Variance
+from bszo.optim.hyperparameter import Hyperparameter, one_of, whole
 from bszo.optim.options import Options, Params
 from bszo.optim.per_example import PerExampleOptimizer, own_seeds
 from bszo.optim.report import StepReport
@@ -15,7 +15,7 @@ from bszo.perturb import LossOracle, Terms
 Update = Literal["posterior", "mean", "z-score"]
 
 
-class EachBSZO(PerExampleOptimizer):
+class EachBSZO(Believing, PerExampleOptimizer):
     """theta <- theta - lr ((1/B) sum_e B_e mu_e + weight_decay theta),  B_e = [z_e1 .. z_ek],
     mu_e = E[B_e^T grad l_e | y_e1 .. y_ek],
     y_ei = (l_e(theta + eps z_ei) - l_e(theta)) / eps,  e = 1 .. B, i = 1 .. k.
@@ -68,18 +68,6 @@ class EachBSZO(PerExampleOptimizer):
 
     k = Hyperparameter[int](whole, lambda k: k >= 1, "at least 1 direction is valid")
     update: Hyperparameter[Update] = Hyperparameter(one_of(Update))
-    prior_var: Hyperparameter[float] = Hyperparameter(
-        variance, valid="a positive, finite variance or auto is valid"
-    )
-    noise_var: Hyperparameter[float] = Hyperparameter(
-        variance, valid="a positive, finite variance or auto is valid"
-    )
-    noise_ema = Hyperparameter[float](
-        number, lambda ema: 0 < ema < 1, "a number between 0 and 1 is valid"
-    )
-    noise_floor = Hyperparameter[float](
-        number, is_rate, "a share of at least 0 is valid", scope="construction"
-    )
 
     def __init__(
         self,
@@ -100,10 +88,7 @@ class EachBSZO(PerExampleOptimizer):
         self.prior_var, self.noise_var = prior_var, noise_var  # type: ignore[assignment]
         self.noise_ema, self.noise_floor = noise_ema, noise_floor
         super().__init__(params, lr=lr, eps=eps, rank=rank, **options)
-        auto = sum(p.numel() for p in self.trainable()) / 1e6
-        self.prior_var = auto if isinstance(prior_var, str) else prior_var
-        self.noise_var = auto if isinstance(noise_var, str) else noise_var
-        self.noise_var_floor = self.noise_floor**2 * self.noise_var
+        self.count_parameters()
 
     def estimate(self, oracle: LossOracle) -> tuple[Terms, StepReport]:
         own = [own_seeds(seed) for seed in self.direction_seeds(self.k)]
@@ -149,12 +134,3 @@ class EachBSZO(PerExampleOptimizer):
         if self.update == "z-score":
             spread = statistics.pstdev([y for axis in slopes for y in axis])
         return [1 / (len(slopes) * spread) if spread else 0.0] * len(slopes), noise_var
-
-    def scalar_state(self) -> dict[str, float]:
-        return {"noise_var": self.noise_var, "noise_var_floor": self.noise_var_floor}
-
-    def settings(self) -> dict[str, Any]:
-        """The floor is said as the variance that it comes to."""
-        found = {**super().settings(), "noise_var_floor": self.noise_var_floor}
-        del found["noise_floor"]
-        return found

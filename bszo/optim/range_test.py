@@ -44,6 +44,12 @@ class Probe:
             return math.copysign(math.inf, self.change) if self.change else 0.0
         return self.change / self.error
 
+    @property
+    def sure(self) -> float:
+        """D + 2 error, what the change is at most but for bad luck. Rates are compared by it: the
+        mean of a rate that is nearly too large rests on a few lucky repeats."""
+        return self.change + 2 * self.error
+
     def __str__(self) -> str:
         if self.diverged:
             return f"{self.lr:>9.3g}{'diverged':>13}"
@@ -87,14 +93,15 @@ def find_lr(
     on_probe: Callable[[Probe], None] | None = None,
 ) -> RangeTest:
     """D(lr) = mean_r (L(theta_r(lr)) - L(theta)),  theta_r(lr) after `steps` steps at lr with seed
-    r; the rate of the least D is recommended where D < - least_score error(D).
+    r; of the rates with D <= - least_score error(D), that of the least D + 2 error(D) is
+    recommended.
 
     One step's change is mostly that of its own direction, and which direction a step draws says
     nothing about the rate. So each rate takes several steps, and takes them again with other
     directions on other batches; the spread of the repeats is D's error. The seeds, the batches of
     repeat r, and the batches that L is the mean loss of, are the same for all rates. Every repeat
     begins at the optimizer's present state, and all of it is put back bit for bit at the end, also
-    where an error ends it. Where the least D is not significant, nothing is recommended.
+    where an error ends it. Where no D is significant, nothing is recommended.
 
     What it cannot see is what comes later than `steps` steps: a rate that falls fastest now may
     be too large for a long run, for which the next smaller rate is the careful choice.
@@ -167,7 +174,7 @@ class _Start:
             f"optimizer={type(optimizer).__name__}: one of this library's is valid, such as"
             " FirstOrder(params, algorithm=...) for one of torch's",
         )
-        self.optimizer = optimizer
+        self.optimizer: Any = optimizer
         self.parts = [optimizer, *(vars(optimizer).get(side) for side in ("low", "high"))]
         self.parts = [part for part in self.parts if part is not None]
         require(
@@ -304,7 +311,7 @@ def _walk(lr: float, found: dict[float, Probe], least_score: float) -> Iterator[
     while len(found) < MOST_RATES:
         probes = [found[_half_decade(i)] for i in range(low, high + 1)]
         sound = [probe for probe in probes if not probe.diverged]
-        best = min(sound, key=lambda probe: (probe.change, -probe.lr), default=None)
+        best = min(sound, key=lambda probe: (probe.sure, -probe.lr), default=None)
         if best is probes[-1] and not _is_chance(probes[-3:], least_score):
             high += 1
             yield _half_decade(high)
@@ -346,11 +353,11 @@ def _recommended(
             f" (at {nearest.lr:g}: {nearest.change:+.3g}, which is {nearest.score:+.1f} of them);"
             " more repeats, more steps or more held batches say more"
         )
-    best = min(significant, key=lambda probe: probe.change)
+    best = min(significant, key=lambda probe: probe.sure)
     at = list(probes).index(best)
     why = (
-        f"{best.lr:g} is recommended: the loss falls most, by {-best.change:.3g} +-"
-        f" {best.error:.2g} in {steps} steps"
+        f"{best.lr:g} is recommended: the loss falls by {-best.change:.3g} +- {best.error:.2g} in"
+        f" {steps} steps"
     )
     if at + 1 == len(probes):
         return best.lr, f"{why}; no greater rate was tried, and one may be better"
@@ -358,7 +365,7 @@ def _recommended(
     if after.diverged:
         then = f"at {after.lr:g} it diverges"
     elif after.change < best.change:
-        then = f"at {after.lr:g} it falls by {-after.change:.3g}, which chance can explain"
+        then = f"at {after.lr:g} by {-after.change:.3g} +- {after.error:.2g}, which is less sure"
     elif after.change < 0:
         then = f"at {after.lr:g} it falls less, by {-after.change:.3g}"
     else:

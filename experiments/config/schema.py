@@ -220,11 +220,22 @@ class RunConfig:
                 "optimizer.gradient_checkpointing=true: a layer's second pass would put its keys"
                 " behind the prefix again; false is valid with tuning=prefix"
             )
+        if self.quantization != "none" and isinstance(self.tuning, (Full, InContext)):
+            raise ConfigError(
+                f"model.quantization={self.quantization}: its matrices are frozen, and tuning="
+                f"{self.tuning.method} adds nothing that trains; tuning=lora, prefix, prompt or"
+                " linear-probe is valid"
+            )
         if self.precision.rounding == "stochastic" and "rounding" not in self.optimizer:
             raise ConfigError(
                 "precision.rounding=stochastic: torch's optimizers round to the nearest, which"
                 " precision=bf16 says"
             )
+
+    @property
+    def quantization(self) -> str:
+        """Of the model's matrices, "none" where they are as they were stored."""
+        return self.model.get("quantization", "none")
 
     @property
     def optimizer_node(self) -> dict[str, Any]:
@@ -238,13 +249,14 @@ class RunConfig:
     @property
     def log_node(self) -> dict[str, Any]:
         """`optimizer_node`, and what builds the trained parameters where they are not the model's
-        own."""
+        own: the adapter, and what its base is quantised to."""
         if isinstance(self.tuning, Full):
             return self.optimizer_node
         attached = Attached(self.tuning, len(self.task.get("label_names") or ()), self.seed)
         plain = asdict(attached)
         drop_unsaid(plain["choice"])
-        return {**self.optimizer_node, "tuning": plain}
+        base = {} if self.quantization == "none" else {"quantization": self.quantization}
+        return {**self.optimizer_node, "tuning": plain, **base}
 
 
 # The arguments that the runner passes itself, by group: a config file does not hold them.

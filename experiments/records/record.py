@@ -46,7 +46,7 @@ NOT_SCIENTIFIC_KEYS = {
 # Arguments that came later, with the value that says what the method did before: with it they leave
 # the signatures of earlier runs, and what is recorded of their configurations, as they were.
 LATER_KEYS = {
-    "model": {"packed": False},
+    "model": {"packed": False, "quantization": "none"},
     "optimizer": {
         "start": "zero",
         "deviation": "sample",

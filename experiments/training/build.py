@@ -20,6 +20,7 @@ from bszo.models import (
 )
 from bszo.models.gguf import ENDING, origin_of
 from bszo.models.locate import named_folder
+from bszo.models.quantized import described
 from bszo.tasks import (
     Example,
     GenerationTask,
@@ -182,6 +183,8 @@ def build(config: RunConfig) -> Parts:
     folder = _model_folder(str(config.model["path"]))
     if folder is not None and (origin := origin_of(folder)):
         facts["origin"] = origin  # of weights that were quantised before
+    if quantized := described(config.quantization):
+        facts["quantization"] = quantized  # of the matrices that the run held frozen
     optimizer = make_optimizer(config.optimizer_node, model)
     if (
         isinstance(model, GenerativeModel)
