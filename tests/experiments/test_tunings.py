@@ -255,6 +255,13 @@ def test_written_answers_run_on_either_objective(cli: Cli, runs: Runs, tmp_path:
             ),
         ),
         (
+            ("task=sst2", "task.objective=accuracy", "optimizer=adamw"),
+            (
+                "task.objective=accuracy: has no gradient, which this optimizer needs;"
+                " task.objective=null has one"
+            ),
+        ),
+        (
             ("task=squad", "model=tiny-opt", "task.objective=f1", "optimizer=forward-grad"),
             (
                 "task.objective=f1: has no gradient, which this optimizer needs;"
