@@ -97,10 +97,10 @@ def one_step(node: dict[str, Any]) -> tuple[float, bool]:
     module = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 3))
     before = [parameter.detach().clone() for parameter in module.parameters()]
     built: Any = instantiate(node, _convert_="all")(list(module.parameters()), module=module)
-    assert isinstance(built, torch.optim.Optimizer)
     x, zeros = torch.randn(8, 4), torch.zeros(8, dtype=torch.long)
     reduction = "none" if built.per_example else "mean"
     loss = built.step(lambda: nn.functional.cross_entropy(module(x), zeros, reduction=reduction))
+    assert isinstance(built, torch.optim.Optimizer)
     pairs = zip(before, module.parameters(), strict=True)
     return float(loss), any(not torch.equal(a, b) for a, b in pairs)
 
