@@ -90,7 +90,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--row", nargs=2, metavar=("BASE", "METHOD"), help="of a process's own")
     options = parser.parse_args(arguments)
     if options.row:
-        print(json.dumps(row(*options.row, options.lengths)))
+        base, method = options.row
+        print(json.dumps(row(base, method, options.lengths)))
         return
     origin = {**provenance([], "cpu"), "command": "python -m scripts.bench.quantized"}
     rows: dict[str, dict[str, Any]] = {}
