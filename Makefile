@@ -30,10 +30,10 @@ demo: $(READY)  ## fine-tune a tiny model with MeZO and with BSZO at the same nu
 # DATA=DIR has rows as sst2/train.jsonl and sst2/validation.jsonl; without it they come from the hub.
 DATA ?=
 REAL_RUN := model=smollm2-135m task=sst2 $(if $(DATA),data=local data.root=$(DATA),data=hub) precision=bf16-sr tracker=none \
-	task.num_validation=256 protocol=real protocol.max_forwards=$(or $(PASSES),1500) paths.results=outputs/real $(ARGS)
+	task.num_validation=256 protocol=real protocol.max_forwards=$(or $(PASSES),1000) paths.results=outputs/real $(ARGS)
 REAL := $(RUN) -m experiments.run $(REAL_RUN) optimizer.eps=1e-3 tracker.progress=always checkpoint.weights=outputs/real/weights
 
-real: $(READY)  ## fine-tune SmolLM2-135M on 1,000 rows of SST-2, DATA=DIR or the hub's, with MeZO and BSZO (not yet run as a whole)
+real: $(READY)  ## fine-tune SmolLM2-135M on 1,000 rows of SST-2, DATA=DIR or the hub's, with MeZO and BSZO (50 minutes a thread)
 	$(RUN) -m experiments.fetch smollm2-135m
 	$(REAL) optimizer=mezo optimizer.lr=1e-5 protocol.eval_every=125
 	$(REAL) optimizer=bszo optimizer.lr=1e-4 protocol.eval_every=83

@@ -35,8 +35,9 @@ def render_all(artefacts: Sequence[Artefact], runs: Path | None, out: Path | Non
     from experiments.tables.inputs import Inputs
     from experiments.tables.rendering import Folders, folders, render
 
+    first = Inputs(runs or PACKED)
     for artefact in artefacts:
-        inputs = Inputs(runs or PACKED)
+        inputs = first.for_another()
         render(artefact, inputs, Folders(out, out) if out else folders(artefact))
         if not out:
             note_for_make(artefact, inputs.files())

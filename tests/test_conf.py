@@ -9,13 +9,14 @@ from typing import Any
 import pytest
 import torch
 from hydra.utils import instantiate
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
 from torch import nn
 
 from experiments import CONF
-from experiments.config.compose import compose, composition, resolve
+from experiments.config.compose import compose, composition
 from experiments.config.schema import SUPPLIED, RunConfig, parse
 from experiments.config.typed import locate
+from tests.compositions import OPTIMIZERS, few_probes, with_files
 
 GROUPS = sorted(
     folder.name
@@ -24,7 +25,6 @@ GROUPS = sorted(
 )
 CHOICES = [(group, file.stem) for group in GROUPS for file in sorted((CONF / group).glob("*.yaml"))]
 OTHERS = [choice for choice in CHOICES if choice[0] != "optimizer"]  # these are built, below
-OPTIMIZERS = sorted(file.stem for file in (CONF / "optimizer").glob("*.yaml"))
 FIDELITIES = sorted(file.stem for file in (CONF / "fidelity").glob("*.yaml"))
 TUNED = sorted((CONF / "tuned").glob("*/*.yaml"))
 
@@ -43,17 +43,8 @@ def raw(path: Path) -> dict[str, Any]:
 
 
 @cache
-def unresolved(optimizer: str) -> DictConfig:
-    """A composition takes a fifth of a second; a fidelity is only what its `${fidelity...}` say."""
-    return composition([f"optimizer={optimizer}", "seed=5"])
-
-
-@cache
 def with_fidelity(optimizer: str, fidelity: str) -> dict[str, Any]:
-    """The configuration that an optimizer and a fidelity have together."""
-    config = unresolved(optimizer).copy()
-    config.fidelity = OmegaConf.load(CONF / "fidelity" / f"{fidelity}.yaml")
-    return resolve(config)
+    return with_files(f"optimizer={optimizer}", "seed=5", fidelity=fidelity)
 
 
 def test_the_issue_s_choices_are_there():
@@ -90,10 +81,14 @@ def test_every_choice_composes_and_fits_its_signature(group: str, choice: str):
     assert isinstance(parse(composed(f"{group}={choice}", *extra)), RunConfig)
 
 
-def test_a_fidelity_is_the_node_of_its_name():
+def test_a_choice_is_the_node_of_its_name():
+    """What tests/compositions.py stands on."""
     for fidelity in FIDELITIES:
         plain = composed("optimizer=lozo", f"fidelity={fidelity}", "seed=5")
         assert plain == with_fidelity("lozo", fidelity)
+        other = with_files("seed=5", f"fidelity={fidelity}", optimizer="lozo")
+        other["optimizer"]["lr"] = plain["optimizer"]["lr"]  # conf/tuned has one
+        assert plain == other
 
 
 def one_step(node: dict[str, Any]) -> tuple[float, bool]:
@@ -102,10 +97,10 @@ def one_step(node: dict[str, Any]) -> tuple[float, bool]:
     module = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 3))
     before = [parameter.detach().clone() for parameter in module.parameters()]
     built: Any = instantiate(node, _convert_="all")(list(module.parameters()), module=module)
-    assert isinstance(built, torch.optim.Optimizer)
     x, zeros = torch.randn(8, 4), torch.zeros(8, dtype=torch.long)
     reduction = "none" if built.per_example else "mean"
     loss = built.step(lambda: nn.functional.cross_entropy(module(x), zeros, reduction=reduction))
+    assert isinstance(built, torch.optim.Optimizer)
     pairs = zip(before, module.parameters(), strict=True)
     return float(loss), any(not torch.equal(a, b) for a, b in pairs)
 
@@ -115,7 +110,7 @@ def test_every_optimizer_composes_builds_and_steps(optimizer: str):
     for fidelity in FIDELITIES:
         config = with_fidelity(optimizer, fidelity)
         assert isinstance(parse(config), RunConfig)
-        loss, moved = one_step(config["optimizer"])
+        loss, moved = one_step(few_probes(config["optimizer"]))
         assert loss > 0 and moved, fidelity
 
 

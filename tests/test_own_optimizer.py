@@ -26,7 +26,7 @@ def test_a_method_from_an_empty_file_to_a_passing_suite(tmp_path: Path):
     for folder in COPIED:
         shutil.copytree(ROOT / folder, tmp_path / folder, ignore=heavy)
     (tmp_path / "bszo/models/assets").symlink_to(ROOT / "bszo/models/assets")
-    for file in ("pyproject.toml", "tests/conftest.py"):
+    for file in ("pyproject.toml", "tests/conftest.py", "tests/squares.py"):
         shutil.copy(ROOT / file, tmp_path / file)
 
     (tmp_path / "bszo/optim/mezo_clipped.py").write_text(CODE, encoding="utf-8")
@@ -51,7 +51,7 @@ def test_a_method_from_an_empty_file_to_a_passing_suite(tmp_path: Path):
     suite = ("-k", "mezo-clipped", "tests/optim/test_contract.py")
     said = python("-m", "pytest", "-p", "no:cacheprovider", *suite)
     passed = re.search(r"(\d+) passed", said)
-    assert passed and int(passed[1]) >= 20 and "failed" not in said
+    assert passed and int(passed[1]) >= 19 and "failed" not in said
     said = python(
         *("-m", "experiments.run", "optimizer=mezo-clipped", "optimizer.lr=1e-3"),
         *("protocol=smoke", "tracker=none", f"paths.results={tmp_path / 'results'}"),

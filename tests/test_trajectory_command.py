@@ -6,8 +6,6 @@ import json
 import resource
 import shutil
 import signal
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,6 +22,7 @@ from bszo.trajectory.writer import encode
 from experiments.replay import main
 from experiments.sweeps.matching import model_node
 from experiments.training.build import make_optimizer
+from tests.forked import run_module
 
 ROOT = Path(__file__).resolve().parents[1]
 WORDS = ["<s>", "<pad>", "</s>", "<unk>", "good", "bad", "film", "it", "was"]
@@ -118,13 +117,7 @@ def test_weights_come_back_bit_for_bit(
 
 def test_as_a_command_of_its_own(base: Path, tmp_path: Path, run: tuple[Path, list[str]]) -> None:
     arguments = [str(run[0]), "--base", str(base), "--to", "2", "--out", str(tmp_path / "out")]
-    done = subprocess.run(
-        [sys.executable, "-m", "experiments.replay", *arguments],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = run_module("experiments.replay", *arguments, folder=tmp_path)
     assert done.returncode == 0, done.stderr
     assert run[1][2] in done.stdout and (tmp_path / "out" / "model.safetensors").is_file()
 

@@ -125,7 +125,7 @@ def step_lists(draw: st.DrawFn) -> list[Step]:
     return steps
 
 
-@settings(max_examples=300)
+@settings(max_examples=60)
 @given(steps=step_lists(), flush_every=st.integers(1, 5))
 def test_what_goes_in_comes_out(steps: list[Step], flush_every: int) -> None:
     found = parsed(encode(HEADER, steps, flush_every)[0])

@@ -19,6 +19,7 @@ from bszo.errors import BszoError, NonFiniteLoss, TrajectoryError
 from bszo.optim import ZerothOrderOptimizer
 from bszo.trajectory import TrajectoryWriter, describe, read, record, replay
 from tests.killing import kill, profiled
+from tests.squares import square
 
 BASE = "0" * 64
 METHODS: dict[str, Any] = {
@@ -146,19 +147,21 @@ def recorded(
     return optimizer, seen
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
+# each method in two of the three
 @pytest.mark.parametrize(
-    ("dtype", "rounding"), TYPES, ids=lambda value: str(value).removeprefix("torch.")
+    ("variant", "dtype", "rounding"),
+    square(VARIANTS, TYPES, each=2),
+    ids=lambda value: str(value).removeprefix("torch."),
 )
 def test_every_method_replays_bit_for_bit(
     tmp_path: Path, variant: str, dtype: torch.dtype, rounding: str
 ) -> None:
     optimizer, seen = recorded(
-        tmp_path / "log", variant, 10, dtype, schedule=True, rounding=rounding
+        tmp_path / "log", variant, 8, dtype, schedule=True, rounding=rounding
     )
     trajectory = read(tmp_path / "log")
-    assert trajectory.problem is None and trajectory.finished and len(trajectory.steps) == 10
-    assert len({bits(model(dtype)), *seen}) > 6, (
+    assert trajectory.problem is None and trajectory.finished and len(trajectory.steps) == 8
+    assert len({bits(model(dtype)), *seen}) > 5, (
         "most steps moved something, or equality would show nothing"
     )
     again = build(model(dtype), variant, rounding=rounding)
@@ -167,17 +170,18 @@ def test_every_method_replays_bit_for_bit(
     assert state(again) == state(optimizer), (
         "moments, curvature, noise variance, counters and rates as well"
     )
-    for to_step in (0, 1, 7):
+    for to_step in (0, 1, 5):
         part = build(model(dtype), variant, rounding=rounding)
         replay(trajectory, part, base=BASE, to_step=to_step)
         assert bits(part.module) == (bits(model(dtype)) if to_step == 0 else seen[to_step - 1])
         assert part.num_steps == to_step
 
 
+# a replay walks as the engine says, whatever the method
 @pytest.mark.parametrize(
-    "perturbation", ["copy", "two-leg", "three-leg", "in-place", "as-published"]
+    ("variant", "perturbation"),
+    square(WALKING, ["copy", "two-leg", "three-leg", "in-place", "as-published"], each=2),
 )
-@pytest.mark.parametrize("variant", WALKING)
 def test_walks_replay_with_the_rounding_that_they_leave(
     tmp_path: Path, variant: str, perturbation: str
 ) -> None:
@@ -530,22 +534,25 @@ def _continue(path: Path, variant: str, steps: int) -> Any:
     return optimizer
 
 
+STEPS = 40  # of a run that is killed
+
+
 @pytest.mark.parametrize("variant", ["BSZO", "HiZOO"])
 def test_a_run_that_is_killed_again_and_again_ends_where_it_would_have(
     tmp_path: Path, variant: str
 ) -> None:
     whole, seen = recorded(
-        tmp_path / "whole", variant, 60, torch.bfloat16, schedule=True, rounding="stochastic"
+        tmp_path / "whole", variant, STEPS, torch.bfloat16, schedule=True, rounding="stochastic"
     )
     path = tmp_path / "log"
     for name in ("tried", "log"):
         empty = build(model(torch.bfloat16), variant, rounding="stochastic")
         TrajectoryWriter(tmp_path / name, describe(empty, base=BASE))
-    calls = profiled(lambda: _continue(tmp_path / "tried", variant, 60))
+    calls = profiled(lambda: _continue(tmp_path / "tried", variant, STEPS))
     moments = random.Random(variant)
-    for _ in range(10):
-        kill(lambda: _continue(path, variant, 60), at=moments.randrange(1, calls // 4))
-    assert 0 < len(read(path).steps) < 60
-    optimizer = _continue(path, variant, 60)
+    for _ in range(6):
+        kill(lambda: _continue(path, variant, STEPS), at=moments.randrange(1, calls // 4))
+    assert 0 < len(read(path).steps) < STEPS
+    optimizer = _continue(path, variant, STEPS)
     assert bits(optimizer.module) == seen[-1] and state(optimizer) == state(whole)
     assert read(path).steps == read(tmp_path / "whole").steps

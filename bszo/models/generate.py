@@ -17,7 +17,8 @@ from bszo.models.encode import Encoded, tokenise
 from bszo.models.language_model import LanguageModel
 from bszo.models.module import outermost
 from bszo.models.traits import TOLERANCE
-from bszo.tasks import Example, GenerationTask, token_f1
+from bszo.tasks import Example, GenerationTask, scored, token_f1
+from bszo.tasks.rewards import name_of
 
 # which prompts may share a batch with a prompt: any other, those of the same length, or none
 Company = Literal["any", "equal", "none"]
@@ -48,8 +49,8 @@ class GenerativeModel(LanguageModel):
     """A causal model on a GenerationTask.
 
     loss = - mean log-probability of the first gold answer's tokens (objective=likelihood), or -
-    mean F1 of what the model generates (objective=f1), which has no gradient: a step function of
-    the parameters.
+    mean reward of what the model writes (any other objective), which has no gradient: a step
+    function of the parameters.
 
     Args:
         model: the model, tuned or not.
@@ -100,19 +101,22 @@ class GenerativeModel(LanguageModel):
 
     def loss(self, batch: Any) -> Tensor:
         """The task's objective, a float32 scalar."""
-        if self.task.objective == "likelihood":
+        reward = self.task.reward
+        if reward is None:
             return -self.scores(self._tight(batch))[:, 0].mean()
         every = len(batch.asked) * (
             max(question.length for question in batch.asked) + self.task.max_new_tokens
         )
-        return torch.tensor(-self.mean_f1(batch.asked, max_tokens=every))
+        texts = self.answer(batch.asked, max_tokens=every)
+        found = scored(reward, texts, [question.answers for question in batch.asked])
+        return torch.tensor(-(sum(found) / len(found)))
 
     def losses(self, batch: Any) -> Tensor:
         """The loss of each example, (B,); ModelError where a text is written for it, in as many
         passes as it has tokens."""
-        if self.task.objective != "likelihood":
+        if self.task.reward is not None:
             raise ModelError(
-                f"task.objective={self.task.objective}: is of what the model writes, and a"
+                f"task.objective={name_of(self.task.objective)}: is of what the model writes, and a"
                 " direction of each example's own is for one pass; task.objective=likelihood is"
                 " valid"
             )

@@ -16,7 +16,7 @@ from bszo.models.masked import MaskedEncoder
 from bszo.models.module import num_positions
 from bszo.models.scores import option_logits, option_scores
 from bszo.models.traits import Traits
-from bszo.tasks import Example
+from bszo.tasks import Example, Task, scored
 
 
 class LanguageModel:
@@ -35,6 +35,7 @@ class LanguageModel:
 
     Attributes:
         limit: the tokens a row may really have.
+        rewarded: the task whose reward takes the place of the cross entropy; None leaves it.
 
     Raises:
         ModelError: a slow tokenizer, one without a mask token for a masked model, or max_length
@@ -62,6 +63,7 @@ class LanguageModel:
         self.style: Literal["causal", "masked"] = style
         self.name = name
         self.traits = traits
+        self.rewarded: Task | None = None
         self.limit = min(max_length, num_positions(module) or max_length)
         self._encoder = (CausalEncoder if style == "causal" else MaskedEncoder)(
             tokenizer, self.limit
@@ -94,12 +96,27 @@ class LanguageModel:
         return self._unpadded(option_scores, batch)
 
     def loss(self, batch: Batch) -> Tensor:
-        """Mean softmax cross entropy over the options' scores, a float32 scalar."""
+        """Mean softmax cross entropy over the options' scores, or - mean reward of the best
+        options, a float32 scalar."""
+        if self.rewarded is not None:
+            return self.losses(batch).mean()
         return F.cross_entropy(self._comparable(self._tight(batch)), batch.labels)
 
     def losses(self, batch: Batch) -> Tensor:
         """The loss of each example, (B,) float32; `loss` is their mean."""
+        if self.rewarded is not None:
+            return -self._rewards(self.rewarded, batch)
         return F.cross_entropy(self._comparable(self._tight(batch)), batch.labels, reduction="none")
+
+    def _rewards(self, task: Task, batch: Batch) -> Tensor:
+        """(B,) float32: of each example's best option, the lowest where several are equal."""
+        assert task.reward is not None
+        with torch.no_grad():
+            chosen = self._comparable(self._tight(batch)).argmax(-1).tolist()
+        names = task.label_names
+        gold = [(names[label],) for label in batch.labels.tolist()]
+        found = scored(task.reward, [names[option] for option in chosen], gold)
+        return torch.tensor(found, dtype=torch.float32)
 
     def examples(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Which example a position of a pass over the batch is of: all positions, (R, T) or packed

@@ -4,6 +4,7 @@ from bszo.tasks.arguments import Hub
 from bszo.tasks.demonstrations import choose, demonstrated
 from bszo.tasks.generation import GenerationTask
 from bszo.tasks.metrics import accuracy, exact_match, token_f1
+from bszo.tasks.rewards import REWARDS, Reward, scored
 from bszo.tasks.rows import Row, fingerprint, read_jsonl
 from bszo.tasks.sources import HubSource, LocalSource, MiniSource, Source
 from bszo.tasks.splits import Splits, batches, make_splits, overlaps
@@ -12,12 +13,14 @@ from bszo.tasks.template import MASK, Style, Template, Words
 
 __all__ = [
     "MASK",
+    "REWARDS",
     "Example",
     "GenerationTask",
     "Hub",
     "HubSource",
     "LocalSource",
     "MiniSource",
+    "Reward",
     "Row",
     "Source",
     "Splits",
@@ -34,5 +37,6 @@ __all__ = [
     "make_splits",
     "overlaps",
     "read_jsonl",
+    "scored",
     "token_f1",
 ]

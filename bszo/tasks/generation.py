@@ -2,14 +2,13 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal, get_args
+from typing import Any, ClassVar
 
 from bszo.errors import ConfigError
+from bszo.tasks import rewards
 from bszo.tasks.fields import answers_field
 from bszo.tasks.task import Example, Task, example_id, joined
 from bszo.tasks.template import Style, Template, Words, parse, render
-
-Objective = Literal["likelihood", "f1"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,8 +19,10 @@ class GenerationTask(Task):
         label: the column of the gold answers: a list of texts, or SQuAD's {"text": [...]}.
         causal: the prompt, and as its one option what training has the model say, in which {answer}
             is the first gold answer.
-        objective: what training minimises: the answer's negative log-likelihood, or -F1 of what is
-            generated, which has no gradient.
+        objective: what training looks at: "likelihood" of the first gold answer; "f1",
+            "accuracy" (to the letter) or "exact_match" of what is written; "reward:NAME", one of
+            `bszo.tasks.REWARDS`; or any function of the texts (`bszo.tasks.Reward`). All but the
+            first have no gradient: training maximises their mean over a batch.
         max_new_tokens: longest answer.
         stop: the character that ends an answer.
 
@@ -31,11 +32,17 @@ class GenerationTask(Task):
 
     label_names: tuple[str, ...] = ("answer",)
     masked: Template | None = field(default=None)  # type: ignore[assignment]
-    objective: Objective = "likelihood"
+    objective: str | rewards.Reward | None = "likelihood"
     max_new_tokens: int = 50
     stop: str = "\n"
 
     LEAST_LABELS: ClassVar[int] = 1
+    LIKELIHOOD: ClassVar[str | None] = "likelihood"
+    OBJECTIVES: ClassVar[Mapping[str, rewards.Reward]] = {
+        "f1": rewards.f1,
+        "accuracy": rewards.accuracy,
+        "exact_match": rewards.exact,
+    }
 
     def example(
         self, row: Mapping[str, Any], style: Style, words: Words = "corrected", *, where: str = ""
@@ -68,10 +75,6 @@ class GenerationTask(Task):
 
     def _check_names_and_counts(self) -> None:
         super()._check_names_and_counts()
-        if self.objective not in get_args(Objective):
-            raise ConfigError(
-                f"task.objective={self.objective!r}: not one of {', '.join(get_args(Objective))}"
-            )
         if not isinstance(self.max_new_tokens, int) or self.max_new_tokens < 1:
             raise ConfigError(
                 f"task.max_new_tokens={self.max_new_tokens!r}: must be a whole number, 1 or more"

@@ -7,7 +7,7 @@ from functools import cached_property
 from typing import Any, ClassVar, get_args
 
 from bszo.errors import ConfigError, DataError
-from bszo.tasks import arguments
+from bszo.tasks import arguments, rewards
 from bszo.tasks.arguments import Hub
 from bszo.tasks.fields import gap_field, label_field, lookup_field, shorten, text_field
 from bszo.tasks.template import MASK, Style, Template, Words, render
@@ -51,6 +51,10 @@ class Task:
         causal: prompt and options for causal models, as `Template` or a mapping.
         masked: the same for masked models.
         lookup: {column: {value: text}}, replaces a column's value before templates see it.
+        objective: what training looks at: None, the softmax cross entropy of the options' scores;
+            "accuracy" of the best option; "reward:NAME", one of `bszo.tasks.REWARDS`; or any
+            function of the chosen labels' names (`bszo.tasks.Reward`). All but the first have no
+            gradient: training maximises their mean over a batch.
 
     Raises:
         ConfigError: arguments that contradict each other, or a name that is no plain file name.
@@ -68,8 +72,11 @@ class Task:
     causal: Template
     masked: Template
     lookup: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    objective: str | rewards.Reward | None = None
 
     LEAST_LABELS: ClassVar[int] = 2
+    LIKELIHOOD: ClassVar[str | None] = None  # the objective that has a gradient
+    OBJECTIVES: ClassVar[Mapping[str, rewards.Reward]] = {"accuracy": rewards.accuracy}
 
     def __post_init__(self) -> None:
         normal = {
@@ -89,12 +96,34 @@ class Task:
         for key, value in normal.items():
             object.__setattr__(self, key, value)
         self._check_names_and_counts()
+        self._check_objective()
         for style in self.styles:
             self._check_template(style, getattr(self, style))
 
     @property
     def num_labels(self) -> int:
         return len(self.label_names)
+
+    @property
+    def reward(self) -> rewards.Reward | None:
+        """The function behind the objective; None where that is the likelihood."""
+        if not isinstance(self.objective, str):
+            return self.objective
+        return self._rewards().get(self.objective)
+
+    def _rewards(self) -> dict[str, rewards.Reward]:
+        named = {f"{rewards.PREFIX}{name}": made for name, made in rewards.REWARDS.items()}
+        return {**self.OBJECTIVES, **named}
+
+    def _check_objective(self) -> None:
+        if self.objective == self.LIKELIHOOD or callable(self.objective):
+            return
+        if not isinstance(self.objective, str) or self.objective not in self._rewards():
+            usual = "null" if self.LIKELIHOOD is None else self.LIKELIHOOD
+            raise ConfigError(
+                f"task.objective={self.objective!r:.80}: not one of"
+                f" {', '.join([usual, *self._rewards()])}"
+            )
 
     @property
     def styles(self) -> tuple[Style, ...]:

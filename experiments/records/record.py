@@ -47,6 +47,7 @@ NOT_SCIENTIFIC_KEYS = {
 # the signatures of earlier runs, and what is recorded of their configurations, as they were.
 LATER_KEYS = {
     "model": {"packed": False, "quantization": "none"},
+    "task": {"objective": None},  # of options; written answers have had one from the start
     "optimizer": {
         "start": "zero",
         "deviation": "sample",

@@ -18,8 +18,8 @@ from omegaconf import OmegaConf
 from experiments import CONF
 from experiments.config.compose import compose
 from experiments.records.record import Record
-from experiments.sweeps.grid import Point
-from experiments.sweeps.matching import value_of
+from experiments.sweeps.grid import Point, rate_key
+from experiments.sweeps.matching import shipped_node, value_of
 from experiments.sweeps.names import METHODS, MODELS, shown
 from experiments.sweeps.paper import StepCost, step_costs
 
@@ -45,9 +45,7 @@ def forwards_a_step(optimizer: str, more: tuple[str, ...]) -> int:
 
 def protocol_of(point: Point) -> dict[str, Any]:
     """The protocol's values, with the point's own."""
-    shipped = yaml.safe_load(
-        (CONF / "protocol" / f"{point['protocol']}.yaml").read_text(encoding="utf-8")
-    )
+    shipped = shipped_node(CONF / "protocol" / f"{point['protocol']}.yaml")
     own = {
         key.partition(".")[2]: yaml.safe_load(value)
         for key, value in point.items()
@@ -60,7 +58,11 @@ def forwards_of(point: Point) -> int:
     """Forward passes of a run's training that does not stop early; block-wise: of one block."""
     a_step = forwards_a_step(
         point["optimizer"],
-        tuple(f"{k}={v}" for k, v in sorted(point.items()) if k.startswith("optimizer.")),
+        tuple(
+            f"{key}={value}"
+            for key, value in sorted(point.items())
+            if key.startswith("optimizer.") and key != rate_key(point["optimizer"])
+        ),
     )
     protocol = protocol_of(point)
     limit = protocol["max_forwards"]
@@ -144,7 +146,11 @@ class Clock:
 
 def paper_cell(point: Point) -> StepCost | None:
     """The row of the paper's Table 4 for a run, None where it has none."""
-    model, method = shown(MODELS, point["model"]), shown(METHODS, point["optimizer"])
+    return _printed_cell(shown(MODELS, point["model"]), shown(METHODS, point["optimizer"]))
+
+
+@cache  # a plan asks twice a run
+def _printed_cell(model: str, method: str) -> StepCost | None:
     return next(
         (
             methods[method]

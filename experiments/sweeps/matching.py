@@ -69,6 +69,7 @@ def picked(grid: Grid, key: str, values: Iterable[str]) -> Grid:
     return replace(grid, points=points)
 
 
+@cache
 def parsed(text: str) -> Any:
     """An override's value as the configuration holds it: 1e-4 is a number, true a truth value."""
     special = {"true": True, "false": False, "null": None}

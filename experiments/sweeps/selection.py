@@ -48,6 +48,8 @@ class Shelf:
         self.doubles: set[str] = set()
         self.used: set[str] = set()
         self._by_names: defaultdict[tuple[str, ...], list[Record]] = defaultdict(list)
+        # every seed and fidelity of a cell asks for the same runs that choose its rate
+        self._found: dict[frozenset[tuple[str, str]], Record | None] = {}
         for record in records:
             self._by_names[self._names(record["choices"])].append(record)
 
@@ -57,6 +59,12 @@ class Shelf:
 
     def find(self, point: Point) -> Record | None:
         """The record of a run; the later one of two."""
+        key = frozenset(point.items())
+        if key not in self._found:
+            self._found[key] = self._search(point)
+        return self._found[key]
+
+    def _search(self, point: Point) -> Record | None:
         fitting = [
             r
             for r in self._by_names[self._names(point)]

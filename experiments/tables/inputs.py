@@ -17,10 +17,18 @@ class Inputs:
         self.runs = runs
         self.used: set[str] = set()
         self._read: dict[str, tuple[list[Record], list[str]]] = {}
+        self._gathered: dict[str, tuple[list[Record], list[str]]] = {}  # by any artefact so far
+
+    def for_another(self) -> "Inputs":
+        """The same records, of which nothing is read or used yet; no file is parsed twice."""
+        other = Inputs(self.runs)
+        other._gathered = self._gathered
+        return other
 
     def records(self, profile: str) -> list[Record]:
-        if profile not in self._read:
-            self._read[profile] = gather(self.runs / profile)
+        if profile not in self._gathered:
+            self._gathered[profile] = gather(self.runs / profile)
+        self._read[profile] = self._gathered[profile]
         return self._read[profile][0]
 
     def problems(self, profile: str) -> list[str]:

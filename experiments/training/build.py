@@ -186,14 +186,11 @@ def build(config: RunConfig) -> Parts:
     if quantized := described(config.quantization):
         facts["quantization"] = quantized  # of the matrices that the run held frozen
     optimizer = make_optimizer(config.optimizer_node, model)
-    if (
-        isinstance(model, GenerativeModel)
-        and model.task.objective == "f1"
-        and not getattr(optimizer, "losses_suffice", False)
-    ):
+    if task.reward is not None and not getattr(optimizer, "losses_suffice", False):
         raise ConfigError(
-            "task.objective=f1: has no gradient, which this optimizer needs;"
-            " task.objective=likelihood has one, and zeroth-order methods need none"
+            f"task.objective={task.objective}: has no gradient, which this optimizer needs;"
+            f" task.objective={task.LIKELIHOOD or 'null'} has one, and zeroth-order methods need"
+            " none"
         )
     if isinstance(config.tuning, Scales) and not getattr(optimizer, "losses_suffice", False):
         raise ConfigError(
@@ -209,7 +206,10 @@ def _model(config: RunConfig, task: Task, device: str) -> LanguageModel:
     torch.manual_seed(config.seed)
     base = _make(config.model, dtype=config.precision.dtype, device=device)
     model = config.tuning.attach(base, task.num_labels, config.seed)
-    return GenerativeModel(model, task) if isinstance(task, GenerationTask) else model
+    if isinstance(task, GenerationTask):
+        return GenerativeModel(model, task)
+    model.rewarded = task if task.reward is not None else None
+    return model
 
 
 def _encoded(

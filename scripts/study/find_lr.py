@@ -2,13 +2,14 @@
 
     python -m scripts.study.find_lr    # results/measured/find_lr.json
 
+Settings that the file holds already are not run again.
+
 A recorded run takes 200 steps at a rate and is judged by the accuracy of its best evaluation; the
 range test takes 20 steps and looks at the loss. Both have the same model, rows and batch size.
 """
 
 import argparse
 import json
-import math
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,6 +17,7 @@ from typing import Any
 
 import torch
 
+from bszo.files import written_whole
 from experiments.config.compose import compose
 from experiments.find_lr import tested
 from experiments.records.provenance import provenance
@@ -27,13 +29,13 @@ from experiments.tables.sources import MEASURED
 
 # the artefact whose records have it, model, task, optimizer
 SETTINGS = (
-    ("table1", "tiny-roberta", "cb", "mezo"),
-    ("table1", "tiny-roberta", "sst2", "bszo"),
     ("table3", "tiny-opt", "rte", "mezo"),
     ("table3", "tiny-opt", "sst2", "bszo"),
+    ("table1", "tiny-roberta", "sst2", "bszo"),
+    ("table1", "tiny-roberta", "cb", "mezo"),
 )
 STEPS, REPEATS, HELD = 20, 8, 64
-HALF_DECADE = math.sqrt(10) * 1.1  # 3 to 10 is a little more than half of one
+HALF_DECADE = 10 / 3 * 1.001  # from 3 to 10, a little more than half of one
 
 
 def recorded(artefact: str, model: str, task: str, optimizer: str) -> dict[float, float]:
@@ -109,17 +111,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, default=MEASURED / "find_lr.json")
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
-    rows = [compare(*setting) for setting in SETTINGS]
+    settings = {"steps": STEPS, "repeats": REPEATS, "held_rows": HELD}
+    facts = json.loads(options.out.read_text()) if options.out.is_file() else {}
+    rows = facts["rows"] if settings.items() <= facts.items() else []
+    done = {(row["model"], row["task"], row["optimizer"]) for row in rows}
+    for setting in SETTINGS:
+        if setting[1:] not in done:
+            rows.append(compare(*setting))
+            made = {**provenance([], "cpu"), "command": "python -m scripts.study.find_lr"}
+            facts = {**settings, "rows": rows, "provenance": made}
+            with written_whole(options.out) as temporary:
+                temporary.write_text(json.dumps(facts, indent=1) + "\n")
     print(table(rows))
-    facts = {
-        "steps": STEPS,
-        "repeats": REPEATS,
-        "held_rows": HELD,
-        "rows": rows,
-        "provenance": {**provenance([], "cpu"), "command": "python -m scripts.study.find_lr"},
-    }
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    options.out.write_text(json.dumps(facts, indent=1) + "\n")
     print(options.out)
 
 

@@ -18,12 +18,13 @@ from experiments.records import store
 from experiments.training import gpus
 from experiments.training.outcome import EXIT_CODES, RunFailed
 from hydra_plugins.processes_launcher import Places
-from tests.experiments.runs import wait_for
+from tests.experiments.runs import FEW, wait_for
 from tests.forked import Forked, module, run_module
 from tests.killing import PATIENCE
 
 ROOT = Path(__file__).resolve().parents[2]
-SWEEP = ("--multirun", "protocol=smoke", "tracker=none", "optimizer=mezo", "optimizer.lr=3e38,1e-4")
+SHORT = ("--multirun", "protocol=smoke", "tracker=none", *FEW, "optimizer=mezo")
+SWEEP = (*SHORT, "optimizer.lr=3e38,1e-4")
 
 
 @pytest.fixture(autouse=True)
@@ -134,7 +135,7 @@ def test_a_place_whose_process_is_killed_takes_the_next_run(tmp_path: Path):
 def test_a_process_that_is_killed_takes_no_other_run_with_it(tmp_path: Path):
     """From the command line: of two runs side by side one is killed."""
     arguments = (
-        *SWEEP[:4],
+        *SHORT,
         "hydra/launcher=processes",
         "seed=1,2,3",
         "protocol.eval_every=10",

@@ -7,6 +7,7 @@ import signal
 import stat
 import threading
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +21,6 @@ import bszo
 from bszo import files
 from bszo.errors import BszoError
 from bszo.models import weights_fingerprint
-from experiments import CONF
-from experiments.config.compose import compose
 from experiments.config.schema import Protocol
 from experiments.records import store
 from experiments.training.build import Parts
@@ -32,11 +31,11 @@ from experiments.training.runner import Runner
 from experiments.training.session import Session
 from experiments.training.signals import Signals
 from experiments.training.tracking import NoTracker, WandbTracker
+from tests.compositions import OPTIMIZERS, few_probes, with_files
 from tests.experiments.conftest import Cli, Lines, points
 from tests.experiments.runs import Processes, configuration, make_model, numbers, run_here, wait_for
 from tests.killing import PATIENCE, kill, profiled
 
-OPTIMIZERS = sorted(file.stem for file in (CONF / "optimizer").glob("*.yaml"))
 LOUD = ["optimizer.lr=1e-2"]  # every step moves every weight
 
 
@@ -82,7 +81,7 @@ class Net(Lines):
 @pytest.fixture(scope="module")
 def nodes() -> dict[str, dict[str, Any]]:
     """Every optimizer's configuration."""
-    return {name: compose([f"optimizer={name}"])["optimizer"] for name in OPTIMIZERS}
+    return {name: few_probes(with_files(optimizer=name)["optimizer"]) for name in OPTIMIZERS}
 
 
 def unlogged(node: dict[str, Any]) -> str:
@@ -174,46 +173,58 @@ def break_after(runner: Runner, steps: int, stop: BaseException) -> None:
     runner._step = breaking  # type: ignore[method-assign]
 
 
-@pytest.mark.parametrize(
-    ("dtype", "kind"),
-    [(torch.float32, "full"), (torch.bfloat16, "trajectory")],
-    ids=["fp32-full", "bf16-trajectory"],
-)
-@pytest.mark.parametrize("name", OPTIMIZERS)
+# a state of each kind: a belief, moments, a basis, low-rank momentum, a curvature, backpropagation,
+# both, none
+KINDS = ("bszo", "mezo-adam", "subzero", "lozo-m", "hizoo", "adamw", "hybrid", "mezo-each")
+PAIRS = ((torch.float32, "full"), (torch.bfloat16, "trajectory"))
+BOTH = (*KINDS, "sgd", "agzo")  # the last two refuse the second
+# every method with one of the two in `make test`, in turns, and one of each kind of state with both
+STOPPED = [
+    pytest.param(
+        name,
+        *pair,
+        id=f"{name}-{('fp32', 'bf16')[i]}-{pair[1]}",
+        marks=() if name in BOTH or i == number % 2 else pytest.mark.exhaustive,
+    )
+    for number, name in enumerate(OPTIMIZERS)
+    for i, pair in enumerate(PAIRS)
+]
+
+
+@pytest.mark.parametrize(("name", "dtype", "kind"), STOPPED)
 def test_stopped_at_every_border_of_steps(
     tmp_path: Path, nodes: Any, name: str, dtype: torch.dtype, kind: str
 ):
+    def make(folder: str) -> Runner:
+        return make_runner(tmp_path / folder, nodes[name], dtype, kind, num_steps=8)
+
     if kind == "trajectory" and (reason := unlogged(nodes[name])):
         with pytest.raises(BszoError, match=reason):
-            make_runner(tmp_path, nodes[name], dtype, kind)
+            make("whole")
         return
-    whole = make_runner(tmp_path / "whole", nodes[name], dtype, kind)
+    whole = make("whole")
     whole.run()
-    for part in range(1, 15):  # a part a step
-        runner = make_runner(tmp_path / "parts", nodes[name], dtype, kind)
+    for part in range(1, 9):  # a part a step
+        runner = make("parts")
         assert (runner.result.num_steps, runner.result.num_parts) == (part - 1, part)
         break_after(runner, 1, KeyboardInterrupt("SIGTERM"))
         with pytest.raises(KeyboardInterrupt):
             runner.run()
-    runner = make_runner(tmp_path / "parts", nodes[name], dtype, kind)
+    runner = make("parts")
     runner.run()
     assert outcome(runner) == outcome(whole)
-    for steps in (2, 5, 13):  # nothing is saved at the end: back to the last interval
-        runner = make_runner(tmp_path / str(steps), nodes[name], dtype, kind)
+    for steps in (2, 7):  # nothing is saved at the end: back to the last interval
+        runner = make(str(steps))
         break_after(runner, steps, Kill())
         with pytest.raises(Kill):
             runner.run()
-        runner = make_runner(tmp_path / str(steps), nodes[name], dtype, kind)
+        runner = make(str(steps))
         assert runner.result.num_steps == steps - steps % 3
         runner.run()
         assert outcome(runner) == outcome(whole)
 
 
-# a state of each kind: a belief, moments, a basis, low-rank momentum, a curvature, backpropagation,
-# both, none; the other methods' runs are killed by `make test-all`
-KINDS = ("bszo", "mezo-adam", "subzero", "lozo-m", "hizoo", "adamw", "hybrid", "mezo-each")
-
-
+# the other methods' runs are killed by `make test-all`
 @pytest.mark.parametrize(
     "name",
     [
@@ -221,9 +232,9 @@ KINDS = ("bszo", "mezo-adam", "subzero", "lozo-m", "hizoo", "adamw", "hybrid", "
         for name in OPTIMIZERS
     ],
 )
-def test_killed_at_ten_moments(tmp_path: Path, nodes: Any, name: str):
-    """Anywhere between the model's making and the record: in a step, an evaluation, a checkpoint's
-    write."""
+def test_killed_at_four_moments(tmp_path: Path, nodes: Any, name: str):
+    """One in each quarter of the way from the model's making to the record: in a step, an
+    evaluation, a checkpoint's write."""
     # the precisions take turns: above, every method is stopped in both
     dtype = (torch.float32, torch.bfloat16)[OPTIMIZERS.index(name) % 2]
     kind = "trajectory" if dtype == torch.bfloat16 and not unlogged(nodes[name]) else "full"
@@ -245,8 +256,9 @@ def test_killed_at_ten_moments(tmp_path: Path, nodes: Any, name: str):
 
     expected = outcome(part("whole"))
     calls, moments = profiled(lambda: part("counted")), random.Random(f"{name} {dtype}")
-    for i in range(10):
-        kill(lambda folder=str(i): part(folder), at=moments.randrange(1, calls))
+    for i in range(4):
+        at = moments.randrange(max(1, i * calls // 4), (i + 1) * calls // 4)
+        kill(lambda folder=str(i): part(folder), at=at)
         assert outcome(part(str(i))) == expected
 
 
@@ -366,13 +378,30 @@ def test_two_are_kept_and_the_best_apart(tmp_path: Path, stopped: Callable[..., 
     assert f"best-{best:08d}.safetensors" in names and len(names) <= 4
 
 
+@pytest.fixture(scope="module")
+def undisturbed(nodes: Any, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Any]:
+    """What a run ends as that nothing stops; each is made once."""
+
+    @cache
+    def whole(name: str, dtype: torch.dtype, kind: str) -> dict[str, Any]:
+        runner = make_runner(tmp_path_factory.mktemp("whole"), nodes[name], dtype, kind)
+        runner.run()
+        return outcome(runner)
+
+    return whole
+
+
 @pytest.mark.parametrize("how", ["flip", "cut", "empty", "text"])
 @pytest.mark.parametrize("number", [1, 2])
 def test_a_damaged_checkpoint_falls_back(
-    tmp_path: Path, nodes: Any, stopped: Callable[..., Runner], caplog: Any, how: str, number: int
+    tmp_path: Path,
+    nodes: Any,
+    stopped: Callable[..., Runner],
+    undisturbed: Callable[..., Any],
+    caplog: Any,
+    how: str,
+    number: int,
 ):
-    whole = make_runner(tmp_path / "whole", nodes["mezo-adam"], torch.bfloat16, "full")
-    whole.run()
     stopped()
     for path in sorted((tmp_path / "run").glob("step-*"))[-number:]:
         damage(path, how)
@@ -381,7 +410,7 @@ def test_a_damaged_checkpoint_falls_back(
     assert "step-00000011.safetensors: not a sound checkpoint" in caplog.text
     assert ("starts from the beginning" in caplog.text) == (number == 2)
     runner.run()
-    assert outcome(runner) == outcome(whole)
+    assert outcome(runner) == undisturbed("mezo-adam", torch.bfloat16, "full")
 
 
 def test_damaged_best_parameters_are_written_again(tmp_path: Path, nodes: Any):
@@ -445,7 +474,7 @@ def test_no_pickle_and_types_come_back():
 
 @pytest.mark.parametrize("call", range(1, 9))
 def test_a_full_disk_is_one_line_and_leaves_what_was_there(
-    tmp_path: Path, nodes: Any, monkeypatch: Any, call: int
+    tmp_path: Path, nodes: Any, undisturbed: Callable[..., Any], monkeypatch: Any, call: int
 ):
     runner = make_runner(tmp_path, nodes["mezo"], torch.float32, "full")
     calls, sync = 0, files._sync
@@ -465,11 +494,9 @@ def test_a_full_disk_is_one_line_and_leaves_what_was_there(
     assert "\n" not in str(caught.value)
     assert not list(tmp_path.glob(".*"))
     monkeypatch.setattr(files, "_sync", sync)
-    whole = make_runner(tmp_path / "whole", nodes["mezo"], torch.float32, "full")
-    whole.run()
     runner = make_runner(tmp_path, nodes["mezo"], torch.float32, "full")
     runner.run()
-    assert outcome(runner) == outcome(whole)
+    assert outcome(runner) == undisturbed("mezo", torch.float32, "full")
 
 
 # --- real processes, really killed ---
@@ -494,8 +521,9 @@ def checkpoints(results: Path) -> list[Path]:
     [
         ("bszo", "fp32", "full"),
         ("bszo", "bf16", "trajectory"),
-        ("mezo-adam", "bf16", "full"),
-        ("adamw", "fp32", "full"),
+        # above, these are killed in this process
+        pytest.param(("mezo-adam", "bf16", "full"), marks=pytest.mark.exhaustive),
+        pytest.param(("adamw", "fp32", "full"), marks=pytest.mark.exhaustive),
     ],
 )
 def test_killed_at_random_moments(
@@ -507,7 +535,7 @@ def test_killed_at_random_moments(
 ):
     name, precision, kind = chosen
     rate = "optimizer.algorithm.lr=1e-2" if name == "adamw" else LOUD[0]
-    overrides = [f"optimizer={name}", f"precision={precision}", rate]
+    overrides = [f"optimizer={name}", f"precision={precision}", "protocol.num_steps=21", rate]
     train, calls = Runner._train, []
     with monkeypatch.context() as patch:
         patch.setattr(
@@ -516,15 +544,15 @@ def test_killed_at_random_moments(
         whole, weights = run_here(configuration(model, tmp_path / "whole", *overrides))
     config = configuration(model, tmp_path / "killed", *overrides, f"checkpoint={kind}")
     moments = random.Random(f"{name} {precision}")
-    for _ in range(5):
-        process = processes.start(config, die_after=moments.randrange(1, calls[0] // 4))
+    for _ in range(3):
+        process = processes.start(config, die_after=moments.randrange(1, calls[0] // 3))
         process.join(PATIENCE)
         assert process.exitcode == -signal.SIGKILL
     assert checkpoints(tmp_path / "killed")
     record, ended = processes.finish(config)
     assert ended == weights
     assert numbers(record) == numbers(whole)
-    assert [point["step"] for point in record["curve"]] == [0, 7, 14, 21, 28, 35, 40]
+    assert [point["step"] for point in record["curve"]] == [0, 7, 14, 21]
     assert not (tmp_path / "killed" / "checkpoints" / record["signature"]).exists()
 
 
@@ -538,11 +566,14 @@ def test_killed_before_it_trains(tmp_path: Path, model: Path, processes: Process
     assert (record["status"], record["num_parts"]) == ("ok", 1)
 
 
+HIZOO = ("optimizer=hizoo", "precision=bf16", "protocol.num_steps=12", *LOUD)
+
+
 @pytest.fixture(scope="module")
 def hizoo(tmp_path_factory: pytest.TempPathFactory, model: Path) -> tuple[dict[str, Any], str]:
     """A run that nothing stops, and its weights."""
     results = tmp_path_factory.mktemp("whole")
-    return run_here(configuration(model, results, "optimizer=hizoo", "precision=bf16", *LOUD))
+    return run_here(configuration(model, results, *HIZOO))
 
 
 @pytest.mark.parametrize("die_at", [4, 5, 6, 7])
@@ -551,7 +582,7 @@ def test_killed_inside_a_checkpoint_write(
 ):
     """At the sync before a rename (odd) and at the one after it; of the best parameters (5, 6) and
     of the state."""
-    config = configuration(model, tmp_path / "run", "optimizer=hizoo", "precision=bf16", *LOUD)
+    config = configuration(model, tmp_path / "run", *HIZOO)
     process = processes.start(config, die_at=die_at)
     process.join(PATIENCE)
     assert process.exitcode == -signal.SIGKILL
@@ -562,7 +593,15 @@ def test_killed_inside_a_checkpoint_write(
     assert not list(tmp_path.rglob("*.tmp"))
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1])
+# SIGINT comes to the command in tests/experiments/test_run.py, SIGUSR1 to a run in this file
+@pytest.mark.parametrize(
+    "number",
+    [
+        signal.SIGTERM,
+        pytest.param(signal.SIGINT, marks=pytest.mark.exhaustive),
+        pytest.param(signal.SIGUSR1, marks=pytest.mark.exhaustive),
+    ],
+)
 def test_a_signal_saves_and_the_same_command_goes_on(
     tmp_path: Path, model: Path, processes: Processes, number: signal.Signals
 ):

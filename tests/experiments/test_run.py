@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,8 @@ import torch
 from experiments.records import record as records
 from experiments.records import store
 from tests.experiments.conftest import Cli
-from tests.experiments.runs import wait_for
-from tests.killing import PATIENCE
+from tests.experiments.runs import FEW, wait_for
+from tests.forked import Forked, module, run_module
 
 ROOT = Path(__file__).resolve().parents[2]
 Runs = Callable[[], list[dict[str, Any]]]
@@ -35,6 +36,21 @@ def numbers(record: dict[str, Any]) -> dict[str, Any]:
     return plain
 
 
+# each takes the way of another case in the test below
+ALIKE = [
+    ("optimizer=null", "optimizer=null: no such choice; choose one of adamw"),
+    (
+        "+optimizer.window=8",
+        "optimizer.window: no such key; choose .*; optimizer=mezo-adam-history takes it",
+    ),
+    ("protocol.num_stepz=3", "protocol.num_stepz: no such key; .*did you mean num_steps"),
+    ("optimizer.lr=nan", "optimizer.lr=nan: must be a finite number"),
+    ("directions.blocks=rows", "directions.blocks='rows': should be 'none', 'transformer'"),
+    ("+task.causal.promt=x", "task.causal.promt: no such key; .*did you mean prompt"),
+    ("protocol.num_steps=abc", "protocol.num_steps='abc': should be a valid integer"),
+]
+
+
 @pytest.mark.parametrize(
     ("argument", "says"),
     [
@@ -42,7 +58,6 @@ def numbers(record: dict[str, Any]) -> dict[str, Any]:
             "optimizer=bsz",
             "optimizer=bsz: no such choice; choose one of adamw, .*did you mean bszo",
         ),
-        ("optimizer=null", "optimizer=null: no such choice; choose one of adamw"),
         ("task=3", "task=3: no such choice; choose one of boolq"),
         ("seed=${nope}", "seed: Interpolation key 'nope' not found"),
         ("optimiser=bszo", "optimiser: no such key; .*did you mean optimizer"),
@@ -52,15 +67,8 @@ def numbers(record: dict[str, Any]) -> dict[str, Any]:
             "optimizer.window=8",
             "optimizer.window: no such key; choose .*; optimizer=mezo-adam-history takes it",
         ),
-        (
-            "+optimizer.window=8",
-            "optimizer.window: no such key; choose .*; optimizer=mezo-adam-history takes it",
-        ),
-        ("protocol.num_stepz=3", "protocol.num_stepz: no such key; .*did you mean num_steps"),
-        ("protocol.num_steps=abc", "protocol.num_steps='abc': should be a valid integer"),
         ("optimizer.k=2.5", "optimizer.k=2.5: should be a valid integer"),
         ("fidelity.lozo_scale=half", "fidelity.lozo_scale='half': should be '1/r' or 'none'"),
-        ("+task.causal.promt=x", "task.causal.promt: no such key; .*did you mean prompt"),
         ("optimizer._target_=os.system", "optimizer._target_='os.system': only bszo"),
         ("tuning=adapter", "tuning=adapter: no such choice; choose one of full"),
         ("model=local", "model.path: needs a value"),
@@ -78,12 +86,11 @@ def numbers(record: dict[str, Any]) -> dict[str, Any]:
         ("seed", "seed: not of the form key=value"),
         ("optimizer.k=0", "optimizer.k=0: at least 1"),
         ("directions.sparsity=1.0", r"directions.sparsity=1.0: .* in \[0, 1\)"),
-        ("directions.blocks=rows", "directions.blocks='rows': should be 'none', 'transformer'"),
-        ("optimizer.lr=nan", "optimizer.lr=nan: must be a finite number"),
         ("protocol.batch_size=0", "protocol.batch_size=0: must be at least 1"),
         ("protocol.batch_size=5000", "5000.*1000"),
         ("task.num_train=9999", "sst2.*9999"),
         ("data=local", "data.root is not set"),
+        *(pytest.param(*case, marks=pytest.mark.exhaustive) for case in ALIKE),
     ],
 )
 def test_a_wrong_argument_is_one_line(
@@ -109,13 +116,8 @@ def test_a_wrong_argument_in_a_process_of_its_own(tmp_path: Path):
     assert done.returncode == 1
     assert done.stdout == ""
     assert len(done.stderr.splitlines()) == 1
-    shown = subprocess.run(
-        command,
-        capture_output=True,
-        text=True,
-        cwd=ROOT,
-        env=os.environ | {"HYDRA_FULL_ERROR": "1"},
-    )
+    full = partial(os.environ.update, HYDRA_FULL_ERROR="1")
+    shown = run_module(*command[2:], folder=tmp_path, before=full)
     assert shown.returncode == 1
     assert "Traceback" in shown.stderr
 
@@ -132,6 +134,7 @@ def test_two_tasks_from_end_to_end(
         f"optimizer={optimizer}",
         "protocol=smoke",
         "tracker=none",
+        *FEW,
     ]
     done = cli(f"paths.results={tmp_path}", *arguments)
     assert done.code == 0, done.err
@@ -167,19 +170,11 @@ def test_a_sweep_goes_on_past_a_failed_run(cli: Cli, runs: Runs, tmp_path: Path)
         "tracker=none",
         "optimizer=mezo",
         "optimizer.lr=3e38,1e-4",
-        "seed=0,1",
+        *FEW,
     )
     assert done.code == 3
-    status = [
-        (record["config"]["optimizer"]["lr"], record["config"]["seed"], record["status"])
-        for record in runs()
-    ]
-    assert sorted(status) == [
-        (1e-4, 0, "ok"),
-        (1e-4, 1, "ok"),
-        (3e38, 0, "diverged"),
-        (3e38, 1, "diverged"),
-    ]
+    status = [(record["config"]["optimizer"]["lr"], record["status"]) for record in runs()]
+    assert sorted(status) == [(1e-4, "ok"), (3e38, "diverged")]
     failed = next(record for record in runs() if record["status"] == "diverged")
     assert failed["test_accuracy"] is None
     assert failed["reason"]
@@ -192,7 +187,7 @@ def test_wandb_writes_offline_below_results(
     monkeypatch.delenv("WANDB_API_KEY", raising=False)
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     done = cli(
-        f"paths.results={tmp_path}", "protocol=smoke", "tracker=wandb", "tracker.log_every=1"
+        f"paths.results={tmp_path}", "protocol=smoke", "tracker=wandb", "tracker.log_every=1", *FEW
     )
     assert done.code == 0, done.err
     assert len(runs()) == 1
@@ -216,7 +211,13 @@ def test_wandb_writes_offline_below_results(
 
 
 def test_an_earlier_record_that_is_damaged_is_said(cli: Cli, tmp_path: Path):
-    arguments = (f"paths.results={tmp_path}", "protocol=smoke", "tracker=none", "optimizer=mezo")
+    arguments = (
+        f"paths.results={tmp_path}",
+        "protocol=smoke",
+        "tracker=none",
+        "optimizer=mezo",
+        *FEW,
+    )
     assert cli(*arguments).code == 0
     (path,) = (tmp_path / "runs").iterdir()
     path.write_text(path.read_text()[:100])
@@ -226,27 +227,21 @@ def test_an_earlier_record_that_is_damaged_is_said(cli: Cli, tmp_path: Path):
 
 
 def test_interrupt_writes_a_record(tmp_path: Path):
-    command = [
-        sys.executable,
-        "-m",
-        "experiments.run",
+    arguments = (
         "protocol=mini",
         "protocol.num_steps=100000",
         "optimizer=mezo",
         "tracker=none",
-        "protocol.max_eval_examples=16",
+        *FEW,
         f"paths.results={tmp_path}",
-    ]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=ROOT)
-    assert process.stderr is not None
-    for line in process.stderr:
-        if line.startswith("step 0:"):
-            break
+    )
+    run = Forked(partial(module, "experiments.run", *arguments), tmp_path)
+    wait_for(lambda: "step 0:" in run.printed()[1])
     time.sleep(0.5)
-    process.send_signal(signal.SIGINT)
-    rest = process.stderr.read()
-    assert process.wait(timeout=PATIENCE) == 130
-    assert "Traceback" not in rest
+    os.kill(run.process.pid, signal.SIGINT)
+    done = run.end()
+    assert done.returncode == 130
+    assert "Traceback" not in done.stderr
     (record,) = store.load_all([tmp_path / "runs"])
     assert record["status"] == "interrupted"
     assert "SIGINT" in record["reason"]
@@ -262,7 +257,7 @@ def test_a_crash_has_a_record_and_a_traceback(
 
     monkeypatch.setattr("experiments.training.runner.Runner._step", broken)
     with pytest.raises(ZeroDivisionError):
-        cli(f"paths.results={tmp_path}", "protocol=smoke", "tracker=none")
+        cli(f"paths.results={tmp_path}", "protocol=smoke", "tracker=none", *FEW)
     (record,) = runs()
     assert record["status"] == "crashed"
     assert record["reason"] == "ZeroDivisionError: in .../secret.txt"
@@ -278,21 +273,27 @@ def test_out_of_memory_is_a_status(
         raise (torch.OutOfMemoryError if "CUDA" in message else RuntimeError)(message)
 
     monkeypatch.setattr("experiments.training.runner.Runner._step", full)
-    done = cli(f"paths.results={tmp_path}", "protocol=smoke", "tracker=none")
+    done = cli(f"paths.results={tmp_path}", "protocol=smoke", "tracker=none", *FEW)
     assert done.code == 4
     (record,) = runs()
     assert (record["status"], record["reason"]) == ("out_of_memory", message)
 
 
-# encoding a thousand rows is most of such a run
-SMALL = ("task.num_train=32", "task.num_validation=8")
+SMALL = FEW[2:]
 MODELS = ("roberta-mini", "opt-mini", "stories260k-llama", "babyllama-char-1m")
 
 
 TASKS = ("sst2", "rte", "cb", "copa", "wic", "wsc", "trec", "boolq")
 
 
-@pytest.mark.parametrize(("task", "model"), [*zip(TASKS, MODELS * 2, strict=True)])
+@pytest.mark.parametrize(
+    ("task", "model"),
+    [
+        # each model once; tests/tasks/test_real_rows.py holds every row of every task
+        pytest.param(task, model, marks=pytest.mark.exhaustive if number >= len(MODELS) else ())
+        for number, (task, model) in enumerate(zip(TASKS, MODELS * 2, strict=True))
+    ],
+)
 def test_real_models_on_real_rows(
     cli: Cli, runs: Runs, tmp_path: Path, shared: Path, task: str, model: str
 ):

@@ -2,9 +2,7 @@
 is refused."""
 
 import copy
-import json
 from collections.abc import Callable
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +14,11 @@ from bszo.errors import ConfigError
 from bszo.models import ProbedModel, load_model, saved, tuning
 from bszo.tasks import Example
 from bszo.trajectory import read
-from experiments import CONF
 from experiments.records.record import signature
 from experiments.replay import main as replay
 from experiments.training.build import make_optimizer
 from experiments.training.runner import EachLoss
+from tests.compositions import OPTIMIZERS, few_probes, with_files
 from tests.experiments.conftest import Cli
 from tests.experiments.runs import configuration
 
@@ -49,34 +47,44 @@ Runs = Callable[[], list[dict[str, Any]]]
 
 
 @pytest.mark.parametrize("scheme", sorted(TRAINED))
-def test_a_run_trains_the_scheme_s_parameters_and_keeps_them(
-    scheme: str, cli: Cli, runs: Runs, tmp_path: Path
+def test_a_run_trains_the_scheme_s_parameters_and_its_log_gives_them_again(
+    scheme: str, cli: Cli, runs: Runs, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ):
-    kept = tmp_path / "kept"
+    made, replayed = tmp_path / "made", tmp_path / "replayed"
     arguments = (
         *SMALL,
         "model=tiny-mistral",
         f"tuning={scheme}",
         "optimizer=mezo",
+        "optimizer.lr=1e-2",
+        "seed=3",
+        "checkpoint=trajectory",
         f"paths.results={tmp_path}",
+        f"checkpoint.weights={made}",
     )
-    assert cli(*arguments, f"checkpoint.weights={kept}").code == 0
+    assert cli(*arguments).code == 0
     (record,) = runs()
     assert record["model"]["num_parameters"] == TRAINED[scheme]
     assert record["config"]["tuning"]["method"] == record["choices"]["tuning"] == scheme
-    folder = kept / record["signature"]
+    folder = made / record["signature"]
     if scheme == "linear-probe":
-        assert (folder / "probe.safetensors").is_file()
+        file = folder / "probe.safetensors"
     else:
         back = saved.load_tuned(load_model("asset:tiny-mistral", dtype="float32"), folder)
-        assert (
-            sum(p.numel() for p in back.module.parameters() if p.requires_grad) == TRAINED[scheme]
-        )
-
-
-@cache
-def optimizer_node(name: str) -> dict[str, Any]:
-    return configuration(Path(), Path(), f"optimizer={name}", "seed=1")["optimizer"]
+        trained = [p for p in back.module.parameters() if p.requires_grad]
+        assert sum(p.numel() for p in trained) == TRAINED[scheme]
+        (file,) = folder.glob("*model.safetensors")
+    (log,) = (tmp_path / "trajectories").glob("*.bszo")
+    assert read(log).finished and len(read(log).steps) == record["num_steps"]
+    assert not any((tmp_path / "checkpoints").iterdir())
+    capfd.readouterr()
+    to = ("--to", str(record["best_step"]), "--out", str(replayed))
+    assert replay([str(log), "--base", "asset:tiny-mistral", *to]) == 0
+    assert capfd.readouterr().err == ""
+    found, wanted = load_file(replayed / file.name), load_file(file)
+    assert found.keys() == wanted.keys() and all(
+        torch.equal(found[name], wanted[name]) for name in found
+    )
 
 
 BLOCKS = "no trainable parameter lies in the 3 modules of"
@@ -94,8 +102,8 @@ WHERE = {
 def test_every_method_trains_every_scheme(scheme: str):
     """Or says that no block holds what trains."""
     base = load_model("asset:tiny-mistral", dtype="float32")
-    for path in sorted((CONF / "optimizer").glob("*.yaml")):
-        node = optimizer_node(path.stem)
+    for name in OPTIMIZERS:
+        node = few_probes(with_files("seed=1", optimizer=name)["optimizer"])
         model: Any = copy.deepcopy(base)
         if scheme != "full":
             model = (
@@ -107,8 +115,8 @@ def test_every_method_trains_every_scheme(scheme: str):
             for parameter in model.module.parameters():
                 parameter.data += 0.01 * parameter.requires_grad
         batch = model.collate(model.encode(EXAMPLES))
-        before = {name: p.detach().clone() for name, p in model.module.named_parameters()}
-        schemes, refusal = WHERE.get(path.stem, ((scheme,), ""))
+        before = {key: p.detach().clone() for key, p in model.module.named_parameters()}
+        schemes, refusal = WHERE.get(name, ((scheme,), ""))
         if scheme not in schemes:
             with pytest.raises(ConfigError, match=refusal):
                 make_optimizer(node, model)
@@ -121,50 +129,12 @@ def test_every_method_trains_every_scheme(scheme: str):
             closure = EachLoss(model, batch)
         loss = float(optimizer.step(closure))
         moved = {
-            name for name, p in model.module.named_parameters() if not torch.equal(p, before[name])
+            key for key, p in model.module.named_parameters() if not torch.equal(p, before[key])
         }
-        trained = {name for name, p in model.module.named_parameters() if p.requires_grad}
-        some = path.stem in ("mezo-bcd", "mezo-each", "bszo-each")
-        assert moved and (moved <= trained if some else moved == trained), path.stem
-        assert float(optimizer.step(closure)) != loss, path.stem
-
-
-@pytest.mark.parametrize("scheme", sorted(TRAINED))
-def test_the_log_of_a_run_builds_its_adapter_and_replays_it(
-    scheme: str, cli: Cli, tmp_path: Path, capfd: pytest.CaptureFixture[str]
-):
-    made, replayed = tmp_path / "made", tmp_path / "replayed"
-    arguments = (
-        *SMALL,
-        "model=tiny-opt",
-        f"tuning={scheme}",
-        "optimizer=mezo",
-        "optimizer.lr=1e-2",
-        "seed=3",
-        "checkpoint=trajectory",
-        f"paths.results={tmp_path}",
-        f"checkpoint.weights={made}",
-    )
-    assert cli(*arguments).code == 0
-    (path,) = tmp_path.glob("runs/*.json")
-    record = json.loads(path.read_text())
-    capfd.readouterr()
-    step, left = str(record["best_step"]), tmp_path / "trajectories" / f"{path.stem}.bszo"
-    assert read(left).finished and len(read(left).steps) == record["num_steps"]
-    assert not any((tmp_path / "checkpoints").iterdir())
-    assert (
-        replay([str(left), "--base", "asset:tiny-opt", "--to", step, "--out", str(replayed)]) == 0
-    )
-    assert capfd.readouterr().err == ""
-    (file,) = (
-        replayed.glob("*model.safetensors")
-        if scheme != "linear-probe"
-        else replayed.glob("probe.safetensors")
-    )
-    found, wanted = load_file(file), load_file(made / record["signature"] / file.name)
-    assert found.keys() == wanted.keys() and all(
-        torch.equal(found[name], wanted[name]) for name in found
-    )
+        trained = {key for key, p in model.module.named_parameters() if p.requires_grad}
+        some = name in ("mezo-bcd", "mezo-each", "bszo-each")
+        assert moved and (moved <= trained if some else moved == trained), name
+        assert float(optimizer.step(closure)) != loss, name
 
 
 def test_what_an_earlier_run_did_not_leave_is_said(cli: Cli, tmp_path: Path):
@@ -282,6 +252,13 @@ def test_written_answers_run_on_either_objective(cli: Cli, runs: Runs, tmp_path:
             (
                 "task.objective=f1: has no gradient, which this optimizer needs;"
                 " task.objective=likelihood has one"
+            ),
+        ),
+        (
+            ("task=sst2", "task.objective=accuracy", "optimizer=adamw"),
+            (
+                "task.objective=accuracy: has no gradient, which this optimizer needs;"
+                " task.objective=null has one"
             ),
         ),
         (

@@ -23,14 +23,12 @@ from bszo.tasks import Row, Splits, Task, make_splits, overlaps, read_jsonl
 from bszo.trajectory import Header, Step
 from bszo.trajectory.reader import parse as parse_trajectory
 from bszo.trajectory.writer import encode
-from experiments import CONF
 from experiments.config import schema
-from experiments.config.compose import compose
 from experiments.records import record as records
 from experiments.records.privacy import scrub_all
 from experiments.training import build
+from tests.compositions import OPTIMIZERS, with_files
 
-OPTIMIZERS = sorted(file.stem for file in (CONF / "optimizer").glob("*.yaml"))
 TASKS = ("sst2", "copa", "trec", "wsc")
 TIMES = settings().max_examples / 100  # of the profile that was chosen
 
@@ -93,7 +91,7 @@ def empty_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 def _configurations() -> list[Plain]:
     small = ["paths.results=results", "task.num_train=4", "task.num_validation=2"]
     pairs = [(name, TASKS[i % len(TASKS)]) for i, name in enumerate(OPTIMIZERS)]
-    return [compose([*small, f"optimizer={o}", f"task={t}"]) for o, t in pairs]
+    return [with_files(*small, f"task={task}", optimizer=name) for name, task in pairs]
 
 
 CONFIGURATIONS = _configurations()

@@ -9,8 +9,10 @@ import torch
 
 import bszo
 from bszo.errors import ModelError
-from bszo.models import GenerativeModel, LanguageModel, load_model, tuning
-from bszo.tasks import Example, GenerationTask, token_f1
+from bszo.models import GenerativeModel, LanguageModel, ProbedModel, load_model, tuning
+from bszo.perturb import mix64
+from bszo.perturb.noise import values
+from bszo.tasks import Example, GenerationTask, Task, token_f1
 
 EXAMPLES = [
     Example("x:0", "the film is", (" dull",), 0, ("dull", "flat")),
@@ -34,6 +36,24 @@ def task(**changes: Any) -> GenerationTask:
         "causal": {"prompt": "{q}", "options": [" {answer}"]},
     }
     return GenerationTask(**(plain | changes))
+
+
+def options_task(objective: str) -> Task:
+    prompt = {"prompt": "{q}", "options": ["a", "b"]}
+    return Task(
+        name="t",
+        version=1,
+        hub={"path": "x"},  # type: ignore[arg-type]
+        splits={"train": "train", "test": "test"},
+        columns=("q",),
+        label="label",
+        label_names=("negative", "positive"),
+        num_train=1,
+        num_validation=1,
+        causal=prompt,  # type: ignore[arg-type]
+        masked={**prompt, "prompt": "{q} <mask>"},  # type: ignore[arg-type]
+        objective=objective,
+    )
 
 
 def model_of(name: str, scheme: str = "full", **changes: Any) -> GenerativeModel:
@@ -138,6 +158,55 @@ def test_f1_as_an_objective_has_no_gradient_and_moves_zeroth_order_methods():
     values = [optimizer.step(lambda: model.loss(batch)) for _ in range(4)]
     assert all(-1 <= value <= 0 for value in values) and len(set(values)) > 1
     assert any(not torch.equal(a, b) for a, b in zip(before, parameters, strict=True))
+
+
+def test_any_function_of_the_texts_is_an_objective_and_es_takes_its_z_scores():
+    """theta <- theta + lr / N sum_i (R_i - mean R) / std(R) z_i, R_i the mean reward at theta + eps
+    z_i."""
+    seen: list[float] = []
+
+    def letters(answers: Any, gold: Any) -> list[float]:
+        assert gold == [e.answers for e in EXAMPLES]
+        found = [float(len(answer)) for answer in answers]
+        seen.append(sum(found) / len(found))
+        return found
+
+    model = model_of("tiny-opt", objective=letters, max_new_tokens=4)
+    batch = model.collate(model.encode(EXAMPLES))
+    bias: Any = model.module.get_decoder().final_layer_norm.bias
+    before = bias.detach().clone()
+    optimizer = bszo.ES([bias], lr=0.1, eps=0.5, num_directions=3, seed=4, module=model.module)
+    optimizer.step(lambda: model.loss(batch))
+    rewards = torch.tensor(seen[-3:], dtype=torch.float64)
+    assert optimizer.last is not None
+    assert optimizer.last.losses == pytest.approx((-rewards).tolist())
+    scores = (rewards - rewards.mean()) / rewards.std()
+    z = torch.stack([values(bias.shape, 0, mix64(4, 0, i)).double() for i in range(3)])
+    assert rewards.std() > 0
+    expected = before.double() + 0.1 / 3 * (scores[:, None] * z).sum(0)
+    assert torch.allclose(bias.detach().double(), expected, atol=1e-6)
+
+
+def test_the_accuracy_of_options_is_an_objective():
+    """- the share of right answers, that of each example in turn; the same with a probe."""
+    plain = load_model("asset:tiny-roberta", dtype="float32")
+    task_of = options_task("accuracy")
+    examples = [
+        Example(f"x:{i}", f"{text} It was <mask> .", (" terrible", " great"), i % 2)
+        for i, text in enumerate(["a dull film .", "a lovely film .", "a film .", "dull ."])
+    ]
+    for model in (plain, ProbedModel(plain, 2)):
+        model.rewarded = task_of
+        batch = model.collate(model.encode(examples))
+        right = [
+            float(guess == e.label)
+            for guess, e in zip(
+                model.predict(model.encode(examples), max_tokens=999), examples, strict=True
+            )
+        ]
+        assert 0 < sum(right) < 4
+        assert model.losses(batch).tolist() == [-value for value in right]
+        assert model.loss(batch).item() == -sum(right) / 4
 
 
 def test_a_long_prompt_leaves_room_for_its_answer():

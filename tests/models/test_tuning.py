@@ -23,6 +23,7 @@ import bszo
 from bszo.errors import ModelError
 from bszo.models import Encoded, LanguageModel, load_model, saved, tuning, weights_fingerprint
 from bszo.tasks import Example
+from tests.squares import square
 
 CAUSAL, MASKED = ("opt", "llama", "mistral"), ("roberta", "bert")
 FAMILIES = (*CAUSAL, *MASKED)
@@ -156,8 +157,7 @@ def test_a_masked_model_s_prefix_is_keys_and_values_in_front(family: str, load: 
         torch.testing.assert_close(found.double(), torch.stack(expected), rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("scheme", SCHEMES)
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize(("family", "scheme"), square(FAMILIES, SCHEMES))
 def test_streaming_perturbs_every_adapter_and_nothing_else_moves(
     family: str, scheme: str, load: Load
 ):
@@ -197,8 +197,9 @@ def test_the_few_words_shortcut_says_the_same(family: str, scheme: str, load: Lo
     torch.testing.assert_close(model.loss(batch), expected)
 
 
-@pytest.mark.parametrize("scheme", SCHEMES)
-@pytest.mark.parametrize("name", ["tiny-roberta", "tiny-opt", "tiny-mistral"])
+@pytest.mark.parametrize(
+    ("name", "scheme"), square(["tiny-roberta", "tiny-opt", "tiny-mistral"], SCHEMES)
+)
 def test_training_lowers_the_loss(name: str, scheme: str):
     for first_order, steps in ((True, 12), (False, 40)):
         model = attach(scheme, load_model(f"asset:{name}", dtype="float32"))
@@ -216,8 +217,9 @@ def test_training_lowers_the_loss(name: str, scheme: str):
         )
 
 
-@pytest.mark.parametrize("scheme", SCHEMES)
-@pytest.mark.parametrize("name", ["stories260k-llama", "opt-mini", "roberta-mini"])
+@pytest.mark.parametrize(
+    ("name", "scheme"), square(["stories260k-llama", "opt-mini", "roberta-mini"], SCHEMES)
+)
 def test_real_small_models_take_every_scheme(name: str, scheme: str, shared: Path):
     base = load_model(str(shared / "models" / name), dtype="float32")
     examples = encoded(base)

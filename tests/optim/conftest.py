@@ -56,6 +56,8 @@ class Method:
     candidates: int = 0
     needs_module: bool = False
     differentiates: bool = False  # the module, and takes no differences
+    drawn: bool = False  # a step draws how many of `forwards` it takes
+    noisy: bool = False  # its estimate: a run as short as a test's need not descend
 
     def __call__(self, params: Iterable[Any], **more: Any) -> Any:
         params = list(params)
@@ -213,6 +215,26 @@ METHODS = {
 }
 
 
+# Settings of a method above that take other steps than its row does: they meet the tests of what
+# these steps alone could break.
+SETTINGS = {
+    "mezo-forward": Method(MeZO, {"lr": 0.03, "eps": 1e-3, "estimator": "forward"}, 2),
+    "mezo-p1": Method(MeZO, {"lr": 1e-4, "eps": 0.1, "estimator": "p1"}, 1, drawn=True, noisy=True),
+    "mezo-p2": Method(
+        MeZO, {"lr": 1e-3, "eps": 1e-3, "estimator": "p2"}, 2, drawn=True, noisy=True
+    ),
+    "mezo-p3": Method(MeZO, {"lr": 0.02, "eps": 1e-3, "estimator": "p3"}, 3, drawn=True),
+    "mezo-p4": Method(MeZO, {"lr": 0.03, "eps": 1e-3, "estimator": "p4"}, 4, drawn=True),
+    "mezo-adam-momentum": Method(
+        MeZOAdam, {"lr": 0.03, "eps": 1e-3, "second": "momentum"}, 2, state={"m", "v"}
+    ),
+    "zo-ldsd-window": Method(
+        ZOLDSD, {"lr": 0.03, "eps": 1e-3, "num_directions": 3, "mean_window": 3}, 4
+    ),
+}
+ZEROTH_ORDER = [name for name, method in METHODS.items() if method.zeroth_order]
+
+
 class Problem(nn.Module):
     """0.5 |theta - target|^2 over a matrix, a vector, a scalar and a nested layer, summed in
     float64."""
@@ -246,9 +268,14 @@ def method(request: pytest.FixtureRequest) -> Method:
     return METHODS[request.param]
 
 
-@pytest.fixture(params=[name for name, method in METHODS.items() if method.zeroth_order])
+@pytest.fixture(params=ZEROTH_ORDER)
 def zeroth_order(request: pytest.FixtureRequest) -> Method:
     return METHODS[request.param]
+
+
+@pytest.fixture(params=[*METHODS, *SETTINGS])
+def method_or_setting(request: pytest.FixtureRequest) -> Method:
+    return {**METHODS, **SETTINGS}[request.param]
 
 
 @pytest.fixture

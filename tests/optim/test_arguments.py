@@ -29,6 +29,8 @@ from bszo import (
 )
 from bszo.errors import BszoError, OptimError
 from bszo.perturb import Gaussian
+from tests.optim.conftest import ZEROTH_ORDER
+from tests.squares import square
 
 Make = Callable[..., nn.Module]
 NAN, INF = float("nan"), float("inf")
@@ -121,7 +123,12 @@ OWN: list[tuple[type, str, Any]] = [
 ]
 
 
-@pytest.mark.parametrize(("name", "value"), COMMON)
+# one class checks them for all methods; that a method hands them on, four of them show
+@pytest.mark.parametrize(
+    ("zeroth_order", "name", "value"),
+    square(ZEROTH_ORDER, COMMON, each=4),
+    indirect=["zeroth_order"],
+)
 def test_common_arguments(zeroth_order: Any, problem: Make, name: str, value: Any) -> None:
     with pytest.raises(OptimError, match=name) as caught:
         zeroth_order(problem().parameters(), **{"module": None, name: value})
@@ -140,9 +147,22 @@ def test_nothing_to_train(zeroth_order: Any, problem: Make) -> None:
         zeroth_order(module.parameters())
 
 
+PERTURBATIONS = [
+    "exact",
+    "streaming",
+    "copy",
+    "two-leg",
+    "three-leg",
+    "in-place",
+    "as-published",
+]
+
+
+# tests/perturb/test_engines.py has every engine with every family of directions
 @pytest.mark.parametrize(
-    "perturbation",
-    ["exact", "streaming", "copy", "two-leg", "three-leg", "in-place", "as-published"],
+    ("zeroth_order", "perturbation"),
+    square(ZEROTH_ORDER, PERTURBATIONS, each=2),
+    indirect=["zeroth_order"],
 )
 def test_every_perturbation_takes_the_same_steps(
     zeroth_order: Any, problem: Make, perturbation: str

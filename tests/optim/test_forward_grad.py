@@ -64,7 +64,7 @@ def test_the_mean_step_is_the_gradient_s(problem: Make) -> None:
     module = problem(torch.float64)
     start = [p.detach().clone() for p in module.parameters()]
     optimizer, steps = ForwardGrad(module.parameters(), lr=0.1, module=module), []
-    for _ in range(300):
+    for _ in range(100):
         optimizer.step(module)
         steps.append(
             torch.cat(

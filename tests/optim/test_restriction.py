@@ -25,6 +25,7 @@ from bszo import (
 from bszo.errors import NonFiniteLoss, OptimError, TrajectoryError
 from bszo.perturb import Gaussian, Mask, mix64, seed_in_block
 from bszo.trajectory import TrajectoryWriter, describe, read, record, replay
+from tests.squares import square
 
 BASE = "0" * 64
 METHODS: dict[str, tuple[Any, dict[str, Any]]] = {
@@ -191,8 +192,7 @@ def test_hizoo_learns_curvature_where_it_looked() -> None:
     )
 
 
-@pytest.mark.parametrize("restriction", list(RESTRICTIONS))
-@pytest.mark.parametrize("method", list(METHODS))
+@pytest.mark.parametrize(("method", "restriction"), square(METHODS, RESTRICTIONS, each=2))
 def test_resume_and_replay_bit_for_bit(method: str, restriction: str, tmp_path: Path) -> None:
     module, start = Stack(), Stack()
     optimizer = build(method, module, restriction)

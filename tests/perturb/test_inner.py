@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from bszo.errors import OptimError
 from bszo.perturb import Copies, Gaussian, LossOracle, Streaming
+from tests.squares import square
 
 Built = tuple[nn.Module, Callable[[], Tensor]]
 POINTS = [{}, {3: 1e-2}, {3: -1e-2}, {4: 0.5, 9: -0.25}]
@@ -247,8 +248,9 @@ class Block(nn.Module):
         return F.gelu(self.linear(x))
 
 
-@pytest.mark.parametrize("fullgraph", [False, True])
-@pytest.mark.parametrize("how", ["module", "function", "in place", "a part"])
+@pytest.mark.parametrize(
+    ("how", "fullgraph"), square(["module", "function", "in place", "a part"], [False, True])
+)
 @pytest.mark.filterwarnings("ignore:Using `torch.compile:UserWarning")
 def test_a_compiled_closure_is_traced_without_hooks(how: str, fullgraph: bool) -> None:
     """At most twice, once of them under the first pass's watch; and never again."""

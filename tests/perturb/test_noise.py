@@ -39,11 +39,11 @@ def test_moments_to_the_sixth(ten_million: Tensor) -> None:
         ), order
 
 
-def test_kolmogorov_smirnov_on_ten_million(ten_million: Tensor) -> None:
+def test_kolmogorov_smirnov_on_two_million(ten_million: Tensor) -> None:
     """The statistic by hand (sorting doubles in SciPy takes five times as long), its distribution
     from SciPy."""
-    n = ten_million.numel()
-    cdf = torch.special.ndtr(ten_million.float().sort().values.double())
+    n = 2_000_000
+    cdf = torch.special.ndtr(ten_million[:n].float().sort().values.double())
     rank = torch.arange(n, dtype=torch.float64)
     distance = max(float(((rank + 1) / n - cdf).max()), float((cdf - rank / n).max()))
     assert stats.kstwobign.sf(distance * n**0.5) > 1e-3

@@ -48,9 +48,12 @@ def test_a_step_takes_its_forward_passes_and_a_rate_of_zero_brings_theta_home(
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_it_learns(name: str, net: nn.Module, loss: Loss):
     method, before = built(name, list(net.parameters()), 2e-3), loss()
-    for _ in range(300):
-        method.step(loss)
-    assert loss() < 0.7 * before
+    for _ in range(30):
+        for _ in range(10):
+            method.step(loss)
+        if loss() < 0.7 * before:
+            return
+    pytest.fail(f"from {before} to {loss()} in 300 steps")
 
 
 @pytest.mark.parametrize("name", PUBLISHED)

@@ -10,7 +10,10 @@ import numpy as np
 import pytest
 
 from experiments.render import main
+from experiments.tables.artefacts import ARTEFACTS
+from experiments.tables.inputs import Inputs
 from scripts.figures import figure_theory
+from tests.squares import square
 
 
 @pytest.fixture
@@ -36,8 +39,7 @@ def dense_steps(g: np.ndarray, k: int, rate: float, noise_var: float, draws: int
     return -rate * np.einsum("dnk,dk->dn", b, y)
 
 
-@pytest.mark.parametrize("noise_std", [0.0, 1e-6])
-@pytest.mark.parametrize("k", [1, 3])
+@pytest.mark.parametrize(("k", "noise_std"), square([1, 3], [0.0, 1e-6]))
 def test_moments(theory: Any, k: int, noise_std: float):
     problem = theory.quadratic(6, size=2.0, noise_std=noise_std)
     row = theory.moments(problem, k, 0.5, 500)
@@ -117,9 +119,8 @@ def test_the_figure_needs_only_the_numbers(
     facts = theory.measure((1, 2), (4, 6), 60) | {"descent": descent.descent(5, (1, 2))}
     (tmp_path / "theory.json").write_text(json.dumps(facts))
     monkeypatch.setattr(figure_theory, "THEORY", tmp_path / "theory.json")
-    assert main(["figure_theory", "--out", str(tmp_path)]) == 0
-    assert (tmp_path / "figure_theory.png").read_bytes().startswith(b"\x89PNG")
-    assert b"CreationDate" not in (tmp_path / "figure_theory.pdf").read_bytes()
+    drawn = figure_theory.draw(ARTEFACTS["figure_theory"], Inputs(tmp_path))
+    assert [len(figure.axes) for figure in drawn.values()] == [8]
 
 
 @pytest.mark.parametrize(("text", "said"), [("{", "not whole JSON"), (None, "not there")])

@@ -49,9 +49,10 @@ def put(folder: Path, point: Point, *, loss: float = 0.5, **changes: Any) -> Non
     store.write(record, folder)
 
 
-@pytest.fixture
-def evidence(tmp_path: Path) -> Evidence:
+@pytest.fixture(scope="module")
+def evidence(tmp_path_factory: pytest.TempPathFactory) -> Evidence:
     """Table 1's SST-2 of three methods, every rate, seed 0, corrected."""
+    tmp_path = tmp_path_factory.mktemp("runs")
     grid = load("table1", "mini")
     for point in grid.points:
         if point["optimizer"] in TEST and point["seed"] == "0" and point["fidelity"] == "corrected":

@@ -3,8 +3,6 @@ records by hand."""
 
 import copy
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +13,7 @@ from experiments.sweeps.selection import Shelf
 from experiments.tables.layout import Section
 from experiments.tables.memory import by_scheme
 from experiments.tables.zo_bench import OF_BENCH, OF_RUNS, allocated, effort, label, of_setting
+from scripts.bench import memory
 from tests.tables.conftest import Make
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -318,28 +317,10 @@ def test_what_is_counted_is_a_step_s_own(tmp_path: Path):
     """First-order steps hold all gradients, MeZO none; Adam's moments are two more; adapters have
     small ones."""
     (tmp_path / "config.json").write_text(json.dumps(SMALL))
-    command = [
-        sys.executable,
-        "-m",
-        "scripts.bench.memory",
-        "--model",
-        str(tmp_path),
-        "--schemes",
-        "full",
-        "lora",
-        "--methods",
-        "SGD",
-        "AdamW",
-        "ZO-SGD (MeZO)",
-        "ZO-Adam (MeZO-Adam)",
-        "--batch",
-        "2",
-        "--length",
-        "16",
-        "--out",
-        str(tmp_path / "memory.json"),
-    ]
-    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+    methods = ("SGD", "AdamW", "ZO-SGD (MeZO)", "ZO-Adam (MeZO-Adam)")
+    arguments = ["--model", str(tmp_path), "--schemes", "full", "lora", "--methods", *methods]
+    arguments += ["--batch", "2", "--length", "16", "--out", str(tmp_path / "memory.json")]
+    memory.main(arguments)
     schemes = json.loads((tmp_path / "memory.json").read_text())["schemes"]
     full, lora = schemes["full"]["bytes"], schemes["lora"]["bytes"]
     n = 4 * schemes["full"]["trained"]  # bytes of the parameters

@@ -71,7 +71,13 @@ def test_bad_row(changes: dict[str, Any], says: str) -> None:
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
-        ({"objective": "bleu"}, "task.objective='bleu': not one of likelihood, f1"),
+        (
+            {"objective": "bleu"},
+            (
+                "task.objective='bleu': not one of likelihood, f1, accuracy, exact_match,"
+                " reward:brevity, reward:number"
+            ),
+        ),
         ({"max_new_tokens": 0}, "task.max_new_tokens=0: must be a whole number, 1 or more"),
         ({"stop": "\n\n"}, "task.stop='\\n\\n': must be one character"),
         (
