@@ -98,7 +98,7 @@ def _write(file: Path, digest: str, folder: Path) -> None:
     from gguf import GGUFReader
     from safetensors.torch import save_file
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
-    from transformers.integrations.gguf import read_gguf_metadata
+    from transformers.integrations.gguf.reader import read_gguf_metadata
 
     source: dict[str, Any] = {
         "pretrained_model_name_or_path": str(file.resolve().parent),
@@ -110,12 +110,13 @@ def _write(file: Path, digest: str, folder: Path) -> None:
             metadata, _ = read_gguf_metadata(str(file))
             check_header(metadata, file)
             stored = {tensor.name: tensor for tensor in GGUFReader(file).tensors}
-            module, info = AutoModelForCausalLM.from_pretrained(
+            loaded: Any = AutoModelForCausalLM.from_pretrained(
                 **source,
                 dtype=torch.float32,
                 quantization_config=GgufConfig(dequantize=True),
                 output_loading_info=True,
             )
+            module, info = loaded
             sizes = {name: int(tensor.n_elements) for name, tensor in stored.items()}
             check_used(module, sizes, sorted(info["missing_keys"]), file)
             config = {**module.config.to_dict(), "architectures": [type(module).__name__]}

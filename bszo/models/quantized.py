@@ -60,7 +60,9 @@ def loading_options(
             load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=dtype
         )
     else:
-        from torchao.quantization import Int8WeightOnlyConfig
+        from torchao.quantization import (  # pyright: ignore[reportMissingImports]
+            Int8WeightOnlyConfig,
+        )
         from transformers import TorchAoConfig
 
         config = TorchAoConfig(Int8WeightOnlyConfig())
@@ -102,7 +104,7 @@ def is_quantized(parameter: Tensor) -> bool:
 def parts_of(name: str, parameter: Tensor) -> Iterator[tuple[str, Tensor]]:
     """The tensors that a parameter consists of, by name: itself, or of a quantised one its integers
     and its scales."""
-    data = parameter.detach()
+    data: Any = parameter.detach()
     if (state := getattr(parameter, "quant_state", None)) is not None:  # of bitsandbytes
         yield name, data
         yield f"{name}.absmax", state.absmax

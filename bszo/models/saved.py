@@ -1,5 +1,5 @@
-"""Trained parameters as files: an adapter in peft's format, the head of a probe, or a whole model
-in transformers' format."""
+"""Trained parameters as files: an adapter in peft's format, the head of a probe, the scales of a
+quantised model, or a whole model in transformers' format."""
 
 from pathlib import Path
 from typing import Any
@@ -7,11 +7,13 @@ from typing import Any
 from bszo.errors import ModelError, needs, one_line
 from bszo.files import folder_written_whole
 from bszo.models.language_model import LanguageModel
+from bszo.models.scales import save_scales, scales_of
 from bszo.models.tuning import REFUSALS, attached, kind_of, limit_beside, wrapped
 
 
 def save_tuned(model: LanguageModel, folder: Path) -> None:
-    """Save what was trained: an adapter in peft's format, or else the model in transformers'.
+    """Save what was trained: an adapter in peft's format, the scales of a quantised model, or else
+    the model in transformers' format.
 
     The folder appears whole or not at all.
 
@@ -32,6 +34,8 @@ def save_tuned(model: LanguageModel, folder: Path) -> None:
                 module.save_pretrained(str(temporary), save_embedding_layers=False)
                 # peft's model card says where the base lies on this machine
                 (temporary / "README.md").unlink(missing_ok=True)
+            elif scales_of(module):
+                save_scales(module, temporary)
             else:
                 module.config._name_or_path = ""  # the base's path is its owner's
                 module.save_pretrained(temporary)

@@ -9,7 +9,15 @@ from typing import Any, Literal
 from pydantic import ConfigDict, with_config
 
 from bszo.errors import ConfigError
-from experiments.config.tunings import Attached, Full, InContext, Prefix, Tuning, drop_unsaid
+from experiments.config.tunings import (
+    Attached,
+    Full,
+    InContext,
+    Prefix,
+    Scales,
+    Tuning,
+    drop_unsaid,
+)
 from experiments.config.typed import check_arguments, check_targets, check_values, typed
 
 _FORBID = ConfigDict(extra="forbid")
@@ -223,8 +231,13 @@ class RunConfig:
         if self.quantization != "none" and isinstance(self.tuning, (Full, InContext)):
             raise ConfigError(
                 f"model.quantization={self.quantization}: its matrices are frozen, and tuning="
-                f"{self.tuning.method} adds nothing that trains; tuning=lora, prefix, prompt or"
-                " linear-probe is valid"
+                f"{self.tuning.method} adds nothing that trains; tuning=lora, prefix, prompt,"
+                " linear-probe or, with nf4, scales is valid"
+            )
+        if isinstance(self.tuning, Scales) and self.quantization != "nf4":
+            raise ConfigError(
+                f"tuning=scales: trains the scales of a base in nf4, and model.quantization="
+                f"{self.quantization}; model.quantization=nf4 is valid"
             )
         if self.precision.rounding == "stochastic" and "rounding" not in self.optimizer:
             raise ConfigError(

@@ -9,6 +9,7 @@ from pydantic import ConfigDict, Field, with_config
 
 from bszo.errors import ConfigError
 from bszo.models import LanguageModel, ProbedModel, tuning
+from bszo.models.scales import scales
 from bszo.tasks import Example, choose
 
 _FORBID = ConfigDict(extra="forbid")
@@ -94,6 +95,17 @@ class LinearProbe(Choice):
 
 @with_config(_FORBID)
 @dataclass(frozen=True)
+class Scales(Choice):
+    """The scales of a base in nf4 train."""
+
+    method: Literal["scales"]
+
+    def attach(self, model: LanguageModel, num_labels: int, seed: int) -> LanguageModel:
+        return scales(model)
+
+
+@with_config(_FORBID)
+@dataclass(frozen=True)
 class InContext(Choice):
     """Nothing trains; `num_shots` training rows with their answers stand in front of every
     prompt."""
@@ -110,7 +122,7 @@ class InContext(Choice):
 
 
 Tuning = Annotated[
-    Full | Lora | Prefix | Prompt | LinearProbe | InContext, Field(discriminator="method")
+    Full | Lora | Prefix | Prompt | LinearProbe | Scales | InContext, Field(discriminator="method")
 ]
 
 

@@ -33,7 +33,7 @@ from bszo.tasks import (
     overlaps,
 )
 from experiments.config.schema import RunConfig
-from experiments.config.tunings import drop_unsaid
+from experiments.config.tunings import Scales, drop_unsaid
 from experiments.records.content import content_id
 from experiments.training.threads import num_threads
 
@@ -191,6 +191,11 @@ def build(config: RunConfig) -> Parts:
             f"task.objective={task.objective}: has no gradient, which this optimizer needs;"
             f" task.objective={task.LIKELIHOOD or 'null'} has one, and zeroth-order methods need"
             " none"
+        )
+    if isinstance(config.tuning, Scales) and not getattr(optimizer, "losses_suffice", False):
+        raise ConfigError(
+            "tuning=scales: a layer in nf4 has no derivative by its scales, which this optimizer"
+            " needs; zeroth-order methods need none, such as optimizer=mezo"
         )
     return Parts(model, optimizer, **encoded, data=data, model_facts=facts)
 

@@ -18,6 +18,7 @@ from tests.experiments.runs import numbers
 from tests.models.test_quantized import installed
 
 SMALL = (
+    "optimizer=mezo",
     "model=tiny-opt",
     "model.quantization=nf4",
     "tuning=lora",
@@ -31,8 +32,6 @@ SMALL = (
     "protocol=smoke",
     "device=cpu",
     "threads=1",
-    "optimizer=mezo",
-    "optimizer.lr=1e-2",
     "checkpoint=trajectory",
 )
 Runs = Callable[[], list[dict[str, Any]]]
@@ -48,7 +47,8 @@ def test_a_run_without_quantisation_keeps_its_signature():
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (("tuning=full",), "tuning=full adds nothing that trains; tuning=lora, prefix, prompt or"),
+        (("tuning=full",), "tuning=full adds nothing that trains; tuning=lora, prefix, prompt,"),
+        (("tuning=scales", "model.quantization=int8"), "model.quantization=nf4 is valid"),
         (("tuning=zero-shot", "protocol=zero-shot"), "tuning=in-context adds nothing that trains"),
         (
             ("model.quantization=int4",),
@@ -64,12 +64,32 @@ def test_what_cannot_be_run_is_one_line(
     assert not list(tmp_path.rglob("*.json"))
 
 
+def test_scales_are_refused_to_a_method_that_needs_a_derivative(cli: Cli, tmp_path: Path):
+    installed("nf4")
+    done = cli(*SMALL, "tuning=scales", "optimizer=adamw", f"paths.results={tmp_path}")
+    assert done.code == 1 and "zeroth-order methods need none" in done.err
+
+
+@pytest.mark.parametrize(
+    ("scheme", "kept"),
+    [
+        ("lora", "adapter_model.safetensors"),
+        pytest.param("scales", "scales.safetensors", marks=pytest.mark.exhaustive),
+    ],
+)
 def test_a_stopped_run_goes_on_and_its_log_is_replayed(
-    cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    scheme: str,
+    kept: str,
+    cli: Cli,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
 ):
     installed("nf4")
+    rate = {"lora": "1e-2", "scales": "1e-4"}[scheme]
+    small = (*SMALL, f"tuning={scheme}", f"optimizer.lr={rate}")
     whole, made = tmp_path / "whole", tmp_path / "made"
-    assert cli(*SMALL, f"paths.results={whole}", f"checkpoint.weights={made}").code == 0
+    assert cli(*small, f"paths.results={whole}", f"checkpoint.weights={made}").code == 0
     (file,) = whole.glob("runs/*.json")
     record = json.loads(file.read_text())
     assert record["config"]["model"]["quantization"] == "nf4"
@@ -88,8 +108,8 @@ def test_a_stopped_run_goes_on_and_its_log_is_replayed(
 
     monkeypatch.setattr(Runner, "_step", stopped)
     parts = tmp_path / "parts"
-    assert cli(*SMALL, f"paths.results={parts}").code == 130
-    assert cli(*SMALL, f"paths.results={parts}").code == 0
+    assert cli(*small, f"paths.results={parts}").code == 130
+    assert cli(*small, f"paths.results={parts}").code == 0
     (other,) = parts.glob("runs/*.json")
     again = json.loads(other.read_text())
     assert again["num_parts"] == 2 and numbers(again) == numbers(record)
@@ -98,7 +118,7 @@ def test_a_stopped_run_goes_on_and_its_log_is_replayed(
     out, best = tmp_path / "replayed", str(record["best_step"])
     capfd.readouterr()
     assert replay([str(log), "--base", "asset:tiny-opt", "--to", best, "--out", str(out)]) == 0
-    wanted = load_file(made / record["signature"] / "adapter_model.safetensors")
-    found = load_file(out / "adapter_model.safetensors")
+    wanted = load_file(made / record["signature"] / kept)
+    found = load_file(out / kept)
     assert found.keys() == wanted.keys()
     assert all(torch.equal(found[name], wanted[name]) for name in found)

@@ -3,11 +3,13 @@
 import importlib.util
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 import bszo
@@ -21,6 +23,8 @@ from bszo.models import (
     weights_fingerprint,
 )
 from bszo.models.quantized import LIBRARIES, is_quantized, parts_of
+from bszo.models.saved import save_tuned
+from bszo.models.scales import load_scales, scales, scales_of
 from bszo.tasks import Example
 from experiments import CONF
 from experiments.config.compose import compose
@@ -209,3 +213,52 @@ def test_what_is_not_quantised_is_refused(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setitem(sys.modules, "torchao", None)
     with pytest.raises(MissingExtra, match=r"pip install 'bszo\[quantized\]' installs it"):
         load("int8")
+
+
+def test_the_scales_of_a_step_are_those_of_a_dense_model(tmp_path: Path):
+    """Both losses of a step are those of matrices whose blocks have s + eps z and s - eps z for
+    their sizes, z as the step moved along it; the integers stay."""
+    installed("nf4")
+    model = scales(load("nf4"))
+    trained = scales_of(model.module)
+    assert sum(p.numel() for p in trained.values()) * 64 == 3 * (3 * 64 * 64 + 3 * 64 * 170)
+    start = {name: p.detach().double().numpy() for name, p in trained.items()}
+    codes = {n: p.detach().clone() for n, p in model.module.named_parameters() if is_quantized(p)}
+    batch, other = model.collate(model.encode(EXAMPLES)), load("none")
+    seen: list[float] = []
+
+    def closure() -> Tensor:
+        seen.append(float(loss := model.loss(batch)))
+        return loss
+
+    lr, eps = 1e-3, 1e-2
+    groups = parameter_groups(model.module, 0.0)
+    optimizer = bszo.MeZO(groups, module=model.module, lr=lr, eps=eps, seed=0)
+    optimizer.step(closure)
+    slope = (seen[0] - seen[1]) / (2 * eps)
+    for sign, loss in zip((1, -1), seen, strict=True):
+        for name, parameter in trained.items():
+            layer = name.removesuffix(".scale")
+            z = (start[name] - parameter.detach().double().numpy()) / (lr * slope)
+            size = (start[name] + sign * eps * z)[:, None]
+            packed = codes[f"{layer}.weight"].numpy().reshape(-1)
+            levels = np.array(LEVELS)[np.stack([packed >> 4, packed & 15], axis=1)]
+            weight = other.module.get_parameter(f"{layer}.weight")
+            made = (levels.reshape(-1, 64) * size).reshape(weight.shape)
+            weight.data.copy_(torch.from_numpy(made))
+        assert float(other.loss(batch).detach()) == pytest.approx(loss, abs=1e-4)
+    for name, value in codes.items():
+        assert torch.equal(model.module.get_parameter(name).detach(), value)
+    save_tuned(model, tmp_path / "kept")
+    back = scales_of(load_scales(load("nf4"), tmp_path / "kept").module)
+    assert all(torch.equal(back[name], value) for name, value in trained.items())
+    with pytest.raises(ModelError, match=r"do not fit tiny-mistral: its tensors have other names"):
+        load_scales(load("nf4"), _renamed(tmp_path / "kept"))
+    with pytest.raises(ModelError, match=r"^tuning=scales: .*model\.quantization=nf4 is valid"):
+        scales(other)
+
+
+def _renamed(folder: Path) -> Path:
+    stored = load_file(folder / "scales.safetensors")
+    save_file({f"x.{name}": value for name, value in stored.items()}, folder / "scales.safetensors")
+    return folder
