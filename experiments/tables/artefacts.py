@@ -257,6 +257,16 @@ ARTEFACTS = {
             commands={"": ("scripts.study.estimators",)},
             plan="measured in one go by make run-figure_estimators, seconds",
         ),
+        Artefact(
+            "figure_reward",
+            "study",
+            "scripts.figures.figure_reward:draw",
+            "A tiny model that learns what a rule likes, without a derivative",
+            files=("measured/reward.json",),
+            measured="rewards over the steps of three seeds, and texts before and after",
+            commands={"": ("examples.reward results/measured/reward.json",)},
+            plan="measured in one go by make run-figure_reward, two minutes",
+        ),
     )
 }
 
