@@ -29,7 +29,7 @@ def draw(artefact: Artefact, inputs: Inputs) -> dict[str, Figure]:
     prompt, was, now = runs[0]["texts"][0]
     bare(panel).set(
         title=f"Unseen beginnings (dots): {before:.2f} colours a text before, {after:.2f} after",
-        xlabel=f"steps of ES, {facts['directions']} forward passes each\n\n"
+        xlabel=f"steps of ES, in each the model writes {facts['directions']} times\n\n"
         f"{prompt} | {was}\n{prompt} > {now}",
         ylabel="mean reward of perturbed models",
     )
