@@ -75,9 +75,12 @@ def test_the_issue_s_choices_are_there():
     ("group", "choice"), OTHERS, ids=[f"{group}={choice}" for group, choice in OTHERS]
 )
 def test_every_choice_composes_and_fits_its_signature(group: str, choice: str):
-    extra = {"model=local": ["model.path=x"], "data=local": ["data.root=x"], **UNTRAINED}.get(
-        f"{group}={choice}", []
-    )
+    extra = {
+        "model=local": ["model.path=x"],
+        "data=local": ["data.root=x"],
+        "tuning=scales": ["model.quantization=nf4"],
+        **UNTRAINED,
+    }.get(f"{group}={choice}", [])
     assert isinstance(parse(composed(f"{group}={choice}", *extra)), RunConfig)
 
 
@@ -97,6 +100,8 @@ def one_step(node: dict[str, Any]) -> tuple[float, bool]:
     module = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 3))
     before = [parameter.detach().clone() for parameter in module.parameters()]
     built: Any = instantiate(node, _convert_="all")(list(module.parameters()), module=module)
+    for part in built.param_groups:
+        part["lr"] = 1.0  # a step that no rounding swallows, though n / 1e6 is small here
     x, zeros = torch.randn(8, 4), torch.zeros(8, dtype=torch.long)
     reduction = "none" if built.per_example else "mean"
     loss = built.step(lambda: nn.functional.cross_entropy(module(x), zeros, reduction=reduction))

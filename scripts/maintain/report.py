@@ -11,10 +11,12 @@ import argparse
 import os
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import nbformat
 from jinja2 import Template
@@ -88,9 +90,10 @@ def execute(path: Path, results: Path) -> NotebookNode:
         extra_arguments=["--IPKernelApp.log_level=ERROR"],
     )
     try:
-        client.execute(
-            env={**os.environ, "BSZO_RESULTS": str(results.resolve()), "MPLBACKEND": "agg"}
-        )
+        with _own_files():
+            client.execute(
+                env={**os.environ, "BSZO_RESULTS": str(results.resolve()), "MPLBACKEND": "agg"}
+            )
     except CellExecutionError as error:
         raise ReportError(f"{path.name}: {error.ename}: {error.evalue.splitlines()[0]}") from error
     for cell in notebook.cells:
@@ -101,6 +104,21 @@ def execute(path: Path, results: Path) -> NotebookNode:
             cell.execution_count = None
             cell.outputs = [output for output in cell.outputs if output.get("name") != "stderr"]
     return notebook
+
+
+@contextmanager
+def _own_files() -> Iterator[None]:
+    """A folder of its own for what IPython and Jupyter write, for a home may be read-only."""
+    names = ("IPYTHONDIR", "JUPYTER_RUNTIME_DIR")
+    before = {name: os.environ[name] for name in names if name in os.environ}
+    with TemporaryDirectory() as folder:
+        os.environ.update(dict.fromkeys(names, folder))
+        try:
+            yield
+        finally:
+            for name in names:
+                del os.environ[name]
+            os.environ.update(before)
 
 
 def convert(notebook: NotebookNode, name: str) -> Page:
