@@ -42,6 +42,7 @@ NEEDS = {
     "tuning=zero-shot": ("protocol=zero-shot",),
     "tuning=in-context": ("protocol=zero-shot",),
     "protocol=zero-shot": ("tuning=zero-shot",),
+    "tuning=scales": ("model.quantization=nf4",),
 }
 FIDELITIES = ("corrected", "official", "paper")
 NUM_STEPS = 5
