@@ -1,4 +1,4 @@
-"""Teach a tiny model to write what a rule likes, by forward passes: python reward.py [OUT.json]
+"""Teach a tiny model to write what a rule likes, by forward passes: python reward.py
 
 The rule counts the different colours in a text. It knows nothing of the model and has no
 derivative: what the model writes is a step function of its weights. ES perturbs all of them along
@@ -6,10 +6,7 @@ derivative: what the model writes is a step function of its weights. ES perturbs
 after, the model writes on beginnings that training never saw.
 """
 
-import json
 import statistics
-import sys
-from pathlib import Path
 
 import torch
 
@@ -74,18 +71,19 @@ def trained(seed, steps=STEPS):
     return {"seed": seed, "before": first, "after": last, "curve": curve, "texts": texts}
 
 
-def main():
-    torch.set_num_threads(1)
-    runs = []
-    for seed in SEEDS:
-        runs.append(run := trained(seed))
-        print(f"seed {seed}: {run['before']:.2f} colours a text before, {run['after']:.2f} after")
-        for prompt, was, now in run["texts"][::6]:
-            print(f"  {prompt} | {was}\n  {' ' * len(prompt)} > {now}", flush=True)
-    if len(sys.argv) > 1:
-        facts = {"steps": STEPS, "directions": DIRECTIONS, "runs": runs}
-        Path(sys.argv[1]).write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
+def shown(run):
+    """What a run has learnt, as text."""
+    head = (
+        f"seed {run['seed']}: {run['before']:.2f} colours a text before, {run['after']:.2f} after"
+    )
+    pairs = (
+        f"  {prompt} | {was}\n  {' ' * len(prompt)} > {now}"
+        for prompt, was, now in run["texts"][::6]
+    )
+    return "\n".join([head, *pairs])
 
 
 if __name__ == "__main__":
-    main()
+    torch.set_num_threads(1)
+    for seed in SEEDS:
+        print(shown(trained(seed)), flush=True)

@@ -264,7 +264,7 @@ ARTEFACTS = {
             "A tiny model that learns what a rule likes, without a derivative",
             files=("measured/reward.json",),
             measured="rewards over the steps of three seeds, and texts before and after",
-            commands={"": ("examples.reward results/measured/reward.json",)},
+            commands={"": ("scripts.study.reward $(ARGS)",)},
             plan="measured in one go by make run-figure_reward, two minutes",
         ),
     )

@@ -1,5 +1,5 @@
 """A reward without a derivative over the steps of examples/reward.py, from
-results/measured/reward.json, which the example writes."""
+results/measured/reward.json, which scripts/study/reward.py writes."""
 
 import statistics
 

@@ -2,7 +2,7 @@
 
     python -m scripts.study.find_lr    # results/measured/find_lr.json
 
-Settings that the file holds already are not run again.
+Settings that the file holds already are not run again at the same commit.
 
 A recorded run takes 200 steps at a rate and is judged by the accuracy of its best evaluation; the
 range test takes 20 steps and looks at the loss. Both have the same model, rows and batch size.
@@ -112,13 +112,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
     settings = {"steps": STEPS, "repeats": REPEATS, "held_rows": HELD}
+    made = {**provenance([], "cpu"), "command": "python -m scripts.study.find_lr"}
     facts = json.loads(options.out.read_text()) if options.out.is_file() else {}
-    rows = facts["rows"] if settings.items() <= facts.items() else []
+    # rows of another commit, or of one with changes, would be given the name of this one
+    same = facts.get("provenance", {}).get("commit") == made["commit"] and not made["dirty"]
+    rows = facts["rows"] if same and settings.items() <= facts.items() else []
     done = {(row["model"], row["task"], row["optimizer"]) for row in rows}
     for setting in SETTINGS:
         if setting[1:] not in done:
             rows.append(compare(*setting))
-            made = {**provenance([], "cpu"), "command": "python -m scripts.study.find_lr"}
             facts = {**settings, "rows": rows, "provenance": made}
             with written_whole(options.out) as temporary:
                 temporary.write_text(json.dumps(facts, indent=1) + "\n")
