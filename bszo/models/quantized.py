@@ -2,7 +2,7 @@
 trains.
 
     nf4    blocks of 64 weights, each one of 16 levels times the block's scale (4.5 bits a weight)
-    int8   rows of integers from -127 to 127, each row times its scale (8 bits a weight)
+    int8   rows of integers from -128 to 127, each row times its scale (8 bits a weight)
 
 A layer answers dequantise(W) x, in the type of x. Its input is not quantised: a loss that moves in
 the steps of 8-bit activations says nothing about a perturbation of 1e-3. Embeddings, norms and the

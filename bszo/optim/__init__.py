@@ -20,7 +20,8 @@ from bszo.optim.mezo_adam import MeZOAdam
 from bszo.optim.mezo_adam_history import MeZOAdamHistory
 from bszo.optim.mezo_bcd import MeZOBCD
 from bszo.optim.mezo_each import EachMeZO
-from bszo.optim.range_test import RangeTest, find_lr
+from bszo.optim.range_test import find_lr
+from bszo.optim.recommendation import RangeTest
 from bszo.optim.report import StepReport
 from bszo.optim.subzero import SubZero
 from bszo.optim.subzero_plus import SubZeroPlus
