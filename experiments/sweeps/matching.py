@@ -26,6 +26,7 @@ _FREE = (
     "optimizer.algorithm.lr",
     "optimizer.zeroth_order.lr",
     "model.device_map",
+    "model.offload",
     "data.root",
 )
 
