@@ -2,7 +2,7 @@
 model's folder (docs/threats.md, "Weights that would run code")."""
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,10 +12,12 @@ from bszo.errors import ModelError, needs, one_line
 from bszo.models import hub
 from bszo.models.language_model import LanguageModel
 from bszo.models.locate import ASSET, check_folder, locate
+from bszo.models.on_disk import move_to_disk_
 from bszo.models.quantized import Quantization, check_quantization, loading_options, settle_
 from bszo.models.reading import quiet, reading
 from bszo.models.traits import find_traits
 from bszo.models.weights import (
+    Stored,
     check_config,
     check_stored,
     check_unused,
@@ -41,6 +43,7 @@ def load_model(
     device_map: str | dict[str, int | str] | None = None,
     packed: bool = False,
     quantization: Quantization = "none",
+    offload: str | None = None,
 ) -> LanguageModel:
     """The model at `path`, in eval mode, as a LanguageModel.
 
@@ -60,6 +63,8 @@ def load_model(
             spends time on padding; for causal models. Losses are the same up to rounding.
         quantization: nf4 or int8 keeps the matrices in 4 or 8 bits, frozen, for an adapter of
             `bszo.models.tuning` to train beside them (`bszo.models.quantized`).
+        offload: a folder of a disk, where the parameters then stand in a file instead of in memory
+            (`bszo.models.on_disk`); for models larger than memory, on a CPU.
 
     Raises:
         ModelError: one line that names the path or argument and what is missing, wrong or refused.
@@ -76,9 +81,14 @@ def load_model(
             " device}"
         )
     _refuse_offload(path, device_map.values() if isinstance(device_map, dict) else ())
+    if offload is not None:
+        _check_offload(offload, device, device_map, quantization)
     with quiet():
         options = loading_options(quantization, DTYPES[dtype], device, device_map)
-        style, tokenizer, module = _read(path, folder, revision, kind, DTYPES[dtype], options)
+        as_stored = offload is not None
+        style, tokenizer, module = _read(
+            path, folder, revision, kind, DTYPES[dtype], options, as_stored
+        )
     if packed and style == "masked":
         raise ModelError(
             f"model {path}: model.packed=true is for causal models and this one fills masks;"
@@ -88,6 +98,8 @@ def load_model(
     _check_tokens(tokenizer, module, path)
     if quantization != "none":
         settle_(module, path)
+    elif offload is not None:
+        move_to_disk_(module, Path(offload).expanduser(), DTYPES[dtype])
     elif device_map is None:
         module.to(torch.device(device))
     module.eval()
@@ -133,13 +145,29 @@ def check_placement(dtype: str, device: str) -> None:
         raise ModelError(f"device {device}: cannot be used here: {one_line(error)}") from error
 
 
+def _check_offload(offload: str, device: str, device_map: Any, quantization: str) -> None:
+    """ModelError where the parameters cannot stand on a disk."""
+    given = {
+        "device": device if device != "cpu" else None,
+        "model.device_map": device_map,
+        "model.quantization": quantization if quantization != "none" else None,
+    }
+    for key, value in given.items():
+        if value is not None:
+            raise ModelError(
+                f"model.offload={offload}: keeps the parameters of a model that runs on a CPU, in"
+                f" 16 or 32 bits, on a disk; it does not go with {key}={value}"
+            )
+
+
 def _refuse_offload(path: str, devices: Iterable[int | str]) -> None:
     """accelerate keeps the weights that find no room on a CPU or a disk, and a shadow of them on
     `meta`."""
     if away := [device for device in devices if device in ("disk", "meta")]:
         raise ModelError(
-            f"model {path}: its device_map leaves weights on {away[0]}; offloaded weights cannot be"
-            " perturbed: more or larger GPUs, or a smaller precision, are needed"
+            f"model {path}: its device_map leaves weights on {away[0]}; weights that"
+            " accelerate offloads cannot be perturbed: more or larger GPUs, or a smaller precision,"
+            " are needed; on a CPU model.offload=DIR keeps them on a disk"
         )
 
 
@@ -150,8 +178,13 @@ def _read(
     kind: str,
     dtype: torch.dtype,
     options: dict[str, Any],
+    as_stored: bool,
 ) -> tuple[Literal["masked", "causal"], Any, Any]:
-    """Style, tokenizer and module; transformers is imported here because that takes seconds."""
+    """Style, tokenizer and module; transformers is imported here because that takes seconds.
+
+    With `as_stored` the module has its files' own type where that is one. Then its parameters are
+    pieces of the files, of which none is in memory before it is used.
+    """
     with needs("lm"):
         from transformers import (
             AutoConfig,
@@ -182,11 +215,13 @@ def _read(
             str(folder),
             trust_remote_code=False,
             config=config,
-            dtype=dtype,
+            dtype=(as_stored and _type_of(stored)) or dtype,
             use_safetensors=True,
             output_loading_info=True,
             **options,
         )
+    if module.dtype != dtype:  # `as_stored`
+        _type_buffers_(module, auto, dtype, path)
     if from_hub:  # adapters say what their base is called there
         module.name_or_path = module.config.name_or_path = path
     missing = sorted(info["missing_keys"])
@@ -206,6 +241,32 @@ def _read(
             unused[0],
         )
     return style, tokenizer, module
+
+
+def _type_of(stored: Mapping[str, Stored]) -> torch.dtype | None:
+    """The type of a model's stored floats; None where there are several."""
+    types = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
+    found = {tensor.dtype for tensor in stored.values()}
+    return types.get(found.pop()) if len(found) == 1 else None
+
+
+def _type_buffers_(module: Any, auto: Any, dtype: torch.dtype, path: str) -> None:
+    """Give the buffers of a module the types that they have where its parameters are `dtype`.
+
+    Raises:
+        ModelError: some parameters of this architecture have a type of their own.
+    """
+    own = getattr(module, "_keep_in_fp32_modules", None)
+    if own or getattr(module, "_keep_in_fp32_modules_strict", None):
+        raise ModelError(
+            f"model {path}: {type(module).__name__} keeps some of its parameters in float32, which"
+            f" model.offload cannot; the type of its files, {module.dtype}, is valid"
+        )
+    with torch.device("meta"):
+        twin = auto.from_config(module.config, dtype=dtype, trust_remote_code=False)
+    types = {name: buffer.dtype for name, buffer in twin.named_buffers()}
+    for name, buffer in module.named_buffers():
+        buffer.data = buffer.to(types[name])
 
 
 def _refuse_encoder_decoder(config: Any, kind: str, path: str) -> None:

@@ -42,8 +42,8 @@ class Grid:
             adapter is called model+tuning, as `trained` makes it.
         settings: the axis of models and precisions, in the order of the rows.
         conf: the folder of configuration files that the names refer to.
-        select_where: what else those runs have in place of the point's own, where it has certain
-            values: ({"protocol.num_steps": "1333"}, {"protocol.num_steps": "333"}).
+        where: what every run has in place of its own values where it has certain ones:
+            ({"protocol.max_forwards": "1000"}, {"protocol.num_steps": "333"}).
         criterion: the rate is chosen by the best validation accuracy of its run, or by the loss of
             its last evaluation.
         grows: True where the greatest and the smallest of the rates tried are never chosen: the
@@ -57,7 +57,7 @@ class Grid:
     rates: Mapping[tuple[str, str], tuple[float, ...]]
     settings: tuple[Point, ...]
     conf: Path
-    select_where: tuple[tuple[Point, Point], ...] = ()
+    where: tuple[tuple[Point, Point], ...] = ()
     criterion: str = CRITERIA[0]
     grows: bool = False
 
@@ -72,8 +72,8 @@ class Grid:
                 f"conf/rates/{place[0]}.yaml: no learning rates for {place[1]}, which {self.name}"
                 " needs"
             )
-        own = merge(more for values, more in self.select_where if holds(point, values))
-        return [{**point, **self.select, **own, key: f"{rate:g}"} for rate in self.rates[place]]
+        run = adjusted({**point, **self.select}, self.where)
+        return [{**run, key: f"{rate:g}"} for rate in self.rates[place]]
 
 
 def overrides(text: str) -> Point:
@@ -124,8 +124,9 @@ def parse(node: Mapping[str, Any], profile: str, conf: Path = CONF) -> Grid:
     settings = tuple(overrides(item) for item in axes["settings"])
     without = [overrides(item) for item in (*node.get("without", ()), *own.get("without", ()))]
     fixed = overrides(own["fixed"])
+    where = tuple((overrides(k), overrides(v)) for k, v in node.get("where", {}).items())
     points = [
-        merge([fixed, *choice])
+        adjusted(merge([fixed, *choice]), where)
         for choice in itertools.product(*([*map(overrides, axis)] for axis in axes.values()))
     ]
     points = [point for point in points if not any(holds(point, gap) for gap in without)]
@@ -141,7 +142,7 @@ def parse(node: Mapping[str, Any], profile: str, conf: Path = CONF) -> Grid:
         rates_of(map(trained, points), conf),
         settings,
         conf,
-        tuple((overrides(k), overrides(v)) for k, v in node.get("select_where", {}).items()),
+        where,
         criterion,
         node.get("grows", False),
     )
@@ -149,6 +150,11 @@ def parse(node: Mapping[str, Any], profile: str, conf: Path = CONF) -> Grid:
 
 def merge(parts: Iterable[Point]) -> Point:
     return {key: value for part in parts for key, value in part.items()}
+
+
+def adjusted(point: Point, where: Iterable[tuple[Point, Point]]) -> Point:
+    """The point with what every run of its values has."""
+    return merge([point, *(more for values, more in where if holds(point, values))])
 
 
 def holds(point: Point, part: Mapping[str, str]) -> bool:

@@ -26,6 +26,7 @@ _FREE = (
     "optimizer.algorithm.lr",
     "optimizer.zeroth_order.lr",
     "model.device_map",
+    "model.offload",
     "data.root",
 )
 
@@ -112,8 +113,9 @@ def _same(
     chosen = key in point and "." in key
     if chosen or key in _FREE or shipped == "???":
         return True
-    if key == "model.path":  # a folder is recorded as name@content
-        return held == shipped or str(held).partition("@")[0] == re.split("[:/]", shipped)[-1]
+    if key == "model.path":  # a folder is recorded as name@content, and kept as cache:name@origin
+        name = re.split("[:/]", shipped)[-1].partition("@")[0]
+        return held == shipped or str(held).partition("@")[0] == name
     if isinstance(shipped, Mapping):
         return not isinstance(held, Mapping) or all(
             _same(held[name], value, f"{key}.{name}", record, point, files)

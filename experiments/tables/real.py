@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from experiments.sweeps.grid import Grid, Point, load, rate_key
+from experiments.sweeps.matching import picked
 from experiments.sweeps.names import EVERY_METHOD, shown
 from experiments.sweeps.selection import Choice, Record, Shelf
 from experiments.tables.artefacts import Artefact
@@ -19,7 +20,8 @@ from experiments.tables.layout import Section
 from experiments.tables.paired import difference
 
 SWEEP = "real"
-BUDGETS = (1000, 2000, 4000)  # passes
+# passes at which the runs end -> those at which their validation is shown
+BUDGETS = {1000: (250, 500, 1000), 4000: (1000, 2000, 4000)}
 NEAR = 0.9  # share of a budget that the last evaluation before it must have reached
 LEVELS = (70, 75, 80, 85)  # per cent of validation
 FORWARD_MODE = {"forward-grad": 3}  # passes that one pass of these methods counts
@@ -51,6 +53,11 @@ class Row:
     def well(self) -> dict[str, Record]:
         """The runs of a method that ended with status ok."""
         return {seed: r for seed, r in self.runs.items() if r is not None and r["status"] == "ok"}
+
+
+def grid_of(budget: int) -> Grid:
+    """The study's runs of so many forward passes."""
+    return picked(load(SWEEP, SWEEP), "protocol.max_forwards", [str(budget)])
 
 
 def rows_of(grid: Grid, shelf: Shelf) -> list[Row]:
@@ -167,10 +174,11 @@ def _standard_errors(rows: Sequence[Row]) -> str:
     )
 
 
-def accuracy_section(title: str, rows: Sequence[Row]) -> Section:
-    """Build the accuracies: one line for each method, zero-shot first."""
+def accuracy_section(budget: int, rows: Sequence[Row]) -> Section:
+    """Build the accuracies of the runs of a budget: one line for each method, zero-shot first."""
+    shown_at = BUDGETS[budget]
     columns = ("method", "lr", "test %", f"minus {BASELINE}")
-    columns += tuple(f"validation % at {budget:,}" for budget in BUDGETS)
+    columns += tuple(f"validation % at {passes:,}" for passes in shown_at)
     columns += tuple(f"passes to {level} %" for level in LEVELS)
     columns += ("training, s", "peak GB")
     lines = []
@@ -178,7 +186,7 @@ def accuracy_section(title: str, rows: Sequence[Row]) -> Section:
     before = [curve(r)[0][1] for row in rows for r in row.well.values()]
     if start:
         floor = (f"{statistics.fmean(start):.2f}", NOTHING)
-        first = (f"{statistics.fmean(before):.2f} at 0", *[NOTHING] * (len(BUDGETS) - 1))
+        first = (f"{statistics.fmean(before):.2f} at 0", *[NOTHING] * (len(shown_at) - 1))
         lines.append(("zero-shot", NOTHING, *floor, *first, *[NOTHING] * (len(LEVELS) + 2)))
     baseline = next((row for row in rows if row.name == BASELINE), None)
     for row in rows:
@@ -190,7 +198,7 @@ def accuracy_section(title: str, rows: Sequence[Row]) -> Section:
                 f"{float(chosen[row.rate_key]):g}" if chosen else NOTHING,
                 _cell([100 * r["test_accuracy"] for r in well], row),
                 against(row, baseline) if baseline else NOTHING,
-                *(_cell([at_budget(r, budget) for r in well], row) for budget in BUDGETS),
+                *(_cell([at_budget(r, passes) for r in well], row) for passes in shown_at),
                 *(_reached(well, level) for level in LEVELS),
                 _median([r["train_seconds"] for r in well], ",.0f"),
                 _median([(r["peak_memory_bytes"] or 0) / 1e9 or None for r in well], ".2f"),
@@ -207,7 +215,7 @@ def accuracy_section(title: str, rows: Sequence[Row]) -> Section:
         "The weights are Q4_1 dequantised; training is in bf16 with stochastic rounding, and in"
         " fp32 where the line says so.",
     )
-    return Section(title, columns, tuple(lines), notes=notes)
+    return Section(f"{budget:,} forward passes", columns, tuple(lines), notes=notes)
 
 
 def rates_section(rows: Sequence[Row]) -> Section:
@@ -234,8 +242,8 @@ def rates_section(rows: Sequence[Row]) -> Section:
 def sections(artefact: Artefact, inputs: Inputs) -> list[Section]:
     """Build all sections of the study's table."""
     del artefact
-    grid = load(SWEEP, SWEEP)
     shelf = Shelf(inputs.records(SWEEP))
-    rows = rows_of(grid, shelf)
+    rows = {budget: rows_of(grid_of(budget), shelf) for budget in BUDGETS}
     inputs.used |= shelf.used
-    return [accuracy_section("At equal forward passes", rows), rates_section(rows)]
+    by_budget = [accuracy_section(budget, of_budget) for budget, of_budget in rows.items()]
+    return [*by_budget, rates_section(rows[max(rows)])]

@@ -78,7 +78,8 @@ def named_by_content(plain: dict[str, Any]) -> dict[str, Any]:
     # a folder without a configuration is no model: the build says so, and it may hold anything
     if path is not None and (_is_gguf(path) or (path / "config.json").is_file()):
         plain["model"]["path"] = _content_id(path, "model.path")
-    plain["model"].pop("device_map", None)  # it says where a model runs, as device does
+    for key in ("device_map", "offload"):  # they say where a model is, as device does
+        plain["model"].pop(key, None)
     if plain["data"].get("root"):
         rows = _folder(plain["data"]["root"], "data.root") / str(plain["task"].get("name"))
         if rows.is_dir():
@@ -185,6 +186,8 @@ def build(config: RunConfig) -> Parts:
         facts["origin"] = origin  # of weights that were quantised before
     if quantized := described(config.quantization):
         facts["quantization"] = quantized  # of the matrices that the run held frozen
+    if config.model.get("offload") is not None:
+        facts["on_disk"] = True  # the peak of memory counts the pages of the file that are resident
     optimizer = make_optimizer(config.optimizer_node, model)
     if task.reward is not None and not getattr(optimizer, "losses_suffice", False):
         raise ConfigError(

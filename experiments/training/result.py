@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from bszo.models.on_disk import empty_like
+
 
 @dataclass
 class Result:
@@ -43,7 +45,7 @@ class Result:
 
 
 class Selection:
-    """A copy of the best parameters in CPU memory.
+    """A copy of the best parameters, in CPU memory or beside them on a disk.
 
     Args:
         parameters: those that train.
@@ -56,7 +58,7 @@ class Selection:
     def keep(self) -> None:
         """Remember the parameters as they are now as the best."""
         if not self.best:
-            self.best = [torch.empty_like(parameter, device="cpu") for parameter in self.parameters]
+            self.best = [empty_like(parameter) for parameter in self.parameters]
         for value, parameter in zip(self.best, self.parameters, strict=True):
             value.copy_(parameter.detach())
 

@@ -7,11 +7,10 @@ from collections.abc import Sequence
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
-from experiments.sweeps.grid import load
 from experiments.sweeps.selection import Record, Shelf
 from experiments.tables.artefacts import Artefact
 from experiments.tables.inputs import Inputs
-from experiments.tables.real import SWEEP, rows_of, weight
+from experiments.tables.real import BUDGETS, SWEEP, grid_of, rows_of, weight
 from scripts.figures.style import COLOURS, bare
 
 LINES = ("-", "--", ":")  # the colours are used again with another line
@@ -29,11 +28,15 @@ def mean_curve(runs: Sequence[Record], key: str) -> tuple[list[float], list[floa
 
 
 def draw(artefact: Artefact, inputs: Inputs) -> dict[str, Figure]:
-    """One drawing; empty where no run has ended well."""
+    """One drawing of the longest runs that there are; empty where none has ended well."""
     shelf = Shelf(inputs.records(SWEEP))
-    rows = [row for row in rows_of(load(SWEEP, SWEEP), shelf) if row.well]
+    by_budget = [
+        [row for row in rows_of(grid_of(budget), shelf) if row.well]
+        for budget in sorted(BUDGETS, reverse=True)
+    ]
     inputs.used |= shelf.used
-    if not rows:
+    rows = next((rows for rows in by_budget if rows), None)
+    if rows is None:
         return {}
     figure, (left, right) = plt.subplots(1, 2, figsize=(10.5, 4.2), layout="constrained")
     for number, row in enumerate(rows):

@@ -20,11 +20,11 @@ from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 import bszo
 from bszo.errors import BszoError, ConfigError, ModelError, NonFiniteLoss, OptimError
+from bszo.models import Score
 from experiments.config.schema import Parallel
 from experiments.records import record as records
 from experiments.records import store
 from experiments.run import main as command
-from experiments.training.evaluate import Score
 from experiments.training.parallel import VARIABLES, Group, join
 from experiments.training.runner import Runner
 from tests.experiments.runs import FEW

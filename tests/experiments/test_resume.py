@@ -521,6 +521,7 @@ def checkpoints(results: Path) -> list[Path]:
     [
         ("bszo", "fp32", "full"),
         ("bszo", "bf16", "trajectory"),
+        ("mezo", "bf16", "full, on a disk"),
         # above, these are killed in this process
         pytest.param(("mezo-adam", "bf16", "full"), marks=pytest.mark.exhaustive),
         pytest.param(("adamw", "fp32", "full"), marks=pytest.mark.exhaustive),
@@ -534,6 +535,7 @@ def test_killed_at_random_moments(
     monkeypatch: pytest.MonkeyPatch,
 ):
     name, precision, kind = chosen
+    kind, on_disk, _ = kind.partition(", on a disk")  # the run that is not killed is in memory
     rate = "optimizer.algorithm.lr=1e-2" if name == "adamw" else LOUD[0]
     overrides = [f"optimizer={name}", f"precision={precision}", "protocol.num_steps=21", rate]
     train, calls = Runner._train, []
@@ -542,7 +544,8 @@ def test_killed_at_random_moments(
             Runner, "_train", lambda self, bar: calls.append(profiled(lambda: train(self, bar)))
         )
         whole, weights = run_here(configuration(model, tmp_path / "whole", *overrides))
-    config = configuration(model, tmp_path / "killed", *overrides, f"checkpoint={kind}")
+    place = [f"model.offload={tmp_path / 'disk'}"] if on_disk else []
+    config = configuration(model, tmp_path / "killed", *overrides, *place, f"checkpoint={kind}")
     moments = random.Random(f"{name} {precision}")
     for _ in range(3):
         # late enough to leave a checkpoint, which comes every seventh part of the run
@@ -553,6 +556,7 @@ def test_killed_at_random_moments(
     assert checkpoints(tmp_path / "killed")
     record, ended = processes.finish(config)
     assert ended == weights
+    assert bool(record["model"].pop("on_disk", False)) == bool(on_disk)
     assert numbers(record) == numbers(whole)
     assert [point["step"] for point in record["curve"]] == [0, 7, 14, 21]
     assert not (tmp_path / "killed" / "checkpoints" / record["signature"]).exists()

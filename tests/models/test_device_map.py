@@ -40,9 +40,9 @@ def test_streaming_goes_through_the_hooks_of_accelerate():
     [
         (
             {"model": "cpu", "lm_head": "disk"},
-            "leaves weights on disk; offloaded weights cannot be perturbed",
+            "leaves weights on disk; weights that accelerate offloads cannot",
         ),
-        ({"": "meta"}, "leaves weights on meta; offloaded weights cannot be perturbed"),
+        ({"": "meta"}, "leaves weights on meta; weights that accelerate offloads cannot"),
         ("everywhere", "^model.device_map=everywhere: must be one of auto, balanced"),
         ({"": "cuda:99"}, "asset:tiny-opt"),
     ],

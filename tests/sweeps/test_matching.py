@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 
 from experiments.config.compose import compose
-from experiments.sweeps.grid import GridError, read
+from experiments.records.store import PACKED, load_all
+from experiments.sweeps.grid import GridError, load, read
 from experiments.sweeps.matching import as_shipped, fits, parsed
 
 POINT = {"model": "tiny-opt", "task": "rte", "optimizer": "mezo", "optimizer.eps": "1e-4"}
@@ -32,6 +33,16 @@ def test_a_record_answers_its_own_point():
 @pytest.mark.parametrize("other", ["other@731717dc8914", "/models/tiny", "tiny-opt-2@731717dc8914"])
 def test_other_weights_under_a_model_s_name_answer_nothing(other: str):
     assert not answers(record(path=other))
+
+
+def test_the_runs_of_the_real_study_answer_its_points():
+    """Their model is in the cache by its origin, and in a record by its content."""
+    held = load_all([PACKED / "real" / "smollm2-135m.jsonl"])[0]
+    grid = load("real", "real")
+    rate = f"{held['config']['optimizer']['lr']:g}"
+    own = [p for p in grid.points if p["optimizer"] == held["choices"]["optimizer"]]
+    runs = [run for point in own for run in grid.candidates(point) if run["optimizer.lr"] == rate]
+    assert runs and all(fits(held, run) and as_shipped(held, run) for run in runs)
 
 
 def test_other_values_answer_nothing():

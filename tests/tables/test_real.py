@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from experiments.sweeps.grid import Grid, Point, load, rate_key
+from experiments.sweeps.grid import Grid, Point, rate_key
 from experiments.sweeps.matching import parsed
 from experiments.sweeps.selection import Shelf
 from experiments.tables.real import (
@@ -14,6 +14,7 @@ from experiments.tables.real import (
     against,
     at_budget,
     curve,
+    grid_of,
     passes_to,
     rates_section,
     rows_of,
@@ -64,7 +65,7 @@ def answer(point: Point, scores: list[float], test: float, loss: float = 0.5) ->
 
 @pytest.fixture(scope="module")
 def grid() -> Grid:
-    return load("real", "real")
+    return grid_of(4000)
 
 
 def first(grid: Grid, **wanted: str) -> Point:
@@ -112,7 +113,7 @@ def rows(grid: Grid) -> dict[str, Row]:
 
 
 def test_a_row_a_method_and_a_line_for_the_floor(rows: dict[str, Row]):
-    section = accuracy_section("t", list(rows.values()))
+    section = accuracy_section(4000, list(rows.values()))
     assert len(section.rows) == 1 + 13 and {len(row) for row in section.rows} == {
         len(section.columns)
     }
@@ -140,6 +141,22 @@ def test_a_row_a_method_and_a_line_for_the_floor(rows: dict[str, Row]):
     assert lines["BSZO, k = 8 (bf16-sr)"]["test %"] == "-"
     assert lines["AdamW (fp32)"]["minus MeZO"] == "+20.00 (1)"
     assert lines["AdamW (fp32)"]["passes to 85 %"] == "1,998"  # 666 steps of three passes
+
+
+def test_the_short_runs_have_a_table_of_their_own():
+    """Both budgets have their rates from the same runs, and cells of their own."""
+    short = grid_of(1000)
+    mezo = first(short, optimizer="mezo")
+    records = chosen(short, mezo, [0.9, 0.4, 0.6])
+    records += cells(short, mezo, "1e-5", [0.5, 0.6, 0.7, 0.7, 0.75], [0.7, 0.72])
+    found = {budget: rows_of(grid_of(budget), Shelf(records))[0] for budget in (1000, 4000)}
+    assert {row.choice.point["optimizer.lr"] for row in found.values() if row.choice.point} == {
+        "1e-05"
+    }
+    section = accuracy_section(1000, [found[1000]])
+    line = dict(zip(section.columns, section.rows[-1], strict=True))
+    assert section.title == "1,000 forward passes" and line["test %"] == "71.00 (1.41; 2 of 3)"
+    assert line["validation % at 500"] == "70.00 (0.00; 2 of 3)" and not found[4000].well
 
 
 def test_rates_show_what_was_chosen_and_what_is_to_do(rows: dict[str, Row]):
@@ -171,5 +188,5 @@ def test_no_test_is_made_of_equal_differences(rows: dict[str, Row]):
 
 
 def test_nothing_run_yet_is_a_table_of_dashes(grid: Grid, tmp_path: Path):
-    section = accuracy_section("t", rows_of(grid, Shelf([])))
+    section = accuracy_section(4000, rows_of(grid, Shelf([])))
     assert len(section.rows) == 13 and all(set(line[1:]) == {"-"} for line in section.rows)

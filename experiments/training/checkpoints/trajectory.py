@@ -12,6 +12,7 @@ from torch import Tensor
 
 from bszo.errors import TrajectoryError
 from bszo.files import written_whole
+from bszo.models.on_disk import empty_like
 from bszo.trajectory import Header, Trajectory, TrajectoryWriter, describe, read, record, replay
 from bszo.trajectory.replay import require_sound
 from experiments.training.build import Parts
@@ -85,7 +86,7 @@ class TrajectoryCheckpoints(Checkpoints):
         def keep() -> None:
             optimizer: Any = self.parts.optimizer
             if optimizer.num_steps == best_step:
-                best.extend(parameter.detach().cpu().clone() for parameter in self.named.values())
+                best.extend(empty_like(p).copy_(p.detach()) for p in self.named.values())
 
         # parameters that are not finite are found at the next loss, as in a run that never stopped
         replay(

@@ -24,6 +24,7 @@ from torch import Tensor
 from bszo.errors import one_line
 from bszo.files import written_whole
 from bszo.models import tensors_fingerprint
+from bszo.models.on_disk import empty_like
 from experiments.training.build import Parts
 from experiments.training.checkpoints.serialize import CheckpointError, pack, unpack
 
@@ -130,7 +131,9 @@ class Checkpoints:
         if plain["best_step"] is not None:
             path = self._path("best", plain["best_step"])
             with sound(path):
-                best = [value.clone() for value in self._parameters(self._read(path)[1])]
+                found = self._parameters(self._read(path)[1])
+                own = map(empty_like, self.named.values())
+                best = [mine.copy_(value) for mine, value in zip(own, found, strict=True)]
             self._best_kept = plain["best_step"]
         self.parts.optimizer.load_state_dict(state.pop("optimizer"))
         for parameter, value in zip(self.named.values(), values, strict=True):
