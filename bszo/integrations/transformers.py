@@ -5,7 +5,7 @@ import logging
 import math
 import re
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import fields
 from functools import partial
 from pathlib import Path
@@ -18,7 +18,7 @@ from bszo.errors import OptimError, ParallelError, needs
 from bszo.optim import BSZO, FirstOrder, Hybrid, ZerothOrderOptimizer
 
 with needs("lm"):
-    from transformers import Trainer, TrainingArguments
+    from transformers import Trainer
 
 Method = Callable[..., torch.optim.Optimizer]
 # arguments that act on gradients, on the Trainer's own optimizer, or in training mode alone
@@ -54,6 +54,9 @@ class ZerothOrderTrainer(Trainer):
     the mean over the processes, as the Trainer's gradient would be, and all of them make the same
     move, bit for bit. One device a process.
 
+    In front of another Trainer's class it makes that one's steps: `class Mine(ZerothOrderTrainer,
+    Theirs)`. `bszo.integrations.trl` has it in front of TRL's.
+
     Args:
         method: (parameter groups, lr=, seed=, module=) -> optimizer, such as `partial(BSZO, k=4)`.
             The groups carry `args.weight_decay` (biases and norms have none); lr is
@@ -68,9 +71,6 @@ class ZerothOrderTrainer(Trainer):
         ParallelError: from `train`, the processes begin or end with different weights.
         NonFiniteLoss: from `train`; the parameters are where they were before that step.
     """
-
-    # the Trainer's own, which transformers has from 5.19 on
-    loss_is_scaled_for_ga: bool | None = None
 
     def __init__(self, *args: Any, method: Method = BSZO, **kwargs: Any) -> None:
         self.method = method
@@ -106,7 +106,7 @@ class ZerothOrderTrainer(Trainer):
                 f"ZerothOrderTrainer: a process with {self.args.n_gpu} GPUs; one device a process"
                 " (torchrun, or CUDA_VISIBLE_DEVICES=0), no DeepSpeed and no FSDP is valid"
             )
-        defaults = {field.name: field.default for field in fields(TrainingArguments)}
+        defaults = {field.name: field.default for field in fields(type(self.args))}
         values = {name: getattr(self.args, name) for name in WITHOUT_MEANING if name in defaults}
         if ignored := [
             f"{name}={value}" for name, value in values.items() if value and value != defaults[name]
@@ -207,7 +207,7 @@ class ZerothOrderTrainer(Trainer):
             with self.compute_loss_context_manager(), _named_training(self):
                 loss = self.compute_loss(self._measured, dict(inputs), num_items_in_batch=num_items)
             assert isinstance(loss, Tensor)
-            scaled = self.loss_is_scaled_for_ga
+            scaled = getattr(self, "loss_is_scaled_for_ga", None)  # from transformers 5.19 on
             if scaled is None:
                 by_items = self.model_accepts_loss_kwargs and num_items is not None
                 scaled = by_items or self.compute_loss_func is not None
@@ -276,7 +276,8 @@ class ZerothOrderTrainer(Trainer):
                 logs["sigma_e"] = math.sqrt(method.last.noise_var)
             if method.last is not None and method.last.gain is not None:
                 logs["gain"] = method.last.gain
-        super().log(logs, start_time)
+        with _named_training(self) if "loss" in logs else nullcontext():
+            super().log(logs, start_time)
 
 
 @contextmanager
