@@ -17,7 +17,15 @@ def one_line(error: object) -> str:
 
 
 EXTRAS = {
-    "lm": ("transformers", "peft", "datasets", "safetensors", "tokenizers", "huggingface_hub"),
+    "lm": (
+        "transformers",
+        "peft",
+        "datasets",
+        "safetensors",
+        "tokenizers",
+        "huggingface_hub",
+        "tqdm",
+    ),
     "quantized": ("bitsandbytes", "torchao", "accelerate"),
 }
 

@@ -46,10 +46,10 @@ def tested(
     """
     # loads torch and transformers, for a configuration that composes
     from bszo import find_lr
+    from bszo.models import EachLoss
     from bszo.tasks import batches
     from experiments.config.schema import parse
     from experiments.training.build import build
-    from experiments.training.runner import EachLoss
 
     if held < 1:
         raise ConfigError(f"--held {held}: one row or more is valid")

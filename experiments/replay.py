@@ -126,9 +126,6 @@ def run(arguments: argparse.Namespace) -> None:
     if trajectory.problem:
         print(f"{arguments.trajectory}: {trajectory.problem}", file=sys.stderr)
     model = rebuild(trajectory, base, arguments.to, arguments.device)
-    from transformers.utils import logging  # loaded with the model; a wrong log is told before it
-
-    logging.disable_progress_bar()
     save_tuned(model, out)
     steps = many if arguments.to is None else arguments.to
     print(f"wrote {out}: {steps} steps, weights {weights_fingerprint(model.module)}")

@@ -1,5 +1,6 @@
 """Fixtures that every test may use."""
 
+import gc
 import logging
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +17,16 @@ settings.register_profile("deep", max_examples=4000)  # pytest --hypothesis-prof
 torch.set_num_threads(1)
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
+
+
+def pytest_sessionstart() -> None:
+    """What is imported to collect the tests is no garbage, and looking for some takes seconds."""
+    gc.disable()
+
+
+def pytest_collection_finish() -> None:
+    gc.freeze()
+    gc.enable()
 
 
 @pytest.fixture(autouse=True)

@@ -48,6 +48,11 @@ def with_fidelity(optimizer: str, fidelity: str) -> dict[str, Any]:
     return with_files(f"optimizer={optimizer}", "seed=5", fidelity=fidelity)
 
 
+def test_no_file_sets_hydra_s_mode():
+    """Hydra composes all twice, once for the mode alone, which `cli` spares the tests."""
+    assert composition([], with_hydra=True).hydra.mode is None
+
+
 def test_the_issue_s_choices_are_there():
     assert {"adamw", "bszo", "bszo-b", "hizoo", "lozo", "mezo", "mezo-adam"} <= set(OPTIMIZERS)
     assert set(FIDELITIES) == {"official", "paper", "corrected"}

@@ -102,6 +102,8 @@ NEEDING = (
     "from bszo.models import random_model; random_model('opt-125m', dtype='float32')",
     "import bszo.integrations.transformers",
     "from bszo.tasks import HubSource; HubSource().rows(None, 'train')",
+    "import sys; sys.stderr = sys.stdout\n"
+    "from bszo.cli.main import main; main(['replay', 'LOG', '--base', 'M', '--out', 'O'])",
 )
 EACH = """
 for code in {codes!r}:

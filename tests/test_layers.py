@@ -31,6 +31,23 @@ LAYERS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
         ("bszo.integrations", "bszo.optim", "bszo.perturb", "bszo.errors"),
         ("torch", "transformers"),
     ),
+    "bszo.__main__": (("bszo.cli",), ()),
+    # the command, thin over all of the library
+    "bszo.cli": (
+        (
+            "bszo.cli",
+            "bszo.optim",
+            "bszo.find_lr",
+            "bszo.RangeTest",
+            "bszo.__version__",
+            "bszo.models",
+            "bszo.tasks",
+            "bszo.trajectory",
+            "bszo.errors",
+            "bszo.files",
+        ),
+        ("torch", "transformers", "tqdm"),
+    ),
     "bszo.tasks": (("bszo.tasks", "bszo.errors"), ("torch", "datasets")),
     "bszo.models": (
         ("bszo.models", "bszo.tasks", "bszo.errors", "bszo.files"),
@@ -104,6 +121,7 @@ LAYERS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
             "experiments",
             "bszo.find_lr",
             "bszo.RangeTest",
+            "bszo.models",
             "bszo.tasks",
             "bszo.errors",
             "bszo.files",

@@ -3,7 +3,9 @@ and causal ones."""
 
 from bszo.models.batch import Batch, buckets, collate
 from bszo.models.causal import CausalEncoder
+from bszo.models.each_loss import EachLoss
 from bszo.models.encode import Encoded, OptionTokens
+from bszo.models.evaluate import Score, evaluate
 from bszo.models.generate import GenerativeModel
 from bszo.models.language_model import LanguageModel
 from bszo.models.load import load_model
@@ -21,14 +23,17 @@ __all__ = [
     "SHAPES",
     "Batch",
     "CausalEncoder",
+    "EachLoss",
     "Encoded",
     "GenerativeModel",
     "LanguageModel",
     "MaskedEncoder",
     "OptionTokens",
     "ProbedModel",
+    "Score",
     "buckets",
     "collate",
+    "evaluate",
     "load_model",
     "load_probe",
     "option_logits",

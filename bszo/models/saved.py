@@ -7,6 +7,7 @@ from typing import Any
 from bszo.errors import ModelError, needs, one_line
 from bszo.files import folder_written_whole
 from bszo.models.language_model import LanguageModel
+from bszo.models.reading import quiet
 from bszo.models.scales import save_scales, scales_of
 from bszo.models.tuning import REFUSALS, attached, kind_of, limit_beside, wrapped
 
@@ -20,29 +21,42 @@ def save_tuned(model: LanguageModel, folder: Path) -> None:
     Raises:
         ModelError: the folder is there already, or cannot be written; nothing is left behind.
     """
+    if folder.exists():
+        raise ModelError(f"{folder}: is there already; weights are written to a new folder")
+    try:
+        with folder_written_whole(folder) as temporary:
+            write_tuned(model, temporary)
+    except OSError as error:
+        raise ModelError(f"{folder}: cannot be written ({one_line(error)})") from error
+
+
+def write_tuned(model: LanguageModel, folder: Path) -> None:
+    """The same into a folder that is there, beside what else it holds.
+
+    Raises:
+        OSError: a file cannot be written, or what is to be written contradicts itself.
+    """
     with needs("lm"):
         from peft import PeftModel
     from safetensors import SafetensorError
 
-    if folder.exists():
-        raise ModelError(f"{folder}: is there already; weights are written to a new folder")
     module: Any = model.module
     try:
-        with folder_written_whole(folder) as temporary:
+        with quiet():
             if isinstance(module, PeftModel):
                 # "auto" asks the hub
-                module.save_pretrained(str(temporary), save_embedding_layers=False)
+                module.save_pretrained(str(folder), save_embedding_layers=False)
                 # peft's model card says where the base lies on this machine
-                (temporary / "README.md").unlink(missing_ok=True)
+                (folder / "README.md").unlink(missing_ok=True)
             elif scales_of(module):
-                save_scales(module, temporary)
+                save_scales(module, folder)
             else:
                 module.config._name_or_path = ""  # the base's path is its owner's
-                module.save_pretrained(temporary)
-                model.tokenizer.save_pretrained(temporary)
+                module.save_pretrained(folder)
+                model.tokenizer.save_pretrained(folder)
     # transformers refuses to save what it finds contradictory
-    except (OSError, SafetensorError, ValueError) as error:
-        raise ModelError(f"{folder}: cannot be written ({one_line(error)})") from error
+    except (SafetensorError, ValueError) as error:
+        raise OSError(one_line(error)) from error
 
 
 def load_tuned(model: LanguageModel, folder: Path) -> LanguageModel:

@@ -8,6 +8,7 @@ import re
 import typing
 from collections.abc import Iterable, Mapping
 from dataclasses import is_dataclass
+from functools import lru_cache
 from typing import Any
 
 from pydantic import PydanticSchemaGenerationError, TypeAdapter, ValidationError
@@ -22,15 +23,28 @@ _NO_TEXT = re.compile("[\0\ud800-\udfff]")
 
 def typed(kind: Any, value: Any, key: str) -> Any:
     """`value` as `kind`, strictly (no "3" for 3, no true for 1; a JSON list stands for a tuple)."""
-    try:
-        adapter = TypeAdapter(kind)
-    # the type of an object that no config file can write down
-    except PydanticSchemaGenerationError:
+    adapter = _adapter(kind, repr(kind))
+    if adapter is None:
         return value
     try:
         return adapter.validate_json(json.dumps(value), strict=True)
     except ValidationError as error:
         raise ConfigError(_one_line(error, key, kind, value)) from error
+
+
+@lru_cache(maxsize=1024)
+def _adapter(kind: Any, spelt: str) -> TypeAdapter[Any] | None:
+    """What checks values of a type; None for one that no config file can write down.
+
+    Args:
+        kind: the type.
+        spelt: how it is written: unions of the same types in another order are equal, and their
+            messages are not.
+    """
+    try:
+        return TypeAdapter(kind)
+    except PydanticSchemaGenerationError:
+        return None
 
 
 def _one_line(error: ValidationError, key: str, kind: Any, value: Any) -> str:

@@ -4,7 +4,7 @@ taken out of a text (docs/threats.md, "A record that tells who made it")."""
 import os
 import platform
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +23,7 @@ def scrub(text: str) -> str:
     `/home/me/x.json` becomes `.../x.json`.
     A secret is the value of an environment variable whose name says so, such as `API_KEY`.
     """
-    for name, value in os.environ.items():
-        if len(value) >= LEAST_SECRET and _SECRET.search(name):
-            text = text.replace(value, "...")
-    return _ABSOLUTE.sub(r".../\1", text)
+    return _without(text, _secrets())
 
 
 def anonymous(text: str) -> str:
@@ -58,10 +55,29 @@ def _own_names() -> list[str]:
 
 def scrub_all(value: Any) -> Any:
     """The same structure of mappings and lists, with `scrub` applied to every string in it."""
-    if isinstance(value, str):
-        return scrub(value)
-    if isinstance(value, Mapping):
-        return {key: scrub_all(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [scrub_all(item) for item in value]
-    return value
+    secrets = _secrets()  # read once: a record has some hundred strings
+
+    def scrubbed(value: Any) -> Any:
+        if isinstance(value, str):
+            return _without(value, secrets)
+        if isinstance(value, Mapping):
+            return {key: scrubbed(item) for key, item in value.items()}
+        if isinstance(value, (list, tuple)):
+            return [scrubbed(item) for item in value]
+        return value
+
+    return scrubbed(value)
+
+
+def _secrets() -> list[str]:
+    return [
+        value
+        for name, value in os.environ.items()
+        if len(value) >= LEAST_SECRET and _SECRET.search(name)
+    ]
+
+
+def _without(text: str, secrets: Iterable[str]) -> str:
+    for secret in secrets:
+        text = text.replace(secret, "...")
+    return _ABSOLUTE.sub(r".../\1", text)

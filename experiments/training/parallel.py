@@ -18,8 +18,8 @@ import torch.distributed as dist
 from torch import Tensor
 
 from bszo.errors import ConfigError, ModelError, ParallelError, one_line
+from bszo.models import Score
 from experiments.config.schema import Parallel
-from experiments.training.evaluate import Score
 from experiments.training.gpus import claim
 
 Closure = Callable[[], Tensor | float]

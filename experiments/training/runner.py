@@ -11,12 +11,11 @@ from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from bszo.errors import ModelError
-from bszo.models import Encoded
+from bszo.models import EachLoss, Encoded, Score, evaluate
 from bszo.tasks import batches
 from experiments.config.schema import Protocol
 from experiments.training.build import Parts
 from experiments.training.checkpoints.weights import Checkpoints
-from experiments.training.evaluate import Score, evaluate
 from experiments.training.guards import Diverged, Guards
 from experiments.training.meters import Meters
 from experiments.training.parallel import Closure, Group
@@ -26,17 +25,6 @@ from experiments.training.signals import Signals
 from experiments.training.tracking import RunTracker
 
 log = logging.getLogger("experiments")
-
-
-class EachLoss:
-    """() -> the loss of each example of a batch, and where the examples stand in it."""
-
-    def __init__(self, model: Any, batch: Any) -> None:
-        self.model, self.batch = model, batch
-        self.examples: tuple[Tensor, ...] = model.examples(batch)
-
-    def __call__(self) -> Tensor:
-        return self.model.losses(self.batch)
 
 
 class Runner:

@@ -33,6 +33,10 @@ class Outcome:
 Cli = Callable[..., Outcome]
 
 
+def no_mode(*_: object, **__: object) -> None:
+    """What Hydra finds where no `hydra.mode` is set, for which it composes all a time before."""
+
+
 @pytest.fixture
 def cli(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Cli:
     """Call `python -m experiments.run` in this process."""
@@ -40,6 +44,8 @@ def cli(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> C
     def call(*arguments: str) -> Outcome:
         for name in ("HYDRA_FULL_ERROR", "BSZO_FULL_ERROR"):
             monkeypatch.setenv(name, "0")
+        if not any("hydra.mode" in argument for argument in arguments):
+            monkeypatch.setattr("hydra._internal.hydra.Hydra.get_mode", no_mode)
         monkeypatch.setattr(sys, "argv", ["experiments/run.py", *arguments])
         GlobalHydra.instance().clear()
         code = 0

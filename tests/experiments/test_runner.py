@@ -11,7 +11,7 @@ import torch
 
 import bszo
 from bszo.errors import DataError, NonFiniteLoss
-from experiments.training.evaluate import Score
+from bszo.models import Score
 from tests.experiments.conftest import Bench, Lines
 
 MEZO = partial(bszo.MeZO, lr=0.1, eps=1e-3, seed=0)

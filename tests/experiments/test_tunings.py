@@ -11,13 +11,12 @@ import torch
 from safetensors.torch import load_file
 
 from bszo.errors import ConfigError
-from bszo.models import ProbedModel, load_model, saved, tuning
+from bszo.models import EachLoss, ProbedModel, load_model, saved, tuning
 from bszo.tasks import Example
 from bszo.trajectory import read
 from experiments.records.record import signature
 from experiments.replay import main as replay
 from experiments.training.build import make_optimizer
-from experiments.training.runner import EachLoss
 from tests.compositions import OPTIMIZERS, few_probes, with_files
 from tests.experiments.conftest import Cli
 from tests.experiments.runs import configuration

@@ -138,3 +138,9 @@ def test_lists_stand_for_tuples():
     assert typed(tuple[float, float], [0.9, 0.99], "betas") == (0.9, 0.99)
     with pytest.raises(ConfigError, match="betas"):
         typed(tuple[float, float], [0.9], "betas")
+
+
+def test_a_message_has_the_types_in_the_order_of_their_union():
+    for kind, wants in ((int | bool, "integer or .*boolean"), (bool | int, "boolean or .*integer")):
+        with pytest.raises(ConfigError, match=wants):
+            typed(kind, "x", "a")

@@ -9,6 +9,7 @@ import io
 import json
 import math
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -88,13 +89,11 @@ def empty_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     assert list(folder.iterdir()) == []
 
 
-def _configurations() -> list[Plain]:
+@cache
+def configurations() -> list[Plain]:
     small = ["paths.results=results", "task.num_train=4", "task.num_validation=2"]
     pairs = [(name, TASKS[i % len(TASKS)]) for i, name in enumerate(OPTIMIZERS)]
     return [with_files(*small, f"task={task}", optimizer=name) for name, task in pairs]
-
-
-CONFIGURATIONS = _configurations()
 
 
 def places(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
@@ -112,9 +111,9 @@ def places(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
 
 
 @st.composite
-def spoilt(draw: st.DrawFn, bases: list[Plain]) -> Plain:
+def spoilt(draw: st.DrawFn, bases: Callable[[], list[Plain]]) -> Plain:
     """One of the bases with one to three of its values replaced, keys removed or keys added."""
-    value = copy.deepcopy(draw(st.sampled_from(bases)))
+    value = copy.deepcopy(draw(st.sampled_from(bases())))
     for _ in range(draw(st.integers(1, 3))):
         found = list(places(value))
         if not found:
@@ -136,8 +135,8 @@ def spoilt(draw: st.DrawFn, bases: list[Plain]) -> Plain:
 MODEL: Any = SimpleNamespace(module=nn.Linear(4, 3))
 
 
-@cases(700)
-@given(spoilt(CONFIGURATIONS))
+@cases(550)
+@given(spoilt(configurations))
 def test_configurations(config: Plain):
     try:
         run = schema.parse(config)
@@ -150,7 +149,11 @@ def test_configurations(config: Plain):
         one_line(error)
 
 
-BUILT = [build._make(config["task"]) for config in CONFIGURATIONS[: len(TASKS)]]
+@cache
+def tasks() -> list[Task]:
+    return [build._make(config["task"]) for config in configurations()[: len(TASKS)]]
+
+
 ROWS = st.fixed_dictionaries(
     {},
     optional={
@@ -163,8 +166,10 @@ LIKELY = st.fixed_dictionaries(
 )
 
 
-@cases(600)
-@given(st.lists(LIKELY | ROWS, min_size=1, max_size=12), st.sampled_from(BUILT))
+@cases(400)
+@given(
+    st.lists(LIKELY | ROWS, min_size=1, max_size=12), st.deferred(lambda: st.sampled_from(tasks()))
+)
 def test_rows(rows: list[Plain], task: Task):
     whole = [Row(row, f"x/train.jsonl:{number}") for number, row in enumerate(rows, start=1)]
     source: Any = SimpleNamespace(rows=lambda task, split: whole)
@@ -213,8 +218,8 @@ def _record() -> Plain:
     return filled | {"schema_version": records.SCHEMA_VERSION, "status": "ok"}
 
 
-@cases(700)
-@given(spoilt([_record()]) | ANYTHING)
+@cases(550)
+@given(spoilt(lambda: [_record()]) | ANYTHING)
 def test_records(value: Any):
     for text in (json.dumps(value), json.dumps(value, allow_nan=True).replace("1", "1e999")):
         try:

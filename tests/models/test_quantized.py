@@ -15,6 +15,7 @@ from torch import Tensor
 import bszo
 from bszo.errors import MissingExtra, ModelError, OptimError
 from bszo.models import (
+    EachLoss,
     LanguageModel,
     ProbedModel,
     load_model,
@@ -29,7 +30,6 @@ from bszo.tasks import Example
 from experiments import CONF
 from experiments.config.compose import compose
 from experiments.training.build import make_optimizer
-from experiments.training.runner import EachLoss
 
 EXAMPLES = [
     Example("x:0", "the movie was", (" great", " terrible"), 1),

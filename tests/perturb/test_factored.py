@@ -105,3 +105,21 @@ def test_an_autocast_does_not_round_a_direction(
         fresh = make([theta])  # a subspace keeps its basis
         assert torch.equal(fresh.shift(theta, 0, TERMS), expected[0])
         assert torch.equal(fresh.direction(11, 0), expected[1])
+
+
+def test_a_small_model_s_factors_are_kept_for_a_step_and_are_the_noise(
+    make: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    theta = torch.zeros(9, 8)
+    family = make([theta])
+    first = family.direction(11, 0)
+    monkeypatch.setattr(factored, "values", None)  # nothing is made again
+    assert torch.equal(family.direction(11, 0), first)
+    family.release()
+    with pytest.raises(TypeError):
+        family.direction(11, 0)
+    monkeypatch.undo()
+    monkeypatch.setattr(factored, "KEEP_BELOW", 0)
+    large = make([theta])
+    assert torch.equal(large.direction(11, 0), first)
+    assert not large._made

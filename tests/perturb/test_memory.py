@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-WIDTH, LAYERS = 1024, 32
+WIDTH, LAYERS = 1024, 16
 LAYER_BYTES = 4 * WIDTH * (WIDTH + 1)
 
 STEP = f"""

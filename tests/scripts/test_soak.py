@@ -1,6 +1,7 @@
 """The soak at a tiny size, and that it would find what it looks for."""
 
 import json
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import pytest
 import torch
 
 from scripts.bench import soak
+from tests.killing import FORK
 
 ROOT = Path(__file__).resolve().parents[2]
 CLEAN = {"commit": "c", "dirty": False, "versions": {"torch": "1"}, "command": "x"}
@@ -18,7 +20,13 @@ def test_every_method_of_conf_is_soaked():
     assert names == set(soak.METHODS)
 
 
-def test_a_case_is_flat_and_exact(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+def test_a_case_is_flat_and_exact(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    """In a fork, which has loaded everything already."""
+    monkeypatch.setattr(
+        soak, "ProcessPoolExecutor", lambda jobs, **_: ProcessPoolExecutor(jobs, mp_context=FORK)
+    )
     assert soak.soak("adamw", "bf16", 40) is None  # which perturbs nothing
     arguments = ["--steps", "40", "--methods", "bszo", "--precisions", "bf16"]
     code = soak.main([*arguments, "--out", str(tmp_path / "x.json")])

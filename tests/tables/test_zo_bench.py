@@ -20,9 +20,9 @@ ROOT = Path(__file__).resolve().parents[2]
 SMALL = {
     "model_type": "opt",
     "vocab_size": 30000,
-    "hidden_size": 192,
-    "word_embed_proj_dim": 192,
-    "ffn_dim": 384,
+    "hidden_size": 144,
+    "word_embed_proj_dim": 144,
+    "ffn_dim": 288,
     "num_hidden_layers": 2,
     "num_attention_heads": 2,
     "max_position_embeddings": 128,

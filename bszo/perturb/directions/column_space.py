@@ -6,7 +6,6 @@ from collections.abc import Collection, Sequence
 import torch
 from torch import Tensor
 
-from bszo.perturb import noise
 from bszo.perturb.directions.factored import Factored, is_stack, product
 from bszo.perturb.directions.orthonormal import orthonormal
 
@@ -52,7 +51,7 @@ class ColumnSpace(Factored):
         if self.compressed(index):
             *experts, _, n = self._matrix(index)
             shape = torch.Size((*experts, self.basis(index).shape[-1], n))
-        return noise.values(shape, index, seed, device=p.device)
+        return self.values(shape, index, seed)
 
     def expand(self, coordinates: Tensor, index: int) -> Tensor:
         if not self.compressed(index):

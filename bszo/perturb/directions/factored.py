@@ -3,13 +3,13 @@
 Rows of such a matrix cost those rows alone.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
 
 from bszo.perturb.directions.base import KEEP_BELOW, Directions
-from bszo.perturb.noise import Terms, round_to
+from bszo.perturb.noise import Terms, gpu, round_to, values
 
 AT_ONCE = 1 << 20  # elements of a large matrix that are made at a time
 
@@ -33,6 +33,27 @@ class Factored(Directions):
     ever as large as the whole z, which for a large model's embedding takes four times its memory
     while it is added up.
     """
+
+    def __init__(self, params: Sequence[Tensor]) -> None:
+        super().__init__(params)
+        num_elements = sum(p.numel() for p in self.params)
+        self.small = num_elements <= KEEP_BELOW and not any(gpu.serves(p) for p in self.params)
+        self._made: dict[tuple[int, int, torch.Size], Tensor] = {}
+
+    def values(self, shape: torch.Size, index: int, seed: int) -> Tensor:
+        """Return noise in the shape of a factor of one parameter. A small model, in which a call
+        costs more than its values, keeps it until `release`."""
+        key = (seed, index, shape)
+        if key in self._made:
+            return self._made[key]
+        made = values(shape, index, seed, device=self.params[index].device)
+        if self.small:
+            self._made[key] = made
+        return made
+
+    def release(self) -> None:
+        super().release()
+        self._made.clear()
 
     def factors(self, seed: int, index: int) -> tuple[Tensor, Tensor] | None:
         """Return A and B. None means that z is no such product in the parameter's own shape."""

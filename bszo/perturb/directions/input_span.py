@@ -7,7 +7,6 @@ from collections.abc import MutableMapping, Sequence
 import torch
 from torch import Tensor
 
-from bszo.perturb import noise
 from bszo.perturb.directions.factored import Factored, product
 from bszo.perturb.directions.gaussian import Gaussian
 from bszo.perturb.noise import Terms
@@ -66,9 +65,7 @@ class InputSpan(Factored):
         if a is None:
             return self.direction(seed, index)
         p = self.params[index]
-        return noise.values(torch.Size((p.shape[0], a.shape[1])), index, seed, device=p.device).to(
-            a.dtype
-        )
+        return self.values(torch.Size((p.shape[0], a.shape[1])), index, seed).to(a.dtype)
 
     def expand(self, coordinates: Tensor, index: int) -> Tensor:
         a = self.bases.get(index)

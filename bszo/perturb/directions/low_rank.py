@@ -49,7 +49,7 @@ class LowRank(Factored):
         else:
             rows = p.shape[:2] if is_stack(p.shape, self.rank) else p.shape[:1]
             shape = torch.Size((*rows, self.rank))
-        return noise.values(shape, index, mix64(seed, self.stream), device=p.device)
+        return self.values(shape, index, mix64(seed, self.stream))
 
     def expand(self, coordinates: Tensor, index: int) -> Tensor:
         p = self.params[index]
@@ -112,6 +112,4 @@ class LowRank(Factored):
         columns = (
             (p.shape[0], p.shape[2]) if is_stack(p.shape, self.rank) else (p.shape[1:].numel(),)
         )
-        return noise.values(
-            torch.Size((*columns, self.rank)), index, self.basis_seed, device=p.device
-        )
+        return self.values(torch.Size((*columns, self.rank)), index, self.basis_seed)

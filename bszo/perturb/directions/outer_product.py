@@ -6,7 +6,6 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from bszo.perturb import noise
 from bszo.perturb.directions.factored import Factored, is_stack, product
 from bszo.perturb.noise.seeds import mix64
 
@@ -36,7 +35,7 @@ class OuterProduct(Factored):
     def direction(self, seed: int, index: int) -> Tensor:
         p = self.params[index]
         if p.ndim < 2:
-            return noise.values(p.shape, index, seed, device=p.device)
+            return self.values(p.shape, index, seed)
         return product(*self._pair(seed, index)).view(p.shape)
 
     def factors(self, seed: int, index: int) -> tuple[Tensor, Tensor] | None:
@@ -49,9 +48,7 @@ class OuterProduct(Factored):
         stack = is_stack(p.shape, self.rank)
         *experts, m, n = p.shape if stack else (p.shape[0], p.shape[1:].numel())
         a, b = (
-            noise.values(
-                torch.Size((*experts, side, self.rank)), index, mix64(seed, which), device=p.device
-            )
+            self.values(torch.Size((*experts, side, self.rank)), index, mix64(seed, which))
             for which, side in enumerate((m, n))
         )
         return a / self.rank**0.5, b.mT

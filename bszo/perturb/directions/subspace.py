@@ -7,7 +7,6 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from bszo.perturb import noise
 from bszo.perturb.directions.base import Directions
 from bszo.perturb.directions.factored import Factored, is_stack, product
 from bszo.perturb.directions.orthonormal import orthonormal
@@ -72,7 +71,7 @@ class Subspace(Factored):
         else:
             *experts, _, r = self.basis(index)[0].shape
             shape = torch.Size((*experts, r, r))
-        return noise.values(shape, index, seed, device=p.device)
+        return self.values(shape, index, seed)
 
     def expand(self, coordinates: Tensor, index: int) -> Tensor:
         p = self.params[index]

@@ -162,10 +162,7 @@ def shift(
             or more.
     """
     _check_rounding(rounding_seed, theta.dtype)
-    if theta.numel() >= 1 << 31:
-        raise ValueError(
-            f"parameter {parameter} has {theta.numel()} elements; the counter ends at 2^31"
-        )
+    _check_size(theta.numel(), parameter)
     out = torch.empty_like(theta, memory_format=torch.contiguous_format) if out is None else out
     if not out.is_contiguous():
         return out.copy_(
@@ -237,8 +234,19 @@ def values(
             z.view(-1), None, [key(seed, parameter)], [1.0], rademacher=distribution == "rademacher"
         )
         return z
-    zeros = torch.zeros(shape, dtype=torch.float32, device=device)
-    return shift(zeros, parameter, {seed: 1.0}, out=zeros, distribution=distribution, fused=fused)
+    if fused:
+        zeros = torch.zeros(shape, dtype=torch.float32, device=device)
+        return shift(
+            zeros, parameter, {seed: 1.0}, out=zeros, distribution=distribution, fused=True
+        )
+    _check_size(shape.numel(), parameter)
+    z = torch.empty(shape, dtype=torch.float32, device=device)
+    flat, pair = z.view(-1), key(seed, parameter)
+    for start in range(0, flat.numel(), _CHUNK):
+        stop = min(start + _CHUNK, flat.numel())
+        counter = torch.arange(start, stop, dtype=torch.int32, device=device)
+        flat[start:stop] = drawn(counter, *pair, distribution)
+    return z
 
 
 def values_of_seeds(
@@ -323,3 +331,10 @@ def round_to(
 def _check_rounding(rounding_seed: int | None, dtype: torch.dtype) -> None:
     if rounding_seed is not None and dtype != torch.bfloat16:
         raise ValueError(f"stochastic rounding is for bfloat16 parameters, not {dtype}")
+
+
+def _check_size(num_elements: int, parameter: int) -> None:
+    if num_elements >= 1 << 31:
+        raise ValueError(
+            f"parameter {parameter} has {num_elements} elements; the counter ends at 2^31"
+        )

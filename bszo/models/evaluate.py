@@ -7,7 +7,9 @@ from typing import NamedTuple
 import torch
 from torch.nn.functional import cross_entropy
 
-from bszo.models import Encoded, GenerativeModel, LanguageModel
+from bszo.models.encode import Encoded
+from bszo.models.generate import GenerativeModel
+from bszo.models.language_model import LanguageModel
 from bszo.tasks import accuracy
 
 

@@ -1,0 +1,58 @@
+"""What trains: all parameters, an adapter, or the scales of a quantised base. As plain data it is a
+mapping such as {"method": "lora", "rank": 8, "alpha": 16.0}, which a log's header holds."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from bszo.errors import ConfigError
+from bszo.models import LanguageModel, ProbedModel, tuning
+from bszo.models.scales import scales
+
+MOST = 1_000_000  # a log may come from anyone and must not take all memory
+# adapter -> its arguments
+ADAPTERS: dict[str, dict[str, type]] = {
+    "full": {},
+    "lora": {"rank": int, "alpha": float},
+    "prefix": {"num_tokens": int},
+    "prompt": {"num_tokens": int},
+    "scales": {},
+    "linear-probe": {},
+}
+
+
+def attached(
+    model: LanguageModel, choice: Mapping[str, Any], *, num_labels: int, seed: int
+) -> LanguageModel:
+    """The model as the choice has it train.
+
+    Raises:
+        ConfigError: a choice that is none.
+        ModelError: the model cannot have it.
+    """
+    method = choice.get("method")
+    if not isinstance(method, str) or method not in ADAPTERS:
+        raise ConfigError(f"tuning={method!r:.80}: not one of {', '.join(ADAPTERS)}")
+    wanted = ADAPTERS[method]
+    targets = choice.get("target_modules")
+    given = {k: v for k, v in choice.items() if k not in ("method", "target_modules")}
+    if given.keys() != wanted.keys():
+        raise ConfigError(
+            f"tuning={method}: has {', '.join(map(repr, given)) or 'nothing'}; needs"
+            f" {', '.join(wanted) or 'nothing'}"
+        )
+    for name, kind in wanted.items():
+        value = given[name]
+        fits = isinstance(value, (int, kind)) and not isinstance(value, bool)
+        if not fits or not 0 < value <= MOST:
+            raise ConfigError(f"tuning.{name}={value!r:.80}: 1 to {MOST} is valid")
+    if method == "lora":
+        if targets is not None and not (
+            isinstance(targets, list) and all(isinstance(name, str) for name in targets)
+        ):
+            raise ConfigError(f"tuning.target_modules={targets!r:.80}: a list of names is valid")
+        return tuning.lora(model, **given, seed=seed, target_modules=targets)
+    if method in ("prefix", "prompt"):
+        return getattr(tuning, method)(model, **given, seed=seed)
+    if method == "scales":
+        return scales(model)
+    return ProbedModel(model, num_labels) if method == "linear-probe" else model

@@ -1,0 +1,60 @@
+"""`bszo find-lr`: a range test of the method on the rows. Nothing stays trained or is written."""
+
+import argparse
+import itertools
+import time
+
+from bszo import RangeTest, find_lr
+from bszo.cli.parts import add_arguments as add_shared
+from bszo.cli.parts import build, say_begin
+from bszo.errors import ConfigError
+
+NO_GROUND = 2
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_shared(parser)
+    test = parser.add_argument_group("range test")
+    test.add_argument("--rates", metavar="A,B,...", help="learning rates (default: a search)")
+    test.add_argument("--steps", type=int, default=20, metavar="N", help="of a repeat (20)")
+    test.add_argument("--repeats", type=int, default=8, metavar="N", help="of a rate (8)")
+    test.add_argument("--judges", type=int, default=128, metavar="ROWS", help="held-out rows (128)")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Print a table and a recommendation; returns the exit code.
+
+    Raises:
+        BszoError: in one line, what cannot be tested.
+    """
+    rates = None if arguments.rates is None else _numbers(arguments.rates)
+    for name in ("steps", "repeats", "judges"):
+        if getattr(arguments, name) < 1:
+            raise ConfigError(f"--{name} {getattr(arguments, name)}: 1 or more is valid")
+    parts = build(arguments)
+    say_begin(parts, arguments)
+    model, size = parts.model, parts.batch_size
+    count = arguments.steps * arguments.repeats
+    judges = parts.held[: arguments.judges]
+    batches = [model.collate(judges[i : i + size]) for i in range(0, len(judges), size)]
+    start = time.perf_counter()
+    print(RangeTest.HEADING, flush=True)
+    found = find_lr(
+        parts.optimizer,
+        list(itertools.islice(parts.closures(), count)),
+        held=[lambda batch=batch: model.loss(batch) for batch in batches],
+        rates=rates,
+        steps=arguments.steps,
+        repeats=arguments.repeats,
+        on_probe=lambda probe: print(probe, flush=True),
+    )
+    print(found.reason)
+    print(f"{found.num_forwards:,} forward passes, {time.perf_counter() - start:.0f} s")
+    return NO_GROUND if found.lr is None else 0
+
+
+def _numbers(text: str) -> list[float]:
+    try:
+        return [float(part) for part in text.split(",")]
+    except ValueError as error:
+        raise ConfigError(f"--rates {text}: numbers with commas between are valid") from error

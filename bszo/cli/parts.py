@@ -1,0 +1,205 @@
+"""What `bszo tune` and `bszo find-lr` are told of, and build: rows, model and optimizer."""
+
+import argparse
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from bszo.cli.adapters import ADAPTERS, attached
+from bszo.cli.methods import METHODS, arguments_of
+from bszo.cli.rows import Rows, read_rows
+from bszo.errors import ConfigError, OptimError
+from bszo.models import EachLoss, Encoded, LanguageModel, load_model, parameter_groups
+from bszo.tasks import batches
+
+DTYPES = ("float32", "bfloat16", "float16")
+MOST_TOKENS = 16_384  # padded positions of a pass that scores
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Model, rows, method and what they need."""
+    parser.add_argument(
+        "model", metavar="MODEL", help="a folder, a name on the hub, a GGUF file, or asset:tiny-opt"
+    )
+    parser.add_argument("rows", metavar="ROWS.jsonl", type=Path, help="one JSON object a line")
+    rows = parser.add_argument_group("rows")
+    rows.add_argument(
+        "--prompt",
+        required=True,
+        help='what a row asks, such as "{sentence} It was", with its fields in braces; a masked'
+        " model's holds <mask>",
+    )
+    rows.add_argument(
+        "--options", required=True, nargs="+", metavar="TEXT", help="the answers, in label order"
+    )
+    rows.add_argument(
+        "--label",
+        default="label",
+        metavar="FIELD",
+        help="the field with the right answer: its number from 0, or its name (label)",
+    )
+    rows.add_argument(
+        "--labels", nargs="+", metavar="NAME", help="names of the labels (default: the options)"
+    )
+    held = rows.add_mutually_exclusive_group()
+    held.add_argument(
+        "--held-out",
+        type=int,
+        metavar="N",
+        help="rows that do not train and score the model (default: a fifth, at most 500)",
+    )
+    held.add_argument("--test", type=Path, metavar="FILE", help="other rows that score the model")
+    method = parser.add_argument_group("method")
+    method.add_argument("--method", default="bszo", metavar="NAME", help=", ".join(METHODS))
+    method.add_argument("--lr", type=float, metavar="RATE", help="default: the method's")
+    method.add_argument(
+        "--eps", type=float, metavar="LENGTH", help="default: the method's; 1e-3 in 16 bits"
+    )
+    method.add_argument(
+        "--set", action="append", default=[], metavar="NAME=VALUE", help="another of its arguments"
+    )
+    method.add_argument("--batch-size", type=int, default=16, metavar="ROWS", help="(16)")
+    method.add_argument("--seed", type=int, default=0, metavar="N", help="of all that is drawn (0)")
+    model = parser.add_argument_group("model")
+    model.add_argument("--tuning", default="full", choices=ADAPTERS, help="what trains (full)")
+    model.add_argument("--rank", type=int, default=8, metavar="N", help="of lora (8)")
+    model.add_argument("--alpha", type=float, default=16.0, metavar="A", help="of lora (16)")
+    model.add_argument("--num-tokens", type=int, default=5, metavar="N", help="of prefix, prompt")
+    model.add_argument(
+        "--quantization", default="none", choices=("none", "nf4", "int8"), help="of a frozen base"
+    )
+    model.add_argument("--dtype", choices=DTYPES, help="float32 on a CPU, bfloat16 on a GPU")
+    model.add_argument("--device", default="auto", metavar="NAME", help="auto, cpu, cuda, cuda:1")
+    model.add_argument("--max-length", type=int, default=2048, metavar="TOKENS", help="(2048)")
+
+
+def resolve_device(device: str) -> str:
+    """The device by its name; auto is the GPU if there is one."""
+    return ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+
+
+@dataclass(frozen=True)
+class Parts:
+    """Rows, model and optimizer of a run, ready to go.
+
+    Attributes:
+        train, held: the rows as the model reads them.
+        node: by which a replay builds the optimizer and the adapter again; the suite's form.
+    """
+
+    rows: Rows
+    model: LanguageModel
+    optimizer: Any
+    train: list[Encoded]
+    held: list[Encoded]
+    node: dict[str, Any]
+    batch_size: int
+    seed: int
+
+    def closure(self, encoded: list[Encoded]) -> Callable[[], Any]:
+        """() -> the loss of one batch, as the method's step takes it."""
+        model, batch = self.model, self.model.collate(encoded)
+        if self.optimizer.per_example:
+            return EachLoss(model, batch)
+        return lambda: model.loss(batch)
+
+    def closures(self) -> Any:
+        """One closure a step, without end; the order is the seed's."""
+        for indices in batches(len(self.train), self.batch_size, self.seed):
+            yield self.closure([self.train[i] for i in indices])
+
+
+def build(arguments: argparse.Namespace) -> Parts:
+    """Everything, in the order in which it can fail soonest.
+
+    Raises:
+        BszoError: one line about the argument, row, file or model that cannot be used.
+    """
+    device = resolve_device(arguments.device)
+    dtype = arguments.dtype or ("bfloat16" if device.startswith("cuda") else "float32")
+    cls, found = arguments_of(
+        arguments.method,
+        arguments.set,
+        lr=arguments.lr,
+        eps=arguments.eps,
+        dtype=dtype,
+        seed=arguments.seed,
+    )
+    choice = _choice(arguments)
+    rows = read_rows(
+        arguments.rows,
+        prompt=arguments.prompt,
+        options=arguments.options,
+        label=arguments.label,
+        label_names=arguments.labels,
+        test=arguments.test,
+        num_held=arguments.held_out,
+        seed=arguments.seed,
+    )
+    batches(len(rows.train), arguments.batch_size, arguments.seed)  # refuses a size
+    model = load_model(
+        arguments.model,
+        dtype=dtype,
+        device=device,
+        max_length=arguments.max_length,
+        quantization=arguments.quantization,
+    )
+    if model.style != rows.style:
+        raise ConfigError(
+            f"--prompt: is for a {rows.style} model and {model.name} is {model.style};"
+            f" {'with one <mask>' if model.style == 'masked' else 'without <mask>'} it is valid"
+        )
+    model = attached(model, choice, num_labels=len(rows.task.label_names), seed=arguments.seed)
+    train, held = model.encode(rows.train), model.encode(rows.held)
+    if cut := sum(example.truncated for example in (*train, *held)):
+        print(f"{cut} rows are longer than {model.limit} tokens and were cut", file=sys.stderr)
+    groups = parameter_groups(model.module, _decay(found))
+    try:
+        optimizer = cls(groups, module=model.module, **found)
+    except OptimError as error:  # its message begins with the argument's name
+        raise ConfigError(f"{arguments.method}: {error}") from error
+    node = {"_target_": f"bszo.{cls.__name__}", "_partial_": True, **found}
+    if choice["method"] != "full":
+        node["tuning"] = {
+            "choice": choice,
+            "num_labels": len(rows.task.label_names),
+            "seed": arguments.seed,
+        }
+        if arguments.quantization != "none":
+            node["quantization"] = arguments.quantization
+    return Parts(rows, model, optimizer, train, held, node, arguments.batch_size, arguments.seed)
+
+
+def _choice(arguments: argparse.Namespace) -> dict[str, Any]:
+    """What trains, as plain data."""
+    method = arguments.tuning
+    if arguments.quantization != "none" and method == "full":
+        raise ConfigError(
+            f"--quantization {arguments.quantization}: the base is frozen, and --tuning lora,"
+            " prefix, prompt or (of nf4) scales is valid"
+        )
+    return {"method": method, **{name: getattr(arguments, name) for name in ADAPTERS[method]}}
+
+
+def _decay(found: dict[str, Any]) -> float:
+    """The weight decay, by which parameters are grouped; the optimizer says if it is none."""
+    decay = found.get("weight_decay", 0.0)
+    return float(decay) if isinstance(decay, (int, float)) else 0.0
+
+
+def say_begin(parts: Parts, arguments: argparse.Namespace) -> None:
+    """What is about to run, and the first row as the model reads it."""
+    group, first = parts.optimizer.param_groups[0], parts.rows.train[0]
+    eps = f", eps {group['eps']:g}" if "eps" in group else ""
+    rate = "" if arguments.lr is not None else " (the method's default; bszo find-lr tests others)"
+    trainable = sum(p.numel() for p in parts.optimizer.trainable())
+    print(
+        f"{arguments.method} on {trainable:,} parameters of {parts.model.name}:"
+        f" lr {group['lr']:g}{rate}{eps}; {len(parts.train)} rows train, {len(parts.held)} score"
+    )
+    answers = " | ".join(map(repr, first.options))
+    print(f"a row reads {first.prompt!r} + {answers}", flush=True)

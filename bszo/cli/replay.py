@@ -1,0 +1,127 @@
+"""`bszo replay`: a run's weights again from its base model and its log, without a forward pass."""
+
+import argparse
+import inspect
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from bszo import optim
+from bszo.cli.adapters import MOST, attached
+from bszo.cli.methods import OWN
+from bszo.cli.parts import resolve_device
+from bszo.cli.tune import check_out
+from bszo.errors import OptimError, TrajectoryError, needs
+from bszo.models import LanguageModel, load_model, parameter_groups, weights_fingerprint
+from bszo.models.saved import save_tuned
+from bszo.trajectory import read, replay
+
+SCALARS = (bool, int, float, str, type(None))
+UNCOUNTED = ("seed",)  # a large one costs nothing
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("log", metavar="LOG", help="trajectory.bszo of a run, or of the suite's")
+    parser.add_argument("--base", required=True, metavar="MODEL", help="that the run started from")
+    parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="must not exist")
+    parser.add_argument("--to", type=int, metavar="STEP", help="steps to take (default: all)")
+    parser.add_argument("--device", metavar="NAME", help="default: the run's kind")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Read the log, take its steps and write the model; returns the exit code.
+
+    Raises:
+        BszoError: in one line, what cannot be used or written.
+    """
+    check_out(arguments.out)
+    trajectory = read(arguments.log)
+    header, many = trajectory.header, len(trajectory.steps)
+    if trajectory.problem:
+        print(f"{arguments.log}: {trajectory.problem}", file=sys.stderr)
+    cls, found, adapter = checked(header.config)
+    device = header.device if arguments.device is None else resolve_device(arguments.device)
+    if device.partition(":")[0] != header.device:
+        print(
+            f"the run was on {header.device}, this is {device}: equal but for rounding, not"
+            " bitwise",
+            file=sys.stderr,
+        )
+    model = load_model(
+        arguments.base,
+        dtype=header.dtype,  # type: ignore[arg-type]
+        device=device,
+        quantization=adapter.get("quantization", "none"),  # type: ignore[arg-type]
+    )
+    if "tuning" in adapter:
+        model = _attached(model, adapter["tuning"])
+    try:
+        groups = parameter_groups(model.module, found.get("weight_decay") or 0.0)
+        optimizer = cls(groups, module=model.module, **found)
+        if "directions" in adapter:
+            optimizer.restrict(**adapter["directions"])
+    except (OptimError, TypeError) as error:
+        raise TrajectoryError(f"{arguments.log}: its optimizer cannot be built: {error}") from error
+    with needs("lm"):
+        from tqdm import tqdm
+
+    steps = many if arguments.to is None else arguments.to
+    with tqdm(total=steps, unit="step", disable=not sys.stderr.isatty(), dynamic_ncols=True) as bar:
+        replay(
+            trajectory,
+            optimizer,
+            base=weights_fingerprint(model.module),
+            to_step=arguments.to,
+            on_step=bar.update,
+        )
+    save_tuned(model, arguments.out)
+    weights = weights_fingerprint(model.module)
+    print(f"{arguments.out}: {steps} of {many} steps of {header.optimizer}, weights {weights}")
+    return 0
+
+
+def checked(config: Mapping[str, Any]) -> tuple[type, dict[str, Any], dict[str, Any]]:
+    """Class and arguments of the optimizer, and what is around it: tuning, quantization and
+    directions.
+
+    Only a method of this library with plain arguments is taken, since whoever wrote the log may not
+    run code here (docs/threats.md, "A log that would build a model of nothing").
+    """
+    if not config:
+        raise TrajectoryError(
+            "the log does not say how its optimizer is built: bszo.trajectory.replay takes one"
+        )
+    target = config.get("_target_")
+    package, _, name = target.rpartition(".") if isinstance(target, str) else ("", "", "")
+    cls = getattr(optim, name) if package == "bszo" and name in optim.__all__ else None
+    if not (isinstance(cls, type) and issubclass(cls, optim.ZerothOrderOptimizer)):
+        raise TrajectoryError(f"optimizer {target!r:.80}: not one of this library's methods")
+    around = {k: config[k] for k in ("tuning", "quantization", "directions") if k in config}
+    found = {k: v for k, v in config.items() if k not in ("_target_", "_partial_", *around)}
+    valid = [name for name in inspect.signature(cls).parameters if name not in OWN]
+    for key, value in [*found.items(), *_mapping(around.get("directions", {})).items()]:
+        if key in found and key not in valid:
+            raise TrajectoryError(f"optimizer.{key!r:.80}: {name} has no such argument")
+        parts = value if isinstance(value, list) else [value]
+        if not all(isinstance(part, SCALARS) for part in parts):
+            raise TrajectoryError(f"optimizer.{key}: a plain value or a list of them is valid")
+        if key not in UNCOUNTED and any(isinstance(part, int) and part > MOST for part in parts):
+            raise TrajectoryError(f"optimizer.{key}={value!r:.80}: at most {MOST} is taken")
+    return cls, found, around
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    if not isinstance(value, Mapping):
+        raise TrajectoryError(f"{value!r:.80}: a mapping of names to values is valid")
+    return value
+
+
+def _attached(model: LanguageModel, tuning: Any) -> LanguageModel:
+    """The base with what the run trained attached."""
+    plain = _mapping(tuning)
+    seed, num_labels = plain.get("seed", 0), plain.get("num_labels", 0)
+    for name, value, most in (("seed", seed, 2**63 - 1), ("num_labels", num_labels, MOST)):
+        if not isinstance(value, int) or not 0 <= value <= most:
+            raise TrajectoryError(f"tuning.{name}={value!r:.80}: 0 to {most} is valid")
+    return attached(model, _mapping(plain.get("choice")), num_labels=num_labels, seed=seed)

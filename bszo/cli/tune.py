@@ -1,0 +1,188 @@
+"""`bszo tune`: fine-tuning of a model on rows, and what it leaves.
+
+    DIR/                    model and tokenizer in transformers' format, or an adapter in peft's
+    DIR/trajectory.bszo     the base's name by content, and the numbers of every step
+    DIR/bszo.json           what was run, with scores on the held-out rows
+
+DIR appears whole or not at all.
+"""
+
+import argparse
+import json
+import platform
+import shutil
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from bszo import __version__
+from bszo.cli.main import EXIT_CODES
+from bszo.cli.parts import MOST_TOKENS, Parts, build, say_begin
+from bszo.cli.parts import add_arguments as add_shared
+from bszo.cli.stopping import Stopping
+from bszo.errors import ConfigError, needs, one_line
+from bszo.files import folder_written_whole
+from bszo.models import evaluate, weights_fingerprint
+from bszo.models.saved import write_tuned
+from bszo.trajectory import TrajectoryWriter, describe, record
+
+LOG, REPORT = "trajectory.bszo", "bszo.json"
+NUM_SCORES = 4  # in the course of a run
+SAMPLE = 4096  # elements whose change is looked at
+UNCHANGED = 0.99
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_shared(parser)
+    parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="must not exist")
+    parser.add_argument("--steps", type=int, default=1000, metavar="N", help="(1000)")
+    parser.add_argument(
+        "--score-every", type=int, metavar="STEPS", help="default: four times in all"
+    )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Train, score and write; returns the exit code.
+
+    Raises:
+        BszoError: in one line, what cannot be used or written.
+        NonFiniteLoss: the run has diverged; nothing is written.
+    """
+    out: Path = arguments.out
+    check_out(out)
+    every = max(1, arguments.steps // NUM_SCORES)
+    every = every if arguments.score_every is None else arguments.score_every
+    for flag, value in (("--steps", arguments.steps), ("--score-every", every)):
+        if value < 1:
+            raise ConfigError(f"{flag} {value}: 1 or more is valid")
+    parts = build(arguments)
+    say_begin(parts, arguments)
+    try:
+        with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as beside:
+            log = Path(beside) / LOG
+            with Stopping().listening() as stopping:
+                report = trained(parts, log, arguments.steps, every, stopping)
+            report = {"model": parts.model.name, "method": arguments.method, **report}
+            with folder_written_whole(out) as folder:
+                write_tuned(parts.model, folder)
+                shutil.copyfile(log, folder / LOG)
+                text = json.dumps(report, indent=1, ensure_ascii=False)
+                (folder / REPORT).write_text(text + "\n", encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"--out {out}: cannot be written ({one_line(error)})") from error
+    before, after = report["scores"][0], report["scores"][-1]
+    print(
+        f"{out}: held-out accuracy {100 * before['accuracy']:.1f} % before,"
+        f" {100 * after['accuracy']:.1f} % after {after['step']} steps"
+        f" ({report['num_forwards']:,} forward passes, {report['train_seconds']:.0f} s)"
+    )
+    return EXIT_CODES[report["status"]]
+
+
+def check_out(out: Path) -> None:
+    """ConfigError unless the folder can be made: it is not there, and the one above it is."""
+    if out.exists() or out.is_symlink():
+        raise ConfigError(f"--out {out}: is there already; a new folder's name is valid")
+    if not out.parent.is_dir():
+        raise ConfigError(f"--out {out}: {out.parent} is no folder")
+
+
+def trained(
+    parts: Parts, log: Path, num_steps: int, score_every: int, stopping: Stopping
+) -> dict[str, Any]:
+    """Train in place, with every step in the log; what was run and what came of it."""
+    with needs("lm"):
+        import transformers
+        from tqdm import tqdm
+
+    optimizer, model = parts.optimizer, parts.model
+    base = weights_fingerprint(model.module)
+    header = describe(optimizer, base=base, config=parts.node)
+    sample, scores = _sample(optimizer), [_score(parts, 0)]
+    losses: list[float] = []
+    equal, seconds = 0, 0.0
+    with (
+        TrajectoryWriter(log, header) as writer,
+        tqdm(
+            total=num_steps, unit="step", disable=not sys.stderr.isatty(), dynamic_ncols=True
+        ) as bar,
+    ):
+        record(optimizer, writer)
+        for step, closure in enumerate(parts.closures(), start=1):
+            start = time.perf_counter()
+            losses.append(float(optimizer.step(closure)))
+            seconds += time.perf_counter() - start
+            equal += len(set(optimizer.last.losses)) == 1
+            bar.update()
+            last = step == num_steps or stopping.asked is not None
+            if last or step % score_every == 0:
+                mean = sum(losses) / len(losses)
+                losses.clear()
+                scores.append({**_score(parts, step), "train_loss": mean})
+            if last:
+                break
+        writer.finish()
+    steps = optimizer.num_steps
+    warnings = _doubts(parts, sample, steps, equal)
+    for line in warnings:
+        print(f"warning: {line}", file=sys.stderr)
+    return {
+        "status": "ok" if steps == num_steps else "interrupted",
+        "rows": parts.rows.facts,
+        "arguments": {**optimizer.settings(), "lr": optimizer.param_groups[0]["lr"]},
+        "node": parts.node,
+        "batch_size": parts.batch_size,
+        "dtype": header.dtype,
+        "device": header.device,
+        "num_steps": steps,
+        "num_forwards": optimizer.num_forwards,
+        "train_seconds": round(seconds, 3),
+        "scores": scores,
+        "weights": {"before": base, "after": weights_fingerprint(model.module)},
+        "warnings": warnings,
+        "versions": {
+            "bszo": __version__,
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "transformers": transformers.__version__,
+        },
+    }
+
+
+def _score(parts: Parts, step: int) -> dict[str, Any]:
+    """Accuracy and loss of the held-out rows, said on a line."""
+    score = evaluate(parts.model, parts.held, MOST_TOKENS)
+    print(
+        f"step {step:>6,}: held-out accuracy {100 * score.accuracy:5.1f} %, loss {score.loss:.4f}",
+        flush=True,
+    )
+    return {"step": step, "accuracy": score.accuracy, "loss": score.loss}
+
+
+@torch.no_grad()
+def _sample(optimizer: Any) -> torch.Tensor:
+    """Some elements of all that trains."""
+    params = optimizer.trainable()
+    stride = max(1, sum(p.numel() for p in params) // SAMPLE)
+    return torch.cat([p.reshape(-1)[::stride].double().cpu() for p in params])
+
+
+def _doubts(parts: Parts, before: torch.Tensor, steps: int, equal: int) -> list[str]:
+    """What says that nothing can have been learnt."""
+    share = float((_sample(parts.optimizer) == before).double().mean())
+    found = []
+    if equal == steps:
+        found.append(
+            "in every step all losses were equal, so that nothing was learnt: eps is too small for"
+            " these parameters"
+        )
+    if share > UNCHANGED:
+        found.append(
+            f"{100 * share:.1f} % of the weights are what they were: lr is too small for their"
+            " precision; a larger --lr is valid, and in bfloat16 --set rounding=stochastic"
+        )
+    return found

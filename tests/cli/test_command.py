@@ -1,0 +1,266 @@
+"""The command `bszo`: the weights of a plain loop, scores by the formula, one line for what is
+wrong, and nothing half-written."""
+
+import json
+import math
+import os
+import signal
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+
+import bszo
+from bszo.cli.main import main
+from bszo.cli.methods import METHODS
+from bszo.cli.replay import checked
+from bszo.errors import TrajectoryError
+from bszo.models import load_model, parameter_groups, weights_fingerprint
+from bszo.models.saved import load_tuned
+from bszo.tasks import batches, mini
+from bszo.tasks.prompted import prompted
+from bszo.trajectory import read
+from bszo.trajectory.writer import encode
+
+ROOT = Path(__file__).resolve().parents[2]
+PROMPT, OPTIONS = "{sentence} It was", ("terrible", "great")
+MODEL = "asset:tiny-opt"
+
+
+def written(path: Path, rows: list[dict[str, Any]]) -> Path:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return path
+
+
+@pytest.fixture(scope="module")
+def rows(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    folder = tmp_path_factory.mktemp("rows")
+    return (
+        written(folder / "rows.jsonl", mini.generate("sst2", "train", 12, 0)),
+        written(folder / "test.jsonl", mini.generate("sst2", "test", 6, 0)),
+    )
+
+
+def command(name: str, *arguments: object) -> int:
+    return main([name, *map(str, arguments)])
+
+
+def tune(rows: Path, *more: object, model: str = MODEL) -> int:
+    given = ["--prompt", PROMPT, "--options", *OPTIONS, "--batch-size", 4]
+    return command("tune", model, rows, *given, *more)
+
+
+def dense(model: Any, path: Path) -> tuple[float, float]:
+    """Accuracy and mean cross entropy of the options' mean log-probabilities, in float64, token by
+    token."""
+    right, loss = [], 0.0
+    data = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    for row in data:
+        prompt = f"{row['sentence'].strip()} It was"
+        scores = []
+        for option in OPTIONS:
+            start = len(model.tokenizer(prompt).input_ids)
+            ids = model.tokenizer(f"{prompt} {option}", return_tensors="pt").input_ids
+            with torch.no_grad():
+                logits = model.module(input_ids=ids).logits.double().log_softmax(-1)[0]
+            found = [float(logits[i - 1, ids[0, i]]) for i in range(start, ids.shape[1])]
+            scores.append(sum(found) / len(found))
+        right.append(scores.index(max(scores)) == row["label"])
+        total = sum(math.exp(score) for score in scores)
+        loss -= scores[row["label"]] - math.log(total)
+    return sum(right) / len(data), loss / len(data)
+
+
+def test_it_leaves_the_model_of_a_plain_loop_its_log_and_its_scores(
+    rows: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """And the log leads to the same bits, to those of an earlier step, and in the suite's replay
+    too."""
+    from experiments.replay import main as suite
+
+    train, test = rows
+    out, steps = tmp_path / "out", 4
+    more = ("--test", test, "--lr", 0.05, "--eps", 0.001, "--steps", steps, "--score-every", 2)
+    assert tune(train, *more, "--seed", 3, "--set", "k=3", "--out", out) == 0
+
+    base = load_model(MODEL, dtype="float32")
+    before = dense(base, test)
+    task = prompted(PROMPT, OPTIONS)
+    data = [json.loads(line) for line in train.read_text(encoding="utf-8").splitlines()]
+    encoded = base.encode([task.example(row, "causal") for row in data])
+    groups = parameter_groups(base.module, 0.0)
+    plain = bszo.BSZO(groups, lr=0.05, eps=0.001, k=3, seed=3, module=base.module)
+    prints = [weights_fingerprint(base.module)]
+    for _, indices in zip(range(steps), batches(12, 4, 3), strict=False):
+        batch = base.collate([encoded[i] for i in indices])
+        plain.step(lambda batch=batch: base.loss(batch))
+        prints.append(weights_fingerprint(base.module))
+
+    tuned = load_model(str(out), dtype="float32")
+    report = json.loads((out / "bszo.json").read_text(encoding="utf-8"))
+    assert weights_fingerprint(tuned.module) == report["weights"]["after"] == prints[-1]
+    assert report["status"] == "ok" and report["num_forwards"] == plain.num_forwards
+    assert [score["step"] for score in report["scores"]] == [0, 2, 4]
+    for score, (accuracy, loss) in (
+        (report["scores"][0], before),
+        (report["scores"][-1], dense(tuned, test)),
+    ):
+        assert score["accuracy"] == accuracy
+        assert score["loss"] == pytest.approx(loss, rel=1e-4)
+
+    log = out / "trajectory.bszo"
+    for name, replayed, to in (
+        ("a", lambda *a: command("replay", *a), 4),
+        ("b", lambda *a: command("replay", *a), 2),
+        ("c", lambda *a: suite([*map(str, a)]), 4),
+    ):
+        assert replayed(log, "--base", MODEL, "--to", to, "--out", tmp_path / name) == 0
+        found = load_model(str(tmp_path / name), dtype="float32")
+        assert weights_fingerprint(found.module) == prints[to]
+    text, errors = capsys.readouterr()
+    assert "'hide" not in errors and "+ ' terrible' | ' great'" in text
+    assert sorted(tmp_path.iterdir()) == [tmp_path / name for name in ("a", "b", "c", "out")]
+    for file in out.iterdir():  # the folders are their owner's
+        assert str(tmp_path).encode() not in file.read_bytes(), file.name
+
+
+def test_an_adapter_and_its_replay(rows: tuple[Path, Path], tmp_path: Path) -> None:
+    out, more = tmp_path / "out", ("--tuning", "lora", "--rank", 2, "--method", "mezo")
+    assert tune(rows[0], *more, "--lr", 1, "--steps", 2, "--held-out", 2, "--out", out) == 0
+    assert (out / "adapter_model.safetensors").is_file() and not (out / "config.json").exists()
+    replayed = tmp_path / "again"
+    log = out / "trajectory.bszo"
+    assert command("replay", log, "--base", MODEL, "--out", replayed) == 0
+    prints = {
+        weights_fingerprint(load_tuned(load_model(MODEL, dtype="float32"), folder).module)
+        for folder in (out, replayed)
+    }
+    report = json.loads((out / "bszo.json").read_text(encoding="utf-8"))
+    assert prints == {report["weights"]["after"]}
+    assert report["weights"]["before"] != report["weights"]["after"]
+    assert (report["rows"]["num_train"], report["rows"]["num_held_out"]) == (10, 2)
+
+
+def test_ctrl_c_keeps_the_steps_that_are_done(
+    rows: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    step = bszo.MeZO.step
+
+    def interrupted(self: Any, closure: Any) -> float:
+        if self.num_steps == 1:
+            os.kill(os.getpid(), signal.SIGINT)
+        return step(self, closure)
+
+    monkeypatch.setattr(bszo.MeZO, "step", interrupted)
+    out, before = tmp_path / "out", signal.getsignal(signal.SIGINT)
+    assert tune(rows[0], "--method", "mezo", "--lr", 0.01, "--steps", 9, "--out", out) == 130
+    assert signal.getsignal(signal.SIGINT) is before
+    report = json.loads((out / "bszo.json").read_text(encoding="utf-8"))
+    assert report["status"] == "interrupted" and report["num_steps"] == 2
+    log = read(out / "trajectory.bszo")
+    assert len(log.steps) == 2 and log.finished
+
+
+def test_what_is_wrong_is_one_line_and_nothing_is_written(
+    rows: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    train, out = rows[0], tmp_path / "out"
+    data = [json.loads(line) for line in train.read_text(encoding="utf-8").splitlines()]
+    data[6] = {"text": "x", "label": 0}
+    broken = written(tmp_path / "broken.jsonl", data)
+    empty = written(tmp_path / "empty.jsonl", [])
+    there = sorted(tmp_path.iterdir())
+    usual = ("--prompt", PROMPT, "--options", *OPTIONS, "--batch-size", 4, "--out", out)
+    cases: list[tuple[tuple[object, ...], int, str]] = [
+        ((MODEL, broken, *usual), 1, "broken.jsonl:7: no field 'sentence'; task broken.jsonl"),
+        ((MODEL, empty, *usual), 1, "empty.jsonl: no rows"),
+        ((MODEL, tmp_path / "no.jsonl", *usual), 1, "no.jsonl: no such file"),
+        ((MODEL, train, *usual, "--method", "adamw"), 1, "--method adamw: is none; valid: bszo,"),
+        ((MODEL, train, *usual, "--options", *OPTIONS, "fine"), 1, "no row's 'label' is 2 or"),
+        ((MODEL, train, *usual, "--out", tmp_path), 1, "is there already"),
+        ((MODEL, train, *usual, "--out", tmp_path / "a" / "b"), 1, "is no folder"),
+        ((tmp_path / "no", train, *usual), 1, "there is no such folder"),
+        ((MODEL, train, *usual, "--prompt", "{sentence} <mask>"), 1, "is for a masked model"),
+        ((MODEL, train, *usual, "--set", "q=1"), 1, "--set q=1: bszo takes NAME=VALUE"),
+        ((MODEL, train, *usual, "--set", "lr=1"), 1, "--lr says it"),
+        ((MODEL, train, *usual, "--set", "k=0"), 1, "bszo: k=0"),
+        ((MODEL, train, *usual, "--lr", "x"), 1, "argument --lr: invalid float value: 'x'"),
+        ((MODEL, train, *usual, "--steps", 0), 1, "--steps 0: 1 or more"),
+        ((MODEL, train, *usual, "--held-out", 12), 1, "--held-out 12: 1 to 11"),
+        ((MODEL, train, *usual, "--batch-size", 11), 1, "batch size 11: must be 1 to 10"),
+        ((MODEL, train, *usual, "--quantization", "nf4"), 1, "--tuning lora"),
+        ((MODEL, train, *usual, "--lr", "1e30"), 3, "diverged, nothing was"),
+    ]
+    for arguments, code, line in cases:
+        assert command("tune", *arguments) == code, line
+        said = capsys.readouterr().err
+        assert line in said and said.count("\n") == 1, said
+        assert sorted(tmp_path.iterdir()) == there, line
+    assert main([]) == 1 and main(["tone"]) == 1
+    assert capsys.readouterr().err.count("\n") == 2
+
+
+def test_find_lr_prints_its_table_and_says_whether_there_is_ground(
+    rows: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = ("--prompt", PROMPT, "--options", *OPTIONS, "--batch-size", 4, "--method", "mezo")
+    short = ("--steps", 1, "--repeats", 2)
+    code = command("find-lr", MODEL, rows[0], *given, *short, "--rates", "1e-30,1e-9")
+    lines = capsys.readouterr().out.splitlines()
+    assert code == 2 and lines[-2].startswith("no rate is recommended")
+    assert [line.split()[0] for line in lines[2:5]] == ["lr", "1e-30", "1e-09"]
+    assert command("find-lr", MODEL, rows[0], *given, "--rates", "a") == 1
+    assert "--rates a: numbers with commas" in capsys.readouterr().err
+
+
+def test_the_methods_are_conf_s() -> None:
+    """All but those whose steps no log of losses holds."""
+    found = {}
+    for path in (ROOT / "conf" / "optimizer").glob("*.yaml"):
+        target = yaml.safe_load(path.read_text(encoding="utf-8"))["_target_"].rpartition(".")[2]
+        cls = getattr(bszo, target)
+        if issubclass(cls, bszo.ZerothOrderOptimizer) and not cls.reads_inputs:
+            found[path.stem] = target
+    left_out = {"forward-grad", "hybrid"}  # they differentiate
+    assert {name: cls for name, (cls, _) in METHODS.items()} == {
+        name: cls for name, cls in found.items() if name not in left_out
+    }
+
+
+def test_a_log_builds_a_method_of_this_library_and_nothing_else(
+    rows: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    node = {"_target_": "bszo.MeZO", "_partial_": True}
+    for config, line in (
+        ({}, "does not say how"),
+        ({**node, "_target_": "os.system"}, "not one of this library's"),
+        ({**node, "_target_": "bszo.find_lr"}, "not one of this library's"),
+        ({**node, "_target_": 3}, "not one of this library's"),
+        ({**node, "module": "x"}, "no such argument"),
+        ({**node, "eps": {"_target_": "bszo.BSZO"}}, "a plain value"),
+        ({**node, "num_directions": 10**9}, "at most 1000000"),
+        ({**node, "directions": {"sparsity": [[1]]}}, "a plain value"),
+        ({**node, "directions": 3}, "a mapping"),
+    ):
+        with pytest.raises(TrajectoryError) as error:
+            checked(config)
+        assert line in str(error.value)
+    more = ("--method", "mezo", "--steps", 1, "--held-out", 2)
+    assert tune(rows[0], *more, "--out", tmp_path / "out") == 0
+    log = read(tmp_path / "out" / "trajectory.bszo")
+    for change, line in (
+        ({"seed": 8}, "setting seed is 0 there and 8 here"),
+        ({"tuning": {"choice": {"method": "lora", "rank": 10**9, "alpha": 1}}}, "tuning.rank="),
+        ({"tuning": {"choice": {"method": "lora", "rank": 8}}}, "needs rank, alpha"),
+        ({"tuning": {"choice": {"method": "exec"}}}, "tuning='exec'"),
+        ({"quantization": "exec"}, "model.quantization=exec"),
+    ):
+        header = replace(log.header, config={**log.header.config, **change})
+        (tmp_path / "hostile.bszo").write_bytes(encode(header, log.steps, 4)[0])
+        capsys.readouterr()
+        given = ("--base", MODEL, "--out", tmp_path / "no")
+        assert command("replay", tmp_path / "hostile.bszo", *given) == 1
+        assert line in capsys.readouterr().err and not (tmp_path / "no").exists()
