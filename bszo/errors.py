@@ -26,6 +26,7 @@ EXTRAS = {
         "huggingface_hub",
         "tqdm",
     ),
+    "trl": ("trl",),
     "quantized": ("bitsandbytes", "torchao", "accelerate"),
 }
 

@@ -7,12 +7,17 @@ import runpy
 import subprocess
 import sys
 import tempfile
+import traceback
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import torch
+import torch.distributed as dist
 from hydra._internal.hydra import Hydra
 
+from bszo.errors import BszoError
 from tests.killing import FORK, PATIENCE
 
 
@@ -84,3 +89,48 @@ def run_module(
         module(name, *arguments)
 
     return Forked(body, folder).end()
+
+
+VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
+
+
+def in_group(size: int, body: Callable[[int], Any]) -> list[Any]:
+    """body(rank) in `size` processes that have torchrun's variables; what each returned, or as a
+    string the error that ended it. None where one has died.
+
+    They meet in a store of this process, as they would in torchrun's: a port that is only looked
+    for can be another's by the time that it is taken.
+    """
+    store: Any = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)  # type: ignore[attr-defined]
+    pipes = [FORK.Pipe(duplex=False) for _ in range(size)]
+
+    def process(rank: int) -> None:
+        torch.set_num_threads(1)
+        os.environ.update(
+            zip(VARIABLES, map(str, (rank, size, rank, "127.0.0.1", store.port)), strict=True)
+        )
+        os.environ["TORCHELASTIC_USE_AGENT_STORE"] = "True"
+        try:
+            result = body(rank)
+        except BaseException as error:
+            result = (
+                f"{type(error).__name__}: {error}"
+                if isinstance(error, BszoError)
+                else (traceback.format_exc())
+            )
+        pipes[rank][1].send(result)
+
+    started = [FORK.Process(target=process, args=(rank,)) for rank in range(size)]
+    for child in started:
+        child.start()
+    for _, sending in pipes:
+        sending.close()
+    results = []
+    for receiving, _ in pipes:
+        try:
+            results.append(receiving.recv())
+        except EOFError:
+            results.append(None)  # it died
+    for child in started:
+        child.join()
+    return results

@@ -17,6 +17,7 @@ from experiments import CONF
 from experiments.config.compose import compose, composition
 from experiments.config.schema import SUPPLIED, RunConfig, parse
 from experiments.config.typed import locate
+from experiments.records.record import scientific
 from tests.compositions import OPTIMIZERS, few_probes, with_files
 
 GROUPS = sorted(
@@ -246,3 +247,21 @@ def test_switches_reach_the_optimizers(
 def test_results_move_with_one_key():
     paths = composed("paths.results=elsewhere")["paths"]
     assert paths == {"results": "elsewhere", "runs": "elsewhere/runs", "wandb": "elsewhere"}
+
+
+@pytest.mark.parametrize(
+    ("overrides", "eps"),
+    [
+        (["optimizer=bszo"], 1e-4),
+        (["optimizer=bszo", "precision=bf16"], 1e-3),
+        (["optimizer=mezo", "precision=fp16"], 1e-3),
+        (["optimizer=mezo", "precision=bf16", "fidelity=official"], 1e-4),
+        (["optimizer=mezo", "precision=bf16", "fidelity=paper"], 1e-4),
+        (["optimizer=mezo", "precision=bf16", "optimizer.eps=1e-4"], 1e-4),
+        (["optimizer=mezo-each"], 1e-3),
+    ],
+)
+def test_eps_is_larger_in_16_bits_unless_the_paper_is_run(overrides: list[str], eps: float):
+    config = compose(overrides)
+    assert config["optimizer"]["eps"] == eps
+    assert "eps" not in scientific(config)["precision"] | scientific(config)["fidelity"]

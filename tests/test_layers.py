@@ -29,7 +29,7 @@ LAYERS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     ),
     "bszo.integrations": (
         ("bszo.integrations", "bszo.optim", "bszo.perturb", "bszo.errors"),
-        ("torch", "transformers"),
+        ("torch", "transformers", "trl"),
     ),
     "bszo.__main__": (("bszo.cli",), ()),
     # the command, thin over all of the library

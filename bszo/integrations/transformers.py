@@ -1,10 +1,11 @@
 """transformers' Trainer, driven by any of the optimizers here."""
 
+import hashlib
 import logging
 import math
 import re
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import fields
 from functools import partial
 from pathlib import Path
@@ -13,11 +14,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from bszo.errors import OptimError, needs
+from bszo.errors import OptimError, ParallelError, needs
 from bszo.optim import BSZO, FirstOrder, Hybrid, ZerothOrderOptimizer
 
 with needs("lm"):
-    from transformers import Trainer, TrainingArguments
+    from transformers import Trainer
 
 Method = Callable[..., torch.optim.Optimizer]
 # arguments that act on gradients, on the Trainer's own optimizer, or in training mode alone
@@ -46,7 +47,15 @@ class ZerothOrderTrainer(Trainer):
     weighs their gradients: by tokens, where the model's loss can be. The model is in evaluation
     mode while it is measured, mixed precision has no loss scaler, which losses do not need, and
     optimizer.pt holds what the method keeps: for BSZO and MeZO a few numbers. Logs gain
-    `num_forwards`, and `sigma_e` and `gain` where the method has them. One process, one device.
+    `num_forwards`, and `sigma_e` and `gain` where the method has them.
+
+    Under torchrun each process takes its share of a step's rows, and sends one number a loss:
+    neither weights nor gradients cross, and no copy of the parameters is made for them. The loss is
+    the mean over the processes, as the Trainer's gradient would be, and all of them make the same
+    move, bit for bit. One device a process.
+
+    In front of another Trainer's class it makes that one's steps: `class Mine(ZerothOrderTrainer,
+    Theirs)`. `bszo.integrations.trl` has it in front of TRL's.
 
     Args:
         method: (parameter groups, lr=, seed=, module=) -> optimizer, such as `partial(BSZO, k=4)`.
@@ -56,14 +65,12 @@ class ZerothOrderTrainer(Trainer):
         args, kwargs: as for `transformers.Trainer`.
 
     Raises:
-        OptimError: several processes or devices, torch_compile, another optimizer or its scheduler;
-            from `train`, an argument of the method that is out of range, or a method that is no
-            optimizer of this library.
+        OptimError: several devices a process, torch_compile, another optimizer or its scheduler;
+            from `train`, an argument of the method that is out of range, a method that is no
+            optimizer of this library, or one that needs more than losses of several processes.
+        ParallelError: from `train`, the processes begin or end with different weights.
         NonFiniteLoss: from `train`; the parameters are where they were before that step.
     """
-
-    # the Trainer's own, which transformers has from 5.19 on
-    loss_is_scaled_for_ga: bool | None = None
 
     def __init__(self, *args: Any, method: Method = BSZO, **kwargs: Any) -> None:
         self.method = method
@@ -94,18 +101,12 @@ class ZerothOrderTrainer(Trainer):
                 "torch_compile=True: compiled code does not see weights that are perturbed while it"
                 " runs; False is valid"
             )
-        if (
-            self.args.world_size > 1
-            or self.args.n_gpu > 1
-            or self.is_deepspeed_enabled
-            or self.is_fsdp_enabled
-        ):
+        if self.args.n_gpu > 1 or self.is_deepspeed_enabled or self.is_fsdp_enabled:
             raise OptimError(
-                f"ZerothOrderTrainer: {self.args.world_size} processes with {self.args.n_gpu} GPUs"
-                " each; one process, one device, no DeepSpeed and no FSDP is valid"
-                " (CUDA_VISIBLE_DEVICES=0)"
+                f"ZerothOrderTrainer: a process with {self.args.n_gpu} GPUs; one device a process"
+                " (torchrun, or CUDA_VISIBLE_DEVICES=0), no DeepSpeed and no FSDP is valid"
             )
-        defaults = {field.name: field.default for field in fields(TrainingArguments)}
+        defaults = {field.name: field.default for field in fields(type(self.args))}
         values = {name: getattr(self.args, name) for name in WITHOUT_MEANING if name in defaults}
         if ignored := [
             f"{name}={value}" for name, value in values.items() if value and value != defaults[name]
@@ -117,6 +118,9 @@ class ZerothOrderTrainer(Trainer):
     def create_accelerator_and_postprocess(self) -> None:
         super().create_accelerator_and_postprocess()
         self.accelerator.scaler = None  # it is for gradients that underflow in fp16
+        # without DistributedDataParallel, which sends weights and keeps room for gradients
+        prepare: Any = partial(self.accelerator.prepare_model, evaluation_mode=True)
+        self.accelerator.prepare_model = prepare
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         """The method on the model's trainable parameters, in the Trainer's two groups."""
@@ -137,6 +141,7 @@ class ZerothOrderTrainer(Trainer):
                 module=module,
             )
             self._check(optimizer)
+            self._require_same("weights at the start", module.parameters())
             # the Trainer's loop calls it without a closure
             optimizer.step = partial(self._take, optimizer.step)
             self.optimizer = optimizer
@@ -150,6 +155,17 @@ class ZerothOrderTrainer(Trainer):
                 f"method: returns a {type(optimizer).__name__}, which backpropagates nothing by"
                 " itself; FirstOrder(groups, algorithm=...) around it is valid"
             )
+        name = type(optimizer).__name__
+        if self.args.world_size > 1 and not getattr(optimizer, "losses_suffice", False):
+            raise OptimError(
+                f"method: {name} needs gradients, and only losses cross between"
+                f" {self.args.world_size} processes; one process is valid"
+            )
+        if self.args.world_size > 1 and getattr(optimizer, "reads_inputs", False):
+            raise OptimError(
+                f"method: {name} finds its directions in the whole batch, of which each of"
+                f" {self.args.world_size} processes has a part; one process is valid"
+            )
         if self.args.fp16 and isinstance(optimizer, (FirstOrder, Hybrid)):
             log.warning(
                 "ZerothOrderTrainer: fp16=True without a loss scaler, which backpropagation needs:"
@@ -159,7 +175,12 @@ class ZerothOrderTrainer(Trainer):
     def train(self, *args: Any, **kwargs: Any) -> Any:
         """As ever; a step that an earlier call has left half done is forgotten."""
         self._micro_batches.clear()
-        return super().train(*args, **kwargs)
+        found = super().train(*args, **kwargs)
+        trained: Any = self.model
+        self._require_same(
+            "weights after training", (p for p in trained.parameters() if p.requires_grad)
+        )
+        return found
 
     def training_step(
         self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Any = None
@@ -186,12 +207,36 @@ class ZerothOrderTrainer(Trainer):
             with self.compute_loss_context_manager(), _named_training(self):
                 loss = self.compute_loss(self._measured, dict(inputs), num_items_in_batch=num_items)
             assert isinstance(loss, Tensor)
-            scaled = self.loss_is_scaled_for_ga
+            scaled = getattr(self, "loss_is_scaled_for_ga", None)  # from transformers 5.19 on
             if scaled is None:
                 by_items = self.model_accepts_loss_kwargs and num_items is not None
                 scaled = by_items or self.compute_loss_func is not None
             total = total + loss.float() / (1 if scaled else count)
-        return total
+        return self._mean_over_processes(total)
+
+    def _mean_over_processes(self, loss: Tensor) -> Tensor:
+        """The same bits in each of them; what is not finite in one is finite in none. In one
+        process the loss itself."""
+        if self.args.world_size == 1:
+            return loss
+        mine = loss.detach().double().reshape(1)
+        everyone: list[float] = self.accelerator.gather(mine).tolist()  # type: ignore[union-attr]
+        return torch.tensor(sum(everyone) / len(everyone), dtype=torch.float64)
+
+    def _require_same(self, what: str, parameters: Iterable[Tensor]) -> None:
+        """ParallelError unless all processes hold the same bits."""
+        if self.args.world_size == 1:
+            return
+        digest = hashlib.sha256()
+        for p in parameters:
+            digest.update(p.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+        number = int(digest.hexdigest()[:12], 16)  # 48 bits: exact in a float64
+        mine = torch.tensor([number], dtype=torch.float64, device=self.args.device)
+        if self.accelerator.gather(mine).unique().numel() > 1:  # type: ignore[union-attr]
+            raise ParallelError(
+                f"process {self.args.process_index} of {self.args.world_size}: the processes differ"
+                f" in their {what}; the same ones on one kind of device are valid"
+            )
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         """Refuse a checkpoint without the method's state: its directions would be those of step 0
@@ -231,7 +276,8 @@ class ZerothOrderTrainer(Trainer):
                 logs["sigma_e"] = math.sqrt(method.last.noise_var)
             if method.last is not None and method.last.gain is not None:
                 logs["gain"] = method.last.gain
-        super().log(logs, start_time)
+        with _named_training(self) if "loss" in logs else nullcontext():
+            super().log(logs, start_time)
 
 
 @contextmanager

@@ -39,10 +39,11 @@ MOST_TITLE_BYTES = 64
 @dataclass(frozen=True)
 class Precision:
     """The type in which parameters are stored and computed, and how a change of them is rounded.
-    Losses are float32."""
+    Losses are float32. `eps` is the length of a perturbation where nothing else names one."""
 
     dtype: Literal["float32", "float16", "bfloat16"]
     rounding: Literal["nearest", "stochastic"]
+    eps: float
 
 
 @with_config(_FORBID)
@@ -89,6 +90,7 @@ class Checkpoint:
 class Fidelity:
     """Where the paper, its code and good practice differ; conf/fidelity says where each acts."""
 
+    eps: float
     perturbation: Literal[
         "exact", "streaming", "copy", "two-leg", "three-leg", "in-place", "as-published"
     ]

@@ -28,7 +28,9 @@ NOT_SCIENTIFIC = ("checkpoint", "device", "hydra", "parallel", "paths", "threads
 NOT_SCIENTIFIC_KEYS = {
     "protocol": ("checkpoint_every",),
     # switches that came later: they act through the optimizer's own keys, which are below
+    "precision": ("eps",),
     "fidelity": (
+        "eps",
         "lozo_m_start",
         "fzoo_deviation",
         "loren_score",

@@ -122,11 +122,11 @@ def _same(
             for name, value in shipped.items()
             if name in held
         )
-    if isinstance(shipped, str) and shipped.startswith("${"):
+    while isinstance(shipped, str) and shipped.startswith("${"):
         # a switch that came later is in no record, where it says what was done before
         group, _, name = shipped[2:-1].partition(".")
         meant = value_of(record, shipped[2:-1])
-        return held == (files.get(group, {}).get(name) if meant is None else meant)
+        shipped = files.get(group, {}).get(name) if meant is None else meant
     return held == shipped or (isinstance(shipped, str) and held == parsed(shipped))
 
 

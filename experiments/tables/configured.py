@@ -128,11 +128,17 @@ def _ours(name: str, model: str, conf: Path) -> dict[str, str]:
         "lozo_rank": optimizer.get("rank"),
         "lozo_interval": optimizer.get("interval"),
         "batch_size": protocol.get("batch_size"),
-        "epsilon": optimizer.get("eps"),
+        "epsilon": _as_printed(optimizer.get("eps"), conf),
         "early_stopping_patience_steps": patience,
     }
     texts = {key: "" if value is None else _short(value) for key, value in numbers.items()}
     return {**texts, "learning_rate_grid": " ".join(_short(rate) for rate in rates)}
+
+
+def _as_printed(value: Any, conf: Path) -> Any:
+    """Resolve an argument that follows a switch of the fidelity, as `fidelity=paper` has it."""
+    group, _, switch = str(value).strip("${}").partition(".")
+    return _yaml(conf, group, "paper.yaml")[switch] if group == "fidelity" else value
 
 
 def _short(value: float) -> str:

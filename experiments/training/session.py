@@ -131,9 +131,21 @@ class Session:
             self.group.first(True)  # no process exits before the record is written
         return record
 
+    def _say_eps(self) -> None:
+        """Say that perturbations have not the paper's length, where nobody has asked for one."""
+        precision, eps = self.config.precision, self.config.optimizer.get("eps")
+        asked = any("eps=" in override for override in self.overrides)
+        if precision.dtype != "float32" and not asked and eps == precision.eps:
+            log.info(
+                "optimizer.eps=%g: the default in %s; the paper's is optimizer.eps=1e-4",
+                eps,
+                precision.dtype,
+            )
+
     def _attempt(self) -> tuple[str, str | None]:
         """Build and run; return the status with which the run has ended, and the reason if it is
         not ok."""
+        self._say_eps()
         try:
             self.parts = build(self.config)
             self.group.attach(self.parts.optimizer)

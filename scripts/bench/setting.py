@@ -40,6 +40,12 @@ class Setting:
         )
 
     @torch.no_grad()
+    def losses(self) -> torch.Tensor:
+        """Compute the loss of each example, (B,), from the same logits."""
+        logits = option_logits(self.model, self.batch, causal=self.causal)
+        return F.cross_entropy(logits, self.batch.labels, reduction="none")
+
+    @torch.no_grad()
     def published_loss(self) -> float:
         """Compute the logits at every position, as a model returns them."""
         return finite(F.cross_entropy(self._full(self.batch), self.batch.labels))

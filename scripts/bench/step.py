@@ -23,7 +23,7 @@ from typing import Any
 
 import torch
 
-from bszo import BSZO, LOZO, HiZOO, MeZO, MeZOAdam
+from bszo import BSZO, LOZO, EachBSZO, EachMeZO, HiZOO, MeZO, MeZOAdam
 from bszo.models.shapes import refill
 from bszo.perturb import noise
 from experiments import ROOT
@@ -39,6 +39,12 @@ OURS: dict[str, Callable[..., Any]] = {
     "HiZOO": partial(HiZOO, state_dtype="parameter"),
     "LOZO": LOZO,
 }
+# a direction for each example of the batch; beside the published procedure that shares one
+EACH: dict[str, Callable[..., Any]] = {
+    "MeZO, own directions": EachMeZO,
+    "BSZO, own directions": EachBSZO,
+}
+METHODS = OURS | EACH
 AT_THETA = {"BSZO": 1, "BSZO-B": 1, "HiZOO": 1}  # losses of a step that are taken at theta itself
 
 
@@ -46,12 +52,13 @@ def bench_steps(setting: Setting, methods: list[str], repeats: int) -> dict[str,
     """Time a step of each method: as published, in this library, and our forward passes alone."""
     report: dict[str, Any] = {}
     for method in methods:
-        ours = OURS[method](setting.params, lr=1e-9, module=setting.model)
-        published = PUBLISHED[method](setting.params)
-        forwards = PUBLISHED[method].num_forwards
+        ours = METHODS[method](setting.params, lr=1e-9, module=setting.model)
+        closure = setting.losses if method in EACH else setting.loss
+        published = published_like(method)(setting.params)
+        forwards = published.num_forwards
         runs = {
             "published": lambda p=published: p.step(setting.published_loss),
-            "ours": lambda o=ours: o.step(setting.loss),
+            "ours": lambda o=ours, c=closure: o.step(c),
             "forwards": lambda n=forwards: [setting.loss() for _ in range(n)],
         }
         times = {name: summary(s) for name, s in alternate(setting, runs, repeats).items()}
@@ -63,7 +70,7 @@ def bench_steps(setting: Setting, methods: list[str], repeats: int) -> dict[str,
             "over_forwards": times["ours"]["median"] / times["forwards"]["median"],
         }
         print(
-            f"{method:10s} published {times['published']['median']:7.3f} s   ours"
+            f"{method:20s} published {times['published']['median']:7.3f} s   ours"
             f" {times['ours']['median']:7.3f} s   {report[method]['faster_than_published']:5.2f}x"
             f" faster   {report[method]['over_forwards']:5.2f}x its {forwards} forwards",
             flush=True,
@@ -76,13 +83,19 @@ def bench_steps(setting: Setting, methods: list[str], repeats: int) -> dict[str,
     return report
 
 
+def published_like(method: str) -> Any:
+    """Return the published procedure that takes as many forward passes."""
+    return PUBLISHED[method.partition(",")[0]]
+
+
 def traffic(params: Sequence[torch.Tensor], method: str) -> int:
     """Return the bytes that a step must move beside its forward passes.
 
     The parameters are read and written once for each perturbed pass and once for the update. What a
-    method keeps (moments, curvature) comes on top; rows that nobody looks up come off.
+    method keeps (moments, curvature) comes on top; rows that nobody looks up come off. Where each
+    example has its own directions, no parameter is perturbed.
     """
-    perturbed = PUBLISHED[method].num_forwards - AT_THETA.get(method, 0)
+    perturbed = 0 if method in EACH else PUBLISHED[method].num_forwards - AT_THETA.get(method, 0)
     return 2 * (perturbed + 1) * sum(p.numel() * p.element_size() for p in params)
 
 
@@ -157,11 +170,13 @@ def peak_here(setting: Setting, what: str) -> int:
     """Return `peak_bytes` of this process."""
     which, _, name = what.partition(":")
     closure = setting.published_loss if which == "published" else setting.loss
+    if name in EACH and which == "ours":
+        closure = setting.losses
     optimizer = None
     if which == "ours":
-        optimizer = OURS[name](setting.params, lr=1e-9, module=setting.model)
+        optimizer = METHODS[name](setting.params, lr=1e-9, module=setting.model)
     elif which == "published":
-        optimizer = PUBLISHED[name](setting.params)
+        optimizer = published_like(name)(setting.params)
     cuda = setting.device == "cuda"
     if cuda:
         gc.collect()
@@ -250,7 +265,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--length", type=int, default=32, help="tokens of a prompt")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument("--methods", nargs="+", default=list(OURS), choices=list(OURS))
+    parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=list(METHODS))
     parser.add_argument("--out", type=Path, help="folder for the JSON; none is written without it")
     parser.add_argument(
         "--no-memory", action="store_true", help="leave out the memory runs, a process each"

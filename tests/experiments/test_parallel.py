@@ -5,7 +5,6 @@ import hashlib
 import os
 import signal
 import sys
-import traceback
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -20,7 +19,7 @@ from torch import Tensor, nn
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 import bszo
-from bszo.errors import BszoError, ConfigError, ModelError, NonFiniteLoss, OptimError
+from bszo.errors import ConfigError, ModelError, NonFiniteLoss, OptimError
 from bszo.models import Score
 from experiments.config.schema import Parallel
 from experiments.records import record as records
@@ -29,7 +28,7 @@ from experiments.run import main as command
 from experiments.training.parallel import VARIABLES, Group, join
 from experiments.training.runner import Runner
 from tests.experiments.runs import FEW
-from tests.forked import Forked, module, no_mode
+from tests.forked import Forked, in_group, module, no_mode
 from tests.killing import FORK, PATIENCE
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -84,44 +83,12 @@ EXAMPLES = [SimpleNamespace(number=i, word=i % 7, label=(3 * i + 1) % 7) for i i
 def together(
     size: int, body: Callable[[Group], Any], *, queries: bool = False, timeout: float = PATIENCE
 ) -> list[Any]:
-    """body(group) in `size` processes; what each returned or, as a string, the error that ended it.
+    """body(group) in `size` processes; see `in_group`."""
 
-    They meet in a store of this process, as they would in torchrun's: a port that is only looked
-    for can be another's by the time that it is taken.
-    """
-    store: Any = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)  # type: ignore[attr-defined]
-    pipes = [FORK.Pipe(duplex=False) for _ in range(size)]
+    def joined(_: int) -> Any:
+        return body(join(Parallel(queries=queries, timeout_seconds=timeout), "cpu"))
 
-    def process(rank: int) -> None:
-        torch.set_num_threads(1)
-        os.environ.update(
-            zip(VARIABLES, map(str, (rank, size, rank, "127.0.0.1", store.port)), strict=True)
-        )
-        os.environ["TORCHELASTIC_USE_AGENT_STORE"] = "True"
-        try:
-            result = body(join(Parallel(queries=queries, timeout_seconds=timeout), "cpu"))
-        except BaseException as error:
-            result = (
-                f"{type(error).__name__}: {error}"
-                if isinstance(error, BszoError)
-                else (traceback.format_exc())
-            )
-        pipes[rank][1].send(result)
-
-    started = [FORK.Process(target=process, args=(rank,)) for rank in range(size)]
-    for child in started:
-        child.start()
-    for _, sending in pipes:
-        sending.close()
-    results = []
-    for receiving, _ in pipes:
-        try:
-            results.append(receiving.recv())
-        except EOFError:
-            results.append(None)  # it died
-    for child in started:
-        child.join()
-    return results
+    return in_group(size, joined)
 
 
 def closure_of(group: Group, model: Model, examples: Sequence[Any]) -> Callable[[], Any]:

@@ -630,6 +630,21 @@ def test_a_signal_saves_and_the_same_command_goes_on(
 # --- the session around it ---
 
 
+def test_a_run_says_that_its_eps_is_not_the_paper_s(tmp_path: Path, model: Path, caplog: Any):
+    caplog.set_level("INFO", "experiments")
+    choices = {"task": "sst2", "model": "local", "optimizer": "mezo"}
+    for given, says in (
+        (["precision=bf16"], True),
+        (["precision=bf16", "optimizer.eps=1e-3"], False),
+        (["precision=bf16", "fidelity=official"], False),
+        ([], False),
+    ):
+        caplog.clear()
+        config = configuration(model, tmp_path, "optimizer=mezo", *given)
+        Session(config, choices, given)._say_eps()
+        assert ("optimizer.eps=0.001: the default in bfloat16" in caplog.text) == says
+
+
 def test_what_a_kill_left_of_weights_and_log_is_removed_by_the_next_start(
     tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch
 ):

@@ -149,7 +149,7 @@ def test_the_shipped_defaults_are_the_paper_s():
 
 
 def test_a_wrong_default_shows(tmp_path: Path):
-    for group in ("optimizer", "protocol", "rates", "task"):
+    for group in ("fidelity", "optimizer", "protocol", "rates", "task"):
         (tmp_path / group).mkdir()
         for file in (CONF / group).glob("*.yaml"):
             (tmp_path / group / file.name).write_text(file.read_text())
