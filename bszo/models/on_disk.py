@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from bszo.errors import ModelError
 
+_BLOCK = 1 << 20  # bytes that are written at a time
 _STORE = "_disk_tensors"  # attribute of a parameter that stands on a disk
 
 
@@ -56,7 +57,7 @@ class DiskTensors:
             return torch.empty(shape, dtype=dtype)
         length = shape.numel() * dtype.itemsize
         try:
-            os.posix_fallocate(self._file.fileno(), self._size, length)
+            self._take(length)
         except OSError as error:
             raise ModelError(
                 f"model.offload={self.folder}: has no room for {length:,} bytes more"
@@ -65,6 +66,16 @@ class DiskTensors:
         piece = mmap.mmap(self._file.fileno(), length, offset=self._size)  # shared with the file
         self._size += -(-length // mmap.ALLOCATIONGRANULARITY) * mmap.ALLOCATIONGRANULARITY
         return torch.frombuffer(piece, dtype=dtype).view(shape)
+
+    def _take(self, length: int) -> None:
+        """Have the file hold so many bytes more, all zero, in blocks of the disk that are its."""
+        if hasattr(os, "posix_fallocate"):
+            os.posix_fallocate(self._file.fileno(), self._size, length)
+            return
+        self._file.seek(self._size)  # as on macOS
+        for start in range(0, length, _BLOCK):
+            self._file.write(bytes(min(_BLOCK, length - start)))
+        self._file.flush()
 
 
 @torch.no_grad()
