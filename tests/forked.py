@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from hydra._internal.hydra import Hydra
 
 from bszo.errors import BszoError
 from tests.killing import FORK, PATIENCE
@@ -58,8 +59,16 @@ class Forked:
         return subprocess.CompletedProcess("a fork", self.process.exitcode, *printed)
 
 
+def no_mode(*_: object, **__: object) -> None:
+    """What Hydra finds where nothing sets `hydra.mode`, as nothing here does (tests/test_conf.py).
+
+    It composes all for it, and once more for the run; tests spare the first time.
+    """
+
+
 def module(name: str, *arguments: str) -> None:
     """`python -m NAME ARGUMENTS`, in a fork."""
+    Hydra.get_mode = no_mode  # type: ignore[method-assign]
     sys.argv = [name, *arguments]
     runpy.run_module(name, run_name="__main__", alter_sys=True)
 

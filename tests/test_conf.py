@@ -2,6 +2,7 @@
 default."""
 
 import inspect
+import itertools
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,27 @@ FIDELITIES = sorted(file.stem for file in (CONF / "fidelity").glob("*.yaml"))
 TUNED = sorted((CONF / "tuned").glob("*/*.yaml"))
 
 
-UNTRAINED = {f"tuning={name}": ["protocol=zero-shot"] for name in ("in-context", "zero-shot")}
+# choices that need something beside them
+NEEDING = {
+    "model=local": ("model.path=x",),
+    "data=local": ("data.root=x",),
+    "tuning=scales": ("model.quantization=nf4",),
+    "tuning=in-context": ("protocol=zero-shot",),
+    "tuning=zero-shot": ("protocol=zero-shot",),
+}
+
+
+def _together() -> list[tuple[str, ...]]:
+    """Every choice of every group but optimizers in some composition: alone with what it needs, or
+    beside one of each other group, for Hydra takes as long for one."""
+    plain = [
+        [f"{group}={choice}" for group, choice in OTHERS if group == of]
+        for of in dict.fromkeys(group for group, _ in OTHERS)
+    ]
+    free = [[choice for choice in choices if choice not in NEEDING] for choices in plain]
+    rounds = itertools.zip_longest(*free)
+    beside = [tuple(choice for choice in found if choice is not None) for found in rounds]
+    return [*beside, *((choice, *needs) for choice, needs in NEEDING.items())]
 
 
 def composed(*overrides: str) -> dict[str, Any]:
@@ -77,17 +98,14 @@ def test_the_issue_s_choices_are_there():
     } <= names
 
 
-@pytest.mark.parametrize(
-    ("group", "choice"), OTHERS, ids=[f"{group}={choice}" for group, choice in OTHERS]
-)
-def test_every_choice_composes_and_fits_its_signature(group: str, choice: str):
-    extra = {
-        "model=local": ["model.path=x"],
-        "data=local": ["data.root=x"],
-        "tuning=scales": ["model.quantization=nf4"],
-        **UNTRAINED,
-    }.get(f"{group}={choice}", [])
-    assert isinstance(parse(composed(f"{group}={choice}", *extra)), RunConfig)
+@pytest.mark.parametrize("choices", _together(), ids=" ".join)
+def test_every_choice_composes_and_fits_its_signature(choices: tuple[str, ...]):
+    assert isinstance(parse(composed(*choices)), RunConfig)
+
+
+def test_every_choice_is_composed():
+    composed_there = {choice for choices in _together() for choice in choices}
+    assert composed_there >= {f"{group}={choice}" for group, choice in OTHERS}
 
 
 def test_a_choice_is_the_node_of_its_name():

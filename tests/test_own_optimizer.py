@@ -11,6 +11,14 @@ ROOT = Path(__file__).resolve().parents[1]
 PAGE = (ROOT / "docs" / "your-own-optimizer.md").read_text(encoding="utf-8")
 CODE, IMPORT, ROW = re.findall(r"```python\n(.*?)```", PAGE, re.S)
 (SETTINGS,) = re.findall(r"```yaml\n(.*?)```", PAGE, re.S)
+# `python -m pytest` and `python -m experiments.run`, which need a fresh interpreter but not two
+BOTH = """
+import runpy, sys, pytest
+end = sys.argv.index("--")
+assert pytest.main(sys.argv[1:end]) == 0
+sys.argv[:] = ["experiments.run", *sys.argv[end + 1:]]
+runpy.run_module("experiments.run", run_name="__main__")
+"""
 COPIED = ("bszo", "conf", "experiments", "tests/optim")
 
 
@@ -48,14 +56,11 @@ def test_a_method_from_an_empty_file_to_a_passing_suite(tmp_path: Path):
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout + done.stderr
 
-    suite = ("-k", "mezo-clipped", "tests/optim/test_contract.py")
-    said = python("-m", "pytest", "-p", "no:cacheprovider", *suite)
+    suite = ("-p", "no:cacheprovider", "-k", "mezo-clipped", "tests/optim/test_contract.py")
+    run = ("optimizer=mezo-clipped", "optimizer.lr=1e-3", "protocol=smoke", "tracker=none")
+    said = python("-c", BOTH, *suite, "--", *run, f"paths.results={tmp_path / 'results'}")
     passed = re.search(r"(\d+) passed", said)
     assert passed and int(passed[1]) >= 19 and "failed" not in said
-    said = python(
-        *("-m", "experiments.run", "optimizer=mezo-clipped", "optimizer.lr=1e-3"),
-        *("protocol=smoke", "tracker=none", f"paths.results={tmp_path / 'results'}"),
-    )
     assert "selected" in said
 
 

@@ -25,7 +25,8 @@ PACKAGES = ("torch", "transformers", "safetensors", "datasets", "hydra-core")
 
 def _git(*arguments: str) -> str | None:
     try:
-        command = ["git", "-C", str(ROOT), *arguments]
+        # a run that is killed in `git status` would leave the index locked
+        command = ["git", "--no-optional-locks", "-C", str(ROOT), *arguments]
         done = subprocess.run(command, capture_output=True, text=True, timeout=20)
     except (OSError, subprocess.TimeoutExpired):
         return None

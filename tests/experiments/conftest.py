@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from hydra._internal.hydra import Hydra
 from hydra.core.global_hydra import GlobalHydra
 from torch import Tensor, nn
 
@@ -20,6 +21,7 @@ from experiments.training.build import Parts
 from experiments.training.runner import Runner
 from experiments.training.signals import Signals
 from experiments.training.tracking import NoTracker
+from tests.forked import no_mode
 
 
 @dataclass
@@ -33,10 +35,6 @@ class Outcome:
 Cli = Callable[..., Outcome]
 
 
-def no_mode(*_: object, **__: object) -> None:
-    """What Hydra finds where no `hydra.mode` is set, for which it composes all a time before."""
-
-
 @pytest.fixture
 def cli(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Cli:
     """Call `python -m experiments.run` in this process."""
@@ -44,8 +42,7 @@ def cli(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> C
     def call(*arguments: str) -> Outcome:
         for name in ("HYDRA_FULL_ERROR", "BSZO_FULL_ERROR"):
             monkeypatch.setenv(name, "0")
-        if not any("hydra.mode" in argument for argument in arguments):
-            monkeypatch.setattr("hydra._internal.hydra.Hydra.get_mode", no_mode)
+        monkeypatch.setattr(Hydra, "get_mode", no_mode)
         monkeypatch.setattr(sys, "argv", ["experiments/run.py", *arguments])
         GlobalHydra.instance().clear()
         code = 0

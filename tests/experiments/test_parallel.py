@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import torch
 import torch.distributed as dist
+from hydra._internal.hydra import Hydra
 from torch import Tensor, nn
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
@@ -27,7 +28,7 @@ from experiments.run import main as command
 from experiments.training.parallel import VARIABLES, Group, join
 from experiments.training.runner import Runner
 from tests.experiments.runs import FEW
-from tests.forked import Forked, in_group, module
+from tests.forked import Forked, in_group, module, no_mode
 from tests.killing import FORK, PATIENCE
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -361,7 +362,7 @@ class Torchruns:
             step(self, indices)
 
         def process() -> None:
-            Runner._step = dying
+            Runner._step, Hydra.get_mode = dying, no_mode
             sys.argv = ["experiments.run", *self._arguments(name, *arguments)]
             command()
 

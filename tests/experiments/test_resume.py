@@ -196,7 +196,7 @@ def test_stopped_at_every_border_of_steps(
     tmp_path: Path, nodes: Any, name: str, dtype: torch.dtype, kind: str
 ):
     def make(folder: str) -> Runner:
-        return make_runner(tmp_path / folder, nodes[name], dtype, kind, num_steps=8)
+        return make_runner(tmp_path / folder, nodes[name], dtype, kind, num_steps=6)
 
     if kind == "trajectory" and (reason := unlogged(nodes[name])):
         with pytest.raises(BszoError, match=reason):
@@ -204,7 +204,7 @@ def test_stopped_at_every_border_of_steps(
         return
     whole = make("whole")
     whole.run()
-    for part in range(1, 9):  # a part a step
+    for part in range(1, 7):  # a part a step
         runner = make("parts")
         assert (runner.result.num_steps, runner.result.num_parts) == (part - 1, part)
         break_after(runner, 1, KeyboardInterrupt("SIGTERM"))
@@ -213,7 +213,7 @@ def test_stopped_at_every_border_of_steps(
     runner = make("parts")
     runner.run()
     assert outcome(runner) == outcome(whole)
-    for steps in (2, 7):  # nothing is saved at the end: back to the last interval
+    for steps in (2, 5):  # nothing is saved at the end: back to the last interval
         runner = make(str(steps))
         break_after(runner, steps, Kill())
         with pytest.raises(Kill):

@@ -167,23 +167,28 @@ def test_a_record_is_never_half_written(
     assert [file.name for file in tmp_path.iterdir()] == [path.name]
 
 
-def test_no_home(tmp_path: Path, model_folder: Path):
-    """W&B and transformers look for one; this home cannot be made, and holds no key."""
+@pytest.mark.parametrize(
+    "fresh", [False, pytest.param(True, marks=pytest.mark.exhaustive)], ids=["fork", "process"]
+)
+def test_no_home(tmp_path: Path, model_folder: Path, fresh: bool):
+    """W&B and transformers look for one; this home cannot be made, and holds no key. A fork has
+    imported transformers already, a process of its own imports it without a home."""
     environment = {
         key: value
         for key, value in os.environ.items()
         if not key.startswith(("XDG_", "HF_", "WANDB_"))
-    }
-    command = [
-        sys.executable,
-        "-m",
-        "experiments.run",
-        *arguments(model_folder, tmp_path / "r"),
-        "tracker=wandb",
-    ]
-    done = subprocess.run(
-        command, capture_output=True, text=True, cwd=ROOT, env=environment | {"HOME": "/proc/none"}
-    )
+    } | {"HOME": "/proc/none"}
+
+    def leave_home() -> None:
+        os.environ.clear()
+        os.environ.update(environment)
+
+    command = ["experiments.run", *arguments(model_folder, tmp_path / "r"), "tracker=wandb"]
+    if fresh:
+        words = [sys.executable, "-m", *command]
+        done = subprocess.run(words, capture_output=True, text=True, cwd=ROOT, env=environment)
+    else:
+        done = run_module(*command, folder=tmp_path, before=leave_home)
     assert done.returncode == 0, done.stderr
     assert [record["status"] for record in store.load_all([tmp_path / "r" / "runs"])] == ["ok"]
     assert list((tmp_path / "r" / "wandb").glob("offline-run-*"))

@@ -12,6 +12,7 @@ from torch import nn
 
 from bszo import MeZOAdam, MeZOAdamHistory
 from bszo.errors import NonFiniteLoss, OptimError
+from tests.optim.conftest import METHODS
 from tests.squares import square
 
 Make = Callable[..., nn.Module]
@@ -68,7 +69,10 @@ def through_pickle(pair: Any) -> Any:
     return pickle.loads(pickle.dumps(pair))
 
 
-@pytest.mark.parametrize("copied", [copy.deepcopy, through_pickle], ids=["copy", "pickle"])
+# both take what __getstate__ gives, so that the two take turns
+@pytest.mark.parametrize(
+    ("method", "copied"), square(METHODS, [copy.deepcopy, through_pickle]), indirect=["method"]
+)
 def test_a_copy_goes_on_like_the_original(method: Any, problem: Make, copied: Any) -> None:
     """Settings, counters and state with it; and the two have nothing in common."""
     module = problem()
