@@ -74,6 +74,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     model.add_argument("--dtype", choices=DTYPES, help="float32 on a CPU, bfloat16 on a GPU")
     model.add_argument("--device", default="auto", metavar="NAME", help="auto, cpu, cuda, cuda:1")
+    model.add_argument(
+        "--offload", metavar="DIR", help="of a disk: parameters stand there instead of in memory"
+    )
     model.add_argument("--max-length", type=int, default=2048, metavar="TOKENS", help="(2048)")
 
 
@@ -147,6 +150,7 @@ def build(arguments: argparse.Namespace) -> Parts:
         device=device,
         max_length=arguments.max_length,
         quantization=arguments.quantization,
+        offload=arguments.offload,
     )
     if model.style != rows.style:
         raise ConfigError(

@@ -9,6 +9,7 @@ DIR appears whole or not at all.
 
 import argparse
 import json
+import math
 import platform
 import shutil
 import sys
@@ -24,7 +25,7 @@ from bszo.cli.main import EXIT_CODES
 from bszo.cli.parts import MOST_TOKENS, Parts, build, say_begin
 from bszo.cli.parts import add_arguments as add_shared
 from bszo.cli.stopping import Stopping
-from bszo.errors import ConfigError, needs, one_line
+from bszo.errors import ConfigError, ModelError, NonFiniteLoss, needs, one_line
 from bszo.files import folder_written_whole
 from bszo.models import evaluate, weights_fingerprint
 from bszo.models.saved import write_tuned
@@ -154,12 +155,23 @@ def trained(
 
 
 def _score(parts: Parts, step: int) -> dict[str, Any]:
-    """Accuracy and loss of the held-out rows, said on a line."""
-    score = evaluate(parts.model, parts.held, MOST_TOKENS)
-    print(
-        f"step {step:>6,}: held-out accuracy {100 * score.accuracy:5.1f} %, loss {score.loss:.4f}",
-        flush=True,
-    )
+    """Accuracy and loss of the held-out rows, said on a line.
+
+    Raises:
+        ModelError: a score of the model as it was loaded is not finite.
+        NonFiniteLoss: one of the model in training.
+    """
+    from tqdm import tqdm
+
+    try:
+        score = evaluate(parts.model, parts.held, MOST_TOKENS)
+    except ModelError as error:
+        if step == 0:
+            raise
+        raise NonFiniteLoss(step, math.nan) from error
+    line = f"held-out accuracy {100 * score.accuracy:5.1f} %, loss {score.loss:.4f}"
+    with tqdm.external_write_mode():  # the bar makes room
+        print(f"step {step:>6,}: {line}", flush=True)
     return {"step": step, "accuracy": score.accuracy, "loss": score.loss}
 
 

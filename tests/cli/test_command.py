@@ -144,6 +144,39 @@ def test_an_adapter_and_its_replay(rows: tuple[Path, Path], tmp_path: Path) -> N
     assert (report["rows"]["num_train"], report["rows"]["num_held_out"]) == (10, 2)
 
 
+def test_a_run_that_moves_nothing_says_so(
+    rows: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    more = ("--method", "mezo", "--lr", "1e-30", "--steps", 1, "--held-out", 2, "--out", out)
+    assert tune(rows[0], *more) == 0
+    (warning,) = json.loads((out / "bszo.json").read_text(encoding="utf-8"))["warnings"]
+    assert warning.startswith("100.0 % of the weights are what they were: lr is too small")
+    assert capsys.readouterr().err == f"warning: {warning}\n"
+
+
+def test_scores_that_are_not_finite_end_the_run(
+    rows: tuple[Path, Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """The last step may be the one that breaks the model, after its own losses were taken."""
+    step = bszo.MeZO.step
+
+    def breaking(self: Any, closure: Any) -> float:
+        loss = step(self, closure)
+        with torch.no_grad():
+            self.trainable()[0].fill_(math.nan)
+        return loss
+
+    monkeypatch.setattr(bszo.MeZO, "step", breaking)
+    more = ("--method", "mezo", "--steps", 1, "--held-out", 2, "--out", tmp_path / "out")
+    assert tune(rows[0], *more) == 3
+    assert "diverged, nothing was written: step 1: the loss is nan" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_ctrl_c_keeps_the_steps_that_are_done(
     rows: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
