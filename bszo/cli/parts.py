@@ -78,6 +78,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--offload", metavar="DIR", help="of a disk: parameters stand there instead of in memory"
     )
     model.add_argument("--max-length", type=int, default=2048, metavar="TOKENS", help="(2048)")
+    model.add_argument(
+        "--threads", type=int, metavar="N", help="of torch on a CPU; 1 suits a tiny model"
+    )
 
 
 def resolve_device(device: str) -> str:
@@ -122,6 +125,10 @@ def build(arguments: argparse.Namespace) -> Parts:
     Raises:
         BszoError: one line about the argument, row, file or model that cannot be used.
     """
+    if arguments.threads is not None:
+        if arguments.threads < 1:
+            raise ConfigError(f"--threads {arguments.threads}: 1 or more is valid")
+        torch.set_num_threads(arguments.threads)
     device = resolve_device(arguments.device)
     dtype = arguments.dtype or ("bfloat16" if device.startswith("cuda") else "float32")
     cls, found = arguments_of(

@@ -7,13 +7,12 @@ import traceback
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-import yaml
 from hydra.errors import OverrideParseException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from experiments import CONF
-from experiments.config.yaml_files import exists
+from experiments.config.yaml_files import exists, read_yaml
 
 FOLDER = {"model": "path", "data": "root"}  # group -> the key of its choice `local`
 _NOT_A_KEY = re.compile(r"Could not override '([^']+)'")
@@ -34,9 +33,7 @@ def who_has(key: str, conf: Path = CONF) -> str:
     group, _, name = key.partition(".")
     files = sorted((conf / group).glob("*.yaml")) if name and exists((conf / group).is_dir) else ()
     having = [
-        file.stem
-        for file in files
-        if name in (yaml.safe_load(file.read_text(encoding="utf-8")) or {})
+        file.stem for file in files if name in (read_yaml(file.read_text(encoding="utf-8")) or {})
     ]
     takes = "take" if len(having) > 1 else "takes"
     return f"; {group}={', '.join(having)} {takes} it" if having else ""

@@ -60,6 +60,12 @@ def _mapping(text: str, file: Path) -> DictConfig:
     return content
 
 
+def read_yaml(text: str) -> Any:
+    """What a text holds, as `yaml.safe_load` says; where libyaml is there it takes a tenth of the
+    time."""
+    return yaml.load(text, Loader=_PARSER)
+
+
 def read_text(file: Path) -> str:
     """The text of a file; ConfigError where it is no short text in UTF-8."""
     try:

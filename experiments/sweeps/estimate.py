@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-import yaml
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
 from experiments import CONF
 from experiments.config.compose import compose
+from experiments.config.yaml_files import read_yaml
 from experiments.records.record import Record
 from experiments.sweeps.grid import Point, rate_key
 from experiments.sweeps.matching import shipped_node, value_of
@@ -47,7 +47,7 @@ def protocol_of(point: Point) -> dict[str, Any]:
     """The protocol's values, with the point's own."""
     shipped = shipped_node(CONF / "protocol" / f"{point['protocol']}.yaml")
     own = {
-        key.partition(".")[2]: yaml.safe_load(value)
+        key.partition(".")[2]: read_yaml(value)
         for key, value in point.items()
         if key.startswith("protocol.")
     }

@@ -13,11 +13,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from bszo.errors import ConfigError
 from experiments import CONF
-from experiments.config.yaml_files import check, read_text
+from experiments.config.yaml_files import check, read_text, read_yaml
 
 PROFILES = ("paper", "mini", "local", "real")
 CRITERIA = ("validation_accuracy", "validation_loss")
@@ -101,7 +99,7 @@ def read(name: str, conf: Path = CONF) -> dict[str, Any]:
         check(text, file)
     except ConfigError as error:
         raise GridError(str(error)) from error
-    return yaml.safe_load(text)["sweep"]
+    return read_yaml(text)["sweep"]
 
 
 def load(name: str, profile: str, conf: Path = CONF) -> Grid:
@@ -175,9 +173,7 @@ def rates_of(models: Iterable[str], conf: Path = CONF) -> dict[tuple[str, str], 
     found: dict[tuple[str, str], tuple[float, ...]] = {}
     for model in set(models):
         file = conf / "rates" / f"{model}.yaml"
-        content: dict[str, Sequence[float]] = (
-            yaml.safe_load(file.read_text()) if file.is_file() else {}
-        )
+        content: dict[str, Sequence[float]] = read_yaml(file.read_text()) if file.is_file() else {}
         for optimizer, rates in content.items():
             found[model, optimizer] = tuple(sorted({float(rate) for rate in rates}, reverse=True))
     return found
@@ -195,5 +191,5 @@ def next_rate(rate: float, up: bool) -> float:
 @cache
 def rate_key(optimizer: str, conf: Path = CONF) -> str:
     """Where the learning rate of an optimizer stands: a first-order one has it in its algorithm."""
-    content = yaml.safe_load((conf / "optimizer" / f"{optimizer}.yaml").read_text(encoding="utf-8"))
+    content = read_yaml((conf / "optimizer" / f"{optimizer}.yaml").read_text(encoding="utf-8"))
     return "optimizer.lr" if "lr" in content else "optimizer.algorithm.lr"

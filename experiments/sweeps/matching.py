@@ -12,10 +12,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from experiments import CONF
-from experiments.config.yaml_files import exists
+from experiments.config.yaml_files import exists, read_yaml
 from experiments.records.record import Record
 from experiments.sweeps.grid import Grid, Point
 
@@ -34,11 +32,12 @@ _FREE = (
 def fits(record: Record, point: Point) -> bool:
     """True where every value of the point is the record's: a group's choice, or a key of the
     configuration."""
-    return all(
-        value_of(record, key) == parsed(value)
-        for key, value in point.items()
-        if not says_where(key)
-    )
+    return all(value_of(record, key) == value for key, value in wanted(point))
+
+
+def wanted(point: Point) -> list[tuple[str, Any]]:
+    """The keys and values that a point asks for of a record."""
+    return [(key, parsed(value)) for key, value in point.items() if not says_where(key)]
 
 
 # key of a folder -> its group, of the choice `local`
@@ -139,4 +138,4 @@ def model_node(name: str) -> Mapping[str, Any]:
 @cache
 def shipped_node(file: Path) -> Mapping[str, Any]:
     """A configuration file as it is written; empty where there is none."""
-    return yaml.safe_load(file.read_text(encoding="utf-8")) if exists(file.is_file) else {}
+    return read_yaml(file.read_text(encoding="utf-8")) if exists(file.is_file) else {}

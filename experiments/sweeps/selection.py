@@ -8,7 +8,7 @@ from pathlib import Path
 from experiments import CONF
 from experiments.records.record import SETTLED, Record
 from experiments.sweeps.grid import Grid, Point, next_rate, rate_key
-from experiments.sweeps.matching import as_shipped, fits
+from experiments.sweeps.matching import as_shipped, value_of, wanted
 
 MOST_RATES = 12  # of a grid that grows: six decades
 
@@ -65,10 +65,13 @@ class Shelf:
         return self._found[key]
 
     def _search(self, point: Point) -> Record | None:
+        # once for all records; what has a dot, such as the rate, tells most of them apart
+        keys = sorted(wanted(point), key=lambda pair: "." not in pair[0])
         fitting = [
             r
             for r in self._by_names[self._names(point)]
-            if fits(r, point) and as_shipped(r, point, self.conf)
+            if all(value_of(r, key) == value for key, value in keys)
+            and as_shipped(r, point, self.conf)
         ]
         fitting.sort(
             key=lambda record: (record["status"] in SETTLED, record["provenance"]["started"])

@@ -4,9 +4,8 @@ default shows as a difference."""
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from experiments import CONF
+from experiments.config.yaml_files import read_yaml
 from experiments.records.store import left_out
 from experiments.sweeps.names import METHODS, MODELS, TASKS
 from experiments.sweeps.paper import printed
@@ -36,7 +35,7 @@ def _yaml(conf: Path, *parts: str) -> dict[str, Any]:
         if not parts[-1].endswith(".yaml")
         else conf.joinpath(*parts)
     )
-    return yaml.safe_load(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    return read_yaml(file.read_text(encoding="utf-8")) if file.is_file() else {}
 
 
 def split_table(artefact: Artefact, inputs: Inputs) -> list[Section]:

@@ -9,6 +9,7 @@ from typing import Any
 from experiments.records import store
 from experiments.records.record import signature
 from tests.experiments.conftest import some_record  # noqa: F401 - a fixture
+from tests.forked import run_module
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -48,12 +49,12 @@ def test_table_and_figure(tmp_path: Path, some_record: dict[str, Any]):  # noqa:
 
 def test_damaged_record_is_named(tmp_path: Path):
     (tmp_path / "bad.json").write_text("{")
-    done = compare("--records", tmp_path)
+    done = run_module("scripts.study.compare", "--records", str(tmp_path), folder=tmp_path)
     assert done.returncode == 1
     assert done.stderr.splitlines()[-1].startswith("bad.json: not whole JSON")
 
 
 def test_no_records_is_said(tmp_path: Path):
-    done = compare("--records", tmp_path)
+    done = run_module("scripts.study.compare", "--records", str(tmp_path), folder=tmp_path)
     assert done.returncode == 1
     assert "no records" in done.stderr.splitlines()[-1]
