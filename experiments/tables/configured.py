@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from experiments import CONF
-from experiments.config.yaml_files import read_yaml
 from experiments.records.store import left_out
+from experiments.sweeps.matching import shipped_node
 from experiments.sweeps.names import METHODS, MODELS, TASKS
 from experiments.sweeps.paper import printed
 from experiments.tables.artefacts import Artefact
@@ -35,7 +35,7 @@ def _yaml(conf: Path, *parts: str) -> dict[str, Any]:
         if not parts[-1].endswith(".yaml")
         else conf.joinpath(*parts)
     )
-    return read_yaml(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    return dict(shipped_node(file))
 
 
 def split_table(artefact: Artefact, inputs: Inputs) -> list[Section]:
