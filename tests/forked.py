@@ -110,6 +110,8 @@ def in_group(size: int, body: Callable[[int], Any]) -> list[Any]:
             zip(VARIABLES, map(str, (rank, size, rank, "127.0.0.1", store.port)), strict=True)
         )
         os.environ["TORCHELASTIC_USE_AGENT_STORE"] = "True"
+        # as torchrun has it: accelerate would take more, and a fork has none of OpenMP's threads
+        os.environ["OMP_NUM_THREADS"] = "1"
         try:
             result = body(rank)
         except BaseException as error:
@@ -128,9 +130,10 @@ def in_group(size: int, body: Callable[[int], Any]) -> list[Any]:
     results = []
     for receiving, _ in pipes:
         try:
-            results.append(receiving.recv())
+            results.append(receiving.recv() if receiving.poll(PATIENCE) else "waits for ever")
         except EOFError:
             results.append(None)  # it died
     for child in started:
-        child.join()
+        child.join(PATIENCE)
+        child.kill()
     return results

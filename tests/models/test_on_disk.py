@@ -1,9 +1,9 @@
 """Parameters on a disk: the numbers of a model in memory, in less memory than the model."""
 
-import ctypes
 import errno
 import os
-import resource
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from bszo.errors import ModelError
 from bszo.models import LanguageModel, load_model, weights_fingerprint
 from bszo.models.on_disk import DiskTensors, empty_like, move_to_disk_
 from bszo.tasks import Example
-from tests.forked import Forked
+from experiments import ROOT
 
 EXAMPLES = [Example(str(i), f"the film was number {i}", (" good", " bad"), i % 2) for i in range(4)]
 METHODS: list[Callable[..., Any]] = [bszo.BSZO, bszo.MeZO, bszo.LOZO]
@@ -74,40 +74,48 @@ def test_tied_parameters_stay_tied_and_copies_lie_beside_their_parameter(tmp_pat
     assert empty_like(before[0]).data_ptr() != before[0].data_ptr()  # in memory, as its parameter
 
 
+def stepped(folder: Path | None, width: int = 1024) -> str:
+    """The fingerprint of 48 MB of parameters after a step, made one layer at a time, on a disk or
+    in memory."""
+    torch.manual_seed(0)
+    net = nn.Sequential()
+    for _ in range(12):
+        net.append(nn.Linear(width, width, bias=False))
+        if folder is not None:
+            move_to_disk_(net[-1], folder, torch.float32)
+    x = torch.ones(2, width)
+    optimizer = bszo.MeZO(net.parameters(), lr=1e-3, eps=1e-3, module=net, seed=0)
+    optimizer.step(lambda: net(x).square().mean())
+    return weights_fingerprint(net)
+
+
+HELD = """
+import ctypes, resource, sys
+from pathlib import Path
+from tests.models.test_on_disk import stepped
+
+stepped(None, width=8)  # torch imports more at its first step
+ctypes.CDLL("libc.so.6").mallopt(-3, 1 << 20)  # M_MMAP_THRESHOLD: what is freed goes back at once
+data = int(Path("/proc/self/statm").read_text().split()[5]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_DATA, (data + (24 << 20),) * 2)  # mapped files do not count
+print(stepped(Path(sys.argv[1])), flush=True)
+stepped(None)
+"""
+
+
 def test_a_step_takes_a_fraction_of_the_model_in_memory(tmp_path: Path):
     """48 MB of parameters are made and moved in a process that may take 24 MB; in memory that
-    fails."""
-
-    def stepped(folder: Path | None) -> str:
-        torch.manual_seed(0)
-        net = nn.Sequential()
-        for _ in range(12):
-            net.append(nn.Linear(1024, 1024, bias=False))
-            if folder is not None:
-                move_to_disk_(net[-1], folder, torch.float32)
-        x = torch.ones(2, 1024)
-        optimizer = bszo.MeZO(net.parameters(), lr=1e-3, eps=1e-3, module=net, seed=0)
-        optimizer.step(lambda: net(x).square().mean())
-        return weights_fingerprint(net)
-
-    def held() -> None:
-        torch.set_num_threads(1)
-        held_at(24)
-        print(stepped(tmp_path))
-        stepped(None)
-
-    ended = Forked(held, tmp_path).end()
-    assert ended.stdout.strip() == stepped(None)
+    fails. It is a process of its own, which has freed nothing that would serve instead."""
+    ended = subprocess.run(
+        [sys.executable, "-c", HELD, str(tmp_path)],
+        cwd=ROOT,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ended.stdout.strip() == stepped(None), ended.stderr
     assert ended.returncode == 1 and "Cannot allocate memory" in ended.stderr
-
-
-def held_at(megabytes: int) -> None:
-    """Let this process take so much memory of its own and no more; mapped files do not count."""
-    m_mmap_threshold = -3  # of malloc.h: no matrix is put where earlier tests have freed memory
-    ctypes.CDLL("libc.so.6").mallopt(m_mmap_threshold, 1 << 20)
-    taken = int(Path("/proc/self/statm").read_text().split()[5]) * resource.getpagesize()
-    most = taken + (megabytes << 20)
-    resource.setrlimit(resource.RLIMIT_DATA, (most, most))
 
 
 def test_a_full_disk_and_a_folder_that_cannot_be_made_are_one_line(

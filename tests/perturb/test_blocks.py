@@ -202,11 +202,12 @@ def test_other_blocks_cost_nothing(engine: str, monkeypatch: pytest.MonkeyPatch)
     module = nn.ModuleList([nn.Linear(4, 4) for _ in range(3)])
     params: list[Tensor] = list(module.parameters())
     drawn: list[int] = []
-    shift = noise.shift
-    for place in (noise, eager):
-        monkeypatch.setattr(
-            place, "shift", lambda t, i, *a, **k: drawn.append(i) or shift(t, i, *a, **k)
-        )
+    for name in ("shift", "values"):
+        draw = getattr(noise, name)
+        for place in (noise, eager):
+            monkeypatch.setattr(
+                place, name, lambda t, i, *a, draw=draw, **k: drawn.append(i) or draw(t, i, *a, **k)
+            )
 
     def closure() -> Tensor:
         x = torch.ones(2, 4)
