@@ -16,7 +16,7 @@ from typing import Any
 from tqdm import tqdm
 
 from bszo.errors import BszoError, ConfigError, TrajectoryError
-from bszo.models import LanguageModel, load_model, weights_fingerprint
+from bszo.models import LanguageModel, load_model, resolve_device, weights_fingerprint
 from bszo.models.quantized import Quantization
 from bszo.models.saved import save_tuned
 from bszo.trajectory import Trajectory, read, replay
@@ -25,7 +25,7 @@ from experiments.config.tunings import Attached
 from experiments.config.typed import check_arguments, check_targets, check_values, typed
 from experiments.config.yaml_files import exists
 from experiments.sweeps.matching import model_node
-from experiments.training.build import make_optimizer, resolve_device
+from experiments.training.build import make_optimizer
 
 MAX_COUNT = 1_000_000  # directions, observations, ranks: a log from anyone must not take all memory
 UNCOUNTED = ("seed", "interval")  # a large one costs nothing

@@ -28,7 +28,7 @@ LAYERS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
         ("torch",),
     ),
     "bszo.integrations": (
-        ("bszo.integrations", "bszo.optim", "bszo.perturb", "bszo.errors"),
+        ("bszo.integrations", "bszo.models", "bszo.optim", "bszo.perturb", "bszo.errors"),
         ("torch", "transformers", "trl"),
     ),
     "bszo.__main__": (("bszo.cli",), ()),

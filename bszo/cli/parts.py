@@ -13,7 +13,14 @@ from bszo.cli.adapters import ADAPTERS, attached
 from bszo.cli.methods import METHODS, arguments_of
 from bszo.cli.rows import Rows, read_rows
 from bszo.errors import ConfigError, OptimError
-from bszo.models import EachLoss, Encoded, LanguageModel, load_model, parameter_groups
+from bszo.models import (
+    EachLoss,
+    Encoded,
+    LanguageModel,
+    load_model,
+    parameter_groups,
+    resolve_device,
+)
 from bszo.tasks import batches
 
 DTYPES = ("float32", "bfloat16", "float16")
@@ -81,11 +88,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     model.add_argument(
         "--threads", type=int, metavar="N", help="of torch on a CPU; 1 suits a tiny model"
     )
-
-
-def resolve_device(device: str) -> str:
-    """The device by its name; auto is the GPU if there is one."""
-    return ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
 
 
 @dataclass(frozen=True)

@@ -10,10 +10,15 @@ from typing import Any
 from bszo import optim
 from bszo.cli.adapters import MOST, attached
 from bszo.cli.methods import OWN
-from bszo.cli.parts import resolve_device
 from bszo.cli.tune import check_out
 from bszo.errors import OptimError, TrajectoryError, needs
-from bszo.models import LanguageModel, load_model, parameter_groups, weights_fingerprint
+from bszo.models import (
+    LanguageModel,
+    load_model,
+    parameter_groups,
+    resolve_device,
+    weights_fingerprint,
+)
 from bszo.models.saved import save_tuned
 from bszo.trajectory import read, replay
 

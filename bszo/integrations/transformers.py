@@ -1,6 +1,5 @@
 """transformers' Trainer, driven by any of the optimizers here."""
 
-import hashlib
 import logging
 import math
 import re
@@ -15,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from bszo.errors import OptimError, ParallelError, needs
+from bszo.models import tensors_fingerprint
 from bszo.optim import BSZO, FirstOrder, Hybrid, ZerothOrderOptimizer
 
 with needs("lm"):
@@ -227,10 +227,8 @@ class ZerothOrderTrainer(Trainer):
         """ParallelError unless all processes hold the same bits."""
         if self.args.world_size == 1:
             return
-        digest = hashlib.sha256()
-        for p in parameters:
-            digest.update(p.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
-        number = int(digest.hexdigest()[:12], 16)  # 48 bits: exact in a float64
+        digest = tensors_fingerprint((str(i), p) for i, p in enumerate(parameters))
+        number = int(digest[:12], 16)  # 48 bits: exact in a float64
         mine = torch.tensor([number], dtype=torch.float64, device=self.args.device)
         if self.accelerator.gather(mine).unique().numel() > 1:  # type: ignore[union-attr]
             raise ParallelError(

@@ -8,7 +8,7 @@ from bszo.models.encode import Encoded, OptionTokens
 from bszo.models.evaluate import Score, evaluate
 from bszo.models.generate import GenerativeModel
 from bszo.models.language_model import LanguageModel
-from bszo.models.load import load_model
+from bszo.models.load import load_model, resolve_device
 from bszo.models.masked import MaskedEncoder
 from bszo.models.parameters import (
     parameter_groups,
@@ -41,6 +41,7 @@ __all__ = [
     "parameter_groups",
     "position_logits",
     "random_model",
+    "resolve_device",
     "tensors_fingerprint",
     "weights_fingerprint",
 ]

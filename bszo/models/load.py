@@ -135,6 +135,11 @@ def _check_tokens(tokenizer: Any, module: Any, path: str) -> None:
         )
 
 
+def resolve_device(device: str) -> str:
+    """The device by its name; auto is the GPU if there is one."""
+    return ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+
+
 def check_placement(dtype: str, device: str) -> None:
     """ModelError unless parameters of this dtype can be made on this device."""
     if dtype not in DTYPES:
@@ -220,7 +225,7 @@ def _read(
             output_loading_info=True,
             **options,
         )
-    if module.dtype != dtype:  # `as_stored`
+    if as_stored and module.dtype != dtype:
         _type_buffers_(module, auto, dtype, path)
     if from_hub:  # adapters say what their base is called there
         module.name_or_path = module.config.name_or_path = path

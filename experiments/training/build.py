@@ -16,6 +16,7 @@ from bszo.models import (
     GenerativeModel,
     LanguageModel,
     parameter_groups,
+    resolve_device,
     weights_fingerprint,
 )
 from bszo.models.gguf import ENDING, origin_of
@@ -54,11 +55,6 @@ class Parts:
     test: list[Encoded]
     data: dict[str, Any]
     model_facts: dict[str, Any]
-
-
-def resolve_device(device: str) -> str:
-    """The device by its name, "cuda" or "cpu"; auto is the GPU if there is one."""
-    return ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
 
 
 def by_content(config: RunConfig) -> dict[str, Any]:

@@ -8,14 +8,14 @@ from typing import Any
 import torch
 
 from bszo.errors import BszoError, NonFiniteLoss
-from bszo.models import weights_fingerprint
+from bszo.models import resolve_device, weights_fingerprint
 from experiments.config.schema import parse
 from experiments.records import record as records
 from experiments.records.locks import Busy
 from experiments.records.privacy import folder_name, scrub_all
 from experiments.records.provenance import provenance
 from experiments.training.artifacts import Artifacts
-from experiments.training.build import Parts, build, by_content, resolve_device
+from experiments.training.build import Parts, build, by_content
 from experiments.training.checkpoints.trajectory import TrajectoryCheckpoints
 from experiments.training.checkpoints.weights import Checkpoints
 from experiments.training.folders import Folders, with_home
@@ -134,7 +134,7 @@ class Session:
     def _say_eps(self) -> None:
         """Say that perturbations have not the paper's length, where nobody has asked for one."""
         precision, eps = self.config.precision, self.config.optimizer.get("eps")
-        asked = any("eps=" in override for override in self.overrides)
+        asked = any(text.lstrip("+").startswith("optimizer.eps=") for text in self.overrides)
         if precision.dtype != "float32" and not asked and eps == precision.eps:
             log.info(
                 "optimizer.eps=%g: the default in %s; the paper's is optimizer.eps=1e-4",
