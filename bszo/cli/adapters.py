@@ -5,8 +5,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from bszo.errors import ConfigError
-from bszo.models import LanguageModel, ProbedModel, tuning
-from bszo.models.scales import scales
+from bszo.models import LanguageModel
+from bszo.models.adapters import attach
 
 MOST = 1_000_000  # a log may come from anyone and must not take all memory
 # adapter -> its arguments
@@ -50,9 +50,5 @@ def attached(
             isinstance(targets, list) and all(isinstance(name, str) for name in targets)
         ):
             raise ConfigError(f"tuning.target_modules={targets!r:.80}: a list of names is valid")
-        return tuning.lora(model, **given, seed=seed, target_modules=targets)
-    if method in ("prefix", "prompt"):
-        return getattr(tuning, method)(model, **given, seed=seed)
-    if method == "scales":
-        return scales(model)
-    return ProbedModel(model, num_labels) if method == "linear-probe" else model
+        given["target_modules"] = targets
+    return attach(model, method, num_labels=num_labels, seed=seed, **given)

@@ -8,8 +8,8 @@ from typing import Annotated, Any, Literal
 from pydantic import ConfigDict, Field, with_config
 
 from bszo.errors import ConfigError
-from bszo.models import LanguageModel, ProbedModel, tuning
-from bszo.models.scales import scales
+from bszo.models import LanguageModel
+from bszo.models.adapters import attach
 from bszo.tasks import Example, choose
 
 _FORBID = ConfigDict(extra="forbid")
@@ -22,7 +22,8 @@ class Choice:
     def attach(self, model: LanguageModel, num_labels: int, seed: int) -> LanguageModel:
         """The model as the choice has it train, for a task of so many labels; ModelError where it
         cannot."""
-        return model
+        given = dict(vars(self))
+        return attach(model, given.pop("method"), num_labels=num_labels, seed=seed, **given)
 
     def shots(self, examples: Sequence[Example], seed: int) -> list[Example]:
         """The training examples that stand in front of each question."""
@@ -48,15 +49,6 @@ class Lora(Choice):
     alpha: float
     target_modules: tuple[str, ...] | None = None
 
-    def attach(self, model: LanguageModel, num_labels: int, seed: int) -> LanguageModel:
-        return tuning.lora(
-            model,
-            rank=self.rank,
-            alpha=self.alpha,
-            seed=seed,
-            target_modules=self.target_modules,
-        )
-
 
 @with_config(_FORBID)
 @dataclass(frozen=True)
@@ -65,9 +57,6 @@ class Prefix(Choice):
 
     method: Literal["prefix"]
     num_tokens: int
-
-    def attach(self, model: LanguageModel, num_labels: int, seed: int) -> LanguageModel:
-        return tuning.prefix(model, num_tokens=self.num_tokens, seed=seed)
 
 
 @with_config(_FORBID)
@@ -78,9 +67,6 @@ class Prompt(Choice):
     method: Literal["prompt"]
     num_tokens: int
 
-    def attach(self, model: LanguageModel, num_labels: int, seed: int) -> LanguageModel:
-        return tuning.prompt(model, num_tokens=self.num_tokens, seed=seed)
-
 
 @with_config(_FORBID)
 @dataclass(frozen=True)
@@ -89,9 +75,6 @@ class LinearProbe(Choice):
 
     method: Literal["linear-probe"]
 
-    def attach(self, model: LanguageModel, num_labels: int, seed: int) -> LanguageModel:
-        return ProbedModel(model, num_labels)
-
 
 @with_config(_FORBID)
 @dataclass(frozen=True)
@@ -99,9 +82,6 @@ class Scales(Choice):
     """The scales of a base in nf4 train."""
 
     method: Literal["scales"]
-
-    def attach(self, model: LanguageModel, num_labels: int, seed: int) -> LanguageModel:
-        return scales(model)
 
 
 @with_config(_FORBID)
@@ -116,6 +96,9 @@ class InContext(Choice):
     def __post_init__(self) -> None:
         if self.num_shots < 0:
             raise ConfigError(f"tuning.num_shots={self.num_shots}: must be at least 0")
+
+    def attach(self, model: LanguageModel, num_labels: int, seed: int) -> LanguageModel:
+        return model
 
     def shots(self, examples: Sequence[Example], seed: int) -> list[Example]:
         return choose(examples, self.num_shots, seed)
