@@ -63,6 +63,8 @@ LATER_KEYS = {
         "oja_rate": 0.3,
         "compared_with": "theta",
         "mean_window": None,
+        "vectors": "leave",
+        "embeddings": "leave",
     },
 }
 

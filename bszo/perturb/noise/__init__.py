@@ -5,6 +5,7 @@ from bszo.perturb.noise.eager import (
     round_to,
     shift,
     values,
+    values_at,
     values_of_all,
     values_of_seeds,
 )
@@ -18,6 +19,7 @@ __all__ = [
     "round_to",
     "shift",
     "values",
+    "values_at",
     "values_of_all",
     "values_of_seeds",
 ]
