@@ -78,6 +78,7 @@ def test_bad_row(changes: dict[str, Any], says: str) -> None:
                 " reward:brevity, reward:number"
             ),
         ),
+        ({"prompt": "none"}, "task.prompt='none': written answers need a prompt; null"),
         ({"max_new_tokens": 0}, "task.max_new_tokens=0: must be a whole number, 1 or more"),
         ({"stop": "\n\n"}, "task.stop='\\n\\n': must be one character"),
         (
