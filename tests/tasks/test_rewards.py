@@ -99,5 +99,9 @@ def test_the_key_is_in_the_signature_where_it_says_something():
     assert signature(compose(["task=sst2", "task.objective=accuracy"])) != without
     written = compose(["task=squad", "model=tiny-opt"])
     before = signature(written)
+    for key in ("num_samples", "temperature"):  # they came later than written answers
+        del written["task"][key]
+    assert signature(written) == before
+    assert signature({**written, "task": {**written["task"], "num_samples": 1}}) != before
     assert written["task"].pop("objective") == "likelihood"
     assert signature(written) != before
