@@ -63,11 +63,13 @@ def tested(
     )
     order = batches(len(parts.train), size, run.seed)
     taken = [
-        model.collate([parts.train[index] for index in next(order)])
-        for _ in range(max(0, steps) * max(0, repeats))
+        model.collate([parts.train[index] for index in next(order)], step=step)
+        for step in range(max(0, steps) * max(0, repeats))
     ]
     rows = parts.validation[:held]
-    judging = [model.collate(rows[start : start + size]) for start in range(0, len(rows), size)]
+    judging = [
+        model.collate(rows[start : start + size], step=0) for start in range(0, len(rows), size)
+    ]
     return find_lr(
         parts.optimizer,
         [loss(batch) for batch in taken],

@@ -50,7 +50,7 @@ LAYERS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     ),
     "bszo.tasks": (("bszo.tasks", "bszo.errors"), ("torch", "datasets")),
     "bszo.models": (
-        ("bszo.models", "bszo.tasks", "bszo.errors", "bszo.files"),
+        ("bszo.models", "bszo.tasks", "bszo.perturb.noise", "bszo.errors", "bszo.files"),
         (
             "torch",
             "transformers",

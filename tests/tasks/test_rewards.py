@@ -101,5 +101,9 @@ def test_the_keys_are_in_the_signature_where_they_say_something():
     assert signature(compose(["task=sst2", "task.prompt=none"])) != without
     written = compose(["task=squad", "model=tiny-opt"])
     before = signature(written)
+    for key in ("num_samples", "temperature"):  # they came later than written answers
+        del written["task"][key]
+    assert signature(written) == before
+    assert signature({**written, "task": {**written["task"], "num_samples": 1}}) != before
     assert written["task"].pop("objective") == "likelihood"
     assert signature(written) != before
