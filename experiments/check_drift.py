@@ -56,8 +56,8 @@ def drifts(config: dict[str, Any]) -> dict[str, tuple[float, float]]:
 
 def _walk(parts: Parts, optimizer: Any, num_steps: int, batch_size: int, seed: int) -> None:
     order = batches(len(parts.train), batch_size, seed)
-    for _ in range(num_steps):
-        batch = parts.model.collate([parts.train[index] for index in next(order)])
+    for step in range(num_steps):
+        batch = parts.model.collate([parts.train[index] for index in next(order)], step=step)
         optimizer.step(lambda batch=batch: parts.model.loss(batch))
 
 

@@ -63,11 +63,13 @@ def tested(
     )
     order = batches(len(parts.train), size, run.seed)
     taken = [
-        model.collate([parts.train[index] for index in next(order)])
-        for _ in range(max(0, steps) * max(0, repeats))
+        model.collate([parts.train[index] for index in next(order)], step=step)
+        for step in range(max(0, steps) * max(0, repeats))
     ]
     rows = parts.validation[:held]
-    judging = [model.collate(rows[start : start + size]) for start in range(0, len(rows), size)]
+    judging = [
+        model.collate(rows[start : start + size], step=0) for start in range(0, len(rows), size)
+    ]
     return find_lr(
         parts.optimizer,
         [loss(batch) for batch in taken],
@@ -122,9 +124,10 @@ def run(arguments: argparse.Namespace) -> int:
         BszoError: in one line, what cannot be tested or written.
     """
     from bszo import RangeTest
+    from bszo.cli.find_lr import numbers
 
     config = compose(arguments.overrides, folders=arguments.config_dir)
-    rates = None if arguments.rates is None else _numbers(arguments.rates)
+    rates = None if arguments.rates is None else numbers(arguments.rates)
     target = str(config["optimizer"].get("_target_", "")).rpartition(".")[2]
     model = config["model"].get("name") or Path(str(config["model"].get("path"))).name
     names = [str(config["task"].get("name")), str(model)]
@@ -149,13 +152,6 @@ def run(arguments: argparse.Namespace) -> int:
     seconds = time.perf_counter() - start
     print(f"{found.num_forwards:,} forward passes, {seconds:.0f} s; {out}")
     return 0 if found.lr is not None else 2
-
-
-def _numbers(text: str) -> list[float]:
-    try:
-        return [float(part) for part in text.split(",")]
-    except ValueError as error:
-        raise ConfigError(f"--rates {text}: numbers with commas between are valid") from error
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -50,7 +50,7 @@ LAYERS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     ),
     "bszo.tasks": (("bszo.tasks", "bszo.errors"), ("torch", "datasets")),
     "bszo.models": (
-        ("bszo.models", "bszo.tasks", "bszo.errors", "bszo.files"),
+        ("bszo.models", "bszo.tasks", "bszo.perturb.noise", "bszo.errors", "bszo.files"),
         (
             "torch",
             "transformers",
@@ -110,7 +110,6 @@ LAYERS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
             "experiments",
             "bszo.models",
             "bszo.tasks",
-            "bszo.trajectory",
             "bszo.errors",
             "bszo.files",
         ),
@@ -119,6 +118,7 @@ LAYERS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "experiments.find_lr": (
         (
             "experiments",
+            "bszo.cli.find_lr",
             "bszo.find_lr",
             "bszo.RangeTest",
             "bszo.models",
@@ -128,6 +128,8 @@ LAYERS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
         ),
         ("matplotlib",),
     ),
+    # the command with the names of conf/model
+    "experiments.replay": (("experiments.sweeps", "bszo.cli"), ()),
     "hydra_plugins": (
         ("experiments", "bszo.errors"),
         ("hydra", "omegaconf", "psutil", "hydra_plugins.hydra_joblib_launcher", "joblib"),

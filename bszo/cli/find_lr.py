@@ -27,7 +27,7 @@ def run(arguments: argparse.Namespace) -> int:
     Raises:
         BszoError: in one line, what cannot be tested.
     """
-    rates = None if arguments.rates is None else _numbers(arguments.rates)
+    rates = None if arguments.rates is None else numbers(arguments.rates)
     for name in ("steps", "repeats", "judges"):
         if getattr(arguments, name) < 1:
             raise ConfigError(f"--{name} {getattr(arguments, name)}: 1 or more is valid")
@@ -53,7 +53,8 @@ def run(arguments: argparse.Namespace) -> int:
     return NO_GROUND if found.lr is None else 0
 
 
-def _numbers(text: str) -> list[float]:
+def numbers(text: str) -> list[float]:
+    """Numbers with commas between; ConfigError where they are none."""
     try:
         return [float(part) for part in text.split(",")]
     except ValueError as error:

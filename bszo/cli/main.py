@@ -37,8 +37,14 @@ class Parser(argparse.ArgumentParser):
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command; returns the exit code, after one line where it is not 0."""
+    return exit_code(lambda: _parsed(list(sys.argv[1:] if argv is None else argv)))
+
+
+def exit_code(parsed: Callable[[], Callable[[], int]]) -> int:
+    """Parse, then run the command that was parsed; returns its exit code, or prints one line and
+    returns the code of what stopped it."""
     try:
-        command = _parsed(list(sys.argv[1:] if argv is None else argv))
+        command = parsed()
         _require_extra()
         return command()
     except NonFiniteLoss as error:

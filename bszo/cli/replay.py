@@ -23,7 +23,7 @@ from bszo.models.saved import save_tuned
 from bszo.trajectory import read, replay
 
 SCALARS = (bool, int, float, str, type(None))
-UNCOUNTED = ("seed",)  # a large one costs nothing
+UNCOUNTED = ("seed", "interval")  # a large one costs nothing
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -43,6 +43,11 @@ def run(arguments: argparse.Namespace) -> int:
     check_out(arguments.out)
     trajectory = read(arguments.log)
     header, many = trajectory.header, len(trajectory.steps)
+    end = "" if trajectory.finished else ", not marked as finished"
+    print(
+        f"read {many} steps of {header.optimizer} in {header.dtype}, {trajectory.num_bytes}"
+        f" bytes{end}, digest {trajectory.digest}"
+    )
     if trajectory.problem:
         print(f"{arguments.log}: {trajectory.problem}", file=sys.stderr)
     cls, found, adapter = checked(header.config)
@@ -82,7 +87,7 @@ def run(arguments: argparse.Namespace) -> int:
         )
     save_tuned(model, arguments.out)
     weights = weights_fingerprint(model.module)
-    print(f"{arguments.out}: {steps} of {many} steps of {header.optimizer}, weights {weights}")
+    print(f"wrote {arguments.out}: {steps} steps, weights {weights}")
     return 0
 
 

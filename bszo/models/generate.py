@@ -1,6 +1,7 @@
 """Generation: a causal model answers questions in its own words, which token F1 scores.
 
-The answers are greedy: at each place the model writes its most probable token.
+The answers are greedy: at each place the model writes its most probable token. A reward may be the
+mean over answers that are sampled (`bszo.models.sampling`).
 """
 
 from collections.abc import Iterator, Sequence
@@ -16,6 +17,7 @@ from bszo.models.batch import Batch, packed
 from bszo.models.encode import Encoded, tokenise
 from bszo.models.language_model import LanguageModel
 from bszo.models.module import outermost
+from bszo.models.sampling import Gumbel, seed_of
 from bszo.models.traits import TOLERANCE
 from bszo.tasks import Example, GenerationTask, scored, token_f1
 from bszo.tasks.rewards import name_of
@@ -40,9 +42,10 @@ class Question(Encoded):
 
 @dataclass(frozen=True)
 class Questions(Batch):
-    """A batch together with the questions that it was made of."""
+    """A batch together with the questions that it was made of, and the step that it is for."""
 
     asked: tuple[Question, ...] = ()
+    step: int | None = None
 
 
 class GenerativeModel(LanguageModel):
@@ -50,17 +53,20 @@ class GenerativeModel(LanguageModel):
 
     loss = - mean log-probability of the first gold answer's tokens (objective=likelihood), or -
     mean reward of what the model writes (any other objective), which has no gradient: a step
-    function of the parameters.
+    function of the parameters. With task.num_samples = N it is the mean reward of N sampled answers
+    to each question, whose expectation is smooth; within a step the same is drawn at all
+    parameters. A pass then has N rows a question, with their memory.
 
     Args:
         model: the model, tuned or not.
-        task: says how long answers are, where they stop, and the objective.
+        task: says how long answers are, where they stop, the objective, and what is sampled.
+        seed: of sampled answers.
 
     Raises:
         ModelError: a masked model, or one with too few positions for an answer.
     """
 
-    def __init__(self, model: LanguageModel, task: GenerationTask) -> None:
+    def __init__(self, model: LanguageModel, task: GenerationTask, *, seed: int = 0) -> None:
         if model.style != "causal":
             raise ModelError(
                 f"task={task.name}: {model.name} is masked and writes no answers; take a causal"
@@ -74,7 +80,7 @@ class GenerativeModel(LanguageModel):
             name=model.name,
             traits=model.traits,
         )
-        self.task = task
+        self.task, self.seed = task, seed
         self.room = self.limit - task.max_new_tokens  # for a prompt
         if self.room < 2:
             raise ModelError(
@@ -95,20 +101,36 @@ class GenerativeModel(LanguageModel):
             encoded.append(Question(**parts, prompt=(*start, *ids[cut:]), answers=example.answers))
         return encoded
 
-    def collate(self, encoded: Sequence[Any]) -> Batch:
-        """One padded batch on the model's device, with its questions; ModelError if empty."""
-        return Questions(**vars(super().collate(encoded)), asked=tuple(encoded))
+    def collate(self, encoded: Sequence[Any], *, step: int | None = None) -> Batch:
+        """One padded batch on the model's device, with its questions; ModelError if empty.
+
+        Args:
+            step: names what is drawn for sampled answers; the others need none.
+        """
+        return Questions(**vars(super().collate(encoded)), asked=tuple(encoded), step=step)
 
     def loss(self, batch: Any) -> Tensor:
-        """The task's objective, a float32 scalar."""
-        reward = self.task.reward
+        """The task's objective, a float32 scalar.
+
+        Raises:
+            ModelError: answers are sampled and the batch has no step.
+        """
+        reward, count = self.task.reward, self.task.num_samples
         if reward is None:
             return -self.scores(self._tight(batch))[:, 0].mean()
-        every = len(batch.asked) * (
-            max(question.length for question in batch.asked) + self.task.max_new_tokens
+        if count and batch.step is None:
+            raise ModelError(
+                f"task.num_samples={count}: answers are drawn anew at each step, and the batch is"
+                " for none; collate(encoded, step=optimizer.num_steps) is valid"
+            )
+        asked = [question for question in batch.asked for _ in range(max(1, count))]
+        every = len(asked) * (max(question.length for question in asked) + self.task.max_new_tokens)
+        texts = (
+            self.sample(batch.asked, step=batch.step, max_tokens=every)
+            if count
+            else self.answer(asked, max_tokens=every)
         )
-        texts = self.answer(batch.asked, max_tokens=every)
-        found = scored(reward, texts, [question.answers for question in batch.asked])
+        found = scored(reward, texts, [question.answers for question in asked])
         return torch.tensor(-(sum(found) / len(found)))
 
     def losses(self, batch: Any) -> Tensor:
@@ -129,20 +151,37 @@ class GenerativeModel(LanguageModel):
             token_f1(text, q.answers) for text, q in zip(texts, questions, strict=True)
         ) / len(questions)
 
-    @torch.no_grad()
     def answer(self, questions: Sequence[Question], *, max_tokens: int) -> list[str]:
-        """The texts that the model writes behind the prompts, in the order of the prompts.
+        """The texts that the model writes behind the prompts, in the order of the prompts: the most
+        probable token at each place.
 
         A text ends at the task's stop, and blanks around it are dropped.
 
         Prompts of like length share a batch of at most `max_tokens` padded positions, new tokens
         included.
         """
+        return self._texts(questions, None, max_tokens)
+
+    def sample(self, questions: Sequence[Question], *, step: int, max_tokens: int) -> list[str]:
+        """task.num_samples texts that the model draws for each question, one question's behind one
+        another. They are a function of the parameters, the model's seed, the step, and the
+        question's prompt and id; the rest is as in `answer`."""
+        numbers = range(self.task.num_samples)
+        asked = [question for question in questions for _ in numbers]
+        seeds = [
+            seed_of(self.seed, step, question.id, j) for question in questions for j in numbers
+        ]
+        return self._texts(asked, seeds, max_tokens)
+
+    def _texts(
+        self, questions: Sequence[Question], seeds: Sequence[int] | None, max_tokens: int
+    ) -> list[str]:
+        """A text behind each prompt: greedy, or drawn by a seed each."""
         texts = [""] * len(questions)
         for bucket in self._buckets(questions, max_tokens):
-            for i, new in zip(
-                bucket, self._greedy([questions[i].prompt for i in bucket]), strict=True
-            ):
+            prompts = [questions[i].prompt for i in bucket]
+            own = None if seeds is None else [seeds[i] for i in bucket]
+            for i, new in zip(bucket, self._tokens(prompts, own), strict=True):
                 text = self.tokenizer.decode(new, skip_special_tokens=True)
                 texts[i] = text.split(self.task.stop)[0].strip()
         return texts
@@ -189,14 +228,20 @@ class GenerativeModel(LanguageModel):
         out = self._generate(prompts, 2, output_logits=True, return_dict_in_generate=True)
         return [logits[0].float() for logits in out.logits]
 
-    def _greedy(self, prompts: Sequence[tuple[int, ...]]) -> list[list[int]]:
-        """The new tokens of each prompt: at each place the most probable one."""
+    def _tokens(
+        self, prompts: Sequence[tuple[int, ...]], seeds: Sequence[int] | None
+    ) -> list[list[int]]:
+        """The new tokens of each prompt: at each place the most probable one, or one that is drawn
+        by the prompt's seed."""
         width = max(map(len, prompts))
-        return self._generate(prompts, self.task.max_new_tokens)[:, width:].tolist()
+        noise = [] if seeds is None else [Gumbel(seeds, self.task.temperature, width)]
+        most = self.task.max_new_tokens
+        return self._generate(prompts, most, logits_processor=noise)[:, width:].tolist()
 
     @torch.no_grad()
     def _generate(self, prompts: Sequence[tuple[int, ...]], most: int, **more: Any) -> Any:
-        """transformers' own greedy generation, the prompts padded on the left."""
+        """transformers' own greedy generation, the prompts padded on the left. Noise on the logits
+        makes it a draw."""
         width = max(map(len, prompts))
         ids = torch.tensor(
             [[self.pad_id] * (width - len(row)) + list(row) for row in prompts], device=self.device

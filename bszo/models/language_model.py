@@ -86,8 +86,10 @@ class LanguageModel:
         """
         return self._encoder(examples)
 
-    def collate(self, encoded: Sequence[Encoded]) -> Batch:
-        """One padded batch on the model's device; ModelError if empty."""
+    def collate(self, encoded: Sequence[Encoded], *, step: int | None = None) -> Batch:
+        """One padded batch on the model's device; ModelError if empty. `step` is for models that
+        draw answers, anew at each step (GenerativeModel); where options are scored nothing is."""
+        del step
         return collate(encoded, pad_id=self.pad_id, device=self.device)
 
     def scores(self, batch: Batch) -> Tensor:

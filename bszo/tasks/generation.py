@@ -1,6 +1,7 @@
 """A task whose answers a model writes itself, held against gold answers."""
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -23,6 +24,9 @@ class GenerationTask(Task):
             "accuracy" (to the letter) or "exact_match" of what is written; "reward:NAME", one of
             `bszo.tasks.REWARDS`; or any function of the texts (`bszo.tasks.Reward`). All but the
             first have no gradient: training maximises their mean over a batch.
+        num_samples: N answers a question, drawn at each step, whose mean reward is the objective; 0
+            takes that of the greedy answer. Evaluation is greedy.
+        temperature: T, of samples: a token has the probability softmax(logits / T).
         max_new_tokens: longest answer.
         stop: the character that ends an answer.
 
@@ -33,6 +37,8 @@ class GenerationTask(Task):
     label_names: tuple[str, ...] = ("answer",)
     masked: Template | None = field(default=None)  # type: ignore[assignment]
     objective: str | rewards.Reward | None = "likelihood"
+    num_samples: int = 0
+    temperature: float = 1.0
     max_new_tokens: int = 50
     stop: str = "\n"
 
@@ -43,6 +49,9 @@ class GenerationTask(Task):
         "accuracy": rewards.accuracy,
         "exact_match": rewards.exact,
     }
+
+    def _bare(self, columns: Sequence[str], num_labels: int) -> dict[str, Template]:
+        raise ConfigError(f"task.prompt={self.prompt!r:.80}: written answers need a prompt; null")
 
     def example(
         self, row: Mapping[str, Any], style: Style, words: Words = "corrected", *, where: str = ""
@@ -81,6 +90,31 @@ class GenerationTask(Task):
             )
         if not isinstance(self.stop, str) or len(self.stop) != 1:
             raise ConfigError(f"task.stop={self.stop!r}: must be one character")
+
+    def _check_objective(self) -> None:
+        super()._check_objective()
+        count, temperature = self.num_samples, self.temperature
+        if not isinstance(count, int) or isinstance(count, bool) or count < 0:
+            raise ConfigError(f"task.num_samples={count!r}: must be a whole number, 0 or more")
+        if (
+            not isinstance(temperature, (int, float))
+            or isinstance(temperature, bool)
+            or not 0 < temperature < math.inf
+        ):
+            raise ConfigError(
+                f"task.temperature={temperature!r}: must be a positive, finite number;"
+                " task.num_samples=0 takes the greedy answer"
+            )
+        if count and self.reward is None:
+            raise ConfigError(
+                f"task.num_samples={count}: task.objective={self.LIKELIHOOD} is of the gold answer"
+                " and samples none; 0 is valid, or a reward as the objective"
+            )
+        if not count and temperature != 1:
+            raise ConfigError(
+                f"task.temperature={temperature}: task.num_samples=0 takes the greedy answer, which"
+                " has none; task.num_samples=1 or more is valid"
+            )
 
     def _usable_columns(self) -> set[str]:
         return super()._usable_columns() | {"answer"}

@@ -10,7 +10,6 @@ from pydantic import ConfigDict, with_config
 
 from bszo.errors import ConfigError
 from experiments.config.tunings import (
-    Attached,
     Full,
     InContext,
     Prefix,
@@ -267,11 +266,12 @@ class RunConfig:
         own: the adapter, and what its base is quantised to."""
         if isinstance(self.tuning, Full):
             return self.optimizer_node
-        attached = Attached(self.tuning, len(self.task.get("label_names") or ()), self.seed)
-        plain = asdict(attached)
-        drop_unsaid(plain["choice"])
+        choice = asdict(self.tuning)
+        drop_unsaid(choice)
+        num_labels = len(self.task.get("label_names") or ())
+        attached = {"choice": choice, "num_labels": num_labels, "seed": self.seed}
         base = {} if self.quantization == "none" else {"quantization": self.quantization}
-        return {**self.optimizer_node, "tuning": plain, **base}
+        return {**self.optimizer_node, "tuning": attached, **base}
 
 
 # The arguments that the runner passes itself, by group: a config file does not hold them.

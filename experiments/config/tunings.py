@@ -13,7 +13,6 @@ from bszo.models.adapters import attach
 from bszo.tasks import Example, choose
 
 _FORBID = ConfigDict(extra="forbid")
-MOST_LABELS = 10_000  # a log may come from anyone
 
 
 class Choice:
@@ -113,21 +112,3 @@ def drop_unsaid(choice: dict[str, Any]) -> None:
     """Take out of a choice's plain form what records and logs from before the key do not have."""
     if choice.get("target_modules", ()) is None:
         del choice["target_modules"]
-
-
-@with_config(_FORBID)
-@dataclass(frozen=True)
-class Attached:
-    """A choice with what is needed to attach it once more, as a trajectory's header holds it."""
-
-    choice: Tuning
-    num_labels: int
-    seed: int
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.num_labels <= MOST_LABELS:
-            raise ConfigError(f"num_labels={self.num_labels}: must be 0 to {MOST_LABELS}")
-
-    def model(self, base: LanguageModel) -> LanguageModel:
-        """The base with what the run trained attached; ModelError where that cannot be."""
-        return self.choice.attach(base, self.num_labels, self.seed)

@@ -49,7 +49,8 @@ NOT_SCIENTIFIC_KEYS = {
 # the signatures of earlier runs, and what is recorded of their configurations, as they were.
 LATER_KEYS = {
     "model": {"packed": False, "quantization": "none"},
-    "task": {"objective": None},  # of options; written answers have had one from the start
+    # an objective of options; written answers have had one from the start
+    "task": {"objective": None, "prompt": None, "num_samples": 0, "temperature": 1.0},
     "optimizer": {
         "start": "zero",
         "deviation": "sample",

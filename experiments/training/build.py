@@ -206,7 +206,7 @@ def _model(config: RunConfig, task: Task, device: str) -> LanguageModel:
     base = _make(config.model, dtype=config.precision.dtype, device=device)
     model = config.tuning.attach(base, task.num_labels, config.seed)
     if isinstance(task, GenerationTask):
-        return GenerativeModel(model, task)
+        return GenerativeModel(model, task, seed=config.seed)
     model.rewarded = task if task.reward is not None else None
     return model
 

@@ -154,7 +154,7 @@ class Runner:
         self.schedule.set_lr(result)
         with self.signals.held(), self.meters.step():
             self._between_steps = False
-            closure = self._closure([self.parts.train[index] for index in indices])
+            closure = self._closure([self.parts.train[index] for index in indices], number)
             with self.guards.watch(number, thorough=logged):
                 loss = float(self.optimizer.step(closure))
             result.num_steps += 1
@@ -168,10 +168,10 @@ class Runner:
         if logged:
             self._track()
 
-    def _closure(self, examples: list[Encoded]) -> Closure:
+    def _closure(self, examples: list[Encoded], step: int) -> Closure:
         """() -> the mean loss of the examples at the model's present parameters."""
         model = self.parts.model
-        batch = model.collate(self.group.part(examples))
+        batch = model.collate(self.group.part(examples), step=step)
         if self.optimizer.per_example:
             return EachLoss(model, batch)
         return self.group.wrap(lambda: model.loss(batch), len(examples))

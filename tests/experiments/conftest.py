@@ -112,8 +112,8 @@ def some_record() -> dict[str, Any]:
 
 
 class Lines:
-    """A model in name only: it separates points of the plane by a line, and says what batches it
-    saw."""
+    """A model in name only: it separates points of the plane by a line, and says at what steps it
+    saw what batches."""
 
     style = "masked"
 
@@ -125,8 +125,8 @@ class Lines:
         self.seen: list[tuple[int, ...]] = []
         self.poison_at = poison_at
 
-    def collate(self, encoded: list[Any]) -> Any:
-        self.seen.append(tuple(e.number for e in encoded))
+    def collate(self, encoded: list[Any], *, step: int) -> Any:
+        self.seen.append((step, *(e.number for e in encoded)))
         return SimpleNamespace(
             x=torch.stack([e.point for e in encoded]),
             labels=torch.tensor([e.label for e in encoded]),

@@ -499,6 +499,42 @@ def test_a_full_disk_is_one_line_and_leaves_what_was_there(
     assert outcome(runner) == undisturbed("mezo", torch.float32, "full")
 
 
+# --- real models ---
+
+
+def test_sampled_answers_are_drawn_as_if_nothing_had_stopped(
+    tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """What is drawn hangs on seed and step, which a checkpoint has, and on no generator's state."""
+
+    def configured(folder: str, *more: str) -> dict[str, Any]:
+        return configuration(
+            model,
+            tmp_path / folder,
+            *("task=squad", "task.objective=reward:brevity", "task.max_new_tokens=3"),
+            *("optimizer=mezo", "optimizer.lr=1e-2", "protocol.num_steps=6"),
+            *("task.num_samples=2", "task.temperature=2.0", *more),
+        )
+
+    record, weights = run_here(configured("whole"))
+    other, _ = run_here(configured("other", "task.num_samples=1"))
+    assert record["curve"] != other["curve"]
+    step = Runner._step
+
+    def stopped(self: Runner, indices: list[int]) -> None:
+        step(self, indices)
+        if self.result.num_steps in (2, 5):
+            raise KeyboardInterrupt("SIGTERM")
+
+    monkeypatch.setattr(Runner, "_step", stopped)
+    for steps in (2, 5):
+        part, _ = run_here(configured("parts"))
+        assert (part["status"], part["num_steps"]) == ("interrupted", steps)
+    again, its_weights = run_here(configured("parts"))
+    assert again["num_parts"] == 3 and its_weights == weights
+    assert numbers(again) == numbers(record)
+
+
 # --- real processes, really killed ---
 
 

@@ -43,6 +43,7 @@ def test_every_method_sees_the_same_batches():
         Bench(model).runner(method, num_steps=30, seed=3).run()
         seen[name] = model.seen
     assert len(set(map(tuple, seen.values()))) == 1
+    assert [step for step, *_ in seen["mezo"]] == list(range(30))
     other = Lines()
     Bench(other).runner(MEZO, num_steps=30, seed=4).run()
     assert other.seen != seen["mezo"]

@@ -78,7 +78,26 @@ def test_bad_row(changes: dict[str, Any], says: str) -> None:
                 " reward:brevity, reward:number"
             ),
         ),
+        ({"prompt": "none"}, "task.prompt='none': written answers need a prompt; null"),
         ({"max_new_tokens": 0}, "task.max_new_tokens=0: must be a whole number, 1 or more"),
+        ({"num_samples": -1}, "task.num_samples=-1: must be a whole number, 0 or more"),
+        ({"num_samples": True}, "task.num_samples=True: must be a whole number, 0 or more"),
+        (
+            {"num_samples": 2},
+            "task.num_samples=2: task.objective=likelihood is of the gold answer and samples none;",
+        ),
+        (
+            {"objective": "f1", "num_samples": 2, "temperature": 0},
+            "task.temperature=0: must be a positive, finite number; task.num_samples=0 takes the",
+        ),
+        (
+            {"objective": "f1", "num_samples": 2, "temperature": float("inf")},
+            "task.temperature=inf: must be a positive, finite number;",
+        ),
+        (
+            {"objective": "f1", "temperature": 0.5},
+            "task.temperature=0.5: task.num_samples=0 takes the greedy answer, which has none;",
+        ),
         ({"stop": "\n\n"}, "task.stop='\\n\\n': must be one character"),
         (
             {"causal": {"prompt": "{title}", "options": [" {gold}"]}},

@@ -2,6 +2,7 @@
 
 from bszo.perturb.noise.eager import (
     bits,
+    bits_of_seeds,
     round_to,
     shift,
     values,
@@ -9,6 +10,7 @@ from bszo.perturb.noise.eager import (
     values_of_all,
     values_of_seeds,
 )
+from bszo.perturb.noise.seeds import mix64
 from bszo.perturb.noise.spec import NOISE_VERSION, Distribution, Terms
 
 __all__ = [
@@ -16,6 +18,8 @@ __all__ = [
     "Distribution",
     "Terms",
     "bits",
+    "bits_of_seeds",
+    "mix64",
     "round_to",
     "shift",
     "values",

@@ -310,6 +310,13 @@ def bits(counter: Tensor, parameter: int, seed: int) -> Tensor:
     return hashed(counter, *key(seed, parameter))
 
 
+def bits_of_seeds(counter: Tensor, parameter: int, seeds: Sequence[int]) -> Tensor:
+    """Return `bits` under many seeds at once, of a counter (n,): (len(seeds), n)."""
+    pairs = [key(seed, parameter) for seed in seeds]
+    both = torch.tensor(pairs, dtype=torch.int32, device=counter.device)
+    return hashed(counter.expand(len(seeds), -1), both[:, :1], both[:, 1:])
+
+
 def round_to(
     acc: Tensor,
     parameter: int,
