@@ -38,6 +38,17 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
         "EachBSZO",
         {"prior_var": 1.0, "rank": 2, "vectors": "perturb", "embeddings": "perturb"},
     ),
+    "EachMeZO-lozo": ("EachMeZO", {"rank": 2, "subspace": "lozo", "subspace_interval": 3}),
+    "EachBSZO-subzero": (
+        "EachBSZO",
+        {
+            "prior_var": 1.0,
+            "rank": 6,
+            "subspace": "subzero",
+            "subspace_interval": 3,
+            "embeddings": "perturb",
+        },
+    ),
     "MeZO-q3": ("MeZO", {"num_directions": 3}),
     "MeZOAdam-as-run": ("MeZOAdam", {"state_dtype": "parameter", "adam_eps": 1e-3}),
     "HiZOO-as-run": ("HiZOO", {"state_dtype": "parameter", "smoothing": 1e-6}),

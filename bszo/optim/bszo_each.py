@@ -8,7 +8,7 @@ from bszo.core import forward_difference, update_noise_var
 from bszo.optim.believing import Believing, Variance
 from bszo.optim.hyperparameter import Hyperparameter, one_of, whole
 from bszo.optim.options import Options, Params
-from bszo.optim.per_example import Part, PerExampleOptimizer, own_seeds
+from bszo.optim.per_example import Part, PerExampleOptimizer, SharedSubspace, own_seeds
 from bszo.optim.report import StepReport
 from bszo.perturb import LossOracle, Terms
 
@@ -39,15 +39,16 @@ class EachBSZO(Believing, PerExampleOptimizer):
         k: directions an example and step.
         update: "posterior", the rule above; "mean" takes y_ei / k in place of mu_ei; "z-score"
             divides that by the deviation of all B k differences l_e(theta + eps z_ei) - l_e(theta)
-            over eps, so that lr is the length of a step whatever the loss's scale. Both leave the
+            over eps, so that lr is the length of a step whatever the loss's scale: the rule of
+            `FZOO`, for losses that differ between examples at theta already. Both leave the
             belief's settings unread.
         prior_var: variance of the prior; "auto" is n / 1e6 for n trainable elements, as for BSZO.
         noise_var: variance of an observation at the start; "auto" likewise.
         noise_ema: weight of new squared residuals in noise_var.
         noise_floor: least noise standard deviation, as a share of the initial one.
         rank: r.
-        vectors, embeddings, module, params, lr, eps, weight_decay, seed, directions, rounding: see
-            PerExampleOptimizer.
+        vectors, embeddings, subspace, subspace_interval, module, params, lr, eps, weight_decay,
+            seed, directions, rounding: see PerExampleOptimizer.
 
     Raises:
         OptimError: see PerExampleOptimizer.
@@ -85,13 +86,23 @@ class EachBSZO(Believing, PerExampleOptimizer):
         rank: int = 1,
         vectors: Part = "leave",
         embeddings: Part = "leave",
+        subspace: SharedSubspace = "none",
+        subspace_interval: int = 50,
         **options: Unpack[Options],
     ) -> None:
         self.k, self.update = k, update
         self.prior_var, self.noise_var = prior_var, noise_var  # type: ignore[assignment]
         self.noise_ema, self.noise_floor = noise_ema, noise_floor
         super().__init__(
-            params, lr=lr, eps=eps, rank=rank, vectors=vectors, embeddings=embeddings, **options
+            params,
+            lr=lr,
+            eps=eps,
+            rank=rank,
+            vectors=vectors,
+            embeddings=embeddings,
+            subspace=subspace,
+            subspace_interval=subspace_interval,
+            **options,
         )
         self.count_parameters()
 

@@ -5,7 +5,7 @@ from typing import Unpack
 
 from bszo.core import central_difference
 from bszo.optim.options import Options, Params
-from bszo.optim.per_example import Part, PerExampleOptimizer, own_seeds
+from bszo.optim.per_example import Part, PerExampleOptimizer, SharedSubspace, own_seeds
 from bszo.optim.report import StepReport
 from bszo.perturb import LossOracle, Terms
 
@@ -26,8 +26,8 @@ class EachMeZO(PerExampleOptimizer):
     Args:
         rank: r.
         eps: length of a perturbation.
-        vectors, embeddings, module, params, lr, weight_decay, seed, directions, rounding: see
-            PerExampleOptimizer.
+        vectors, embeddings, subspace, subspace_interval, module, params, lr, weight_decay, seed,
+            directions, rounding: see PerExampleOptimizer.
 
     Raises:
         OptimError: see PerExampleOptimizer.
@@ -54,10 +54,20 @@ class EachMeZO(PerExampleOptimizer):
         rank: int = 1,
         vectors: Part = "leave",
         embeddings: Part = "leave",
+        subspace: SharedSubspace = "none",
+        subspace_interval: int = 50,
         **options: Unpack[Options],
     ) -> None:
         super().__init__(
-            params, lr=lr, eps=eps, rank=rank, vectors=vectors, embeddings=embeddings, **options
+            params,
+            lr=lr,
+            eps=eps,
+            rank=rank,
+            vectors=vectors,
+            embeddings=embeddings,
+            subspace=subspace,
+            subspace_interval=subspace_interval,
+            **options,
         )
 
     def estimate(self, oracle: LossOracle) -> tuple[Terms, StepReport]:

@@ -8,9 +8,19 @@ from torch import Tensor, nn
 from bszo.optim.base import ZerothOrderOptimizer
 from bszo.optim.hyperparameter import Hyperparameter, one_of, whole
 from bszo.optim.options import Options, Params, require
-from bszo.perturb import Directions, Each, PerExample, layers_of, linear_layers, mix64
+from bszo.perturb import (
+    Directions,
+    Each,
+    PerExample,
+    PerExampleLowRank,
+    PerExampleSubspace,
+    layers_of,
+    linear_layers,
+    mix64,
+)
 
 Part = Literal["leave", "perturb"]
+SharedSubspace = Literal["none", "lozo", "subzero"]
 
 
 class PerExampleOptimizer(ZerothOrderOptimizer):
@@ -32,6 +42,11 @@ class PerExampleOptimizer(ZerothOrderOptimizer):
             "leave": they do not.
         embeddings: "perturb": the weights of embeddings and of the output layer take part; a
             matrix that they share moves alike in both. "leave": they do not.
+        subspace: "none": A_e and B_e are new for each example at each step. "lozo": all examples
+            share B, which stays for some steps: z_e = A_e V^T / sqrt(r). "subzero": they share all
+            but an (r, r) Gaussian Z_e: z_e = s U Z_e V, with orthonormal U (m, r) and V (r, n), s =
+            sqrt(m n) / r, and r clipped to min(m, n). Both are unbiased over redraws.
+        subspace_interval: steps between redraws of V, or of U and V.
         module: the module that the closure runs; it must be given.
         params, lr, eps, weight_decay, seed, directions, rounding: see ZerothOrderOptimizer.
 
@@ -52,6 +67,13 @@ class PerExampleOptimizer(ZerothOrderOptimizer):
         one_of(Part), scope="construction", unsaid="leave"
     )
 
+    subspace: Hyperparameter[SharedSubspace] = Hyperparameter(
+        one_of(SharedSubspace), scope="construction", unsaid="none"
+    )
+    subspace_interval = Hyperparameter[int](
+        whole, lambda n: n >= 1, "at least 1 step is valid", scope="construction", unsaid=50
+    )
+
     def __init__(
         self,
         params: Params,
@@ -61,9 +83,12 @@ class PerExampleOptimizer(ZerothOrderOptimizer):
         rank: int = 1,
         vectors: Part = "leave",
         embeddings: Part = "leave",
+        subspace: SharedSubspace = "none",
+        subspace_interval: int = 50,
         **options: Unpack[Options],
     ) -> None:
         self.rank, self.vectors, self.embeddings = rank, vectors, embeddings
+        self.subspace, self.subspace_interval = subspace, subspace_interval
         super().__init__(params, lr=lr, eps=eps, **options)
         require(
             self.module is not None,
@@ -93,7 +118,21 @@ class PerExampleOptimizer(ZerothOrderOptimizer):
         return super().restrict(**restriction)
 
     def make_family(self, params: Sequence[Tensor]) -> Directions:
-        return PerExample(params, self.rank, self._moved_of(params))
+        moved = self._moved_of(params)
+        if self.subspace == "none":
+            return PerExample(params, self.rank, moved)
+        kept = PerExampleLowRank if self.subspace == "lozo" else PerExampleSubspace
+        return kept(params, self.rank, moved, mix64(self.seed, self._subspace_number, -2))
+
+    @property
+    def _subspace_number(self) -> int:
+        """The number of this step's subspace, 0 where none is kept."""
+        return 0 if self.subspace == "none" else self.num_steps // self.subspace_interval
+
+    def directions(self) -> Directions:
+        if self._made_at != self._subspace_number:
+            self._made_at, self._family = self._subspace_number, self.numbered(self.make_family)
+        return self._family
 
     def _moved_of(self, params: Sequence[Tensor]) -> set[int]:
         """The numbers of the parameters that take part: linear layers' weights, but for the output
@@ -152,6 +191,7 @@ class PerExampleOptimizer(ZerothOrderOptimizer):
             self._require_some()
             assert self.module is not None
             self._engine = Each(self._params, self.module)
+            self._made_at = self._subspace_number
             moved = self._moved_of(self._params)
             self._reached = [float(i in moved) for i in range(len(self._params))]
 

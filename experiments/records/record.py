@@ -66,6 +66,8 @@ LATER_KEYS = {
         "mean_window": None,
         "vectors": "leave",
         "embeddings": "leave",
+        "subspace": "none",
+        "subspace_interval": 50,
     },
 }
 

@@ -13,6 +13,7 @@ from bszo.perturb.directions.outer_product import OuterProduct
 from bszo.perturb.directions.padding import Unpadded, padding_rows
 from bszo.perturb.directions.partition import Block, Split, partition, repeated_modules
 from bszo.perturb.directions.per_example import PerExample
+from bszo.perturb.directions.per_example_kept import PerExampleLowRank, PerExampleSubspace
 from bszo.perturb.directions.rank_one import RankOne, as_rows
 from bszo.perturb.directions.scaled import Scaled
 from bszo.perturb.directions.shifted import Shifted
@@ -36,6 +37,8 @@ __all__ = [
     "Numbered",
     "OuterProduct",
     "PerExample",
+    "PerExampleLowRank",
+    "PerExampleSubspace",
     "RankOne",
     "Scaled",
     "Shifted",

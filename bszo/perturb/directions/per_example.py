@@ -13,7 +13,7 @@ from bszo.perturb.directions.outer_product import OuterProduct
 from bszo.perturb.noise import Terms
 from bszo.perturb.noise.seeds import mix64
 
-_LEFT, _RIGHT, _VECTOR = 0, 1, 2  # the factors' numbers enter their seeds; a vector has none
+LEFT, RIGHT, VECTOR = 0, 1, 2  # the factors' numbers enter their seeds; a vector has none
 
 
 class PerExample(OuterProduct):
@@ -53,7 +53,9 @@ class PerExample(OuterProduct):
         kept until `release`. Another parameter has none."""
         if not self._is_matrix(index):
             return None
-        return self._stack(seeds, index, _LEFT), self._stack(seeds, index, _RIGHT)
+        right = self.right(seeds, index)
+        assert right is not None
+        return self._stack(seeds, index, LEFT), right
 
     def left_rows(
         self, seeds: Sequence[int], index: int, rows: Tensor, of: Tensor
@@ -64,16 +66,16 @@ class PerExample(OuterProduct):
             return None
         columns = torch.arange(self.rank, device=rows.device)
         counter = rows[..., None] * self.rank + columns
-        left = [mix64(seed, _LEFT) for seed in seeds]
+        left = [mix64(seed, LEFT) for seed in seeds]
         return noise.values_at(counter, index, left, of[..., None]) / self.rank**0.5
 
     def right(self, seeds: Sequence[int], index: int) -> Tensor | None:
-        return self._stack(seeds, index, _RIGHT) if self._is_matrix(index) else None
+        return self._stack(seeds, index, RIGHT) if self._is_matrix(index) else None
 
     def vectors(self, seeds: Sequence[int], index: int) -> Tensor | None:
         """Return z (G, n) of one vector for G seeds, in fp32; kept until `release`."""
         moves = index in self.moved and not self._is_matrix(index)
-        return self._stack(seeds, index, _VECTOR) if moves else None
+        return self._stack(seeds, index, VECTOR) if moves else None
 
     def _is_matrix(self, index: int) -> bool:
         return index in self.moved and self.params[index].ndim == 2
@@ -83,17 +85,20 @@ class PerExample(OuterProduct):
         if at not in kept and at == sum(kept, ()):  # an update along all that the passes have drawn
             return torch.cat(list(kept.values()))
         if at not in kept:
-            p = self.params[index]
-            shape = p.shape if which == _VECTOR else torch.Size((p.shape[which], self.rank))
-            made = noise.values_of_seeds(
-                shape,
-                index,
-                list(seeds) if which == _VECTOR else [mix64(seed, which) for seed in seeds],
-                device=p.device,
-                fused=self.fused,
-            )
-            kept[at] = made / self.rank**0.5 if which == _LEFT else made
+            kept[at] = self._draw(seeds, index, which)
         return kept[at]
+
+    def _draw(self, seeds: Sequence[int], index: int, which: int) -> Tensor:
+        p = self.params[index]
+        if which == VECTOR:
+            return self._values(p.shape, index, seeds)
+        side = torch.Size((p.shape[which], self.rank))
+        made = self._values(side, index, [mix64(seed, which) for seed in seeds])
+        return made / self.rank**0.5 if which == LEFT else made
+
+    def _values(self, shape: torch.Size, index: int, seeds: Sequence[int]) -> Tensor:
+        device = self.params[index].device
+        return noise.values_of_seeds(shape, index, seeds, device=device, fused=self.fused)
 
     def shift(
         self,
@@ -122,14 +127,20 @@ class PerExample(OuterProduct):
         if z is not None:
             round_(product(c, z.to(wide)), slice(None), 0)
             return out
-        a, b = self._stack(seeds, index, _LEFT), self._stack(seeds, index, _RIGHT)
-        left = (a.to(wide) * c[:, None, None]).transpose(0, 1).flatten(1)  # (m, G r)
-        right = b.to(wide).transpose(0, 1).flatten(1).mT  # (G r, n)
+        left, right = self._summed(seeds, index, c)
         step = max(1, AT_ONCE // theta.shape[1])
         for start in range(0, theta.shape[0], step):  # a part of a large matrix at a time
             rows = slice(start, start + step)
             round_(product(left[rows], right), rows, start * theta.shape[1])
         return out
+
+    def _summed(self, seeds: Sequence[int], index: int, c: Tensor) -> tuple[Tensor, Tensor]:
+        """Return two factors of sum_e c_e z_e, (m, q) and (q, n), in c's type."""
+        stacks = self.stacks(seeds, index)
+        assert stacks is not None
+        a, b = (part.to(c.dtype) for part in stacks)
+        left = (a * c[:, None, None]).transpose(0, 1).flatten(1)  # (m, G r)
+        return left, b.transpose(0, 1).flatten(1).mT  # (G r, n)
 
     def release(self) -> None:
         super().release()

@@ -78,7 +78,7 @@ class Subspace(Factored):
         if p.ndim < 2:
             return coordinates
         u, v = (factor.to(coordinates) for factor in self.basis(index))
-        return product(self._scale(u, v) * product(u, coordinates), v).view(p.shape)
+        return product(self.scale(u, v) * product(u, coordinates), v).view(p.shape)
 
     def factors(self, seed: int, index: int) -> tuple[Tensor, Tensor] | None:
         """Return s U Z and V of a matrix that is taken in its own shape, or of a stack."""
@@ -88,9 +88,9 @@ class Subspace(Factored):
         ):
             return None
         z, (u, v) = self.coordinates(seed, index), self.basis(index)
-        return self._scale(u, v) * product(u, z), v
+        return self.scale(u, v) * product(u, z), v
 
-    def _scale(self, u: Tensor, v: Tensor) -> float:
+    def scale(self, u: Tensor, v: Tensor) -> float:
         """Return s, from m, n and r of one matrix."""
         return math.sqrt(u.shape[-2] * v.shape[-1]) / max(u.shape[-1], 1) if self.scaled else 1.0
 

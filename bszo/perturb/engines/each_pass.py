@@ -200,7 +200,14 @@ class EachPass:
     def _mask(self, where: Tensor, b: Tensor, like: Tensor) -> Tensor:
         """Which of the G r factors are a position's own, (positions, G r), in the type and place of
         `like`."""
-        form = (where.data_ptr(), where.shape, where.stride(), like.device, like.dtype)
+        form = (
+            where.data_ptr(),
+            where.shape,
+            where.stride(),
+            b.shape[-1],  # a family may clip the rank of a small matrix
+            like.device,
+            like.dtype,
+        )
         if form not in self._masks:
             of_factor = torch.arange(len(b), device=like.device).repeat_interleave(b.shape[-1])
             own = where.to(like.device).reshape(-1, 1) == of_factor
