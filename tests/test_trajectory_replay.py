@@ -34,6 +34,10 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     **{name: (name, {}) for name in METHODS},  # a new method earns these tests by being exported
     "BSZO-B": ("BSZO", {"k": 3, "m": 5, "reuse_observations": False, "adapt_noise": "beyond-k"}),
     "EachBSZO": ("EachBSZO", {"prior_var": 1.0}),  # else so small a model's steps round to nothing
+    "EachBSZO-all": (
+        "EachBSZO",
+        {"prior_var": 1.0, "rank": 2, "vectors": "perturb", "embeddings": "perturb"},
+    ),
     "MeZO-q3": ("MeZO", {"num_directions": 3}),
     "MeZOAdam-as-run": ("MeZOAdam", {"state_dtype": "parameter", "adam_eps": 1e-3}),
     "HiZOO-as-run": ("HiZOO", {"state_dtype": "parameter", "smoothing": 1e-6}),

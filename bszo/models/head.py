@@ -19,7 +19,8 @@ from bszo.models.module import outermost
 class _Words(nn.Module):
     """h W[words]^T + b[words], in place of the full output layer, whose hooks are not called.
 
-    An embedding looks the rows up, so that an engine perturbs no other rows of W.
+    An embedding looks the rows up, so that an engine perturbs no other rows of W. The engine of
+    directions of each example's own reads `words`, `weight` and `bias`.
     """
 
     def __init__(self, full: nn.Linear, words: Tensor) -> None:

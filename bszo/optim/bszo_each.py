@@ -8,7 +8,7 @@ from bszo.core import forward_difference, update_noise_var
 from bszo.optim.believing import Believing, Variance
 from bszo.optim.hyperparameter import Hyperparameter, one_of, whole
 from bszo.optim.options import Options, Params
-from bszo.optim.per_example import PerExampleOptimizer, own_seeds
+from bszo.optim.per_example import Part, PerExampleOptimizer, own_seeds
 from bszo.optim.report import StepReport
 from bszo.perturb import LossOracle, Terms
 
@@ -20,10 +20,10 @@ class EachBSZO(Believing, PerExampleOptimizer):
     mu_e = E[B_e^T grad l_e | y_e1 .. y_ek],
     y_ei = (l_e(theta + eps z_ei) - l_e(theta)) / eps,  e = 1 .. B, i = 1 .. k.
 
-    l_e is the loss of example e, and z_ei are its own directions in the weights of linear layers;
-    all else stays (`PerExampleOptimizer`, which also says what the closure returns). Each example
-    has a belief of its own, N(0, prior_var I_k) at every step, and all share the variance of an
-    observation, which B residuals teach at once:
+    l_e is the loss of example e, and z_ei are its own directions in the weights of linear layers,
+    and in vectors and embeddings where asked; all else stays (`PerExampleOptimizer`, which also
+    says what the closure returns). Each example has a belief of its own, N(0, prior_var I_k) at
+    every step, and all share the variance of an observation, which B residuals teach at once:
 
         noise_var <- (1 - noise_ema) noise_var + noise_ema mean_e y_ei^2      for i = 1 .. k,
         mu_ei = prior_var / (prior_var + noise_var) y_ei.
@@ -46,7 +46,8 @@ class EachBSZO(Believing, PerExampleOptimizer):
         noise_ema: weight of new squared residuals in noise_var.
         noise_floor: least noise standard deviation, as a share of the initial one.
         rank: r.
-        module, params, lr, eps, weight_decay, seed, directions, rounding: see PerExampleOptimizer.
+        vectors, embeddings, module, params, lr, eps, weight_decay, seed, directions, rounding: see
+            PerExampleOptimizer.
 
     Raises:
         OptimError: see PerExampleOptimizer.
@@ -82,12 +83,16 @@ class EachBSZO(Believing, PerExampleOptimizer):
         noise_ema: float = 0.1,
         noise_floor: float = 0.1,
         rank: int = 1,
+        vectors: Part = "leave",
+        embeddings: Part = "leave",
         **options: Unpack[Options],
     ) -> None:
         self.k, self.update = k, update
         self.prior_var, self.noise_var = prior_var, noise_var  # type: ignore[assignment]
         self.noise_ema, self.noise_floor = noise_ema, noise_floor
-        super().__init__(params, lr=lr, eps=eps, rank=rank, **options)
+        super().__init__(
+            params, lr=lr, eps=eps, rank=rank, vectors=vectors, embeddings=embeddings, **options
+        )
         self.count_parameters()
 
     def estimate(self, oracle: LossOracle) -> tuple[Terms, StepReport]:

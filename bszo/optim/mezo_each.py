@@ -5,7 +5,7 @@ from typing import Unpack
 
 from bszo.core import central_difference
 from bszo.optim.options import Options, Params
-from bszo.optim.per_example import PerExampleOptimizer, own_seeds
+from bszo.optim.per_example import Part, PerExampleOptimizer, own_seeds
 from bszo.optim.report import StepReport
 from bszo.perturb import LossOracle, Terms
 
@@ -14,8 +14,9 @@ class EachMeZO(PerExampleOptimizer):
     """theta <- theta - lr ((1/B) sum_e g_e z_e + weight_decay theta),
     g_e = (l_e(theta + eps z_e) - l_e(theta - eps z_e)) / (2 eps),  e = 1 .. B.
 
-    l_e is the loss of example e, and z_e its own direction in the weights of linear layers; all
-    else stays (`PerExampleOptimizer`, which also says what the closure returns).
+    l_e is the loss of example e, and z_e its own direction in the weights of linear layers, and in
+    vectors and embeddings where asked; all else stays (`PerExampleOptimizer`, which also says what
+    the closure returns).
 
     The variance is n mean_e |grad l_e|^2 / B where MeZO's shared direction has n |grad L|^2, L =
     mean_e l_e. Their ratio B |grad L|^2 / mean_e |grad l_e|^2 lies between 0 and B: own directions
@@ -25,7 +26,8 @@ class EachMeZO(PerExampleOptimizer):
     Args:
         rank: r.
         eps: length of a perturbation.
-        module, params, lr, weight_decay, seed, directions, rounding: see PerExampleOptimizer.
+        vectors, embeddings, module, params, lr, weight_decay, seed, directions, rounding: see
+            PerExampleOptimizer.
 
     Raises:
         OptimError: see PerExampleOptimizer.
@@ -50,9 +52,13 @@ class EachMeZO(PerExampleOptimizer):
         lr: float = 1e-6,
         eps: float = 1e-3,
         rank: int = 1,
+        vectors: Part = "leave",
+        embeddings: Part = "leave",
         **options: Unpack[Options],
     ) -> None:
-        super().__init__(params, lr=lr, eps=eps, rank=rank, **options)
+        super().__init__(
+            params, lr=lr, eps=eps, rank=rank, vectors=vectors, embeddings=embeddings, **options
+        )
 
     def estimate(self, oracle: LossOracle) -> tuple[Terms, StepReport]:
         (seed,) = self.direction_seeds(1)

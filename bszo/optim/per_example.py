@@ -1,14 +1,16 @@
 """What the methods with a direction for each example of a batch share."""
 
-from collections.abc import Callable, Sequence
-from typing import Any, ClassVar, Self, Unpack
+from collections.abc import Callable, Mapping, Sequence, Set
+from typing import Any, ClassVar, Literal, Self, Unpack
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from bszo.optim.base import ZerothOrderOptimizer
-from bszo.optim.hyperparameter import Hyperparameter, whole
+from bszo.optim.hyperparameter import Hyperparameter, one_of, whole
 from bszo.optim.options import Options, Params, require
-from bszo.perturb import Directions, Each, PerExample, linear_layers, mix64
+from bszo.perturb import Directions, Each, PerExample, layers_of, linear_layers, mix64
+
+Part = Literal["leave", "perturb"]
 
 
 class PerExampleOptimizer(ZerothOrderOptimizer):
@@ -16,8 +18,9 @@ class PerExampleOptimizer(ZerothOrderOptimizer):
 
     Example e looks along z_e = A_e B_e^T / sqrt(r) in the weight of each linear layer
     (`bszo.perturb.PerExample`, `bszo.perturb.Each`), so that a pass shows as many directions as the
-    batch has examples. What is no linear layer's weight (embeddings, the output layer of a language
-    model, norms, biases) has z_e = 0 and only decays. No weight is perturbed.
+    batch has examples. Embeddings with the output layer of a language model, and vectors, take part
+    where it is asked for; a vector's z_e is Gaussian. What takes no part has z_e = 0 and only
+    decays. No weight is perturbed.
 
     The closure returns the losses of its examples, (B,). Where a layer's input has another first
     axis than the examples, the closure says in an attribute `examples` which example each position
@@ -25,18 +28,29 @@ class PerExampleOptimizer(ZerothOrderOptimizer):
 
     Args:
         rank: r.
+        vectors: "perturb": biases of linear layers and norms, and norms' weights, take part;
+            "leave": they do not.
+        embeddings: "perturb": the weights of embeddings and of the output layer take part; a
+            matrix that they share moves alike in both. "leave": they do not.
         module: the module that the closure runs; it must be given.
         params, lr, eps, weight_decay, seed, directions, rounding: see ZerothOrderOptimizer.
 
     Raises:
         OptimError: no module was given, directions or a walk were given, or no trainable parameter
-            is a linear layer's weight; from `step`, a layer of which it cannot be told which
-            example its rows belong to, or which computes something else than W x + b.
+            takes part; vectors or embeddings that should, and are those of another kind of module;
+            from `step`, a layer of which it cannot be told which example its rows belong to, or
+            which computes something else than its kind does (`bszo.perturb.Each`).
     """
 
     per_example: ClassVar[bool] = True
 
     rank = Hyperparameter[int](whole, lambda r: r >= 1, "at least 1 is valid", scope="construction")
+    vectors: Hyperparameter[Part] = Hyperparameter(
+        one_of(Part), scope="construction", unsaid="leave"
+    )
+    embeddings: Hyperparameter[Part] = Hyperparameter(
+        one_of(Part), scope="construction", unsaid="leave"
+    )
 
     def __init__(
         self,
@@ -45,9 +59,11 @@ class PerExampleOptimizer(ZerothOrderOptimizer):
         lr: float,
         eps: float = 1e-3,
         rank: int = 1,
+        vectors: Part = "leave",
+        embeddings: Part = "leave",
         **options: Unpack[Options],
     ) -> None:
-        self.rank = rank
+        self.rank, self.vectors, self.embeddings = rank, vectors, embeddings
         super().__init__(params, lr=lr, eps=eps, **options)
         require(
             self.module is not None,
@@ -64,7 +80,7 @@ class PerExampleOptimizer(ZerothOrderOptimizer):
             "directions=: an example's own direction has two thin factors, which no injected one"
             " has; none is valid",
         )
-        self._require_matrices()
+        self._require_some()
 
     def restrict(self, **restriction: Any) -> Self:
         """Refused but for the values that restrict nothing: a masked direction has no thin factors,
@@ -77,37 +93,70 @@ class PerExampleOptimizer(ZerothOrderOptimizer):
         return super().restrict(**restriction)
 
     def make_family(self, params: Sequence[Tensor]) -> Directions:
-        return PerExample(params, self.rank, self._matrices(params))
+        return PerExample(params, self.rank, self._moved_of(params))
 
-    def _matrices(self, params: Sequence[Tensor]) -> set[int]:
-        """The numbers of the linear layers' weights, but for the output layer's: it runs for a few
-        positions and words alone."""
+    def _moved_of(self, params: Sequence[Tensor]) -> set[int]:
+        """The numbers of the parameters that take part: linear layers' weights, but for the output
+        layer's, which runs for a few positions and words alone; and what was asked for.
+
+        Raises:
+            OptimError: a vector or an embedding should take part, and no known layer uses it.
+        """
         assert self.module is not None
         trained = {id(p) for p in self.trainable()}
         index = {id(p): i for i, p in enumerate(params) if id(p) in trained}
         output = getattr(self.module, "get_output_embeddings", lambda: None)()
-        layers = linear_layers(self.module, index)
-        return {i for layer, i in layers.items() if layer is not output}
+        moved = {i for layer, i in linear_layers(self.module, index).items() if layer is not output}
+        layers = layers_of(self.module, index)
+        if self.embeddings == "perturb":
+            tables = {
+                layer.weight
+                for m, layer in layers.items()
+                if layer.kind == "lookup" or (m is output and layer.kind == "linear")
+            }
+            self._require_known("embeddings", nn.EmbeddingBag, index, tables)
+            moved |= {i for i in tables if i is not None}
+        if self.vectors == "perturb":
+            vectors = {i for layer in layers.values() for i in layer.numbers if params[i].ndim == 1}
+            self._require_known("vectors", nn.Module, index, vectors)
+            moved |= vectors
+        return moved
 
-    def _require_matrices(self) -> None:
+    def _require_known(
+        self, which: str, owner: type, index: Mapping[int, int], known: Set[int | None]
+    ) -> None:
+        """OptimError for a parameter of such modules that should take part and that no known layer
+        uses."""
+        assert self.module is not None
+        for name, m in self.module.named_modules():
+            for key, p in m._parameters.items() if isinstance(m, owner) else ():
+                i = index.get(id(p))
+                require(
+                    i is None or p is None or i in known or (which == "vectors" and p.ndim > 1),
+                    f"{which}='perturb': {name and name + '.'}{key} belongs to a"
+                    f" {type(m).__name__}, of which an example's own direction is not known;"
+                    f" freezing it is valid, or {which}='leave'",
+                )
+
+    def _require_some(self) -> None:
         require(
-            bool(self._matrices(self.trainable())),
+            bool(self._moved_of(self.trainable())),
             "params: no trainable parameter is the weight of a linear layer alone, and nothing else"
-            " has a direction for each example",
+            " has a direction for each example unless vectors or embeddings ask for it",
         )
 
     def _bind(self) -> None:
         before = self._bound
         super()._bind()
         if self._bound != before:
-            self._require_matrices()
+            self._require_some()
             assert self.module is not None
             self._engine = Each(self._params, self.module)
-            matrices = self._matrices(self._params)
-            self._reached = [float(i in matrices) for i in range(len(self._params))]
+            moved = self._moved_of(self._params)
+            self._reached = [float(i in moved) for i in range(len(self._params))]
 
     def reach(self) -> Sequence[float]:
-        """1 for each matrix that moves, 0 for all else."""
+        """1 for each parameter that takes part, 0 for all else."""
         return self._reached
 
 

@@ -41,6 +41,7 @@ from bszo.perturb.engines import (
     Streaming,
     Walk,
     engine_class,
+    layers_of,
     linear_layers,
     make_engine,
 )
@@ -90,6 +91,7 @@ __all__ = [
     "Weighted",
     "as_rows",
     "engine_class",
+    "layers_of",
     "linear_layers",
     "make_engine",
     "matrix_shape",

@@ -1,7 +1,7 @@
 """A task whose answers a model writes itself, held against gold answers."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -49,6 +49,9 @@ class GenerationTask(Task):
         "accuracy": rewards.accuracy,
         "exact_match": rewards.exact,
     }
+
+    def _bare(self, columns: Sequence[str], num_labels: int) -> dict[str, Template]:
+        raise ConfigError(f"task.prompt={self.prompt!r:.80}: written answers need a prompt; null")
 
     def example(
         self, row: Mapping[str, Any], style: Style, words: Words = "corrected", *, where: str = ""

@@ -55,6 +55,9 @@ class Task:
             "accuracy" of the best option; "reward:NAME", one of `bszo.tasks.REWARDS`; or any
             function of the chosen labels' names (`bszo.tasks.Reward`). All but the first have no
             gradient: training maximises their mean over a batch.
+        prompt: None for the templates above; "none" for a row's text columns alone, one blank
+            between them, and the labels' numbers as options. What a method learns with and without
+            words that say what is asked tells how much of it was in the words (2605.15622).
 
     Raises:
         ConfigError: arguments that contradict each other, or a name that is no plain file name.
@@ -73,6 +76,7 @@ class Task:
     masked: Template
     lookup: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     objective: str | rewards.Reward | None = None
+    prompt: str | None = None
 
     LEAST_LABELS: ClassVar[int] = 2
     LIKELIHOOD: ClassVar[str | None] = None  # the objective that has a gradient
@@ -93,12 +97,22 @@ class Task:
         }
         if "masked" in self.styles:
             normal["masked"] = arguments.template(self.masked, "task.masked")
+        if self.prompt is not None:
+            normal |= self._bare(normal["columns"], len(normal["label_names"]))
         for key, value in normal.items():
             object.__setattr__(self, key, value)
         self._check_names_and_counts()
         self._check_objective()
         for style in self.styles:
             self._check_template(style, getattr(self, style))
+
+    def _bare(self, columns: Sequence[str], num_labels: int) -> dict[str, Template]:
+        """Both templates with nothing but the text and the labels' numbers."""
+        if self.prompt != "none":
+            raise ConfigError(f"task.prompt={self.prompt!r:.80}: not one of null, none")
+        text = " ".join(f"{{{column}}}" for column in columns)
+        options = tuple(f" {label}" for label in range(num_labels))
+        return {"causal": Template(text, options), "masked": Template(f"{text} {MASK}", options)}
 
     @property
     def num_labels(self) -> int:

@@ -50,7 +50,7 @@ NOT_SCIENTIFIC_KEYS = {
 LATER_KEYS = {
     "model": {"packed": False, "quantization": "none"},
     # an objective of options; written answers have had one from the start
-    "task": {"objective": None, "num_samples": 0, "temperature": 1.0},
+    "task": {"objective": None, "prompt": None, "num_samples": 0, "temperature": 1.0},
     "optimizer": {
         "start": "zero",
         "deviation": "sample",
@@ -65,6 +65,8 @@ LATER_KEYS = {
         "compared_with": "theta",
         "mean_window": None,
         "clip": None,
+        "vectors": "leave",
+        "embeddings": "leave",
     },
 }
 

@@ -89,7 +89,9 @@ def subject(args: argparse.Namespace) -> tuple[str, nn.Module, Tensor | None]:
     model = load_model(args.model, dtype="float32", kind="causal")
     with torch.no_grad():
         ids = tokens_of(model, args.text, args.tokens)
-    return Path(args.model.removeprefix("asset:")).name, model.module, ids
+    # asset:NAME, cache:NAME@HEX or a folder
+    name = args.model.partition(":")[2].partition("@")[0] or Path(args.model).name
+    return name, model.module, ids
 
 
 def log_spaced(last: int) -> list[int]:
@@ -123,7 +125,9 @@ def parse() -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
-        "--model", default="asset:tiny-mistral", help=f"folder of a causal model, or {SYNTHETIC}"
+        "--model",
+        default="asset:tiny-mistral",
+        help=f"folder of a causal model, asset:NAME, cache:NAME@HEX, or {SYNTHETIC}",
     )
     parser.add_argument(
         "--text", type=Path, help="UTF-8 file; by default the model writes it itself, in fp32"

@@ -1,6 +1,8 @@
 """A direction for each example, in five architectures: each loss against a pass at its own
 weights."""
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -12,20 +14,34 @@ from bszo.perturb import mix64
 from tests.models.conftest import CAUSAL, MASKED
 from tests.models.test_scores import examples_for, load
 
+ALL: Any = {"vectors": "perturb", "embeddings": "perturb"}
+
 
 @pytest.mark.parametrize(
-    ("family", "packed", "adapted"),
-    [*((family, False, False) for family in (*CAUSAL, *MASKED)), ("llama", True, True)],
+    ("family", "packed", "adapted", "parts"),
+    [
+        *((family, False, False, {}) for family in (*CAUSAL, *MASKED)),
+        ("llama", True, True, {}),
+        *((family, False, False, ALL) for family in (*CAUSAL, *MASKED)),
+        ("llama", True, False, ALL),
+        ("roberta", False, False, {"vectors": "perturb"}),
+    ],
 )
 def test_an_example_s_loss_is_that_of_its_own_weights(
-    zoo: dict[str, str], family: str, packed: bool, adapted: bool
+    zoo: dict[str, str], family: str, packed: bool, adapted: bool, parts: Any
 ) -> None:
     """Two and three options, of one and of several tokens; a layer that sees all tokens in one axis
-    (OPT), and one that sees the positions of the options alone (RoBERTa)."""
+    (OPT), and one that sees the positions of the options alone (RoBERTa); with all that has a
+    direction, a head that is the embedding, a bias of words, positions of each row and of all."""
     model = load(zoo[family], packed=packed)
     if adapted:
         model = tuning.lora(model, rank=2)
-    module = model.module
+    module = model.module.double()
+    params = [p for p in module.parameters() if p.requires_grad]
+    generator = torch.Generator().manual_seed(0)
+    for p in params:  # norms' weights are ones and biases zeros where a model is new
+        if p.ndim == 1:
+            p.data += 0.3 * torch.randn(p.shape, generator=generator)
     batch = model.collate(model.encode(examples_for(model)))
 
     def closure() -> torch.Tensor:
@@ -33,14 +49,16 @@ def test_an_example_s_loss_is_that_of_its_own_weights(
 
     closure.examples = model.examples(batch)  # type: ignore[attr-defined]
     c = 0.05
-    optimizer = EachMeZO(module.parameters(), lr=0.0, eps=c, seed=1, module=module)
+    before = [p.detach().clone() for p in params]
+    optimizer = EachMeZO(params, lr=0.0, eps=c, seed=1, module=module, **parts)
     optimizer.step(closure)
     assert optimizer.last is not None
+    assert all(optimizer.last.reach) == (parts == ALL)
     count = len(batch.labels)
     (plus, minus) = (optimizer.last.losses[:count], optimizer.last.losses[count:])
     with torch.no_grad():
         assert closure().mean().item() == pytest.approx(model.loss(batch).item(), abs=1e-6)
-        params = [p for p in module.parameters() if p.requires_grad]
+        assert all(torch.equal(p, q) for p, q in zip(params, before, strict=True))
         at_theta = [p.clone() for p in params]
         family_of = optimizer.directions()
         for e in range(count):
@@ -48,7 +66,7 @@ def test_an_example_s_loss_is_that_of_its_own_weights(
             for found, sign in ((plus, c), (minus, -c)):
                 for i, p in enumerate(params):
                     p.copy_(at_theta[i] + sign * family_of.direction(seed, i))
-                assert found[e] == pytest.approx(closure()[e].item(), abs=2e-5), (e, sign)
+                assert found[e] == pytest.approx(closure()[e].item(), abs=2e-6), (e, sign)
             for p, theta in zip(params, at_theta, strict=True):
                 p.copy_(theta)
         assert max(abs(p - m) for p, m in zip(plus, minus, strict=True)) > 1e-3

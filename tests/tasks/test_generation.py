@@ -78,6 +78,7 @@ def test_bad_row(changes: dict[str, Any], says: str) -> None:
                 " reward:brevity, reward:number"
             ),
         ),
+        ({"prompt": "none"}, "task.prompt='none': written answers need a prompt; null"),
         ({"max_new_tokens": 0}, "task.max_new_tokens=0: must be a whole number, 1 or more"),
         ({"num_samples": -1}, "task.num_samples=-1: must be a whole number, 0 or more"),
         ({"num_samples": True}, "task.num_samples=True: must be a whole number, 0 or more"),

@@ -2,10 +2,12 @@
 ran it."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
+from bszo.errors import ConfigError
 from bszo.tasks import Task
 
 PAIR = {"premise": "All of the lamps are lit.", "hypothesis": "A lamp is lit."}
@@ -203,6 +205,31 @@ def test_as_run_words_are_the_wrong_way_round(
     words = load_task(task_name).masked
     for label, other in swaps.items():
         assert words.options_as_run[label] == words.options[other].strip()
+
+
+@pytest.mark.parametrize(
+    ("task_name", "text", "num_labels"),
+    [
+        ("sst2", "a slow , sweet ride", 2),
+        ("rte", "All of the lamps are lit. A lamp is lit.", 2),
+        ("copa", "The kettle sang. I lit the stove. The Cat slept. because", 2),
+        ("trec", "Where is Delft ?", 6),
+        ("winogrande", f"{ROWS['winogrande']['sentence']} box cup", 2),
+    ],
+)
+def test_without_a_prompt_there_are_the_text_and_the_labels_numbers(
+    task_name: str, text: str, num_labels: int, load_task: Callable[..., Task]
+) -> None:
+    task, row = replace(load_task(task_name), prompt="none"), ROWS[task_name]
+    numbers = tuple(f" {label}" for label in range(num_labels))
+    assert task.example(row, "causal").prompt == text
+    assert task.example(row, "masked", "as-run").prompt == f"{text} <mask>"
+    for style in "causal", "masked":
+        found = task.example(row, style, "as-run")
+        assert found.options == numbers
+        assert found.label == load_task(task_name).example(row, style).label
+    with pytest.raises(ConfigError, match="'no': not one of null, none"):
+        replace(load_task(task_name), prompt="no")
 
 
 @pytest.mark.parametrize(

@@ -90,13 +90,15 @@ def test_numbers_of_other_libraries_are_numbers():
     assert scored(lambda answers, gold: torch.tensor([0.5, 2]), ("a", "b"), GOLD) == [0.5, 2.0]
 
 
-def test_the_key_is_in_the_signature_where_it_says_something():
-    """What was run before the key came keeps its signature, of options and of written answers."""
+def test_the_keys_are_in_the_signature_where_they_say_something():
+    """What was run before the keys came keeps its signature, of options and of written answers."""
     plain = compose(["task=sst2"])
-    assert plain["task"].pop("objective", "missing") is None
+    for key in "objective", "prompt":
+        assert plain["task"].pop(key, "missing") is None
     without = signature(plain)
     assert signature(compose(["task=sst2"])) == without
     assert signature(compose(["task=sst2", "task.objective=accuracy"])) != without
+    assert signature(compose(["task=sst2", "task.prompt=none"])) != without
     written = compose(["task=squad", "model=tiny-opt"])
     before = signature(written)
     for key in ("num_samples", "temperature"):  # they came later than written answers

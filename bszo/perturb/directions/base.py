@@ -67,8 +67,25 @@ class Directions:
         return coordinates
 
     def stacks(self, seeds: Sequence[int], index: int) -> tuple[Tensor, Tensor] | None:
-        """Return the two thin factors of a matrix's directions under many seeds at once. None means
-        that it does not move, or that a family has no such factors."""
+        """Return the two thin factors of a matrix's directions under many seeds at once, A (G, m,
+        r) and B (G, n, r). None means that it does not move, or that a family has no such
+        factors."""
+        return None
+
+    def left_rows(
+        self, seeds: Sequence[int], index: int, rows: Tensor, of: Tensor
+    ) -> Tensor | None:
+        """Return rows of the left factors alone, (*rows.shape, r): that of number `rows` of the
+        `of`-th seed's A. None as for `stacks`."""
+        return None
+
+    def right(self, seeds: Sequence[int], index: int) -> Tensor | None:
+        """Return the right factors alone, B (G, n, r). None as for `stacks`."""
+        return None
+
+    def vectors(self, seeds: Sequence[int], index: int) -> Tensor | None:
+        """Return a vector's directions under many seeds at once, (G, n). None means that it does
+        not move, or that a family draws them one by one."""
         return None
 
     def shift(

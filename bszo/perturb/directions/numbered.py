@@ -44,6 +44,17 @@ class Numbered(Directions):
     def stacks(self, seeds: Sequence[int], index: int) -> tuple[Tensor, Tensor] | None:
         return self.base.stacks(seeds, self.numbers[index])
 
+    def left_rows(
+        self, seeds: Sequence[int], index: int, rows: Tensor, of: Tensor
+    ) -> Tensor | None:
+        return self.base.left_rows(seeds, self.numbers[index], rows, of)
+
+    def right(self, seeds: Sequence[int], index: int) -> Tensor | None:
+        return self.base.right(seeds, self.numbers[index])
+
+    def vectors(self, seeds: Sequence[int], index: int) -> Tensor | None:
+        return self.base.vectors(seeds, self.numbers[index])
+
     def shift(
         self,
         theta: Tensor,

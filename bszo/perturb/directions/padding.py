@@ -51,7 +51,26 @@ class Unpadded(Wrapped):
         return z
 
     def stacks(self, seeds: Sequence[int], index: int) -> tuple[Tensor, Tensor] | None:
-        return None if index in self.rows else self.base.stacks(seeds, index)
+        stacks = self.base.stacks(seeds, index)
+        if stacks is None or index not in self.rows:
+            return stacks
+        a, b = stacks[0].clone(), stacks[1]  # the base keeps its own
+        a[:, self.rows[index]] = 0
+        return a, b
+
+    def left_rows(
+        self, seeds: Sequence[int], index: int, rows: Tensor, of: Tensor
+    ) -> Tensor | None:
+        found = self.base.left_rows(seeds, index, rows, of)
+        if found is None or index not in self.rows:
+            return found
+        return found.masked_fill((rows == self.rows[index])[..., None], 0.0)
+
+    def right(self, seeds: Sequence[int], index: int) -> Tensor | None:
+        return self.base.right(seeds, index)
+
+    def vectors(self, seeds: Sequence[int], index: int) -> Tensor | None:
+        return self.base.vectors(seeds, index)
 
     def shift(
         self,

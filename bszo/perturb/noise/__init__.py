@@ -6,6 +6,7 @@ from bszo.perturb.noise.eager import (
     round_to,
     shift,
     values,
+    values_at,
     values_of_all,
     values_of_seeds,
 )
@@ -22,6 +23,7 @@ __all__ = [
     "round_to",
     "shift",
     "values",
+    "values_at",
     "values_of_all",
     "values_of_seeds",
 ]

@@ -267,6 +267,16 @@ def values_of_seeds(
     return out.view(-1, *shape)
 
 
+def values_at(counter: Tensor, parameter: int, seeds: Sequence[int], of: Tensor) -> Tensor:
+    """Return single elements of `values` of one parameter under many seeds, fp32: element number
+    `counter` under the `of`-th seed. Both are integers, and their shapes broadcast."""
+    words = torch.tensor(
+        [key(seed, parameter) for seed in seeds], dtype=torch.int32, device=counter.device
+    )
+    shape = torch.broadcast_shapes(counter.shape, of.shape)
+    return drawn(counter.to(torch.int32).expand(shape), *words[of].unbind(-1), "gaussian")
+
+
 @functools.lru_cache(maxsize=4)
 def _counters(sizes: tuple[int, ...]) -> tuple[Tensor, Tensor]:
     """Return, for each element of all parameters, its number in its parameter and the number of its

@@ -1,0 +1,275 @@
+"""EachPass: one forward pass in which every example sees parameters of its own."""
+
+from collections.abc import Callable, Sequence, Set
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from bszo.errors import OptimError
+from bszo.perturb.directions.base import Directions
+from bszo.perturb.engines.hooks import is_differentiated
+from bszo.perturb.engines.layers import Layer, Layers, words_of
+
+SeedsOf = Callable[[int], Sequence[int]]  # the number of examples -> a seed for each
+
+
+class EachPass:
+    """What the hooks of `Each` do in one pass, and what it has shown.
+
+    Args:
+        layers: the module's layers.
+        directions: the family.
+        moved: the numbers of the parameters that move.
+        seeds_of, c, examples: see `Each.at_each`.
+
+    Attributes:
+        pause: a context in which a watch of the pass looks away.
+        num_examples: in the pass; 0 until a layer has told.
+        ran: the numbers of the parameters whose layer has run.
+        beside: of those that were used while none of their layers ran.
+    """
+
+    def __init__(
+        self,
+        layers: Layers,
+        directions: Directions,
+        moved: Set[int],
+        seeds_of: SeedsOf,
+        c: float,
+        examples: Sequence[Tensor],
+    ) -> None:
+        self.layers, self.directions, self.moved = layers, directions, moved
+        self.seeds_of, self.c, self.examples = seeds_of, c, examples
+        self.pause: Callable[[], AbstractContextManager[None]] = nullcontext
+        self.num_examples = 1 + int(examples[0].max()) if examples else 0
+        self.ran: set[int] = set()
+        self.beside: set[int] = set()
+        self.seeds: list[int] = []
+        self.running: list[Layer] = []
+        self._masks: dict[tuple[Any, ...], Tensor] = {}  # which factor is a position's own
+
+    def seen(self, value: Any) -> None:
+        """A value has reached an operation: is it a parameter of which no layer runs?"""
+        i = self.layers.index.get(id(value))
+        if i is not None and not any(i in layer.numbers for layer in self.running):
+            self.beside.add(i)
+
+    def enter(self, module: nn.Module, args: Any) -> None:
+        if (layer := self.layers.of(module)) is not None:
+            self.running.append(layer)
+
+    def leave(self, module: nn.Module, args: Any, kwargs: Any, output: Any) -> Tensor | None:
+        """Return the layer's answer at the examples' own parameters; None leaves it as it is."""
+        if (layer := self.layers.of(module)) is None:
+            return None
+        self.running.pop()
+        own = {i for i in layer.numbers if i in self.moved}
+        if not own:
+            return None
+        self.ran |= own
+        x = output if layer.kind != "linear" else args[0] if args else kwargs["input"]
+        where = self._place(module, layer, x)
+        if not self.num_examples:
+            raise OptimError(f"{self._name(module)}: its input {tuple(x.shape)} has no example")
+        if self.c == 0:
+            return None
+        if not self.seeds:
+            self.seeds = list(self.seeds_of(self.num_examples))
+        weight, bias = (i if i in own else None for i in (layer.weight, layer.bias))
+        with self.pause():
+            if layer.kind == "linear":
+                answer = self._linear(module, weight, bias, x, output, where)
+            elif layer.kind == "lookup":
+                answer = self._lookup(module, layer.weight, args, kwargs, output, where)
+            else:
+                answer = self._norm(module, weight, bias, args, kwargs, output, where)
+        return answer
+
+    def _linear(
+        self,
+        module: nn.Module,
+        weight: int | None,
+        bias: int | None,
+        x: Tensor,
+        y: Tensor,
+        where: Tensor | None,
+    ) -> Tensor:
+        """y + c (A_e (B_e^T x) + z_e) in y's memory; of a narrowed layer, its words' rows."""
+        words = words_of(module)
+        with _without_autocast(y):
+            if weight is not None:
+                stacks = self._stacks(weight, words)
+                if stacks is None:
+                    raise OptimError(
+                        f"{self._name(module)}.weight: its directions have no two thin factors,"
+                        " which an example's own direction needs"
+                    )
+                # in the answer's type and place: an autocast, or accelerate, has moved x there too
+                x, a, b = (part.to(y) for part in (x, *stacks))
+                if where is None:
+                    _of_rows(y, x, a, b, self.c)
+                else:
+                    _of_positions(y, x, a, b, self.c, self._mask(where, b, y))
+            if bias is not None:
+                z = self._vectors(bias)
+                z = z if words is None else z[:, words.to(z.device)]
+                y.add_(_spread(z.to(y), y, where), alpha=self.c)
+        return y
+
+    def _lookup(
+        self,
+        module: nn.Module,
+        weight: int | None,
+        args: Any,
+        kwargs: Any,
+        y: Tensor,
+        where: Tensor | None,
+    ) -> Tensor:
+        """y + c A_e[id] B_e^T, summed in fp32 at least."""
+        assert weight is not None
+        ids = self.layers.rows_read(module, args, kwargs, y)
+        if ids.ndim == 2 and not self.layers.reads_words(module) and _goes_on_along_diagonals(ids):
+            raise OptimError(
+                f"{self._name(module)}: its input {tuple(ids.shape)} goes on along diagonals, as"
+                " distances between positions do, whose rows are no example's; freezing its weight"
+                " is valid"
+            )
+        if where is not None and ids.shape != where.shape and len(ids) == 1:
+            # one row of positions serves all rows of the batch
+            ids, y = ids.expand(where.shape), y.expand(*where.shape, y.shape[-1])
+        wide = torch.promote_types(y.dtype, torch.float32)
+        of = where
+        if of is None:
+            of = torch.arange(len(ids), device=ids.device).view(-1, *(1,) * (ids.ndim - 1))
+        of = of.to(ids.device).view(ids.shape) if where is not None else of.expand(ids.shape)
+        device = self.layers.params[weight].device
+        left = self.directions.left_rows(self.seeds, weight, ids.to(device), of.to(device))
+        right = self.directions.right(self.seeds, weight)
+        assert left is not None and right is not None
+        with _without_autocast(y):
+            left, b = left.to(y.device, wide), right.to(y.device, wide)
+            rank = b.shape[-1]
+            if where is None:
+                change = left.reshape(len(b), -1, rank) @ b.mT
+            else:
+                mask = self._mask(where, b, b)
+                change = left.reshape(-1, rank).repeat(1, len(b)).mul_(mask)
+                change = change @ b.mT.flatten(0, 1)
+            return change.view(y.shape).mul_(self.c).add_(y).to(y.dtype)
+
+    def _norm(
+        self,
+        module: nn.Module,
+        weight: int | None,
+        bias: int | None,
+        args: Any,
+        kwargs: Any,
+        y: Tensor,
+        where: Tensor | None,
+    ) -> Tensor:
+        """y + c (w_e * x' + z_e)."""
+        normal = self.layers.normalised(module, args, kwargs, y)
+        with _without_autocast(y):
+            if weight is not None:
+                own = _spread(self._vectors(weight).to(y), y, where)
+                y = torch.addcmul(y, normal, own, value=self.c)
+            if bias is not None:
+                y = torch.add(y, _spread(self._vectors(bias).to(y), y, where), alpha=self.c)
+        return y
+
+    def _stacks(self, weight: int, words: Tensor | None) -> tuple[Tensor, Tensor] | None:
+        if words is None:
+            return self.directions.stacks(self.seeds, weight)
+        rows = words.to(self.layers.params[weight].device).expand(len(self.seeds), -1)
+        of = torch.arange(len(self.seeds), device=rows.device)[:, None].expand(rows.shape)
+        left = self.directions.left_rows(self.seeds, weight, rows, of)
+        right = self.directions.right(self.seeds, weight)
+        return None if left is None or right is None else (left, right)
+
+    def _vectors(self, number: int) -> Tensor:
+        found = self.directions.vectors(self.seeds, number)
+        if found is None:
+            raise OptimError(
+                f"{self.layers.parameter_names[number]}: its directions are not drawn for many"
+                " examples at once, which an example's own direction needs"
+            )
+        return found
+
+    def _mask(self, where: Tensor, b: Tensor, like: Tensor) -> Tensor:
+        """Which of the G r factors are a position's own, (positions, G r), in the type and place of
+        `like`."""
+        form = (where.data_ptr(), where.shape, where.stride(), like.device, like.dtype)
+        if form not in self._masks:
+            of_factor = torch.arange(len(b), device=like.device).repeat_interleave(b.shape[-1])
+            own = where.to(like.device).reshape(-1, 1) == of_factor
+            self._masks[form] = own.to(like.dtype)
+        return self._masks[form]
+
+    def _place(self, module: nn.Module, layer: Layer, x: Tensor) -> Tensor | None:
+        """The example of each position of x, or None where its first axis is the examples'."""
+        if is_differentiated():
+            raise OptimError(
+                f"{self._name(module)}: the closure differentiates, which a direction of each"
+                " example's own does not go with; losses alone are valid"
+            )
+        lead = x.shape[:-1]
+        lookup = layer.kind == "lookup"
+        places = self.examples[:1] if lookup else self.examples
+        for place in places:
+            if lead == (place.numel(),):  # the positions of all rows, one after another
+                return place.reshape(-1)
+            if lead[: place.ndim] == place.shape:
+                return place.view(*place.shape, *(1,) * (len(lead) - place.ndim)).expand(lead)
+            if lookup and place.ndim == 2 and lead == (1, place.shape[1]):
+                return place  # one row of positions serves all rows of the batch
+        if not places and self.num_examples in (0, len(x)) and lead:
+            self.num_examples = len(x)
+            return None
+        wanted = " or ".join(str(tuple(p.shape)) for p in places) or f"{self.num_examples} examples"
+        raise OptimError(
+            f"{self._name(module)}: its input is of shape {tuple(x.shape)}, not with {wanted}"
+            " first: its rows cannot be told to be one example's; freezing its weight is valid"
+        )
+
+    def _name(self, module: nn.Module) -> str:
+        return self.layers.name(module)
+
+
+def _without_autocast(y: Tensor) -> AbstractContextManager[Any]:
+    kind = y.device.type
+    return torch.autocast(kind, enabled=False) if torch.is_autocast_enabled(kind) else nullcontext()
+
+
+def _of_rows(y: Tensor, x: Tensor, a: Tensor, b: Tensor, c: float) -> Tensor:
+    """y + c A_e (B_e^T x) in y's memory, for y (G, .., m) and x (G, .., n) whose first axis is the
+    examples', a (G, m, r) and b (G, n, r)."""
+    inner = torch.bmm(x.reshape(len(a), -1, x.shape[-1]), b)
+    y.view(len(a), -1, y.shape[-1]).baddbmm_(inner, a.mT, alpha=c)
+    return y
+
+
+def _of_positions(y: Tensor, x: Tensor, a: Tensor, b: Tensor, c: float, mask: Tensor) -> Tensor:
+    """The same for positions of any order. They meet the factors of all examples, of which the mask
+    (positions, G r) leaves each its own: a little more arithmetic, in two products of matrices."""
+    inner = x.reshape(-1, x.shape[-1]) @ b.transpose(0, 1).flatten(1)  # (positions, G r)
+    y.view(-1, y.shape[-1]).addmm_(inner.mul_(mask), a.mT.flatten(0, 1), alpha=c)
+    return y
+
+
+def _spread(z: Tensor, y: Tensor, where: Tensor | None) -> Tensor:
+    """Each position's own vector among z (G, n), in a shape that meets y (.., n)."""
+    if where is None:
+        return z.view(len(z), *(1,) * (y.ndim - 2), z.shape[-1])
+    return z[where.to(z.device).reshape(-1)].view(y.shape)
+
+
+def _goes_on_along_diagonals(ids: Tensor) -> bool:
+    """Whether a square of three rows or more depends on the difference of row and column alone."""
+    n, m = ids.shape
+    return (
+        n == m > 2
+        and torch.equal(ids[1:, 1:], ids[:-1, :-1])
+        and not torch.equal(ids[1:], ids[:-1])
+    )
