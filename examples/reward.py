@@ -31,8 +31,9 @@ def beginnings(names):
     return [Example(f"{i}", text, (" -",), 0, ("-",)) for i, text in enumerate(texts)]
 
 
-def trained(seed, steps=STEPS):
-    """The rewards before and after training on unseen beginnings, those of all steps, and texts."""
+def model_for(samples):
+    """The model, whose answers count: so many that are sampled for each beginning, or at 0 the
+    greedy one."""
     task = GenerationTask(
         name="colours",
         version=1,
@@ -44,11 +45,16 @@ def trained(seed, steps=STEPS):
         num_validation=1,
         causal={"prompt": "{text}", "options": [" {answer}"]},
         objective=colours,
+        num_samples=samples,
         max_new_tokens=10,
     )
-    model = GenerativeModel(load_model("asset:tiny-opt", dtype="float32"), task)
+    return GenerativeModel(load_model("asset:tiny-opt", dtype="float32"), task)
+
+
+def trained(seed, steps=STEPS, samples=0):
+    """The rewards before and after training on unseen beginnings, those of all steps, and texts."""
+    model = model_for(samples)
     seen, unseen = (model.encode(beginnings(names)) for names in (SEEN, UNSEEN))
-    batch = model.collate(seen)
 
     def written():
         texts = model.answer(unseen, max_tokens=10_000)
@@ -64,7 +70,10 @@ def trained(seed, steps=STEPS):
         seed=seed,
         perturbation="copy",
     )
-    curve = [-optimizer.step(lambda: model.loss(batch)) for _ in range(steps)]
+    curve = []
+    for step in range(steps):
+        batch = model.collate(seen, step=step)  # what is sampled is drawn anew at each step
+        curve.append(-optimizer.step(lambda batch=batch: model.loss(batch)))
     after, last = written()
     pairs = zip(beginnings(UNSEEN), before, after, strict=True)
     texts = [(example.prompt, was, now) for example, was, now in pairs]

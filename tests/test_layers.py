@@ -155,6 +155,7 @@ LAYERS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "scripts.study.estimators": (OURS, ("torch",)),
     "scripts.study.find_lr": (OURS, ("torch",)),
     "scripts.study.reward": (OURS, ("torch", "examples.reward")),
+    "scripts.study.sampled": (OURS, ("torch", "examples.reward")),
     "scripts.study.theory": (("scripts.study.descent", *OURS), ("torch",)),
     "scripts.maintain.no_number_changes": (OURS, ("torch", "hydra")),
     "scripts.maintain.layers": (("bszo.files",), ("tests.test_layers",)),

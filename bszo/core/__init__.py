@@ -3,7 +3,7 @@
 Nothing here knows that a neural network exists.
 """
 
-from bszo.core.differences import central_difference, forward_difference
+from bszo.core.differences import central_difference, clipped, forward_difference
 from bszo.core.noise import residual, update_noise_var
 from bszo.core.posterior import Belief, condition, most_uncertain_direction, prior
 from bszo.core.unbiased import Law, Weights, drawn, geometric, outcomes, zipf
@@ -13,6 +13,7 @@ __all__ = [
     "Law",
     "Weights",
     "central_difference",
+    "clipped",
     "condition",
     "drawn",
     "forward_difference",

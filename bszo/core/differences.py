@@ -13,3 +13,8 @@ def forward_difference(f_plus: float, f_0: float, eps: float) -> float:
 def central_difference(f_plus: float, f_minus: float, eps: float) -> float:
     """(f(theta + eps z) - f(theta - eps z)) / (2 eps), which is z^T grad f + O(eps^2)."""
     return (f_plus - f_minus) / (2.0 * eps)
+
+
+def clipped(y: float, limit: float | None) -> float:
+    """max(-limit, min(limit, y)); y itself where there is no limit."""
+    return y if limit is None else max(-limit, min(limit, y))

@@ -4,7 +4,8 @@
 
 s holds one number for 64 weights, so that all that trains is 1/64 of the model; the step shown is
 MeZO's, and every method that takes differences has its own. Shang et al. 2025, arXiv 2505.13430
-(QZO), which also clips g to [-C, C] and keeps s from falling below 0; neither is done here.
+(QZO), which also clips g to [-C, C], as MeZO does with clip=C, and keeps s from falling below 0,
+which is not done here.
 """
 
 from pathlib import Path

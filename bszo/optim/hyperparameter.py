@@ -111,6 +111,11 @@ def number(value: Any) -> float:
     return value if type(value) in (int, float) else float(value)
 
 
+def number_or_none(value: Any) -> float | None:
+    """The same, or None."""
+    return None if value is None else number(value)
+
+
 def flag(value: Any) -> bool:
     """True or False, and nothing that merely counts as one of them."""
     if not isinstance(value, bool):

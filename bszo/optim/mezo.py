@@ -1,11 +1,12 @@
 """MeZO: differences of losses along Gaussian directions."""
 
 import inspect
+import math
 from typing import Literal, Unpack
 
-from bszo.core import Law, Weights, central_difference, drawn, geometric, zipf
+from bszo.core import Law, Weights, central_difference, clipped, drawn, geometric, zipf
 from bszo.optim.base import ZerothOrderOptimizer
-from bszo.optim.hyperparameter import Hyperparameter, number, one_of, whole
+from bszo.optim.hyperparameter import Hyperparameter, number, number_or_none, one_of, whole
 from bszo.optim.options import DifferenceOptions, Params, require
 from bszo.optim.report import StepReport
 from bszo.perturb import LossOracle, Terms, mix64
@@ -21,6 +22,9 @@ class MeZO(ZerothOrderOptimizer):
 
     With q directions the estimate is the mean of q such g z (n-SPSA). Forward passes a step: 2 q.
     Extra memory: none.
+
+    With a clip C the step takes max(-C, min(C, g)) in the place of each g, so that no batch moves
+    theta by more than lr C |z|. On the scales of a quantised base (tuning=scales) this is QZO.
 
     Other estimates g of z^T grad L, with Q(a) = (L(theta + a z) - L(theta)) / a, lengths eps = mu_1
     > ... > mu_{N+1} and a term n that is drawn with probability p_n anew for each direction:
@@ -38,6 +42,7 @@ class MeZO(ZerothOrderOptimizer):
 
     Args:
         num_directions: q.
+        clip: C, for every estimator; None takes g as it is.
         estimator: central, forward, or p1, p2, p3, p4.
         law: of p1 to p4. geometric: mu_n = eps c^(n-1); zipf: mu_n = eps sum_{j >= n} j^-s /
             zeta(s). Both have p_n proportional to mu_n - mu_{n+1}, which has the least variance.
@@ -48,11 +53,12 @@ class MeZO(ZerothOrderOptimizer):
             ZerothOrderOptimizer.
 
     Raises:
-        OptimError: an argument is out of range; an estimator other than central of a subclass that
-            names no such argument.
+        OptimError: an argument is out of range; an estimator other than central, or a clip, of a
+            subclass that names no such argument.
 
     Source: Malladi et al. 2023, arXiv 2305.17333, Algorithm 1 and Definition 1; p1 to p4: arXiv
-        2510.19953 (2025), section 2, with the factors 2, 3 and 4 that are not printed there.
+        2510.19953 (2025), section 2, with the factors 2, 3 and 4 that are not printed there; the
+        clip: Shang et al. 2025, arXiv 2505.13430 (QZO, directional derivative clipping).
 
     Example:
         >>> import torch
@@ -66,6 +72,12 @@ class MeZO(ZerothOrderOptimizer):
     """
 
     num_directions = Hyperparameter[int](whole, lambda q: q >= 1, "at least 1 is valid")
+    clip = Hyperparameter[float | None](
+        number_or_none,
+        lambda c: c is None or 0 < c < math.inf,
+        "null, or a positive, finite number, is valid",
+        unsaid=None,
+    )
     estimator: Hyperparameter[Estimator] = Hyperparameter(one_of(Estimator), unsaid="central")
     law: Hyperparameter[LawName] = Hyperparameter(one_of(LawName), unsaid="geometric")
     law_ratio = Hyperparameter[float](
@@ -84,6 +96,7 @@ class MeZO(ZerothOrderOptimizer):
         *,
         lr: float = 1e-6,
         num_directions: int = 1,
+        clip: float | None = None,
         estimator: Estimator = "central",
         law: LawName = "geometric",
         law_ratio: float = 0.5,
@@ -91,13 +104,18 @@ class MeZO(ZerothOrderOptimizer):
         law_terms: int = 4,
         **options: Unpack[DifferenceOptions],
     ) -> None:
-        self.num_directions = num_directions
+        self.num_directions, self.clip = num_directions, clip
         self.estimator, self.law, self.law_terms = estimator, law, law_terms
         self.law_ratio, self.law_exponent = law_ratio, law_exponent
+        names = inspect.signature(type(self)).parameters
         require(
-            estimator == "central" or "estimator" in inspect.signature(type(self)).parameters,
+            estimator == "central" or "estimator" in names,
             f"estimator={estimator!r}: {type(self).__name__} has the estimator central alone; the"
             " others are MeZO's",
+        )
+        require(
+            clip is None or "clip" in names,
+            f"clip={clip!r}: {type(self).__name__} takes every slope as it is; a clip is MeZO's",
         )
         super().__init__(params, lr=lr, **options)
 
@@ -111,7 +129,7 @@ class MeZO(ZerothOrderOptimizer):
         sides = oracle.measure([{seed: c} for seed in seeds for c in (self.eps, -self.eps)])
         for seed, f_plus, f_minus in zip(seeds, sides[::2], sides[1::2], strict=True):
             y = central_difference(f_plus, f_minus, self.eps)
-            gradient[seed] = y / self.num_directions
+            gradient[seed] = clipped(y, self.clip) / self.num_directions
             observations.append(y)
             losses.append((f_plus + f_minus) / 2)
         return gradient, StepReport(sum(losses) / len(losses), tuple(observations))
@@ -129,7 +147,9 @@ class MeZO(ZerothOrderOptimizer):
             for seed, own in weights.items()
         }
         loss = losses.get((), sum(losses.values()) / len(losses))
-        gradient = {seed: y / self.num_directions for seed, y in observed.items()}
+        gradient = {
+            seed: clipped(y, self.clip) / self.num_directions for seed, y in observed.items()
+        }
         return gradient, StepReport(loss, tuple(observed.values()))
 
     def _weights(self) -> dict[int, Weights]:

@@ -64,6 +64,7 @@ LATER_KEYS = {
         "oja_rate": 0.3,
         "compared_with": "theta",
         "mean_window": None,
+        "clip": None,
         "vectors": "leave",
         "embeddings": "leave",
         "subspace": "none",

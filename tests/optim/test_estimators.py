@@ -156,6 +156,55 @@ def test_resume_and_replay_are_bit_for_bit(estimator: Any, tmp_path: Path) -> No
     assert other.num_forwards == optimizer.num_forwards
 
 
+@pytest.mark.parametrize("estimator", ["central", "forward"])
+def test_a_clipped_slope_is_the_formula_s_and_so_is_what_a_log_gives(
+    estimator: Any, tmp_path: Path
+) -> None:
+    """theta <- theta - lr mean_i max(-C, min(C, g_i)) z_i, C between the sizes of the slopes; the
+    log holds the clipped ones, and a state says C."""
+    theta, q, lr, C = parameter(), 4, 1e-3, 3.0
+
+    def make(theta: nn.Parameter, clip: float | None = C) -> MeZO:
+        return MeZO(
+            [theta],
+            lr=lr,
+            eps=EPS,
+            num_directions=q,
+            clip=clip,
+            estimator=estimator,
+            directions=dense,
+            seed=2,
+        )
+
+    optimizer, path = make(theta), tmp_path / "run.bszo"
+    writer = TrajectoryWriter(path, describe(optimizer, base="0" * 64))
+    record(optimizer, writer)
+    wanted, slopes = theta.detach().clone(), []
+    for step in range(5):
+        estimate = torch.zeros_like(wanted)
+        for i in range(q):
+            (z,) = dense([wanted], mix64(2, step, i))
+            behind, length = (-EPS, 2 * EPS) if estimator == "central" else (0.0, EPS)
+            g = float(smooth(wanted + EPS * z) - smooth(wanted + behind * z)) / length
+            slopes.append(g)
+            estimate += max(-C, min(C, g)) * z / q
+        wanted = wanted - lr * estimate
+        optimizer.step(lambda: smooth(theta))
+        assert optimizer.last is not None
+        assert optimizer.last.observations == pytest.approx(slopes[-q:])
+        torch.testing.assert_close(theta.detach(), wanted, rtol=1e-9, atol=1e-10)
+    writer.finish()
+    assert min(slopes) < -C and max(slopes) > C and min(map(abs, slopes)) < C
+    log, again = read(path), parameter()
+    assert log.header.settings["clip"] == C
+    assert max(abs(g) for step in log.steps for g in step.coefficients) == C / q
+    replay(log, make(again), base="0" * 64)
+    assert torch.equal(again, theta)
+    with pytest.raises(OptimError, match=r"saved with clip=3.0, here it is None"):
+        make(parameter(), None).load_state_dict(optimizer.state_dict())
+    make(parameter()).load_state_dict(optimizer.state_dict())
+
+
 def test_blocks_and_the_hybrid_know_what_comes_next() -> None:
     net, calls = Net(), [0]
 
@@ -183,7 +232,7 @@ def test_blocks_and_the_hybrid_know_what_comes_next() -> None:
 def test_the_default_is_as_it_was() -> None:
     """Nothing of the estimators in what headers say, and no pass is looked ahead."""
     optimizer = MeZO([parameter()])
-    assert not {"estimator", "law", "law_ratio", "law_exponent", "law_terms"} & {
+    assert not {"clip", "estimator", "law", "law_ratio", "law_exponent", "law_terms"} & {
         *optimizer.settings()
     }
     assert optimizer.next_forwards() is None
@@ -195,12 +244,17 @@ def test_what_cannot_be_is_refused() -> None:
     for other in (LOZO, ZOSGDConservative):
         with pytest.raises(OptimError, match=f"{other.__name__} has the estimator central alone"):
             other([matrix], estimator="p4")  # type: ignore[call-arg]
+        with pytest.raises(OptimError, match=r"clip=1.0: .* a clip is MeZO's"):
+            other([matrix], clip=1.0)  # type: ignore[call-arg]
     for name, value in (
         ("estimator", "p5"),
         ("law", "poisson"),
         ("law_ratio", 1.0),
         ("law_exponent", 1.0),
         ("law_terms", 0),
+        ("clip", 0),
+        ("clip", math.inf),
+        ("clip", "1"),
     ):
         with pytest.raises(OptimError, match=name):
             MeZO([matrix], **{name: value})  # type: ignore[arg-type]

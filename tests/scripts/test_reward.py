@@ -8,6 +8,7 @@ from types import ModuleType
 import pytest
 
 from experiments.tables.sources import MEASURED
+from scripts.study import sampled
 
 EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "reward.py"
 
@@ -38,3 +39,18 @@ def test_the_recorded_runs_are_the_example_s_and_every_seed_has_learnt(example: 
     again = example.trained(0, steps=1)
     assert again["before"] == pytest.approx(facts["runs"][0]["before"], abs=0.1)
     assert again["curve"][0] == pytest.approx(facts["runs"][0]["curve"][0], abs=0.1)
+
+
+def test_the_recorded_differences_are_what_sampling_makes_of_them():
+    """Common draws leave less noise than draws of each side's own, and more samples leave less."""
+    facts = json.loads((MEASURED / "sampled.json").read_text(encoding="utf-8"))
+    assert facts["samples"] == sampled.SAMPLES
+    assert [(f["samples"], f["eps"]) for f in facts["differences"]] == [
+        (samples, eps) for samples in sampled.NUMBERS for eps in sampled.LENGTHS
+    ]
+    again = sampled.differences(1, 1e-3, count=2)
+    assert again["directions"] == 2 and again["std_common"] < 1
+    short = [f for f in facts["differences"] if f["eps"] == 1e-3 and f["samples"]]
+    assert all(f["std_common"] < f["std_apart"] for f in short)
+    for run in facts["runs"]:
+        assert len(run["curve"]) == facts["steps"] and run["after"] > run["before"]
