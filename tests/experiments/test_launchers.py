@@ -62,7 +62,7 @@ def test_runs_of_a_sweep_in_processes_of_their_own(launcher: str, tmp_path: Path
 )
 def test_a_signal_lets_every_process_save(number: int, to_group: bool, tmp_path: Path):
     """Ctrl-C in a terminal, which reaches all and the listener of stderr too, and a kill of the
-    sweep alone; the first three runs have diverged by then."""
+    sweep alone. Of four runs the first has diverged by then, and the last is never begun."""
     reading, writing = os.pipe()
 
     def sweep() -> None:
@@ -72,9 +72,9 @@ def test_a_signal_lets_every_process_save(number: int, to_group: bool, tmp_path:
         try:
             module(
                 "experiments.run",
-                *SWEEP,
+                *SHORT,
                 "hydra/launcher=processes",
-                "seed=1,2,3",
+                "optimizer.lr=3e38,1e-4,1e-5,1e-6",
                 "protocol.num_steps=100000",
                 "protocol.eval_every=100000",
                 f"paths.results={tmp_path}",
@@ -85,9 +85,9 @@ def test_a_signal_lets_every_process_save(number: int, to_group: bool, tmp_path:
     process = Forked(sweep, tmp_path).process
     os.close(writing)
     stderr = os.fdopen(reading)
-    # of six: three at a rate that is too great, and three others; words of several may share a line
+    # words of several runs may share a line
     begun = itertools.accumulate(line.count("step 0:") for line in stderr)
-    assert 5 in begun
+    assert 3 in begun
     if to_group:
         stderr.close()
         os.killpg(process.pid, number)
@@ -97,7 +97,7 @@ def test_a_signal_lets_every_process_save(number: int, to_group: bool, tmp_path:
     assert process.exitcode == EXIT_CODES["interrupted"]
     stderr.close()
     ended = store.load_all([tmp_path / "runs"])
-    assert sorted(r["status"] for r in ended) == ["diverged"] * 3 + ["interrupted"] * 2
+    assert sorted(r["status"] for r in ended) == ["diverged"] + ["interrupted"] * 2
     found = [r for r in ended if r["status"] == "interrupted"]
     name = signal.Signals(number).name
     assert [r["reason"] for r in found] == [f"stopped by {name}"] * 2

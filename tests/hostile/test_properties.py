@@ -135,7 +135,7 @@ def spoilt(draw: st.DrawFn, bases: Callable[[], list[Plain]]) -> Plain:
 MODEL: Any = SimpleNamespace(module=nn.Linear(4, 3))
 
 
-@cases(550)
+@cases(400)
 @given(spoilt(configurations))
 def test_configurations(config: Plain):
     try:
@@ -166,7 +166,7 @@ LIKELY = st.fixed_dictionaries(
 )
 
 
-@cases(400)
+@cases(300)
 @given(
     st.lists(LIKELY | ROWS, min_size=1, max_size=12), st.deferred(lambda: st.sampled_from(tasks()))
 )
@@ -190,7 +190,7 @@ def test_rows(rows: list[Plain], task: Task):
 LINES = st.binary(max_size=40) | st.builds(lambda value: json.dumps(value).encode(), ANYTHING)
 
 
-@cases(300)
+@cases(400)
 @given(st.lists(LINES, max_size=5))
 def test_files_of_rows(file_of: Any, lines: list[bytes]):
     try:
@@ -218,7 +218,7 @@ def _record() -> Plain:
     return filled | {"schema_version": records.SCHEMA_VERSION, "status": "ok"}
 
 
-@cases(550)
+@cases(600)
 @given(spoilt(lambda: [_record()]) | ANYTHING)
 def test_records(value: Any):
     for text in (json.dumps(value), json.dumps(value, allow_nan=True).replace("1", "1e999")):

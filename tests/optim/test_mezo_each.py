@@ -192,17 +192,18 @@ def test_a_step_is_the_formula_s(dtype: torch.dtype) -> None:
 
 def test_its_mean_over_directions_is_the_gradient() -> None:
     """On a linear loss E[g_e z_e] = grad l_e; the mean over e is the batch's."""
+    torch.manual_seed(0)
     net = nn.Linear(3, 2, bias=False).double()
     x, v = torch.randn(4, 3).double(), torch.randn(4, 2).double()
     gradient = (v.T @ x) / 4
     total = torch.zeros(2, 3, dtype=torch.float64)
     optimizer = EachMeZO(net.parameters(), lr=1.0, eps=1e-3, module=net)
     before = net.weight.detach().clone()
-    for _ in range(1000):
+    for _ in range(500):
         optimizer.step(lambda: (net(x) * v).sum(1))
         total += before - net.weight.detach()
         net.weight.data.copy_(before)
-    torch.testing.assert_close(total / 1000, gradient, rtol=0, atol=0.3)
+    torch.testing.assert_close(total / 500, gradient, rtol=0, atol=0.2)
 
 
 def test_it_goes_on_bit_for_bit_from_its_state() -> None:

@@ -160,7 +160,7 @@ def test_the_gain_clips_large_observations_softly() -> None:
             eps=1e-4,
             directions=lambda params, seed: [torch.ones(1)],
         )
-        for _ in range(400):
+        for _ in range(150):  # noise_var has forgotten its start but for 0.9^150
             optimizer.step(lambda p=p, slope=slope: slope * p.sum())
         assert optimizer.last is not None and optimizer.last.gain is not None
         gains[slope] = optimizer.last.gain

@@ -67,7 +67,7 @@ def test_the_mean_follows_the_gradient_along_evaluated_noise_and_nothing_along_f
     Along fresh noise a step's part along grad L has mean zero, and the standard deviation mean_lr
     sd(F) / sqrt(K - 1), which is mean_lr eps |grad L| / sqrt(K - 1).
     """
-    num_steps, k, eps, rate = 500, 17, 1e-3, 0.01
+    num_steps, k, eps, rate = 200, 17, 1e-3, 0.01
     slope = torch.randn(40, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     share = {}
     for mean_noise in ("evaluated", "fresh"):
@@ -88,7 +88,7 @@ def test_the_mean_follows_the_gradient_along_evaluated_noise_and_nothing_along_f
         share[mean_noise] = float(-mu @ slope / (slope @ slope)) / (num_steps * rate * eps)
     deviation = 1 / math.sqrt((k - 1) * num_steps)
     assert share["evaluated"] == pytest.approx(1, abs=0.1)
-    assert abs(share["fresh"]) < 4 * deviation < 0.05
+    assert abs(share["fresh"]) < 4 * deviation < 0.1
 
 
 def test_fresh_noise_stays_in_its_block() -> None:
