@@ -193,7 +193,7 @@ def _choice(arguments: argparse.Namespace) -> dict[str, Any]:
     if arguments.quantization != "none" and method == "full":
         raise ConfigError(
             f"--quantization {arguments.quantization}: the base is frozen, and --tuning lora,"
-            " prefix, prompt or (of nf4) scales is valid"
+            " prefix, prompt or scales is valid"
         )
     return {"method": method, **{name: getattr(arguments, name) for name in ADAPTERS[method]}}
 

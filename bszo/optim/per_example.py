@@ -46,7 +46,8 @@ class PerExampleOptimizer(ZerothOrderOptimizer):
             share B, which stays for some steps: z_e = A_e V^T / sqrt(r). "subzero": they share all
             but an (r, r) Gaussian Z_e: z_e = s U Z_e V, with orthonormal U (m, r) and V (r, n), s =
             sqrt(m n) / r, and r clipped to min(m, n). Both are unbiased over redraws.
-        subspace_interval: steps between redraws of V, or of U and V.
+        subspace_interval: steps between redraws of V, or of U and V, which are kept in fp32 for as
+            long: r (m + n) elements a matrix at most.
         module: the module that the closure runs; it must be given.
         params, lr, eps, weight_decay, seed, directions, rounding: see ZerothOrderOptimizer.
 

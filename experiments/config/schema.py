@@ -233,12 +233,12 @@ class RunConfig:
             raise ConfigError(
                 f"model.quantization={self.quantization}: its matrices are frozen, and tuning="
                 f"{self.tuning.method} adds nothing that trains; tuning=lora, prefix, prompt,"
-                " linear-probe or, with nf4, scales is valid"
+                " linear-probe or scales is valid"
             )
-        if isinstance(self.tuning, Scales) and self.quantization != "nf4":
+        if isinstance(self.tuning, Scales) and self.quantization == "none":
             raise ConfigError(
-                f"tuning=scales: trains the scales of a base in nf4, and model.quantization="
-                f"{self.quantization}; model.quantization=nf4 is valid"
+                "tuning=scales: trains the scales of a quantised base, and model.quantization=none;"
+                " model.quantization=nf4 is valid, and in fp32 int8"
             )
         if self.precision.rounding == "stochastic" and "rounding" not in self.optimizer:
             raise ConfigError(

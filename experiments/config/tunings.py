@@ -78,7 +78,7 @@ class LinearProbe(Choice):
 @with_config(_FORBID)
 @dataclass(frozen=True)
 class Scales(Choice):
-    """The scales of a base in nf4 train."""
+    """The scales of a quantised base train."""
 
     method: Literal["scales"]
 

@@ -193,8 +193,9 @@ def build(config: RunConfig) -> Parts:
         )
     if isinstance(config.tuning, Scales) and not getattr(optimizer, "losses_suffice", False):
         raise ConfigError(
-            "tuning=scales: a layer in nf4 has no derivative by its scales, which this optimizer"
-            " needs; zeroth-order methods need none, such as optimizer=mezo"
+            "tuning=scales: trains by losses alone, for a layer in nf4 has no derivative by its"
+            " scales, and this optimizer needs one; zeroth-order methods need none, such as"
+            " optimizer=mezo"
         )
     return Parts(model, optimizer, **encoded, data=data, model_facts=facts)
 

@@ -9,6 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from bszo.models.quantized import LIBRARIES
 from experiments.config.compose import compose
 from experiments.records.record import scientific, signature
 from experiments.replay import main as replay
@@ -48,7 +49,7 @@ def test_a_run_without_quantisation_keeps_its_signature():
     ("arguments", "says"),
     [
         (("tuning=full",), "tuning=full adds nothing that trains; tuning=lora, prefix, prompt,"),
-        (("tuning=scales", "model.quantization=int8"), "model.quantization=nf4 is valid"),
+        (("tuning=scales", "model.quantization=none"), "model.quantization=nf4 is valid, and in"),
         (("tuning=zero-shot", "protocol=zero-shot"), "tuning=in-context adds nothing that trains"),
         (
             ("model.quantization=int4",),
@@ -71,31 +72,34 @@ def test_scales_are_refused_to_a_method_that_needs_a_derivative(cli: Cli, tmp_pa
 
 
 @pytest.mark.parametrize(
-    ("scheme", "kept"),
+    ("scheme", "kind", "rate", "kept"),
     [
-        ("lora", "adapter_model.safetensors"),
-        pytest.param("scales", "scales.safetensors", marks=pytest.mark.exhaustive),
+        ("lora", "nf4", "1e-2", "adapter_model.safetensors"),
+        pytest.param("scales", "nf4", "1e-4", "scales.safetensors", marks=pytest.mark.exhaustive),
+        pytest.param("scales", "int8", "1e-8", "scales.safetensors", marks=pytest.mark.exhaustive),
     ],
 )
 def test_a_stopped_run_goes_on_and_its_log_is_replayed(
     scheme: str,
+    kind: str,
+    rate: str,
     kept: str,
     cli: Cli,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capfd: pytest.CaptureFixture[str],
 ):
-    installed("nf4")
-    rate = {"lora": "1e-2", "scales": "1e-4"}[scheme]
-    small = (*SMALL, f"tuning={scheme}", f"optimizer.lr={rate}")
+    installed(kind)
+    more = (f"tuning={scheme}", f"optimizer.lr={rate}", f"model.quantization={kind}")
+    small = (*SMALL, *more, *(("optimizer.eps=1e-5",) if kind == "int8" else ()))
     whole, made = tmp_path / "whole", tmp_path / "made"
     assert cli(*small, f"paths.results={whole}", f"checkpoint.weights={made}").code == 0
     (file,) = whole.glob("runs/*.json")
     record = json.loads(file.read_text())
-    assert record["config"]["model"]["quantization"] == "nf4"
+    assert record["config"]["model"]["quantization"] == kind
     assert record["config"]["model"]["path"].startswith("tiny-opt@")
     facts = record["model"]["quantization"]
-    assert facts["kind"] == "nf4" and facts["library"].startswith("bitsandbytes 0.")
+    assert facts["kind"] == kind and facts["library"].startswith(f"{LIBRARIES[kind]} 0.")
 
     step, count = Runner._step, 0
 

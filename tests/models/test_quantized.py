@@ -215,47 +215,82 @@ def test_what_is_not_quantised_is_refused(monkeypatch: pytest.MonkeyPatch):
         load("int8")
 
 
-def test_the_scales_of_a_step_are_those_of_a_dense_model(tmp_path: Path):
-    """Both losses of a step are those of matrices whose blocks have s + eps z and s - eps z for
-    their sizes, z as the step moved along it; the integers stay."""
-    installed("nf4")
-    model = scales(load("nf4"))
+def nf4_made(packed: Tensor, scale: np.ndarray) -> np.ndarray:
+    """A level a weight, times the scale of its block of 64."""
+    both = np.stack([packed.numpy().reshape(-1) >> 4, packed.numpy().reshape(-1) & 15], axis=1)
+    return np.array(LEVELS)[both].reshape(-1, 64) * scale[:, None]
+
+
+def int8_made(integers: Tensor, scale: np.ndarray) -> np.ndarray:
+    """An integer a weight, times the scale of its row."""
+    return integers.numpy() * scale
+
+
+def integers_of(model: LanguageModel) -> dict[str, Tensor]:
+    """What does not train of each quantised matrix."""
+    named = [(n, p) for n, p in model.module.named_parameters() if is_quantized(p)]
+    return {name: next(parts_of(name, p))[1].clone() for name, p in named}
+
+
+NUM_SCALES = {
+    "nf4": 3 * (3 * 64 * 64 + 3 * 64 * 170) // 64,
+    "int8": 3 * (64 + 32 + 32 + 64 + 170 + 170 + 64),
+}
+
+
+@pytest.mark.parametrize(
+    ("kind", "made_of", "lr", "eps"),
+    [("nf4", nf4_made, 1e-3, 1e-2), ("int8", int8_made, 1e-8, 1e-5)],
+)
+def test_the_scales_of_a_step_are_those_of_a_dense_model(
+    kind: str, made_of: Any, lr: float, eps: float, tmp_path: Path
+):
+    """Both losses of a step are those of matrices that have s + eps z and s - eps z for their
+    scales, z as the step moved along it; the integers stay."""
+    installed(kind)
+    model = scales(load(kind))
     trained = scales_of(model.module)
-    assert sum(p.numel() for p in trained.values()) * 64 == 3 * (3 * 64 * 64 + 3 * 64 * 170)
+    assert sum(p.numel() for p in trained.values()) == NUM_SCALES[kind]
+    assert all(p.dtype == torch.float32 for p in trained.values())
     start = {name: p.detach().double().numpy() for name, p in trained.items()}
-    codes = {n: p.detach().clone() for n, p in model.module.named_parameters() if is_quantized(p)}
+    codes = integers_of(model)
     batch, other = model.collate(model.encode(EXAMPLES)), load("none")
     seen: list[float] = []
 
     def closure() -> Tensor:
-        seen.append(float(loss := model.loss(batch)))
+        seen.append(float(loss := model.loss(batch).detach()))
         return loss
 
-    lr, eps = 1e-3, 1e-2
     groups = parameter_groups(model.module, 0.0)
     optimizer = bszo.MeZO(groups, module=model.module, lr=lr, eps=eps, seed=0)
     optimizer.step(closure)
     slope = (seen[0] - seen[1]) / (2 * eps)
+    assert abs(seen[0] - seen[1]) > 0.01
     for sign, loss in zip((1, -1), seen, strict=True):
         for name, parameter in trained.items():
             layer = name.removesuffix(".scale")
             z = (start[name] - parameter.detach().double().numpy()) / (lr * slope)
-            size = (start[name] + sign * eps * z)[:, None]
-            packed = codes[f"{layer}.weight"].numpy().reshape(-1)
-            levels = np.array(LEVELS)[np.stack([packed >> 4, packed & 15], axis=1)]
             weight = other.module.get_parameter(f"{layer}.weight")
-            made = (levels.reshape(-1, 64) * size).reshape(weight.shape)
-            weight.data.copy_(torch.from_numpy(made))
+            made = made_of(codes[f"{layer}.weight"], start[name] + sign * eps * z)
+            weight.data.copy_(torch.from_numpy(made.reshape(weight.shape)))
         assert float(other.loss(batch).detach()) == pytest.approx(loss, abs=1e-4)
-    for name, value in codes.items():
-        assert torch.equal(model.module.get_parameter(name).detach(), value)
+    after = integers_of(model)
+    assert all(torch.equal(after[name], value) for name, value in codes.items())
     save_tuned(model, tmp_path / "kept")
-    back = scales_of(load_scales(load("nf4"), tmp_path / "kept").module)
+    back = scales_of(load_scales(load(kind), tmp_path / "kept").module)
     assert all(torch.equal(back[name], value) for name, value in trained.items())
     with pytest.raises(ModelError, match=r"do not fit tiny-mistral: its tensors have other names"):
-        load_scales(load("nf4"), _renamed(tmp_path / "kept"))
+        load_scales(load(kind), _renamed(tmp_path / "kept"))
     with pytest.raises(ModelError, match=r"^tuning=scales: .*model\.quantization=nf4 is valid"):
         scales(other)
+
+
+def test_int8_that_rounds_its_scales_at_every_pass_is_refused():
+    installed("int8")
+    model = load_model("asset:tiny-mistral", dtype="bfloat16", quantization="int8")
+    line = r"^tuning=scales: tiny-mistral computes in bfloat16, to which a layer in int8 rounds its"
+    with pytest.raises(ModelError, match=line):
+        scales(model)
 
 
 def _renamed(folder: Path) -> Path:

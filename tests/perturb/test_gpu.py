@@ -31,6 +31,16 @@ def test_values_are_the_cpus_to_a_few_last_places(distribution: noise.Distributi
         assert float((here - there).abs().max()) < ULPS
 
 
+def test_single_elements_are_those_of_all() -> None:
+    """They come from torch's own operations, and all values from a kernel."""
+    shape, rows = torch.Size((50, 3)), torch.tensor([[49, 0], [7, 7]], device="cuda")
+    counter = rows[..., None] * 3 + torch.arange(3, device="cuda")
+    of = torch.tensor([[0], [1]], device="cuda")
+    here = noise.values_at(counter, 2, [5, 9], of[..., None])
+    there = torch.stack([noise.values(shape, 2, seed, device="cuda") for seed in (5, 9)])[of, rows]
+    assert float((here - there).abs().max()) < ULPS
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("count", [1, 7, 2048, 2049, 100_000])
 def test_shifts_round_once_as_on_the_cpu(dtype: torch.dtype, count: int) -> None:

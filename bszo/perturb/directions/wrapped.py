@@ -54,7 +54,18 @@ class Wrapped(Directions):
 
     def stacks(self, seeds: Sequence[int], index: int) -> tuple[Tensor, Tensor] | None:
         """None: what D makes of a product need not be one. A wrapper whose D leaves it one says
-        so."""
+        so, here and below."""
+        return None
+
+    def left_rows(
+        self, seeds: Sequence[int], index: int, rows: Tensor, of: Tensor
+    ) -> Tensor | None:
+        return None
+
+    def right(self, seeds: Sequence[int], index: int) -> Tensor | None:
+        return None
+
+    def vectors(self, seeds: Sequence[int], index: int) -> Tensor | None:
         return None
 
     def singly(self) -> Self:
