@@ -122,7 +122,7 @@ def test_a_row_a_method_and_a_line_for_the_floor(rows: dict[str, Row]):
     assert "1.6 points on the 872 test rows and 2.5 on the 256 of validation" in section.notes[0]
     assert lines["zero-shot"]["test %"] == "52.00"
     mezo = lines["MeZO (bf16-sr)"]
-    assert mezo["lr"] == "1e-05" and mezo["test %"] == "72.00 (2.00; 3)"
+    assert mezo["lr"] == "3e-05" and mezo["test %"] == "72.00 (2.00; 3)"
     assert mezo["validation % at 1,000"] == "60.00 (0.00; 3)"
     assert mezo["validation % at 2,000"] == "70.00 (0.00; 3)"
     assert mezo["validation % at 4,000"] == "80.00 (0.00; 3)"
@@ -148,10 +148,10 @@ def test_the_short_runs_have_a_table_of_their_own():
     short = grid_of(1000)
     mezo = first(short, optimizer="mezo")
     records = chosen(short, mezo, [0.9, 0.4, 0.6])
-    records += cells(short, mezo, "1e-5", [0.5, 0.6, 0.7, 0.7, 0.75], [0.7, 0.72])
+    records += cells(short, mezo, "3e-5", [0.5, 0.6, 0.7, 0.7, 0.75], [0.7, 0.72])
     found = {budget: rows_of(grid_of(budget), Shelf(records))[0] for budget in (1000, 4000)}
     assert {row.choice.point["optimizer.lr"] for row in found.values() if row.choice.point} == {
-        "1e-05"
+        "3e-05"
     }
     section = accuracy_section(1000, [found[1000]])
     line = dict(zip(section.columns, section.rows[-1], strict=True))
@@ -161,8 +161,8 @@ def test_the_short_runs_have_a_table_of_their_own():
 
 def test_rates_show_what_was_chosen_and_what_is_to_do(rows: dict[str, Row]):
     lines = {line[0]: line[1:] for line in rates_section(list(rows.values())).rows}
-    assert lines["MeZO"] == ("3e-06: 0.600, [1e-05: 0.400], 3e-05: 0.900", "-")
-    assert lines["BSZO, k = 8"] == ("3e-05: 0.600, 0.0001: 0.500, 0.0003: 0.200", "1")
+    assert lines["MeZO"] == ("1e-05: 0.600, [3e-05: 0.400], 0.0001: 0.900", "-")
+    assert lines["BSZO, k = 8"] == ("1e-05: 0.600, 3e-05: 0.500, 0.0001: 0.200", "1")
     assert lines["HiZOO"] == ("-", "3")
 
 
