@@ -14,6 +14,7 @@ from bszo.perturb import (
     PerExample,
     PerExampleLowRank,
     PerExampleSubspace,
+    is_transposed,
     layers_of,
     linear_layers,
     mix64,
@@ -26,11 +27,11 @@ SharedSubspace = Literal["none", "lozo", "subzero"]
 class PerExampleOptimizer(ZerothOrderOptimizer):
     """theta <- theta - lr ((1/B) sum_e g_e + weight_decay theta), g_e from example e's own losses.
 
-    Example e looks along z_e = A_e B_e^T / sqrt(r) in the weight of each linear layer
-    (`bszo.perturb.PerExample`, `bszo.perturb.Each`), so that a pass shows as many directions as the
-    batch has examples. Embeddings with the output layer of a language model, and vectors, take part
-    where it is asked for; a vector's z_e is Gaussian. What takes no part has z_e = 0 and only
-    decays. No weight is perturbed.
+    Example e looks along z_e = A_e B_e^T / sqrt(r) in the weight of each linear layer, GPT-2's
+    Conv1D among them (`bszo.perturb.PerExample`, `bszo.perturb.Each`), so that a pass shows as many
+    directions as the batch has examples. Embeddings with the output layer of a language model, and
+    vectors, take part where it is asked for; a vector's z_e is Gaussian. What takes no part has z_e
+    = 0 and only decays. No weight is perturbed.
 
     The closure returns the losses of its examples, (B,). Where a layer's input has another first
     axis than the examples, the closure says in an attribute `examples` which example each position
@@ -146,7 +147,8 @@ class PerExampleOptimizer(ZerothOrderOptimizer):
         trained = {id(p) for p in self.trainable()}
         index = {id(p): i for i, p in enumerate(params) if id(p) in trained}
         output = getattr(self.module, "get_output_embeddings", lambda: None)()
-        moved = {i for layer, i in linear_layers(self.module, index).items() if layer is not output}
+        linear = linear_layers(self.module, index, is_transposed)
+        moved = {i for layer, i in linear.items() if layer is not output}
         layers = layers_of(self.module, index)
         if self.embeddings == "perturb":
             tables = {

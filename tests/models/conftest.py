@@ -1,4 +1,4 @@
-"""Tiny models of five architectures with random weights, made here: these tests need no file from
+"""Tiny models of six architectures with random weights, made here: these tests need no file from
 outside."""
 
 from collections.abc import Iterator
@@ -34,6 +34,7 @@ TEXT = [
     "The man was tired so he went home because the film was long. Yes No Maybe",
 ] * 3
 CAUSAL, MASKED = ("opt", "llama", "mistral"), ("roberta", "bert")
+TRANSPOSED = "gpt2"  # a causal one whose layers answer x W + b
 NUM_POSITIONS = 64
 SIZE = {"num_hidden_layers": 2, "num_attention_heads": 4, "hidden_size": 32}
 SPECIALS = ["<s>", "<pad>", "</s>", "<unk>"]
@@ -111,6 +112,7 @@ SHAPE = {
     "mistral": {"intermediate_size": 64, "num_key_value_heads": 2, "sliding_window": 16},
     "roberta": {"intermediate_size": 64, "type_vocab_size": 1},
     "bert": {"intermediate_size": 64},
+    "gpt2": {"n_inner": 64},
 }
 TOKENIZER = {
     "opt": opt_tokenizer,
@@ -118,6 +120,7 @@ TOKENIZER = {
     "mistral": llama_tokenizer,
     "roberta": roberta_tokenizer,
     "bert": bert_tokenizer,
+    "gpt2": opt_tokenizer,
 }
 
 
@@ -136,7 +139,7 @@ def save_model(family: str, folder: Path) -> Path:
     )
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        module = (AutoModelForCausalLM if family in CAUSAL else AutoModelForMaskedLM).from_config(
+        module = (AutoModelForMaskedLM if family in MASKED else AutoModelForCausalLM).from_config(
             config
         )
         with torch.no_grad():
@@ -164,4 +167,5 @@ def save_any(folder: Path, config: Any, tokenizer: Any, auto: Any) -> Path:
 def zoo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
     """Family -> folder of its tiny model."""
     root = tmp_path_factory.mktemp("zoo")
-    yield {family: str(save_model(family, root / family)) for family in (*CAUSAL, *MASKED)}
+    families = (*CAUSAL, *MASKED, TRANSPOSED)
+    yield {family: str(save_model(family, root / family)) for family in families}

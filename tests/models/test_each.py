@@ -1,4 +1,4 @@
-"""A direction for each example, in five architectures: each loss against a pass at its own
+"""A direction for each example, in six architectures: each loss against a pass at its own
 weights."""
 
 from typing import Any
@@ -11,7 +11,7 @@ from bszo.errors import ModelError
 from bszo.models import tuning
 from bszo.models.traits import Traits
 from bszo.perturb import mix64
-from tests.models.conftest import CAUSAL, MASKED
+from tests.models.conftest import CAUSAL, MASKED, TRANSPOSED
 from tests.models.test_scores import examples_for, load
 
 ALL: Any = {"vectors": "perturb", "embeddings": "perturb"}
@@ -22,7 +22,7 @@ ALL: Any = {"vectors": "perturb", "embeddings": "perturb"}
     [
         *((family, False, False, {}) for family in (*CAUSAL, *MASKED)),
         ("llama", True, True, {}),
-        *((family, False, False, ALL) for family in (*CAUSAL, *MASKED)),
+        *((family, False, False, ALL) for family in (*CAUSAL, *MASKED, TRANSPOSED)),
         ("llama", True, False, ALL),
         ("roberta", False, False, {"vectors": "perturb"}),
     ],

@@ -23,6 +23,7 @@ class Each(Engine):
     answer so, for every position x of example e:
 
         linear  W x + b       + c (A_e (B_e^T x) + z_e)       z_e of the bias b
+                x W + b       + c ((x A_e) B_e^T + z_e)       of GPT-2's Conv1D, x a row
         lookup  W[id]         + c A_e[id] B_e^T
         norm    w * x' + b    + c (w_e * x' + z_e)            x' is x, normalised; w_e of w
 

@@ -69,7 +69,7 @@ class EachPass:
         if not own:
             return None
         self.ran |= own
-        x = output if layer.kind != "linear" else args[0] if args else kwargs["input"]
+        x = output if layer.kind != "linear" else next(iter((*args, *kwargs.values())))
         where = self._place(module, layer, x)
         if not self.num_examples:
             raise OptimError(f"{self._name(module)}: its input {tuple(x.shape)} has no example")
@@ -80,7 +80,10 @@ class EachPass:
         weight, bias = (i if i in own else None for i in (layer.weight, layer.bias))
         with self.pause():
             if layer.kind == "linear":
-                answer = self._linear(module, weight, bias, x, output, where)
+                if layer.transposed:
+                    with _without_autocast(x):
+                        self.layers.require_x_w(module, args, kwargs)
+                answer = self._linear(module, layer, weight, bias, x, output, where)
             elif layer.kind == "lookup":
                 answer = self._lookup(module, layer.weight, args, kwargs, output, where)
             else:
@@ -90,6 +93,7 @@ class EachPass:
     def _linear(
         self,
         module: nn.Module,
+        layer: Layer,
         weight: int | None,
         bias: int | None,
         x: Tensor,
@@ -108,6 +112,8 @@ class EachPass:
                     )
                 # in the answer's type and place: an autocast, or accelerate, has moved x there too
                 x, a, b = (part.to(y) for part in (x, *stacks))
+                if layer.transposed:  # x z = (x A) B^T: the factors change places, nothing else
+                    a, b = b, a
                 if where is None:
                     _of_rows(y, x, a, b, self.c)
                 else:

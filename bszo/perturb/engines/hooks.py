@@ -82,19 +82,24 @@ def owners(module: nn.Module, index: Mapping[int, int]) -> dict[nn.Module, list[
     return found
 
 
-def linear_layers(module: nn.Module, index: Mapping[int, int]) -> dict[nn.Module, int]:
+def linear_layers(
+    module: nn.Module,
+    index: Mapping[int, int],
+    others: Callable[[nn.Module], bool] = lambda _: False,
+) -> dict[nn.Module, int]:
     """Return the linear layers that call hooks, with the numbers of their weights.
 
-    They are `nn.Linear`, those of adapters among them. A weight that another kind of module owns
-    too, such as an embedding, is none, nor is one that is made of other parameters at every pass
-    (pruning, weight normalisation).
+    They are `nn.Linear`, those of adapters among them, and what `others` says. A weight that
+    another kind of module owns too, such as an embedding, is none, nor is one that is made of other
+    parameters at every pass (pruning, weight normalisation).
 
     Args:
         module, index: see `owners`.
+        others: whether a module of another class is one too.
     """
     every = owners(module, index)
-    elsewhere = {i for m, owned in every.items() if not isinstance(m, nn.Linear) for i in owned}
-    linear = [m for m in every if isinstance(m, nn.Linear)]
+    linear = [m for m in every if isinstance(m, nn.Linear) or others(m)]
+    elsewhere = {i for m in every.keys() - set(linear) for i in every[m]}
     weights = {m: index.get(id(m._parameters.get("weight"))) for m in linear}
     return {m: i for m, i in weights.items() if i is not None and i not in elsewhere}
 

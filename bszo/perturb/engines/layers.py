@@ -14,7 +14,8 @@ from bszo.errors import OptimError
 from bszo.perturb import noise
 from bszo.perturb.engines.hooks import owners
 
-# linear  W x + b        nn.Linear, and one that answers with some of its rows alone
+# linear  W x + b        nn.Linear, and one that answers with some of its rows alone; x W + b of
+#                        transformers' Conv1D, whose weight is transposed
 # lookup  W[id]          nn.Embedding, and its subclasses that choose the id
 # norm    w * x' + b     nn.LayerNorm, nn.RMSNorm and those of models; x' is x, normalised
 Kind = Literal["linear", "lookup", "norm"]
@@ -22,12 +23,13 @@ Kind = Literal["linear", "lookup", "norm"]
 
 @dataclass(frozen=True)
 class Layer:
-    """A module's kind, and the numbers of its weight and its bias; None where it has none that
-    trains."""
+    """A module's kind, the numbers of its weight and its bias, None where it has none that trains,
+    and whether a linear layer's weight is (inputs, outputs)."""
 
     kind: Kind
     weight: int | None
     bias: int | None
+    transposed: bool = False
 
     @property
     def numbers(self) -> tuple[int, ...]:
@@ -56,7 +58,7 @@ def words_of(module: nn.Module) -> Tensor | None:
 
 def _layer_of(module: nn.Module, index: Mapping[int, int]) -> Layer | None:
     kind: Kind
-    if isinstance(module, nn.Linear):
+    if isinstance(module, nn.Linear) or is_transposed(module):
         kind = "linear"
     elif isinstance(module, nn.Embedding):
         kind = "lookup"
@@ -65,7 +67,24 @@ def _layer_of(module: nn.Module, index: Mapping[int, int]) -> Layer | None:
     else:
         return None
     weight, bias = (index.get(id(module._parameters.get(name))) for name in ("weight", "bias"))
-    return Layer(kind, weight, bias)
+    return Layer(kind, weight, bias, is_transposed(module))
+
+
+def is_transposed(module: nn.Module) -> bool:
+    """Whether a module calls itself the layer that answers x W + b with a weight (inputs, outputs):
+    transformers' Conv1D, of GPT-2. Whether it does is seen when it runs (`Layers.require_x_w`)."""
+    own = module._parameters
+    weight, bias = own.get("weight"), own.get("bias")
+    return (
+        not isinstance(module, nn.Linear)
+        and any(cls.__name__ == "Conv1D" for cls in type(module).__mro__)
+        and own.keys() <= {"weight", "bias"}
+        and weight is not None
+        and weight.ndim == 2
+        and getattr(module, "nf", None) == weight.shape[1]
+        and (bias is None or bias.shape == weight.shape[1:])
+        and not module._modules
+    )
 
 
 def _may_be_norm(module: nn.Module) -> bool:
@@ -101,6 +120,7 @@ class Layers:
         }
         self.words = getattr(module, "get_input_embeddings", lambda: None)()
         self._units: dict[nn.Module, float] = {}  # the weight at which a norm answers x'
+        self._seen: set[nn.Module] = set()  # the layers that have answered x W + b
 
     def of(self, module: nn.Module) -> Layer | None:
         """Return the layer that a module is; a narrowed output layer is made for one pass."""
@@ -124,7 +144,9 @@ class Layers:
                 continue
             wrapped = "forward" in vars(module)
             hooked = hasattr(module, "_hf_hook")  # by accelerate
-            if layer.kind == "linear":
+            if layer.transposed:
+                plain = hooked or not wrapped  # what its class answers is seen when it runs
+            elif layer.kind == "linear":
                 plain = type(module).forward is nn.Linear.forward and (hooked or not wrapped)
             elif isinstance(module, nn.Embedding):
                 plain = module.max_norm is None and (
@@ -134,6 +156,34 @@ class Layers:
                 plain = not wrapped
             if not plain:
                 raise self._refusal(module, layer)
+
+    def require_x_w(self, module: nn.Module, args: Any, kwargs: Any) -> None:
+        """OptimError for a layer with a transposed weight whose answer is not x W + b, up to
+        rounding. It is asked at a random x, W and b when it first runs, outside an autocast, which
+        remembers weights."""
+        if len(args) + len(kwargs) != 1:  # there is more than x that it may heed
+            raise self._refusal(module, self.known[module])
+        if module in self._seen:
+            return
+        weight, bias = (module._parameters.get(name) for name in ("weight", "bias"))
+        assert weight is not None
+        inputs, outputs = weight.shape
+
+        def random(seed: int, *shape: int) -> Tensor:
+            drawn = noise.values(torch.Size(shape), 0, seed, device=weight.device)
+            return drawn.to(weight.dtype)
+
+        x, values = random(1, 2, 3, inputs), {"weight": random(2, inputs, outputs) / inputs**0.5}
+        expected = x.double() @ values["weight"].double()
+        if bias is not None:
+            values["bias"] = random(3, outputs).to(bias.dtype)
+            expected += values["bias"].double()
+        with _holding(module, **values):
+            found = type(module).forward(module, x)
+        shaped = isinstance(found, Tensor) and found.shape == expected.shape
+        if not shaped or not _is_close(found, expected, x, weight):
+            raise self._refusal(module, self.known[module])
+        self._seen.add(module)
 
     def rows_read(self, module: nn.Module, args: Any, kwargs: Any, output: Tensor) -> Tensor:
         """Return which rows of its weight a lookup has answered with, in the shape of its answer
@@ -194,7 +244,8 @@ class Layers:
         raise self._refusal(module, self.known[module])
 
     def _refusal(self, module: nn.Module, layer: Layer) -> OptimError:
-        formula = {"linear": "W x + b", "lookup": "rows of W", "norm": "w * x' + b"}[layer.kind]
+        formulas = {"linear": "W x + b", "lookup": "rows of W", "norm": "w * x' + b"}
+        formula = "x W + b" if layer.transposed else formulas[layer.kind]
         return OptimError(
             f"{self.name(module)}: {type(module).__name__} computes its answer in a way of its own,"
             f" which need not be {formula}; freezing its weight is valid"
@@ -222,7 +273,12 @@ def _is_affine(
     """Whether the answer at a random weight w, where `unit` stands for 1, and a random bias b is
     w * x + b, up to rounding."""
     w, b = (noise.values(weight.shape, 0, seed, device=x.device) for seed in (1, 2))
-    found = answer(w + (unit - 1.0), b).double()
+    found = answer(w + (unit - 1.0), b)
     expected = w.double() * x.double() + (b.double() if biased else 0.0)
-    slack = max(1e-3, *(4 * torch.finfo(kind).eps for kind in (x.dtype, weight.dtype)))
-    return bool((found - expected).norm() <= slack * expected.norm())
+    return _is_close(found, expected, x, weight)
+
+
+def _is_close(found: Tensor, expected: Tensor, *parts: Tensor) -> bool:
+    """Whether an answer is the expected one, up to the rounding of its type and its parts'."""
+    slack = max(1e-3, *(4 * torch.finfo(part.dtype).eps for part in (found, *parts)))
+    return bool((found.double() - expected).norm() <= slack * expected.norm())
