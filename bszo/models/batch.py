@@ -119,6 +119,28 @@ def by_length(batch: Batch) -> Iterator[tuple[Tensor, Batch]]:
         )
 
 
+def repeated(batch: Batch, count: int) -> Batch:
+    """So many copies of a batch behind one another, as one batch."""
+
+    def copies(part: Tensor, step: int = 0) -> Tensor:
+        """The part so many times, each time greater by `step`."""
+        return torch.cat([part + i * step for i in range(count)])
+
+    positions = batch.position_ids
+    return replace(
+        batch,
+        input_ids=copies(batch.input_ids),
+        attention_mask=copies(batch.attention_mask),
+        rows=copies(batch.rows, len(batch.input_ids)),
+        columns=copies(batch.columns),
+        position=copies(batch.position, len(batch.rows)),
+        tokens=copies(batch.tokens),
+        present=torch.cat([batch.present] * count),
+        labels=copies(batch.labels),
+        position_ids=None if positions is None else copies(positions),
+    )
+
+
 def in_one_row(batch: Batch) -> Batch:
     """The same examples without padding: their rows stand behind one another in a single row.
 

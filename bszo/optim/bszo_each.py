@@ -47,8 +47,8 @@ class EachBSZO(Believing, PerExampleOptimizer):
         noise_ema: weight of new squared residuals in noise_var.
         noise_floor: least noise standard deviation, as a share of the initial one.
         rank: r.
-        vectors, embeddings, subspace, subspace_interval, module, params, lr, eps, weight_decay,
-            seed, directions, rounding: see PerExampleOptimizer.
+        vectors, embeddings, subspace, subspace_interval, stacked, module, params, lr, eps,
+            weight_decay, seed, directions, rounding: see PerExampleOptimizer.
 
     Raises:
         OptimError: see PerExampleOptimizer.
@@ -88,6 +88,7 @@ class EachBSZO(Believing, PerExampleOptimizer):
         embeddings: Part = "leave",
         subspace: SharedSubspace = "none",
         subspace_interval: int = 50,
+        stacked: bool = False,
         **options: Unpack[Options],
     ) -> None:
         self.k, self.update = k, update
@@ -102,6 +103,7 @@ class EachBSZO(Believing, PerExampleOptimizer):
             embeddings=embeddings,
             subspace=subspace,
             subspace_interval=subspace_interval,
+            stacked=stacked,
             **options,
         )
         self.count_parameters()
@@ -109,7 +111,7 @@ class EachBSZO(Believing, PerExampleOptimizer):
     def estimate(self, oracle: LossOracle) -> tuple[Terms, StepReport]:
         own = [own_seeds(seed) for seed in self.direction_seeds(self.k)]
         at_theta, *at_axes = oracle.measure_each(
-            [(own[0], 0.0), *((seeds_of, self.eps) for seeds_of in own)]
+            [(own[0], 0.0), *((seeds_of, self.eps) for seeds_of in own)], at_once=self.stacked
         )
         slopes = [  # y_ei: a list an axis, in which each example has its own
             [forward_difference(f, f_0, self.eps) for f, f_0 in zip(axis, at_theta, strict=True)]

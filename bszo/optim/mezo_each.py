@@ -26,8 +26,8 @@ class EachMeZO(PerExampleOptimizer):
     Args:
         rank: r.
         eps: length of a perturbation.
-        vectors, embeddings, subspace, subspace_interval, module, params, lr, weight_decay, seed,
-            directions, rounding: see PerExampleOptimizer.
+        vectors, embeddings, subspace, subspace_interval, stacked, module, params, lr, weight_decay,
+            seed, directions, rounding: see PerExampleOptimizer.
 
     Raises:
         OptimError: see PerExampleOptimizer.
@@ -56,6 +56,7 @@ class EachMeZO(PerExampleOptimizer):
         embeddings: Part = "leave",
         subspace: SharedSubspace = "none",
         subspace_interval: int = 50,
+        stacked: bool = False,
         **options: Unpack[Options],
     ) -> None:
         super().__init__(
@@ -67,13 +68,14 @@ class EachMeZO(PerExampleOptimizer):
             embeddings=embeddings,
             subspace=subspace,
             subspace_interval=subspace_interval,
+            stacked=stacked,
             **options,
         )
 
     def estimate(self, oracle: LossOracle) -> tuple[Terms, StepReport]:
         (seed,) = self.direction_seeds(1)
         own = own_seeds(seed)
-        plus, minus = oracle.measure_each([(own, self.eps), (own, -self.eps)])
+        plus, minus = oracle.measure_each([(own, self.eps), (own, -self.eps)], at_once=self.stacked)
         slopes = [central_difference(p, m, self.eps) for p, m in zip(plus, minus, strict=True)]
         count = len(slopes)
         gradient = {s: g / count for s, g in zip(own(count), slopes, strict=True)}

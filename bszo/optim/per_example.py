@@ -6,7 +6,7 @@ from typing import Any, ClassVar, Literal, Self, Unpack
 from torch import Tensor, nn
 
 from bszo.optim.base import ZerothOrderOptimizer
-from bszo.optim.hyperparameter import Hyperparameter, one_of, whole
+from bszo.optim.hyperparameter import Hyperparameter, flag, one_of, whole
 from bszo.optim.options import Options, Params, require
 from bszo.perturb import (
     Directions,
@@ -49,6 +49,10 @@ class PerExampleOptimizer(ZerothOrderOptimizer):
             sqrt(m n) / r, and r clipped to min(m, n). Both are unbiased over redraws.
         subspace_interval: steps between redraws of V, or of U and V, which are kept in fp32 for as
             long: r (m + n) elements a matrix at most.
+        stacked: all points of a step in one pass over so many copies of the batch, which
+            `closure.repeated(count)` gives. It reads the parameters once, where they stand on a
+            disk or far from the processor, and holds the activations of all copies; it counts as
+            so many passes. The numbers are equal but for rounding.
         module: the module that the closure runs; it must be given.
         params, lr, eps, weight_decay, seed, directions, rounding: see ZerothOrderOptimizer.
 
@@ -76,6 +80,8 @@ class PerExampleOptimizer(ZerothOrderOptimizer):
         whole, lambda n: n >= 1, "at least 1 step is valid", scope="construction", unsaid=50
     )
 
+    stacked = Hyperparameter[bool](flag, unsaid=False)
+
     def __init__(
         self,
         params: Params,
@@ -87,10 +93,12 @@ class PerExampleOptimizer(ZerothOrderOptimizer):
         embeddings: Part = "leave",
         subspace: SharedSubspace = "none",
         subspace_interval: int = 50,
+        stacked: bool = False,
         **options: Unpack[Options],
     ) -> None:
         self.rank, self.vectors, self.embeddings = rank, vectors, embeddings
         self.subspace, self.subspace_interval = subspace, subspace_interval
+        self.stacked = stacked
         super().__init__(params, lr=lr, eps=eps, **options)
         require(
             self.module is not None,

@@ -12,7 +12,7 @@ from torch import Tensor
 from bszo.errors import NonFiniteLoss, OptimError
 from bszo.perturb.directions.base import Directions
 from bszo.perturb.engines.base import Engine
-from bszo.perturb.engines.each import Each, SeedsOf
+from bszo.perturb.engines.each import Each, LengthsOf, SeedsOf
 from bszo.perturb.engines.unmoved import Unmoved
 from bszo.perturb.noise import Terms, round_to
 
@@ -123,7 +123,9 @@ class LossOracle:
         ]
 
     @torch.no_grad()
-    def measure_each(self, points: Sequence[tuple[SeedsOf, float]]) -> list[list[float]]:
+    def measure_each(
+        self, points: Sequence[tuple[SeedsOf, float]], *, at_once: bool = False
+    ) -> list[list[float]]:
         """The loss of every example e at theta + c z_e, for each point (seeds, c); z_e is named by
         the e-th seed. At c = 0 all examples see theta.
 
@@ -132,17 +134,22 @@ class LossOracle:
 
         Args:
             points: a forward pass each; seeds is the number of examples G -> a seed for each.
+            at_once: one pass over as many copies of the batch as there are points, of which the
+                closure gives a closure: `closure.repeated(count)`. It counts as many passes, for it
+                has their rows; theta is read once.
 
         Raises:
             NonFiniteLoss: one of them is NaN or infinite; theta has not moved.
             OptimError: the closure returned something else than a loss an example, or another
-                number of them than before.
+                number of them than before; it has no `repeated`.
         """
         assert isinstance(self.engine, Each) or self._log is not None
         if self._log is not None:
             found = self._log.rest(len(points))
+        elif at_once:
+            found = self._at_once(points)
         else:
-            found = [self._each(seeds_of, c) for seeds_of, c in points]
+            found = [self._each(self.closure, seeds_of, c) for seeds_of, c in points]
         self.num_forwards += len(points)
         for losses in found:
             if len(losses) != len(found[0]):
@@ -158,17 +165,42 @@ class LossOracle:
             self._doubts.ended_each(self.step, found)
         return found
 
-    def _each(self, seeds_of: SeedsOf, c: float) -> list[float]:
+    def _at_once(self, points: Sequence[tuple[SeedsOf, float]]) -> list[list[float]]:
+        count = len(points)
+        if (repeated := getattr(self.closure, "repeated", None)) is None:
+            raise OptimError(
+                "stacked=True: the closure has no `repeated`, which makes of a number of copies a"
+                " closure over so many copies of the batch; stacked=False is valid"
+            )
+
+        def copy_of(rows: int) -> int:
+            if rows % count:
+                raise OptimError(
+                    f"closure.repeated({count}) has {rows} examples; a multiple of {count} is valid"
+                )
+            return rows // count
+
+        losses = self._each(
+            repeated(count),
+            lambda rows: [seed for seeds_of, _ in points for seed in seeds_of(copy_of(rows))],
+            lambda rows: [c for _, c in points for _ in range(copy_of(rows))],
+        )
+        size = len(losses) // count
+        return [losses[i * size : (i + 1) * size] for i in range(count)]
+
+    def _each(
+        self, closure: Callable[[], Any], seeds_of: SeedsOf, c: float | LengthsOf
+    ) -> list[float]:
         engine = self.engine
         assert isinstance(engine, Each)
-        examples = getattr(self.closure, "examples", ())
+        examples = getattr(closure, "examples", ())
         if isinstance(examples, Tensor):
             raise OptimError(
                 f"closure.examples is a tensor of shape {tuple(examples.shape)}; a tuple of"
                 " tensors, one for each form of a layer's input, is valid"
             )
         with engine.at_each(self.directions, seeds_of, c, examples), _no_kept_casts():
-            result = self._run()
+            result = self._run(closure)
         if not isinstance(result, Tensor) or result.shape != (engine.num_examples,):
             what = f"shape {tuple(result.shape)}" if isinstance(result, Tensor) else repr(result)
             raise OptimError(
@@ -237,7 +269,7 @@ class LossOracle:
     def _evaluate(self, terms: Terms) -> float:
         self.num_forwards += 1
         with self.engine.at(self.directions, terms), _no_kept_casts():
-            result = self._run()
+            result = self._run(self.closure)
         if isinstance(result, Tensor) and result.numel() != 1:
             raise OptimError(
                 f"closure() returned a tensor of shape {tuple(result.shape)}; one number is valid"
@@ -249,9 +281,9 @@ class LossOracle:
                 f"closure() returned {type(result).__name__} {result!r}; one number is valid"
             ) from error
 
-    def _run(self) -> Any:
+    def _run(self, closure: Callable[[], Any]) -> Any:
         try:
-            result = self.closure()
+            result = closure()
         except RuntimeError as error:
             if "does not require grad" not in str(error):
                 raise

@@ -69,6 +69,7 @@ LATER_KEYS = {
         "embeddings": "leave",
         "subspace": "none",
         "subspace_interval": 50,
+        "stacked": False,
     },
 }
 

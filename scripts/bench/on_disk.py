@@ -17,15 +17,16 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
 import bszo
-from bszo.models import collate, load_model, random_model, weights_fingerprint
+from bszo.models import EachLoss, collate, load_model, random_model, weights_fingerprint
 from bszo.models.locate import locate
 from experiments.records.provenance import provenance
 from experiments.tables.sources import MEASURED
@@ -37,7 +38,12 @@ FILES = {
     "memory": ("memory.limit_in_bytes", "memory.max_usage_in_bytes"),
     "": ("memory.max", "memory.peak"),
 }
-METHODS = {"MeZO": bszo.MeZO, "BSZO": bszo.BSZO}
+METHODS: dict[str, Callable[..., Any]] = {
+    "MeZO": bszo.MeZO,
+    "BSZO": bszo.BSZO,
+    "mezo-each": bszo.EachMeZO,
+    "mezo-each-stacked": partial(bszo.EachMeZO, stacked=True),
+}
 BATCH, LENGTH = 16, 32
 ROWS = {  # (where the parameters are, whether memory is limited)
     "in memory": (None, False),
@@ -83,10 +89,13 @@ def steps(folder: Path, offload: str | None, method: str, count: int) -> dict[st
         seed=0,
         rounding="stochastic",
     )
+    closure: Callable[[], Any] = (
+        EachLoss(model, batch) if "each" in method else lambda: model.loss(batch)
+    )
     losses, seconds, moved = [], [], []
     for _ in range(count):
         began, before = time.perf_counter(), transferred()
-        losses.append(optimizer.step(lambda: model.loss(batch)))
+        losses.append(optimizer.step(closure))
         seconds.append(time.perf_counter() - began)
         moved.append([after - b for after, b in zip(transferred(), before, strict=True)])
     return {

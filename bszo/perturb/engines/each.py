@@ -8,14 +8,14 @@ from torch import Tensor, nn
 from bszo.errors import OptimError
 from bszo.perturb.directions.base import Directions
 from bszo.perturb.engines.base import Engine
-from bszo.perturb.engines.each_pass import EachPass, SeedsOf
+from bszo.perturb.engines.each_pass import EachPass, LengthsOf, SeedsOf
 from bszo.perturb.engines.hooks import Hooks, every_module_runs
 from bszo.perturb.engines.layers import Layers
 from bszo.perturb.engines.streaming import Streaming
 from bszo.perturb.engines.watch import Watch
 from bszo.perturb.noise import Terms
 
-__all__ = ["Each", "SeedsOf"]
+__all__ = ["Each", "LengthsOf", "SeedsOf"]
 
 
 class Each(Engine):
@@ -65,7 +65,7 @@ class Each(Engine):
         self,
         directions: Directions,
         seeds_of: SeedsOf,
-        c: float,
+        c: float | LengthsOf,
         examples: Sequence[Tensor] = (),
     ) -> Iterator[None]:
         """While active, example e sees theta + c z_e.
@@ -73,7 +73,8 @@ class Each(Engine):
         Args:
             directions: the family.
             seeds_of: the number of examples -> a seed for each.
-            c: the same for all examples; at 0 they all see theta.
+            c: the same for all examples; at 0 they all see theta. Or the number of examples -> a c
+                for each: copies of a batch behind one another are points of a step in one pass.
             examples: which example a position is of, for every form in which positions may come to
                 a layer: integers (R,) or (R, T) for an input (R, T, n) or (R T, n), say. The first
                 form is that of the batch, whose rows lookups read. None are needed where the first

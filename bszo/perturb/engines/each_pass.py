@@ -13,6 +13,7 @@ from bszo.perturb.engines.hooks import is_differentiated
 from bszo.perturb.engines.layers import Layer, Layers, words_of
 
 SeedsOf = Callable[[int], Sequence[int]]  # the number of examples -> a seed for each
+LengthsOf = Callable[[int], Sequence[float]]  # the same -> c for each
 
 
 class EachPass:
@@ -37,7 +38,7 @@ class EachPass:
         directions: Directions,
         moved: Set[int],
         seeds_of: SeedsOf,
-        c: float,
+        c: float | LengthsOf,
         examples: Sequence[Tensor],
     ) -> None:
         self.layers, self.directions, self.moved = layers, directions, moved
@@ -47,6 +48,7 @@ class EachPass:
         self.ran: set[int] = set()
         self.beside: set[int] = set()
         self.seeds: list[int] = []
+        self.lengths: Tensor | None = None  # (G,), where c is each example's own
         self.running: list[Layer] = []
         self._masks: dict[tuple[Any, ...], Tensor] = {}  # which factor is a position's own
 
@@ -77,6 +79,8 @@ class EachPass:
             return None
         if not self.seeds:
             self.seeds = list(self.seeds_of(self.num_examples))
+            if callable(self.c):
+                self.lengths = torch.tensor(self.c(self.num_examples), dtype=torch.float32)
         weight, bias = (i if i in own else None for i in (layer.weight, layer.bias))
         with self.pause():
             if layer.kind == "linear":
@@ -111,17 +115,18 @@ class EachPass:
                         " which an example's own direction needs"
                     )
                 # in the answer's type and place: an autocast, or accelerate, has moved x there too
-                x, a, b = (part.to(y) for part in (x, *stacks))
+                a, b = stacks
+                x, a, b = (part.to(y) for part in (x, a, self._at_length(b)))
                 if layer.transposed:  # x z = (x A) B^T: the factors change places, nothing else
                     a, b = b, a
                 if where is None:
-                    _of_rows(y, x, a, b, self.c)
+                    _of_rows(y, x, a, b, self._common)
                 else:
-                    _of_positions(y, x, a, b, self.c, self._mask(where, b, y))
+                    _of_positions(y, x, a, b, self._common, self._mask(where, b, y))
             if bias is not None:
                 z = self._vectors(bias)
                 z = z if words is None else z[:, words.to(z.device)]
-                y.add_(_spread(z.to(y), y, where), alpha=self.c)
+                y.add_(_spread(z.to(y), y, where), alpha=self._common)
         return y
 
     def _lookup(
@@ -155,7 +160,7 @@ class EachPass:
         right = self.directions.right(self.seeds, weight)
         assert left is not None and right is not None
         with _without_autocast(y):
-            left, b = left.to(y.device, wide), right.to(y.device, wide)
+            left, b = left.to(y.device, wide), self._at_length(right).to(y.device, wide)
             rank = b.shape[-1]
             if where is None:
                 change = left.reshape(len(b), -1, rank) @ b.mT
@@ -163,7 +168,7 @@ class EachPass:
                 mask = self._mask(where, b, b)
                 change = left.reshape(-1, rank).repeat(1, len(b)).mul_(mask)
                 change = change @ b.mT.flatten(0, 1)
-            return change.view(y.shape).mul_(self.c).add_(y).to(y.dtype)
+            return change.view(y.shape).mul_(self._common).add_(y).to(y.dtype)
 
     def _norm(
         self,
@@ -180,9 +185,10 @@ class EachPass:
         with _without_autocast(y):
             if weight is not None:
                 own = _spread(self._vectors(weight).to(y), y, where)
-                y = torch.addcmul(y, normal, own, value=self.c)
+                y = torch.addcmul(y, normal, own, value=self._common)
             if bias is not None:
-                y = torch.add(y, _spread(self._vectors(bias).to(y), y, where), alpha=self.c)
+                own = _spread(self._vectors(bias).to(y), y, where)
+                y = torch.add(y, own, alpha=self._common)
         return y
 
     def _stacks(self, weight: int, words: Tensor | None) -> tuple[Tensor, Tensor] | None:
@@ -201,7 +207,18 @@ class EachPass:
                 f"{self.layers.parameter_names[number]}: its directions are not drawn for many"
                 " examples at once, which an example's own direction needs"
             )
-        return found
+        return self._at_length(found)
+
+    @property
+    def _common(self) -> float:
+        """The c of all examples; 1 where each has its own, which stands in its factors."""
+        return 1.0 if callable(self.c) else self.c
+
+    def _at_length(self, stack: Tensor) -> Tensor:
+        """c_e z_e for (G, ..) factors or vectors z_e, where c is each example's own."""
+        if self.lengths is None:
+            return stack
+        return stack * self.lengths.to(stack).view(-1, *(1,) * (stack.ndim - 1))
 
     def _mask(self, where: Tensor, b: Tensor, like: Tensor) -> Tensor:
         """Which of the G r factors are a position's own, (positions, G r), in the type and place of
