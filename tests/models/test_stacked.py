@@ -11,7 +11,7 @@ from bszo import EachBSZO, EachMeZO
 from bszo.errors import OptimError
 from bszo.models import EachLoss
 from bszo.models.batch import repeated
-from tests.models.conftest import CAUSAL, MASKED
+from tests.models.conftest import CAUSAL, MASKED, TRANSPOSED
 from tests.models.test_scores import examples_for, load
 
 METHODS: list[Callable[..., Any]] = [EachMeZO, EachBSZO]
@@ -25,6 +25,7 @@ ALL: Any = {"vectors": "perturb", "embeddings": "perturb"}
         ("llama", True, EachBSZO, {"k": 3}),
         ("llama", True, EachMeZO, ALL),
         ("opt", False, EachMeZO, {"subspace": "lozo"}),
+        (TRANSPOSED, False, EachMeZO, ALL),
         ("opt", False, EachMeZO, {"subspace": "subzero", "rank": 2}),
     ],
 )

@@ -19,6 +19,8 @@ from bszo import (
     LOZOM,
     ZOLDSD,
     ConMeZO,
+    EachBSZO,
+    EachMeZO,
     FirstOrder,
     ForwardGrad,
     HiZOO,
@@ -34,6 +36,51 @@ from bszo import (
     ZOSGDMomentum,
     ZOSGDSign,
 )
+
+
+class Problem(nn.Module):
+    """0.5 |theta - target|^2 over a matrix, a vector, a scalar and a nested layer, summed in
+    float64."""
+
+    def __init__(self, dtype: torch.dtype = torch.float32) -> None:
+        super().__init__()
+        generator = torch.Generator().manual_seed(0)
+        self.matrix = nn.Parameter(torch.randn(3, 4, generator=generator))
+        self.scalar = nn.Parameter(torch.randn((), generator=generator))
+        self.layer = nn.Linear(3, 2)
+        with torch.no_grad():
+            for p in self.layer.parameters():
+                p.copy_(torch.randn(p.shape, generator=generator))
+        self.to(dtype)
+        for p in self.parameters():
+            p.owner = self  # type: ignore[attr-defined]
+
+    def forward(self) -> Tensor:
+        eye = torch.eye(3, dtype=self.matrix.dtype)
+        outputs = self.layer(eye) - self.layer.bias  # the rows of the layer's weight
+        bias = self.layer(torch.zeros(3, dtype=self.matrix.dtype))
+        parts = [self.matrix, self.scalar, outputs, bias]
+        return sum(
+            (0.5 * (part.double() - 0.5).square().sum() for part in parts),
+            torch.zeros((), dtype=torch.float64),
+        )
+
+
+class Apart(nn.Module):
+    """The losses 0.5 |y_e - 0.5|^2 of three examples, which one linear layer answers."""
+
+    def __init__(self, dtype: torch.dtype = torch.float32) -> None:
+        super().__init__()
+        generator = torch.Generator().manual_seed(0)
+        self.layer = nn.Linear(3, 2)
+        for p in self.parameters():
+            p.data.copy_(torch.randn(p.shape, generator=generator))
+            p.owner = self  # type: ignore[attr-defined]
+        self.to(dtype)
+
+    def forward(self) -> Tensor:
+        outputs = self.layer(torch.eye(3, dtype=self.layer.weight.dtype))
+        return 0.5 * (outputs.double() - 0.5).square().sum(1)
 
 
 @dataclass(frozen=True)
@@ -58,13 +105,15 @@ class Method:
     differentiates: bool = False  # the module, and takes no differences
     drawn: bool = False  # a step draws how many of `forwards` it takes
     noisy: bool = False  # its estimate: a run as short as a test's need not descend
+    problem: Callable[..., nn.Module] = Problem  # what it descends on
 
     def __call__(self, params: Iterable[Any], **more: Any) -> Any:
         params = list(params)
         if self.needs_module and "module" not in more:
             first = (params[0]["params"] if isinstance(params[0], dict) else params)[0]
             more["module"] = getattr(first, "owner", None) or nn.ParameterList(params)
-            if not self.differentiates:  # else a first pass by hooks is taken again
+            # else a first pass by hooks is taken again; where layers answer, nothing is copied
+            if not self.differentiates and self.problem is Problem:
                 more.setdefault("perturbation", "copy")
         return self.make(params, **{**self.kwargs, **more})
 
@@ -228,39 +277,21 @@ SETTINGS = {
     "mezo-adam-momentum": Method(
         MeZOAdam, {"lr": 0.03, "eps": 1e-3, "second": "momentum"}, 2, state={"m", "v"}
     ),
+    "mezo-each": Method(
+        EachMeZO,
+        {"lr": 0.05, "eps": 1e-2, "vectors": "perturb"},
+        2,
+        needs_module=True,
+        problem=Apart,
+    ),
+    "bszo-each": Method(
+        EachBSZO, {"lr": 0.05, "vectors": "perturb", **BELIEF}, 3, needs_module=True, problem=Apart
+    ),
     "zo-ldsd-window": Method(
         ZOLDSD, {"lr": 0.03, "eps": 1e-3, "num_directions": 3, "mean_window": 3}, 4
     ),
 }
 ZEROTH_ORDER = [name for name, method in METHODS.items() if method.zeroth_order]
-
-
-class Problem(nn.Module):
-    """0.5 |theta - target|^2 over a matrix, a vector, a scalar and a nested layer, summed in
-    float64."""
-
-    def __init__(self, dtype: torch.dtype = torch.float32) -> None:
-        super().__init__()
-        generator = torch.Generator().manual_seed(0)
-        self.matrix = nn.Parameter(torch.randn(3, 4, generator=generator))
-        self.scalar = nn.Parameter(torch.randn((), generator=generator))
-        self.layer = nn.Linear(3, 2)
-        with torch.no_grad():
-            for p in self.layer.parameters():
-                p.copy_(torch.randn(p.shape, generator=generator))
-        self.to(dtype)
-        for p in self.parameters():
-            p.owner = self  # type: ignore[attr-defined]
-
-    def forward(self) -> Tensor:
-        eye = torch.eye(3, dtype=self.matrix.dtype)
-        outputs = self.layer(eye) - self.layer.bias  # the rows of the layer's weight
-        bias = self.layer(torch.zeros(3, dtype=self.matrix.dtype))
-        parts = [self.matrix, self.scalar, outputs, bias]
-        return sum(
-            (0.5 * (part.double() - 0.5).square().sum() for part in parts),
-            torch.zeros((), dtype=torch.float64),
-        )
 
 
 @pytest.fixture(params=list(METHODS))

@@ -35,9 +35,9 @@ def through_a_file(state: dict[str, Any]) -> dict[str, Any]:
     ],
 )
 def test_round_trip_continues_bit_for_bit(
-    method_or_setting: Any, problem: Make, dtype: torch.dtype, save: Any
+    method_or_setting: Any, dtype: torch.dtype, save: Any
 ) -> None:
-    method, module = method_or_setting, problem(dtype)
+    method, module = method_or_setting, method_or_setting.problem(dtype)
     optimizer = method(module.parameters(), seed=5)
     for _ in range(4):
         optimizer.step(module)
@@ -49,7 +49,7 @@ def test_round_trip_continues_bit_for_bit(
     }
     expected = [optimizer.step(module) for _ in range(4)]
 
-    fresh = problem(dtype)
+    fresh = method.problem(dtype)
     fresh.load_state_dict(model_state)
     resumed = method(fresh.parameters(), seed=99)
     resumed.load_state_dict(state)
