@@ -46,22 +46,34 @@ class Kill(BaseException):
 # --- in this process: every border of steps, for every optimizer and precision ---
 
 
-class Net(Lines):
-    """Two layers of a plane's separation, in any precision; one parameter is used outside its
-    owner."""
+class Tabled(nn.Module):
+    """Points of a plane, each moved by its quadrant's entry in a table."""
 
-    def __init__(self, dtype: torch.dtype) -> None:
+    def __init__(self) -> None:
+        super().__init__()
+        self.quadrants = nn.Embedding(4, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.quadrants((x > 0).long() @ torch.tensor([1, 2]))
+
+
+class Net(Lines):
+    """Two layers of a plane's separation, in any precision, behind a table where embeddings take
+    part; one parameter is used outside its owner."""
+
+    def __init__(self, dtype: torch.dtype, tabled: bool = False) -> None:
         super().__init__()
         torch.manual_seed(0)
-        self.module = nn.Sequential(nn.Linear(2, 4), nn.Linear(4, 2)).to(dtype)  # type: ignore[assignment]
+        layers = nn.Linear(2, 4), nn.Linear(4, 2)
+        self.module = nn.Sequential(*[Tabled()] * tabled, *layers).to(dtype)  # type: ignore[assignment]
         self.dtype = dtype
         self.by_modules = False  # a direction for each example is seen by modules alone
 
     def _logits(self, x: Tensor) -> Tensor:
         module: Any = self.module
-        a, b = module
         if self.by_modules:
             return module(x.to(self.dtype)).float()
+        a, b = module
         return nn.functional.linear(torch.tanh(a(x.to(self.dtype))), b.weight, b.bias).float()
 
     def loss(self, batch: Any) -> Tensor:
@@ -80,8 +92,12 @@ class Net(Lines):
 
 @pytest.fixture(scope="module")
 def nodes() -> dict[str, dict[str, Any]]:
-    """Every optimizer's configuration."""
-    return {name: few_probes(with_files(optimizer=name)["optimizer"]) for name in OPTIMIZERS}
+    """Every optimizer's configuration, and that of directions in all parts inside a subspace."""
+    found = {name: few_probes(with_files(optimizer=name)["optimizer"]) for name in OPTIMIZERS}
+    parts = {"vectors": "perturb", "embeddings": "perturb"}
+    kept = {"subspace": "lozo", "subspace_interval": 2}
+    seen = {"prior_var": 1.0, "noise_var": 1.0}  # steps that 16 bits do not swallow
+    return found | {SUBSPACE: found["bszo-each"] | parts | kept | seen}
 
 
 def unlogged(node: dict[str, Any]) -> str:
@@ -95,7 +111,7 @@ def make_runner(
     folder: Path, node: dict[str, Any], dtype: torch.dtype, kind: str, **protocol: Any
 ) -> Runner:
     """A part of a run: from the checkpoint in `folder`, or from the beginning."""
-    model: Any = Net(dtype)
+    model: Any = Net(dtype, tabled=node.get("embeddings") == "perturb")
     rate = {"lr": 0.05} if "lr" in node else {"algorithm": {**node["algorithm"], "lr": 0.05}}
     node = node | rate | ({"eps": 1e-2} if "eps" in node else {})
     optimizer = instantiate(node, _convert_="all")(
@@ -177,7 +193,8 @@ def break_after(runner: Runner, steps: int, stop: BaseException) -> None:
 # both, none
 KINDS = ("bszo", "mezo-adam", "subzero", "lozo-m", "hizoo", "adamw", "hybrid", "mezo-each")
 PAIRS = ((torch.float32, "full"), (torch.bfloat16, "trajectory"))
-BOTH = (*KINDS, "sgd", "agzo")  # the last two refuse the second
+SUBSPACE = "bszo-each-lozo"
+BOTH = (*KINDS, SUBSPACE, "sgd", "agzo")  # the last two refuse the second
 # every method with one of the two in `make test`, in turns, and one of each kind of state with both
 STOPPED = [
     pytest.param(
@@ -186,7 +203,7 @@ STOPPED = [
         id=f"{name}-{('fp32', 'bf16')[i]}-{pair[1]}",
         marks=() if name in BOTH or i == number % 2 else pytest.mark.exhaustive,
     )
-    for number, name in enumerate(OPTIMIZERS)
+    for number, name in enumerate([*OPTIMIZERS, SUBSPACE])
     for i, pair in enumerate(PAIRS)
 ]
 

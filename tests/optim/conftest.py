@@ -85,7 +85,7 @@ class Apart(nn.Module):
 
 @dataclass(frozen=True)
 class Method:
-    """A class, arguments that descend on `Problem`, and what a step costs and reports."""
+    """A class, arguments that descend on its problem, and what a step costs and reports."""
 
     make: Callable[..., Any]
     kwargs: dict[str, Any]
@@ -265,7 +265,8 @@ METHODS = {
 
 
 # Settings of a method above that take other steps than its row does: they meet the tests of what
-# these steps alone could break.
+# these steps alone could break. So do methods that want a loss of each example, which `Problem` has
+# not.
 SETTINGS = {
     "mezo-forward": Method(MeZO, {"lr": 0.03, "eps": 1e-3, "estimator": "forward"}, 2),
     "mezo-p1": Method(MeZO, {"lr": 1e-4, "eps": 0.1, "estimator": "p1"}, 1, drawn=True, noisy=True),
