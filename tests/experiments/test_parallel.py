@@ -379,11 +379,12 @@ class Torchruns:
         return Forked(lambda: elastic_launch(config, process)(), self.folder)
 
 
-def test_torchrun_from_the_command_line(tmp_path: Path, torchruns: Torchruns):
+@pytest.mark.parametrize("start", ["forked", pytest.param("typed", marks=pytest.mark.exhaustive)])
+def test_torchrun_from_the_command_line(start: str, tmp_path: Path, torchruns: Torchruns):
     """A run that ends well, and one whose processes both die without a word at step 3: the same
     command again ends where the undisturbed run does."""
     saving = ("protocol.checkpoint_every=1", "checkpoint=trajectory")
-    well = torchruns.typed("well", *saving)
+    well = getattr(torchruns, start)("well", *saving)
     killed = torchruns.forked(
         "broken", *saving, dies=lambda rank: os.kill(os.getpid(), signal.SIGKILL)
     )

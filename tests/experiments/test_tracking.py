@@ -150,6 +150,8 @@ print("went on")
 """
 
 
+# above, a tracker fails in every way that W&B does then
+@pytest.mark.exhaustive
 def test_w_and_b_s_process_may_be_killed(tmp_path: Path):
     """W&B itself: one line is printed, at the time and at the end of the process."""
     # another test's W&B, of which the environment tells, would serve this process, too

@@ -13,6 +13,7 @@ from bszo.models import GenerativeModel, LanguageModel, ProbedModel, load_model,
 from bszo.perturb import mix64
 from bszo.perturb.noise import values
 from bszo.tasks import Example, GenerationTask, Task, token_f1
+from tests.squares import square
 
 EXAMPLES = [
     Example("x:0", "the film is", (" dull",), 0, ("dull", "flat")),
@@ -80,8 +81,9 @@ def by_hand(model: GenerativeModel, question: Any) -> str:
     return text.split("\n")[0].strip()
 
 
-@pytest.mark.parametrize("scheme", ["full", "lora", "prefix", "prompt"])
-@pytest.mark.parametrize("name", ["tiny-opt", "tiny-mistral"])
+@pytest.mark.parametrize(
+    ("name", "scheme"), square(["tiny-opt", "tiny-mistral"], ["full", "lora", "prefix", "prompt"])
+)
 def test_batches_write_what_greedy_decoding_by_hand_writes(name: str, scheme: str):
     model = model_of(name, scheme)
     questions: Any = model.encode(EXAMPLES)

@@ -112,6 +112,8 @@ def test_the_answers_are_the_records_numbers(pages: Path):
     assert "Perplexity of small: at most 2.25 times what it was" in text  # 8 + 10 over 8
 
 
+# tests/tables/test_artefacts.py asks the same of tables and figures
+@pytest.mark.exhaustive
 def test_the_same_records_give_the_same_bytes(pages: Path, results: Path):
     name = NAMES[-1]
     page = report.convert(report.execute(report.NOTEBOOKS / f"{name}.ipynb", results), name)

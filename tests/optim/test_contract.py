@@ -44,7 +44,7 @@ def test_descends_and_stays_finite(method_or_setting: Any, dtype: torch.dtype) -
     method, module = method_or_setting, method_or_setting.problem(dtype)
     eps = {"eps": 0.1} if dtype == torch.bfloat16 and method.zeroth_order else {}
     optimizer, losses = run(method, module, 10, module=module, **eps)
-    while float(module().mean()) >= 0.6 * losses[0]:
+    while float(module().mean()) >= 0.75 * losses[0]:
         assert len(losses) < 150, (losses[0], losses[-1])
         losses += [optimizer.step(module) for _ in range(5)]
     assert all(p.isfinite().all() and p.dtype == dtype for p in module.parameters())
