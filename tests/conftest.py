@@ -24,6 +24,15 @@ def pytest_sessionstart() -> None:
     gc.disable()
 
 
+# what takes longest, a test or its fixture, and waits for processes of its own
+LONG = ("notebooks", "test_launchers", "test_parallel", "test_artefacts", "test_own_optimizer")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The long ones first: at the end a process that is done takes over short ones of another."""
+    items.sort(key=lambda item: not any(name in item.nodeid for name in LONG))
+
+
 def pytest_collection_finish() -> None:
     gc.freeze()
     gc.enable()
