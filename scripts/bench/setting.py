@@ -6,6 +6,7 @@ import math
 import statistics
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -28,6 +29,13 @@ class Setting:
         self.causal = config.model_type not in MASKED
         self.encoded = examples(args.batch, args.length)
         self.batch = collate(self.encoded, pad_id=1, device=args.device)
+        self.each = partial(self.losses)
+        rows = torch.arange(args.batch, device=args.device)
+        # where they stand: at all positions, and at those that the output layer is asked for
+        self.each.examples = (  # type: ignore[attr-defined]
+            rows[:, None].expand_as(self.batch.input_ids),
+            rows[self.batch.rows][None],
+        )
 
     @torch.no_grad()
     def loss(self) -> float:

@@ -53,7 +53,7 @@ def bench_steps(setting: Setting, methods: list[str], repeats: int) -> dict[str,
     report: dict[str, Any] = {}
     for method in methods:
         ours = METHODS[method](setting.params, lr=1e-9, module=setting.model)
-        closure = setting.losses if method in EACH else setting.loss
+        closure = setting.each if method in EACH else setting.loss
         published = published_like(method)(setting.params)
         forwards = published.num_forwards
         runs = {
@@ -171,7 +171,7 @@ def peak_here(setting: Setting, what: str) -> int:
     which, _, name = what.partition(":")
     closure = setting.published_loss if which == "published" else setting.loss
     if name in EACH and which == "ours":
-        closure = setting.losses
+        closure = setting.each
     optimizer = None
     if which == "ours":
         optimizer = METHODS[name](setting.params, lr=1e-9, module=setting.model)
