@@ -132,6 +132,18 @@ def test_a_model_is_named_as_for_a_run(
     assert model_node("local") == model_node("../secret") == {}
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason="asks what a machine without a GPU does")
+def test_the_log_of_a_gpu_s_run_is_replayed_where_there_is_none(
+    base: Path, tmp_path: Path, run: tuple[Path, list[str]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    found, elsewhere = read(run[0]), tmp_path / "cuda.log"
+    elsewhere.write_bytes(encode(replace(found.header, device="cuda"), found.steps, 4)[0])
+    assert command(elsewhere, base, tmp_path / "out") == 0
+    text, errors = capsys.readouterr()
+    assert run[1][NUM_STEPS] in text
+    assert errors == "the run was on cuda, this is cpu: equal but for rounding, not bitwise\n"
+
+
 def test_nothing_private_is_written(
     base: Path, tmp_path: Path, run: tuple[Path, list[str]]
 ) -> None:
@@ -188,6 +200,7 @@ def test_inputs_that_cannot_be_used(
     assert "not a trajectory" in refused(tmp_path, capsys, base / "config.json", base, out)
     assert "is there already" in refused(tmp_path, capsys, log, base, other)
     assert "is no folder" in refused(tmp_path, capsys, log, base, tmp_path / "a" / "b")
+    assert "name too long" in refused(tmp_path, capsys, log, base, tmp_path / ("x" * 300))
     assert "step 99: the trajectory goes from 0 to 6" in refused(
         tmp_path, capsys, log, base, out, "--to", "99"
     )

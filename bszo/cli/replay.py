@@ -31,7 +31,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--base", required=True, metavar="MODEL", help="that the run started from")
     parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="must not exist")
     parser.add_argument("--to", type=int, metavar="STEP", help="steps to take (default: all)")
-    parser.add_argument("--device", metavar="NAME", help="default: the run's kind")
+    parser.add_argument(
+        "--device", metavar="NAME", help="default: the run's kind, where there is one"
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -51,7 +53,8 @@ def run(arguments: argparse.Namespace) -> int:
     if trajectory.problem:
         print(f"{arguments.log}: {trajectory.problem}", file=sys.stderr)
     cls, found, adapter = checked(header.config)
-    device = header.device if arguments.device is None else resolve_device(arguments.device)
+    usual = "cpu" if header.device == "cpu" else "auto"
+    device = resolve_device(arguments.device or usual)
     if device.partition(":")[0] != header.device:
         print(
             f"the run was on {header.device}, this is {device}: equal but for rounding, not"

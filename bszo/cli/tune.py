@@ -86,10 +86,13 @@ def run(arguments: argparse.Namespace) -> int:
 
 def check_out(out: Path) -> None:
     """ConfigError unless the folder can be made: it is not there, and the one above it is."""
-    if out.exists() or out.is_symlink():
-        raise ConfigError(f"--out {out}: is there already; a new folder's name is valid")
-    if not out.parent.is_dir():
-        raise ConfigError(f"--out {out}: {out.parent} is no folder")
+    try:
+        if out.exists() or out.is_symlink():
+            raise ConfigError(f"--out {out}: is there already; a new folder's name is valid")
+        if not out.parent.is_dir():
+            raise ConfigError(f"--out {out}: {out.parent} is no folder")
+    except OSError as error:  # too long a name, or a folder that may not be looked into
+        raise ConfigError(f"--out {str(out)[:80]}: cannot be made ({error.strerror})") from error
 
 
 def trained(

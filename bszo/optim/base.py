@@ -628,7 +628,10 @@ def _spelt_out(cls: type) -> inspect.Signature:
     """The constructor's signature with `**options: Unpack[Options]` as the arguments it stands
     for."""
     _, *own = inspect.signature(cls.__init__).parameters.values()
-    base = inspect.signature(ZerothOrderOptimizer.__init__).parameters
+    base = dict(inspect.signature(ZerothOrderOptimizer.__init__).parameters)
+    for parent in cls.__mro__[1:]:  # what is not every optimizer's: the nearest that names it
+        if issubclass(parent, ZerothOrderOptimizer):
+            base = {**inspect.signature(parent.__init__).parameters, **base}
     hints = typing.get_type_hints(cls.__init__, include_extras=True)
     spelt: list[inspect.Parameter] = []
     for parameter in own:

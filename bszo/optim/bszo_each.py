@@ -7,8 +7,8 @@ from typing import Literal, Unpack
 from bszo.core import forward_difference, update_noise_var
 from bszo.optim.believing import Believing, Variance
 from bszo.optim.hyperparameter import Hyperparameter, one_of, whole
-from bszo.optim.options import Options, Params
-from bszo.optim.per_example import Part, PerExampleOptimizer, SharedSubspace, own_seeds
+from bszo.optim.options import Params
+from bszo.optim.per_example import OwnOptions, PerExampleOptimizer, own_seeds
 from bszo.optim.report import StepReport
 from bszo.perturb import LossOracle, Terms
 
@@ -83,29 +83,12 @@ class EachBSZO(Believing, PerExampleOptimizer):
         noise_var: Variance = "auto",
         noise_ema: float = 0.1,
         noise_floor: float = 0.1,
-        rank: int = 1,
-        vectors: Part = "leave",
-        embeddings: Part = "leave",
-        subspace: SharedSubspace = "none",
-        subspace_interval: int = 50,
-        stacked: bool = False,
-        **options: Unpack[Options],
+        **options: Unpack[OwnOptions],
     ) -> None:
         self.k, self.update = k, update
         self.prior_var, self.noise_var = prior_var, noise_var  # type: ignore[assignment]
         self.noise_ema, self.noise_floor = noise_ema, noise_floor
-        super().__init__(
-            params,
-            lr=lr,
-            eps=eps,
-            rank=rank,
-            vectors=vectors,
-            embeddings=embeddings,
-            subspace=subspace,
-            subspace_interval=subspace_interval,
-            stacked=stacked,
-            **options,
-        )
+        super().__init__(params, lr=lr, eps=eps, **options)
         self.count_parameters()
 
     def estimate(self, oracle: LossOracle) -> tuple[Terms, StepReport]:

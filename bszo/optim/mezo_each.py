@@ -4,8 +4,8 @@ passes of one."""
 from typing import Unpack
 
 from bszo.core import central_difference
-from bszo.optim.options import Options, Params
-from bszo.optim.per_example import Part, PerExampleOptimizer, SharedSubspace, own_seeds
+from bszo.optim.options import Params
+from bszo.optim.per_example import OwnOptions, PerExampleOptimizer, own_seeds
 from bszo.optim.report import StepReport
 from bszo.perturb import LossOracle, Terms
 
@@ -51,26 +51,9 @@ class EachMeZO(PerExampleOptimizer):
         *,
         lr: float = 1e-6,
         eps: float = 1e-3,
-        rank: int = 1,
-        vectors: Part = "leave",
-        embeddings: Part = "leave",
-        subspace: SharedSubspace = "none",
-        subspace_interval: int = 50,
-        stacked: bool = False,
-        **options: Unpack[Options],
+        **options: Unpack[OwnOptions],
     ) -> None:
-        super().__init__(
-            params,
-            lr=lr,
-            eps=eps,
-            rank=rank,
-            vectors=vectors,
-            embeddings=embeddings,
-            subspace=subspace,
-            subspace_interval=subspace_interval,
-            stacked=stacked,
-            **options,
-        )
+        super().__init__(params, lr=lr, eps=eps, **options)
 
     def estimate(self, oracle: LossOracle) -> tuple[Terms, StepReport]:
         (seed,) = self.direction_seeds(1)

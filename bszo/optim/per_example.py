@@ -24,6 +24,18 @@ Part = Literal["leave", "perturb"]
 SharedSubspace = Literal["none", "lozo", "subzero"]
 
 
+class OwnOptions(Options, total=False):
+    """Keyword arguments that every method with directions of each example's own takes;
+    `PerExampleOptimizer` says what each means."""
+
+    rank: int
+    vectors: Part
+    embeddings: Part
+    subspace: SharedSubspace
+    subspace_interval: int
+    stacked: bool
+
+
 class PerExampleOptimizer(ZerothOrderOptimizer):
     """theta <- theta - lr ((1/B) sum_e g_e + weight_decay theta), g_e from example e's own losses.
 

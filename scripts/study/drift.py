@@ -89,8 +89,8 @@ def subject(args: argparse.Namespace) -> tuple[str, nn.Module, Tensor | None]:
     model = load_model(args.model, dtype="float32", kind="causal")
     with torch.no_grad():
         ids = tokens_of(model, args.text, args.tokens)
-    # asset:NAME, cache:NAME@HEX or a folder
-    name = args.model.partition(":")[2].partition("@")[0] or Path(args.model).name
+    named = args.model.removeprefix("asset:").removeprefix("cache:")
+    name = Path(args.model).name if named == args.model else named.partition("@")[0]
     return name, model.module, ids
 
 

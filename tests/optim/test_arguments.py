@@ -1,6 +1,7 @@
 """Bad arguments stop at the constructor, with the argument's name; good ones all build and
 agree."""
 
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -11,12 +12,15 @@ from torch import nn
 from bszo import (
     AGZO,
     BSZO,
+    ES,
     FZOO,
     LOREN,
     LOZO,
     LOZOM,
     ZOLDSD,
     ConMeZO,
+    EachBSZO,
+    EachMeZO,
     HiZOO,
     MeZO,
     MeZOAdam,
@@ -235,3 +239,15 @@ def test_an_expanded_parameter_is_refused(zeroth_order: Any, problem: Make) -> N
     module.matrix.owner = module  # type: ignore[attr-defined]
     with pytest.raises(OptimError, match=r"^params: a parameter is an expanded view"):
         zeroth_order(module.parameters())
+
+
+@pytest.mark.parametrize("cls", [FZOO, ES, EachBSZO, EachMeZO])
+def test_a_signature_shows_the_defaults_that_are_taken(cls: Any) -> None:
+    net = nn.Linear(3, 2)
+    made = cls(net.parameters(), module=net)
+    shown = inspect.signature(cls).parameters
+    taken = [name for name in ("eps", "rank", "stacked", "seed", "weight_decay") if name in shown]
+    assert len(taken) >= 3
+    for name in taken:
+        held = made.param_groups[0].get(name, getattr(made, name, None))
+        assert shown[name].default == held, name
