@@ -14,7 +14,7 @@ from bszo.perturb.directions.base import Directions
 from bszo.perturb.engines.base import Engine
 from bszo.perturb.engines.each import Each, LengthsOf, SeedsOf
 from bszo.perturb.engines.unmoved import Unmoved
-from bszo.perturb.noise import Terms, round_to
+from bszo.perturb.noise import Terms, add
 
 Closure = Callable[[], Any]
 # (points, loss at a point) -> the loss at every point, in order; it may have other processes take
@@ -354,10 +354,7 @@ class LossOracle:
         """theta_p <- decay theta_p + delta for one parameter and a dense delta, with one
         rounding."""
         p = self.params[index]
-        if self._rounding(p) is None:
-            torch.add(delta, p.data, alpha=decay, out=p.data)  # summed in delta's wider type
-            return
-        round_to(torch.add(delta, p.data, alpha=decay), index, self._rounding(p), p.data)
+        add(p.data, delta, index, decay=decay, out=p.data, rounding_seed=self._rounding(p))
 
     def _rounding(self, p: Tensor) -> int | None:
         return self.rounding_seed if p.dtype == torch.bfloat16 else None

@@ -12,6 +12,8 @@ from bszo.perturb.noise.gpu import Scalars
 # A model with at most this many elements keeps z for one step, which costs less than making it
 # again.
 KEEP_BELOW = 4_000_000
+# For a model with at least this many elements one compilation (about 20 s) pays for itself.
+COMPILE_FROM = 16_000_000
 
 
 class Directions:

@@ -8,8 +8,8 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
-from bszo.perturb.directions.base import KEEP_BELOW, Directions
-from bszo.perturb.noise import Terms, gpu, round_to, values
+from bszo.perturb.directions.base import COMPILE_FROM, KEEP_BELOW, Directions
+from bszo.perturb.noise import Terms, add, gpu, values
 
 AT_ONCE = 1 << 20  # elements of a large matrix that are made at a time
 
@@ -38,6 +38,7 @@ class Factored(Directions):
         super().__init__(params)
         num_elements = sum(p.numel() for p in self.params)
         self.small = num_elements <= KEEP_BELOW and not any(gpu.serves(p) for p in self.params)
+        self.fused = num_elements >= COMPILE_FROM
         self._made: dict[tuple[int, int, torch.Size], Tensor] = {}
 
     def values(self, shape: torch.Size, index: int, seed: int) -> Tensor:
@@ -72,32 +73,59 @@ class Factored(Directions):
         out: Tensor | None = None,
         rounding_seed: int | None = None,
     ) -> Tensor:
-        large = theta.ndim in (2, 3) and theta.numel() > KEEP_BELOW
-        pairs = self._pairs(index, terms) if large else None
-        if pairs is None:
+        sides = self._sides(theta, index, terms) if theta.ndim in (2, 3) else None
+        if sides is None:
             return super().shift(
                 theta, index, terms, decay=decay, out=out, rounding_seed=rounding_seed
             )
         out = torch.empty_like(theta) if out is None else out
+        return self.add_product(theta, index, *sides, decay, out, rounding_seed)
+
+    def add_product(
+        self,
+        theta: Tensor,
+        index: int,
+        left: Tensor,
+        right: Tensor,
+        decay: float,
+        out: Tensor,
+        rounding_seed: int | None,
+    ) -> Tensor:
+        """Return decay theta + left right, of which only a part is made at a time."""
         size = theta[0].numel()
         for rows in _slices(theta.shape[0], size):
-            acc = _summed(theta[rows], decay, [(c, a[rows], _part(b, rows)) for c, a, b in pairs])
-            round_to(acc, index, rounding_seed, out[rows], first=rows.start * size)
+            add(
+                theta[rows],
+                product(left[rows], _part(right, rows)),
+                index,
+                decay=decay,
+                out=out[rows],
+                rounding_seed=rounding_seed,
+                first=rows.start * size,
+                fused=self.fused,
+            )
         return out
 
     def shift_rows(self, theta: Tensor, index: int, rows: Tensor, terms: Terms) -> Tensor:
-        pairs = self._pairs(index, terms) if theta.numel() > KEEP_BELOW else None
-        if pairs is None:
+        sides = self._sides(theta, index, terms)
+        if sides is None:
             return super().shift_rows(theta, index, rows, terms)
-        return _summed(theta[rows], 1.0, [(c, a[rows], b) for c, a, b in pairs]).to(theta.dtype)
+        left, right = sides
+        return (theta[rows] + product(left[rows], right)).to(theta.dtype)
 
-    def _pairs(self, index: int, terms: Terms) -> list[tuple[float, Tensor, Tensor]] | None:
-        found = [(c, self.factors(seed, index)) for seed, c in terms.items()]
-        return (
-            None
-            if any(pair is None for _, pair in found)
-            else [(c, *pair) for c, pair in found if pair is not None]
-        )
+    def _sides(self, theta: Tensor, index: int, terms: Terms) -> tuple[Tensor, Tensor] | None:
+        """Return [c_1 A_1 .. c_k A_k] and [B_1 .. B_k], side by side and one above the other, whose
+        product is sum_i c_i A_i B_i. None means that z is no such product, or that theta is so
+        small that z is made whole."""
+        if not terms or not (self.fused or theta.numel() > KEEP_BELOW):
+            return None
+        pairs = [(c, self.factors(seed, index)) for seed, c in terms.items()]
+        wide = torch.promote_types(theta.dtype, torch.float32)
+        left = [c * pair[0].to(wide) for c, pair in pairs if pair is not None]
+        right = [pair[1].to(wide) for _, pair in pairs if pair is not None]
+        if len(left) < len(pairs):
+            return None
+        return torch.cat(left, dim=-1), torch.cat(right, dim=-2)
 
 
 def _slices(count: int, size: int) -> Iterator[slice]:
@@ -108,13 +136,6 @@ def _slices(count: int, size: int) -> Iterator[slice]:
 def _part(b: Tensor, rows: slice) -> Tensor:
     """B of these rows: one for all, or one an expert."""
     return b[rows] if b.ndim == 3 else b
-
-
-def _summed(theta: Tensor, decay: float, terms: list[tuple[float, Tensor, Tensor]]) -> Tensor:
-    acc = theta.to(torch.promote_types(theta.dtype, torch.float32)) * decay
-    for c, a, b in terms:
-        acc.add_(product(a, b).to(acc.dtype), alpha=c)
-    return acc
 
 
 def product(a: Tensor, b: Tensor) -> Tensor:

@@ -8,13 +8,10 @@ import torch
 from torch import Tensor
 
 from bszo.perturb import noise
-from bszo.perturb.directions.base import KEEP_BELOW, Directions
+from bszo.perturb.directions.base import COMPILE_FROM, KEEP_BELOW, Directions
 from bszo.perturb.noise import Distribution, Terms, gpu
 from bszo.perturb.noise.gpu import Scalars, Table
 from bszo.perturb.noise.seeds import keys
-
-# For a model with at least this many elements one compilation (about 20 s) pays for itself.
-COMPILE_FROM = 16_000_000
 
 
 class Gaussian(Directions):

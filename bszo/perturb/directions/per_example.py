@@ -7,8 +7,7 @@ import torch
 from torch import Tensor
 
 from bszo.perturb import noise
-from bszo.perturb.directions.factored import AT_ONCE, product
-from bszo.perturb.directions.gaussian import COMPILE_FROM
+from bszo.perturb.directions.factored import product
 from bszo.perturb.directions.outer_product import OuterProduct
 from bszo.perturb.noise import Terms
 from bszo.perturb.noise.seeds import mix64
@@ -32,7 +31,6 @@ class PerExample(OuterProduct):
     def __init__(self, params: Sequence[Tensor], rank: int, moved: Set[int]) -> None:
         super().__init__(params, rank)
         self.moved = moved
-        self.fused = sum(self.params[i].numel() for i in moved) >= COMPILE_FROM
         # (parameter, factor) -> {seeds: the factors under these}, in the order of the passes
         self._drawn: dict[tuple[int, int], dict[tuple[int, ...], Tensor]] = {}
 
@@ -118,21 +116,14 @@ class PerExample(OuterProduct):
         wide = torch.promote_types(theta.dtype, torch.float32)
         seeds = list(terms)
         c = torch.tensor(list(terms.values()), dtype=torch.float64, device=theta.device).to(wide)
-
-        def round_(acc: Tensor, rows: slice, first: int) -> None:
-            acc.add_(theta[rows] if decay == 1.0 else theta[rows].to(wide) * decay)
-            noise.round_to(acc, index, rounding_seed, out[rows], first=first, fused=self.fused)
-
         z = self.vectors(seeds, index)
-        if z is not None:
-            round_(product(c, z.to(wide)), slice(None), 0)
-            return out
-        left, right = self._summed(seeds, index, c)
-        step = max(1, AT_ONCE // theta.shape[1])
-        for start in range(0, theta.shape[0], step):  # a part of a large matrix at a time
-            rows = slice(start, start + step)
-            round_(product(left[rows], right), rows, start * theta.shape[1])
-        return out
+        if z is None:
+            left, right = self._summed(seeds, index, c)
+            return self.add_product(theta, index, left, right, decay, out, rounding_seed)
+        step = product(c, z.to(wide))
+        return noise.add(
+            theta, step, index, decay=decay, out=out, rounding_seed=rounding_seed, fused=self.fused
+        )
 
     def _summed(self, seeds: Sequence[int], index: int, c: Tensor) -> tuple[Tensor, Tensor]:
         """Return two factors of sum_e c_e z_e, (m, q) and (q, n), in c's type."""

@@ -1,6 +1,7 @@
 """Noise: what a seed means, element by element, on every device."""
 
 from bszo.perturb.noise.eager import (
+    add,
     bits,
     bits_of_seeds,
     round_to,
@@ -17,6 +18,7 @@ __all__ = [
     "NOISE_VERSION",
     "Distribution",
     "Terms",
+    "add",
     "bits",
     "bits_of_seeds",
     "mix64",

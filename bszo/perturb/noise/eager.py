@@ -72,8 +72,14 @@ def _shift_chunks(
         out[part] = _shift(theta[part], counter, keys, factors, round_key, distribution, h)
 
 
-def _round_whole(out: Tensor, acc: Tensor, first: Tensor, round_key: Tensor) -> None:
-    counter = first + torch.arange(acc.numel(), dtype=torch.int32, device=acc.device)
+def _add_whole(
+    out: Tensor, theta: Tensor, step: Tensor, decay: Tensor, first: Tensor, round_key: Tensor | None
+) -> None:
+    acc = theta.to(step.dtype) * decay[0] + step
+    if round_key is None:
+        out.copy_(acc)
+        return
+    counter = first[0] + torch.arange(acc.numel(), dtype=torch.int32, device=acc.device)
     out.copy_(rounded_to_bf16(acc, hashed(counter, round_key[0], round_key[1])))
 
 
@@ -122,7 +128,7 @@ class _Fused:
 
 
 _fused = _Fused(_shift_whole, _shift_chunks)
-_fused_round = _Fused(_round_whole, _round_whole)
+_fused_add = _Fused(_add_whole, _add_whole)
 _fused_draw = _Fused(_draw_many, _draw_many)
 
 
@@ -317,28 +323,55 @@ def bits_of_seeds(counter: Tensor, parameter: int, seeds: Sequence[int]) -> Tens
     return hashed(counter.expand(len(seeds), -1), both[:, :1], both[:, 1:])
 
 
-def round_to(
-    acc: Tensor,
+def add(
+    theta: Tensor,
+    step: Tensor,
     parameter: int,
-    rounding_seed: int | None,
-    out: Tensor,
     *,
+    out: Tensor,
+    decay: float = 1.0,
+    rounding_seed: int | None = None,
     first: int = 0,
     fused: bool = False,
 ) -> Tensor:
+    """Return decay theta + step for a step in fp32 or fp64, summed in its type and rounded once, as
+    `shift` does.
+
+    Args:
+        theta, parameter, decay, rounding_seed: see `shift`.
+        step: of theta's shape.
+        out: where the result goes; it may be theta itself.
+        first: the number of theta's first element, where it is a part of the parameter.
+        fused: on a CPU, takes one compiled pass; the numbers are the same but for the last ulp.
+
+    Raises:
+        ValueError: rounding_seed with a result that is not bf16.
+    """
+    _check_rounding(rounding_seed, out.dtype)
+    if fused and not out.is_cuda and all(t.is_contiguous() for t in (out, theta, step)):
+        pair = None if rounding_seed is None else key(rounding_seed, parameter)
+        flat_out = out.view(-1)
+        # in place: the compiler wants one tensor
+        flat = flat_out if theta.data_ptr() == out.data_ptr() else theta.view(-1)
+        factor = torch.tensor([decay], dtype=step.dtype)
+        start = torch.tensor([first], dtype=torch.int32)
+        round_key = None if pair is None else torch.tensor(pair, dtype=torch.int32)
+        _fused_add(flat_out, flat, step.view(-1), factor, start, round_key)
+        return out
+    if rounding_seed is None:
+        return torch.add(step, theta, alpha=decay, out=out)
+    acc = torch.add(step, theta, alpha=decay)
+    return round_to(acc, parameter, rounding_seed, out, first=first)
+
+
+def round_to(
+    acc: Tensor, parameter: int, rounding_seed: int | None, out: Tensor, *, first: int = 0
+) -> Tensor:
     """Round acc, fp32 or fp64, into `out`: to nearest, or stochastically as `shift` does. Where acc
-    is a part of the parameter, `first` is the number of its first element. `fused` takes one
-    compiled pass on a CPU; the bits are the same."""
+    is a part of the parameter, `first` is the number of its first element."""
     _check_rounding(rounding_seed, out.dtype)
     if rounding_seed is None:
         return out.copy_(acc)
-    if fused and not acc.is_cuda and out.is_contiguous() and acc.dtype == torch.float32:
-        start, pair = (
-            torch.tensor(words, dtype=torch.int32, device=acc.device)
-            for words in (first, key(rounding_seed, parameter))
-        )
-        _fused_round(out.view(-1), acc.reshape(-1), start, pair)
-        return out
     counter = torch.arange(first, first + acc.numel(), dtype=torch.int32, device=acc.device).view(
         acc.shape
     )
