@@ -280,7 +280,8 @@ def values_at(counter: Tensor, parameter: int, seeds: Sequence[int], of: Tensor)
         [key(seed, parameter) for seed in seeds], dtype=torch.int32, device=counter.device
     )
     shape = torch.broadcast_shapes(counter.shape, of.shape)
-    return drawn(counter.to(torch.int32).expand(shape), *words[of].unbind(-1), "gaussian")
+    key_0, key_1 = words[of].unbind(-1)
+    return drawn(counter.to(torch.int32).expand(shape), key_0, key_1, "gaussian")
 
 
 @functools.lru_cache(maxsize=4)
