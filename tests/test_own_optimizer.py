@@ -30,7 +30,7 @@ def inserted(path: Path, before: str, text: str) -> None:
 
 
 def test_a_method_from_an_empty_file_to_a_passing_suite(tmp_path: Path):
-    heavy = shutil.ignore_patterns("assets", "__pycache__")
+    heavy = shutil.ignore_patterns("assets")
     for folder in COPIED:
         shutil.copytree(ROOT / folder, tmp_path / folder, ignore=heavy)
     (tmp_path / "bszo/models/assets").symlink_to(ROOT / "bszo/models/assets")

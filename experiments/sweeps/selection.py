@@ -8,7 +8,7 @@ from pathlib import Path
 from experiments import CONF
 from experiments.records.record import SETTLED, Record
 from experiments.sweeps.grid import Grid, Point, next_rate, rate_key
-from experiments.sweeps.matching import as_shipped, value_of, wanted
+from experiments.sweeps.matching import as_shipped, parsed, value_of, wanted
 
 MOST_RATES = 12  # of a grid that grows: six decades
 
@@ -47,11 +47,14 @@ class Shelf:
         self.conf = conf
         self.doubles: set[str] = set()
         self.used: set[str] = set()
-        self._by_names: defaultdict[tuple[str, ...], list[Record]] = defaultdict(list)
+        # task and optimizer -> seed -> records
+        self._by_names: defaultdict[tuple[str, ...], defaultdict[int, list[Record]]] = defaultdict(
+            lambda: defaultdict(list)
+        )
         # every seed and fidelity of a cell asks for the same runs that choose its rate
         self._found: dict[frozenset[tuple[str, str]], Record | None] = {}
         for record in records:
-            self._by_names[self._names(record["choices"])].append(record)
+            self._by_names[self._names(record["choices"])][record["config"]["seed"]].append(record)
 
     @staticmethod
     def _names(choices: Mapping[str, str]) -> tuple[str, ...]:
@@ -67,9 +70,12 @@ class Shelf:
     def _search(self, point: Point) -> Record | None:
         # once for all records; what has a dot, such as the rate, tells most of them apart
         keys = sorted(wanted(point), key=lambda pair: "." not in pair[0])
+        by_seed = self._by_names[self._names(point)]
+        seeds = [parsed(point["seed"])] if "seed" in point else list(by_seed)
         fitting = [
             r
-            for r in self._by_names[self._names(point)]
+            for seed in seeds
+            for r in by_seed[seed]
             if all(value_of(r, key) == value for key, value in keys)
             and as_shipped(r, point, self.conf)
         ]

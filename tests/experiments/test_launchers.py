@@ -6,13 +6,14 @@ import os
 import signal
 import sys
 import time
-from functools import partial
+from functools import partial, partialmethod
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import psutil
 import pytest
+from joblib.externals.loky.process_executor import ProcessPoolExecutor
 
 from experiments.records import store
 from experiments.training import gpus
@@ -20,7 +21,7 @@ from experiments.training.outcome import EXIT_CODES, RunFailed
 from hydra_plugins.processes_launcher import Places
 from tests.experiments.runs import FEW, wait_for
 from tests.forked import Forked, module, run_module
-from tests.killing import PATIENCE
+from tests.killing import FORK, PATIENCE
 
 ROOT = Path(__file__).resolve().parents[2]
 SHORT = ("--multirun", "protocol=smoke", "tracker=none", *FEW, "optimizer=mezo")
@@ -71,6 +72,8 @@ def test_a_signal_lets_every_process_save(number: int, to_group: bool, tmp_path:
 
     def sweep() -> None:
         os.setsid()
+        # its runs are forks, too; those that load torch themselves are in the exhaustive case above
+        ProcessPoolExecutor.__init__ = partialmethod(ProcessPoolExecutor.__init__, context=FORK)
         os.dup2(writing, 2)
         os.close(reading)
         try:
