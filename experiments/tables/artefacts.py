@@ -220,6 +220,13 @@ ARTEFACTS = {
             ("real",),
         ),
         Artefact(
+            "figure_each",
+            "runs",
+            "scripts.figures.figure_each:draw",
+            "Directions of each example's own: validation against forward passes",
+            ("each",),
+        ),
+        Artefact(
             "figure_drift",
             "study",
             "scripts.figures.figure_drift:draw",

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 
 from experiments.sweeps.grid import Grid, Point, load, rate_key
 from experiments.sweeps.matching import picked
-from experiments.sweeps.names import EVERY_METHOD, shown
 from experiments.sweeps.selection import Choice, Record, Shelf
 from experiments.tables.artefacts import Artefact
 from experiments.tables.cells import Cell
+from experiments.tables.equal_passes import label
 from experiments.tables.inputs import Inputs
 from experiments.tables.layout import Section
 from experiments.tables.paired import difference
@@ -66,13 +66,10 @@ def rows_of(grid: Grid, shelf: Shelf) -> list[Row]:
     for point in grid.points:
         same = tuple(sorted((key, value) for key, value in point.items() if key != "seed"))
         groups.setdefault(same, []).append(point)
-    by_optimizer = [points[0]["optimizer"] for points in groups.values()]
     rows = []
     for points in groups.values():
         first = points[0]
-        name = shown(EVERY_METHOD, first["optimizer"])
-        if by_optimizer.count(first["optimizer"]) > 1:
-            name += f", k = {first['optimizer.k']}"
+        name = label(first)
         choice = shelf.choose(grid, first)
         key = rate_key(first["optimizer"], grid.conf)
         runs = {
