@@ -114,7 +114,7 @@ def rows(grid: Grid) -> dict[str, Row]:
 
 def test_a_row_a_method_and_a_line_for_the_floor(rows: dict[str, Row]):
     section = accuracy_section(4000, list(rows.values()))
-    assert len(section.rows) == 1 + 13 and {len(row) for row in section.rows} == {
+    assert len(section.rows) == 1 + len(rows) and {len(row) for row in section.rows} == {
         len(section.columns)
     }
     lines = {line[0]: dict(zip(section.columns, line, strict=True)) for line in section.rows}
@@ -189,4 +189,6 @@ def test_no_test_is_made_of_equal_differences(rows: dict[str, Row]):
 
 def test_nothing_run_yet_is_a_table_of_dashes(grid: Grid, tmp_path: Path):
     section = accuracy_section(4000, rows_of(grid, Shelf([])))
-    assert len(section.rows) == 13 and all(set(line[1:]) == {"-"} for line in section.rows)
+    assert 3 * len(section.rows) == len(grid.points) and all(
+        set(line[1:]) == {"-"} for line in section.rows
+    )
