@@ -38,7 +38,10 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
         "EachBSZO",
         {"prior_var": 1.0, "rank": 2, "vectors": "perturb", "embeddings": "perturb"},
     ),
-    "EachMeZO-lozo": ("EachMeZO", {"rank": 2, "subspace": "lozo", "subspace_interval": 3}),
+    "EachMeZO-lozo": (
+        "EachMeZO",
+        {"rank": 2, "subspace": "lozo", "subspace_interval": 3, "momentum": 0.5},
+    ),
     "EachBSZO-subzero": (
         "EachBSZO",
         {

@@ -22,6 +22,7 @@ def follow_momentum_(
     scales: Sequence[float] | None = None,
     draw: int | None = None,
     subspace: Callable[[int], Directions] | None = None,
+    moved: Sequence[float] | None = None,
 ) -> None:
     """M <- b M + w sum_i g_i c_i,  theta <- theta - lr (s z(M) + weight_decay theta).
 
@@ -38,12 +39,19 @@ def follow_momentum_(
         scales: s for each parameter; None is 1.
         draw: the number of the basis that the oracle's family is in; None where it has none.
         subspace: (draw) -> the family in the basis of that number.
+        moved: for a family that has no coordinates beside z itself: not 0 for each parameter that
+            its directions ever move. The others keep no M, and only decay.
     """
     oracle.home()
     family = oracle.directions
     bases: dict[int, Directions] = {}
     for i, p, group in optimizer.with_groups():
-        estimate = oracle.coordinates(i, gradient)
+        decay = 1 - group["lr"] * group["weight_decay"]
+        if moved is not None and not moved[i]:
+            oracle.decay_(i, decay)
+            continue
+        summed = oracle.coordinates if moved is None else oracle.dense
+        estimate = summed(i, gradient)
         state, beta = optimizer.state[p], group["momentum"]
         begun = "momentum" in state
         weight = 1 - beta if mean and (begun or not whole_first) else 1.0
@@ -63,4 +71,4 @@ def follow_momentum_(
         delta = (
             -group["lr"] * s * family.expand(m.to(torch.promote_types(m.dtype, torch.float32)), i)
         )
-        oracle.add_(i, delta, decay=1 - group["lr"] * group["weight_decay"])
+        oracle.add_(i, delta, decay=decay)

@@ -6,14 +6,17 @@ from typing import Any, ClassVar, Literal, Self, Unpack
 from torch import Tensor, nn
 
 from bszo.optim.base import ZerothOrderOptimizer
-from bszo.optim.hyperparameter import Hyperparameter, flag, one_of, whole
+from bszo.optim.hyperparameter import Hyperparameter, flag, number, one_of, whole
+from bszo.optim.momentum import follow_momentum_
 from bszo.optim.options import Options, Params, require
 from bszo.perturb import (
     Directions,
     Each,
+    LossOracle,
     PerExample,
     PerExampleLowRank,
     PerExampleSubspace,
+    Terms,
     is_transposed,
     layers_of,
     linear_layers,
@@ -34,6 +37,7 @@ class OwnOptions(Options, total=False):
     subspace: SharedSubspace
     subspace_interval: int
     stacked: bool
+    momentum: float
 
 
 class PerExampleOptimizer(ZerothOrderOptimizer):
@@ -65,6 +69,8 @@ class PerExampleOptimizer(ZerothOrderOptimizer):
             `closure.repeated(count)` gives. It reads the parameters once, where they stand on a
             disk or far from the processor, and holds the activations of all copies; it counts as
             so many passes. The numbers are equal but for rounding.
+        momentum: b, with which M <- b M + (1/B) sum_e g_e takes the estimate's place in the step; a
+            group may have its own. M has as many fp32 elements as what takes part. 0: none is kept.
         module: the module that the closure runs; it must be given.
         params, lr, eps, weight_decay, seed, directions, rounding: see ZerothOrderOptimizer.
 
@@ -93,6 +99,13 @@ class PerExampleOptimizer(ZerothOrderOptimizer):
     )
 
     stacked = Hyperparameter[bool](flag, unsaid=False)
+    momentum = Hyperparameter[float](
+        number,
+        lambda b: 0 <= b < 1,
+        "a number from 0 to below 1 is valid",
+        scope="group",
+        unsaid=0.0,
+    )
 
     def __init__(
         self,
@@ -106,11 +119,12 @@ class PerExampleOptimizer(ZerothOrderOptimizer):
         subspace: SharedSubspace = "none",
         subspace_interval: int = 50,
         stacked: bool = False,
+        momentum: float = 0.0,
         **options: Unpack[Options],
     ) -> None:
         self.rank, self.vectors, self.embeddings = rank, vectors, embeddings
         self.subspace, self.subspace_interval = subspace, subspace_interval
-        self.stacked = stacked
+        self.stacked, self.momentum = stacked, momentum
         super().__init__(params, lr=lr, eps=eps, **options)
         require(
             self.module is not None,
@@ -217,6 +231,14 @@ class PerExampleOptimizer(ZerothOrderOptimizer):
             self._made_at = self._subspace_number
             moved = self._moved_of(self._params)
             self._reached = [float(i in moved) for i in range(len(self._params))]
+
+    def apply_(self, oracle: LossOracle, gradient: Terms) -> None:
+        if not any(group["momentum"] for group in self.param_groups):
+            super().apply_(oracle, gradient)
+            return
+        follow_momentum_(
+            self, oracle, gradient, mean=False, state_dtype="float32", moved=self.reach()
+        )
 
     def reach(self) -> Sequence[float]:
         """1 for each parameter that takes part, 0 for all else."""

@@ -356,6 +356,14 @@ class LossOracle:
         p = self.params[index]
         add(p.data, delta, index, decay=decay, out=p.data, rounding_seed=self._rounding(p))
 
+    @torch.no_grad()
+    def decay_(self, index: int, decay: float) -> None:
+        """theta_p <- decay theta_p for one parameter, with one rounding."""
+        p = self.params[index].data
+        if decay != 1.0:
+            rounding_seed = self._rounding(p)
+            self.directions.shift(p, index, {}, decay=decay, out=p, rounding_seed=rounding_seed)
+
     def _rounding(self, p: Tensor) -> int | None:
         return self.rounding_seed if p.dtype == torch.bfloat16 else None
 

@@ -72,6 +72,8 @@ LATER_KEYS = {
         "stacked": False,
     },
 }
+# the same for methods whose key another method has had from the start
+LATER_KEYS_OF = {target: {"momentum": 0.0} for target in ("bszo.EachMeZO", "bszo.EachBSZO")}
 
 _NUMBER = (int, float)
 _OPTIONAL_NUMBER = (int, float, type(None))
@@ -147,12 +149,11 @@ def scientific(config: Mapping[str, Any]) -> dict[str, Any]:
     for group, keys in NOT_SCIENTIFIC_KEYS.items():
         if isinstance(left.get(group), Mapping):
             left[group] = {key: value for key, value in left[group].items() if key not in keys}
-    for group, later in LATER_KEYS.items():
-        if isinstance(left.get(group), Mapping):
+    for group, keys in LATER_KEYS.items():
+        if isinstance(node := left.get(group), Mapping):
+            later = {**keys, **LATER_KEYS_OF.get(node.get("_target_"), {})}
             left[group] = {
-                key: value
-                for key, value in left[group].items()
-                if key not in later or value != later[key]
+                key: value for key, value in node.items() if key not in later or value != later[key]
             }
     return left
 

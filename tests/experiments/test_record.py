@@ -167,6 +167,18 @@ def test_arguments_that_came_later_leave_earlier_signatures_as_they_were():
             assert not plain["fidelity"].keys() & later
 
 
+def test_a_momentum_that_came_later_is_one_method_s_own():
+    """SubZero's 0 is in its signatures; own directions had no such key when theirs were made."""
+
+    def signed(*words: str) -> dict[str, Any]:
+        return records.scientific(compose([*words, "tracker=none"]))["optimizer"]
+
+    assert signed("optimizer=subzero")["momentum"] == 0.0
+    for name in ("mezo-each", "bszo-each"):
+        assert "momentum" not in signed(f"optimizer={name}")
+        assert signed(f"optimizer={name}", "optimizer.momentum=0.5")["momentum"] == 0.5
+
+
 def test_a_window_is_part_of_the_signature_and_a_dense_mean_is_not():
     def signed(*more: str) -> dict[str, Any]:
         return records.scientific(compose(["optimizer=zo-ldsd", *more, "tracker=none"]))[

@@ -285,6 +285,14 @@ SETTINGS = {
         needs_module=True,
         problem=Apart,
     ),
+    "mezo-each-momentum": Method(
+        EachMeZO,
+        {"lr": 0.01, "eps": 1e-2, "momentum": 0.8},
+        2,
+        needs_module=True,
+        problem=Apart,
+        state={"momentum"},
+    ),
     "bszo-each": Method(
         EachBSZO, {"lr": 0.05, "vectors": "perturb", **BELIEF}, 3, needs_module=True, problem=Apart
     ),

@@ -190,6 +190,33 @@ def test_a_step_is_the_formula_s(dtype: torch.dtype) -> None:
         torch.testing.assert_close(p.double(), expected, rtol=tolerance, atol=1e-5)
 
 
+@pytest.mark.parametrize("weight_decay", [0.0, 0.1])
+def test_momentum_is_a_heavy_ball_of_what_takes_part(weight_decay: float) -> None:
+    """M <- 0.5 M + g,  theta <- theta - lr (M + weight_decay theta), g from steps without it at the
+    same theta; what takes no part keeps no M."""
+    lr, net = 0.05, Net(torch.float32)
+    made: dict[str, Any] = {"lr": lr, "module": net, "seed": 3, "weight_decay": weight_decay}
+    optimizer = EachMeZO(net.parameters(), momentum=0.5, **made)
+    total = {name: torch.zeros_like(p) for name, p in net.named_parameters()}
+    for step in range(3):
+        before = {name: p.detach().clone() for name, p in net.named_parameters()}
+        bare = Net(torch.float32)
+        bare.load_state_dict(net.state_dict())
+        once = EachMeZO(bare.parameters(), **{**made, "module": bare, "weight_decay": 0.0})
+        once.num_steps = step
+        once.step(lambda bare=bare: losses(bare))
+        optimizer.step(lambda: losses(net))
+        for name, p in net.named_parameters():
+            g = (before[name] - bare.state_dict()[name]) / lr
+            total[name] = 0.5 * total[name] + g
+            expected = before[name] - lr * (total[name] + weight_decay * before[name])
+            torch.testing.assert_close(p.detach(), expected, rtol=1e-5, atol=1e-6)
+    assert {p for p, held in optimizer.state.items() if "momentum" in held} == {
+        net.twice.weight,
+        net.out.weight,
+    }
+
+
 def test_its_mean_over_directions_is_the_gradient() -> None:
     """On a linear loss E[g_e z_e] = grad l_e; the mean over e is the batch's."""
     torch.manual_seed(0)
