@@ -195,16 +195,17 @@ def test_momentum_is_a_heavy_ball_of_what_takes_part(weight_decay: float) -> Non
     """M <- 0.5 M + g,  theta <- theta - lr (M + weight_decay theta), g from steps without it at the
     same theta; what takes no part keeps no M."""
     lr, net = 0.05, Net(torch.float32)
-    made: dict[str, Any] = {"lr": lr, "module": net, "seed": 3, "weight_decay": weight_decay}
-    optimizer = EachMeZO(net.parameters(), momentum=0.5, **made)
+    optimizer = EachMeZO(
+        net.parameters(), momentum=0.5, lr=lr, module=net, seed=3, weight_decay=weight_decay
+    )
     total = {name: torch.zeros_like(p) for name, p in net.named_parameters()}
     for step in range(3):
         before = {name: p.detach().clone() for name, p in net.named_parameters()}
         bare = Net(torch.float32)
         bare.load_state_dict(net.state_dict())
-        once = EachMeZO(bare.parameters(), **{**made, "module": bare, "weight_decay": 0.0})
+        once = EachMeZO(bare.parameters(), lr=lr, module=bare, seed=3)
         once.num_steps = step
-        once.step(lambda bare=bare: losses(bare))
+        once.step(partial(losses, bare))
         optimizer.step(lambda: losses(net))
         for name, p in net.named_parameters():
             g = (before[name] - bare.state_dict()[name]) / lr
