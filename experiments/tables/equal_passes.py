@@ -15,6 +15,7 @@ from experiments.tables.cells import Cell, cell_of
 from experiments.tables.inputs import Inputs
 from experiments.tables.layout import Section
 from experiments.tables.paired import difference
+from experiments.tables.until import until_section
 
 BASELINE = "MeZO"
 NOTHING = "-"
@@ -236,7 +237,8 @@ def _text(value: float | None, form: str = "{:.2f}") -> str:
 
 
 def sections(artefact: Artefact, inputs: Inputs) -> list[Section]:
-    """Build the accuracies and the rates of every profile and setting that has runs."""
+    """Build the accuracies, the passes to one loss and the rates of every profile and setting that
+    has runs."""
     (sweep,), found = artefact.sweeps, []
     for profile in (name for name in PROFILES if name in read(sweep)["profiles"]):
         grid = load(sweep, profile)
@@ -248,6 +250,10 @@ def sections(artefact: Artefact, inputs: Inputs) -> list[Section]:
                 where = f"{name}, {setting['precision']} (profile {profile})"
                 if shelf.used:
                     found.append(accuracy_section(where, rows, tasks))
+                    by_name = [(row.name, row.records) for row in rows]
+                    title = f"{where}: forward passes to the same loss"
+                    if (section := until_section(title, BASELINE, by_name)) is not None:
+                        found.append(section)
                     found.append(rates_section(f"{where}: learning rates", rows))
                 inputs.used |= shelf.used
     return found or [Section("Not run yet", ("how",), ((f"make run-{artefact.name}",),))]

@@ -1,0 +1,84 @@
+"""Forward passes until a run's validation loss is where the baseline's ends."""
+
+import statistics
+from collections.abc import Mapping, Sequence
+from math import inf
+
+from experiments.records.record import Record
+from experiments.tables.layout import Section
+
+NOTHING = "-"
+Run = tuple[str, str]  # task, seed
+
+
+def losses(record: Record) -> list[tuple[float, float]]:
+    """(forward passes, validation loss) of every evaluation that has one."""
+    return [
+        (point["num_forwards"], loss)
+        for point in record["curve"]
+        if (loss := point.get("validation_loss")) is not None  # the first runs have none
+    ]
+
+
+def passes_until(record: Record, level: float) -> float:
+    """Forward passes until the validation loss is at most the level, on straight lines between the
+    evaluations; infinite where it never is."""
+    before: tuple[float, float] | None = None
+    for passes, loss in losses(record):
+        if loss <= level:
+            if before is None:
+                return passes
+            share = (before[1] - level) / (before[1] - loss)
+            return before[0] + share * (passes - before[0])
+        before = passes, loss
+    return inf
+
+
+def until_section(
+    title: str, baseline: str, rows: Sequence[tuple[str, Mapping[Run, Record | None]]]
+) -> Section | None:
+    """Build a line a method over the runs that it shares with the baseline; None where no run of
+    the baseline has a loss.
+
+    Args:
+        title: of the section.
+        baseline: the name of one of the rows.
+        rows: name -> the records of a method's runs; a run that failed reaches nothing.
+    """
+    ends = {
+        run: losses(record)[-1][1]
+        for run, record in dict(rows)[baseline].items()
+        if record is not None and record["status"] == "ok" and losses(record)
+    }
+    if not ends:
+        return None
+    lines = []
+    for name, records in rows:
+        there = {run: r for run in ends if (r := records.get(run)) is not None}
+        passes = [
+            passes_until(record, ends[run]) if record["status"] == "ok" else inf
+            for run, record in there.items()
+        ]
+        least = min(passes, default=inf)
+        lines.append(
+            (
+                name,
+                str(len(passes)),
+                str(sum(found < inf for found in passes)),
+                _count(statistics.median(passes) if passes else inf),
+                _count(least),
+            )
+        )
+    columns = ("method", "runs", "that get there", "forward passes, median", "the fastest run")
+    return Section(title, columns, tuple(lines), notes=(NOTE.format(baseline=baseline),))
+
+
+NOTE = (
+    "Forward passes until the validation loss is at most that of {baseline} at its end, on the same"
+    " task and with the same seed; between two evaluations on a straight line. The median is over"
+    " all runs, those included that never get there; it is - where half of them do not."
+)
+
+
+def _count(passes: float) -> str:
+    return NOTHING if passes == inf else f"{passes:,.0f}"
