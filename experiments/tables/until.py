@@ -59,17 +59,15 @@ def until_section(
             passes_until(record, ends[run]) if record["status"] == "ok" else inf
             for run, record in there.items()
         ]
-        least = min(passes, default=inf)
         lines.append(
             (
                 name,
                 str(len(passes)),
                 str(sum(found < inf for found in passes)),
                 _count(statistics.median(passes) if passes else inf),
-                _count(least),
             )
         )
-    columns = ("method", "runs", "that get there", "forward passes, median", "the fastest run")
+    columns = ("method", "runs", "that get there", "forward passes, median")
     return Section(title, columns, tuple(lines), notes=(NOTE.format(baseline=baseline),))
 
 
