@@ -6,13 +6,12 @@ import math
 import statistics
 import time
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import torch
 from torch.nn import functional as F
 
-from bszo.models import Batch, collate, option_logits, random_model
+from bszo.models import Batch, EachLoss, collate, option_logits, random_model
 from bszo.models.encode import Encoded, OptionTokens
 from bszo.models.shapes import MASKED
 
@@ -29,13 +28,7 @@ class Setting:
         self.causal = config.model_type not in MASKED
         self.encoded = examples(args.batch, args.length)
         self.batch = collate(self.encoded, pad_id=1, device=args.device)
-        self.each = partial(self.losses)
-        rows = torch.arange(args.batch, device=args.device)
-        # where they stand: at all positions, and at those that the output layer is asked for
-        self.each.examples = (  # type: ignore[attr-defined]
-            rows[:, None].expand_as(self.batch.input_ids),
-            rows[self.batch.rows][None],
-        )
+        self.each = EachLoss(self, self.batch)
 
     @torch.no_grad()
     def loss(self) -> float:
@@ -48,10 +41,16 @@ class Setting:
         )
 
     @torch.no_grad()
-    def losses(self) -> torch.Tensor:
+    def losses(self, batch: Batch) -> torch.Tensor:
         """Compute the loss of each example, (B,), from the same logits."""
-        logits = option_logits(self.model, self.batch, causal=self.causal)
-        return F.cross_entropy(logits, self.batch.labels, reduction="none")
+        logits = option_logits(self.model, batch, causal=self.causal)
+        return F.cross_entropy(logits, batch.labels, reduction="none")
+
+    def examples(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return which example a position is of: of all positions, and of those that the output
+        layer is asked for."""
+        rows = torch.arange(len(batch.input_ids), device=self.device)
+        return rows[:, None].expand_as(batch.input_ids), rows[batch.rows][None]
 
     @torch.no_grad()
     def published_loss(self) -> float:

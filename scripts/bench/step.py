@@ -43,6 +43,8 @@ OURS: dict[str, Callable[..., Any]] = {
 EACH: dict[str, Callable[..., Any]] = {
     "MeZO, own directions": EachMeZO,
     "BSZO, own directions": EachBSZO,
+    "MeZO, own directions, stacked": partial(EachMeZO, stacked=True),
+    "BSZO, own directions, stacked": partial(EachBSZO, stacked=True),
 }
 METHODS = OURS | EACH
 AT_THETA = {"BSZO": 1, "BSZO-B": 1, "HiZOO": 1}  # losses of a step that are taken at theta itself

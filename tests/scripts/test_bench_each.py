@@ -3,6 +3,7 @@
 import argparse
 from pathlib import Path
 
+import pytest
 import torch
 from transformers import OPTConfig
 
@@ -10,7 +11,10 @@ from bszo import EachMeZO
 from scripts.bench.setting import Setting
 
 
-def test_a_step_of_own_directions_runs_and_its_losses_are_the_bench_s(tmp_path: Path):
+@pytest.mark.parametrize("stacked", [False, True])
+def test_a_step_of_own_directions_runs_and_its_losses_are_the_bench_s(
+    stacked: bool, tmp_path: Path
+):
     OPTConfig(
         vocab_size=30_000,
         hidden_size=16,
@@ -23,7 +27,7 @@ def test_a_step_of_own_directions_runs_and_its_losses_are_the_bench_s(tmp_path: 
     setting = Setting(
         argparse.Namespace(model=str(tmp_path), dtype="float32", device="cpu", batch=3, length=4)
     )
-    optimizer = EachMeZO(setting.params, lr=1e-9, module=setting.model)
+    optimizer = EachMeZO(setting.params, lr=1e-9, module=setting.model, stacked=stacked)
     loss = optimizer.step(setting.each)
     torch.testing.assert_close(torch.tensor(loss), torch.tensor(setting.loss()), rtol=1e-2, atol=0)
     assert optimizer.num_forwards == 2
