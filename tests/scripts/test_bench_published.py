@@ -2,6 +2,7 @@
 the library's."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import pytest
@@ -59,8 +60,14 @@ def test_it_learns(name: str, net: nn.Module, loss: Loss):
 @pytest.mark.parametrize("name", METHODS)
 def test_both_sides_of_a_ratio_take_the_same_losses(name: str, net: nn.Module, loss: Loss):
     ours = METHODS[name](net.parameters(), lr=1e-3, module=net)
-    x = torch.ones(4, 8, dtype=torch.float64)
-    ours.step((lambda: net(x).square().mean(dim=1)) if name in EACH else loss)
+
+    def each(count: int = 1) -> Any:
+        x = torch.ones(4 * count, 8, dtype=torch.float64)
+        closure: Any = partial(lambda: net(x).square().mean(dim=1))
+        closure.repeated = each
+        return closure
+
+    ours.step(each() if name in EACH else loss)
     assert ours.num_forwards == published_like(name).num_forwards
 
 
