@@ -1,7 +1,7 @@
 """How far the examples of a batch agree, which decides whether a direction for each of them pays.
 
     python -m scripts.study.agreement       # some minutes; results/measured/agreement.json
-    python -m scripts.study.agreement --real DIR    # and SmolLM2-135M before training, on rows in DIR
+    python -m scripts.study.agreement --real DIR    # SmolLM2-135M before training, too
 
     agreement = B |grad L|^2 / mean_e |grad l_e|^2,    L = (1/B) sum_e l_e,    between 0 and B
 
