@@ -47,6 +47,7 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
         {
             "prior_var": 1.0,
             "rank": 6,
+            "distribution": "rademacher",
             "subspace": "subzero",
             "subspace_interval": 3,
             "embeddings": "perturb",

@@ -47,8 +47,8 @@ class EachBSZO(Believing, PerExampleOptimizer):
         noise_ema: weight of new squared residuals in noise_var.
         noise_floor: least noise standard deviation, as a share of the initial one.
         rank: r.
-        vectors, embeddings, subspace, subspace_interval, stacked, momentum, module, params, lr,
-            eps, weight_decay, seed, directions, rounding: see PerExampleOptimizer.
+        distribution, vectors, embeddings, subspace, subspace_interval, stacked, momentum, module,
+            params, lr, eps, weight_decay, seed, directions, rounding: see PerExampleOptimizer.
 
     Raises:
         OptimError: see PerExampleOptimizer.

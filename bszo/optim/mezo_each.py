@@ -26,8 +26,8 @@ class EachMeZO(PerExampleOptimizer):
     Args:
         rank: r.
         eps: length of a perturbation.
-        vectors, embeddings, subspace, subspace_interval, stacked, momentum, module, params, lr,
-            weight_decay, seed, directions, rounding: see PerExampleOptimizer.
+        distribution, vectors, embeddings, subspace, subspace_interval, stacked, momentum, module,
+            params, lr, weight_decay, seed, directions, rounding: see PerExampleOptimizer.
 
     Raises:
         OptimError: see PerExampleOptimizer.

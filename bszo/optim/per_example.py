@@ -11,6 +11,7 @@ from bszo.optim.momentum import follow_momentum_
 from bszo.optim.options import Options, Params, require
 from bszo.perturb import (
     Directions,
+    Distribution,
     Each,
     LossOracle,
     PerExample,
@@ -32,6 +33,7 @@ class OwnOptions(Options, total=False):
     `PerExampleOptimizer` says what each means."""
 
     rank: int
+    distribution: Distribution
     vectors: Part
     embeddings: Part
     subspace: SharedSubspace
@@ -46,8 +48,8 @@ class PerExampleOptimizer(ZerothOrderOptimizer):
     Example e looks along z_e = A_e B_e^T / sqrt(r) in the weight of each linear layer, GPT-2's
     Conv1D among them (`bszo.perturb.PerExample`, `bszo.perturb.Each`), so that a pass shows as many
     directions as the batch has examples. Embeddings with the output layer of a language model, and
-    vectors, take part where it is asked for; a vector's z_e is Gaussian. What takes no part has z_e
-    = 0 and only decays. No weight is perturbed.
+    vectors, take part where it is asked for; a vector's z_e has independent elements. What takes no
+    part has z_e = 0 and only decays. No weight is perturbed.
 
     The closure returns the losses of its examples, (B,). Where a layer's input has another first
     axis than the examples, the closure says in an attribute `examples` which example each position
@@ -55,13 +57,15 @@ class PerExampleOptimizer(ZerothOrderOptimizer):
 
     Args:
         rank: r.
+        distribution: of the elements of A_e and B_e, and of a vector's z_e: "gaussian", or
+            "rademacher" for +1 and -1 alike, with which every direction is equally long.
         vectors: "perturb": biases of linear layers and norms, and norms' weights, take part;
             "leave": they do not.
         embeddings: "perturb": the weights of embeddings and of the output layer take part; a
             matrix that they share moves alike in both. "leave": they do not.
         subspace: "none": A_e and B_e are new for each example at each step. "lozo": all examples
             share B, which stays for some steps: z_e = A_e V^T / sqrt(r). "subzero": they share all
-            but an (r, r) Gaussian Z_e: z_e = s U Z_e V, with orthonormal U (m, r) and V (r, n), s =
+            but an (r, r) Z_e: z_e = s U Z_e V, with orthonormal U (m, r) and V (r, n), s =
             sqrt(m n) / r, and r clipped to min(m, n). Both are unbiased over redraws.
         subspace_interval: steps between redraws of V, or of U and V, which are kept in fp32 for as
             long: r (m + n) elements a matrix at most.
@@ -84,6 +88,9 @@ class PerExampleOptimizer(ZerothOrderOptimizer):
     per_example: ClassVar[bool] = True
 
     rank = Hyperparameter[int](whole, lambda r: r >= 1, "at least 1 is valid", scope="construction")
+    distribution: Hyperparameter[Distribution] = Hyperparameter(
+        one_of(Distribution), scope="construction", unsaid="gaussian"
+    )
     vectors: Hyperparameter[Part] = Hyperparameter(
         one_of(Part), scope="construction", unsaid="leave"
     )
@@ -114,6 +121,7 @@ class PerExampleOptimizer(ZerothOrderOptimizer):
         lr: float,
         eps: float = 1e-3,
         rank: int = 1,
+        distribution: Distribution = "gaussian",
         vectors: Part = "leave",
         embeddings: Part = "leave",
         subspace: SharedSubspace = "none",
@@ -122,7 +130,8 @@ class PerExampleOptimizer(ZerothOrderOptimizer):
         momentum: float = 0.0,
         **options: Unpack[Options],
     ) -> None:
-        self.rank, self.vectors, self.embeddings = rank, vectors, embeddings
+        self.rank, self.distribution = rank, distribution
+        self.vectors, self.embeddings = vectors, embeddings
         self.subspace, self.subspace_interval = subspace, subspace_interval
         self.stacked, self.momentum = stacked, momentum
         super().__init__(params, lr=lr, eps=eps, **options)
@@ -156,9 +165,10 @@ class PerExampleOptimizer(ZerothOrderOptimizer):
     def make_family(self, params: Sequence[Tensor]) -> Directions:
         moved = self._moved_of(params)
         if self.subspace == "none":
-            return PerExample(params, self.rank, moved)
+            return PerExample(params, self.rank, moved, self.distribution)
         kept = PerExampleLowRank if self.subspace == "lozo" else PerExampleSubspace
-        return kept(params, self.rank, moved, mix64(self.seed, self._subspace_number, -2))
+        basis_seed = mix64(self.seed, self._subspace_number, -2)
+        return kept(params, self.rank, moved, basis_seed, self.distribution)
 
     @property
     def _subspace_number(self) -> int:

@@ -65,6 +65,7 @@ LATER_KEYS = {
         "compared_with": "theta",
         "mean_window": None,
         "clip": None,
+        "distribution": "gaussian",
         "vectors": "leave",
         "embeddings": "leave",
         "subspace": "none",

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from bszo import EachMeZO, Hybrid
 from bszo.errors import OptimError, TrajectoryError
-from bszo.perturb import Each, PerExample, mix64
+from bszo.perturb import Distribution, Each, PerExample, mix64
 from bszo.trajectory.logged import LoggedLosses
 
 SEED = 5
@@ -168,26 +168,59 @@ def test_a_log_that_two_passes_do_not_take_is_refused(count: int) -> None:
         LoggedLosses([1.0] * count, 7).rest(2)
 
 
-@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
-def test_a_step_is_the_formula_s(dtype: torch.dtype) -> None:
+@pytest.mark.parametrize(
+    ("dtype", "distribution"),
+    [
+        (torch.float64, "gaussian"),
+        (torch.bfloat16, "gaussian"),
+        (torch.float64, "rademacher"),
+    ],
+)
+def test_a_step_is_the_formula_s(dtype: torch.dtype, distribution: Distribution) -> None:
     """theta - lr ((1/B) sum_e g_e z_e + w theta), dense, in float64."""
     net = Net(dtype)
     params = list(net.parameters())
     lr, w, eps = 0.1, 0.01, 1e-2
-    optimizer = EachMeZO(params, lr=lr, weight_decay=w, eps=eps, rank=2, seed=1, module=net)
+    optimizer = EachMeZO(
+        params,
+        lr=lr,
+        weight_decay=w,
+        eps=eps,
+        rank=2,
+        distribution=distribution,
+        seed=1,
+        module=net,
+    )
     start = [p.detach().double().clone() for p in params]
     optimizer.step(lambda: losses(net))
     assert optimizer.last is not None and optimizer.num_forwards == 2
     g = optimizer.last.observations
     (seed,) = [mix64(1, 0, 0)]
     matrices = {i for i, p in enumerate(params) if p is net.twice.weight or p is net.out.weight}
-    family = PerExample(params, 2, matrices)
+    family = PerExample(params, 2, matrices, distribution)
     for i, p in enumerate(params):
         z = [family.direction(mix64(seed, e), i).double() for e in range(3)]
         mean = sum(g_e * z_e for g_e, z_e in zip(g, z, strict=True)) / 3
         expected = start[i] - lr * (mean + w * start[i])
         tolerance = 1e-6 if dtype == torch.float64 else 2**-8
         torch.testing.assert_close(p.double(), expected, rtol=tolerance, atol=1e-5)
+
+
+def test_signs_are_signs_wherever_they_are_drawn() -> None:
+    """At rank 1 every element of z is +1 or -1; rows that are drawn alone are the stack's."""
+    table, vector = torch.zeros(7, 5), torch.zeros(40)
+    family = PerExample([table, vector], 1, {0, 1}, "rademacher")
+    stacks, rows = family.stacks([3, 4], 0), torch.tensor([[6, 0], [2, 2]])
+    assert stacks is not None
+    left, right = stacks
+    for e, seed in enumerate((3, 4)):
+        assert torch.equal(left[e] @ right[e].mT, family.direction(seed, 0))
+        assert family.direction(seed, 0).abs().eq(1).all()
+        alone = family.left_rows([3, 4], 0, rows, torch.tensor(e).expand(rows.shape))
+        assert alone is not None and torch.equal(alone, left[e][rows])
+    drawn = family.vectors([3, 4], 1)
+    assert drawn is not None and set(drawn.flatten().tolist()) == {-1.0, 1.0}
+    assert torch.equal(drawn[1], family.direction(4, 1))
 
 
 @pytest.mark.parametrize("weight_decay", [0.0, 0.1])

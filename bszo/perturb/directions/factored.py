@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from bszo.perturb.directions.base import COMPILE_FROM, KEEP_BELOW, Directions
-from bszo.perturb.noise import Terms, add, gpu, values
+from bszo.perturb.noise import Distribution, Terms, add, gpu, values
 
 AT_ONCE = 1 << 20  # elements of a large matrix that are made at a time
 
@@ -34,6 +34,8 @@ class Factored(Directions):
     while it is added up.
     """
 
+    distribution: Distribution = "gaussian"  # of the elements of the factors that are drawn
+
     def __init__(self, params: Sequence[Tensor]) -> None:
         super().__init__(params)
         num_elements = sum(p.numel() for p in self.params)
@@ -47,7 +49,8 @@ class Factored(Directions):
         key = (seed, index, shape)
         if key in self._made:
             return self._made[key]
-        made = values(shape, index, seed, device=self.params[index].device)
+        device = self.params[index].device
+        made = values(shape, index, seed, device=device, distribution=self.distribution)
         if self.small:
             self._made[key] = made
         return made

@@ -9,15 +9,15 @@ from torch import Tensor
 from bszo.perturb import noise
 from bszo.perturb.directions.factored import product
 from bszo.perturb.directions.outer_product import OuterProduct
-from bszo.perturb.noise import Terms
+from bszo.perturb.noise import Distribution, Terms
 from bszo.perturb.noise.seeds import mix64
 
 LEFT, RIGHT, VECTOR = 0, 1, 2  # the factors' numbers enter their seeds; a vector has none
 
 
 class PerExample(OuterProduct):
-    """z_e = A_e B_e^T / sqrt(r) for the matrices that move, a Gaussian z_e for the vectors that do,
-    and 0 for everything else.
+    """z_e = A_e B_e^T / sqrt(r) for the matrices that move, a z_e with independent elements for the
+    vectors that do, and 0 for everything else. Factors and vectors are Gaussian, or signs.
 
     The factors of all examples are drawn in one call, and a sum over examples is one product,
     sum_e c_e z_e = [c_1 A_1 .. c_G A_G] [B_1 .. B_G]^T / sqrt(r), or (c_1 .. c_G) Z for a vector.
@@ -26,11 +26,20 @@ class PerExample(OuterProduct):
         params: the parameters.
         rank: r.
         moved: the numbers of the parameters that move; each has one axis or two.
+        distribution: of the factors' elements and of the vectors': "gaussian", or "rademacher" for
+            +1 and -1 alike.
     """
 
-    def __init__(self, params: Sequence[Tensor], rank: int, moved: Set[int]) -> None:
+    def __init__(
+        self,
+        params: Sequence[Tensor],
+        rank: int,
+        moved: Set[int],
+        distribution: Distribution = "gaussian",
+    ) -> None:
         super().__init__(params, rank)
         self.moved = moved
+        self.distribution = distribution
         # (parameter, factor) -> {seeds: the factors under these}, in the order of the passes
         self._drawn: dict[tuple[int, int], dict[tuple[int, ...], Tensor]] = {}
 
@@ -65,7 +74,8 @@ class PerExample(OuterProduct):
         columns = torch.arange(self.rank, device=rows.device)
         counter = rows[..., None] * self.rank + columns
         left = [mix64(seed, LEFT) for seed in seeds]
-        return noise.values_at(counter, index, left, of[..., None]) / self.rank**0.5
+        made = noise.values_at(counter, index, left, of[..., None], distribution=self.distribution)
+        return made / self.rank**0.5
 
     def right(self, seeds: Sequence[int], index: int) -> Tensor | None:
         return self._stack(seeds, index, RIGHT) if self._is_matrix(index) else None
@@ -96,7 +106,9 @@ class PerExample(OuterProduct):
 
     def _values(self, shape: torch.Size, index: int, seeds: Sequence[int]) -> Tensor:
         device = self.params[index].device
-        return noise.values_of_seeds(shape, index, seeds, device=device, fused=self.fused)
+        return noise.values_of_seeds(
+            shape, index, seeds, device=device, distribution=self.distribution, fused=self.fused
+        )
 
     def shift(
         self,

@@ -11,14 +11,15 @@ from bszo.perturb.directions.factored import product
 from bszo.perturb.directions.low_rank import LowRank
 from bszo.perturb.directions.per_example import LEFT, PerExample
 from bszo.perturb.directions.subspace import Subspace
+from bszo.perturb.noise import Distribution
 
 
 class PerExampleKept(PerExample):
     """z_e = A_e V with a V (q, n) that all examples share, so that a sum over examples is one
-    product of the same width, sum_e c_e z_e = (sum_e c_e A_e) V. A vector's direction is Gaussian.
+    product of the same width, sum_e c_e z_e = (sum_e c_e A_e) V.
 
     Args:
-        params, rank, moved: see PerExample.
+        params, rank, moved, distribution: see PerExample.
     """
 
     @abstractmethod
@@ -43,20 +44,25 @@ class PerExampleKept(PerExample):
 
 
 class PerExampleLowRank(PerExampleKept):
-    """z_e = A_e V^T / sqrt(r), with A_e (m, r) from the example's seed and V (n, r) from the basis
-    seed, both Gaussian. E|z|^2 = m n, and the mean of <G, z> z over redraws of V is G.
+    """z_e = A_e V^T / sqrt(r), with A_e (m, r) from the example's seed and a Gaussian V (n, r) from
+    the basis seed. E|z|^2 = m n, and the mean of <G, z> z over redraws of V is G.
 
     Args:
-        params, rank, moved: see PerExample.
+        params, rank, moved, distribution: see PerExample.
         basis_seed: names V, which stays while the seeds change.
 
     Source: Chen et al. 2024 (LOZO), arXiv 2410.07698, with directions of each example's own.
     """
 
     def __init__(
-        self, params: Sequence[Tensor], rank: int, moved: Set[int], basis_seed: int
+        self,
+        params: Sequence[Tensor],
+        rank: int,
+        moved: Set[int],
+        basis_seed: int,
+        distribution: Distribution = "gaussian",
     ) -> None:
-        super().__init__(params, rank, moved)
+        super().__init__(params, rank, moved, distribution)
         self.base = LowRank(params, rank, basis_seed)
         self._bases: dict[int, Tensor] = {}
 
@@ -67,22 +73,27 @@ class PerExampleLowRank(PerExampleKept):
 
 
 class PerExampleSubspace(PerExampleKept):
-    """z_e = s U Z_e V, with Z_e (r, r) Gaussian from the example's seed, and U (m, r) and V (r, n)
+    """z_e = s U Z_e V, with Z_e (r, r) from the example's seed, and U (m, r) and V (r, n)
     from the basis seed, with orthonormal columns and rows. r is clipped to min(m, n).
 
     With s = sqrt(m n) / r, E|z|^2 is m n, and the mean of <G, z> z over redraws of U and V is G.
 
     Args:
-        params, rank, moved: see PerExample.
+        params, rank, moved, distribution: see PerExample.
         basis_seed: names U and V, which stay while the seeds change.
 
     Source: Yu et al. 2024 (SubZero), arXiv 2410.08989, with directions of each example's own.
     """
 
     def __init__(
-        self, params: Sequence[Tensor], rank: int, moved: Set[int], basis_seed: int
+        self,
+        params: Sequence[Tensor],
+        rank: int,
+        moved: Set[int],
+        basis_seed: int,
+        distribution: Distribution = "gaussian",
     ) -> None:
-        super().__init__(params, rank, moved)
+        super().__init__(params, rank, moved, distribution)
         self.base = Subspace(params, rank, basis_seed, scaled=True, square=False)
 
     def shared(self, index: int) -> Tensor:

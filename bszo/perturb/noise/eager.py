@@ -83,10 +83,10 @@ def _add_whole(
     out.copy_(rounded_to_bf16(acc, hashed(counter, round_key[0], round_key[1])))
 
 
-def _draw_many(out: Tensor, key_0: Tensor, key_1: Tensor) -> None:
+def _draw_many(out: Tensor, key_0: Tensor, key_1: Tensor, distribution: Distribution) -> None:
     """Draw `out` (seeds, elements) for keys (seeds, 1)."""
     counter = torch.arange(out.shape[1], dtype=torch.int32, device=out.device)
-    out.copy_(drawn(counter.expand_as(out), key_0, key_1, "gaussian"))
+    out.copy_(drawn(counter.expand_as(out), key_0, key_1, distribution))
 
 
 class _Fused:
@@ -261,19 +261,28 @@ def values_of_seeds(
     seeds: Sequence[int],
     *,
     device: torch.device | str = "cpu",
+    distribution: Distribution = "gaussian",
     fused: bool = False,
 ) -> Tensor:
     """Return `values` of one parameter under many seeds at once: (len(seeds), *shape), fp32."""
     if torch.device(device).type == "cuda":
-        return torch.stack([values(shape, parameter, seed, device=device) for seed in seeds])
+        one = partial(values, shape, parameter, device=device, distribution=distribution)
+        return torch.stack([one(seed) for seed in seeds])
     pairs = [key(seed, parameter) for seed in seeds]
     both = torch.tensor(pairs, dtype=torch.int32, device=device)
     out = torch.empty((len(seeds), shape.numel()), dtype=torch.float32, device=device)
-    (_fused_draw if fused else _draw_many)(out, both[:, :1], both[:, 1:])
+    (_fused_draw if fused else _draw_many)(out, both[:, :1], both[:, 1:], distribution)
     return out.view(-1, *shape)
 
 
-def values_at(counter: Tensor, parameter: int, seeds: Sequence[int], of: Tensor) -> Tensor:
+def values_at(
+    counter: Tensor,
+    parameter: int,
+    seeds: Sequence[int],
+    of: Tensor,
+    *,
+    distribution: Distribution = "gaussian",
+) -> Tensor:
     """Return single elements of `values` of one parameter under many seeds, fp32: element number
     `counter` under the `of`-th seed. Both are integers, and their shapes broadcast."""
     words = torch.tensor(
@@ -281,7 +290,7 @@ def values_at(counter: Tensor, parameter: int, seeds: Sequence[int], of: Tensor)
     )
     shape = torch.broadcast_shapes(counter.shape, of.shape)
     key_0, key_1 = words[of].unbind(-1)
-    return drawn(counter.to(torch.int32).expand(shape), key_0, key_1, "gaussian")
+    return drawn(counter.to(torch.int32).expand(shape), key_0, key_1, distribution)
 
 
 @functools.lru_cache(maxsize=4)
