@@ -193,7 +193,11 @@ ARTEFACTS = {
             "table_later", "runs", "experiments.tables.equal_passes:sections", sweeps=("later",)
         ),
         Artefact(
-            "table_each", "runs", "experiments.tables.equal_passes:sections", sweeps=("each",)
+            "table_each",
+            "runs",
+            "experiments.tables.agreement:sections",
+            sweeps=("each",),
+            files=("measured/agreement.json",),
         ),
         Artefact(
             "figure1",

@@ -3,6 +3,7 @@ batch."""
 
 import json
 import statistics
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,7 +12,8 @@ from torch import Tensor
 
 from experiments.config.compose import compose
 from experiments.config.schema import parse
-from experiments.tables.sources import MEASURED
+from experiments.tables.agreement import agreement_section
+from experiments.tables.sources import MEASURED, MeasurementError
 from experiments.training.build import build
 from scripts.study import agreement
 
@@ -59,3 +61,24 @@ def test_the_committed_numbers_are_of_all_tasks_and_lie_where_they_can() -> None
         for at in run["along"]:
             assert len(at["agreement"]) == facts["batches"]
             assert all(0 < value < facts["batch"] for value in at["agreement"])
+
+
+def test_the_table_has_a_line_a_task(tmp_path: Path) -> None:
+    along = [{"step": 0, "agreement": [1.0, 3.0]}, {"step": 50, "agreement": [1.0, 1.0]}]
+    runs = [
+        {"model": "tiny-opt", "task": "sst2", "along": along},
+        {"model": "other", "task": "cb", "along": along[:1]},
+    ]
+    file = tmp_path / "agreement.json"
+    file.write_text(json.dumps({"batch": 16, "batches": 2, "runs": runs}))
+    section = agreement_section(file)
+    assert section.columns == ("model and task", "after 0 steps", "after 50 steps")
+    assert section.rows == (
+        ("tiny-opt, SST-2", "2.00 (1.41)", "1.00 (0.00)"),
+        ("other, CB", "2.00 (1.41)", "-"),
+    )
+    assert "2 batches of B = 16" in section.notes[0]
+    for damaged in ("{", "[]", '{"runs": []}', '{"batch": 1, "batches": 2, "runs": [{}]}'):
+        file.write_text(damaged)
+        with pytest.raises(MeasurementError, match=r"^agreement.json: not a report of"):
+            agreement_section(file)
