@@ -35,27 +35,18 @@ def where_a_user_types(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
 
 
-@pytest.mark.parametrize(
-    ("launcher", "ends"),
-    [
-        ("submitit_local", ["diverged"]),
-        # the signal, below, finds its runs beside one that has diverged
-        *(
-            pytest.param(launcher, ["diverged", "ok"], marks=pytest.mark.exhaustive)
-            for launcher in ("submitit_local", "processes")
-        ),
-    ],
-)
-def test_runs_of_a_sweep_in_processes_of_their_own(launcher: str, ends: list[str], tmp_path: Path):
-    """One diverges, and one may end well: the exit code is the failed run's."""
-    rates = "optimizer.lr=3e38,1e-4" if "ok" in ends else "optimizer.lr=3e38"
-    arguments = (*SHORT, rates, f"hydra/launcher={launcher}", f"paths.results={tmp_path}")
+# a Slurm job's script and a signal to runs of which one has diverged, below, stand for it
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("launcher", ["submitit_local", "processes"])
+def test_runs_of_a_sweep_in_processes_of_their_own(launcher: str, tmp_path: Path):
+    """One diverges, and one ends well: the exit code is the failed run's."""
+    arguments = (*SWEEP, f"hydra/launcher={launcher}", f"paths.results={tmp_path}")
     done = run_module("experiments.run", *arguments, folder=tmp_path)
     assert done.returncode == 3, done.stderr
     assert "Traceback" not in done.stderr and "Warning" not in done.stderr
     assert "diverged: " in done.stderr  # also where a run's own words go to a file
     found = store.load_all([tmp_path / "runs"])
-    assert sorted(record["status"] for record in found) == ends
+    assert sorted(record["status"] for record in found) == ["diverged", "ok"]
 
 
 @pytest.mark.parametrize(
