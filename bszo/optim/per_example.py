@@ -58,7 +58,7 @@ class PerExampleOptimizer(ZerothOrderOptimizer):
     Args:
         rank: r.
         distribution: of the elements of A_e and B_e, and of a vector's z_e: "gaussian", or
-            "rademacher" for +1 and -1 alike, with which every direction is equally long.
+            "rademacher" for +1 and -1 alike, with which all directions of rank 1 are equally long.
         vectors: "perturb": biases of linear layers and norms, and norms' weights, take part;
             "leave": they do not.
         embeddings: "perturb": the weights of embeddings and of the output layer take part; a

@@ -363,10 +363,10 @@ def add(
         flat_out = out.view(-1)
         # in place: the compiler wants one tensor
         flat = flat_out if theta.data_ptr() == out.data_ptr() else theta.view(-1)
-        factor = torch.tensor([decay], dtype=step.dtype)
-        start = torch.tensor([first], dtype=torch.int32)
-        round_key = None if pair is None else torch.tensor(pair, dtype=torch.int32)
-        _fused_add(flat_out, flat, step.view(-1), factor, start, round_key)
+        words = partial(torch.tensor, dtype=torch.int32, device=out.device)
+        factor = torch.tensor([decay], dtype=step.dtype, device=out.device)
+        round_key = None if pair is None else words(pair)
+        _fused_add(flat_out, flat, step.view(-1), factor, words([first]), round_key)
         return out
     if rounding_seed is None:
         return torch.add(step, theta, alpha=decay, out=out)
