@@ -38,7 +38,7 @@ class Row:
         precision: of its parameters.
         choice: of its learning rate.
         rate_key: where that rate stands in a run's point.
-        tried: rate -> loss of the last evaluation of its run, None where it failed.
+        tried: rate -> record of the run that tried it, the smallest rate first.
         runs: seed -> record of the chosen rate, None where it is not run yet.
     """
 
@@ -46,7 +46,7 @@ class Row:
     precision: str
     choice: Choice
     rate_key: str
-    tried: Mapping[str, float | None]
+    tried: Mapping[str, Record]
     runs: Mapping[str, Record | None]
 
     @property
@@ -83,15 +83,14 @@ def rows_of(grid: Grid, shelf: Shelf) -> list[Row]:
 
 def _tried(
     grid: Grid, shelf: Shelf, point: Point, key: str, choice: Choice
-) -> Iterator[tuple[str, float | None]]:
-    """Every rate that has a run, the smallest first, with the last loss of validation."""
+) -> Iterator[tuple[str, Record]]:
+    """Every rate that has a run, the smallest first."""
     rates = {run[key] for run in grid.candidates(point)} | set(choice.validation)
     rates |= {run[key] for run in choice.missing}
     for rate in sorted(rates, key=float):
         record = shelf.find({**grid.candidates(point)[0], key: rate})
         if record is not None:
-            ended_well = record["status"] == "ok"
-            yield rate, record["curve"][-1]["validation_loss"] if ended_well else None
+            yield rate, record
 
 
 def weight(record: Record) -> float:
@@ -114,7 +113,11 @@ def curve(record: Record) -> list[tuple[float, float]]:
 def at_budget(record: Record, budget: int) -> float | None:
     """Validation accuracy at the last evaluation within the budget; None where it is far from
     it."""
-    within = [(passes, score) for passes, score in curve(record) if passes <= budget]
+    return _last_within(curve(record), budget)
+
+
+def _last_within(values: Sequence[tuple[float, float]], budget: int) -> float | None:
+    within = [(passes, value) for passes, value in values if passes <= budget]
     return within[-1][1] if within and within[-1][0] >= NEAR * budget else None
 
 
@@ -221,7 +224,8 @@ def rates_section(rows: Sequence[Row]) -> Section:
     for row in rows:
         chosen = row.choice.point[row.rate_key] if row.choice.point else None
         texts = []
-        for rate, loss in row.tried.items():
+        for rate, record in row.tried.items():
+            loss = record["curve"][-1]["validation_loss"] if record["status"] == "ok" else None
             text = f"{float(rate):g}: {'failed' if loss is None else f'{loss:.3f}'}"
             is_chosen = chosen is not None and float(rate) == float(chosen)
             texts.append(f"[{text}]" if is_chosen else text)
@@ -236,6 +240,24 @@ def rates_section(rows: Sequence[Row]) -> Section:
     )
 
 
+def gain_section(rows: Sequence[Row]) -> Section | None:
+    """Build the filter's gain along the runs that tried a rate; None where no method has one."""
+    shown_at, lines = BUDGETS[min(BUDGETS)], []
+    for row in rows:
+        for rate, record in row.tried.items():
+            gains = [(p["num_forwards"], g) for p in record["curve"] if (g := p.get("gain"))]
+            if gains:
+                at = [_last_within(gains, passes) for passes in shown_at]
+                texts = (NOTHING if gain is None else f"{gain:.3f}" for gain in at)
+                lines.append((row.name, f"{float(rate):g}", *texts))
+    columns = ("method", "lr", *(f"at {passes:,} passes" for passes in shown_at))
+    note = (
+        "Gain: the slope of a line through 0 of the posterior means over the observations, in the"
+        " step before an evaluation. Where it falls, the filter takes more of it for noise."
+    )
+    return Section("The filter's gain", columns, tuple(lines), notes=(note,)) if lines else None
+
+
 def sections(artefact: Artefact, inputs: Inputs) -> list[Section]:
     """Build all sections of the study's table."""
     del artefact
@@ -243,4 +265,5 @@ def sections(artefact: Artefact, inputs: Inputs) -> list[Section]:
     rows = {budget: rows_of(grid_of(budget), shelf) for budget in BUDGETS}
     inputs.used |= shelf.used
     by_budget = [accuracy_section(budget, of_budget) for budget, of_budget in rows.items()]
-    return [*by_budget, rates_section(rows[max(rows)])]
+    gains = gain_section(rows[max(rows)])
+    return [*by_budget, rates_section(rows[max(rows)]), *([gains] if gains else [])]

@@ -14,6 +14,7 @@ from experiments.tables.real import (
     against,
     at_budget,
     curve,
+    gain_section,
     grid_of,
     passes_to,
     rates_section,
@@ -185,6 +186,25 @@ def test_an_evaluation_far_from_the_budget_is_none(grid: Grid):
 def test_no_test_is_made_of_equal_differences(rows: dict[str, Row]):
     assert against(rows["MeZO"], rows["MeZO"]) == "-"
     assert against(rows["HiZOO"], rows["MeZO"]) == "-"
+
+
+def test_the_gain_of_every_rate_that_was_tried(grid: Grid):
+    bszo = first(grid, optimizer="bszo", optimizer_k="2")
+    records = chosen(grid, bszo, [0.7, 0.5, 0.6])
+    assert gain_section(rows_of(grid, Shelf(records))) is None  # no run says one
+    for record, gains in zip(records, ([0.5, 0.25], [0.75, None], []), strict=True):
+        ends = (240, 1000)
+        record["curve"] = [
+            {**record["curve"][0], "num_forwards": end, "gain": gain}
+            for end, gain in zip(ends, gains or [None, None], strict=True)
+        ]
+    section = gain_section(rows_of(grid, Shelf(records)))
+    assert section is not None
+    rates = [f"{float(run['optimizer.lr']):g}" for run in grid.candidates(bszo)]
+    assert section.rows == (
+        ("BSZO, k = 2", rates[1], "0.750", "-", "-"),
+        ("BSZO, k = 2", rates[0], "0.500", "-", "0.250"),
+    )
 
 
 def test_nothing_run_yet_is_a_table_of_dashes(grid: Grid, tmp_path: Path):
