@@ -7,7 +7,7 @@ from typing import Literal, Unpack
 from bszo.core import forward_difference, update_noise_var
 from bszo.optim.believing import Believing, Variance
 from bszo.optim.hyperparameter import Hyperparameter, one_of, whole
-from bszo.optim.options import Params
+from bszo.optim.options import Params, require
 from bszo.optim.per_example import OwnOptions, PerExampleOptimizer, own_seeds
 from bszo.optim.report import StepReport
 from bszo.perturb import LossOracle, Terms
@@ -51,7 +51,7 @@ class EachBSZO(Believing, PerExampleOptimizer):
             params, lr, eps, weight_decay, seed, directions, rounding: see PerExampleOptimizer.
 
     Raises:
-        OptimError: see PerExampleOptimizer.
+        OptimError: see PerExampleOptimizer; from `step`, the z-score of a single difference.
 
     Source: ours, from Feng and Huang 2026, arXiv 2601.01452, Algorithm 1, and Wen et al. 2018
         (Flipout), arXiv 1803.04386.
@@ -133,5 +133,11 @@ class EachBSZO(Believing, PerExampleOptimizer):
             return factors, noise_var
         spread = 1.0
         if self.update == "z-score":
-            spread = statistics.pstdev([y for axis in slopes for y in axis])
+            observations = [y for axis in slopes for y in axis]
+            require(
+                len(observations) > 1,
+                "update='z-score': a batch of one example and k=1 give one difference, which has no"
+                " deviation; k=2 is valid, or update='mean'",
+            )
+            spread = statistics.pstdev(observations)
         return [1 / (len(slopes) * spread) if spread else 0.0] * len(slopes), noise_var

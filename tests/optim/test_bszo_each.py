@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from bszo import BSZO, EachBSZO
 from bszo.core import condition, prior
+from bszo.errors import OptimError
 from bszo.perturb import OuterProduct, PerExample, mix64
 
 X = torch.randn(3, 4, generator=torch.Generator().manual_seed(1)).double()
@@ -92,6 +93,18 @@ def test_slopes_of_zero_move_nothing() -> None:
         optimizer = EachBSZO(net.parameters(), update=rule, module=net, **SETTINGS)
         optimizer.step(lambda: 0 * net(X).sum(1))
         assert torch.equal(net.weight, before)
+
+
+def test_the_z_score_of_one_difference_is_refused() -> None:
+    """It would be 0 at every step, and the run would look like one that learns nothing."""
+    net = network()
+    before = net.weight.detach().clone()
+    optimizer = EachBSZO(net.parameters(), k=1, update="z-score", module=net, **SETTINGS)
+    with pytest.raises(OptimError, match=r"^update='z-score': a batch of one example and k=1"):
+        optimizer.step(lambda: losses(net, X[:1], V[:1]))
+    assert torch.equal(net.weight, before) and optimizer.num_steps == 0
+    optimizer.step(lambda: losses(net))  # three examples have a deviation
+    assert not torch.equal(net.weight, before)
 
 
 def test_it_goes_on_bit_for_bit_and_refuses_another_rule() -> None:
