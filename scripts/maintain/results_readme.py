@@ -52,7 +52,7 @@ def main() -> int:
         ),
         "# What there is, and what deviates",
         "",
-        "| artefact | the paper's models | on this machine (mini profile, a real model, or measured) |",
+        "| artefact | the paper's models | here: mini profile, a real model, or measured |",
         "| --- | --- | --- |",
         *("| " + " | ".join(row(artefact, inputs)) + " |" for artefact in ARTEFACTS.values()),
         "",
