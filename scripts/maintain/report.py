@@ -74,15 +74,23 @@ class Page:
     figures: dict[str, bytes]
 
 
-def execute(path: Path, results: Path) -> NotebookNode:
-    """Run a notebook on the records under `results` and return it with its outputs.
+# between two notebooks: the next one finds no name of the last one's
+FRESH = "%reset -f\nfrom matplotlib import pyplot\npyplot.close('all')\ndel pyplot"
+
+
+def execute(paths: Sequence[Path], results: Path) -> list[NotebookNode]:
+    """Run notebooks on the records under `results` and return them with their outputs. One kernel
+    serves them all, for one that starts and imports takes longer than a notebook.
 
     Raises:
         ReportError: a cell fails; the message names the notebook and the error.
     """
-    notebook = nbformat.read(path, as_version=4)
+    notebooks = [nbformat.read(path, as_version=4) for path in paths]
+    whole = nbformat.v4.new_notebook(metadata=notebooks[0].metadata)
+    for notebook in notebooks:
+        whole.cells += [*notebook.cells, nbformat.v4.new_code_cell(FRESH)]
     client = NotebookClient(
-        notebook,
+        whole,
         kernel_name="python3",
         timeout=600,
         startup_timeout=180,
@@ -95,15 +103,25 @@ def execute(path: Path, results: Path) -> NotebookNode:
                 env={**os.environ, "BSZO_RESULTS": str(results.resolve()), "MPLBACKEND": "agg"}
             )
     except CellExecutionError as error:
-        raise ReportError(f"{path.name}: {error.ename}: {error.evalue.splitlines()[0]}") from error
-    for cell in notebook.cells:
-        for output in cell.get("outputs", []):
-            if output.get("name") == "stderr":  # a library's warning names paths of this machine
-                print(f"{path.name}: {output.text.strip().splitlines()[0]}", file=sys.stderr)
-        if cell.cell_type == "code":
-            cell.execution_count = None
-            cell.outputs = [output for output in cell.outputs if output.get("name") != "stderr"]
-    return notebook
+        failed = next(
+            p for p, n in zip(paths, notebooks, strict=True) if any(map(_failed, n.cells))
+        )
+        line = error.evalue.splitlines()[0]
+        raise ReportError(f"{failed.name}: {error.ename}: {line}") from error
+    for path, notebook in zip(paths, notebooks, strict=True):
+        notebook.metadata.language_info = whole.metadata.language_info  # which the kernel has told
+        for cell in notebook.cells:
+            for output in cell.get("outputs", []):
+                if output.get("name") == "stderr":  # a library's warning names this machine's paths
+                    print(f"{path.name}: {output.text.strip().splitlines()[0]}", file=sys.stderr)
+            if cell.cell_type == "code":
+                cell.execution_count = None
+                cell.outputs = [output for output in cell.outputs if output.get("name") != "stderr"]
+    return notebooks
+
+
+def _failed(cell: NotebookNode) -> bool:
+    return any(output.output_type == "error" for output in cell.get("outputs", []))
 
 
 @contextmanager
@@ -247,7 +265,9 @@ def html_page(title: str, body: str) -> bytes:
 
 def report(results: Path) -> dict[str, bytes]:
     """Return the content of every file of the report by its name."""
-    pages = [convert(execute(path, results), path.stem) for path in sorted(NOTEBOOKS.glob(PAGES))]
+    paths = sorted(NOTEBOOKS.glob(PAGES))
+    run = zip(paths, execute(paths, results), strict=True)
+    pages = [convert(notebook, path.stem) for path, notebook in run]
     drawn = {file.stem: file.read_bytes() for file in sorted((results / "figures").glob("*.png"))}
     files = {f"{page.name}.html": html_page(page.title, page.body) for page in pages}
     first = index(pages, tables(results / "tables"), list(drawn), state(results))
