@@ -149,6 +149,7 @@ LAYERS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
         ("scripts.bench", *OURS),
         ("torch", "transformers", "safetensors", "rich", "hydra", "psutil"),
     ),
+    "scripts.study.agreement": (OURS, ("torch",)),
     "scripts.study.drift": (OURS, ("torch",)),
     "scripts.study.descent": (OURS, ("torch",)),
     "scripts.study.muon": (OURS, ("torch",)),

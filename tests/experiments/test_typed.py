@@ -52,7 +52,7 @@ def test_an_argument_of_other_methods_names_them():
         check_arguments(
             {"_target_": "bszo.MeZO", "_partial_": True, "momentum": 0.9}, "optimizer", SUPPLIED
         )
-    takers = "conmezo, loren, lozo-m, subzero, zo-sgd-mmt"
+    takers = "bszo-each, conmezo, loren, lozo-m, mezo-each, subzero, zo-sgd-mmt"
     assert str(caught.value).endswith(f"; optimizer={takers} take it")
 
 
