@@ -9,6 +9,7 @@ range test takes 20 steps and looks at the loss. Both have the same model, rows 
 """
 
 import argparse
+import functools
 import json
 import time
 from collections.abc import Sequence
@@ -38,9 +39,15 @@ STEPS, REPEATS, HELD = 20, 8, 64
 HALF_DECADE = 10 / 3 * 1.001  # from 3 to 10, a little more than half of one
 
 
+@functools.cache
+def packed() -> Shelf:
+    """The records in git of the profile mini."""
+    return Shelf(Inputs(PACKED).records("mini"))
+
+
 def recorded(artefact: str, model: str, task: str, optimizer: str) -> dict[float, float]:
     """Return rate -> validation accuracy of the runs that chose this setting's rate."""
-    grid, shelf = load(artefact, "mini"), Shelf(Inputs(PACKED).records("mini"))
+    grid, shelf = load(artefact, "mini"), packed()
     wanted = {"model": model, "task": task, "optimizer": optimizer, "precision": "fp32"}
     wanted |= {"seed": "0", "fidelity": "corrected"}
     point = next(p for p in grid.points if wanted.items() <= p.items())
