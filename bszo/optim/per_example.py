@@ -163,7 +163,7 @@ class PerExampleOptimizer(ZerothOrderOptimizer):
         return super().restrict(**restriction)
 
     def make_family(self, params: Sequence[Tensor]) -> Directions:
-        moved = self._moved_of(params)
+        moved = self.moved_of(params)
         if self.subspace == "none":
             return PerExample(params, self.rank, moved, self.distribution)
         kept = PerExampleLowRank if self.subspace == "lozo" else PerExampleSubspace
@@ -180,7 +180,7 @@ class PerExampleOptimizer(ZerothOrderOptimizer):
             self._made_at, self._family = self._subspace_number, self.numbered(self.make_family)
         return self._family
 
-    def _moved_of(self, params: Sequence[Tensor]) -> set[int]:
+    def moved_of(self, params: Sequence[Tensor]) -> set[int]:
         """The numbers of the parameters that take part: linear layers' weights, but for the output
         layer's, which runs for a few positions and words alone; and what was asked for.
 
@@ -226,7 +226,7 @@ class PerExampleOptimizer(ZerothOrderOptimizer):
 
     def _require_some(self) -> None:
         require(
-            bool(self._moved_of(self.trainable())),
+            bool(self.moved_of(self.trainable())),
             "params: no trainable parameter is the weight of a linear layer alone, and nothing else"
             " has a direction for each example unless vectors or embeddings ask for it",
         )
@@ -239,7 +239,7 @@ class PerExampleOptimizer(ZerothOrderOptimizer):
             assert self.module is not None
             self._engine = Each(self._params, self.module)
             self._made_at = self._subspace_number
-            moved = self._moved_of(self._params)
+            moved = self.moved_of(self._params)
             self._reached = [float(i in moved) for i in range(len(self._params))]
 
     def apply_(self, oracle: LossOracle, gradient: Terms) -> None:

@@ -3,14 +3,15 @@ results/findings.md."""
 
 import math
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from itertools import product
 
 from experiments.records.record import Record
 from experiments.sweeps.grid import load
 from experiments.sweeps.names import METHODS, shown
-from experiments.tables import walks
+from experiments.sweeps.selection import Shelf
+from experiments.tables import equal_passes, walks
 from experiments.tables.accuracy import AVERAGE, Kind, blocks
 from experiments.tables.budgets import BUDGETS
 from experiments.tables.evidence import NOT_RUN, PROFILE, Evidence, mean, numbers, sides
@@ -182,4 +183,43 @@ def _median(values: Sequence[float]) -> str:
     return f"{statistics.median(values):+.3g}" if values else "-"
 
 
-FINDINGS = (gains, sigma_0, adaptive_noise, directions, drift, walk_study, walk_losses)
+def filter_or_mean(evidence: Evidence) -> str:
+    """Test accuracy of the posterior mean minus that of the plain mean and of the z-score of the
+    same observations, along own directions."""
+    name = "BSZO, each example its own"
+    pairs = {
+        "minus the plain mean: k = 2": (name, f"{name}, mean"),
+        "k = 8": (f"{name}, k = 8", f"{name}, k = 8, mean"),
+        "minus the z-score: k = 2": (name, f"{name}, z-score"),
+    }
+    return _between(evidence, pairs)
+
+
+def rank_of_own(evidence: Evidence) -> str:
+    """Test accuracy of own directions of rank 4 minus that of rank 1."""
+    name = "MeZO, each example its own"
+    return _between(evidence, {"": (f"{name}, rank = 4", name)})
+
+
+def _between(evidence: Evidence, pairs: Mapping[str, tuple[str, str]]) -> str:
+    """One method of `sweep=each` minus another over the runs that both have."""
+    grid, shelf = load("each", PROFILE), Shelf(evidence.records)
+    rows = {row.name: row for row in equal_passes.rows_of(grid, shelf, grid.settings[0])}
+    texts = [
+        f"{what} {equal_passes.against(rows[one], rows[other])}".strip()
+        for what, (one, other) in pairs.items()
+    ]
+    return ", ".join(texts) if shelf.used else NOT_RUN
+
+
+FINDINGS = (
+    filter_or_mean,
+    rank_of_own,
+    gains,
+    sigma_0,
+    adaptive_noise,
+    directions,
+    drift,
+    walk_study,
+    walk_losses,
+)

@@ -1,7 +1,6 @@
 """Validation accuracy and loss against forward passes, own directions beside shared ones, mean over
 tasks and seeds. `make figure_each`; loads neither torch nor Hydra."""
 
-from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
 from experiments.sweeps.grid import load
@@ -9,8 +8,7 @@ from experiments.sweeps.selection import Shelf
 from experiments.tables.artefacts import Artefact
 from experiments.tables.equal_passes import rows_of
 from experiments.tables.inputs import Inputs
-from scripts.figures.figure_real import LINES, mean_curve
-from scripts.figures.style import COLOURS, bare
+from scripts.figures.curves import drawn
 
 PROFILE = "mini"
 
@@ -30,24 +28,7 @@ def draw(artefact: Artefact, inputs: Inputs) -> dict[str, Figure]:
     common = set.intersection(*(set(row.well) for row in rows))
     if not common:
         return {}
-    figure, (left, right) = plt.subplots(1, 2, figsize=(11.5, 4.2), layout="constrained")
-    for number, row in enumerate(rows):
-        runs = [row.well[run] for run in sorted(common)]
-        look = {
-            "color": COLOURS[number % len(COLOURS)],
-            "linestyle": LINES[number // len(COLOURS) % len(LINES)],
-            "linewidth": 1.5,
-        }
-        passes, accuracy = mean_curve(runs, "validation_accuracy")
-        left.plot(passes, [100 * value for value in accuracy], label=row.name, **look)
-        right.plot(*mean_curve(runs, "validation_loss"), **look)
-    bare(left).set(xlabel="forward passes", ylabel="validation accuracy (%)")
-    bare(right).set(xlabel="forward passes", ylabel="validation loss")
+    lines = [(row.name, [row.well[run] for run in sorted(common)]) for row in rows]
     tasks, seeds = ({run[i] for run in common} for i in (0, 1))
-    left.set_title(
-        f"{setting['model']}, {len(common)} runs a line: {len(tasks)} tasks, {len(seeds)} seeds"
-    )
-    figure.legend(
-        *left.get_legend_handles_labels(), frameon=False, fontsize=8, loc="outside right upper"
-    )
-    return {artefact.name: figure}
+    title = f"{setting['model']}, {len(common)} runs a line: {len(tasks)} tasks, {len(seeds)} seeds"
+    return {artefact.name: drawn(lines, title, losses="linear")}

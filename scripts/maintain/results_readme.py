@@ -31,8 +31,8 @@ def of_runs(artefact: Artefact, profile: str, inputs: Inputs) -> str:
 def row(artefact: Artefact, inputs: Inputs) -> tuple[str, str, str]:
     """(artefact, the paper's models, what is here)."""
     if artefact.sweeps:
-        here = next((name for name in ("mini", "real") if name in profiles(artefact)), "mini")
-        paper, here = (of_runs(artefact, name, inputs) for name in ("paper", here))
+        own = next((name for name in ("mini", "real") if name in profiles(artefact)), "mini")
+        paper, here = (of_runs(artefact, name, inputs) for name in ("paper", own))
         return artefact.label, paper, here
     found = summary(artefact)
     return artefact.label, found.paper, found.here

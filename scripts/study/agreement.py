@@ -8,7 +8,7 @@
 A step along one direction for all examples has the variance n |grad L|^2, one along a direction for
 each n mean_e |grad l_e|^2 / B. The agreement is the first over the second. Above 1 own directions
 are the less noisy ones at equal passes, and below 1 the shared one is. The gradients are true ones,
-of the weights of linear layers, which are what own directions move; they are measured before
+of the weights that own directions move, which are those of linear layers; they are measured before
 training and along a run of `optimizer=mezo-each` at the rate of `sweep=each`.
 """
 
@@ -20,10 +20,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from bszo.files import written_whole
 from bszo.models import EachLoss, Encoded, LanguageModel
+from bszo.optim.per_example import PerExampleOptimizer
 from bszo.tasks import batches
 from experiments.config.compose import compose
 from experiments.config.schema import parse
@@ -51,16 +52,8 @@ def agreement(gradients: Sequence[Sequence[Tensor]]) -> float:
     return count * shared / statistics.fmean(own)
 
 
-def linear_weights(module: nn.Module) -> list[Tensor]:
-    """Return the weights of all linear layers but the output layer."""
-    output = getattr(module, "get_output_embeddings", lambda: None)()
-    layers = [m for m in module.modules() if isinstance(m, nn.Linear) and m is not output]
-    return [m.weight for m in layers]
-
-
-def of_batch(model: LanguageModel, examples: Sequence[Encoded]) -> float:
+def of_batch(model: LanguageModel, weights: Sequence[Tensor], examples: Sequence[Encoded]) -> float:
     """The agreement of one batch."""
-    weights = linear_weights(model.module)
     gradients = [
         torch.autograd.grad(model.losses(model.collate([example])).sum(), weights)
         for example in examples
@@ -68,21 +61,32 @@ def of_batch(model: LanguageModel, examples: Sequence[Encoded]) -> float:
     return agreement(gradients)
 
 
+def weights_of(optimizer: PerExampleOptimizer) -> list[Tensor]:
+    """Return the parameters that own directions move."""
+    params = optimizer.trainable()
+    return [params[i] for i in sorted(optimizer.moved_of(params))]
+
+
 def along(overrides: Sequence[str], steps: Sequence[int], count: int = BATCHES) -> dict[str, Any]:
     """Return the agreement of some batches at these steps of a run."""
     config = compose([*overrides, "optimizer=mezo-each", RATE, "tracker=none", "threads=1"])
     parts = build(parse(config))
-    seed, train = config["seed"], parts.train
+    seed, train, optimizer = config["seed"], parts.train, parts.optimizer
+    assert isinstance(optimizer, PerExampleOptimizer)
+    weights = weights_of(optimizer)
     order = batches(len(train), BATCH, seed)
     measured: list[dict[str, Any]] = []
     for step in range(max(steps) + 1):
         if step in steps:
             others = batches(len(train), BATCH, seed + FAR)
-            values = [of_batch(parts.model, [train[i] for i in next(others)]) for _ in range(count)]
+            values = [
+                of_batch(parts.model, weights, [train[i] for i in next(others)])
+                for _ in range(count)
+            ]
             measured.append({"step": step, "agreement": values})
         if step < max(steps):
             batch = parts.model.collate([train[i] for i in next(order)])
-            parts.optimizer.step(EachLoss(parts.model, batch))  # type: ignore[arg-type]
+            optimizer.step(EachLoss(parts.model, batch))
     return {"model": config["model"]["name"], "task": config["task"]["name"], "along": measured}
 
 
@@ -105,7 +109,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, default=MEASURED / "agreement.json")
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
-    made = {**provenance([], "cpu"), "command": "python -m scripts.study.agreement"}
+    command = "python -m scripts.study.agreement" + " --real DIR" * bool(options.real)
+    made = {**provenance([], "cpu"), "command": command}
     runs = []
     for task in options.tasks:
         runs.append(along((*TINY, f"task={task}"), STEPS))

@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from bszo.optim.per_example import PerExampleOptimizer
 from experiments.config.compose import compose
 from experiments.config.schema import parse
 from experiments.tables.agreement import agreement_section
@@ -35,9 +36,12 @@ def test_of_gradients_by_hand(gradients: list[Tensor], expected: float) -> None:
 
 def test_a_batch_s_is_what_its_whole_loss_says() -> None:
     """The mean of the examples' gradients is the gradient of the batch's loss."""
-    parts = build(parse(compose([*agreement.TINY, "task=rte", "optimizer=mezo", "tracker=none"])))
+    parts = build(
+        parse(compose([*agreement.TINY, "task=rte", "optimizer=mezo-each", "tracker=none"]))
+    )
     model, examples = parts.model, parts.train[:6]
-    weights = agreement.linear_weights(model.module)
+    assert isinstance(parts.optimizer, PerExampleOptimizer)
+    weights = agreement.weights_of(parts.optimizer)
     names = {id(p): name for name, p in model.module.named_parameters()}
     assert len(weights) == 18 and not any("embed" in names[id(w)] for w in weights)
     shared = torch.autograd.grad(model.loss(model.collate(examples)), weights)
@@ -49,7 +53,7 @@ def test_a_batch_s_is_what_its_whole_loss_says() -> None:
         return sum(float(g.double().square().sum()) for g in gradient)
 
     expected = len(examples) * square(shared) / statistics.fmean(map(square, own))
-    assert agreement.of_batch(model, examples) == pytest.approx(expected, rel=1e-3)
+    assert agreement.of_batch(model, weights, examples) == pytest.approx(expected, rel=1e-3)
 
 
 def test_the_committed_numbers_are_of_all_tasks_and_lie_where_they_can() -> None:

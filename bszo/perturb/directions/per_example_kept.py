@@ -3,6 +3,7 @@ that stays for many steps."""
 
 from abc import abstractmethod
 from collections.abc import Sequence, Set
+from typing import Generic, TypeVar
 
 import torch
 from torch import Tensor
@@ -13,14 +14,32 @@ from bszo.perturb.directions.per_example import LEFT, PerExample
 from bszo.perturb.directions.subspace import Subspace
 from bszo.perturb.noise import Distribution
 
+Base = TypeVar("Base", LowRank, Subspace)
 
-class PerExampleKept(PerExample):
+
+class PerExampleKept(PerExample, Generic[Base]):
     """z_e = A_e V with a V (q, n) that all examples share, so that a sum over examples is one
     product of the same width, sum_e c_e z_e = (sum_e c_e A_e) V.
 
     Args:
         params, rank, moved, distribution: see PerExample.
+        basis_seed: names what all examples share, which stays while their own seeds change.
     """
+
+    def __init__(
+        self,
+        params: Sequence[Tensor],
+        rank: int,
+        moved: Set[int],
+        basis_seed: int,
+        distribution: Distribution = "gaussian",
+    ) -> None:
+        super().__init__(params, rank, moved, distribution)
+        self.base = self.make_base(basis_seed)
+
+    @abstractmethod
+    def make_base(self, basis_seed: int) -> Base:
+        """Return the family, without examples, whose basis is shared."""
 
     @abstractmethod
     def shared(self, index: int) -> Tensor:
@@ -43,28 +62,19 @@ class PerExampleKept(PerExample):
         return left, self.shared(index).to(c.dtype)
 
 
-class PerExampleLowRank(PerExampleKept):
+class PerExampleLowRank(PerExampleKept[LowRank]):
     """z_e = A_e V^T / sqrt(r), with A_e (m, r) from the example's seed and a Gaussian V (n, r) from
     the basis seed. E|z|^2 = m n, and the mean of <G, z> z over redraws of V is G.
 
     Args:
-        params, rank, moved, distribution: see PerExample.
-        basis_seed: names V, which stays while the seeds change.
+        params, rank, moved, basis_seed, distribution: see PerExampleKept.
 
     Source: Chen et al. 2024 (LOZO), arXiv 2410.07698, with directions of each example's own.
     """
 
-    def __init__(
-        self,
-        params: Sequence[Tensor],
-        rank: int,
-        moved: Set[int],
-        basis_seed: int,
-        distribution: Distribution = "gaussian",
-    ) -> None:
-        super().__init__(params, rank, moved, distribution)
-        self.base = LowRank(params, rank, basis_seed)
+    def make_base(self, basis_seed: int) -> LowRank:
         self._bases: dict[int, Tensor] = {}
+        return LowRank(self.params, self.rank, basis_seed)
 
     def shared(self, index: int) -> Tensor:
         if index not in self._bases:
@@ -72,29 +82,20 @@ class PerExampleLowRank(PerExampleKept):
         return self._bases[index]
 
 
-class PerExampleSubspace(PerExampleKept):
+class PerExampleSubspace(PerExampleKept[Subspace]):
     """z_e = s U Z_e V, with Z_e (r, r) from the example's seed, and U (m, r) and V (r, n)
     from the basis seed, with orthonormal columns and rows. r is clipped to min(m, n).
 
     With s = sqrt(m n) / r, E|z|^2 is m n, and the mean of <G, z> z over redraws of U and V is G.
 
     Args:
-        params, rank, moved, distribution: see PerExample.
-        basis_seed: names U and V, which stay while the seeds change.
+        params, rank, moved, basis_seed, distribution: see PerExampleKept.
 
     Source: Yu et al. 2024 (SubZero), arXiv 2410.08989, with directions of each example's own.
     """
 
-    def __init__(
-        self,
-        params: Sequence[Tensor],
-        rank: int,
-        moved: Set[int],
-        basis_seed: int,
-        distribution: Distribution = "gaussian",
-    ) -> None:
-        super().__init__(params, rank, moved, distribution)
-        self.base = Subspace(params, rank, basis_seed, scaled=True, square=False)
+    def make_base(self, basis_seed: int) -> Subspace:
+        return Subspace(self.params, self.rank, basis_seed, scaled=True, square=False)
 
     def shared(self, index: int) -> Tensor:
         return self.base.basis(index)[1]
