@@ -19,8 +19,10 @@ LAYERS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "bszo": (("bszo.optim", "bszo.errors"), ()),
     "bszo.errors": ((), ()),
     "bszo.files": ((), ()),
+    "bszo.cache": ((), ()),
     "bszo.core": (("bszo.core", "bszo.errors"), ("torch",)),
     "bszo.perturb": (("bszo.perturb", "bszo.errors"), ("torch",)),
+    "bszo.perturb.noise.cpu": (("bszo.errors", "bszo.files", "bszo.cache"), ("torch",)),
     "bszo.perturb.noise.kernels": (("bszo.perturb.noise",), ("torch", "triton")),
     "bszo.optim": (("bszo.optim", "bszo.core", "bszo.perturb", "bszo.errors"), ("torch",)),
     "bszo.trajectory": (
@@ -50,7 +52,14 @@ LAYERS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     ),
     "bszo.tasks": (("bszo.tasks", "bszo.errors"), ("torch", "datasets")),
     "bszo.models": (
-        ("bszo.models", "bszo.tasks", "bszo.perturb.noise", "bszo.errors", "bszo.files"),
+        (
+            "bszo.models",
+            "bszo.tasks",
+            "bszo.perturb.noise",
+            "bszo.errors",
+            "bszo.files",
+            "bszo.cache",
+        ),
         (
             "torch",
             "transformers",

@@ -1,12 +1,9 @@
-"""Cache of the models that were converted on this machine.
+"""Models of the cache: those that were converted on this machine, each named by its content."""
 
-It is a folder outside of any repository, in which each model is named by its content.
-"""
-
-import os
 import re
 from pathlib import Path
 
+from bszo.cache import cache_folder
 from bszo.errors import ModelError
 
 CACHED = "cache:"
@@ -14,18 +11,15 @@ DIGITS = 12  # of the SHA-256 of the file that a model was converted from
 
 
 def cache_root() -> Path:
-    """`$BSZO_CACHE/models`; without that variable `bszo/models` in `$XDG_CACHE_HOME` or `~/.cache`.
+    """The models' part of the cache.
 
     Raises:
-        ModelError: neither variable is set, and the user has no home.
+        ModelError: no variable names the cache, and the user has no home.
     """
-    if own := os.environ.get("BSZO_CACHE"):
-        return Path(own) / "models"
     try:
-        base = Path(os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser())
+        return cache_folder() / "models"
     except RuntimeError as error:
         raise ModelError(f"BSZO_CACHE: must name a folder, for {error}") from error
-    return base / "bszo" / "models"
 
 
 def cache_entry(name: str, digest: str) -> Path:

@@ -8,7 +8,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 from torch import Tensor
-from torch._dynamo.exc import BackendCompilerFailed
 
 from bszo.perturb import mix64, noise
 from bszo.perturb.noise import eager, spec
@@ -225,22 +224,3 @@ def test_a_transposed_parameter_gets_the_noise_of_its_elements() -> None:
     noise.shift(theta, 0, {7: 1.0}, out=out)
     assert torch.equal(out, noise.values(torch.Size((30, 40)), 0, 7))
     assert torch.equal(noise.shift(theta, 0, {7: 1.0}), out)
-
-
-def test_a_machine_that_cannot_compile_makes_the_same_noise(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    calls = []
-
-    def broken(*args: object) -> None:
-        calls.append(args)
-        raise BackendCompilerFailed(print, RuntimeError("no compiler"), None)
-
-    kernel = eager._Fused(eager._shift_whole, eager._shift_chunks)
-    kernel.kernel = broken
-    monkeypatch.setattr(eager, "_fused", kernel)
-    theta = torch.ones(70_000)
-    for seed in (1, 2):
-        expected = noise.shift(theta, 0, {seed: 0.5})
-        assert torch.equal(noise.shift(theta, 0, {seed: 0.5}, fused=True), expected)
-    assert len(calls) == 1 and "cannot be compiled here" in caplog.text

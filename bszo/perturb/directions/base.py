@@ -12,7 +12,8 @@ from bszo.perturb.noise.gpu import Scalars
 # A model with at most this many elements keeps z for one step, which costs less than making it
 # again.
 KEEP_BELOW = 4_000_000
-# For a model with at least this many elements one compilation (about 20 s) pays for itself.
+# A model with at least this many elements takes the compiled kernel of a CPU, which on smaller ones
+# would save little and change the last digits of every number.
 COMPILE_FROM = 16_000_000
 
 

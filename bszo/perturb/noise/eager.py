@@ -1,26 +1,22 @@
 """Noise in PyTorch: z = f(seed, parameter, element), made where it is used and never stored.
 
-The formulas of `bszo.perturb.noise.spec` run over a parameter in chunks that stay in the cache, or
-in one pass that `torch.compile` fuses; a GPU runs its own kernel.
+The formulas of `bszo.perturb.noise.spec` run over a parameter in chunks that stay in the cache; or
+a compiled kernel makes one pass, `cpu` or `gpu`.
 """
 
 import functools
-import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from bszo.perturb.noise import gpu
+from bszo.perturb.noise import cpu, gpu
 from bszo.perturb.noise.seeds import key, keys
 from bszo.perturb.noise.spec import Distribution, Terms, drawn, hashed, rounded_to_bf16
 
 # 128 KB of fp32: the thirty passes of the eager form run in the second-level cache
 _CHUNK = 1 << 15
-
-log = logging.getLogger(__name__)
 
 
 def _shift(
@@ -43,19 +39,6 @@ def _shift(
     return acc.to(theta.dtype)
 
 
-def _shift_whole(
-    out: Tensor,
-    theta: Tensor,
-    keys: Tensor,
-    factors: Tensor,
-    round_key: Tensor | None,
-    distribution: Distribution,
-    curvature: Tensor | None,
-) -> None:
-    counter = torch.arange(theta.numel(), dtype=torch.int32, device=theta.device)
-    out.copy_(_shift(theta, counter, keys, factors, round_key, distribution, curvature))
-
-
 def _shift_chunks(
     out: Tensor,
     theta: Tensor,
@@ -70,66 +53,6 @@ def _shift_chunks(
         counter = torch.arange(part.start, part.stop, dtype=torch.int32, device=theta.device)
         h = None if curvature is None else curvature[part]
         out[part] = _shift(theta[part], counter, keys, factors, round_key, distribution, h)
-
-
-def _add_whole(
-    out: Tensor, theta: Tensor, step: Tensor, decay: Tensor, first: Tensor, round_key: Tensor | None
-) -> None:
-    acc = theta.to(step.dtype) * decay[0] + step
-    if round_key is None:
-        out.copy_(acc)
-        return
-    counter = first[0] + torch.arange(acc.numel(), dtype=torch.int32, device=acc.device)
-    out.copy_(rounded_to_bf16(acc, hashed(counter, round_key[0], round_key[1])))
-
-
-def _draw_many(out: Tensor, key_0: Tensor, key_1: Tensor, distribution: Distribution) -> None:
-    """Draw `out` (seeds, elements) for keys (seeds, 1)."""
-    counter = torch.arange(out.shape[1], dtype=torch.int32, device=out.device)
-    out.copy_(drawn(counter.expand_as(out), key_0, key_1, distribution))
-
-
-class _Fused:
-    """One compiled pass over a parameter. On a machine that cannot compile, it is eager chunks from
-    the first attempt on.
-
-    Args:
-        whole: the pass that is compiled.
-        chunks: the same in eager form.
-    """
-
-    def __init__(self, whole: Callable[..., None], chunks: Callable[..., None]) -> None:
-        self.whole, self.chunks = whole, chunks
-
-    @functools.cached_property
-    def kernel(self) -> Callable[..., None]:
-        log.info(
-            "compiling the noise kernel (once, about 20 s; later processes find it in PyTorch's"
-            " cache)"
-        )
-        # one kernel a (dtype, number of terms); floats that are no tensors are the polynomials' and
-        # of the code
-        options = torch._dynamo.config.patch(recompile_limit=64, specialize_float=True)
-        return options(torch.compile(self.whole, dynamic=True))
-
-    def __call__(self, *args: Any) -> None:
-        # not at the top: it takes seconds to load
-        from torch._dynamo.exc import BackendCompilerFailed
-
-        try:
-            self.kernel(*args)
-        except BackendCompilerFailed as error:
-            log.warning(
-                "the noise kernel cannot be compiled here, so it runs uncompiled and slower: %s",
-                str(error).strip().partition("\n")[0],
-            )
-            self.kernel = self.chunks
-            self.kernel(*args)
-
-
-_fused = _Fused(_shift_whole, _shift_chunks)
-_fused_add = _Fused(_add_whole, _add_whole)
-_fused_draw = _Fused(_draw_many, _draw_many)
 
 
 def shift(
@@ -204,6 +127,18 @@ def shift(
             curvature=curvature,
         )
         return out
+    if fused and counter is None and flat.dtype == out.dtype and cpu.serves(flat, curvature):
+        cpu.shift(
+            flat_out,
+            flat,
+            pairs,
+            list(terms.values()),
+            decay=decay,
+            round_key=round_key,
+            rademacher=distribution == "rademacher",
+            curvature=curvature,
+        )
+        return out
     key_pairs = torch.tensor(pairs, dtype=torch.int32, device=theta.device).reshape(-1, 2)
     factors = torch.tensor(
         [decay, *terms.values()],
@@ -218,8 +153,7 @@ def shift(
     if counter is not None:
         flat_out.copy_(_shift(flat, counter, key_pairs, factors, rounding, distribution, curvature))
         return out
-    apply = _fused if fused and not theta.is_cuda else _shift_chunks
-    apply(flat_out, flat, key_pairs, factors, rounding, distribution, curvature)
+    _shift_chunks(flat_out, flat, key_pairs, factors, rounding, distribution, curvature)
     return out
 
 
@@ -240,14 +174,12 @@ def values(
             z.view(-1), None, [key(seed, parameter)], [1.0], rademacher=distribution == "rademacher"
         )
         return z
-    if fused:
-        zeros = torch.zeros(shape, dtype=torch.float32, device=device)
-        return shift(
-            zeros, parameter, {seed: 1.0}, out=zeros, distribution=distribution, fused=True
-        )
     _check_size(shape.numel(), parameter)
     z = torch.empty(shape, dtype=torch.float32, device=device)
     flat, pair = z.view(-1), key(seed, parameter)
+    if fused and cpu.serves(z):
+        cpu.draw(flat[None], [pair], rademacher=distribution == "rademacher")
+        return z
     for start in range(0, flat.numel(), _CHUNK):
         stop = min(start + _CHUNK, flat.numel())
         counter = torch.arange(start, stop, dtype=torch.int32, device=device)
@@ -269,9 +201,13 @@ def values_of_seeds(
         one = partial(values, shape, parameter, device=device, distribution=distribution)
         return torch.stack([one(seed) for seed in seeds])
     pairs = [key(seed, parameter) for seed in seeds]
-    both = torch.tensor(pairs, dtype=torch.int32, device=device)
     out = torch.empty((len(seeds), shape.numel()), dtype=torch.float32, device=device)
-    (_fused_draw if fused else _draw_many)(out, both[:, :1], both[:, 1:], distribution)
+    if fused and cpu.serves(out):
+        cpu.draw(out, pairs, rademacher=distribution == "rademacher")
+    else:
+        both = torch.tensor(pairs, dtype=torch.int32, device=device)
+        counter = torch.arange(out.shape[1], dtype=torch.int32, device=device).expand_as(out)
+        out.copy_(drawn(counter, both[:, :1], both[:, 1:], distribution))
     return out.view(-1, *shape)
 
 
@@ -358,15 +294,14 @@ def add(
         ValueError: rounding_seed with a result that is not bf16.
     """
     _check_rounding(rounding_seed, out.dtype)
-    if fused and not out.is_cuda and all(t.is_contiguous() for t in (out, theta, step)):
-        pair = None if rounding_seed is None else key(rounding_seed, parameter)
-        flat_out = out.view(-1)
-        # in place: the compiler wants one tensor
-        flat = flat_out if theta.data_ptr() == out.data_ptr() else theta.view(-1)
-        words = partial(torch.tensor, dtype=torch.int32, device=out.device)
-        factor = torch.tensor([decay], dtype=step.dtype, device=out.device)
-        round_key = None if pair is None else words(pair)
-        _fused_add(flat_out, flat, step.view(-1), factor, words([first]), round_key)
+    if (
+        fused
+        and theta.dtype == out.dtype
+        and step.dtype == torch.float32
+        and cpu.serves(out, theta, step)
+    ):
+        round_key = None if rounding_seed is None else key(rounding_seed, parameter)
+        cpu.shift(out, theta, [], [], decay=decay, step=step, first=first, round_key=round_key)
         return out
     if rounding_seed is None:
         return torch.add(step, theta, alpha=decay, out=out)

@@ -1,0 +1,174 @@
+/* The noise in C: the arithmetic of spec.py, one pass over a parameter.
+
+   out = decay theta + step + sum_i c_i z_i / sqrt(h), summed in fp32 and rounded once. Every
+   operation is one of IEEE 754 (the flags forbid the compiler to merge any; where a product and a
+   sum are one operation, the code says fmaf), so that every processor and compiler finds the same
+   bits. */
+
+#include <math.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+
+enum { FP32, BF16, FP16 };
+enum { BLOCK = 1024 }; /* values that are worked on at a time, 4 KB of fp32 */
+
+typedef struct {
+    void *out;             /* of `type` */
+    const void *theta;     /* of `type`; NULL for zeros */
+    const float *step;     /* NULL for none */
+    const void *curvature; /* h, of `curvature_type`; NULL for ones */
+    const uint32_t *keys;  /* two words a term */
+    const float *factors;  /* c */
+    int64_t size;
+    int32_t type, curvature_type, terms, rademacher, stochastic, threads;
+    float decay;
+    uint32_t first, round_keys[2]; /* the number of the first element; the rounding's key */
+} Shift;
+
+static inline uint32_t bits_of(float x) {
+    uint32_t bits;
+    memcpy(&bits, &x, sizeof bits);
+    return bits;
+}
+
+static inline float float_of(uint32_t bits) {
+    float x;
+    memcpy(&x, &bits, sizeof x);
+    return x;
+}
+
+static inline uint32_t hashed(uint32_t counter, uint32_t key_0, uint32_t key_1) {
+    uint32_t h = counter * 0x9E3779B9u + key_0;
+    h = (h ^ (h >> 16)) * 0x7FEB352Du + key_1;
+    return (h ^ (h >> 15)) * 0x846CA68Bu;
+}
+
+/* log(q) for a normal q > 0. With q = 2^e (1 + f), 1 + f within [sqrt(1/2), sqrt(2)), it is
+   e log(2) + f - f^2 / 2 + f^3 P(f); P of least relative error in the logarithm: 3.1e-8. */
+static inline float logarithm(float q) {
+    int32_t bits = (int32_t)bits_of(q);
+    int32_t e = (bits - 0x3F3504F3) >> 23; /* the bits of sqrt(1/2) */
+    float f = float_of((uint32_t)bits - ((uint32_t)e << 23)) - 1.0f;
+    float p = 0.0870043039f;
+    p = fmaf(p, f, -0.142674863f);
+    p = fmaf(p, f, 0.149147689f);
+    p = fmaf(p, f, -0.165775850f);
+    p = fmaf(p, f, 0.199630633f);
+    p = fmaf(p, f, -0.250013381f);
+    p = fmaf(p, f, 0.333339095f);
+    return f + fmaf(f * f, fmaf(f, p, -0.5f), (float)e * 0.693147181f);
+}
+
+/* N(0, 1) from 32 bits, as spec.normal: x P(w) / Q(w) with w = -log(1 - x^2). */
+static inline float normal(uint32_t bits) {
+    const float unit = 0x1p-31f * (1.0f - 0x1p-24f);
+    float x = (float)(int32_t)bits * unit;
+    float log_q = logarithm((1.0f - x) * (1.0f + x));
+    float p = fmaf(-6.88299233e-03f, log_q, 7.79533166e-02f);
+    float q = fmaf(-3.35164675e-04f, log_q, 2.58497449e-02f);
+    p = fmaf(fmaf(p, log_q, -4.36772270e-01f), log_q, 1.25337484f);
+    q = fmaf(fmaf(q, log_q, -8.71268688e-02f), log_q, 1.0f);
+    return x * (p / q);
+}
+
+static inline float sign(uint32_t bits) { return bits >> 31 ? -1.0f : 1.0f; }
+
+static inline uint16_t nearest_bf16(float x) {
+    uint32_t bits = bits_of(x);
+    uint32_t rounded = (bits + 0x7FFFu + ((bits >> 16) & 1u)) >> 16; /* ties to even */
+    return x != x ? 0x7FC0u : (uint16_t)rounded;
+}
+
+static void load(float *values, const void *from, int32_t type, int64_t at, int count) {
+    if (type == FP32) {
+        memcpy(values, (const float *)from + at, sizeof *values * (size_t)count);
+    } else if (type == BF16) {
+        const uint16_t *half = (const uint16_t *)from + at;
+        for (int i = 0; i < count; i++) values[i] = float_of((uint32_t)half[i] << 16);
+    } else {
+        const _Float16 *half = (const _Float16 *)from + at;
+        for (int i = 0; i < count; i++) values[i] = (float)half[i];
+    }
+}
+
+static void store(const Shift *s, const float *sums, int64_t at, uint32_t first, int count) {
+    if (s->type == FP32) {
+        memcpy((float *)s->out + at, sums, sizeof *sums * (size_t)count);
+    } else if (s->type == FP16) {
+        _Float16 *half = (_Float16 *)s->out + at;
+        for (int i = 0; i < count; i++) half[i] = (_Float16)sums[i];
+    } else if (s->stochastic) { /* up with the probability of the fraction that is cut off */
+        uint16_t *half = (uint16_t *)s->out + at;
+        for (int i = 0; i < count; i++) {
+            uint32_t random = hashed(first + (uint32_t)i, s->round_keys[0], s->round_keys[1]);
+            uint32_t cut = (bits_of(sums[i]) + (random & 0xFFFFu)) & 0xFFFF0000u;
+            half[i] = nearest_bf16(float_of(cut)); /* exact, but for what is no number */
+        }
+    } else {
+        uint16_t *half = (uint16_t *)s->out + at;
+        for (int i = 0; i < count; i++) half[i] = nearest_bf16(sums[i]);
+    }
+}
+
+static void add_term(const Shift *s, float *sums, const float *root, int t, uint32_t first,
+                     int count) {
+    uint32_t key_0 = s->keys[2 * t], key_1 = s->keys[2 * t + 1];
+    float c = s->factors[t];
+    if (s->rademacher) {
+        for (int i = 0; i < count; i++)
+            sums[i] += c * (sign(hashed(first + (uint32_t)i, key_0, key_1)) * root[i]);
+    } else if (s->curvature) {
+        for (int i = 0; i < count; i++)
+            sums[i] += c * (normal(hashed(first + (uint32_t)i, key_0, key_1)) * root[i]);
+    } else {
+        for (int i = 0; i < count; i++)
+            sums[i] += c * normal(hashed(first + (uint32_t)i, key_0, key_1));
+    }
+}
+
+static void block(const Shift *s, int64_t at, int count) {
+    float sums[BLOCK], root[BLOCK];
+    uint32_t first = s->first + (uint32_t)at;
+    if (s->theta) {
+        load(sums, s->theta, s->type, at, count);
+        for (int i = 0; i < count; i++) sums[i] *= s->decay;
+    } else {
+        memset(sums, 0, sizeof sums);
+    }
+    if (s->step)
+        for (int i = 0; i < count; i++) sums[i] += s->step[at + i];
+    if (s->curvature) {
+        load(root, s->curvature, s->curvature_type, at, count);
+        for (int i = 0; i < count; i++) root[i] = 1.0f / sqrtf(root[i]);
+    } else if (s->rademacher) {
+        for (int i = 0; i < count; i++) root[i] = 1.0f;
+    }
+    for (int t = 0; t < s->terms; t++) add_term(s, sums, root, t, first, count);
+    store(s, sums, at, first, count);
+}
+
+static int count_of(int64_t size, int64_t b) {
+    int64_t left = size - b * BLOCK;
+    return left < BLOCK ? (int)left : BLOCK;
+}
+
+void shift(const Shift *s) {
+    int64_t blocks = (s->size + BLOCK - 1) / BLOCK;
+#pragma omp parallel for num_threads(s->threads) if (s->threads > 1 && blocks >= 32)
+    for (int64_t b = 0; b < blocks; b++) block(s, b * BLOCK, count_of(s->size, b));
+}
+
+/* `rows` of `size` values, row r under the key (keys[2 r], keys[2 r + 1]). */
+void draw(float *out, int64_t rows, int64_t size, const uint32_t *keys, int32_t rademacher,
+          int32_t threads) {
+    const float one = 1.0f;
+    int64_t blocks = (size + BLOCK - 1) / BLOCK;
+#pragma omp parallel for num_threads(threads) if (threads > 1 && rows * blocks >= 32)
+    for (int64_t i = 0; i < rows * blocks; i++) {
+        int64_t row = i / blocks, b = i % blocks;
+        Shift s = {.out = out + row * size, .size = size, .type = FP32, .terms = 1};
+        s.keys = keys + 2 * row, s.factors = &one, s.rademacher = rademacher;
+        block(&s, b * BLOCK, count_of(size, b));
+    }
+}

@@ -1,0 +1,202 @@
+"""Noise on a CPU: the C of `cpu.c`, which reads theta, makes z in registers and writes once.
+
+It is compiled once on a machine, in a second, and kept in the cache. The hash and the inverse
+normal are those of `spec`, to the last few ulps, and the same bits on every CPU.
+"""
+
+import ctypes
+import functools
+import hashlib
+import logging
+import os
+import platform
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from bszo.cache import cache_folder
+from bszo.errors import one_line
+from bszo.files import written_whole
+
+_SOURCE = Path(__file__).with_name("cpu.c")
+_TYPES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}  # as the C numbers them
+_FLAGS = ["-O3", "-shared", "-fPIC", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math"]
+# the first that the compiler knows; GCC takes vectors of 512 bits only when it is asked to
+_FASTER = (
+    ["-march=native", "-mprefer-vector-width=512", "-fopenmp"],
+    ["-march=native", "-fopenmp"],
+    ["-march=native"],
+    [],
+)
+
+log = logging.getLogger(__name__)
+
+
+class _Shift(ctypes.Structure):
+    """`Shift` of the C."""
+
+    _fields_ = [
+        *((name, ctypes.c_void_p) for name in ("out", "theta", "step", "curvature")),
+        ("keys", ctypes.POINTER(ctypes.c_uint32)),
+        ("factors", ctypes.POINTER(ctypes.c_float)),
+        ("size", ctypes.c_int64),
+        *(
+            (name, ctypes.c_int32)
+            for name in ("type", "curvature_type", "terms", "rademacher", "stochastic", "threads")
+        ),
+        ("decay", ctypes.c_float),
+        ("first", ctypes.c_uint32),
+        ("round_keys", ctypes.c_uint32 * 2),
+    ]
+
+
+def serves(*tensors: Tensor | None) -> bool:
+    """Whether the kernel takes these tensors: contiguous ones on a CPU in 16 or 32 bits, on a
+    machine that has a C compiler."""
+    return (
+        all(
+            t is None or (t.device.type == "cpu" and t.dtype in _TYPES and t.is_contiguous())
+            for t in tensors
+        )
+        and library() is not None
+    )
+
+
+def shift(
+    out: Tensor,
+    theta: Tensor | None,
+    keys: Sequence[tuple[int, int]],
+    factors: Sequence[float],
+    *,
+    decay: float = 1.0,
+    step: Tensor | None = None,
+    first: int = 0,
+    round_key: tuple[int, int] | None = None,
+    rademacher: bool = False,
+    curvature: Tensor | None = None,
+) -> None:
+    """Compute out = decay theta + step + sum_i c_i z_i / sqrt(h), summed in fp32 and rounded once,
+    for tensors that `serves` takes.
+
+    Args:
+        out: where the result goes; it may be theta itself.
+        theta: the values to shift, of out's type; None stands for zeros.
+        keys: the keys of (seed, parameter), one a term; see `seeds.key`.
+        factors: c_i, one a term.
+        decay: the factor on theta.
+        step: fp32, added to it; None stands for zeros.
+        first: the number of the first element in its parameter.
+        round_key: rounds bf16 stochastically with this key's bits.
+        rademacher: z is +1 and -1 alike instead of N(0, 1).
+        curvature: h, element by element; None stands for ones.
+    """
+    words = _words(keys)
+    arguments = _Shift(
+        out=out.data_ptr(),
+        theta=_address(theta),
+        step=_address(step),
+        curvature=_address(curvature),
+        keys=words,
+        factors=(ctypes.c_float * len(factors))(*factors),
+        size=out.numel(),
+        type=_TYPES[out.dtype],
+        curvature_type=0 if curvature is None else _TYPES[curvature.dtype],
+        terms=len(factors),
+        rademacher=rademacher,
+        stochastic=round_key is not None,
+        threads=torch.get_num_threads(),
+        decay=decay,
+        first=first,
+        round_keys=(ctypes.c_uint32 * 2)(*(round_key or (0, 0))),
+    )
+    _loaded().shift(ctypes.byref(arguments))
+
+
+def draw(out: Tensor, keys: Sequence[tuple[int, int]], *, rademacher: bool = False) -> None:
+    """Write z under each key into a row of out, fp32 (len(keys), elements)."""
+    _loaded().draw(
+        ctypes.c_void_p(out.data_ptr()),
+        ctypes.c_int64(out.shape[0]),
+        ctypes.c_int64(out.shape[1]),
+        _words(keys),
+        ctypes.c_int32(rademacher),
+        ctypes.c_int32(torch.get_num_threads()),
+    )
+
+
+def _words(keys: Sequence[tuple[int, int]]) -> Any:
+    return (ctypes.c_uint32 * (2 * len(keys)))(*(word for pair in keys for word in pair))
+
+
+def _address(tensor: Tensor | None) -> int | None:
+    return None if tensor is None else tensor.data_ptr()
+
+
+def _loaded() -> ctypes.CDLL:
+    found = library()
+    assert found is not None, "serves() was not asked"
+    return found
+
+
+@functools.cache
+def library() -> ctypes.CDLL | None:
+    """The compiled kernel, or None on a machine that cannot compile it, which is said once."""
+    try:
+        return _compiled_or_kept()
+    except (OSError, RuntimeError, subprocess.SubprocessError) as error:
+        log.warning(
+            "the noise kernel cannot be compiled here, so that noise is made in PyTorch, five times"
+            " as slowly: %s",
+            one_line(error),
+        )
+        return None
+
+
+def _compiled_or_kept() -> ctypes.CDLL:
+    compiler = os.environ.get("CC") or next(filter(shutil.which, ("cc", "gcc", "clang")), None)
+    if compiler is None:
+        raise RuntimeError("there is no C compiler (CC names one)")
+    name = f"noise-{_identity(compiler)}.so"
+    try:
+        path = cache_folder() / "kernels" / name
+        if not path.is_file():
+            with written_whole(path) as temporary:
+                _compile(compiler, temporary)
+        return ctypes.CDLL(str(path))
+    except (OSError, RuntimeError):  # no home, or one that nobody may write or load from
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder, name)
+            _compile(compiler, path)
+            return ctypes.CDLL(str(path))  # the file may go once it is loaded
+
+
+def _compile(compiler: str, path: Path) -> None:
+    said = ""
+    for faster in _FASTER:
+        command = [*compiler.split(), *_FLAGS, *faster, str(_SOURCE), "-o", str(path), "-lm"]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+        if done.returncode == 0:
+            return
+        said = done.stderr
+    raise RuntimeError(said.strip().partition("\n")[0] or f"{compiler} failed")
+
+
+def _identity(compiler: str) -> str:
+    """Digits that stand for the source, the flags, the compiler and the processor: a cache may be
+    shared by machines that differ."""
+    version = subprocess.run(
+        [*compiler.split(), "--version"], capture_output=True, text=True, timeout=60
+    ).stdout
+    cpuinfo = Path("/proc/cpuinfo")
+    processor = platform.processor()
+    if cpuinfo.is_file():
+        lines = cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines()
+        processor += "".join(sorted({w for w in lines if w.lower().startswith(("flags", "feat"))}))
+    told = [_SOURCE.read_text(encoding="utf-8"), repr((_FLAGS, _FASTER)), version, processor]
+    return hashlib.sha256("\0".join([*told, platform.machine()]).encode()).hexdigest()[:16]
