@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from bszo.errors import TrajectoryError
 from bszo.perturb import NOISE_VERSION
 from bszo.trajectory import FORMAT_VERSION, Header, Step, Trajectory, TrajectoryWriter, read
-from bszo.trajectory.block import MAX_EMPTY_STEPS, SHAPE, encode_block
+from bszo.trajectory.block import MAX_EMPTY_STEPS, MAX_RATES, SHAPE, encode_block
 from bszo.trajectory.header import encode_header
 from bszo.trajectory.reader import parse
 from bszo.trajectory.writer import encode
@@ -433,6 +433,22 @@ def test_a_small_file_takes_little_memory(tmp_path: Path) -> None:
         tracemalloc.stop()
     assert len(found.steps) == 600 * MAX_EMPTY_STEPS and found.problem is None
     assert peak < 30 * len(data)
+
+
+def test_one_rate_for_very_many_groups_makes_smaller_blocks(tmp_path: Path) -> None:
+    """A file holds such a rate once, memory a group: else a megabyte would take tens of them."""
+    groups = 1 << 10
+    steps = [
+        Step((0.5,), (1.0,), (0.1 / (i + 1),) * groups, (0.0,) * groups, 1)
+        for i in range(MAX_RATES // groups + 1)
+    ]
+    data = write(tmp_path / "log", steps, flush_every=65_536)
+    assert same(read(tmp_path / "log").steps, steps)
+    assert encode(HEADER, steps, 65_536)[0] == data[: borders(data)[-2]]
+    start = encode_header(HEADER)
+    bomb = start + encode_block(0, steps, start[-32:])
+    found = parsed(bomb)
+    assert found.steps == [] and "first bytes are damaged" in (found.problem or "")
 
 
 def test_the_digest_is_of_the_steps_however_they_lie_in_blocks(tmp_path: Path) -> None:

@@ -71,8 +71,8 @@ def most_uncertain_direction(belief: Belief) -> Tensor:
 
     Where cov is diagonal, which sampling along axes keeps it, the result is the axis of its largest
     entry, and the first such axis if several are equal; an eigensolver could return any mixture of
-    these. The sign is chosen so that the largest entry of d is positive. No observation depends on
-    it.
+    these. The sign is chosen so that the entry of d with the largest magnitude is positive. No
+    observation depends on it.
     """
     diagonal = torch.diagonal(belief.cov)
     if torch.equal(belief.cov, torch.diag(diagonal)):

@@ -12,8 +12,6 @@ from itertools import accumulate, pairwise
 import torch
 
 Weights = dict[float, float]  # length a -> w of the estimate sum_a w f(theta + a z)
-# estimator -> into how many parts it cuts P4, of which it takes one
-PARTS = {"p4": 1, "p3": 2, "p2": 3, "p1": 4}
 
 
 @dataclass(frozen=True)

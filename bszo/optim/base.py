@@ -65,8 +65,9 @@ class ZerothOrderOptimizer(Copied):
     declared in its class (`Hyperparameter`) and live in `param_groups`.
 
     Args:
-        params: as for any `torch.optim.Optimizer`; a group may set lr and weight_decay, and what
-            the method says. Parameters that require no gradient stay where they are.
+        params: as for any `torch.optim.Optimizer`; a group may set lr, weight_decay, and the
+            arguments of which the method says so. Parameters that require no gradient stay where
+            they are.
         lr: learning rate; a scheduler may change it.
         eps: length of a perturbation.
         weight_decay: coupled to lr, added to the gradient estimate.
@@ -195,16 +196,16 @@ class ZerothOrderOptimizer(Copied):
         """Add a group, as for any torch optimizer.
 
         Raises:
-            OptimError: it has a key that is none of the optimizer's, or a value that is out of
-                range, or another one than the other groups where the optimizer has one for all; or
-                a parameter of it has no shape yet.
+            OptimError: it has a key that is none of the optimizer's, a value that is out of range,
+                or one that differs from the other groups' where all must have the same; or one of
+                its parameters has no shape yet.
         """
         known = _hyperparameters(type(self))
         if isinstance(param_group, dict):
             refuse_strange_keys(param_group, known, type(self).__name__)
-        for name in known if self.param_groups else ():
-            if known[name].scope != "group":
-                param_group.setdefault(name, self.param_groups[0][name])
+            for name in known if self.param_groups else ():
+                if known[name].scope != "group":
+                    param_group.setdefault(name, self.param_groups[0][name])
         super().add_param_group(param_group)
         try:
             group, at = self.param_groups[-1], f" in group {len(self.param_groups) - 1}"
@@ -221,7 +222,8 @@ class ZerothOrderOptimizer(Copied):
             raise
 
     def check(self) -> None:
-        """OptimError unless every group's hyperparameters are in range, and one where they must be.
+        """OptimError unless every group's hyperparameters are in range, and the same in all groups
+        where the optimizer has one for all.
 
         Each step begins with it, since schedulers and users write into groups.
         """
@@ -291,8 +293,8 @@ class ZerothOrderOptimizer(Copied):
         return self
 
     def step(self, closure: Closure | None = None) -> float:  # type: ignore[override]
-        """One step on the closure's batch; returns the loss at theta (central differences: the mean
-        of both sides).
+        """One step on the closure's batch; returns the loss at theta, or what stands for it where
+        theta is not evaluated (`StepReport.loss`).
 
         Args:
             closure: () -> the loss of the current batch, a number or a tensor of one element. It is
@@ -335,7 +337,7 @@ class ZerothOrderOptimizer(Copied):
     def skip(self) -> None:
         """Go on past the step that has just raised NonFiniteLoss: its directions are used up, theta
         stays."""
-        failed, self._failed = self._failed, None
+        failed = self._failed
         require_failed(failed is not None, self.num_steps)
         assert failed is not None
         self.pass_by()
@@ -344,11 +346,12 @@ class ZerothOrderOptimizer(Copied):
 
     def pass_by(self) -> None:
         """Count a step that moves nothing; its directions are used up."""
+        self._failed = None
         self.num_steps += 1
 
     @property
     def exact(self) -> bool:
-        """Whether theta is the same to the bit after a perturbed pass (`bszo.perturb.Engine`)."""
+        """Whether theta is the same to the bit after a perturbed pass (`Engine.exact`)."""
         return engine_class(self.perturbation, self.module).exact
 
     def directions(self) -> Directions:
@@ -356,8 +359,8 @@ class ZerothOrderOptimizer(Copied):
         return self._family
 
     def restricted(self, family: Directions) -> Directions:
-        """A family that leaves padding rows, under this step's mask and in blocks, where `restrict`
-        has asked for them."""
+        """The family with padding rows left out, masked and cut into blocks where `restrict` asked
+        for it."""
         if self._padding:
             family = Unpadded(family, self._padding)
         return (
@@ -575,6 +578,8 @@ class ZerothOrderOptimizer(Copied):
             f"state_dict was saved under restrict("
             f"{restriction and {**restriction, 'zeros': None}}), here it is {here}",
         )
+        if self._restricted is not None:
+            self._restricted.require_same(restriction)
 
     def _restore_types(self, state_dict: dict[str, Any]) -> None:
         """torch casts loaded state to the parameter's type, which would round fp32 moments of
@@ -589,8 +594,8 @@ class ZerothOrderOptimizer(Copied):
                 )
 
     def __getstate__(self) -> dict[str, Any]:
-        """Without what is bound to these very tensors, made anew at the next step, and without log
-        and group."""
+        """The state without what is bound to these very tensors, which is made anew at the next
+        step, and without `recorder` and `share`."""
         bound = ("_params", "_family", "_engine")
         kept = {name: value for name, value in super().__getstate__().items() if name not in bound}
         return {**kept, "_bound": (), "_failed": None, "recorder": None, "share": None}

@@ -24,7 +24,8 @@ AdaptNoise = Literal["always", "beyond-k", "never"]
 
 
 class BSZO(Believing):
-    """theta <- theta - lr B mu,  B = [z_1 .. z_k],  mu = E[B^T grad L | y_1 .. y_m].
+    """theta <- theta - lr (B mu + weight_decay theta),  B = [z_1 .. z_k],
+    mu = E[B^T grad L | y_1 .. y_m].
 
     y_tau = (L(theta + eps B d_tau) - L(theta)) / eps observes d_tau^T g with variance noise_var
     |d_tau|^2. The first k directions are the axes, each later one is the most uncertain direction

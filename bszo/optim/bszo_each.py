@@ -26,7 +26,9 @@ class EachBSZO(Believing, PerExampleOptimizer):
     every step, and all share the variance of an observation, which B residuals teach at once:
 
         noise_var <- (1 - noise_ema) noise_var + noise_ema mean_e y_ei^2      for i = 1 .. k,
-        mu_ei = prior_var / (prior_var + noise_var) y_ei.
+        mu_ei = prior_var / (prior_var + noise_var) y_ei,
+
+    where noise_var never falls below (noise_floor)^2 times what it was at first.
 
     So the filter multiplies every observation of a direction by one number. What it adds to their
     plain mean is a rate that falls where slopes are large, as the z-score's does. With a batch of

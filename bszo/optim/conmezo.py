@@ -20,9 +20,9 @@ class ConMeZO(MeZO):
     """theta <- theta - lr (g z' + weight_decay theta),  m <- b m + (1 - b) g z',
     z' = cos(t) sqrt(n) m / |m| + sin(t) z,  g = (L(theta + eps z') - L(theta - eps z')) / (2 eps).
 
-    t is the angle between z' and m, n the number of trained elements. Where m is zero, z' is z. In
-    units of |z|, sqrt(n) is 1 up to 1 / sqrt(2 n). With q directions g z' is the mean of q. Forward
-    passes a step: 2 q. Extra memory: n elements of `state_dtype`.
+    t is the angle between z' and m, n the number of trained elements. Where m is zero, z' is z. The
+    length of a Gaussian z is sqrt(n) up to a share of 1 / sqrt(2 n). With q directions g z' is the
+    mean of q. Forward passes a step: 2 q. Extra memory: n elements of `state_dtype`.
 
     Args:
         angle: t, in radians, from 0 to pi / 2; pi / 2 is MeZO.

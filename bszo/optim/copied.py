@@ -10,10 +10,10 @@ class Copied(torch.optim.Optimizer):
     """copy.deepcopy, pickle and torch.save copy the optimizer whole, where torch's own optimizers
     lose all but groups and state.
 
-    Two things stay with the original. A method that stands in for the class's own in this one
-    object, as a scheduler's `step` does: it is bound to the original, so that the copy would step
-    that. And hooks, which torch leaves behind as well. A copy of an optimizer alone has copies of
-    its parameters: copy it together with its module, and with its scheduler.
+    Two things stay with the original: hooks, which torch leaves behind as well, and methods that
+    were replaced in this one object, such as the `step` that a scheduler wraps. These are bound to
+    the original, so that calling one on the copy would step the original. A copy of an optimizer
+    alone has copies of its parameters: copy it together with its module, and with its scheduler.
     """
 
     def __getstate__(self) -> dict[str, Any]:

@@ -132,11 +132,11 @@ class FirstOrder(Copied):
     def skip(self) -> None:
         """Count the step that has just raised NonFiniteLoss, and leave the parameters in place."""
         require_failed(self._failed, self.num_steps)
-        self._failed = False
         self.pass_by()
 
     def pass_by(self) -> None:
         """Count a step that moves nothing."""
+        self._failed = False
         self.num_steps += 1
 
     def state_dict(self) -> dict[str, Any]:  # type: ignore[override]

@@ -24,7 +24,8 @@ class ForwardGrad(ZerothOrderOptimizer):
 
     Raises:
         OptimError: no module, a parameter that is not its own, or an attention kernel without a
-            forward-mode rule.
+            forward-mode rule; from `step`, another operation without one, a closure that calls
+            backward(), or one that returns no tensor of one element.
 
     Source: Baydin et al. 2022, arXiv 2202.08587; Zhang et al. 2024 (ZO-LLM), arXiv 2402.11592,
         section 3.

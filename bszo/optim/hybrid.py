@@ -35,8 +35,8 @@ class Hybrid(Copied):
             parameters of its own.
         blocks: says what a block is (`bszo.perturb.partition`). Weights that embeddings and head
             share count as embeddings, so that they belong to theta_low.
-        weight_decay: for groups that set none, on both sides of the border; a step multiplies
-            theta by 1 - lr weight_decay.
+        weight_decay: for groups that set none, on both sides of the border. Below it a step
+            multiplies theta by 1 - lr weight_decay, above it the algorithm applies its own.
         gradient_checkpointing: as in FirstOrder.
         seed, module: as in ZerothOrderOptimizer.
 

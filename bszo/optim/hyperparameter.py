@@ -30,8 +30,8 @@ class Hyperparameter(Generic[T]):
         scope: who may have a value of its own. group: each parameter group. optimizer: the whole
             optimizer; all groups hold the same value, which may change between steps.
             construction: the same, and it stays as it was when the optimizer was built.
-        unsaid: the value that `settings` leaves out, of an argument that came after headers of
-            trajectories were written: it is what the method did before.
+        unsaid: for an argument that is newer than the first trajectories, the value with which the
+            method does what it did before. `settings` leaves it out, so that old headers still fit.
 
     Example:
         >>> from bszo import BSZO

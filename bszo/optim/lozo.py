@@ -33,7 +33,7 @@ class LOZO(Redrawn):
             ZerothOrderOptimizer.
 
     Raises:
-        OptimError: no parameter is a matrix, or none has so high a rank.
+        OptimError: no parameter is a matrix, or `rank` is above the smaller side of each.
 
     Source: Chen et al. 2024, arXiv 2410.07698, Algorithm 1.
 

@@ -53,8 +53,8 @@ class MeZO(ZerothOrderOptimizer):
             ZerothOrderOptimizer.
 
     Raises:
-        OptimError: an argument is out of range; an estimator other than central, or a clip, of a
-            subclass that names no such argument.
+        OptimError: an argument is out of range; an estimator other than central, or a clip, is
+            given to a subclass that has no such argument.
 
     Source: Malladi et al. 2023, arXiv 2305.17333, Algorithm 1 and Definition 1; p1 to p4: arXiv
         2510.19953 (2025), section 2, with the factors 2, 3 and 4 that are not printed there; the

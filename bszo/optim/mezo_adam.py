@@ -38,12 +38,12 @@ class MeZOAdam(MeZO):
         adam_eps: added to the root; a group may have its own.
         state_dtype: float32, or the parameter's own type (as run; in 16 bits small moments
             underflow).
-        second: of what v averages the squares, gradient or momentum.
+        second: whose squares v averages: the gradient's or the momentum's.
         params, lr, eps, num_directions, ...: see MeZO.
 
     Raises:
-        OptimError: an argument is out of range; second="momentum" of a subclass that names no such
-            argument.
+        OptimError: an argument is out of range; second="momentum" is given to a subclass that has
+            no such argument.
 
     Source: Malladi et al. 2023, arXiv 2305.17333, appendix; Kingma and Ba 2015, arXiv 1412.6980;
         R-AdaZO: arXiv 2502.01014 (2025).

@@ -20,16 +20,20 @@ class MeZOAdamHistory(MeZOAdam):
         m = (1 - b1) sum_s b1^(t-s) G_s,  v = (1 - b2) sum_s b2^(t-s) G_s^2,  G_s = sum_i g_si z_si,
         t - W < s <= t.
 
-    Both are corrected for the number of these gradients, of which a parameter that trained in part
-    of the last W steps has that part. Up to step W this is MeZO-Adam with fp32 moments, bit for
-    bit; afterwards it forgets what is older than W, of which b1^W and b2^W say the weight. Forward
-    passes a step: 2 q. Extra memory: W q pairs (seed, g), and both moments of one parameter while
-    it is moved (of all of them in a small model, whose z is made whole). Cost: W q n directions'
-    elements made again a step, beside the 3 q n that MeZO makes.
+    Both are corrected for the number of these gradients; a parameter that trained in only some of
+    the last W steps has only those. Up to step W this is MeZO-Adam with fp32 moments, on a CPU bit
+    for bit; afterwards it forgets what is older than W steps, whose weight would be b1^W in m and
+    b2^W in v. Forward passes a step: 2 q. Extra memory: W q pairs (seed, g), and both moments of
+    one parameter while it is moved (of all of them in a small model, whose z is made whole). Cost:
+    W q n directions' elements made again a step, beside the 3 q n that MeZO makes.
 
     Args:
         window: W.
         params, lr, eps, num_directions, betas, adam_eps, ...: see MeZOAdam.
+
+    Raises:
+        OptimError: an argument is out of range; from `restrict`, a mask; from `step`, another
+            number of blocks than before.
 
     Source: Malladi et al. 2023, arXiv 2305.17333, appendix (described there, never released).
 

@@ -27,8 +27,9 @@ def follow_momentum_(
     """M <- b M + w sum_i g_i c_i,  theta <- theta - lr (s z(M) + weight_decay theta).
 
     c_i are the coordinates of z_i in the oracle's family, z(M) is the tensor that has the
-    coordinates M, and b is the group's momentum. What a parameter keeps names the basis that it is
-    in, so that one that was frozen over a redraw, or several, is carried over from its own.
+    coordinates M, and b is the group's momentum. Each M is kept with the number of its basis. So
+    the M of a parameter that was frozen while the basis was redrawn, once or more often, is carried
+    over from the right one.
 
     Args:
         optimizer: keeps M, in its state, as "momentum", and its basis as "draw".

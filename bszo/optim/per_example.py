@@ -80,8 +80,8 @@ class PerExampleOptimizer(ZerothOrderOptimizer):
 
     Raises:
         OptimError: no module was given, directions or a walk were given, or no trainable parameter
-            takes part; vectors or embeddings that should, and are those of another kind of module;
-            from `step`, a layer of which it cannot be told which example its rows belong to, or
+            takes part; a vector or an embedding should take part and belongs to a kind of module
+            that is not known; from `step`, a layer whose rows cannot be assigned to examples, or
             which computes something else than its kind does (`bszo.perturb.Each`).
     """
 

@@ -78,10 +78,7 @@ def find_lr(
     closures = _closures("closures", closures)
     held = closures if held is None else _closures("held", held)
     steps, repeats = _count("steps", steps, 1), _count("repeats", repeats, 2)
-    require(
-        number(least_score) > 0 and math.isfinite(least_score),
-        f"least_score={least_score!r}: a positive number is valid",
-    )
+    least_score = _score(least_score)
     given = None if rates is None else _rates(rates)
     with _Start(optimizer).kept() as start:
         trial = _Trial(start, closures, held, steps, repeats)
@@ -254,6 +251,15 @@ def _count(name: str, value: Any, least: int) -> int:
         count = least - 1
     require(count >= least, f"{name}={value!r}: a whole number, {least} or more, is valid")
     return count
+
+
+def _score(score: Any) -> float:
+    try:
+        found = number(score)
+    except (TypeError, ValueError):
+        found = math.nan
+    require(0 < found < math.inf, f"least_score={score!r:.80}: a positive number is valid")
+    return found
 
 
 def _rates(rates: Iterable[float]) -> list[float]:

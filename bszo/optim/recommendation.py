@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-MOST_RATES = 20  # of a range that is looked for: ten decades
+MOST_RATES = 20  # that a search tries: ten decades
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Probe:
 
     @property
     def sure(self) -> float:
-        """D + 2 error, what the change is at most but for bad luck. Rates are compared by it: the
+        """D + 2 error, which the true change rarely exceeds. Rates are compared by it: the
         mean of a rate that is nearly too large rests on a few lucky repeats."""
         return self.change + 2 * self.error
 

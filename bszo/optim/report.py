@@ -12,8 +12,8 @@ class StepReport:
     """The numbers that one step saw. What a method does not have is None or empty.
 
     Attributes:
-        loss: the loss of the batch at theta. Methods with central differences, which do not
-            evaluate theta itself, give the mean of both sides.
+        loss: the loss of the batch at theta. A method that does not evaluate theta itself gives the
+            mean of the losses that it took: of both sides, for central differences.
         observations: the directional derivatives, in the order in which they were measured.
         mean: (k,) mean of the posterior belief.
         cov: (k, k) covariance of the posterior belief.

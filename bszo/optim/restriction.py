@@ -1,13 +1,14 @@
 """Restrictions of the directions of any method: entries masked, blocks estimated one by one."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, get_args
 
 from torch import Tensor, nn
 
 from bszo.errors import OptimError
+from bszo.optim.hyperparameter import number, whole
 from bszo.perturb import (
     Block,
     Blocks,
@@ -55,14 +56,22 @@ class Restriction:
     blocks: Split | Literal["none"]
 
     def __post_init__(self) -> None:
-        if not 0 <= self.sparsity < 1:
+        if not _is(number, self.sparsity) or not 0 <= self.sparsity < 1:
             raise OptimError(
-                f"sparsity={self.sparsity}: the share of zeros is in [0, 1); 0 is dense"
+                f"sparsity={self.sparsity!r}: the share of zeros is in [0, 1); 0 is dense"
             )
         if self.mask_scope not in get_args(MaskScope):
             raise OptimError(f"mask_scope={self.mask_scope!r}: layer or global is valid")
-        if self.mask_interval < 1:
-            raise OptimError(f"mask_interval={self.mask_interval}: at least 1 step is valid")
+        if not _is(whole, self.mask_interval) or self.mask_interval < 1:
+            raise OptimError(f"mask_interval={self.mask_interval!r}: at least 1 step is valid")
+
+
+def _is(read: Callable[[Any], Any], value: Any) -> bool:
+    try:
+        read(value)
+    except (TypeError, ValueError):
+        return False
+    return True
 
 
 class Restricted:
@@ -136,13 +145,16 @@ class Restricted:
     def state(self) -> dict[str, Any]:
         return {**asdict(self.restriction), "zeros": self.zeros}
 
-    def load(self, state: dict[str, Any]) -> None:
-        """Go on with the shares of the run that saved them."""
+    def require_same(self, state: dict[str, Any]) -> None:
+        """OptimError unless the state is of as many parameters."""
         if len(state["zeros"]) != len(self.zeros):
             raise OptimError(
                 f"state_dict was saved while {len(state['zeros'])} parameters were masked, here"
                 f" {len(self.zeros)} are: the same must require a gradient"
             )
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Go on with the shares of the run that saved them."""
         self.zeros, self._mask = list(state["zeros"]), None
         here = {id(p) for p in self.params}
         self._shares = [(p, zeros) for p, zeros in self._shares if id(p) not in here]

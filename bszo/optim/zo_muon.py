@@ -47,7 +47,7 @@ class ZOMuon(Redrawn):
         embeddings: whether embeddings and head are matrices too (as run). Without them they have
             Gaussian directions and move as vectors; they are found in `module`.
         params, lr, eps, weight_decay, seed, perturbation, module, directions, rounding: see
-            ZerothOrderOptimizer. Of injected directions the matrices as a whole are orthogonalised.
+            ZerothOrderOptimizer. Where directions are injected, whole matrices are orthogonalised.
 
     Raises:
         OptimError: no parameter is a matrix; or embeddings=False without a module in which they
@@ -126,7 +126,7 @@ class ZOMuon(Redrawn):
             if not matrix and vector_lr is not None:
                 oracle.add_(i, -vector_lr * g, decay)
                 continue
-            # (r, n); a stack has one such a matrix, and what is no matrix has one row
+            # (r, n); a stack has one such for each of its matrices; what is no matrix is one row
             rows = g if family.compressed(i) else g.flatten(1) if matrix else g.reshape(1, -1)
             step = orthogonalised(rows, self.update).reshape(g.shape)
             oracle.add_(i, family.expand(-lr * step, i), decay)

@@ -20,9 +20,9 @@ class InputBases:
     what the inputs of many passes have in common.
 
     Linear layers are `nn.Linear`, those of adapters among them; a weight that another kind of
-    module owns too, such as an embedding, is none. H is read in fp32 at least, and dropped when its
-    layer begins to run. Where a layer runs again in the pass, what it has seen before counts by its
-    part in A: H is then [A (A^T H H^T A)^(1/2), new inputs].
+    module owns too, such as an embedding, is none. H is read in fp32 at least, just before its
+    layer runs, and is not kept. Where a layer runs again in the pass, what it has seen before
+    counts by its part in A: H is then [A (A^T H H^T A)^(1/2), new inputs].
 
     Args:
         numbers: {id of a parameter: its number}, of those that train.

@@ -96,8 +96,8 @@ class LossOracle:
         overflow: float | None = None,
         everywhere: bool = False,
     ) -> list[float]:
-        """L(theta + sum_i c_i z_i) at every point; walks take them in order, and the first failure
-        ends it.
+        """L(theta + sum_i c_i z_i) at every point, in their order; the first that fails ends the
+        call.
 
         Where `overflow` is given, it stands for the loss of a perturbed point that has no finite
         one.
@@ -108,7 +108,7 @@ class LossOracle:
         loss.
 
         Raises:
-            NonFiniteLoss: it is NaN or infinite; theta is back where it was (walks: up to their
+            NonFiniteLoss: a loss is NaN or infinite; theta is back where it was (walks: up to their
                 rounding).
             OptimError: the closure returned something other than one number.
         """
@@ -151,7 +151,7 @@ class LossOracle:
         else:
             found = [self._each(self.closure, seeds_of, c) for seeds_of, c in points]
         self.num_forwards += len(points)
-        for losses in found:
+        for (_, c), losses in zip(points, found, strict=True):
             if len(losses) != len(found[0]):
                 raise OptimError(
                     f"closure() returned {len(losses)} losses where it returned {len(found[0])}"
@@ -159,7 +159,9 @@ class LossOracle:
                 )
             bad = [loss for loss in losses if not math.isfinite(loss)]
             if bad:
-                raise NonFiniteLoss(self.step, bad[0], perturbed=True, at_theta=self._at_theta)
+                raise NonFiniteLoss(self.step, bad[0], perturbed=c != 0, at_theta=self._at_theta)
+            if c == 0:
+                self._at_theta = sum(losses) / len(losses)
             self.losses += losses
         if self._log is None:
             self._doubts.ended_each(self.step, found)

@@ -26,6 +26,8 @@ MAX_STEPS = 1 << 16
 # of steps without a byte of their own: else a log of a few bytes could name more than memory holds
 MAX_EMPTY_STEPS = 128
 MAX_BLOCK_BYTES = 1 << 28
+# of a block whose steps have one rate each for many groups: a file holds it once, memory a group
+MAX_RATES = 1 << 20
 SHAPE = struct.Struct("<QIIIIIIBB")
 MAX_FLOAT32 = 3.4028234663852886e38  # moves are computed in float32
 
@@ -44,7 +46,8 @@ class Step:
         num_forwards: forward passes spent.
 
     Raises:
-        TrajectoryError: there is not one rate and one decay for each group, or the count is none.
+        TrajectoryError: there is not one rate and one decay for each group, or num_forwards is
+            no 32-bit count.
     """
 
     losses: tuple[float, ...]
@@ -102,7 +105,8 @@ class Step:
     @property
     def max_steps(self) -> int:
         """How many such steps a block may hold."""
-        return MAX_STEPS if self.losses or self.coefficients else MAX_EMPTY_STEPS
+        most = MAX_STEPS if self.losses or self.coefficients else MAX_EMPTY_STEPS
+        return max(1, min(most, MAX_RATES // len(self.lr)))
 
     def _shape(self) -> tuple[Any, ...]:
         return (
@@ -171,7 +175,8 @@ def body_bytes(head: bytes, first: int) -> int | None:
     )
     size = 8 * (groups + (n if moving else 1) * rates + n * k) + n * m * loss_bytes
     most = MAX_STEPS if k or m else MAX_EMPTY_STEPS
-    return size if sane and n <= most and size <= MAX_BLOCK_BYTES else None
+    small = size <= MAX_BLOCK_BYTES and (not moving or n * groups <= MAX_RATES)
+    return size if sane and n <= most and small else None
 
 
 def decode_block(head: bytes, body: bytes) -> list[Step]:

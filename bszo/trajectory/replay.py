@@ -66,7 +66,8 @@ def describe(optimizer: Any, *, base: str, config: Mapping[str, Any] | None = No
         config: plain data by which someone else can build the optimizer; it is stored as it is.
 
     Raises:
-        TrajectoryError: the optimizer follows true gradients, or has made steps.
+        TrajectoryError: the optimizer follows true gradients or reads a layer's inputs, or has made
+            steps.
     """
     optimizer = _zeroth_order(optimizer)
     if optimizer.num_steps:
@@ -106,7 +107,8 @@ def record(optimizer: Any, writer: TrajectoryWriter) -> None:
     Raises:
         TrajectoryError: the log has another number of steps than the optimizer has made. From a
             later step, which is then complete but not in the log: a write failed, other parameters
-            are trained than at the start, or the step used more than losses (a backward pass).
+            are trained or another setting holds than at the start, or the step used more than
+            losses (a backward pass).
     """
     optimizer = _zeroth_order(optimizer)
     if optimizer.num_steps != writer.num_steps:

@@ -33,8 +33,8 @@ class TrajectoryWriter:
         finished: True once the run is marked as over; it takes no more steps then.
 
     Raises:
-        TrajectoryError: the file exists. From every method: the file cannot be written, or a step
-            is out of order.
+        TrajectoryError: the file exists, or `flush_every` is out of range. From every method: the
+            file cannot be written, or a step is out of order.
     """
 
     def __init__(self, path: str | Path, header: Header, *, flush_every: int = 100) -> None:

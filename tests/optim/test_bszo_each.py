@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from bszo import BSZO, EachBSZO
 from bszo.core import condition, prior
-from bszo.errors import OptimError
+from bszo.errors import NonFiniteLoss, OptimError
 from bszo.perturb import OuterProduct, PerExample, mix64
 
 X = torch.randn(3, 4, generator=torch.Generator().manual_seed(1)).double()
@@ -138,3 +138,31 @@ def test_an_update_draws_no_factor_a_second_time(monkeypatch: pytest.MonkeyPatch
     net = network()
     EachBSZO(net.parameters(), k=2, module=net, **SETTINGS).step(lambda: losses(net))
     assert len(drawn) == len(set(drawn)) == 2 * 2 * 3  # two factors, k directions, examples
+
+
+@pytest.mark.parametrize("stacked", [False, True])
+def test_a_failure_says_whether_it_was_at_theta(stacked: bool) -> None:
+    """The first pass is at theta, and only what follows it is perturbed."""
+    net = network()
+    optimizer = EachBSZO(net.parameters(), k=1, stacked=stacked, module=net, **SETTINGS)
+
+    class Closure:
+        def __init__(self, scales: list[float], copies: int = 1) -> None:
+            self.scales, self.copies = scales, copies
+
+        def __call__(self) -> Tensor:
+            scale = self.scales if self.copies > 1 else [self.scales.pop(0)]
+            rows = losses(net, X.repeat(self.copies, 1), V.repeat(self.copies, 1))
+            return rows * torch.tensor(scale).double().repeat_interleave(3)
+
+        def repeated(self, count: int) -> "Closure":
+            return Closure(self.scales, count)
+
+    with pytest.raises(NonFiniteLoss) as at_theta:
+        optimizer.step(Closure([float("nan"), 1.0]))
+    assert not at_theta.value.perturbed and "perturbed" not in str(at_theta.value)
+    optimizer.skip()
+    with pytest.raises(NonFiniteLoss) as beside:
+        optimizer.step(Closure([1.0, float("inf")]))
+    assert beside.value.perturbed
+    assert beside.value.at_theta == pytest.approx(float(losses(net).mean()))

@@ -84,6 +84,8 @@ def test_a_key_that_is_none_of_the_optimizer_s_is_refused(make: Any, key: str) -
     optimizer = make([theta()])
     with pytest.raises(OptimError, match=key):
         optimizer.add_param_group({"params": [theta()], key: 1})
+    with pytest.raises(TypeError, match="dict"):  # torch's own word
+        optimizer.add_param_group([theta()])  # type: ignore[arg-type]
     assert len(optimizer.param_groups) == 1
 
 

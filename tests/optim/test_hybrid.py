@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from bszo import BSZO, FirstOrder, Hybrid, MeZO
+from bszo import BSZO, FirstOrder, Hybrid, MeZO, find_lr
 from bszo.errors import NonFiniteLoss, OptimError, TrajectoryError
 from bszo.perturb import mix64, noise
 from bszo.trajectory import describe
@@ -159,6 +159,9 @@ def test_a_failure_below_leaves_all_where_it_was() -> None:
     assert all(p.grad is None and p.requires_grad for p in model.parameters())
     optimizer.skip()
     assert optimizer.num_steps == 1 == optimizer.low.num_steps
+    # nothing is pending in a part either, which the search for a rate would refuse
+    found = find_lr(optimizer, [lambda: loss_of(model)], steps=1, repeats=2, rates=[1e-6])
+    assert len(found.probes) == 1
 
 
 @pytest.mark.parametrize(

@@ -235,6 +235,7 @@ def test_a_first_order_baseline_is_tested_too():
         ({"steps": 0}, "steps=0: a whole number, 1 or more, is valid"),
         ({"repeats": 1}, "repeats=1: a whole number, 2 or more, is valid"),
         ({"least_score": math.nan}, "least_score=nan: a positive number is valid"),
+        ({"least_score": "3"}, "least_score='3': a positive number is valid"),
         ({"held": []}, "held: a list of closures is valid, each () -> the loss of one batch"),
         (
             {"held": [lambda: 1.0, lambda: math.nan]},

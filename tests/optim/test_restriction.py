@@ -297,7 +297,9 @@ def test_moments_from_a_history_have_no_masks() -> None:
         ({"sparsity": 1.0}, "sparsity=1.0"),
         ({"sparsity": -0.1}, "sparsity=-0.1"),
         ({"sparsity": float("nan")}, "spars"),
+        ({"sparsity": "0.5"}, "sparsity='0.5'"),
         ({"sparsity": 0.5, "mask_interval": 0}, "mask_interval=0"),
+        ({"sparsity": 0.5, "mask_interval": 1.5}, "mask_interval=1.5"),
         ({"mask_scope": "row"}, "mask_scope='row'"),
         ({"blocks": "rows"}, "blocks='rows'"),
         ({"blocks": "halves"}, "Linear has no child that is an attention"),
@@ -308,6 +310,18 @@ def test_what_cannot_be_is_refused_at_the_start(restriction: dict[str, Any], mes
     with pytest.raises(OptimError, match=message) as caught:
         MeZO(module.parameters(), lr=0.1, module=module).restrict(**restriction)
     assert "\n" not in str(caught.value)
+
+
+def test_a_state_of_other_masks_is_refused_before_anything_is_loaded() -> None:
+    """One of two optimizers trains a parameter less: all else, too, stays as it was."""
+    module, other = Stack(), Stack()
+    saved = MeZO(module.parameters(), lr=0.1, seed=3, module=module).restrict(sparsity=0.5)
+    saved.step(module)
+    next(iter(other.parameters())).requires_grad_(False)
+    optimizer = MeZO(other.parameters(), lr=0.2, seed=5, module=other).restrict(sparsity=0.5)
+    with pytest.raises(OptimError, match=r"was saved while \d+ parameters were masked, here"):
+        optimizer.load_state_dict(saved.state_dict())
+    assert (optimizer.seed, optimizer.num_steps, optimizer.param_groups[0]["lr"]) == (5, 0, 0.2)
 
 
 def test_parameters_that_are_masked_whole_are_said(caplog: pytest.LogCaptureFixture) -> None:

@@ -20,8 +20,9 @@ class Block(NamedTuple):
 
 
 def repeated_modules(module: nn.Module) -> tuple[str, nn.ModuleList | nn.Sequential]:
-    """Return the path and the ModuleList or Sequential that has the most elements, among those
-    whose children are all of one class.
+    """Return the path and the ModuleList or Sequential with the most parameter elements, among
+    those whose children are all of one class. One with a single child counts only where there is no
+    other.
 
     Raises:
         OptimError: there is none.

@@ -23,8 +23,8 @@ class RankOne(Wrapped):
         curvature: a, one tensor a parameter, with as many elements as a row has.
         damping: rho.
 
-    Source: Seung et al. 2025 (LOREN), arXiv 2511.07971; its code adds the root with the negative
-        eigenvalue along A, as this does.
+    Source: Seung et al. 2025 (LOREN), arXiv 2511.07971; of the two roots, this is the one with
+        a negative eigenvalue along A, as in the authors' code.
     """
 
     def __init__(self, base: Directions, curvature: Sequence[Tensor], damping: float) -> None:

@@ -11,10 +11,12 @@ from bszo.perturb.noise import Terms
 
 
 class Wrapped(Directions):
-    """z' = D z, with z from another family and D linear.
+    """z' = D z, with z from another family and D linear; or D z plus a constant, where the other
+    family's coordinates are z itself.
 
-    This class forwards the whole interface, so that a wrapper that changes nothing is the family
-    that it wraps. A wrapper says in `changed` what D does to a tensor of one parameter's shape.
+    This class forwards the interface, but for whole shifts, which it makes from directions, so that
+    a wrapper that changes nothing is the family that it wraps. A wrapper says in `changed` what D
+    does to a tensor of one parameter's shape.
 
     Coordinates stay as short as the base family's: where these are not z itself (U of U V^T, say)
     they name z, and `expand` applies D; where they are z, they are D z and `expand` has nothing to

@@ -19,15 +19,15 @@ __all__ = ["Each", "LengthsOf", "SeedsOf"]
 
 
 class Each(Engine):
-    """Example e sees W + c z_e with z_e = A_e B_e^T, and v + c z_e for a vector v, since layers
-    answer so, for every position x of example e:
+    """Example e sees W + c z_e with z_e = A_e B_e^T, and v + c z_e for a vector v. No such weight
+    is made: each layer adds to its answer, at every position x of example e:
 
         linear  W x + b       + c (A_e (B_e^T x) + z_e)       z_e of the bias b
                 x W + b       + c ((x A_e) B_e^T + z_e)       of GPT-2's Conv1D, x a row
         lookup  W[id]         + c A_e[id] B_e^T
         norm    w * x' + b    + c (w_e * x' + z_e)            x' is x, normalised; w_e of w
 
-    Parameters are only read: no W + c z is made, and nothing is to be restored. In 16 bits c z is
+    Parameters are only read, so that nothing is to be restored. In 16 bits c z is
     not lost against a large W, for it meets the answer and not W. A weight that a lookup and an
     output layer share is seen alike by both; of a table of words only those rows of A are drawn
     that the pass reads.

@@ -151,10 +151,11 @@ class EachPass:
             # one row of positions serves all rows of the batch
             ids, y = ids.expand(where.shape), y.expand(*where.shape, y.shape[-1])
         wide = torch.promote_types(y.dtype, torch.float32)
-        of = where
-        if of is None:
-            of = torch.arange(len(ids), device=ids.device).view(-1, *(1,) * (ids.ndim - 1))
-        of = of.to(ids.device).view(ids.shape) if where is not None else of.expand(ids.shape)
+        if where is not None:
+            of = where.to(ids.device).view(ids.shape)
+        else:
+            of = torch.arange(len(ids), device=ids.device)
+            of = of.view(-1, *(1,) * (ids.ndim - 1)).expand(ids.shape)
         device = self.layers.params[weight].device
         left = self.directions.left_rows(self.seeds, weight, ids.to(device), of.to(device))
         right = self.directions.right(self.seeds, weight)
@@ -272,20 +273,18 @@ def _without_autocast(y: Tensor) -> AbstractContextManager[Any]:
     return torch.autocast(kind, enabled=False) if torch.is_autocast_enabled(kind) else nullcontext()
 
 
-def _of_rows(y: Tensor, x: Tensor, a: Tensor, b: Tensor, c: float) -> Tensor:
+def _of_rows(y: Tensor, x: Tensor, a: Tensor, b: Tensor, c: float) -> None:
     """y + c A_e (B_e^T x) in y's memory, for y (G, .., m) and x (G, .., n) whose first axis is the
     examples', a (G, m, r) and b (G, n, r)."""
     inner = torch.bmm(x.reshape(len(a), -1, x.shape[-1]), b)
     y.view(len(a), -1, y.shape[-1]).baddbmm_(inner, a.mT, alpha=c)
-    return y
 
 
-def _of_positions(y: Tensor, x: Tensor, a: Tensor, b: Tensor, c: float, mask: Tensor) -> Tensor:
+def _of_positions(y: Tensor, x: Tensor, a: Tensor, b: Tensor, c: float, mask: Tensor) -> None:
     """The same for positions of any order. They meet the factors of all examples, of which the mask
     (positions, G r) leaves each its own: a little more arithmetic, in two products of matrices."""
     inner = x.reshape(-1, x.shape[-1]) @ b.transpose(0, 1).flatten(1)  # (positions, G r)
     y.view(-1, y.shape[-1]).addmm_(inner.mul_(mask), a.mT.flatten(0, 1), alpha=c)
-    return y
 
 
 def _spread(z: Tensor, y: Tensor, where: Tensor | None) -> Tensor:

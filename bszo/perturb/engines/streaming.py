@@ -60,9 +60,9 @@ class Streaming(Engine):
         reached = {i for owned in self.owners.values() for i in owned}
         self.copies = Copies(params, [i for i in range(len(params)) if i not in reached])
         self.watched = not reached  # has a watched pass shown nothing that the hooks miss?
-        self.missed: set[int] = set()  # parameters that this pass has used as hooks do not serve
+        self.missed: set[int] = set()  # parameters that this pass used where hooks do not reach
         self.perturbed = False  # does this pass, or did the last one, perturb?
-        self.watch: Watch | None = None  # while one is
+        self.watch: Watch | None = None  # while a pass is watched
         self.theta: dict[int, Tensor] = {}  # what the swapped parameters hold when nothing runs
         self.running = [0] * len(params)  # owners of each parameter that run now
         self.ran: set[int] = set()  # parameters of which an owner has run in this pass
@@ -94,7 +94,7 @@ class Streaming(Engine):
             # two hooks for all modules: one on each, set and taken away every pass, would cost more
             # than the noise
             enter, leave = self._hooks(directions, terms)
-            # first: others may read the weights
+            # before all others, which may read the weights
             hooks = Hooks(enter, leave, self._unwatched)
             stack.callback(hooks.remove)
             hooks.register()

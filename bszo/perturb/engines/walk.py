@@ -53,9 +53,7 @@ class Walk(Engine):
             if self.legs == "in-place":
                 directions.shift(p.data, i, own, out=p.data)
                 continue
-            for (
-                seed,
-                c,
-            ) in own.items():  # z is cast to the parameter's type as published (deviation 32)
+            # z is cast to the parameter's type, as published (results/deviations.md, 32)
+            for seed, c in own.items():
                 p.data.add_(directions.direction(seed, i).to(p.dtype), alpha=c)
         self.position = dict(terms)
