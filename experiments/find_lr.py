@@ -4,9 +4,9 @@
 
 Steps are taken at one rate after another, always from the same weights, and judged by validation
 rows (`bszo.find_lr`); nothing stays trained. Other arguments are overrides as for
-`experiments.run`. Without --rates, half decades are tried from the
-configuration's own rate up and down until the best of them is found. Exit codes: 0 a rate is
-recommended, 1 wrong arguments, 2 there is no ground for a recommendation, 130 interrupted.
+`experiments.run`. Without --rates it goes up and down in half decades from the configuration's
+own rate until it has found the best. Exit codes: 0 a rate is recommended, 1 wrong arguments, 2
+there is no ground for a recommendation, 130 interrupted.
 """
 
 import argparse

@@ -56,23 +56,25 @@ def comparison(
             Otherwise counts must be the same, and scores and losses agree within their tolerances.
     """
 
-    def line(what: str, a: Any, b: Any, tolerance: float = 0.0) -> Line:
-        return Line(what, _short(a), _short(b), a == b or (not bitwise and _near(a, b, tolerance)))
+    def line(what: str, a: Any, b: Any, relative: float = 0.0, absolute: float = 0.0) -> Line:
+        near = a == b or (not bitwise and _near(a, b, relative, absolute))
+        return Line(what, _short(a), _short(b), near)
 
     for key in EXACT:
         yield line(key, there[key], here[key])
     yield line("rows", there["data"].get("fingerprints"), here["data"].get("fingerprints"))
     yield line("base weights", there["model"].get("fingerprint"), here["model"].get("fingerprint"))
     for key in SCORES:
-        yield line(key, there[key], here[key], SCORE_TOLERANCE)
+        yield line(key, there[key], here[key], absolute=SCORE_TOLERANCE)
     yield line("points of the curve", _column(there, "step"), _column(here, "step"))
     for key in POINT:
         if key == "validation_loss" and not all(
             key in point for side in (there, here) for point in side["curve"]
         ):
             continue  # one of them was written before records had it
-        tolerance = SCORE_TOLERANCE if key in SCORES else LOSS_TOLERANCE
-        yield line(f"curve: {key}", _column(there, key), _column(here, key), tolerance)
+        # a score's tolerance is in its own unit; a loss or a variance may itself be small
+        near = {"absolute": SCORE_TOLERANCE} if key in SCORES else {"relative": LOSS_TOLERANCE}
+        yield line(f"curve: {key}", _column(there, key), _column(here, key), **near)
     if bitwise:
         yield line("best_step", there["best_step"], here["best_step"])
 
@@ -81,11 +83,13 @@ def _column(record: Mapping[str, Any], key: str) -> list[Any]:
     return [point.get(key) for point in record["curve"]]
 
 
-def _near(a: Any, b: Any, tolerance: float) -> bool:
+def _near(a: Any, b: Any, relative: float, absolute: float) -> bool:
     if isinstance(a, list) and isinstance(b, list):
-        return len(a) == len(b) and all(_near(x, y, tolerance) for x, y in zip(a, b, strict=True))
+        return len(a) == len(b) and all(
+            _near(x, y, relative, absolute) for x, y in zip(a, b, strict=True)
+        )
     if isinstance(a, (int, float)) and isinstance(b, (int, float)):
-        return math.isclose(a, b, rel_tol=tolerance, abs_tol=tolerance)
+        return math.isclose(a, b, rel_tol=relative, abs_tol=absolute)
     return a == b
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 _PART = r"[^\s'\",;:=()\[\]{}/\\]"
 _ABSOLUTE = re.compile(
-    rf"(?<![\w.~/:)\]}}-])(?:~[^\s/\\]*|[A-Za-z]:(?=\\))?(?:[/\\]+{_PART}*)*[/\\]+({_PART}+)"
+    rf"(?<![\w.~/:)\]}}<-])(?:~[^\s/\\]*|[A-Za-z]:(?=\\))?(?:[/\\]+{_PART}*)*[/\\]+({_PART}+)"
 )
 _SECRET = re.compile("KEY|TOKEN|SECRET|PASSW|CREDENTIAL", re.IGNORECASE)
 LEAST_SECRET = 8  # characters; shorter values occur in many texts by chance

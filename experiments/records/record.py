@@ -45,8 +45,8 @@ NOT_SCIENTIFIC_KEYS = {
     ),
 }
 
-# Arguments that came later, with the value that says what the method did before: with it they leave
-# the signatures of earlier runs, and what is recorded of their configurations, as they were.
+# Arguments added later, each with the value that means the earlier behaviour. With that value an
+# argument is left out of signature and record, so that those of earlier runs stay as they were.
 LATER_KEYS = {
     "model": {"packed": False, "quantization": "none"},
     # an objective of options; written answers have had one from the start
@@ -73,8 +73,15 @@ LATER_KEYS = {
         "stacked": False,
     },
 }
-# the same for methods whose key another method has had from the start
+# the same for these classes alone: other methods have had the key from the start
 LATER_KEYS_OF = {target: {"momentum": 0.0} for target in ("bszo.EachMeZO", "bszo.EachBSZO")}
+
+
+def earlier_values(group: str, target: str | None) -> dict[str, Any]:
+    """What a method or model did before some of its arguments were there: argument -> value."""
+    of_target = LATER_KEYS_OF.get(target or "", {}) if group == "optimizer" else {}
+    return {**LATER_KEYS.get(group, {}), **of_target}
+
 
 _NUMBER = (int, float)
 _OPTIONAL_NUMBER = (int, float, type(None))

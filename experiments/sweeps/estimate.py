@@ -145,17 +145,22 @@ class Clock:
 
 
 def paper_cell(point: Point) -> StepCost | None:
-    """The row of the paper's Table 4 for a run, None where it has none."""
-    return _printed_cell(shown(MODELS, point["model"]), shown(METHODS, point["optimizer"]))
+    """The row of the paper's Table 4 for a run, None where it has none: the table is of full
+    tuning, each model in fp32 or in 16 bits."""
+    if point.get("tuning", "full") != "full":
+        return None
+    return _printed_cell(
+        shown(MODELS, point["model"]), point["precision"], shown(METHODS, point["optimizer"])
+    )
 
 
 @cache  # a plan asks twice a run
-def _printed_cell(model: str, method: str) -> StepCost | None:
+def _printed_cell(model: str, precision: str, method: str) -> StepCost | None:
     return next(
         (
             methods[method]
-            for (name, _), methods in step_costs()[0].items()
-            if name == model and method in methods
+            for (name, printed), methods in step_costs()[0].items()
+            if name == model and (printed == "fp32") == (precision == "fp32") and method in methods
         ),
         None,
     )

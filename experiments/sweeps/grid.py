@@ -40,8 +40,8 @@ class Grid:
             adapter is called model+tuning, as `trained` makes it.
         settings: the axis of models and precisions, in the order of the rows.
         conf: the folder of configuration files that the names refer to.
-        where: what every run has in place of its own values where it has certain ones:
-            ({"protocol.max_forwards": "1000"}, {"protocol.num_steps": "333"}).
+        where: pairs (values, others): a run that has the first gets the second in place of its own,
+            such as ({"protocol.max_forwards": "1000"}, {"protocol.num_steps": "333"}).
         criterion: the rate is chosen by the best validation accuracy of its run, or by the loss of
             its last evaluation.
         grows: True where the greatest and the smallest of the rates tried are never chosen: the

@@ -14,7 +14,7 @@ from typing import Any
 
 from experiments import CONF
 from experiments.config.yaml_files import exists, read_yaml
-from experiments.records.record import Record
+from experiments.records.record import Record, earlier_values
 from experiments.sweeps.grid import Grid, Point
 
 _CHECKED = ("model", "task", "data", "optimizer", "precision", "protocol", "fidelity", "tuning")
@@ -106,7 +106,9 @@ def _same(
 ) -> bool:
     """True where a record's value is the file's.
 
-    A key that only one of them has says nothing, nor does one that the file leaves open.
+    A key that the file leaves open says nothing. One that only the file has stands for what was
+    done before the key was there, where records say what that is (`LATER_KEYS`), and else says
+    nothing. One that only the record has must have been named by the point.
     """
     # `optimizer` in a point is the choice of a file, `optimizer.k` a value
     chosen = key in point and "." in key
@@ -116,10 +118,16 @@ def _same(
         name = re.split("[:/]", shipped)[-1].partition("@")[0]
         return held == shipped or str(held).partition("@")[0] == name
     if isinstance(shipped, Mapping):
-        return not isinstance(held, Mapping) or all(
-            _same(held[name], value, f"{key}.{name}", record, point, files)
+        if not isinstance(held, Mapping) or not shipped:
+            return True
+        before = earlier_values(key, held.get("_target_"))
+        said = {**before, **held}
+        return all(
+            _same(said[name], value, f"{key}.{name}", record, point, files)
             for name, value in shipped.items()
-            if name in held
+            if name in said
+        ) and all(
+            name in shipped or f"{key}.{name}" in point or f"{key}.{name}" in _FREE for name in held
         )
     while isinstance(shipped, str) and shipped.startswith("${"):
         # a switch that came later is in no record, where it says what was done before

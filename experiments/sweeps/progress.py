@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from experiments.records.record import SETTLED, Record, RecordError
@@ -71,8 +72,11 @@ class Progress:
         self.seen = files
 
     def _files(self) -> dict[str, int]:
-        found = self.folder.glob("*.json") if self.folder.is_dir() else ()
-        return {file.name: file.stat().st_mtime_ns for file in found}
+        found = {}
+        for file in self.folder.glob("*.json") if self.folder.is_dir() else ():
+            with suppress(FileNotFoundError):  # another process has packed it
+                found[file.name] = file.stat().st_mtime_ns
+        return found
 
     def _say(self, file: Path) -> None:
         try:

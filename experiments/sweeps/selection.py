@@ -22,7 +22,8 @@ class Choice:
             trained.
         validation: rate -> validation accuracy of its run, None where the run failed.
         missing: the runs to choose from that have no record yet.
-        failed: how the runs ended, where none of them is ok.
+        failed: how the runs ended, where no rate can be chosen from them: their statuses that are
+            not ok; "no_rate" where all are.
     """
 
     point: Point | None
@@ -41,6 +42,8 @@ class Shelf:
     Attributes:
         doubles: signatures of the records that a later one of the same run replaces.
         used: signatures of the records that were found so far.
+        other_rows: signatures of local records that are left out, for they ran on other rows than
+            the latest run of their task did: a cell must not mix two sets of rows.
     """
 
     def __init__(self, records: Iterable[Record], conf: Path = CONF) -> None:
@@ -53,7 +56,8 @@ class Shelf:
         )
         # every seed and fidelity of a cell asks for the same runs that choose its rate
         self._found: dict[frozenset[tuple[str, str]], Record | None] = {}
-        for record in records:
+        kept, self.other_rows = _of_latest_rows(list(records))
+        for record in kept:
             self._by_names[self._names(record["choices"])][record["config"]["seed"]].append(record)
 
     @staticmethod
@@ -115,9 +119,29 @@ class Shelf:
                 return Choice({**point, key: chosen}, validation)
             if not grid.grows or len(tried) >= MOST_RATES:
                 statuses = tuple(record["status"] for _, record in found if record)
-                return Choice(None, validation, failed=statuses)
+                failed = tuple(status for status in statuses if status != "ok")
+                return Choice(None, validation, failed=failed or ("no_rate",))
             further = f"{next_rate(best, up=best == tried[-1]):g}"
             candidates = [*candidates, {**candidates[0], key: further}]
+
+
+def _of_latest_rows(records: list[Record]) -> tuple[list[Record], set[str]]:
+    """The records of the rows that each task ran on last, and the signatures of the others."""
+
+    def rows(record: Record) -> tuple[str, str | None]:
+        return record["choices"].get("task", ""), record["config"].get("data", {}).get("root")
+
+    latest: dict[str, str] = {}
+    for record in sorted(records, key=lambda record: record["provenance"]["started"]):
+        task, root = rows(record)
+        if root is not None:
+            latest[task] = root
+    others = {
+        record["signature"]
+        for record in records
+        if (found := rows(record))[1] is not None and latest[found[0]] != found[1]
+    }
+    return [record for record in records if record["signature"] not in others], others
 
 
 def _score(record: Record | None) -> float | None:

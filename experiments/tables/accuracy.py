@@ -20,6 +20,7 @@ Scoring = Callable[[Sequence[Record]], Score]  # all runs of a task -> how each 
 Row = tuple[str, str]  # label, source
 
 AVERAGE = "AVG"
+UNFINISHED = "‡ Of some of the cells that it is computed from not all runs are there yet."
 
 
 @dataclass
@@ -34,6 +35,7 @@ class Block:
         notes: what a reader must know.
         used: signatures of the records that are shown.
         doubles: signatures of the records that a later run of the same configuration replaces.
+        other_rows: signatures of those that are left out, for they ran on other rows.
     """
 
     title: str
@@ -43,6 +45,7 @@ class Block:
     notes: list[str] = field(default_factory=list)
     used: set[str] = field(default_factory=set)
     doubles: set[str] = field(default_factory=set)
+    other_rows: set[str] = field(default_factory=set)
 
 
 @dataclass(frozen=True)
@@ -110,7 +113,7 @@ def _block(grid: Grid, shelf: Shelf, setting: Point, name: str, kind: Kind) -> B
     )
     if grid.profile == "paper":
         _like_for_like(block)
-    block.used, block.doubles = shelf.used, shelf.doubles
+    block.used, block.doubles, block.other_rows = shelf.used, shelf.doubles, shelf.other_rows
     return block
 
 
@@ -165,7 +168,20 @@ def _average(block: Block, row: Row) -> None:
     if AVERAGE not in block.texts[row]:
         whole = all(task in numbers for task in block.tasks)
         mean = statistics.fmean(numbers[task] for task in block.tasks) if whole else None
-        _put(block, row, AVERAGE, "-" if mean is None else f"{mean:.2f}", mean)
+        mark = _mark(block, AVERAGE, row)
+        _put(block, row, AVERAGE, "-" if mean is None else f"{mean:.2f}{mark}", mean)
+
+
+def _mark(block: Block, column: str, *rows: Row) -> str:
+    """The sign of what is computed from cells of which runs are missing; a note says what it
+    means."""
+    tasks = block.tasks if column == AVERAGE else [column]
+    cells = [block.texts.get(row, {}).get(task, "") for row in rows for task in tasks]
+    if not any(re.search(r"\d of \d", cell) for cell in cells):
+        return ""
+    if UNFINISHED not in block.notes:
+        block.notes.append(UNFINISHED)
+    return " ‡"
 
 
 def _subtract(block: Block, left: str, right: str) -> None:
@@ -178,8 +194,9 @@ def _subtract(block: Block, left: str, right: str) -> None:
         whole = all(task in of and task in to for task in block.tasks)
         for column in (*block.tasks, AVERAGE):
             there = column in of and column in to and (column != AVERAGE or whole)
+            mark = _mark(block, column, (label, left), (label, right))
             block.texts.setdefault((label, f"{left} - {right}"), {})[column] = (
-                f"{of[column] - to[column]:+.2f}" if there else "-"
+                f"{of[column] - to[column]:+.2f}{mark}" if there else "-"
             )
 
 

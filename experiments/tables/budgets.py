@@ -45,7 +45,8 @@ class Budget:
 _NOTE = (
     "Best validation accuracy (the rows that also chose the learning rate, so all numbers are"
     " optimistic alike) among the evaluations within {} that the cheapest run of each task and"
-    " model took in all; `-` where a method had no evaluation by then."
+    " model took in all; `-` where a method had no evaluation by then. In a cell of fewer runs"
+    " than the others the runs that had none are left out."
 )
 BUDGETS = (
     Budget(

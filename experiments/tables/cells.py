@@ -41,10 +41,13 @@ class Cell:
 
     @property
     def text(self) -> str:
-        """ "92.22 (0.42; 5)", "92.22 (0.42; 3 of 5)", "diverged (2 of 5)", "-"."""
+        """ "92.22 (0.42; 5)", "92.22 (0.42; 3 of 5)", "diverged (2 of 5)",
+        "diverged 2, out of memory 1 (of 5)", "-"."""
         if self.failures:
-            (status, count), *_ = Counter(self.failures).most_common()
-            return f"{status.replace('_', ' ')} ({count} of {self.expected})"
+            counts = [(s.replace("_", " "), n) for s, n in Counter(self.failures).most_common()]
+            if len(counts) == 1:
+                return f"{counts[0][0]} ({counts[0][1]} of {self.expected})"
+            return f"{', '.join(f'{s} {n}' for s, n in counts)} (of {self.expected})"
         if self.number is None:
             return "-"
         if self.expected == 1:

@@ -30,12 +30,7 @@ GRID_COLUMNS = (
 
 
 def _yaml(conf: Path, *parts: str) -> dict[str, Any]:
-    file = (
-        conf.joinpath(*parts).with_suffix(".yaml")
-        if not parts[-1].endswith(".yaml")
-        else conf.joinpath(*parts)
-    )
-    return dict(shipped_node(file))
+    return dict(shipped_node(conf.joinpath(*parts)))
 
 
 def split_table(artefact: Artefact, inputs: Inputs) -> list[Section]:

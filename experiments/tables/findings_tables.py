@@ -110,6 +110,8 @@ def bszo_b(evidence: Evidence) -> str:
             "optimizer", "bszo-b", "bszo", "table1", "table3", wanted=CORRECTED
         )
     ]
+    if not gaps:
+        return NOT_RUN
     return f"the same test accuracy in {sum(gap == 0 for gap in gaps)} of {len(gaps)} pairs of runs"
 
 

@@ -243,10 +243,10 @@ def _ceilings(rows: Sequence[Measured]) -> Section:
         "precision",
         "method",
         "ours / its forward passes",
-        "by bytes",
+        "the same, by bytes",
         "as published / ours",
-        "by forward passes",
-        "by bytes",
+        "at best, by forward passes",
+        "at best, by bytes",
         "measured on",
     )
     return Section(
@@ -256,9 +256,9 @@ def _ceilings(rows: Sequence[Measured]) -> Section:
 
 _CEILINGS = (
     "By forward passes, the first is 1.00 at best. Bytes: the parameters read and written once a"
-    " perturbed pass and once for the update, at the rate of a plain copy in the same run (80 MB,"
-    " too little for a GPU's full rate), a yardstick and no bound; an embedding's rows that nobody"
-    " looks up come off, what a method keeps comes on top."
+    " perturbed pass and once for the update, at the rate of a plain copy in the same run, a"
+    " yardstick and no bound; an embedding's rows that nobody looks up come off, what a method"
+    " keeps comes on top."
 )
 
 

@@ -1,9 +1,6 @@
 """Raw runs (Table 11): every run by itself, and a paired test of each method against MeZO."""
 
-import math
 from collections.abc import Sequence
-
-from scipy import stats
 
 from experiments.records.record import Record
 from experiments.records.store import left_out
@@ -15,6 +12,7 @@ from experiments.tables.accuracy import by_model
 from experiments.tables.artefacts import Artefact
 from experiments.tables.inputs import Inputs
 from experiments.tables.layout import Section
+from experiments.tables.paired import p_value
 from experiments.tables.published import method
 
 Value = float | str | None  # a score, a failure, or nothing
@@ -115,6 +113,6 @@ def _paired(own: Sequence[Value], base: Sequence[Value], name: str) -> tuple[str
     if name == BASELINE or len(pairs) < 3:
         return "", ""
     ours, theirs = zip(*pairs, strict=True)
-    p = float(stats.ttest_rel(ours, theirs).pvalue)
+    p = p_value(ours, theirs)
     mean = sum(a - b for a, b in pairs) / len(pairs)
-    return f"{mean:+.2f}", "-" if math.isnan(p) else f"{p:.3f}"
+    return f"{mean:+.2f}", "-" if p is None else f"{p:.3f}"

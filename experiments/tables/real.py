@@ -94,7 +94,8 @@ def _tried(
 
 
 def weight(record: Record) -> float:
-    """Passes that one forward pass of the run counts, with what belongs to it."""
+    """How many passes one forward pass of the run counts as, with its share of the backward
+    passes."""
     if own := FORWARD_MODE.get(record["choices"]["optimizer"]):
         return own
     forwards = record["num_forwards"]
@@ -128,7 +129,7 @@ def passes_to(record: Record, level: float) -> float | None:
 
 def _cell(scores: Sequence[float | None], row: Row) -> str:
     failures = tuple(r["status"] for r in row.runs.values() if r and r["status"] != "ok")
-    failures += row.choice.failed[:1]
+    failures += row.choice.failed[:1] * len(row.runs)
     return Cell(tuple(s for s in scores if s is not None), len(row.runs), failures).text
 
 
@@ -207,7 +208,8 @@ def accuracy_section(budget: int, rows: Sequence[Row]) -> Section:
     notes = (
         "Mean (sample deviation; runs) over the seeds; passes, seconds and memory are medians. Test"
         " accuracy is that of the parameters with the best validation accuracy;"
-        " validation is the last evaluation within the budget."
+        " validation is the last evaluation within the budget and not before 90 % of it. The peak"
+        " is that of the process's resident set, libraries included."
         f"{_standard_errors(rows)}",
         "A pass is a forward pass of 16 rows; a backward pass counts as two, a forward-mode pass as"
         " three. The difference is over the seeds that both methods have, with the p of a paired"
@@ -245,7 +247,9 @@ def gain_section(rows: Sequence[Row]) -> Section | None:
     shown_at, lines = BUDGETS[min(BUDGETS)], []
     for row in rows:
         for rate, record in row.tried.items():
-            gains = [(p["num_forwards"], g) for p in record["curve"] if (g := p.get("gain"))]
+            gains = [
+                (p["num_forwards"], g) for p in record["curve"] if (g := p.get("gain")) is not None
+            ]
             if gains:
                 at = [_last_within(gains, passes) for passes in shown_at]
                 texts = (NOTHING if gain is None else f"{gain:.3f}" for gain in at)

@@ -55,4 +55,9 @@ def _blocks(
                         "Replaced by a later run of the same configuration:"
                         f" {len(block.doubles)} ({', '.join(sorted(block.doubles))})."
                     )
+                if block.other_rows:
+                    block.notes.append(
+                        "Left out, for a later run of the task was on other rows:"
+                        f" {len(block.other_rows)} ({', '.join(sorted(block.other_rows))})."
+                    )
                 yield profile, block

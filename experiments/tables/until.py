@@ -52,9 +52,15 @@ def until_section(
     }
     if not ends:
         return None
-    lines = []
+    lines, old = [], 0
     for name, records in rows:
-        there = {run: r for run in ends if (r := records.get(run)) is not None}
+        for record in records.values():
+            old += record is not None and record["status"] == "ok" and not losses(record)
+        there = {
+            run: r
+            for run in ends
+            if (r := records.get(run)) is not None and (r["status"] != "ok" or losses(r))
+        }
         passes = [
             passes_until(record, ends[run]) if record["status"] == "ok" else inf
             for run, record in there.items()
@@ -68,7 +74,10 @@ def until_section(
             )
         )
     columns = ("method", "runs", "that get there", "forward passes, median")
-    return Section(title, columns, tuple(lines), notes=(NOTE.format(baseline=baseline),))
+    notes = [NOTE.format(baseline=baseline)]
+    if old:
+        notes.append(f"Left out: {old} runs whose records are older than the validation loss.")
+    return Section(title, columns, tuple(lines), notes=tuple(notes))
 
 
 NOTE = (

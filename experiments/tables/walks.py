@@ -215,7 +215,7 @@ def _section(title: str, runs: Sequence[Point], shelf: Shelf) -> Section:
         for row in rows.values()
         for own in row.values()
         for record in own
-        if record
+        if record and record["status"] == "ok"
     ]
     if None in kept:
         notes.append(

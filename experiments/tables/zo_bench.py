@@ -251,7 +251,8 @@ def _scheme(
     trained = {f"{record['model']['num_parameters']:,}" for record in _ended(cells)}
     notes = (
         (
-            "Tasks: test accuracy (%) of the whole run. Seconds: the median step's. Trained"
+            "Tasks: test accuracy (%) of the whole run. Seconds: each run's median step, the mean"
+            " over the runs. Passes: the most of any run. Trained"
             f" parameters: {', '.join(sorted(trained)) or '-'}."
         ),
         EQUAL.note,

@@ -6,6 +6,7 @@ It depends on what has been done and on nothing else, so that a resumed run has 
 import logging
 from typing import Any
 
+from bszo.errors import ConfigError
 from experiments.config.schema import Protocol
 from experiments.training.result import Result
 
@@ -57,6 +58,11 @@ class Schedule:
     def spent(self, result: Result) -> bool:
         """Whether another step would exceed the budget of steps or of forward passes."""
         most = self.protocol.max_forwards
+        if most is not None and result.num_steps and self.optimizer.num_forwards > most:
+            raise ConfigError(  # only a first step says its price too late
+                f"protocol.max_forwards={most}: a step takes {result.last_cost} forward passes; as"
+                " many, or more, is valid"
+            )
         beyond = most is not None and self.optimizer.num_forwards + self._next_cost(result) > most
         return beyond or result.num_steps >= self.protocol.num_steps
 

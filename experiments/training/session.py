@@ -1,13 +1,13 @@
 """Session: one configuration, from its signature to its record, however the run ends."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, suppress
 from typing import Any
 
 import torch
 
-from bszo.errors import BszoError, NonFiniteLoss
+from bszo.errors import BszoError, ConfigError, NonFiniteLoss
 from bszo.models import resolve_device, weights_fingerprint
 from experiments.config.schema import parse
 from experiments.records import record as records
@@ -29,6 +29,22 @@ from experiments.training.tracking import NoTracker, RunTracker, make_tracker
 log = logging.getLogger("experiments")
 
 
+def _require_said(whole: Any, public: Any, key: str) -> None:
+    """ConfigError where a record would not say a task's text as it is: two tasks that differ there
+    would have one signature, and the second would be answered by the first one's record."""
+    if isinstance(whole, Mapping):
+        for name, value in whole.items():
+            _require_said(value, public[name], f"{key}.{name}")
+    elif isinstance(whole, (list, tuple)):
+        for i, (value, said) in enumerate(zip(whole, public, strict=True)):
+            _require_said(value, said, f"{key}[{i}]")
+    elif whole != public:
+        raise ConfigError(
+            f"{key}: a record leaves out absolute paths and secrets, and {public!r:.120} would not"
+            " say what was run; a text without them is valid"
+        )
+
+
 class Session:
     """A session runs one configuration and writes its record.
 
@@ -46,7 +62,9 @@ class Session:
     ) -> None:
         self.config = parse(config)
         self.overrides = overrides
-        self.public = scrub_all(records.scientific(by_content(self.config)))
+        whole = records.scientific(by_content(self.config))
+        self.public = scrub_all(whole)
+        _require_said(whole["task"], self.public["task"], "task")
         self.signature = records.signature(self.public)
         self.folders = Folders(self.config.paths, self.signature)
         self.choices = choices | self._names(choices)

@@ -1,8 +1,8 @@
 """Threads of torch on a CPU: how many a run takes, by its model's size and the runs beside it.
 
 One thread is fastest for a tiny model, and its sums do not depend on the machine. A large model
-takes the physical cores. The number moves sums in their last bits, so that a record's provenance
-says it; it is no part of the signature, as the device is none.
+takes the physical cores. The number changes sums in their last bits. A record's provenance names
+it; like the device, it is no part of the signature.
 """
 
 import os

@@ -201,7 +201,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             "batch": [BATCH, LENGTH],
             "threads": 1,
         },
-        "same_bits": all(end == ended[0] for end in ended),
+        "same_bits": all(end == ended[0] for end in ended) if len(ended) > 1 else None,
         "rows": rows,
         "provenance": origin,
     }

@@ -132,7 +132,7 @@ def soak(method: str, precision: str, steps: int) -> dict[str, Any] | None:
     try:
         optimizer: Any = make_optimizer(run.optimizer_node, model)
     except ConfigError as refused:  # as a run would be, before anything moves
-        return {"steps": 0, "growth": 0.0, "seconds": 0.0, "refused": str(refused), "problems": []}
+        return {"steps": 0, "refused": str(refused), "problems": []}
     if isinstance(optimizer, bszo.FirstOrder):
         return None
     closure: Any = losses if optimizer.per_example else lambda: losses().mean()
@@ -147,12 +147,7 @@ def soak(method: str, precision: str, steps: int) -> dict[str, Any] | None:
             if (step + 1) % every == 0:
                 samples.append(take_sample())
     except NonFiniteLoss as error:
-        return {
-            "steps": optimizer.num_steps,
-            "growth": 0.0,
-            "seconds": 0.0,
-            "problems": [str(error)],
-        }
+        return {"steps": optimizer.num_steps, "problems": [str(error)]}
     finally:
         gc.unfreeze()
     seconds = time.perf_counter() - start
@@ -200,10 +195,10 @@ def line(name: str, case: dict[str, Any]) -> str:
     """Describe a case in one line."""
     said = "; ".join(case["problems"]) or case.get("refused", "flat, exact")
     method, precision = name.split()
-    return (
-        f"{method:<20} {precision:<5} {case['seconds']:7.1f} s  {100 * case['growth']:+5.2f} % "
-        f" {said}"
-    )
+    measured = f"{'-':>9}  {'-':>7}"
+    if "growth" in case:
+        measured = f"{case['seconds']:7.1f} s  {100 * case['growth']:+5.2f} %"
+    return f"{method:<20} {precision:<5} {measured}  {said}"
 
 
 def main(argv: Sequence[str] | None = None) -> int:

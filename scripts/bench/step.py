@@ -115,8 +115,8 @@ def bench_bandwidth(setting: Setting, repeats: int) -> dict[str, float]:
 
 
 def bench_noise(setting: Setting, repeats: int, count: int = 20_000_000) -> dict[str, Any]:
-    """Measure how many values a second are added to a tensor: compiled, eager, and by torch.normal
-    with an add."""
+    """Measure how many values a second are added to a tensor: by the compiled kernel, in eager
+    PyTorch, and by torch.normal with an add."""
     theta = torch.zeros(count, device=setting.device)
 
     def library() -> None:
@@ -239,14 +239,16 @@ def machine(args: argparse.Namespace) -> dict[str, Any]:
         platform.processor(),
     )
     git = partial(subprocess.run, capture_output=True, text=True, check=False)
+    commit = git(["git", "rev-parse", "HEAD"])
+    changes = git(["git", "status", "--porcelain"])
     return {
         "device": torch.cuda.get_device_name() if args.device == "cuda" else cpu,
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
         "python": platform.python_version(),
         "load_average": os.getloadavg()[0],
-        "commit": git(["git", "rev-parse", "HEAD"]).stdout.strip(),
-        "dirty": bool(git(["git", "status", "--porcelain"]).stdout.strip()),
+        "commit": None if commit.returncode else commit.stdout.strip(),
+        "dirty": None if changes.returncode else bool(changes.stdout.strip()),
         "weights": "random",
     }
 

@@ -42,8 +42,11 @@ def drawn(lines: Sequence[tuple[str, Sequence[Record]]], title: str, *, losses: 
         passes, accuracy = mean_curve(runs, "validation_accuracy")
         left.plot(passes, [100 * value for value in accuracy], label=name, **look)
         right.plot(*mean_curve(runs, "validation_loss"), **look)
-    bare(left).set(xlabel="forward passes", ylabel="validation accuracy (%)", title=title)
-    bare(right).set(xlabel="forward passes", ylabel="validation loss", yscale=losses)
+    axis = "forward passes"
+    if any(weight(runs[0]) != 1 for _, runs in lines):
+        axis = "passes (a backward pass is two, a forward-mode pass three)"
+    bare(left).set(xlabel=axis, ylabel="validation accuracy (%)", title=title)
+    bare(right).set(xlabel=axis, ylabel="validation loss", yscale=losses)
     figure.legend(
         *left.get_legend_handles_labels(), frameon=False, fontsize=8, loc="outside right upper"
     )

@@ -145,7 +145,7 @@ def main() -> None:
     """Walk every curve that is not complete yet."""
     args = parse()
     torch.set_num_threads(1)
-    # so many steps pay for a compilation, where a model is too large to keep its z for a step
+    # the compiled kernel, where a model is too large to keep its z for a step
     gaussian.COMPILE_FROM = 0
     name, subject_module, ids = subject(args)
     setting = {

@@ -122,7 +122,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     made = {**provenance([], "cpu"), "command": "python -m scripts.study.find_lr"}
     facts = json.loads(options.out.read_text()) if options.out.is_file() else {}
     # rows of another commit, or of one with changes, would be given the name of this one
-    same = facts.get("provenance", {}).get("commit") == made["commit"] and not made["dirty"]
+    there = facts.get("provenance", {})
+    clean = made["dirty"] is False and there.get("dirty") is False
+    same = clean and there.get("commit") == made["commit"]
     rows = facts["rows"] if same and settings.items() <= facts.items() else []
     done = {(row["model"], row["task"], row["optimizer"]) for row in rows}
     for setting in SETTINGS:

@@ -161,3 +161,22 @@ def test_what_is_committed_tells_nothing():
         assert len(host) < 5 or host not in text, path
     for record in store.load_all(store.PACKED.iterdir()):
         assert scrub_all(record) == record
+
+
+@pytest.mark.parametrize(
+    "words", ["{sentence} Topics: /sport/news ?", "\\\\server\\share {sentence}"]
+)
+def test_a_prompt_that_a_record_would_cut_is_refused(cli: Cli, words: str, tmp_path: Path):
+    """Two prompts that differ in what is cut would have one signature, and one record."""
+    outcome = cli(
+        "protocol=smoke",
+        f"task.causal.prompt='{words}'",
+        f"paths.runs={tmp_path}",
+        "model=tiny-opt",
+    )
+    assert outcome.code == 1 and "task.causal.prompt: a record leaves out" in outcome.err
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_prompt_with_a_closing_tag_is_no_path(home: Path):
+    assert scrub("<s> {sentence} </s> It was") == "<s> {sentence} </s> It was"

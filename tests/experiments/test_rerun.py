@@ -221,6 +221,10 @@ def test_another_machine_is_named_and_compared_within_tolerances(some_record: di
         point["validation_loss"] = 0.5
     near["curve"][1]["validation_loss"] = 0.7
     assert not equal(complete, complete | {"curve": near["curve"]}, bitwise=False)
+    small = copy.deepcopy(complete)  # 0.001 and 0.02 are no losses that agree within 2 %
+    for record, loss in ((complete, 0.001), (small, 0.02)):
+        record["curve"][1]["train_loss"] = loss
+    assert not equal(complete, small, bitwise=False)
     for key, value in (
         ("num_forwards", 61),
         ("test_accuracy", 0.75),

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import bszo
-from bszo.errors import DataError, NonFiniteLoss
+from bszo.errors import ConfigError, DataError, NonFiniteLoss
 from bszo.models import Score
 from tests.experiments.conftest import Bench, Lines
 
@@ -64,6 +64,13 @@ def test_max_forwards_is_never_exceeded_and_used_up(name: str, cost: int, bench:
     runner.run()
     assert runner.optimizer.num_forwards == 100 - 100 % cost
     assert runner.result.curve[-1]["step"] == 100 // cost  # the last steps are evaluated too
+
+
+def test_a_budget_below_one_step_is_refused(bench: Bench):
+    """How much a step takes is known after the first: a record of more than was allowed is none."""
+    runner = bench.runner(METHODS["bszo"], num_steps=10, max_forwards=2)
+    with pytest.raises(ConfigError, match=r"max_forwards=2: a step takes 3 forward passes"):
+        runner.run()
 
 
 @pytest.mark.parametrize("max_forwards", [98, 99, 100, 101])

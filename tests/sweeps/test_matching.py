@@ -61,6 +61,30 @@ def test_other_values_answer_nothing():
     assert not answers(held)
 
 
+def test_a_key_that_came_later_counts_where_a_record_leaves_it_out():
+    """The record leaves out the value that was meant before; the file may ask for another."""
+    held = record()
+    held["config"]["model"]["name"] = "smollm2-135m"
+    held["choices"]["model"] = "smollm2-135m"
+    point = {**POINT, "model": "smollm2-135m"}
+    held["config"]["model"] = compose(["model=smollm2-135m"])["model"]
+    assert held["config"]["model"].pop("packed") is True  # so it runs unpacked, as models did
+    assert not as_shipped(held, point)
+    held["config"]["model"]["packed"] = True
+    assert as_shipped(held, point)
+    held = record()
+    del held["config"]["model"]["packed"]  # the tiny model's file says the same
+    assert answers(held)
+
+
+def test_a_key_that_no_file_has_answers_nothing():
+    held = record()
+    held["config"]["optimizer"]["target_modules"] = ["fc1"]
+    assert not answers(held)
+    named = {**POINT, "optimizer.target_modules": "fc1"}
+    assert as_shipped(held, named)
+
+
 def test_a_value_is_what_an_override_means():
     assert [parsed(text) for text in ("1e-4", "3", "true", "null", "rte")] == [
         1e-4,

@@ -35,7 +35,7 @@ def answer(point: Point, scores: list[float], test: float, loss: float = 0.5) ->
             node = node.setdefault(group, {})
         if groups or key == "seed":
             node[last] = parsed(value)
-    config["model"] = {"name": point["model"]}
+    config["model"] = {"name": point["model"], "packed": True}
     protocol = config["protocol"]
     total = min(protocol["max_forwards"], protocol["num_steps"])
     first_order = point["optimizer"] in ("sgd", "adamw")

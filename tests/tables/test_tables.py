@@ -11,17 +11,27 @@ import pytest
 from scipy import stats
 
 from experiments.records import store
+from experiments.records.record import signature
 from experiments.records.store import gather
 from experiments.render import main as render
 from experiments.sweeps.grid import Grid, Point, load, parse
 from experiments.sweeps.paper import PaperError, paper_table
 from experiments.sweeps.selection import Choice
 from experiments.tables import published
-from experiments.tables.accuracy import Block, Kind, blocks, by_model, section
+from experiments.tables.accuracy import (
+    AVERAGE,
+    UNFINISHED,
+    Block,
+    Kind,
+    blocks,
+    by_model,
+    section,
+)
 from experiments.tables.artefacts import ARTEFACTS
 from experiments.tables.budgets import BUDGETS
 from experiments.tables.cells import Cell, cell_of
 from experiments.tables.layout import Section, comma_separated, latex, markdown
+from experiments.tables.paired import difference, p_value
 from experiments.tables.raw_runs import sections
 from tests.tables.conftest import SWEEP, Make
 
@@ -43,11 +53,54 @@ def block_of(grid: Grid, found: list[dict[str, Any]], kind: Kind = PLAIN) -> Blo
         (Cell((), 5), "-"),
         (Cell((92.0, 93.0, 94.0), 5, ("diverged", "diverged")), "diverged (2 of 5)"),
         (Cell((92.0,), 5, ("out_of_memory",)), "out of memory (1 of 5)"),
+        (
+            Cell((92.0,), 5, ("diverged", "out_of_memory", "diverged")),
+            "diverged 2, out of memory 1 (of 5)",
+        ),
     ],
 )
 def test_a_cell_is_a_number_or_the_reason_why_not(cell: Cell, text: str):
     assert cell.text == text
     assert (cell.number is None) == (not text[0].isdigit())
+
+
+def test_differences_of_equal_size_have_no_p():
+    """57 of 100 is 56.99999999999999 per cent in a float: no difference that a test may see."""
+    own, theirs = [100 * 0.30, 100 * 0.57], [100 * 0.28, 100 * 0.55]
+    assert own[0] - theirs[0] != own[1] - theirs[1]
+    assert p_value(own, theirs) is None and difference(own, theirs) == "+2.00 (2)"
+
+
+def test_what_is_computed_from_unfinished_cells_is_marked(grid: Grid, full: list[dict[str, Any]]):
+    some = [
+        r
+        for r in full
+        if not (
+            r["choices"]["task"] == "rte"
+            and r["choices"]["fidelity"] == "corrected"
+            and r["config"]["seed"] == 1
+        )
+    ]
+    block = block_of(grid, some)
+    assert UNFINISHED in block.notes and UNFINISHED not in block_of(grid, full).notes
+    corrected = block.texts["mezo", "corrected"]
+    assert corrected[AVERAGE].endswith(" ‡")
+    assert not block.texts["mezo", "official"][AVERAGE].endswith("‡")
+    less = block.texts["mezo", "corrected - official"]
+    assert less["RTE"].endswith(" ‡") and less[AVERAGE].endswith(" ‡")
+    assert not less["SST-2"].endswith("‡")
+
+
+def test_a_cell_mixes_no_two_sets_of_rows(grid: Grid, full: list[dict[str, Any]]):
+    """The rows of the latest run of a task count, and what ran on others is named."""
+    for record in full:
+        task, seed = record["choices"]["task"], record["config"]["seed"]
+        record["config"]["data"] = {"root": f"{task}@{'old' if seed else 'new'}"}
+        record["provenance"]["started"] = f"2026-01-0{2 - seed}T00:00:00Z"
+        record["signature"] = signature(record["config"])
+    block = block_of(grid, full)
+    assert block.other_rows == {r["signature"] for r in full if r["config"]["seed"] == 1}
+    assert "(1 of 2)" in block.texts["mezo", "corrected"]["RTE"]
 
 
 def test_a_failed_seed_is_said_and_never_averaged(make: Make, grid: Grid):

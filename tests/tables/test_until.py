@@ -54,5 +54,18 @@ def test_the_median_counts_those_that_never_get_there():
     )
 
 
+def test_runs_older_than_the_loss_are_left_out_and_said():
+    """Nothing is known of when they got there: they are no runs that never did."""
+    runs = [("sst2", str(seed)) for seed in range(3)]
+    rows = {
+        "MeZO": dict(zip(runs, [run(2.0, 1.0), run(2.0, 1.0), run(None, None)], strict=True)),
+        "fast": dict(zip(runs, [run(2.0, 1.0), run(None, None), run(2.0, 1.0)], strict=True)),
+    }
+    section = until_section("t", "MeZO", list(rows.items()))
+    assert section is not None
+    assert section.rows == (("MeZO", "2", "2", "100"), ("fast", "1", "1", "100"))
+    assert section.notes[1].startswith("Left out: 2 runs")
+
+
 def test_a_baseline_without_losses_has_no_section():
     assert until_section("t", "MeZO", [("MeZO", {("sst2", "0"): run(None, None)})]) is None
