@@ -19,6 +19,7 @@ import bszo.models
 from bszo.errors import BszoError, ConfigError
 from experiments import CONF
 from experiments.config.compose import compose, quoted
+from experiments.config.schema import MOST_THREADS
 from experiments.records import record as records
 from experiments.records import store
 from experiments.records.comparison import (
@@ -33,7 +34,6 @@ from experiments.records.locks import Busy
 from experiments.run import execute
 
 ASSETS = Path(bszo.models.__file__).parent / "assets"
-MOST_THREADS = 4096
 SIGNATURE = re.compile("[0-9a-f]{4,16}")
 # groups that later versions have added keys to
 DEFAULTED = ("directions", "fidelity", "precision", "protocol")

@@ -36,6 +36,7 @@ from bszo.tasks import (
 from experiments.config.schema import RunConfig
 from experiments.config.tunings import Scales, drop_unsaid
 from experiments.records.content import content_id
+from experiments.training.folders import with_home
 from experiments.training.threads import num_threads
 
 log = logging.getLogger("experiments")
@@ -77,7 +78,7 @@ def named_by_content(plain: dict[str, Any]) -> dict[str, Any]:
     for key in ("device_map", "offload"):  # they say where a model is, as device does
         plain["model"].pop(key, None)
     if plain["data"].get("root"):
-        rows = _folder(plain["data"]["root"], "data.root") / str(plain["task"].get("name"))
+        rows = with_home(plain["data"]["root"], "data.root") / str(plain["task"].get("name"))
         if rows.is_dir():
             plain["data"]["root"] = _content_id(rows, "data.root")
     return plain
@@ -117,13 +118,6 @@ def _model_folder(path: str) -> Path | None:
         return named_folder(path)
     except ModelError:
         return None
-
-
-def _folder(path: str, key: str) -> Path:
-    try:
-        return Path(path).expanduser()
-    except RuntimeError as error:  # ~ of nobody, or without a home
-        raise ConfigError(f"{key}={path}: {error}") from error
 
 
 def _content_id(path: Path, key: str) -> str:
