@@ -262,6 +262,39 @@ def gain_section(rows: Sequence[Row]) -> Section | None:
     return Section("The filter's gain", columns, tuple(lines), notes=(note,)) if lines else None
 
 
+def course_section(rows: Sequence[Row]) -> Section:
+    """Build the course of every run of the short budget: validation loss and accuracy at quarters
+    of it, and the test accuracy of the parameters with the best validation accuracy."""
+    budget = min(BUDGETS)
+    shown_at = [budget * quarter // 4 for quarter in (1, 2, 3, 4)]
+    lines = []
+    for row in rows:
+        chosen = row.choice.point[row.rate_key] if row.choice.point else None
+        runs = [(rate, "0", record) for rate, record in row.tried.items()]
+        runs += [(chosen, s, r) for s, r in row.runs.items() if chosen and s != "0" and r]
+        for rate, seed, record in runs:
+            if record["status"] != "ok":
+                texts = [record["status"].replace("_", " "), *[NOTHING] * len(shown_at)]
+            else:
+                texts = [_at(record, passes) for passes in shown_at]
+                texts.append(f"{100 * record['test_accuracy']:.1f}")
+            lines.append((row.name, f"{float(rate):g}", seed, *texts))
+    start = next((_at(r, 0) for row in rows for r in row.tried.values()), NOTHING)
+    columns = ("method", "lr", "seed", *(f"at {passes:,}" for passes in shown_at), "test %")
+    note = f"Validation loss (accuracy, %) after so many passes; {start} before the first."
+    return Section("The course of every run", columns, tuple(lines), notes=(note,))
+
+
+def _at(record: Record, passes: int) -> str:
+    """Loss and accuracy at the last evaluation within so many passes."""
+    each = weight(record)
+    within = [point for point in record["curve"] if each * point["num_forwards"] <= passes]
+    if each * within[-1]["num_forwards"] < NEAR * passes:
+        return NOTHING
+    loss = within[-1]["validation_loss"]
+    return f"{loss:.3f} ({100 * within[-1]['validation_accuracy']:.1f})"
+
+
 def sections(artefact: Artefact, inputs: Inputs) -> list[Section]:
     """Build all sections of the study's table."""
     del artefact
@@ -270,4 +303,5 @@ def sections(artefact: Artefact, inputs: Inputs) -> list[Section]:
     inputs.used |= shelf.used
     by_budget = [accuracy_section(budget, of_budget) for budget, of_budget in rows.items()]
     gains = gain_section(rows[max(rows)])
-    return [*by_budget, rates_section(rows[max(rows)]), *([gains] if gains else [])]
+    course = course_section(rows[min(rows)])
+    return [*by_budget, rates_section(rows[max(rows)]), course, *([gains] if gains else [])]

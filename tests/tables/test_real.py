@@ -13,6 +13,7 @@ from experiments.tables.real import (
     accuracy_section,
     against,
     at_budget,
+    course_section,
     curve,
     gain_section,
     grid_of,
@@ -186,6 +187,44 @@ def test_an_evaluation_far_from_the_budget_is_none(grid: Grid):
 def test_no_test_is_made_of_equal_differences(rows: dict[str, Row]):
     assert against(rows["MeZO"], rows["MeZO"]) == "-"
     assert against(rows["HiZOO"], rows["MeZO"]) == "-"
+
+
+def test_the_course_of_every_run():
+    """Each rate's run with seed 0, then the chosen rate's other seeds; a failure is said."""
+    short = grid_of(1000)
+    mezo = first(short, optimizer="mezo")
+    records = chosen(short, mezo, [0.9, 0.4, 0.6])
+    records += cells(short, mezo, "3e-5", [0.5, 0.6, 0.7, 0.7, 0.75], [0.7, 0.72])
+    other = {**mezo, "seed": "2", "optimizer.lr": "3e-5"}
+    records.append({**answer(other, [0.5, 0.6], 0.6), "status": "diverged"})
+    (row, *_) = rows_of(short, Shelf(records))
+    section = course_section([row])
+    assert section.rows == (
+        ("MeZO", "1e-05", "0", "-", "-", "-", "0.600 (60.0)", "0.0"),
+        (
+            "MeZO",
+            "3e-05",
+            "0",
+            "0.500 (60.0)",
+            "0.500 (70.0)",
+            "0.500 (70.0)",
+            "0.500 (75.0)",
+            "70.0",
+        ),
+        ("MeZO", "0.0001", "0", "-", "-", "-", "0.900 (60.0)", "0.0"),
+        (
+            "MeZO",
+            "3e-05",
+            "1",
+            "0.500 (60.0)",
+            "0.500 (70.0)",
+            "0.500 (70.0)",
+            "0.500 (75.0)",
+            "72.0",
+        ),
+        ("MeZO", "3e-05", "2", "diverged", "-", "-", "-", "-"),
+    )
+    assert "0.600 (50.0) before the first" in section.notes[0]
 
 
 def test_the_gain_of_every_rate_that_was_tried(grid: Grid):
