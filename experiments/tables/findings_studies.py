@@ -11,7 +11,7 @@ from experiments.records.record import Record
 from experiments.sweeps.grid import load
 from experiments.sweeps.names import METHODS, shown
 from experiments.sweeps.selection import Shelf
-from experiments.tables import equal_passes, walks
+from experiments.tables import equal_passes, real, walks
 from experiments.tables.accuracy import AVERAGE, Kind, blocks
 from experiments.tables.budgets import BUDGETS
 from experiments.tables.evidence import NOT_RUN, PROFILE, Evidence, mean, numbers, sides
@@ -201,6 +201,20 @@ def rank_of_own(evidence: Evidence) -> str:
     return _between(evidence, {"": (f"{name}, rank = 4", name)})
 
 
+def real_model(evidence: Evidence) -> str:
+    """Test accuracy of each method on the real model, at its chosen rate after the short budget,
+    and its difference from the baseline's."""
+    shelf = Shelf(evidence.inputs.records(real.SWEEP))
+    rows = [row for row in real.rows_of(real.grid_of(min(real.BUDGETS)), shelf) if row.well]
+    base = next((row for row in rows if row.name == real.BASELINE), None)
+    texts = []
+    for row in rows:
+        minus = real.against(row, base) if base else real.NOTHING
+        less = "" if minus == real.NOTHING else f", minus {real.BASELINE} {minus}"
+        texts.append(f"{row.name} {real.test_accuracy(row)}{less}")
+    return "; ".join(texts) or NOT_RUN
+
+
 def _between(evidence: Evidence, pairs: Mapping[str, tuple[str, str]]) -> str:
     """One method of `sweep=each` minus another over the runs that both have."""
     grid, shelf = load("each", PROFILE), Shelf(evidence.records)
@@ -215,6 +229,7 @@ def _between(evidence: Evidence, pairs: Mapping[str, tuple[str, str]]) -> str:
 FINDINGS = (
     filter_or_mean,
     rank_of_own,
+    real_model,
     gains,
     sigma_0,
     adaptive_noise,

@@ -127,6 +127,11 @@ def passes_to(record: Record, level: float) -> float | None:
     return next((passes for passes, score in curve(record) if score >= level), None)
 
 
+def test_accuracy(row: Row) -> str:
+    """Test accuracy of a method's runs, in per cent: a table's cell."""
+    return _cell([100 * r["test_accuracy"] for r in row.well.values()], row)
+
+
 def _cell(scores: Sequence[float | None], row: Row) -> str:
     failures = tuple(r["status"] for r in row.runs.values() if r and r["status"] != "ok")
     failures += row.choice.failed[:1] * len(row.runs)
@@ -197,7 +202,7 @@ def accuracy_section(budget: int, rows: Sequence[Row]) -> Section:
             (
                 f"{row.name} ({row.precision})",
                 f"{float(chosen[row.rate_key]):g}" if chosen else NOTHING,
-                _cell([100 * r["test_accuracy"] for r in well], row),
+                test_accuracy(row),
                 against(row, baseline) if baseline else NOTHING,
                 *(_cell([at_budget(r, passes) for r in well], row) for passes in shown_at),
                 *(_reached(well, level) for level in LEVELS),
