@@ -157,9 +157,9 @@ def scientific(config: Mapping[str, Any]) -> dict[str, Any]:
     for group, keys in NOT_SCIENTIFIC_KEYS.items():
         if isinstance(left.get(group), Mapping):
             left[group] = {key: value for key, value in left[group].items() if key not in keys}
-    for group, keys in LATER_KEYS.items():
+    for group in LATER_KEYS:
         if isinstance(node := left.get(group), Mapping):
-            later = {**keys, **LATER_KEYS_OF.get(node.get("_target_"), {})}
+            later = earlier_values(group, node.get("_target_"))
             left[group] = {
                 key: value for key, value in node.items() if key not in later or value != later[key]
             }

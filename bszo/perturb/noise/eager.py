@@ -7,6 +7,7 @@ a compiled kernel makes one pass, `cpu` or `gpu`.
 import functools
 from collections.abc import Sequence
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -107,37 +108,22 @@ def shift(
                 curvature=curvature,
             )
         )
-    flat = theta.reshape(-1)
-    # in place: the compiler wants one tensor
-    flat_out = flat if out.data_ptr() == theta.data_ptr() else out.view(-1)
+    flat, flat_out = theta.reshape(-1), out.view(-1)
     counter = None if counter is None else counter.reshape(-1)
     curvature = None if curvature is None else curvature.reshape(-1)
     pairs = [key(seed, parameter) for seed in terms]
     round_key = None if rounding_seed is None else key(rounding_seed, parameter)
+    how: dict[str, Any] = {
+        "decay": decay,
+        "round_key": round_key,
+        "rademacher": distribution == "rademacher",
+        "curvature": curvature,
+    }
     if gpu.serves(theta):
-        gpu.shift(
-            flat_out,
-            flat,
-            pairs,
-            list(terms.values()),
-            decay=decay,
-            round_key=round_key,
-            rademacher=distribution == "rademacher",
-            counter=counter,
-            curvature=curvature,
-        )
+        gpu.shift(flat_out, flat, pairs, list(terms.values()), counter=counter, **how)
         return out
     if fused and counter is None and flat.dtype == out.dtype and cpu.serves(flat, curvature):
-        cpu.shift(
-            flat_out,
-            flat,
-            pairs,
-            list(terms.values()),
-            decay=decay,
-            round_key=round_key,
-            rademacher=distribution == "rademacher",
-            curvature=curvature,
-        )
+        cpu.shift(flat_out, flat, pairs, list(terms.values()), **how)
         return out
     key_pairs = torch.tensor(pairs, dtype=torch.int32, device=theta.device).reshape(-1, 2)
     factors = torch.tensor(
