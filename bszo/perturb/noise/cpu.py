@@ -85,16 +85,10 @@ def shift(
     for tensors that `serves` takes.
 
     Args:
-        out: where the result goes; it may be theta itself.
-        theta: the values to shift, of out's type; None stands for zeros.
-        keys: the keys of (seed, parameter), one a term; see `seeds.key`.
-        factors: c_i, one a term.
-        decay: the factor on theta.
-        step: fp32, added to it; None stands for zeros.
+        out, theta, keys, factors, decay, round_key, rademacher, curvature: as for `gpu.shift`;
+            theta is of out's type.
+        step: fp32, added to the sum; None stands for zeros.
         first: the number of the first element in its parameter.
-        round_key: rounds bf16 stochastically with this key's bits.
-        rademacher: z is +1 and -1 alike instead of N(0, 1).
-        curvature: h, element by element; None stands for ones.
     """
     words = _words(keys)
     arguments = _Shift(
