@@ -72,9 +72,10 @@ class ZerothOrderOptimizer(Copied):
         eps: length of a perturbation.
         weight_decay: coupled to lr, added to the gradient estimate.
         seed: of the private stream of directions; global generators are neither read nor moved.
-        perturbation: exact (streaming where a module is given, else copy), streaming, copy,
+        perturbation: exact (streaming where a module is given, else copy), streaming, factored
+            (no linear layer's perturbed weight is made, where directions are of low rank), copy,
             two-leg, three-leg, in-place, or as-published (the walk of the method's authors).
-        module: the module that the closure runs; streaming needs it.
+        module: the module that the closure runs; streaming and factored need it.
         directions: any (params, seed) -> one tensor a parameter, in place of the method's own
             family.
         rounding: of moves of bf16 parameters, nearest or stochastic.
@@ -155,9 +156,9 @@ class ZerothOrderOptimizer(Copied):
             rounding in get_args(Rounding), f"rounding={rounding!r}: nearest or stochastic is valid"
         )
         require(
-            perturbation != "streaming" or module is not None,
-            "perturbation='streaming' needs module=, the module that the closure runs; without it"
-            " 'copy' is exact",
+            perturbation not in ("streaming", "factored") or module is not None,
+            f"perturbation={perturbation!r} needs module=, the module that the closure runs;"
+            " without it 'copy' is exact",
         )
         try:
             self.seed = whole(seed)

@@ -1,6 +1,7 @@
 """BSZO: a step along the posterior mean of the gradient in a random subspace, found by a Kalman
 filter."""
 
+from collections.abc import Sequence
 from typing import ClassVar, Literal, Unpack
 
 import torch
@@ -18,7 +19,7 @@ from bszo.optim.believing import Believing, Variance
 from bszo.optim.hyperparameter import Hyperparameter, flag, one_of, whole
 from bszo.optim.options import DifferenceOptions, Params, require
 from bszo.optim.report import StepReport
-from bszo.perturb import Legs, LossOracle, Terms
+from bszo.perturb import Directions, Law, Legs, LossOracle, Terms, family_of_law
 
 AdaptNoise = Literal["always", "beyond-k", "never"]
 
@@ -44,6 +45,10 @@ class BSZO(Believing):
         noise_floor: least noise standard deviation, as a share of the initial one.
         reuse_observations: beyond k take the cached observation of the axis (True), or measure
             again (False).
+        law: of z: gaussian (the paper's), rademacher (+1 and -1 alike), or low-rank
+            (`bszo.perturb.OuterProduct`, vectors Gaussian), with which perturbation="factored"
+            makes no weight.
+        rank: of a low-rank z.
         adapt_noise: update noise_var at every observation (as run, and Eq. 13), at those beyond k
             only (Algorithm 1 as printed), or never.
         params, lr, eps, weight_decay, seed, perturbation, module, directions, rounding: see
@@ -71,6 +76,10 @@ class BSZO(Believing):
     m = Hyperparameter[int](whole, lambda m: m >= 1, "at least k observations are valid")
     reuse_observations = Hyperparameter[bool](flag)
     adapt_noise: Hyperparameter[AdaptNoise] = Hyperparameter(one_of(AdaptNoise))
+    law: Hyperparameter[Law] = Hyperparameter(one_of(Law), scope="construction", unsaid="gaussian")
+    rank = Hyperparameter[int](
+        whole, lambda r: r >= 1, "at least 1 is valid", scope="construction", unsaid=1
+    )
 
     def __init__(
         self,
@@ -85,12 +94,15 @@ class BSZO(Believing):
         noise_floor: float = 0.1,
         reuse_observations: bool = True,
         adapt_noise: AdaptNoise = "always",
+        law: Law = "gaussian",
+        rank: int = 1,
         **options: Unpack[DifferenceOptions],
     ) -> None:
         self.k, self.m = k, m
         self.prior_var, self.noise_var = prior_var, noise_var  # type: ignore[assignment]
         self.noise_ema, self.noise_floor = noise_ema, noise_floor
         self.reuse_observations, self.adapt_noise = reuse_observations, adapt_noise
+        self.law, self.rank = law, rank
         super().__init__(params, lr=lr, **options)
         self.count_parameters()
 
@@ -98,6 +110,9 @@ class BSZO(Believing):
         super().check()
         m, k = self.m, self.k
         require(m >= k, f"m={m}: at least k={k} observations are valid, one a direction")
+
+    def make_family(self, params: Sequence[Tensor]) -> Directions:
+        return family_of_law(self.law, params, self.rank)
 
     def estimate(self, oracle: LossOracle) -> tuple[Terms, StepReport]:
         seeds = self.direction_seeds(self.k)

@@ -10,12 +10,11 @@ from bszo.optim.base import ZerothOrderOptimizer
 from bszo.optim.hyperparameter import Hyperparameter, flag, one_of, whole
 from bszo.optim.options import OwnLengthOptions, Params, require
 from bszo.optim.report import StepReport
-from bszo.perturb import Directions, Gaussian, LossOracle, OuterProduct, Terms
+from bszo.perturb import Directions, Law, LossOracle, Terms, family_of_law
 
 Baseline = Literal["mean", "L_0"]
 Deviation = Literal["sample", "population"]
 Score = Literal["z-score", "difference"]
-Law = Literal["gaussian", "rademacher", "low-rank"]
 Weight = Literal["1/N", "1/sqrt(N)"]
 
 
@@ -105,8 +104,7 @@ class ES(ZerothOrderOptimizer):
         )
 
     def make_family(self, params: Sequence[Tensor]) -> Directions:
-        law = self.law
-        return OuterProduct(params, self.rank) if law == "low-rank" else Gaussian(params, law)
+        return family_of_law(self.law, params, self.rank)
 
     def estimate(self, oracle: LossOracle) -> tuple[Terms, StepReport]:
         seeds, eps = self.direction_seeds(self.num_directions), self.eps

@@ -91,7 +91,7 @@ class Fidelity:
 
     eps: float
     perturbation: Literal[
-        "exact", "streaming", "copy", "two-leg", "three-leg", "in-place", "as-published"
+        "exact", "streaming", "factored", "copy", "two-leg", "three-leg", "in-place", "as-published"
     ]
     noise_adaptation: Literal["always", "beyond-k", "never"]
     noise_adaptation_b: Literal["always", "beyond-k", "never"]

@@ -55,7 +55,6 @@ LATER_KEYS = {
         "start": "zero",
         "deviation": "sample",
         "estimator": "central",
-        "law": "geometric",
         "law_ratio": 0.5,
         "law_exponent": 4.0,
         "law_terms": 4,
@@ -74,7 +73,12 @@ LATER_KEYS = {
     },
 }
 # the same for these classes alone: other methods have had the key from the start
-LATER_KEYS_OF = {target: {"momentum": 0.0} for target in ("bszo.EachMeZO", "bszo.EachBSZO")}
+LATER_KEYS_OF = {
+    "bszo.MeZO": {"law": "geometric"},
+    "bszo.BSZO": {"law": "gaussian", "rank": 1},
+    "bszo.EachMeZO": {"momentum": 0.0},
+    "bszo.EachBSZO": {"momentum": 0.0},
+}
 
 
 def earlier_values(group: str, target: str | None) -> dict[str, Any]:

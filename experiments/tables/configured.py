@@ -119,7 +119,10 @@ def _ours(name: str, model: str, conf: Path) -> dict[str, str]:
     numbers = {
         "k": optimizer.get("k"),
         "m": optimizer.get("m"),
-        "lozo_rank": optimizer.get("rank"),
+        # with a law beside it, it is the rank of a low-rank one alone
+        "lozo_rank": optimizer.get("rank")
+        if optimizer.get("law", "low-rank") == "low-rank"
+        else None,
         "lozo_interval": optimizer.get("interval"),
         "batch_size": protocol.get("batch_size"),
         "epsilon": _as_printed(optimizer.get("eps"), conf),

@@ -46,7 +46,12 @@ EACH: dict[str, Callable[..., Any]] = {
     "MeZO, own directions, stacked": partial(EachMeZO, stacked=True),
     "BSZO, own directions, stacked": partial(EachBSZO, stacked=True),
 }
-METHODS = OURS | EACH
+# directions of low rank, of which no layer's perturbed weight is made
+FACTORED: dict[str, Callable[..., Any]] = {
+    "LOZO, factored": partial(LOZO, perturbation="factored"),
+    "BSZO, factored": partial(BSZO, law="low-rank", perturbation="factored"),
+}
+METHODS = OURS | EACH | FACTORED
 AT_THETA = {"BSZO": 1, "BSZO-B": 1, "HiZOO": 1}  # losses of a step that are taken at theta itself
 
 
@@ -94,10 +99,13 @@ def traffic(params: Sequence[torch.Tensor], method: str) -> int:
     """Return the bytes that a step must move beside its forward passes.
 
     The parameters are read and written once for each perturbed pass and once for the update. What a
-    method keeps (moments, curvature) comes on top; rows that nobody looks up come off. Where each
-    example has its own directions, no parameter is perturbed.
+    method keeps (moments, curvature) comes on top; rows that nobody looks up come off. Where layers
+    add what a direction does to their answers, no parameter is perturbed, but for the few that
+    `factored` leaves.
     """
-    perturbed = 0 if method in EACH else PUBLISHED[method].num_forwards - AT_THETA.get(method, 0)
+    perturbed = 0
+    if method in OURS:
+        perturbed = PUBLISHED[method].num_forwards - AT_THETA.get(method, 0)
     return 2 * (perturbed + 1) * sum(p.numel() * p.element_size() for p in params)
 
 

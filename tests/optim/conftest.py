@@ -139,6 +139,9 @@ METHODS = {
         3,
         observations=3,
     ),
+    "bszo-low-rank": Method(
+        BSZO, {"lr": 0.02, "law": "low-rank", **BELIEF}, 3, observations=3, gaussian=False
+    ),
     "mezo": Method(MeZO, {"lr": 0.03, "eps": 1e-3}, 2),
     "mezo-q3": Method(MeZO, {"lr": 0.05, "eps": 1e-3, "num_directions": 3}, 6, observations=3),
     "mezo-adam": Method(MeZOAdam, {"lr": 0.03, "eps": 1e-3}, 2, state={"m", "v"}),

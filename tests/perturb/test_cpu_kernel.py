@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 import torch
 
-from bszo.perturb import noise
+from bszo.perturb import OuterProduct, noise
+from bszo.perturb.directions import factored
 from bszo.perturb.noise import cpu, spec
 from bszo.perturb.noise.seeds import key
 
@@ -142,6 +143,31 @@ def test_a_step_is_added_as_by_torch(rounding_seed: int | None) -> None:
     at = theta.clone()
     assert torch.equal(noise.add(at, step, 6, out=at, fused=True, **how), fused)
     assert int((fused != once).sum()) <= 2e-3 * theta.numel()
+
+
+@pytest.mark.parametrize(("dtype", "rounding_seed"), [(torch.float32, None), (torch.bfloat16, 3)])
+@pytest.mark.parametrize("shape", [(5, 7), (3, 2050), (64, 1024), (700, 3), (2, 40, 70)])
+def test_a_product_is_added_as_by_torch(
+    dtype: torch.dtype, rounding_seed: int | None, shape: tuple[int, ...]
+) -> None:
+    """Rows that are shorter than a block, longer, and of its size; and a stack of matrices."""
+    theta = seeded(torch.Size(shape).numel(), dtype).view(shape)
+    *experts, m, n = shape
+    results = {}
+    for rank in (1, factored.THIN, factored.THIN + 1):
+        left, right = torch.randn(*experts, m, rank), torch.randn(*experts, rank, n)
+        for fused in (True, False):
+            family = OuterProduct([theta], rank)
+            family.fused = fused
+            results[fused] = family.add_product(
+                theta, 0, left, right, 0.9, torch.empty_like(theta), rounding_seed
+            ).double()
+        expected = 0.9 * theta.double() + left.double() @ right.double()
+        slack = 1e-5 if dtype == torch.float32 else 2**-7
+        torch.testing.assert_close(results[True], expected, rtol=slack, atol=slack)
+        assert int((results[True] != results[False]).sum()) <= (
+            2e-3 * theta.numel() + 1 if dtype == torch.bfloat16 else theta.numel()
+        )
 
 
 def test_a_type_that_the_kernel_does_not_know_is_eager() -> None:

@@ -98,6 +98,16 @@ def test_coordinates_expand_to_the_direction(family: Made, wrap: Wrap) -> None:
         torch.testing.assert_close(wrapped.expand(a - 3 * b, i), z, rtol=1e-5, atol=1e-5)
 
 
+def test_factors_are_those_of_the_direction(family: Made, wrap: Wrap) -> None:
+    """Also of a family that is wrapped, where that has any; else it has none to give."""
+    wrapped = wrap(family[1](3))
+    for i in range(len(wrapped.params)):
+        pair = wrapped.factors(5, i)
+        assert (pair is not None) == wrapped.has_factors(i)
+        if pair is not None:
+            torch.testing.assert_close(pair[0] @ pair[1], wrapped.direction(5, i))
+
+
 def test_carry_is_the_familys_between_wrapped_and_bare(family: Made, wrap: Wrap) -> None:
     _, make = family
     old, new = make(1), make(2)

@@ -7,6 +7,7 @@ from bszo.perturb.directions.cone import Cone
 from bszo.perturb.directions.gaussian import Gaussian
 from bszo.perturb.directions.injected import DirectionFunction, Injected
 from bszo.perturb.directions.input_span import InputSpan
+from bszo.perturb.directions.law import Law, family_of_law
 from bszo.perturb.directions.low_rank import LowRank
 from bszo.perturb.directions.numbered import Numbered
 from bszo.perturb.directions.outer_product import OuterProduct
@@ -31,6 +32,7 @@ __all__ = [
     "Gaussian",
     "Injected",
     "InputSpan",
+    "Law",
     "LowRank",
     "Mask",
     "MaskScope",
@@ -48,6 +50,7 @@ __all__ = [
     "Unpadded",
     "Weighted",
     "as_rows",
+    "family_of_law",
     "matrix_shape",
     "padding_rows",
     "partition",

@@ -69,6 +69,16 @@ class Directions:
         basis."""
         return coordinates
 
+    def has_factors(self, index: int) -> bool:
+        """Whether a parameter has `factors`, without drawing them."""
+        return False
+
+    def factors(self, seed: int, index: int) -> tuple[Tensor, Tensor] | None:
+        """Return A (m, r) and B (r, n) of a matrix with z = A B, of a stack of matrices A (experts,
+        m, r) and B (experts, r, n). None means that z is no such product in the parameter's own
+        shape."""
+        return None
+
     def stacks(self, seeds: Sequence[int], index: int) -> tuple[Tensor, Tensor] | None:
         """Return the two thin factors of a matrix's directions under many seeds at once, A (G, m,
         r) and B (G, n, r). None means that it does not move, or that a family has no such

@@ -59,9 +59,12 @@ class ColumnSpace(Factored):
         basis = self.basis(index).to(coordinates)
         return product(basis, coordinates).view(self.params[index].shape)
 
+    def has_factors(self, index: int) -> bool:
+        return self.compressed(index) and self._matrix(index) == tuple(self.params[index].shape)
+
     def factors(self, seed: int, index: int) -> tuple[Tensor, Tensor] | None:
         """Return P and u of a matrix that is taken in its own shape, or of a stack."""
-        if not self.compressed(index) or self._matrix(index) != tuple(self.params[index].shape):
+        if not self.has_factors(index):
             return None
         return self.basis(index), self.coordinates(seed, index)
 

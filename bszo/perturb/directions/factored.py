@@ -9,9 +9,11 @@ import torch
 from torch import Tensor
 
 from bszo.perturb.directions.base import COMPILE_FROM, KEEP_BELOW, Directions
-from bszo.perturb.noise import Distribution, Terms, add, gpu, values
+from bszo.perturb.noise import Distribution, Terms, add, cpu, gpu, values
+from bszo.perturb.noise.seeds import key
 
 AT_ONCE = 1 << 20  # elements of a large matrix that are made at a time
+THIN = 8  # columns of a left factor up to which the compiled kernel is faster than BLAS and a sum
 
 
 def is_stack(shape: torch.Size, rank: int) -> bool:
@@ -26,7 +28,8 @@ def is_stack(shape: torch.Size, rank: int) -> bool:
 
 
 class Factored(Directions):
-    """z = A B with A (rows, r) and B (r, columns) small; a family says in `factors` what they are.
+    """z = A B with A (rows, r) and B (r, columns) small; a family says in `has_factors` where z is
+    such a product, and in `factors` what they are.
 
     A stack of matrices has A (experts, rows, r) and B (experts, r, columns). A large parameter is
     shifted some rows (experts) at a time, and a lookup makes the rows that it reads. So nothing is
@@ -49,8 +52,8 @@ class Factored(Directions):
         key = (seed, index, shape)
         if key in self._made:
             return self._made[key]
-        device = self.params[index].device
-        made = values(shape, index, seed, device=device, distribution=self.distribution)
+        device, law = self.params[index].device, self.distribution
+        made = values(shape, index, seed, device=device, distribution=law, fused=self.fused)
         if self.small:
             self._made[key] = made
         return made
@@ -58,10 +61,6 @@ class Factored(Directions):
     def release(self) -> None:
         super().release()
         self._made.clear()
-
-    def factors(self, seed: int, index: int) -> tuple[Tensor, Tensor] | None:
-        """Return A and B. None means that z is no such product in the parameter's own shape."""
-        return None
 
     def compressed(self, index: int) -> bool:
         return self.params[index].ndim >= 2
@@ -95,6 +94,11 @@ class Factored(Directions):
         rounding_seed: int | None,
     ) -> Tensor:
         """Return decay theta + left right, of which only a part is made at a time."""
+        if self.fused and left.dtype == torch.float32 and left.shape[-1] <= THIN:
+            left, right = left.contiguous(), right.contiguous()
+            if cpu.serves(out, theta, left, right):
+                _add_product(theta, index, left, right, decay, out, rounding_seed)
+                return out
         size = theta[0].numel()
         for rows in _slices(theta.shape[0], size):
             add(
@@ -117,18 +121,44 @@ class Factored(Directions):
         return (theta[rows] + product(left[rows], right)).to(theta.dtype)
 
     def _sides(self, theta: Tensor, index: int, terms: Terms) -> tuple[Tensor, Tensor] | None:
-        """Return [c_1 A_1 .. c_k A_k] and [B_1 .. B_k], side by side and one above the other, whose
-        product is sum_i c_i A_i B_i. None means that z is no such product, or that theta is so
-        small that z is made whole."""
+        """Return `summed_factors`. None means that z is no such product, or that theta is so small
+        that z is made whole."""
         if not terms or not (self.fused or theta.numel() > KEEP_BELOW):
             return None
-        pairs = [(c, self.factors(seed, index)) for seed, c in terms.items()]
-        wide = torch.promote_types(theta.dtype, torch.float32)
-        left = [c * pair[0].to(wide) for c, pair in pairs if pair is not None]
-        right = [pair[1].to(wide) for _, pair in pairs if pair is not None]
-        if len(left) < len(pairs):
-            return None
-        return torch.cat(left, dim=-1), torch.cat(right, dim=-2)
+        return summed_factors(self, index, terms, torch.promote_types(theta.dtype, torch.float32))
+
+
+def summed_factors(
+    directions: Directions, index: int, terms: Terms, dtype: torch.dtype
+) -> tuple[Tensor, Tensor] | None:
+    """Return [c_1 A_1 .. c_k A_k] and [B_1 .. B_k], side by side and one above the other, whose
+    product is sum_i c_i A_i B_i. None means that the parameter has no factors."""
+    if not directions.has_factors(index):
+        return None
+    pairs = [(c, directions.factors(seed, index)) for seed, c in terms.items()]
+    left = [c * pair[0].to(dtype) for c, pair in pairs if pair is not None]
+    right = [pair[1].to(dtype) for _, pair in pairs if pair is not None]
+    return torch.cat(left, dim=-1), torch.cat(right, dim=-2)
+
+
+def _add_product(
+    theta: Tensor,
+    index: int,
+    left: Tensor,
+    right: Tensor,
+    decay: float,
+    out: Tensor,
+    rounding_seed: int | None,
+) -> None:
+    """The same by the compiled kernel, one pass a matrix, which keeps the product in registers."""
+    round_key = None if rounding_seed is None else key(rounding_seed, index)
+    for e, (into, matrix, a, b) in enumerate(
+        zip(*(part.view(-1, *part.shape[-2:]) for part in (out, theta, left, right)), strict=True)
+    ):
+        first = e * matrix.numel()
+        cpu.shift(
+            into, matrix, [], [], decay=decay, product=(a, b), first=first, round_key=round_key
+        )
 
 
 def _slices(count: int, size: int) -> Iterator[slice]:

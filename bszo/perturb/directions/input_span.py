@@ -51,6 +51,9 @@ class InputSpan(Factored):
         p = self.params[index]
         return torch.zeros(p.shape, dtype=torch.float32, device=p.device)
 
+    def has_factors(self, index: int) -> bool:
+        return index in self.bases
+
     def factors(self, seed: int, index: int) -> tuple[Tensor, Tensor] | None:
         """Return s R and A^T."""
         a = self.bases.get(index)

@@ -59,10 +59,13 @@ class LowRank(Factored):
             else product(coordinates, self.basis(index).to(coordinates).mT).view(p.shape)
         )
 
+    def has_factors(self, index: int) -> bool:
+        p = self.params[index]
+        return p.ndim == 2 or is_stack(p.shape, self.rank)
+
     def factors(self, seed: int, index: int) -> tuple[Tensor, Tensor] | None:
         """Return U and V^T of a matrix, or of a stack of them."""
-        p = self.params[index]
-        if p.ndim != 2 and not is_stack(p.shape, self.rank):
+        if not self.has_factors(index):
             return None
         u = self.coordinates(seed, index)
         return u, self.basis(index).to(u).mT

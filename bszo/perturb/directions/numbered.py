@@ -41,6 +41,12 @@ class Numbered(Directions):
         old = old.base if isinstance(old, Numbered) else old
         return self.base.carry(coordinates, self.numbers[index], old)
 
+    def has_factors(self, index: int) -> bool:
+        return self.base.has_factors(self.numbers[index])
+
+    def factors(self, seed: int, index: int) -> tuple[Tensor, Tensor] | None:
+        return self.base.factors(seed, self.numbers[index])
+
     def stacks(self, seeds: Sequence[int], index: int) -> tuple[Tensor, Tensor] | None:
         return self.base.stacks(seeds, self.numbers[index])
 

@@ -38,10 +38,13 @@ class OuterProduct(Factored):
             return self.values(p.shape, index, seed)
         return product(*self._pair(seed, index)).view(p.shape)
 
+    def has_factors(self, index: int) -> bool:
+        p = self.params[index]
+        return p.ndim == 2 or is_stack(p.shape, self.rank)
+
     def factors(self, seed: int, index: int) -> tuple[Tensor, Tensor] | None:
         """Return A / sqrt(r) and B^T of a matrix, or of a stack of them."""
-        p = self.params[index]
-        return self._pair(seed, index) if p.ndim == 2 or is_stack(p.shape, self.rank) else None
+        return self._pair(seed, index) if self.has_factors(index) else None
 
     def _pair(self, seed: int, index: int) -> tuple[Tensor, Tensor]:
         p = self.params[index]

@@ -50,6 +50,12 @@ class Unpadded(Wrapped):
         z[self.rows[index]] = 0
         return z
 
+    def has_factors(self, index: int) -> bool:
+        return index not in self.rows and self.base.has_factors(index)
+
+    def factors(self, seed: int, index: int) -> tuple[Tensor, Tensor] | None:
+        return self.base.factors(seed, index) if self.has_factors(index) else None
+
     def stacks(self, seeds: Sequence[int], index: int) -> tuple[Tensor, Tensor] | None:
         stacks = self.base.stacks(seeds, index)
         if stacks is None or index not in self.rows:

@@ -52,8 +52,8 @@ class PerExample(OuterProduct):
         p = self.params[index]
         return torch.zeros(p.shape, dtype=torch.float32, device=p.device)
 
-    def factors(self, seed: int, index: int) -> tuple[Tensor, Tensor] | None:
-        return super().factors(seed, index) if index in self.moved else None
+    def has_factors(self, index: int) -> bool:
+        return index in self.moved and super().has_factors(index)
 
     def stacks(self, seeds: Sequence[int], index: int) -> tuple[Tensor, Tensor] | None:
         """Return A / sqrt(r) (G, m, r) and B (G, n, r) of one matrix for G seeds, in fp32; they are

@@ -46,7 +46,7 @@ class PerExampleKept(PerExample, Generic[Base]):
         """Return V (q, n) of one matrix, in fp32."""
 
     def factors(self, seed: int, index: int) -> tuple[Tensor, Tensor] | None:
-        return self._pair(seed, index) if self._is_matrix(index) else None
+        return self._pair(seed, index) if self.has_factors(index) else None
 
     def right(self, seeds: Sequence[int], index: int) -> Tensor | None:
         if not self._is_matrix(index):

@@ -80,12 +80,15 @@ class Subspace(Factored):
         u, v = (factor.to(coordinates) for factor in self.basis(index))
         return product(self.scale(u, v) * product(u, coordinates), v).view(p.shape)
 
+    def has_factors(self, index: int) -> bool:
+        p = self.params[index]
+        return is_stack(p.shape, self.rank) or (
+            p.ndim == 2 and matrix_shape(p.shape, self.rank, self.square) == tuple(p.shape)
+        )
+
     def factors(self, seed: int, index: int) -> tuple[Tensor, Tensor] | None:
         """Return s U Z and V of a matrix that is taken in its own shape, or of a stack."""
-        p = self.params[index]
-        if not is_stack(p.shape, self.rank) and (
-            p.ndim != 2 or matrix_shape(p.shape, self.rank, self.square) != tuple(p.shape)
-        ):
+        if not self.has_factors(index):
             return None
         z, (u, v) = self.coordinates(seed, index), self.basis(index)
         return self.scale(u, v) * product(u, z), v

@@ -54,9 +54,15 @@ class Wrapped(Directions):
     def carry(self, coordinates: Tensor, index: int, old: Directions) -> Tensor:
         return self.base.carry(coordinates, index, unwrapped(old))
 
-    def stacks(self, seeds: Sequence[int], index: int) -> tuple[Tensor, Tensor] | None:
-        """None: what D makes of a product need not be one. A wrapper whose D leaves it one says
+    def has_factors(self, index: int) -> bool:
+        """False: what D makes of a product need not be one. A wrapper whose D leaves it one says
         so, here and below."""
+        return False
+
+    def factors(self, seed: int, index: int) -> tuple[Tensor, Tensor] | None:
+        return None
+
+    def stacks(self, seeds: Sequence[int], index: int) -> tuple[Tensor, Tensor] | None:
         return None
 
     def left_rows(

@@ -8,12 +8,13 @@ from torch import Tensor, nn
 
 from bszo.errors import OptimError
 from bszo.perturb.engines.base import Engine
+from bszo.perturb.engines.by_factors import ByFactors
 from bszo.perturb.engines.copies import Copies
 from bszo.perturb.engines.streaming import Streaming
 from bszo.perturb.engines.walk import Legs, Walk
 
 Perturbation = Literal[
-    "exact", "streaming", "copy", "two-leg", "three-leg", "in-place", "as-published"
+    "exact", "streaming", "factored", "copy", "two-leg", "three-leg", "in-place", "as-published"
 ]
 
 FLOATS = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
@@ -27,6 +28,8 @@ def engine_class(perturbation: Perturbation, module: nn.Module | None) -> type[E
     """
     if perturbation in ("as-published", "two-leg", "three-leg", "in-place"):
         return Walk
+    if perturbation == "factored":
+        return ByFactors
     return Streaming if module is not None and perturbation != "copy" else Copies
 
 
@@ -43,7 +46,9 @@ def make_engine(
     engine: Engine
     if how in ("two-leg", "three-leg", "in-place"):
         engine = Walk(params, how)
-    elif engine_class(how, module) is Streaming and module is not None:
+    elif module is not None and how == "factored":
+        engine = ByFactors(params, module)
+    elif module is not None and engine_class(how, module) is Streaming:
         engine = Streaming(params, module)
     else:
         engine = Copies(params, list(range(len(params))))

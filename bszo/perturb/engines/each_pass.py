@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from bszo.errors import OptimError
 from bszo.perturb.directions.base import Directions
 from bszo.perturb.engines.hooks import is_differentiated
-from bszo.perturb.engines.layers import Layer, Layers, words_of
+from bszo.perturb.engines.layers import Layer, Layers, without_autocast, words_of
 
 SeedsOf = Callable[[int], Sequence[int]]  # the number of examples -> a seed for each
 LengthsOf = Callable[[int], Sequence[float]]  # the same -> c for each
@@ -85,7 +85,7 @@ class EachPass:
         with self.pause():
             if layer.kind == "linear":
                 if layer.transposed:
-                    with _without_autocast(x):
+                    with without_autocast(x):
                         self.layers.require_x_w(module, args, kwargs)
                 answer = self._linear(module, layer, weight, bias, x, output, where)
             elif layer.kind == "lookup":
@@ -106,7 +106,7 @@ class EachPass:
     ) -> Tensor:
         """y + c (A_e (B_e^T x) + z_e) in y's memory; of a narrowed layer, its words' rows."""
         words = words_of(module)
-        with _without_autocast(y):
+        with without_autocast(y):
             if weight is not None:
                 stacks = self._stacks(weight, words)
                 if stacks is None:
@@ -160,7 +160,7 @@ class EachPass:
         left = self.directions.left_rows(self.seeds, weight, ids.to(device), of.to(device))
         right = self.directions.right(self.seeds, weight)
         assert left is not None and right is not None
-        with _without_autocast(y):
+        with without_autocast(y):
             left, b = left.to(y.device, wide), self._at_length(right).to(y.device, wide)
             rank = b.shape[-1]
             if where is None:
@@ -183,7 +183,7 @@ class EachPass:
     ) -> Tensor:
         """y + c (w_e * x' + z_e)."""
         normal = self.layers.normalised(module, args, kwargs, y)
-        with _without_autocast(y):
+        with without_autocast(y):
             if weight is not None:
                 own = _spread(self._vectors(weight).to(y), y, where)
                 y = torch.addcmul(y, normal, own, value=self._common)
@@ -266,11 +266,6 @@ class EachPass:
 
     def _name(self, module: nn.Module) -> str:
         return self.layers.name(module)
-
-
-def _without_autocast(y: Tensor) -> AbstractContextManager[Any]:
-    kind = y.device.type
-    return torch.autocast(kind, enabled=False) if torch.is_autocast_enabled(kind) else nullcontext()
 
 
 def _of_rows(y: Tensor, x: Tensor, a: Tensor, b: Tensor, c: float) -> None:

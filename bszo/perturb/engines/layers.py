@@ -2,7 +2,7 @@
 answer at shared ones."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -137,25 +137,27 @@ class Layers:
         return module is self.words
 
     def require_plain(self, moved: Set[int]) -> None:
-        """OptimError for a layer that moves and does not answer as its kind does: a subclass of a
-        linear layer may scale, mask or round W first, an embedding may write to its weight."""
+        """OptimError for a layer that moves and is not plain."""
         for module, layer in self.known.items():
-            if moved.isdisjoint(layer.numbers):
-                continue
-            wrapped = "forward" in vars(module)
-            hooked = hasattr(module, "_hf_hook")  # by accelerate
-            if layer.transposed:
-                plain = hooked or not wrapped  # what its class answers is seen when it runs
-            elif layer.kind == "linear":
-                plain = type(module).forward is nn.Linear.forward and (hooked or not wrapped)
-            elif isinstance(module, nn.Embedding):
-                plain = module.max_norm is None and (
-                    not wrapped or (hooked and type(module).forward is nn.Embedding.forward)
-                )
-            else:
-                plain = not wrapped
-            if not plain:
+            if not moved.isdisjoint(layer.numbers) and not self.is_plain(module):
                 raise self._refusal(module, layer)
+
+    def is_plain(self, module: nn.Module) -> bool:
+        """Whether nothing is seen from outside for which a layer would not answer as its kind does:
+        a subclass of a linear layer may scale, mask or round W first, an embedding may write to its
+        weight."""
+        layer = self.known[module]
+        wrapped = "forward" in vars(module)
+        hooked = hasattr(module, "_hf_hook")  # by accelerate
+        if layer.transposed:
+            return hooked or not wrapped  # what its class answers is seen when it runs
+        if layer.kind == "linear":
+            return type(module).forward is nn.Linear.forward and (hooked or not wrapped)
+        if isinstance(module, nn.Embedding):
+            return module.max_norm is None and (
+                not wrapped or (hooked and type(module).forward is nn.Embedding.forward)
+            )
+        return not wrapped
 
     def require_x_w(self, module: nn.Module, args: Any, kwargs: Any) -> None:
         """OptimError for a layer with a transposed weight whose answer is not x W + b, up to
@@ -250,6 +252,12 @@ class Layers:
             f"{self.name(module)}: {type(module).__name__} computes its answer in a way of its own,"
             f" which need not be {formula}; freezing its weight is valid"
         )
+
+
+def without_autocast(y: Tensor) -> AbstractContextManager[Any]:
+    """While active, products on y's device are made in their own type."""
+    kind = y.device.type
+    return torch.autocast(kind, enabled=False) if torch.is_autocast_enabled(kind) else nullcontext()
 
 
 @contextmanager

@@ -1,7 +1,7 @@
 """Streaming: the exact engine for modules, whose perturbed weights exist only while they run."""
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Set
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from typing import Any
 
@@ -76,7 +76,11 @@ class Streaming(Engine):
         return self.watched
 
     @contextmanager
-    def at(self, directions: Directions, terms: Terms) -> Iterator[None]:
+    def at(
+        self, directions: Directions, terms: Terms, but: Set[int] = frozenset()
+    ) -> Iterator[None]:
+        """While active, the parameters read theta + sum_i c_i z_i. Those whose numbers are in `but`
+        read theta where a module owns them; rows of them that are looked up are perturbed."""
         self.missed.clear()
         self.ran.clear()
         self.perturbed = bool(terms)
@@ -93,9 +97,9 @@ class Streaming(Engine):
             stack.enter_context(self._grouped(directions, terms))
             # two hooks for all modules: one on each, set and taken away every pass, would cost more
             # than the noise
-            enter, leave = self._hooks(directions, terms)
+            enter, leave = self._hooks(directions, terms, but)
             # before all others, which may read the weights
-            hooks = Hooks(enter, leave, self._unwatched)
+            hooks = Hooks(enter, leave, self.unwatched)
             stack.callback(hooks.remove)
             hooks.register()
             if not self.watched:
@@ -122,10 +126,11 @@ class Streaming(Engine):
         return bool(missed)
 
     def _hooks(
-        self, directions: Directions, terms: Terms
+        self, directions: Directions, terms: Terms, but: Set[int]
     ) -> tuple[Callable[..., None], Callable[..., Any]]:
         """What is done before and after any module runs."""
         moved = [bool(directions.own(i, terms)) for i in range(len(self.params))]
+        swapped = [m and i not in but for i, m in enumerate(moved)]
 
         def enter(module: nn.Module, args: Any) -> None:
             differentiated = is_differentiated()
@@ -141,10 +146,10 @@ class Streaming(Engine):
                 self.ran.add(i)
                 if differentiated:  # the pass is taken again: no swap that a later read could miss
                     self.missed.add(i)
-                elif self.running[i] == 1 and moved[i]:  # else an outer owner has swapped it
+                elif self.running[i] == 1 and swapped[i]:  # else an outer owner has swapped it
                     p = self.params[i]
                     theta = p.data
-                    with self._unwatched():
+                    with self.unwatched():
                         p.data = self._take(i, theta, directions, terms)
                     self.theta[i] = theta
 
@@ -233,7 +238,7 @@ class Streaming(Engine):
     ) -> Tensor:
         """A plain embedding's answer. It reads few of its rows, so only those are perturbed, with
         the same numbers."""
-        with self._unwatched():
+        with self.unwatched():
             # an outer owner of a tied weight may have swapped it
             theta = self.theta.get(i, self.params[i].data)
             if not is_plain(ids):  # jagged ids: torch itself knows how to look them up
@@ -242,7 +247,7 @@ class Streaming(Engine):
             rows, place = torch.unique(ids, return_inverse=True)
             return directions.shift_rows(theta, i, rows, terms)[place]
 
-    def _unwatched(self) -> AbstractContextManager[None]:
+    def unwatched(self) -> AbstractContextManager[None]:
         """While active, the engine's own work is not watched: a compiled kernel would be compiled
         again for a watch that is gone next time, and a rule for directions may read the
         parameters."""

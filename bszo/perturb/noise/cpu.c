@@ -1,6 +1,6 @@
 /* The noise in C: the arithmetic of spec.py, one pass over a parameter.
 
-   out = decay theta + step + sum_i c_i z_i / sqrt(h), summed in fp32 and rounded once. Every
+   out = decay theta + step + A B + sum_i c_i z_i / sqrt(h), summed in fp32 and rounded once. Every
    operation is one of IEEE 754 (the flags forbid the compiler to merge any; where a product and a
    sum are one operation, the code says fmaf), so that every processor and compiler finds the same
    bits. */
@@ -12,16 +12,19 @@
 
 enum { FP32, BF16, FP16 };
 enum { BLOCK = 1024 }; /* values that are worked on at a time, 4 KB of fp32 */
+enum { TILE = 64 };    /* of these, what of a product is summed in registers */
 
 typedef struct {
     void *out;             /* of `type` */
     const void *theta;     /* of `type`; NULL for zeros */
     const float *step;     /* NULL for none */
+    const float *left;     /* A (rows, rank); NULL for none */
+    const float *right;    /* B (rank, columns) */
     const void *curvature; /* h, of `curvature_type`; NULL for ones */
     const uint32_t *keys;  /* two words a term */
     const float *factors;  /* c */
-    int64_t size;
-    int32_t type, curvature_type, terms, rademacher, stochastic, threads;
+    int64_t size, columns;
+    int32_t rank, type, curvature_type, terms, rademacher, stochastic, threads;
     float decay;
     uint32_t first, round_keys[2]; /* the number of the first element; the rounding's key */
 } Shift;
@@ -127,6 +130,33 @@ static void add_term(const Shift *s, float *sums, const float *root, int t, uint
     }
 }
 
+/* sums += a piece of one row of A B, `count` values of it, TILE at a time in registers. */
+static void add_row(float *restrict sums, const float *restrict a, const float *restrict b,
+                    int rank, int64_t columns, int count) {
+    int j = 0;
+    for (; j + TILE <= count; j += TILE) {
+        float product[TILE] = {0};
+        for (int q = 0; q < rank; q++)
+            for (int t = 0; t < TILE; t++)
+                product[t] = fmaf(a[q], b[q * columns + j + t], product[t]);
+        for (int t = 0; t < TILE; t++) sums[j + t] += product[t];
+    }
+    for (; j < count; j++) {
+        float product = 0;
+        for (int q = 0; q < rank; q++) product = fmaf(a[q], b[q * columns + j], product);
+        sums[j] += product;
+    }
+}
+
+static void add_product(const Shift *s, float *sums, int64_t at, int count) {
+    for (int i = 0; i < count;) { /* what the block has of one row */
+        int64_t row = (at + i) / s->columns, column = (at + i) % s->columns;
+        int left = count - i, piece = s->columns - column < left ? (int)(s->columns - column) : left;
+        add_row(sums + i, s->left + row * s->rank, s->right + column, s->rank, s->columns, piece);
+        i += piece;
+    }
+}
+
 static void block(const Shift *s, int64_t at, int count) {
     float sums[BLOCK], root[BLOCK];
     uint32_t first = s->first + (uint32_t)at;
@@ -138,6 +168,7 @@ static void block(const Shift *s, int64_t at, int count) {
     }
     if (s->step)
         for (int i = 0; i < count; i++) sums[i] += s->step[at + i];
+    if (s->left) add_product(s, sums, at, count);
     if (s->curvature) {
         load(root, s->curvature, s->curvature_type, at, count);
         for (int i = 0; i < count; i++) root[i] = 1.0f / sqrtf(root[i]);

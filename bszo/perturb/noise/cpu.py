@@ -42,13 +42,25 @@ class _Shift(ctypes.Structure):
     """`Shift` of the C."""
 
     _fields_ = [
-        *((name, ctypes.c_void_p) for name in ("out", "theta", "step", "curvature")),
+        *(
+            (name, ctypes.c_void_p)
+            for name in ("out", "theta", "step", "left", "right", "curvature")
+        ),
         ("keys", ctypes.POINTER(ctypes.c_uint32)),
         ("factors", ctypes.POINTER(ctypes.c_float)),
         ("size", ctypes.c_int64),
+        ("columns", ctypes.c_int64),
         *(
             (name, ctypes.c_int32)
-            for name in ("type", "curvature_type", "terms", "rademacher", "stochastic", "threads")
+            for name in (
+                "rank",
+                "type",
+                "curvature_type",
+                "terms",
+                "rademacher",
+                "stochastic",
+                "threads",
+            )
         ),
         ("decay", ctypes.c_float),
         ("first", ctypes.c_uint32),
@@ -76,29 +88,36 @@ def shift(
     *,
     decay: float = 1.0,
     step: Tensor | None = None,
+    product: tuple[Tensor, Tensor] | None = None,
     first: int = 0,
     round_key: tuple[int, int] | None = None,
     rademacher: bool = False,
     curvature: Tensor | None = None,
 ) -> None:
-    """Compute out = decay theta + step + sum_i c_i z_i / sqrt(h), summed in fp32 and rounded once,
-    for tensors that `serves` takes.
+    """Compute out = decay theta + step + A B + sum_i c_i z_i / sqrt(h), summed in fp32 and rounded
+    once, for tensors that `serves` takes.
 
     Args:
         out, theta, keys, factors, decay, round_key, rademacher, curvature: as for `gpu.shift`;
             theta is of out's type.
         step: fp32, added to the sum; None stands for zeros.
+        product: A (rows, r) and B (r, columns) in fp32 for a matrix; None stands for zeros.
         first: the number of the first element in its parameter.
     """
     words = _words(keys)
+    left, right = product or (None, None)
     arguments = _Shift(
         out=out.data_ptr(),
         theta=_address(theta),
         step=_address(step),
+        left=_address(left),
+        right=_address(right),
         curvature=_address(curvature),
         keys=words,
         factors=(ctypes.c_float * len(factors))(*factors),
         size=out.numel(),
+        columns=1 if right is None else right.shape[-1],
+        rank=0 if left is None else left.shape[-1],
         type=_TYPES[out.dtype],
         curvature_type=0 if curvature is None else _TYPES[curvature.dtype],
         terms=len(factors),
