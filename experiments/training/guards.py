@@ -219,8 +219,8 @@ class Guards:
 
     def _check_eps(self, sample: Sample, number: int) -> None:
         eps = getattr(self.optimizer, "eps", None)
-        if eps is None or self.optimizer.per_example:
-            return  # a method that perturbs no parameter
+        if eps is None or self.optimizer.per_example or self.optimizer.perturbation == "factored":
+            return  # layers answer for z, and no eps z is rounded into a weight
         shares = [share_unmoved(part, dtype, eps) for part, dtype in sample]
         share = torch.cat(shares).mean().item()
         if share > UNMOVED:

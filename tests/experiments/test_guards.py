@@ -211,13 +211,18 @@ def test_the_share_of_a_perturbation_that_rounds_back(dtype: torch.dtype, eps: f
         (torch.bfloat16, "mezo", 1e-2, False),
         (torch.float16, "mezo", 1e-4, False),
         (torch.bfloat16, "adamw", None, False),
+        (torch.bfloat16, "lozo", 1e-4, True),
+        (torch.bfloat16, "factored", 1e-4, False),
     ],
 )
 def test_a_perturbation_that_rounding_swallows(
     dtype: torch.dtype, name: str, eps: float | None, said: bool
 ) -> None:
     problem = Problem(dtype)
-    guards = guarded(problem, name, "stop", **({"eps": eps} if eps else {}))
+    more: dict[str, Any] = {"eps": eps} if eps else {}
+    if name == "factored":
+        name, more = "lozo", {**more, "perturbation": name, "module": problem.module}
+    guards = guarded(problem, name, "stop", **more)
     step(guards, problem, 0)
     assert not guards.warnings  # it was not to look
     step(guards, problem, 1, thorough=True)
