@@ -10,7 +10,15 @@ from torch import Tensor, nn
 
 from bszo import LOZO, MeZO, SubZero
 from bszo.errors import OptimError
-from bszo.perturb import ByFactors, Directions, LossOracle, LowRank, OuterProduct, Subspace
+from bszo.perturb import (
+    ByFactors,
+    Directions,
+    LossOracle,
+    LowRank,
+    OuterProduct,
+    Streaming,
+    Subspace,
+)
 from tests.perturb.test_engines import POINTS, Case, fingerprint, parts
 
 FAMILIES: dict[str, Callable[[list[Tensor]], Directions]] = {
@@ -52,7 +60,7 @@ def test_losses_are_those_of_parameters_written_by_hand(case: Case, family: str)
     except OptimError as error:  # of a network without a linear layer that calls hooks
         assert "no linear layer" in str(error)
         engine: Any = tested.engine
-        assert set(engine.linear.values()) <= set(engine.rest.copies.indices)
+        assert not engine._shown_by_layers()
     else:
         assert found == pytest.approx(expected, rel=1e-6, abs=1e-9)  # z itself is rounded to fp32
     assert fingerprint(module) == before
@@ -133,3 +141,135 @@ def test_what_has_no_factors_is_refused() -> None:
             optimizer.step(lambda: net(x).sum())
     with pytest.raises(OptimError, match=r"perturbation='factored' needs module="):
         LOZO(net.parameters(), perturbation="factored")
+
+
+class Decoder(nn.Linear):
+    """Reads its encoder's weight, which it owns under a name of its own."""
+
+    def __init__(self, encoder: nn.Linear) -> None:
+        super().__init__(encoder.out_features, encoder.in_features)
+        self.encoders = encoder.weight
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x) + x @ self.encoders
+
+
+def autoencoder() -> nn.Module:
+    encoder = nn.Linear(6, 4)
+    return nn.Sequential(encoder, nn.Tanh(), Decoder(encoder), nn.Linear(6, 6))
+
+
+def hooked(hook: Callable[[Any, Any], Any]) -> nn.Module:
+    net = nn.Sequential(nn.Linear(6, 4), nn.Tanh(), nn.Linear(4, 6))
+    net[0].register_forward_pre_hook(hook)
+    return net
+
+
+def hooked_inside() -> nn.Module:
+    """A hook that comes when the pass has begun."""
+    net: Any = nn.Sequential(nn.Identity(), nn.Linear(6, 4), nn.Tanh(), nn.Linear(4, 6))
+
+    def begin(module: nn.Module, args: Any) -> None:
+        if not net[1]._forward_pre_hooks:
+            net[1].register_forward_pre_hook(lambda m, args: (args[0] / m.weight.norm(),))
+
+    net[0].register_forward_pre_hook(begin)
+    return net
+
+
+def accelerated() -> nn.Module:
+    hooks = pytest.importorskip("accelerate.hooks")
+
+    class Doubled(hooks.ModelHook):
+        def pre_forward(self, module: nn.Module, x: Tensor) -> Any:
+            return (2 * x,), {}
+
+    net = nn.Sequential(nn.Linear(6, 4), nn.Tanh(), nn.Linear(4, 6))
+    hooks.add_hook_to_module(net[0], Doubled())
+    hooks.add_hook_to_module(net[2], hooks.AlignDevicesHook(execution_device="cpu"))
+    return net
+
+
+class Conv1D(nn.Module):
+    """Calls itself GPT-2's layer, and cuts off large answers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight, self.nf = nn.Parameter(torch.randn(6, 4)), 4
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (100 * x @ self.weight).clamp(-50, 50)
+
+
+STRANGE: dict[str, Callable[[], nn.Module]] = {
+    "a subclass owns the weight under another name": autoencoder,
+    "a hook reads the weight": lambda: hooked(lambda m, args: (args[0] / m.weight.norm(),)),
+    "a hook that comes later reads the weight": hooked_inside,
+    "accelerate changes the input": accelerated,
+    "another class of the same name": lambda: nn.Sequential(Conv1D(), nn.Linear(4, 6)),
+}
+
+
+@pytest.mark.parametrize("what", STRANGE)
+def test_layers_with_a_way_of_their_own(what: str) -> None:
+    """Another engine shows them; the layers beside them are shown by factors."""
+    found = {}
+    x = torch.randn(3, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    for how in (ByFactors, Streaming):
+        with torch.random.fork_rng():
+            torch.manual_seed(1)
+            net = STRANGE[what]().double().eval()
+        params = parts(net)
+        tested = LossOracle(
+            params,
+            lambda net=net: net(x).square().mean().item(),
+            OuterProduct(params, 1),
+            how(params, net),
+        )
+        found[how] = [tested.loss(terms) for terms in ({3: 0.1}, {3: -0.1}, {}, {4: 0.3, 9: 0.2})]
+    assert found[ByFactors] == pytest.approx(found[Streaming], rel=1e-6)
+
+
+def test_another_forward_that_comes_later() -> None:
+    net = nn.Sequential(nn.Linear(6, 4), nn.Tanh(), nn.Linear(4, 6)).double()
+    x = torch.randn(3, 6, dtype=torch.float64)
+    tested = oracle(net, lambda: net(x).square().mean().item())
+    tested.loss({3: 0.1})
+    net[2].forward = lambda x: nn.functional.linear(x, 2 * net[2].weight)  # type: ignore[method-assign]
+    expected = by_hand(parts(net), tested.directions, {3: 0.1}, tested.closure)
+    assert tested.loss({3: 0.1}) == pytest.approx(expected, rel=1e-6)
+
+
+def test_a_pass_with_other_weights_is_left_alone() -> None:
+    """The same module called with a reference's parameters, as a frozen copy of a policy is."""
+    net = nn.Linear(5, 3).double()
+    reference = {name: p.detach().clone() for name, p in net.named_parameters()}
+    x = torch.randn(4, 5, dtype=torch.float64)
+
+    def closure() -> float:
+        other = torch.func.functional_call(net, reference, (x,))
+        return (net(x) - other).square().mean().item()
+
+    family = OuterProduct(parts(net), 1)
+    tested = oracle(net, closure, family)
+    assert tested.loss({3: 0.1}) == pytest.approx(by_hand(parts(net), family, {3: 0.1}, closure))
+
+
+def test_an_inner_product_beyond_fp16_s_range() -> None:
+    """x B alone is, and eps A (B x) is not."""
+    net = nn.Linear(1024, 8).half()
+    x = (2000 + 3000 * torch.randn(4, 1024)).half()
+    family = OuterProduct(parts(net), 1)
+    tested = oracle(net, lambda: net(x).float().abs().mean().item(), family)
+    found = tested.loss({3: 1e-3})
+    b = family.factors(3, 0)[1]  # type: ignore[index]
+    assert not (x @ b.mT.half()).isfinite().all()
+    assert found == pytest.approx(by_hand(parts(net), family, {3: 1e-3}, tested.closure), rel=0.02)
+
+
+@pytest.mark.parametrize(("inputs", "outputs"), [(5, 0), (0, 5)])
+def test_a_layer_without_inputs_or_outputs(inputs: int, outputs: int) -> None:
+    net, x = nn.Linear(inputs, outputs).double(), torch.ones(2, inputs, dtype=torch.float64)
+    family = OuterProduct(parts(net), 1)
+    tested = oracle(net, lambda: net(x).sum().item(), family)
+    assert tested.loss({3: 0.1}) == by_hand(parts(net), family, {3: 0.1}, tested.closure)

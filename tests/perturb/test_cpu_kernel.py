@@ -170,6 +170,17 @@ def test_a_product_is_added_as_by_torch(
         )
 
 
+def test_a_product_into_another_type_is_not_the_kernel_s() -> None:
+    """Theta in bf16 read as fp32 would be twice as long as it is."""
+    theta, left, right = seeded(12, torch.bfloat16).view(3, 4), torch.ones(3, 1), torch.ones(1, 4)
+    family = OuterProduct([theta], 1)
+    family.fused = True
+    moved = family.add_product(theta, 0, left, right, 1.0, torch.empty(3, 4), None)
+    assert torch.equal(moved, theta.float() + 1)
+    with pytest.raises(ValueError, match="stochastic rounding is for bfloat16"):
+        family.add_product(theta.float(), 0, left, right, 1.0, torch.empty(3, 4), 5)
+
+
 def test_a_type_that_the_kernel_does_not_know_is_eager() -> None:
     theta = seeded(1025, torch.float64)
     eager = noise.shift(theta, 1, TERMS, curvature=theta.abs() + 1)

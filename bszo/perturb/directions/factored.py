@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from bszo.perturb.directions.base import COMPILE_FROM, KEEP_BELOW, Directions
-from bszo.perturb.noise import Distribution, Terms, add, cpu, gpu, values
+from bszo.perturb.noise import Distribution, Terms, add, check_rounding, cpu, gpu, values
 from bszo.perturb.noise.seeds import key
 
 AT_ONCE = 1 << 20  # elements of a large matrix that are made at a time
@@ -93,10 +93,12 @@ class Factored(Directions):
         out: Tensor,
         rounding_seed: int | None,
     ) -> Tensor:
-        """Return decay theta + left right, of which only a part is made at a time."""
+        """Return decay theta + left right, without the whole product: the compiled kernel holds it
+        in registers, and where there is none, or it would be slower, some rows are made at a time.
+        """
         if self.fused and left.dtype == torch.float32 and left.shape[-1] <= THIN:
             left, right = left.contiguous(), right.contiguous()
-            if cpu.serves(out, theta, left, right):
+            if theta.dtype == out.dtype and cpu.serves(out, theta, left, right):
                 _add_product(theta, index, left, right, decay, out, rounding_seed)
                 return out
         size = theta[0].numel()
@@ -121,24 +123,18 @@ class Factored(Directions):
         return (theta[rows] + product(left[rows], right)).to(theta.dtype)
 
     def _sides(self, theta: Tensor, index: int, terms: Terms) -> tuple[Tensor, Tensor] | None:
-        """Return `summed_factors`. None means that z is no such product, or that theta is so small
-        that z is made whole."""
+        """Return [c_1 A_1 .. c_k A_k] and [B_1 .. B_k], side by side and one above the other, whose
+        product is sum_i c_i A_i B_i. None means that z is no such product, or that theta is so
+        small that z is made whole."""
         if not terms or not (self.fused or theta.numel() > KEEP_BELOW):
             return None
-        return summed_factors(self, index, terms, torch.promote_types(theta.dtype, torch.float32))
-
-
-def summed_factors(
-    directions: Directions, index: int, terms: Terms, dtype: torch.dtype
-) -> tuple[Tensor, Tensor] | None:
-    """Return [c_1 A_1 .. c_k A_k] and [B_1 .. B_k], side by side and one above the other, whose
-    product is sum_i c_i A_i B_i. None means that the parameter has no factors."""
-    if not directions.has_factors(index):
-        return None
-    pairs = [(c, directions.factors(seed, index)) for seed, c in terms.items()]
-    left = [c * pair[0].to(dtype) for c, pair in pairs if pair is not None]
-    right = [pair[1].to(dtype) for _, pair in pairs if pair is not None]
-    return torch.cat(left, dim=-1), torch.cat(right, dim=-2)
+        pairs = [(c, self.factors(seed, index)) for seed, c in terms.items()]
+        wide = torch.promote_types(theta.dtype, torch.float32)
+        left = [c * pair[0].to(wide) for c, pair in pairs if pair is not None]
+        right = [pair[1].to(wide) for _, pair in pairs if pair is not None]
+        if len(left) < len(pairs):
+            return None
+        return torch.cat(left, dim=-1), torch.cat(right, dim=-2)
 
 
 def _add_product(
@@ -150,7 +146,8 @@ def _add_product(
     out: Tensor,
     rounding_seed: int | None,
 ) -> None:
-    """The same by the compiled kernel, one pass a matrix, which keeps the product in registers."""
+    """decay theta + left right into out by the compiled kernel, matrix by matrix."""
+    check_rounding(rounding_seed, out.dtype)
     round_key = None if rounding_seed is None else key(rounding_seed, index)
     for e, (into, matrix, a, b) in enumerate(
         zip(*(part.view(-1, *part.shape[-2:]) for part in (out, theta, left, right)), strict=True)

@@ -143,19 +143,19 @@ class Layers:
                 raise self._refusal(module, layer)
 
     def is_plain(self, module: nn.Module) -> bool:
-        """Whether nothing is seen from outside for which a layer would not answer as its kind does:
-        a subclass of a linear layer may scale, mask or round W first, an embedding may write to its
-        weight."""
+        """Whether a layer runs its kind's own forward: a subclass of a linear layer may scale, mask
+        or round W first, an embedding may write to its weight. A hook of accelerate's that only
+        moves tensors between devices changes nothing."""
         layer = self.known[module]
         wrapped = "forward" in vars(module)
-        hooked = hasattr(module, "_hf_hook")  # by accelerate
-        if layer.transposed:
-            return hooked or not wrapped  # what its class answers is seen when it runs
+        moved = wrapped and _only_moves(getattr(module, "_hf_hook", None))
+        if layer.transposed:  # what another class answers is seen when it runs
+            return moved or not wrapped
         if layer.kind == "linear":
-            return type(module).forward is nn.Linear.forward and (hooked or not wrapped)
+            return type(module).forward is nn.Linear.forward and (moved or not wrapped)
         if isinstance(module, nn.Embedding):
             return module.max_norm is None and (
-                not wrapped or (hooked and type(module).forward is nn.Embedding.forward)
+                not wrapped or (moved and type(module).forward is nn.Embedding.forward)
             )
         return not wrapped
 
@@ -252,6 +252,13 @@ class Layers:
             f"{self.name(module)}: {type(module).__name__} computes its answer in a way of its own,"
             f" which need not be {formula}; freezing its weight is valid"
         )
+
+
+def _only_moves(hook: Any) -> bool:
+    """Whether a hook of accelerate's does nothing but place tensors."""
+    if type(hook).__name__ == "SequentialHook":
+        return all(map(_only_moves, hook.hooks))
+    return type(hook).__name__ in ("AlignDevicesHook", "CpuOffload")
 
 
 def without_autocast(y: Tensor) -> AbstractContextManager[Any]:

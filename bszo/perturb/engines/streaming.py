@@ -80,7 +80,8 @@ class Streaming(Engine):
         self, directions: Directions, terms: Terms, but: Set[int] = frozenset()
     ) -> Iterator[None]:
         """While active, the parameters read theta + sum_i c_i z_i. Those whose numbers are in `but`
-        read theta where a module owns them; rows of them that are looked up are perturbed."""
+        read theta where a module owns them, for the caller perturbs what that module answers; rows
+        of them that are looked up are perturbed here."""
         self.missed.clear()
         self.ran.clear()
         self.perturbed = bool(terms)

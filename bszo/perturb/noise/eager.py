@@ -91,7 +91,7 @@ def shift(
         ValueError: rounding_seed with a parameter that is not bf16, or a parameter of 2^31 elements
             or more.
     """
-    _check_rounding(rounding_seed, theta.dtype)
+    check_rounding(rounding_seed, theta.dtype)
     _check_size(theta.numel(), parameter)
     out = torch.empty_like(theta, memory_format=torch.contiguous_format) if out is None else out
     if not out.is_contiguous():
@@ -279,7 +279,7 @@ def add(
     Raises:
         ValueError: rounding_seed with a result that is not bf16.
     """
-    _check_rounding(rounding_seed, out.dtype)
+    check_rounding(rounding_seed, out.dtype)
     if (
         fused
         and theta.dtype == out.dtype
@@ -300,7 +300,7 @@ def round_to(
 ) -> Tensor:
     """Round acc, fp32 or fp64, into `out`: to nearest, or stochastically as `shift` does. Where acc
     is a part of the parameter, `first` is the number of its first element."""
-    _check_rounding(rounding_seed, out.dtype)
+    check_rounding(rounding_seed, out.dtype)
     if rounding_seed is None:
         return out.copy_(acc)
     counter = torch.arange(first, first + acc.numel(), dtype=torch.int32, device=acc.device).view(
@@ -309,7 +309,8 @@ def round_to(
     return out.copy_(rounded_to_bf16(acc, hashed(counter, *key(rounding_seed, parameter))))
 
 
-def _check_rounding(rounding_seed: int | None, dtype: torch.dtype) -> None:
+def check_rounding(rounding_seed: int | None, dtype: torch.dtype) -> None:
+    """ValueError for stochastic rounding to another type than bf16."""
     if rounding_seed is not None and dtype != torch.bfloat16:
         raise ValueError(f"stochastic rounding is for bfloat16 parameters, not {dtype}")
 
