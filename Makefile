@@ -120,7 +120,7 @@ fuzz: $(READY)  ## coverage-guided fuzzing of the record and trajectory readers,
 test: $(READY)  ## the test suite
 	$(RUN) -m pytest -n 2 --dist worksteal
 
-test-all: $(READY)  ## and the cases for which others stand in `make test`
+test-all: $(READY)  ## all tests, also those that `make test` leaves out because others stand for them
 	$(RUN) -m pytest -n 2 --dist worksteal -m ""
 
 # what starts no process and makes no run

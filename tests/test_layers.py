@@ -80,7 +80,7 @@ LAYERS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
         ("filelock", "yaml"),
     ),
     "experiments.records.provenance": (
-        ("experiments.records.privacy", "bszo.__version__"),
+        ("experiments.records.privacy", "bszo.__version__", "bszo.perturb.noise.cpu"),
         ("torch",),
     ),
     "experiments.training": (

@@ -3,21 +3,15 @@
 Training and evaluation have a clock each.
 """
 
-import os
-import re
-import resource
 import statistics
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import torch
 
-_STATUS = Path("/proc/self/status")
-_CLEAR_REFS = Path("/proc/self/clear_refs")
+from experiments.training.resident import reset_resident_peak, resident_peak
 
 
 class Meters:
@@ -104,17 +98,12 @@ class Meters:
         if self.device.type == "cuda":
             for device in (self.device, *self.others):
                 torch.cuda.reset_peak_memory_stats(device)
-        elif os.access(_CLEAR_REFS, os.W_OK):
-            _CLEAR_REFS.write_text("5")  # proc(5): sets VmHWM back to the present resident set
+        else:
+            reset_resident_peak()
 
     def _peak(self) -> int:
         if self.device.type == "cuda":
             return sum(
                 torch.cuda.max_memory_allocated(device) for device in (self.device, *self.others)
             )
-        if _STATUS.is_file():
-            found = re.search(r"^VmHWM:\s*(\d+) kB", _STATUS.read_text(), re.MULTILINE)
-            if found:
-                return 1024 * int(found[1])
-        unit = 1 if sys.platform == "darwin" else 1024
-        return unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return resident_peak()

@@ -28,6 +28,7 @@ from experiments.config.schema import parse
 from experiments.records.provenance import provenance
 from experiments.tables.sources import MEASURED
 from experiments.training.build import make_optimizer
+from experiments.training.resident import reset_resident_peak, resident_now, resident_peak
 from scripts.bench.setting import examples
 
 MODEL = "cache:smollm2-135m@b179c9523d0e"
@@ -43,18 +44,14 @@ WARM = 16
 HONEST = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "0"}
 
 
-def resident(which: str = "VmRSS") -> int:
-    """The process's resident bytes, now (VmRSS) or at their peak (VmHWM)."""
-    (line,) = (x for x in Path("/proc/self/status").read_text().splitlines() if which in x)
-    return int(line.split()[1]) * 1024
-
-
 def trimmed() -> int:
     """Resident bytes once what is free was given back, from where the peak counts anew."""
     gc.collect()
     ctypes.CDLL("libc.so.6").malloc_trim(0)
-    Path("/proc/self/clear_refs").write_text("5")
-    return resident()
+    reset_resident_peak()
+    now = resident_now()
+    assert now is not None, "this system does not say what is resident"
+    return now
 
 
 def row(base: Any, method: str, lengths: Sequence[int]) -> dict[str, Any]:
@@ -73,7 +70,7 @@ def row(base: Any, method: str, lengths: Sequence[int]) -> dict[str, Any]:
         trimmed()
         began = time.perf_counter()
         optimizer.step(lambda b=batch: model.loss(b))
-        seconds[length], peaks[length] = time.perf_counter() - began, resident("VmHWM") - before
+        seconds[length], peaks[length] = time.perf_counter() - began, resident_peak() - before
     return {
         "held": loaded - before,
         "peaks": {str(length): peaks[length] for length in lengths},

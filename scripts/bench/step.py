@@ -27,6 +27,7 @@ from bszo import BSZO, LOZO, EachBSZO, EachMeZO, HiZOO, MeZO, MeZOAdam
 from bszo.models.shapes import refill
 from bszo.perturb import noise
 from experiments import ROOT
+from experiments.training.resident import reset_resident_peak, resident_peak
 from scripts.bench.published import PUBLISHED
 from scripts.bench.setting import Setting, alternate, summary
 
@@ -194,20 +195,10 @@ def peak_here(setting: Setting, what: str) -> int:
         torch.cuda.reset_peak_memory_stats()
     else:
         # the peak of making random weights is not the step's
-        Path("/proc/self/clear_refs").write_text("5")
+        reset_resident_peak()
     for _ in range(3):
         closure() if optimizer is None else optimizer.step(closure)
     return torch.cuda.max_memory_allocated() if cuda else resident_peak()
-
-
-def resident_peak() -> int:
-    """Return Linux's VmHWM in bytes."""
-    (line,) = [
-        line
-        for line in Path("/proc/self/status").read_text().splitlines()
-        if line.startswith("VmHWM")
-    ]
-    return int(line.split()[1]) * 1024
 
 
 def bench_memory(args: argparse.Namespace) -> dict[str, Any]:

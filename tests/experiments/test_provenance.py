@@ -1,5 +1,6 @@
 """A record says where it comes from and not who ran it where."""
 
+import functools
 import getpass
 import json
 import platform
@@ -8,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from bszo.perturb.noise import cpu
 from experiments.records.content import content_id
 from experiments.records.privacy import scrub, scrub_all
 from experiments.records.provenance import provenance
@@ -48,6 +50,19 @@ def test_provenance_names_versions_and_hardware():
     assert found["versions"]["torch"] == torch.__version__
     assert found["hardware"]["device"] == "cpu"
     assert found["commit"] is None or len(found["commit"]) == 40
+
+
+@pytest.mark.parametrize(("made", "said"), [(None, "PyTorch"), (object(), "C")])
+def test_provenance_says_what_has_made_the_noise(
+    made: object, said: str, monkeypatch: pytest.MonkeyPatch
+):
+    """Of large models alone: nothing else asks for the kernel, or compiles it to say so."""
+    library = functools.cache(lambda: made)
+    monkeypatch.setattr(cpu, "library", library)
+    assert provenance([], "cpu")["hardware"]["noise"] is None
+    assert library.cache_info().currsize == 0
+    library()
+    assert provenance([], "cpu")["hardware"]["noise"] == said
 
 
 def test_content_id_follows_content_not_place(tmp_path: Path):

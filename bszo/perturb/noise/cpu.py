@@ -157,6 +157,14 @@ def _loaded() -> ctypes.CDLL:
     return found
 
 
+def maker() -> str | None:
+    """Return what has made the noise of large models on this process's CPU: "C", or "PyTorch" where
+    nothing could be compiled, whose last digits differ; None where there was no such model."""
+    if not library.cache_info().currsize:
+        return None
+    return "PyTorch" if library() is None else "C"
+
+
 @functools.cache
 def library() -> ctypes.CDLL | None:
     """The compiled kernel, or None on a machine that cannot compile it, which is said once."""
