@@ -10,6 +10,7 @@ from bszo.core import central_difference
 from bszo.optim.base import ZerothOrderOptimizer
 from bszo.optim.hyperparameter import Hyperparameter, number, one_of
 from bszo.optim.options import DifferenceOptions, Params, StateDtype, dtype_of_state
+from bszo.optim.pieces import pieces
 from bszo.optim.report import StepReport
 from bszo.perturb import Directions, LossOracle, Scaled, Terms
 
@@ -77,10 +78,11 @@ class HiZOO(ZerothOrderOptimizer):
         for i, p, group in self.with_groups():
             h, smoothing = self.state[p]["curvature"], group["smoothing"]
             for seed in family.own(i, second):
-                z = family.direction(seed, i).to(h.dtype)
-                grown = (h * z).mul_(z).mul_(second[seed])
-                grown.mul_(smoothing).div_(2 * self.eps**2)  # in this order fp16 underflows
-                h.mul_(1 - smoothing).add_(grown)
+                for h_, z in pieces(h, family.direction(seed, i)):
+                    z_ = z.to(h.dtype)
+                    grown = (h_ * z_).mul_(z_).mul_(second[seed])
+                    grown.mul_(smoothing).div_(2 * self.eps**2)  # in this order fp16 underflows
+                    h_.mul_(1 - smoothing).add_(grown)
         self._second.clear()
         super().apply_(oracle, gradient)  # along z / sqrt(H) with the H just learnt
 

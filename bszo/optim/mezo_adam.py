@@ -11,6 +11,7 @@ from torch import Tensor
 from bszo.optim.hyperparameter import Hyperparameter, is_rate, number, one_of
 from bszo.optim.mezo import MeZO
 from bszo.optim.options import DifferenceOptions, Params, StateDtype, dtype_of_state, require
+from bszo.optim.pieces import pieces
 from bszo.perturb import LossOracle, Terms
 
 Betas = tuple[float, float]
@@ -116,12 +117,15 @@ class MeZOAdam(MeZO):
 
 
 def learn_and_change(m: Tensor, v: Tensor, g: Tensor, age: int, group: dict[str, Any]) -> Tensor:
-    """`learn_`, then `change` in g's type; on a GPU one pass instead of twenty."""
+    """`learn_`, then `change` in g's type and, on a CPU, in its memory: one pass instead of
+    twenty."""
     lr, (b1, b2), adam_eps = group["lr"], group["betas"], group["adam_eps"]
     of_momentum = group.get("second") == "momentum"
     if not g.is_cuda:
-        learn_(m, v, g, b1, b2, age if of_momentum else None)
-        return change(m.to(g.dtype), v.to(g.dtype), age, lr, b1, b2, adam_eps)
+        for m_, v_, g_ in pieces(m, v, g):
+            learn_(m_, v_, g_, b1, b2, age if of_momentum else None)
+            g_.copy_(change(m_.to(g.dtype), v_.to(g.dtype), age, lr, b1, b2, adam_eps))
+        return g
     now = _on_device(age, lr, g.device)
     flat = m.view(-1), v.view(-1), g.reshape(-1)
     delta = _compiled()(*flat, now[0], now[1], b1, b2, adam_eps, of_momentum)

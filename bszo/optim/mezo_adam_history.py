@@ -9,6 +9,7 @@ from torch import Tensor
 from bszo.optim.hyperparameter import Hyperparameter, one_of, whole
 from bszo.optim.mezo_adam import Betas, MeZOAdam, change, learn_
 from bszo.optim.options import DifferenceOptions, Params, require
+from bszo.optim.pieces import pieces
 from bszo.optim.report import StepReport
 from bszo.perturb import Gaussian, LossOracle, Terms
 
@@ -125,7 +126,8 @@ class MeZOAdamHistory(MeZOAdam):
             for i, (m, v) in made.items():
                 if not had_part[i][step]:
                     continue
-                learn_(m, v, oracle.dense(i, dict(past)), *groups[i]["betas"])
+                for m_, v_, g_ in pieces(m, v, oracle.dense(i, dict(past))):
+                    learn_(m_, v_, g_, *groups[i]["betas"])
             oracle.directions.release()
         return made
 

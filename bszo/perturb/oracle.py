@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from bszo.errors import NonFiniteLoss, OptimError
-from bszo.perturb.directions.base import Directions
+from bszo.perturb.directions.base import COMPILE_FROM, Directions
 from bszo.perturb.engines.base import Engine
 from bszo.perturb.engines.each import Each, LengthsOf, SeedsOf
 from bszo.perturb.engines.unmoved import Unmoved
@@ -73,6 +73,7 @@ class LossOracle:
         self._at_theta: float | None = None
         self._log: Log | None = None
         self._perturbed = False  # has a loss been taken away from theta?
+        self._fused = sum(p.numel() for p in self.params) >= COMPILE_FROM
         self._doubts = engine.doubts
         self._doubts.begin()
 
@@ -356,7 +357,8 @@ class LossOracle:
         """theta_p <- decay theta_p + delta for one parameter and a dense delta, with one
         rounding."""
         p = self.params[index]
-        add(p.data, delta, index, decay=decay, out=p.data, rounding_seed=self._rounding(p))
+        rounding_seed, fused = self._rounding(p), self._fused
+        add(p.data, delta, index, decay=decay, out=p.data, rounding_seed=rounding_seed, fused=fused)
 
     @torch.no_grad()
     def decay_(self, index: int, decay: float) -> None:
