@@ -96,11 +96,15 @@ class Factored(Directions):
         """Return decay theta + left right, without the whole product: the compiled kernel holds it
         in registers, and where there is none, or it would be slower, some rows are made at a time.
         """
-        if self.fused and left.dtype == torch.float32 and left.shape[-1] <= THIN:
-            left, right = left.contiguous(), right.contiguous()
-            if theta.dtype == out.dtype and cpu.serves(out, theta, left, right):
-                _add_product(theta, index, left, right, decay, out, rounding_seed)
-                return out
+        if self._in_registers(theta, left, out):
+            check_rounding(rounding_seed, out.dtype)
+            round_key = None if rounding_seed is None else key(rounding_seed, index)
+            together = out, theta, left.contiguous(), right.contiguous()
+            matrices = (part.view(-1, *part.shape[-2:]) for part in together)
+            for e, (into, matrix, a, b) in enumerate(zip(*matrices, strict=True)):
+                at = {"decay": decay, "first": e * matrix.numel(), "round_key": round_key}
+                cpu.shift(into, matrix, [], [], product=(a, b), **at)
+            return out
         size = theta[0].numel()
         for rows in _slices(theta.shape[0], size):
             add(
@@ -114,6 +118,11 @@ class Factored(Directions):
                 fused=self.fused,
             )
         return out
+
+    def _in_registers(self, theta: Tensor, left: Tensor, out: Tensor) -> bool:
+        """Whether the compiled kernel takes theta + left right, and is faster than BLAS."""
+        thin = left.shape[-1] <= THIN and left.dtype == torch.float32
+        return self.fused and thin and theta.dtype == out.dtype and cpu.serves(out, theta)
 
     def shift_rows(self, theta: Tensor, index: int, rows: Tensor, terms: Terms) -> Tensor:
         sides = self._sides(theta, index, terms)
@@ -135,27 +144,6 @@ class Factored(Directions):
         if len(left) < len(pairs):
             return None
         return torch.cat(left, dim=-1), torch.cat(right, dim=-2)
-
-
-def _add_product(
-    theta: Tensor,
-    index: int,
-    left: Tensor,
-    right: Tensor,
-    decay: float,
-    out: Tensor,
-    rounding_seed: int | None,
-) -> None:
-    """decay theta + left right into out by the compiled kernel, matrix by matrix."""
-    check_rounding(rounding_seed, out.dtype)
-    round_key = None if rounding_seed is None else key(rounding_seed, index)
-    for e, (into, matrix, a, b) in enumerate(
-        zip(*(part.view(-1, *part.shape[-2:]) for part in (out, theta, left, right)), strict=True)
-    ):
-        first = e * matrix.numel()
-        cpu.shift(
-            into, matrix, [], [], decay=decay, product=(a, b), first=first, round_key=round_key
-        )
 
 
 def _slices(count: int, size: int) -> Iterator[slice]:
