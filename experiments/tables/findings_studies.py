@@ -202,17 +202,24 @@ def rank_of_own(evidence: Evidence) -> str:
 
 
 def real_model(evidence: Evidence) -> str:
-    """Test accuracy of each method on the real model, at its chosen rate after the short budget,
-    and its difference from the baseline's."""
+    """A table of the methods on the real model whose rate is chosen: after the short budget, the
+    validation loss of the run that chose it, test accuracy, and its difference from the
+    baseline's."""
     shelf = Shelf(evidence.inputs.records(real.SWEEP))
     rows = [row for row in real.rows_of(real.grid_of(min(real.BUDGETS)), shelf) if row.well]
     base = next((row for row in rows if row.name == real.BASELINE), None)
-    texts = []
-    for row in rows:
-        minus = real.against(row, base) if base else real.NOTHING
-        less = "" if minus == real.NOTHING else f", minus {real.BASELINE} {minus}"
-        texts.append(f"{row.name} {real.test_accuracy(row)}{less}")
-    return "; ".join(texts) or NOT_RUN
+    lines = [
+        [
+            row.name,
+            real.rate_of(row),
+            real.last_loss(row.runs["0"]),
+            real.test_accuracy(row),
+            real.against(row, base) if base else real.NOTHING,
+        ]
+        for row in rows
+    ]
+    heads = ("method", "lr", "validation loss, seed 0", "test %", f"minus {real.BASELINE}")
+    return "\n".join(rectangle(heads, lines)) if lines else NOT_RUN
 
 
 def _between(evidence: Evidence, pairs: Mapping[str, tuple[str, str]]) -> str:

@@ -127,6 +127,20 @@ def passes_to(record: Record, level: float) -> float | None:
     return next((passes for passes, score in curve(record) if score >= level), None)
 
 
+def rate_of(row: Row) -> str:
+    """The chosen learning rate as a cell."""
+    chosen = row.choice.point
+    return f"{float(chosen[row.rate_key]):g}" if chosen else NOTHING
+
+
+def last_loss(record: Record | None) -> str:
+    """The validation loss at the end of a run that ended well, as a cell."""
+    if record is None:
+        return NOTHING
+    loss = record["curve"][-1]["validation_loss"] if record["status"] == "ok" else None
+    return "failed" if loss is None else f"{loss:.3f}"
+
+
 def test_accuracy(row: Row) -> str:
     """Test accuracy of a method's runs, in per cent: a table's cell."""
     return _cell([100 * r["test_accuracy"] for r in row.well.values()], row)
@@ -197,11 +211,10 @@ def accuracy_section(budget: int, rows: Sequence[Row]) -> Section:
     baseline = next((row for row in rows if row.name == BASELINE), None)
     for row in rows:
         well = list(row.well.values())
-        chosen = row.choice.point
         lines.append(
             (
                 f"{row.name} ({row.precision})",
-                f"{float(chosen[row.rate_key]):g}" if chosen else NOTHING,
+                rate_of(row),
                 test_accuracy(row),
                 against(row, baseline) if baseline else NOTHING,
                 *(_cell([at_budget(r, passes) for r in well], row) for passes in shown_at),
@@ -232,8 +245,7 @@ def rates_section(rows: Sequence[Row]) -> Section:
         chosen = row.choice.point[row.rate_key] if row.choice.point else None
         texts = []
         for rate, record in row.tried.items():
-            loss = record["curve"][-1]["validation_loss"] if record["status"] == "ok" else None
-            text = f"{float(rate):g}: {'failed' if loss is None else f'{loss:.3f}'}"
+            text = f"{float(rate):g}: {last_loss(record)}"
             is_chosen = chosen is not None and float(rate) == float(chosen)
             texts.append(f"[{text}]" if is_chosen else text)
         waiting = len(row.choice.missing)
