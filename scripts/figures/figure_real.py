@@ -11,24 +11,23 @@ from scripts.figures.curves import drawn
 
 
 def draw(artefact: Artefact, inputs: Inputs) -> dict[str, Figure]:
-    """One drawing of the longest runs that there are: the methods that have every seed of MeZO's
-    where another has, else all, over the seeds that they share; empty where none has ended well."""
+    """A drawing for each number of passes at which runs end, the shortest under the figure's own
+    name: the methods that have every seed of MeZO's where another has, else all, over the seeds
+    that they share; none where no run has ended well."""
     shelf = Shelf(inputs.records(SWEEP))
-    by_budget = [
-        [row for row in rows_of(grid_of(budget), shelf) if row.well]
-        for budget in sorted(BUDGETS, reverse=True)
-    ]
+    drawings = {}
+    for budget in sorted(BUDGETS):
+        rows = [row for row in rows_of(grid_of(budget), shelf) if row.well]
+        seeds = next((set(row.well) for row in rows if row.name == BASELINE), set())
+        whole = [row for row in rows if seeds and seeds <= set(row.well)]
+        rows = whole if len(whole) > 1 else rows
+        # a seed that only one method has would compare the seeds
+        common = sorted(set.intersection(*(set(row.well) for row in rows))) if rows else []
+        if common:
+            lines = [(row.name, [row.well[seed] for seed in common]) for row in rows]
+            name = artefact.name if budget == min(BUDGETS) else f"{artefact.name}_{budget}"
+            plural = "s" if len(common) > 1 else ""
+            title = f"SmolLM2-135M on SST-2, seed{plural} {', '.join(common)}"
+            drawings[name] = drawn(lines, title, losses="log")
     inputs.used |= shelf.used
-    rows = next((rows for rows in by_budget if rows), None)
-    if rows is None:
-        return {}
-    seeds = next((set(row.well) for row in rows if row.name == BASELINE), set())
-    whole = [row for row in rows if seeds and seeds <= set(row.well)]
-    rows = whole if len(whole) > 1 else rows
-    # a seed that only one method has would compare the seeds
-    common = sorted(set.intersection(*(set(row.well) for row in rows)))
-    if not common:
-        return {}
-    lines = [(row.name, [row.well[seed] for seed in common]) for row in rows]
-    title = f"SmolLM2-135M on SST-2, seeds {', '.join(common)}"
-    return {artefact.name: drawn(lines, title, losses="log")}
+    return drawings
