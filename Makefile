@@ -34,7 +34,7 @@ REAL_RUN := model=smollm2-135m task=sst2 $(if $(DATA),data=local data.root=$(DAT
 	task.num_validation=256 protocol=real protocol.max_forwards=$(or $(PASSES),1000) paths.results=outputs/real $(ARGS)
 REAL := $(RUN) -m experiments.run $(REAL_RUN) optimizer.eps=1e-3 tracker.progress=always checkpoint.weights=outputs/real/weights
 
-real: $(READY)  ## fine-tune SmolLM2-135M on 1,000 rows of SST-2, DATA=DIR or the hub's, with MeZO and BSZO (50 minutes a thread)
+real: $(READY)  ## fine-tune SmolLM2-135M on 1,000 rows of SST-2, DATA=DIR or the hub's, with MeZO and BSZO (15 to 50 minutes on one thread)
 	$(RUN) -m experiments.fetch smollm2-135m
 	$(REAL) optimizer=mezo optimizer.lr=3e-5 protocol.eval_every=125
 	$(REAL) optimizer=bszo optimizer.lr=3e-5 protocol.eval_every=83
