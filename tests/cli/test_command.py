@@ -242,10 +242,10 @@ def test_find_lr_prints_its_table_and_says_whether_there_is_ground(
 ) -> None:
     given = ("--prompt", PROMPT, "--options", *OPTIONS, "--batch-size", 4, "--method", "mezo")
     short = ("--steps", 1, "--repeats", 2)
-    code = command("find-lr", MODEL, rows[0], *given, *short, "--rates", "1e-30,1e-9")
+    code = command("find-lr", MODEL, rows[0], *given, *short, "--rates", "1e-31,1e-30")  # no weight moves
     lines = capsys.readouterr().out.splitlines()
     assert code == 2 and lines[-2].startswith("no rate is recommended")
-    assert [line.split()[0] for line in lines[2:5]] == ["lr", "1e-30", "1e-09"]
+    assert [line.split()[0] for line in lines[2:5]] == ["lr", "1e-31", "1e-30"]
     assert command("find-lr", MODEL, rows[0], *given, "--rates", "a") == 1
     assert "--rates a: numbers with commas" in capsys.readouterr().err
 

@@ -44,6 +44,8 @@ def test_the_runs_of_the_real_study_answer_its_points():
         if record["choices"]["optimizer"] == "mezo"
         and record["config"]["seed"] == 0
         and record["config"]["protocol"]["max_eval_examples"] is None
+        and record["config"]["protocol"]["max_forwards"] == 1000
+        and record["config"]["task"].get("prompt") is None
     )
     grid = load("real", "real")
     rate = f"{held['config']['optimizer']['lr']:g}"
