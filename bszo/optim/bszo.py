@@ -45,12 +45,12 @@ class BSZO(Believing):
         noise_floor: least noise standard deviation, as a share of the initial one.
         reuse_observations: beyond k take the cached observation of the axis (True), or measure
             again (False).
-        law: of z: gaussian (the paper's), rademacher (+1 and -1 alike), or low-rank
-            (`bszo.perturb.OuterProduct`, vectors Gaussian), with which perturbation="factored"
-            makes no weight.
-        rank: of a low-rank z.
         adapt_noise: update noise_var at every observation (as run, and Eq. 13), at those beyond k
             only (Algorithm 1 as printed), or never.
+        law: of z: gaussian (the paper's), rademacher (+1 and -1 alike), or low-rank
+            (`bszo.perturb.OuterProduct`, vectors Gaussian), for which perturbation="factored"
+            makes no linear layer's weight.
+        rank: of a low-rank z.
         params, lr, eps, weight_decay, seed, perturbation, module, directions, rounding: see
             ZerothOrderOptimizer.
 

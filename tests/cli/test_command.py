@@ -242,7 +242,8 @@ def test_find_lr_prints_its_table_and_says_whether_there_is_ground(
 ) -> None:
     given = ("--prompt", PROMPT, "--options", *OPTIONS, "--batch-size", 4, "--method", "mezo")
     short = ("--steps", 1, "--repeats", 2)
-    code = command("find-lr", MODEL, rows[0], *given, *short, "--rates", "1e-31,1e-30")  # no weight moves
+    still = ("--rates", "1e-31,1e-30")  # no weight moves
+    code = command("find-lr", MODEL, rows[0], *given, *short, *still)
     lines = capsys.readouterr().out.splitlines()
     assert code == 2 and lines[-2].startswith("no rate is recommended")
     assert [line.split()[0] for line in lines[2:5]] == ["lr", "1e-31", "1e-30"]

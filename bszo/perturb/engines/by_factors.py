@@ -80,7 +80,7 @@ class ByFactors(Engine):
         plain = {
             m
             for m in self.linear
-            if self.layers.is_plain(m) and not _is_watched(m) and _is_linear_or_gpt2_s(m)
+            if self.layers.is_plain(m) and not _may_be_read(m) and _is_linear_or_gpt2_s(m)
         }
         elsewhere = {
             i
@@ -101,7 +101,7 @@ class ByFactors(Engine):
             if module._parameters["weight"] is not self.params[i]:
                 return None  # it ran with a weight of someone else's (torch.func.functional_call)
             x = next(iter((*args, *kwargs.values())))
-            if is_differentiated() or _is_watched(module) or not (is_plain(x) and is_plain(y)):
+            if is_differentiated() or _may_be_read(module) or not (is_plain(x) and is_plain(y)):
                 self.rest.missed.add(i)  # the pass is taken again, with a copy of this weight
                 return None
             with self.rest.unwatched(), without_autocast(y):
@@ -136,7 +136,7 @@ def _is_linear_or_gpt2_s(module: nn.Module) -> bool:
     return type(module).forward.__module__ == "transformers.pytorch_utils"
 
 
-def _is_watched(module: nn.Module) -> bool:
+def _may_be_read(module: nn.Module) -> bool:
     """Whether a hook that is not this library's runs before the module, and may read its weight."""
     return any(
         not str(getattr(hook, "__module__", "")).startswith("bszo.")
