@@ -64,7 +64,8 @@ def test_a_signal_lets_every_process_save(number: int, to_group: bool, tmp_path:
     def sweep() -> None:
         os.setsid()
         # its runs are forks, too; those that load torch themselves are in the exhaustive case above
-        ProcessPoolExecutor.__init__ = partialmethod(ProcessPoolExecutor.__init__, context=FORK)
+        pool: Any = ProcessPoolExecutor
+        pool.__init__ = partialmethod(pool.__init__, context=FORK)
         os.dup2(writing, 2)
         os.close(reading)
         try:

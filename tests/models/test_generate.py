@@ -175,7 +175,8 @@ def test_any_function_of_the_texts_is_an_objective_and_es_takes_its_z_scores():
 
     model = model_of("tiny-opt", objective=letters, max_new_tokens=4)
     batch = model.collate(model.encode(EXAMPLES))
-    bias: Any = model.module.get_decoder().final_layer_norm.bias
+    module: Any = model.module
+    bias = module.get_decoder().final_layer_norm.bias
     before = bias.detach().clone()
     optimizer = bszo.ES([bias], lr=0.1, eps=0.5, num_directions=3, seed=4, module=model.module)
     optimizer.step(lambda: model.loss(batch))
