@@ -188,7 +188,7 @@ ARTEFACTS = {
             sweeps=("zo_bench",),
             files=("measured/bench/memory.json",),
         ),
-        Artefact("table_real", "runs", "experiments.tables.real:sections", sweeps=("real",)),
+        Artefact("table_real", "runs", "experiments.tables.real_table:sections", sweeps=("real",)),
         Artefact(
             "table_later", "runs", "experiments.tables.equal_passes:sections", sweeps=("later",)
         ),

@@ -10,17 +10,20 @@ from experiments.sweeps.matching import parsed
 from experiments.sweeps.selection import Shelf
 from experiments.tables.real import (
     Row,
-    accuracy_section,
     against,
     at_budget,
-    course_section,
     curve,
-    gain_section,
     grid_of,
     passes_to,
-    rates_section,
     rows_of,
     weight,
+)
+from experiments.tables.real_table import (
+    accuracy_section,
+    beside_section,
+    course_section,
+    gain_section,
+    rates_section,
 )
 
 Plain = dict[str, Any]
@@ -243,6 +246,32 @@ def test_the_gain_of_every_rate_that_was_tried(grid: Grid):
     assert section.rows == (
         ("BSZO, k = 2", rates[1], "0.750", "-", "-"),
         ("BSZO, k = 2", rates[0], "0.500", "-", "0.250"),
+    )
+
+
+def test_a_run_beside_the_grid_says_what_it_changes():
+    """A cell's own run is not among them, a twin names its processor."""
+    short = grid_of(1000)
+    mezo = first(short, optimizer="mezo")
+    records = chosen(short, mezo, [0.9, 0.4, 0.6])
+    records += cells(short, mezo, "3e-5", [0.5, 0.6, 0.7, 0.7, 0.75], [0.7, 0.72])
+    rows = rows_of(short, Shelf(records))
+    assert beside_section(rows, rows[0].all_runs) is None and beside_section([], records) is None
+    cell = rows[0].runs["0"]
+    assert cell is not None
+    smaller = answer({**mezo, "optimizer.lr": "3e-5"}, [0.5, 0.6, 0.7, 0.7, 0.75], 0.64)
+    smaller["config"]["optimizer"]["eps"] = 1e-4
+    seed = answer({**mezo, "optimizer.lr": "1e-4", "seed": "2"}, [0.5, 0.6], 0.61)
+    twin = {**cell, "test_accuracy": 0.5, "provenance": {"hardware": {"cpu": "another one"}}}
+    failed = {**smaller, "status": "diverged", "signature": "failed"}
+    section = beside_section(rows, [*rows[0].all_runs, smaller, seed, twin, failed])
+    assert section is not None
+    courses = ("0.500 (60.0)", "0.500 (70.0)", "0.500 (75.0)")
+    assert section.rows == (
+        ("MeZO", "-", "0.0001", "2", "1,000", "-", "-", "0.500 (60.0)", "61.0"),
+        ("MeZO", "eps=0.0001", "3e-05", "0", "1,000", *courses, "64.0"),
+        ("MeZO", "eps=0.0001", "3e-05", "0", "1,000", "diverged", "-", "-", "-"),
+        ("MeZO", "processor: another one", "3e-05", "0", "1,000", *courses, "50.0"),
     )
 
 

@@ -1,0 +1,57 @@
+"""Runs beside a grid: each changes one thing of a cell, to answer one question."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from experiments.sweeps.selection import Record
+
+NOTHING = "-"
+# a table has columns for these
+IN_COLUMNS = ("optimizer.lr", "optimizer.algorithm.lr", "protocol.max_forwards", "seed")
+
+
+def nearest(record: Record, cells: Mapping[str, Record]) -> tuple[str, str]:
+    """The cell that a run is most like, and what the run changes of it: `key=value, ...`.
+
+    Learning rate, passes and seed are left out of the changes. A run that has a cell's whole
+    configuration was made on another processor, and that is named.
+
+    Args:
+        record: of the run.
+        cells: the records of the grid, at least one, each under its signature.
+
+    Returns:
+        The signature of that cell, and the changes.
+    """
+    own = dict(_leaves(record["config"]))
+    apart = {
+        signature: _differing(own, dict(_leaves(cell["config"])))
+        for signature, cell in cells.items()
+    }
+    found = min(apart, key=lambda signature: (len(apart[signature]), signature))
+    told = [
+        f"{key.removeprefix('optimizer.')}={own.get(key, NOTHING)}"
+        for key in apart[found]
+        if key not in IN_COLUMNS
+    ]
+    if not apart[found]:
+        told = [f"processor: {record['provenance']['hardware']['cpu']}"]
+    return found, ", ".join(told) or NOTHING
+
+
+def _differing(own: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
+    """The keys that two configurations do not have alike, in alphabetical order."""
+    return sorted(
+        key
+        for key in own.keys() | other.keys()
+        if key not in own or key not in other or own[key] != other[key]
+    )
+
+
+def _leaves(node: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, Any]]:
+    """The values of a configuration with their dotted keys."""
+    for key, value in node.items():
+        if isinstance(value, Mapping):
+            yield from _leaves(value, f"{before}{key}.")
+        else:
+            yield before + key, value

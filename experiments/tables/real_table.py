@@ -1,0 +1,226 @@
+"""Table of the study on a real model: accuracy, rates tried, and the course of every run."""
+
+import math
+import statistics
+from collections.abc import Sequence
+
+from experiments.records.store import SINGLE
+from experiments.sweeps.selection import Record, Shelf
+from experiments.tables.artefacts import Artefact
+from experiments.tables.beside import nearest
+from experiments.tables.inputs import Inputs
+from experiments.tables.layout import Section
+from experiments.tables.real import (
+    BASELINE,
+    BUDGETS,
+    NEAR,
+    NOTHING,
+    SWEEP,
+    Row,
+    against,
+    at_budget,
+    cell,
+    curve,
+    grid_of,
+    last_loss,
+    last_within,
+    passes_to,
+    rate_of,
+    rows_of,
+    test_accuracy,
+    weight,
+)
+
+LEVELS = (70, 75, 80, 85)  # per cent of validation
+SHORTLY = (250, 500)  # passes at which a run beside the grid is shown too
+
+
+def _median(values: Sequence[float | None], form: str) -> str:
+    found = [value for value in values if value is not None]
+    return format(statistics.median(found), form) if found else NOTHING
+
+
+def _standard_errors(rows: Sequence[Row]) -> str:
+    """How far one run's scores may be from what they estimate, for so many rows; of the first run
+    that ended well."""
+    record = next((record for row in rows for record in row.well.values()), None)
+    if record is None:
+        return ""
+    counts = record["data"]["num_examples"]
+    errors = [
+        100 * math.sqrt(record[f"{split}_accuracy"] * (1 - record[f"{split}_accuracy"]) / count)
+        for split, count in ((split, counts[split]) for split in ("test", "validation"))
+    ]
+    return (
+        f" The standard error of one run's score is {errors[0]:.1f} points on the"
+        f" {counts['test']:,} test rows and {errors[1]:.1f} on the {counts['validation']:,} of"
+        " validation."
+    )
+
+
+def reached(runs: Sequence[Record], level: float) -> str:
+    """The median of the runs that came to a level, and how many did where not all."""
+    found = [passes for record in runs if (passes := passes_to(record, level)) is not None]
+    if not found:
+        return NOTHING
+    of = "" if len(found) == len(runs) else f" ({len(found)} of {len(runs)})"
+    return f"{statistics.median(found):,.0f}{of}"
+
+
+def accuracy_section(budget: int, rows: Sequence[Row]) -> Section:
+    """Build the accuracies of the runs of a budget: one line for each method, zero-shot first."""
+    shown_at = BUDGETS[budget]
+    columns = ("method", "lr", "test %", f"minus {BASELINE}")
+    columns += tuple(f"validation % at {passes:,}" for passes in shown_at)
+    columns += tuple(f"passes to {level} %" for level in LEVELS)
+    columns += ("training, s", "peak GB")
+    lines = []
+    start = [100 * r["zero_shot_accuracy"] for row in rows for r in row.well.values()]
+    before = [curve(r)[0][1] for row in rows for r in row.well.values()]
+    if start:
+        floor = (f"{statistics.fmean(start):.2f}", NOTHING)
+        first = (f"{statistics.fmean(before):.2f} at 0", *[NOTHING] * (len(shown_at) - 1))
+        lines.append(("zero-shot", NOTHING, *floor, *first, *[NOTHING] * (len(LEVELS) + 2)))
+    baseline = next((row for row in rows if row.name == BASELINE), None)
+    for row in rows:
+        well = list(row.well.values())
+        lines.append(
+            (
+                f"{row.name} ({row.precision})",
+                rate_of(row),
+                test_accuracy(row),
+                against(row, baseline) if baseline else NOTHING,
+                *(cell([at_budget(r, passes) for r in well], row) for passes in shown_at),
+                *(reached(well, level) for level in LEVELS),
+                _median([r["train_seconds"] for r in well], ",.0f"),
+                _median([(r["peak_memory_bytes"] or 0) / 1e9 or None for r in well], ".2f"),
+            )
+        )
+    notes = (
+        "Mean (sample deviation; runs) over the seeds; passes, seconds and memory are medians. Test"
+        " accuracy is that of the parameters with the best validation accuracy;"
+        " validation is the last evaluation within the budget and not before 90 % of it. The peak"
+        " is that of the process's resident set, libraries included."
+        f"{_standard_errors(rows)}",
+        "A pass is a forward pass of 16 rows; a backward pass counts as two, a forward-mode pass as"
+        " three. The difference is over the seeds that both methods have, with the p of a paired"
+        " t-test; three seeds can show large differences alone.",
+        "The weights are Q4_1 dequantised; training is in bf16 with stochastic rounding, and in"
+        " fp32 where the line says so.",
+    )
+    return Section(f"{budget:,} forward passes", columns, tuple(lines), notes=notes)
+
+
+def rates_section(rows: Sequence[Row]) -> Section:
+    """Every rate that was tried, with its loss; the chosen one stands out by its brackets."""
+    lines = []
+    for row in rows:
+        chosen = row.choice.point[row.rate_key] if row.choice.point else None
+        texts = []
+        for rate, record in row.tried.items():
+            text = f"{float(rate):g}: {last_loss(record)}"
+            is_chosen = chosen is not None and float(rate) == float(chosen)
+            texts.append(f"[{text}]" if is_chosen else text)
+        waiting = len(row.choice.missing)
+        lines.append((row.name, ", ".join(texts) or NOTHING, f"{waiting}" if waiting else NOTHING))
+    note = (
+        "Validation loss at the end of a run of 1,000 passes with seed 0. The least is chosen [in"
+        " brackets]; where it is at an end of the rates tried, the next half decade is tried first."
+    )
+    return Section(
+        "Learning rates tried", ("method", "lr: loss", "to do"), tuple(lines), notes=(note,)
+    )
+
+
+def gain_section(rows: Sequence[Row]) -> Section | None:
+    """Build the filter's gain along the runs that tried a rate; None where no method has one."""
+    shown_at, lines = BUDGETS[min(BUDGETS)], []
+    for row in rows:
+        for rate, record in row.tried.items():
+            gains = [
+                (p["num_forwards"], g) for p in record["curve"] if (g := p.get("gain")) is not None
+            ]
+            if gains:
+                at = [last_within(gains, passes) for passes in shown_at]
+                texts = (NOTHING if gain is None else f"{gain:.3f}" for gain in at)
+                lines.append((row.name, f"{float(rate):g}", *texts))
+    columns = ("method", "lr", *(f"at {passes:,} passes" for passes in shown_at))
+    note = (
+        "Gain: the slope of a line through 0 of the posterior means over the observations, in the"
+        " step before an evaluation. Where it falls, the filter takes more of it for noise."
+    )
+    return Section("The filter's gain", columns, tuple(lines), notes=(note,)) if lines else None
+
+
+def course_section(rows: Sequence[Row]) -> Section:
+    """Build the course of every run of the short budget: validation loss and accuracy at quarters
+    of it, and the test accuracy of the parameters with the best validation accuracy."""
+    budget = min(BUDGETS)
+    shown_at = [budget * quarter // 4 for quarter in (1, 2, 3, 4)]
+    lines = []
+    for row in rows:
+        chosen = row.choice.point[row.rate_key] if row.choice.point else None
+        runs = [(rate, "0", record) for rate, record in row.tried.items()]
+        runs += [(chosen, s, r) for s, r in row.runs.items() if chosen and s != "0" and r]
+        for rate, seed, record in runs:
+            lines.append((row.name, f"{float(rate):g}", seed, *_course(record, shown_at)))
+    start = next((_at(r, 0) for row in rows for r in row.tried.values()), NOTHING)
+    columns = ("method", "lr", "seed", *(f"at {passes:,}" for passes in shown_at), "test %")
+    note = f"Validation loss (accuracy, %) after so many passes; {start} before the first."
+    return Section("The course of every run", columns, tuple(lines), notes=(note,))
+
+
+def _course(record: Record, shown_at: Sequence[int]) -> list[str]:
+    """A run's course and its test accuracy; its status alone where it did not end well."""
+    if record["status"] != "ok":
+        return [record["status"].replace("_", " "), *[NOTHING] * len(shown_at)]
+    return [*(_at(record, passes) for passes in shown_at), f"{100 * record['test_accuracy']:.1f}"]
+
+
+def _at(record: Record, passes: int) -> str:
+    """Loss and accuracy at the last evaluation within so many passes."""
+    each = weight(record)
+    within = [point for point in record["curve"] if each * point["num_forwards"] <= passes]
+    if each * within[-1]["num_forwards"] < NEAR * passes:
+        return NOTHING
+    loss = within[-1]["validation_loss"]
+    return f"{loss:.3f} ({100 * within[-1]['validation_accuracy']:.1f})"
+
+
+def beside_section(rows: Sequence[Row], records: Sequence[Record]) -> Section | None:
+    """Build the course of every run that is in no cell; None where there is none."""
+    cells = {r["signature"]: r for row in rows for r in row.all_runs}
+    names = {r["signature"]: row.name for row in rows for r in row.all_runs}
+    lines = []
+    for record in records:
+        if not cells or record is cells.get(record["signature"]):
+            continue
+        cell, changes = nearest(record, cells)
+        optimizer, passes = record["config"]["optimizer"], weight(record) * record["num_forwards"]
+        rate = optimizer.get("lr") or optimizer["algorithm"]["lr"]
+        told = (names[cell], changes, f"{rate:g}", str(record["config"]["seed"]))
+        lines.append((*told, f"{passes:,.0f}", *_course(record, [*SHORTLY, math.ceil(passes)])))
+    columns = ("method", "what it changes", "lr", "seed", "passes")
+    columns += (*(f"at {passes:,}" for passes in SHORTLY), "at the end", "test %")
+    note = (
+        "Runs that are in no cell above; each changes what its line says of the cell that is most"
+        " like it. Numbers as in the course of every run."
+    )
+    return (
+        Section("Beside the grid", columns, tuple(sorted(lines)), notes=(note,)) if lines else None
+    )
+
+
+def sections(artefact: Artefact, inputs: Inputs) -> list[Section]:
+    """Build all sections of the study's table."""
+    del artefact
+    records = inputs.records(SWEEP)
+    shelf = Shelf(records)
+    rows = {budget: rows_of(grid_of(budget), shelf) for budget in BUDGETS}
+    models = {record["choices"]["model"] for record in records}
+    single = [r for r in inputs.records(SINGLE) if r["choices"]["model"] in models]
+    inputs.used |= {record["signature"] for record in (*records, *single)}
+    by_budget = [accuracy_section(budget, of_budget) for budget, of_budget in rows.items()]
+    others = beside_section([*rows[min(rows)], *rows[max(rows)]], [*records, *single])
+    more = (course_section(rows[min(rows)]), others, gain_section(rows[max(rows)]))
+    return [*by_budget, rates_section(rows[max(rows)]), *(section for section in more if section)]
