@@ -127,6 +127,31 @@ def passes_to(record: Record, level: float) -> float | None:
     return next((passes for passes, score in curve(record) if score >= level), None)
 
 
+def losses(record: Record) -> list[tuple[float, float]]:
+    """(passes, validation loss) of every evaluation that has one."""
+    each = weight(record)
+    return [
+        (each * point["num_forwards"], loss)
+        for point in record["curve"]
+        if (loss := point["validation_loss"]) is not None
+    ]
+
+
+def passes_to_best(row: Row, other: Row) -> tuple[list[float], int]:
+    """Passes after which a method's validation loss is as low as the other's lowest with the same
+    seed.
+
+    Returns:
+        One number for each seed that comes so far, and how many seeds both methods have.
+    """
+    found = []
+    seeds = [seed for seed in row.well if seed in other.well]
+    for seed in seeds:
+        best = min(loss for _, loss in losses(other.well[seed]))
+        found += [passes for passes, loss in losses(row.well[seed]) if loss <= best][:1]
+    return found, len(seeds)
+
+
 def rate_of(row: Row) -> str:
     """The chosen learning rate as a cell."""
     chosen = row.choice.point

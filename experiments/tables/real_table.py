@@ -25,6 +25,7 @@ from experiments.tables.real import (
     last_loss,
     last_within,
     passes_to,
+    passes_to_best,
     rate_of,
     rows_of,
     test_accuracy,
@@ -58,12 +59,11 @@ def _standard_errors(rows: Sequence[Row]) -> str:
     )
 
 
-def reached(runs: Sequence[Record], level: float) -> str:
-    """The median of the runs that came to a level, and how many did where not all."""
-    found = [passes for record in runs if (passes := passes_to(record, level)) is not None]
+def _reached(found: Sequence[float], count: int) -> str:
+    """The median of the passes to something, and how many of the runs came there where not all."""
     if not found:
         return NOTHING
-    of = "" if len(found) == len(runs) else f" ({len(found)} of {len(runs)})"
+    of = "" if len(found) == count else f" ({len(found)} of {count})"
     return f"{statistics.median(found):,.0f}{of}"
 
 
@@ -73,17 +73,18 @@ def accuracy_section(budget: int, rows: Sequence[Row]) -> Section:
     columns = ("method", "lr", "test %", f"minus {BASELINE}")
     columns += tuple(f"validation % at {passes:,}" for passes in shown_at)
     columns += tuple(f"passes to {level} %" for level in LEVELS)
-    columns += ("training, s", "peak GB")
+    columns += (f"passes to {BASELINE}'s lowest loss", "training, s", "peak GB")
     lines = []
     start = [100 * r["zero_shot_accuracy"] for row in rows for r in row.well.values()]
     before = [curve(r)[0][1] for row in rows for r in row.well.values()]
     if start:
         floor = (f"{statistics.fmean(start):.2f}", NOTHING)
         first = (f"{statistics.fmean(before):.2f} at 0", *[NOTHING] * (len(shown_at) - 1))
-        lines.append(("zero-shot", NOTHING, *floor, *first, *[NOTHING] * (len(LEVELS) + 2)))
+        lines.append(("zero-shot", NOTHING, *floor, *first, *[NOTHING] * (len(LEVELS) + 3)))
     baseline = next((row for row in rows if row.name == BASELINE), None)
     for row in rows:
         well = list(row.well.values())
+        to_level = [[p for r in well if (p := passes_to(r, level)) is not None] for level in LEVELS]
         lines.append(
             (
                 f"{row.name} ({row.precision})",
@@ -91,13 +92,15 @@ def accuracy_section(budget: int, rows: Sequence[Row]) -> Section:
                 test_accuracy(row),
                 against(row, baseline) if baseline else NOTHING,
                 *(cell([at_budget(r, passes) for r in well], row) for passes in shown_at),
-                *(reached(well, level) for level in LEVELS),
+                *(_reached(found, len(well)) for found in to_level),
+                _reached(*passes_to_best(row, baseline)) if baseline else NOTHING,
                 _median([r["train_seconds"] for r in well], ",.0f"),
                 _median([(r["peak_memory_bytes"] or 0) / 1e9 or None for r in well], ".2f"),
             )
         )
     notes = (
-        "Mean (sample deviation; runs) over the seeds; passes, seconds and memory are medians. Test"
+        "Mean (sample deviation; runs) over the seeds; passes, seconds and memory are medians."
+        f" {BASELINE}'s lowest loss is that of validation with the same seed. Test"
         " accuracy is that of the parameters with the best validation accuracy;"
         " validation is the last evaluation within the budget and not before 90 % of it. The peak"
         " is that of the process's resident set, libraries included."

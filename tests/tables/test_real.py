@@ -7,7 +7,7 @@ import pytest
 
 from experiments.sweeps.grid import Grid, Point, rate_key
 from experiments.sweeps.matching import parsed
-from experiments.sweeps.selection import Shelf
+from experiments.sweeps.selection import Choice, Shelf
 from experiments.tables.real import (
     Row,
     against,
@@ -15,6 +15,7 @@ from experiments.tables.real import (
     curve,
     grid_of,
     passes_to,
+    passes_to_best,
     rows_of,
     weight,
 )
@@ -185,6 +186,26 @@ def test_an_evaluation_far_from_the_budget_is_none(grid: Grid):
     assert at_budget(record, 2000) == 60.0 and at_budget(record, 2200) == 60.0
     assert at_budget(record, 1000) is None and at_budget(record, 3000) is None
     assert passes_to(record, 60.0) == 2000 and passes_to(record, 70.1) is None
+
+
+def test_passes_to_the_lowest_loss_of_another_method(grid: Grid):
+    """Each seed has its own level; a seed that never comes there is counted, and one that the
+    other method has not run is not."""
+    mezo, bszo = first(grid, optimizer="mezo"), first(grid, optimizer="bszo", optimizer_k="2")
+
+    def row(point: Point, courses: list[list[float | None]]) -> Row:
+        runs = {}
+        for seed, course in enumerate(courses):
+            record = answer(point, [0.5] * len(course), 0.7)
+            for evaluation, loss in zip(record["curve"], course, strict=True):
+                evaluation["validation_loss"] = loss
+            runs[str(seed)] = record
+        return Row(point["optimizer"], "fp32", Choice(point), "optimizer.lr", {}, runs)
+
+    other = row(mezo, [[0.9, 0.5, 0.6], [0.9, 0.7, 0.4]])
+    own = row(bszo, [[0.9, 0.6, 0.5, 0.4, 0.3], [0.9, 0.5, None], [0.9, 0.1, 0.1]])
+    assert passes_to_best(own, other) == ([2000.0], 2)
+    assert passes_to_best(other, other) == ([2000.0, 4000.0], 2)
 
 
 def test_no_test_is_made_of_equal_differences(rows: dict[str, Row]):
