@@ -1,5 +1,6 @@
-"""What trains: all parameters, an adapter, or the scales of a quantised base. As plain data it is a
-mapping such as {"method": "lora", "rank": 8, "alpha": 16.0}, which a log's header holds."""
+"""What trains: all parameters, some by name, an adapter, or the scales of a quantised base. As
+plain data it is a mapping such as {"method": "lora", "rank": 8, "alpha": 16.0}, which a log's
+header holds."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -12,6 +13,7 @@ MOST = 1_000_000  # a log may come from anyone and must not take all memory
 # adapter -> its arguments
 ADAPTERS: dict[str, dict[str, type]] = {
     "full": {},
+    "named": {"parameters": list},
     "lora": {"rank": int, "alpha": float},
     "prefix": {"num_tokens": int},
     "prompt": {"num_tokens": int},
@@ -42,13 +44,19 @@ def attached(
         )
     for name, kind in wanted.items():
         value = given[name]
+        if kind is list:
+            _check_names(name, value)
+            continue
         fits = isinstance(value, (int, kind)) and not isinstance(value, bool)
         if not fits or not 0 < value <= MOST:
             raise ConfigError(f"tuning.{name}={value!r:.80}: 1 to {MOST} is valid")
     if method == "lora":
-        if targets is not None and not (
-            isinstance(targets, list) and all(isinstance(name, str) for name in targets)
-        ):
-            raise ConfigError(f"tuning.target_modules={targets!r:.80}: a list of names is valid")
+        if targets is not None:
+            _check_names("target_modules", targets)
         given["target_modules"] = targets
     return attach(model, method, num_labels=num_labels, seed=seed, **given)
+
+
+def _check_names(key: str, value: Any) -> None:
+    if not (isinstance(value, list) and all(isinstance(name, str) for name in value)):
+        raise ConfigError(f"tuning.{key}={value!r:.80}: a list of names is valid")

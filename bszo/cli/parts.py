@@ -73,6 +73,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     method.add_argument("--seed", type=int, default=0, metavar="N", help="of all that is drawn (0)")
     model = parser.add_argument_group("model")
     model.add_argument("--tuning", default="full", choices=ADAPTERS, help="what trains (full)")
+    model.add_argument(
+        "--parameters", nargs="+", default=["*bias"], metavar="NAME", help="of named (*bias)"
+    )
     model.add_argument("--rank", type=int, default=8, metavar="N", help="of lora (8)")
     model.add_argument("--alpha", type=float, default=16.0, metavar="A", help="of lora (16)")
     model.add_argument("--num-tokens", type=int, default=5, metavar="N", help="of prefix, prompt")

@@ -1,10 +1,11 @@
-"""What trains by the name of its method: all parameters, an adapter, a head, or the scales of a
-quantised base."""
+"""What trains by the name of its method: all parameters, some by name, an adapter, a head, or the
+scales of a quantised base."""
 
 from typing import Any
 
 from bszo.models import tuning
 from bszo.models.language_model import LanguageModel
+from bszo.models.named import named
 from bszo.models.probe import ProbedModel
 from bszo.models.scales import scales
 
@@ -15,10 +16,10 @@ def attach(
     """The model as a method has it train.
 
     Args:
-        method: full, lora, prefix, prompt, linear-probe or scales.
+        method: full, named, lora, prefix, prompt, linear-probe or scales.
         num_labels: of the task, for the head of a linear probe.
         seed: of what starts at random.
-        arguments: those of `bszo.models.tuning`'s function of that name.
+        arguments: those of the function of that name.
 
     Raises:
         ModelError: the model cannot have it.
@@ -30,6 +31,8 @@ def attach(
         return ProbedModel(model, num_labels)
     if method == "scales":
         return scales(model)
+    if method == "named":
+        return named(model, **arguments)
     if method != "full":
         raise ValueError(f"{method}: no method that trains a model")
     return model

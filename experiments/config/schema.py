@@ -12,6 +12,7 @@ from bszo.errors import ConfigError
 from experiments.config.tunings import (
     Full,
     InContext,
+    Named,
     Prefix,
     Scales,
     Tuning,
@@ -229,7 +230,7 @@ class RunConfig:
                 "optimizer.gradient_checkpointing=true: a layer's second pass would put its keys"
                 " behind the prefix again; false is valid with tuning=prefix"
             )
-        if self.quantization != "none" and isinstance(self.tuning, (Full, InContext)):
+        if self.quantization != "none" and isinstance(self.tuning, (Full, Named, InContext)):
             raise ConfigError(
                 f"model.quantization={self.quantization}: its matrices are frozen, and tuning="
                 f"{self.tuning.method} adds nothing that trains; tuning=lora, prefix, prompt,"

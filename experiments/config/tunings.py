@@ -39,6 +39,15 @@ class Full(Choice):
 
 @with_config(_FORBID)
 @dataclass(frozen=True)
+class Named(Choice):
+    """The parameters whose names match one of the patterns train."""
+
+    method: Literal["named"]
+    parameters: tuple[str, ...]
+
+
+@with_config(_FORBID)
+@dataclass(frozen=True)
 class Lora(Choice):
     """W + (alpha / rank) B A on query and value projections, or on `target_modules` where they are
     said; A and B train."""
@@ -104,7 +113,8 @@ class InContext(Choice):
 
 
 Tuning = Annotated[
-    Full | Lora | Prefix | Prompt | LinearProbe | Scales | InContext, Field(discriminator="method")
+    Full | Named | Lora | Prefix | Prompt | LinearProbe | Scales | InContext,
+    Field(discriminator="method"),
 ]
 
 

@@ -144,6 +144,19 @@ def test_an_adapter_and_its_replay(rows: tuple[Path, Path], tmp_path: Path) -> N
     assert (report["rows"]["num_train"], report["rows"]["num_held_out"]) == (10, 2)
 
 
+def test_parameters_by_name_and_their_replay(rows: tuple[Path, Path], tmp_path: Path) -> None:
+    out, again = tmp_path / "out", tmp_path / "again"
+    more = ("--tuning", "named", "--parameters", "*fc1.weight", "*norm.bias", "--method", "mezo")
+    assert tune(rows[0], *more, "--lr", 1, "--steps", 2, "--held-out", 2, "--out", out) == 0
+    assert command("replay", out / "trajectory.bszo", "--base", MODEL, "--out", again) == 0
+    before, made, replayed = (
+        load_model(str(place), dtype="float32").module.state_dict() for place in (MODEL, out, again)
+    )
+    moved = {name for name, value in made.items() if not torch.equal(value, before[name])}
+    assert moved == {n for n in made if n.endswith(("fc1.weight", "norm.bias"))}
+    assert all(torch.equal(replayed[name], value) for name, value in made.items())
+
+
 def test_a_run_that_moves_nothing_says_so(
     rows: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -290,6 +303,7 @@ def test_a_log_builds_a_method_of_this_library_and_nothing_else(
         ({"seed": 8}, "setting seed is 0 there and 8 here"),
         ({"tuning": {"choice": {"method": "lora", "rank": 10**9, "alpha": 1}}}, "tuning.rank="),
         ({"tuning": {"choice": {"method": "lora", "rank": 8}}}, "needs rank, alpha"),
+        ({"tuning": {"choice": {"method": "named", "parameters": "*"}}}, "a list of names"),
         ({"tuning": {"choice": {"method": "exec"}}}, "tuning='exec'"),
         ({"quantization": "exec"}, "model.quantization=exec"),
     ):

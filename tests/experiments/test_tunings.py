@@ -87,6 +87,37 @@ def test_a_run_trains_the_scheme_s_parameters_and_its_log_gives_them_again(
     )
 
 
+def test_a_run_of_named_parameters_moves_them_alone_and_its_log_gives_them_again(
+    cli: Cli, runs: Runs, tmp_path: Path
+):
+    made, replayed = tmp_path / "made", tmp_path / "replayed"
+    arguments = (
+        *SMALL,
+        "model=tiny-mistral",
+        "tuning=named",
+        "tuning.parameters=['*.q_proj.weight','*norm.weight']",
+        "optimizer=bszo",
+        "optimizer.lr=1e-2",
+        "checkpoint=trajectory",
+        f"paths.results={tmp_path}",
+        f"checkpoint.weights={made}",
+    )
+    assert cli(*arguments).code == 0
+    (record,) = runs()
+    assert record["choices"]["tuning"] == "named"
+    assert record["config"]["tuning"]["parameters"] == ["*.q_proj.weight", "*norm.weight"]
+    assert record["model"]["num_parameters"] == 3 * 64 * 64 + 7 * 64
+    before = load_model("asset:tiny-mistral", dtype="float32").module.state_dict()
+    after = load_file(made / record["signature"] / "model.safetensors")
+    moved = {name for name, value in after.items() if not torch.equal(value, before[name])}
+    assert moved == {n for n in after if n.endswith(("q_proj.weight", "norm.weight"))}
+    (log,) = (tmp_path / "trajectories").glob("*.bszo")
+    to = ("--to", str(record["best_step"]), "--out", str(replayed))
+    assert replay([str(log), "--base", "asset:tiny-mistral", *to]) == 0
+    again = load_file(replayed / "model.safetensors")
+    assert all(torch.equal(again[name], after[name]) for name in after)
+
+
 BLOCKS = "no trainable parameter lies in the 3 modules of"
 LAYERS = "no trainable parameter is the weight of a linear layer alone"
 # methods that move some parameters only: where those train, and what is said where none does
@@ -204,6 +235,14 @@ def test_written_answers_run_on_either_objective(cli: Cli, runs: Runs, tmp_path:
         (
             ("tuning=prefix", "tuning.num_tokens=999"),
             "tuning.num_tokens=999: must be at least 1 and at most 254",
+        ),
+        (
+            ("tuning=named", "tuning.parameters=['*.q']"),
+            "tuning.parameters: tiny-roberta has no parameter whose name matches '*.q'; it has ",
+        ),
+        (
+            ("tuning=named", "tuning.parameters=3"),
+            "tuning.parameters=3: should be a valid array",
         ),
         (
             ("tuning=adapters",),
