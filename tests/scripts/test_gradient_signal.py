@@ -1,0 +1,60 @@
+"""scripts/study/gradient_signal.py against gradients by hand."""
+
+import copy
+import math
+
+import pytest
+import torch
+
+from bszo.models import load_model
+from bszo.tasks import Example
+from scripts.study import gradient_signal as study
+
+EXAMPLES = [
+    Example("x:0", "the movie was", (" great", " terrible"), 1),
+    Example("x:1", "It was", (" great", " terrible"), 0),
+    Example("x:2", "a film", (" great", " terrible"), 0),
+    Example("x:3", "so bad", (" great", " terrible"), 1),
+]
+
+
+def test_what_batches_share_is_the_signal_and_their_noise_is_not():
+    """Groups (3, 1), (3, -1), (3, 2), (3, -2): the products of different ones are 9 plus those of
+    the noise, (-1 + 2 - 2 - 2 + 2 - 4) / 6; the square of the mean is 9 here."""
+    means = [torch.tensor([3.0, noise]) for noise in (1.0, -1.0, 2.0, -2.0)]
+    found, error = study.signal(means)
+    assert found == pytest.approx(9 - 5 / 6)
+    # without one group at a time: 9 - 4/3, 9 - 4/3, 9 - 1/3, 9 - 1/3
+    spread = sum((v + 5 / 6) ** 2 for v in (-4 / 3, -4 / 3, -1 / 3, -1 / 3))
+    assert error == pytest.approx(math.sqrt(spread * 3 / 4))
+    equal = [torch.tensor([1.0, 2.0])] * 3
+    assert study.signal(equal) == (5.0, 0.0)
+
+
+def test_noise_alone_has_no_signal_on_average():
+    generator = torch.Generator().manual_seed(0)
+    found = [study.signal(list(torch.randn(4, 50, generator=generator))) for _ in range(400)]
+    values = torch.tensor([value for value, _ in found])
+    assert abs(float(values.mean())) < 4 * float(values.std()) / 20
+
+
+def test_every_parameter_has_one_kind_and_squares_are_of_batches():
+    model = load_model("asset:tiny-opt", dtype="float32")
+    kinds = {name: study.kind(model.module, name) for name, _ in model.module.named_parameters()}
+    assert kinds["model.decoder.embed_tokens.weight"] == "embeddings"
+    assert kinds["model.decoder.layers.0.fc1.bias"] == "vectors"
+    assert kinds["model.decoder.layers.0.fc1.weight"] == "fc1"
+    encoded = model.encode(EXAMPLES)
+    facts = study.by_kind(model, [*encoded] * 4, seed=0, count=4)
+    sizes = {what: part["elements"] for what, part in facts.items()}
+    assert sizes["all"] == sum(n for what, n in sizes.items() if what != "all")
+    for key in ("signal", "batch"):
+        parts = [part[key] for what, part in facts.items() if what != "all"]
+        assert math.fsum(parts) == pytest.approx(facts["all"][key], rel=1e-5)
+    # 16 rows of 16: every batch is all rows, and a batch's gradient is the signal
+    assert facts["all"]["signal"] == pytest.approx(facts["all"]["batch"], rel=1e-5)
+    own = copy.deepcopy(model)
+    loss = own.loss(own.collate(encoded))
+    gradients = torch.autograd.grad(loss, list(own.module.parameters()))
+    square = sum(float(g.double().square().sum()) for g in gradients)
+    assert facts["all"]["signal"] == pytest.approx(square, rel=1e-4)
