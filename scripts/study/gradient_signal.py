@@ -1,7 +1,7 @@
 """Signal: how much of a batch's gradient is that of all training rows, by kind of parameter.
 
-    python -m scripts.study.gradient_signal --real DIR                 # SmolLM2-135M before training
-    python -m scripts.study.gradient_signal --real DIR --log FILE      # and at the end of a run of MeZO
+    python -m scripts.study.gradient_signal --real DIR               # SmolLM2-135M before training
+    python -m scripts.study.gradient_signal --real DIR --log FILE    # and after a run of MeZO
 
     signal = |grad L|^2,    batch = mean_b |grad L_b|^2,    L = mean_b L_b
 
