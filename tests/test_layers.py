@@ -164,6 +164,7 @@ LAYERS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "scripts.study.muon": (OURS, ("torch",)),
     "scripts.study.estimators": (OURS, ("torch",)),
     "scripts.study.find_lr": (OURS, ("torch",)),
+    "scripts.study.gradient_signal": (("scripts.study.agreement", *OURS), ("torch",)),
     "scripts.study.reward": (OURS, ("torch", "examples.reward")),
     "scripts.study.sampled": (OURS, ("torch", "examples.reward")),
     "scripts.study.theory": (("scripts.study.descent", *OURS), ("torch",)),

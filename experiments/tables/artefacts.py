@@ -188,7 +188,13 @@ ARTEFACTS = {
             sweeps=("zo_bench",),
             files=("measured/bench/memory.json",),
         ),
-        Artefact("table_real", "runs", "experiments.tables.real_table:sections", sweeps=("real",)),
+        Artefact(
+            "table_real",
+            "runs",
+            "experiments.tables.real_table:sections",
+            sweeps=("real",),
+            files=("measured/gradient_signal.json",),
+        ),
         Artefact(
             "table_later", "runs", "experiments.tables.equal_passes:sections", sweeps=("later",)
         ),

@@ -8,6 +8,7 @@ from experiments.records.store import SINGLE
 from experiments.sweeps.selection import Record, Shelf
 from experiments.tables.artefacts import Artefact
 from experiments.tables.beside import nearest
+from experiments.tables.gradient_signal import FILE, signal_section
 from experiments.tables.inputs import Inputs
 from experiments.tables.layout import Section
 from experiments.tables.real import (
@@ -226,4 +227,5 @@ def sections(artefact: Artefact, inputs: Inputs) -> list[Section]:
     by_budget = [accuracy_section(budget, of_budget) for budget, of_budget in rows.items()]
     others = beside_section([*rows[min(rows)], *rows[max(rows)]], [*records, *single])
     more = (course_section(rows[min(rows)]), others, gain_section(rows[max(rows)]))
+    more += (signal_section(FILE) if FILE.is_file() else None,)
     return [*by_budget, rates_section(rows[max(rows)]), *(section for section in more if section)]

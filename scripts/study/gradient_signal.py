@@ -7,9 +7,10 @@
 
 L_b is the loss of batch b. The slope that a zeroth-order step sees is that of its batch, and of its
 square the share signal / batch is worth following; the rest is the batch's own. The gradients are
-true ones, in fp32. The batches are dealt into groups, and the signal is the mean of the products of
-the groups' mean gradients, two different ones at a time: the square of one mean would count the
-batches' noise as signal. Its standard error is that of leaving out one group after the other.
+true ones, in fp32. The batches are of groups, each of which goes through the rows in an order of
+its own, and the signal is the mean of the products of the groups' mean gradients, two different
+ones at a time: the square of one mean would count the batches' noise as signal. Its standard error
+is that of leaving out one group after the other.
 
 DIR has the rows as data=local reads them, and FILE is the log of a run of `sweep=real` with
 `optimizer=mezo optimizer.lr=3e-5`. It writes results/measured/gradient_signal.json.
@@ -96,9 +97,10 @@ def by_kind(
     model: LanguageModel, examples: Sequence[Encoded], seed: int, count: int = BATCHES
 ) -> dict[str, Any]:
     """Signal, its error, and the batches' squares of each kind of parameter, and of all."""
-    order = batches(len(examples), BATCH, seed + FAR)
-    dealt = [[examples[i] for i in next(order)] for _ in range(count)]
-    groups = [dealt[i::GROUPS] for i in range(GROUPS)]
+    orders = [batches(len(examples), BATCH, seed + FAR + group) for group in range(GROUPS)]
+    groups = [
+        [[examples[i] for i in next(order)] for _ in range(count // GROUPS)] for order in orders
+    ]
     parameters = dict(model.module.named_parameters())
     with torch.enable_grad():
         means, squares = group_means(model, parameters, groups)

@@ -1,13 +1,17 @@
 """scripts/study/gradient_signal.py against gradients by hand."""
 
 import copy
+import json
 import math
+from pathlib import Path
 
 import pytest
 import torch
 
 from bszo.models import load_model
 from bszo.tasks import Example
+from experiments.tables.gradient_signal import signal_section
+from experiments.tables.sources import MeasurementError
 from scripts.study import gradient_signal as study
 
 EXAMPLES = [
@@ -58,3 +62,29 @@ def test_every_parameter_has_one_kind_and_squares_are_of_batches():
     gradients = torch.autograd.grad(loss, list(own.module.parameters()))
     square = sum(float(g.double().square().sum()) for g in gradients)
     assert facts["all"]["signal"] == pytest.approx(square, rel=1e-4)
+
+
+def test_the_section_has_a_line_a_kind(tmp_path: Path):
+    def kinds(norms: float) -> dict[str, dict[str, float]]:
+        parts = {"vectors": (10, norms, 4.0), "q_proj": (100, 1.0, 8.0), "all": (110, 2.0, 12.0)}
+        keys = ("elements", "signal", "batch")
+        return {
+            what: {**dict(zip(keys, values, strict=True)), "standard_error": 0.5}
+            for what, values in parts.items()
+        }
+
+    points = [{"steps": 0, "kinds": kinds(1.0)}, {"steps": 50, "kinds": kinds(-0.1)}]
+    file = tmp_path / "gradient_signal.json"
+    file.write_text(json.dumps({"batch": 16, "batches": 60, "points": points}))
+    section = signal_section(file)
+    assert section.columns == ("parameters", "elements", "after 0 steps", "after 50 steps")
+    assert section.rows == (
+        ("all", "110", *["2.00 (0.50) of 12.00: 17 %"] * 2),
+        ("q_proj", "100", *["1.00 (0.50) of 8.00: 12 %"] * 2),
+        ("vectors", "10", "1.00 (0.50) of 4.00: 25 %", "-0.10 (0.50) of 4.00: -2 %"),
+    )
+    assert "a batch of 16, over 60 batches" in section.notes[0]
+    for damaged in ("{", "[]", '{"points": []}', '{"batch": 1, "batches": 2, "points": [{}]}'):
+        file.write_text(damaged)
+        with pytest.raises(MeasurementError, match=r"^gradient_signal.json: not a report of"):
+            signal_section(file)
