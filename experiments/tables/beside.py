@@ -6,15 +6,21 @@ from typing import Any
 from experiments.sweeps.selection import Record
 
 NOTHING = "-"
-# a table has columns for these
-IN_COLUMNS = ("optimizer.lr", "optimizer.algorithm.lr", "protocol.max_forwards", "seed")
+# a table has columns for these, but for the last, which moves no parameter
+LEFT_OUT = (
+    "optimizer.lr",
+    "optimizer.algorithm.lr",
+    "protocol.max_forwards",
+    "seed",
+    "protocol.eval_every",
+)
 
 
 def nearest(record: Record, cells: Mapping[str, Record]) -> tuple[str, str]:
     """The cell that a run is most like, and what the run changes of it: `key=value, ...`.
 
-    Learning rate, passes and seed are left out of the changes. A run that has a cell's whole
-    configuration was made on another processor, and that is named.
+    Learning rate, passes, seed and the evaluations' interval are left out of the changes. A run
+    that has a cell's whole configuration was made on another processor, and that is named.
 
     Args:
         record: of the run.
@@ -32,7 +38,7 @@ def nearest(record: Record, cells: Mapping[str, Record]) -> tuple[str, str]:
     told = [
         f"{key.removeprefix('optimizer.')}={own.get(key, NOTHING)}"
         for key in apart[found]
-        if key not in IN_COLUMNS
+        if key not in LEFT_OUT
     ]
     if not apart[found]:
         told = [f"processor: {record['provenance']['hardware']['cpu']}"]

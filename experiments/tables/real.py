@@ -4,6 +4,7 @@ A pass is a forward pass of one batch; a backward pass counts as two and a forwa
 three, so that first-order methods stand on the same axis.
 """
 
+import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -152,6 +153,14 @@ def passes_to_best(row: Row, other: Row) -> tuple[list[float], int]:
     return found, len(seeds)
 
 
+def reached(found: Sequence[float], count: int) -> str:
+    """The median of the passes to something, and how many of the runs came there where not all."""
+    if not found:
+        return NOTHING
+    of = "" if len(found) == count else f" ({len(found)} of {count})"
+    return f"{statistics.median(found):,.0f}{of}"
+
+
 def rate_of(row: Row) -> str:
     """The chosen learning rate as a cell."""
     chosen = row.choice.point
@@ -166,6 +175,15 @@ def last_loss(record: Record | None) -> str:
     return "failed" if loss is None else f"{loss:.3f}"
 
 
+def mean_last_loss(row: Row) -> str:
+    """The validation loss at the end of a method's runs: mean, deviation and number, as a cell."""
+    found = [losses(record)[-1][1] for record in row.well.values()]
+    if not found:
+        return NOTHING
+    spread = f"{statistics.stdev(found):.3f}; " if len(found) > 1 else ""
+    return f"{statistics.fmean(found):.3f} ({spread}{len(found)})"
+
+
 def test_accuracy(row: Row) -> str:
     """Test accuracy of a method's runs, in per cent: a table's cell."""
     return cell([100 * r["test_accuracy"] for r in row.well.values()], row)
@@ -176,6 +194,18 @@ def cell(scores: Sequence[float | None], row: Row) -> str:
     failures = tuple(r["status"] for r in row.runs.values() if r and r["status"] != "ok")
     failures += row.choice.failed[:1] * len(row.runs)
     return Cell(tuple(s for s in scores if s is not None), len(row.runs), failures).text
+
+
+def over_seeds(row: Row, other: Row, shelf: Shelf, most: int = 20) -> str:
+    """As `against`, over all seeds below `most` that both methods have been run with, the grid's or
+    not, at their chosen rates."""
+    pairs: list[tuple[float, ...]] = []
+    for seed in range(most):
+        points = [{**r.choice.point, "seed": str(seed)} for r in (row, other) if r.choice.point]
+        found = [record for point in points if (record := shelf.find(point))]
+        if len(found) == 2 and all(record["status"] == "ok" for record in found):
+            pairs.append(tuple(100 * record["test_accuracy"] for record in found))
+    return difference(*zip(*pairs, strict=True)) if pairs else NOTHING
 
 
 def against(row: Row, other: Row) -> str:

@@ -28,6 +28,7 @@ from experiments.tables.real import (
     passes_to,
     passes_to_best,
     rate_of,
+    reached,
     rows_of,
     test_accuracy,
     weight,
@@ -60,14 +61,6 @@ def _standard_errors(rows: Sequence[Row]) -> str:
     )
 
 
-def _reached(found: Sequence[float], count: int) -> str:
-    """The median of the passes to something, and how many of the runs came there where not all."""
-    if not found:
-        return NOTHING
-    of = "" if len(found) == count else f" ({len(found)} of {count})"
-    return f"{statistics.median(found):,.0f}{of}"
-
-
 def accuracy_section(budget: int, rows: Sequence[Row]) -> Section:
     """Build the accuracies of the runs of a budget: one line for each method, zero-shot first."""
     shown_at = BUDGETS[budget]
@@ -93,8 +86,8 @@ def accuracy_section(budget: int, rows: Sequence[Row]) -> Section:
                 test_accuracy(row),
                 against(row, baseline) if baseline else NOTHING,
                 *(cell([at_budget(r, passes) for r in well], row) for passes in shown_at),
-                *(_reached(found, len(well)) for found in to_level),
-                _reached(*passes_to_best(row, baseline)) if baseline else NOTHING,
+                *(reached(found, len(well)) for found in to_level),
+                reached(*passes_to_best(row, baseline)) if baseline else NOTHING,
                 _median([r["train_seconds"] for r in well], ",.0f"),
                 _median([(r["peak_memory_bytes"] or 0) / 1e9 or None for r in well], ".2f"),
             )

@@ -14,6 +14,8 @@ from experiments.tables.real import (
     at_budget,
     curve,
     grid_of,
+    mean_last_loss,
+    over_seeds,
     passes_to,
     passes_to_best,
     rows_of,
@@ -206,6 +208,23 @@ def test_passes_to_the_lowest_loss_of_another_method(grid: Grid):
     own = row(bszo, [[0.9, 0.6, 0.5, 0.4, 0.3], [0.9, 0.5, None], [0.9, 0.1, 0.1]])
     assert passes_to_best(own, other) == ([2000.0], 2)
     assert passes_to_best(other, other) == ([2000.0, 4000.0], 2)
+
+
+def test_seeds_beyond_the_grid_s_count_where_both_methods_have_them():
+    short = grid_of(1000)
+    mezo, bszo = first(short, optimizer="mezo"), first(short, optimizer="bszo", optimizer_k="2")
+    records = chosen(short, mezo, [0.9, 0.4, 0.6]) + chosen(short, bszo, [0.9, 0.4, 0.6])
+    for point, tests in ((mezo, (0.6, 0.6, 0.6, 0.6, 0.5)), (bszo, (0.7, 0.6, 0.8, 0.7))):
+        records += cells(short, point, "3e-5", [0.5, 0.6], list(tests))
+    records[-3]["status"] = "diverged"  # BSZO's seed 1
+    shelf = Shelf(records)
+    rows = {row.name: row for row in rows_of(short, shelf)}
+    # differences 10, 20, 10 of the seeds 0, 2, 3
+    assert over_seeds(rows["BSZO, k = 2"], rows["MeZO"], shelf) == "+13.33 (p = 0.057; 3)"
+    assert against(rows["BSZO, k = 2"], rows["MeZO"]) == "+15.00 (p = 0.2; 2)"
+    assert over_seeds(rows["HiZOO"], rows["MeZO"], shelf) == "-"
+    assert mean_last_loss(rows["MeZO"]) == "0.500 (0.000; 3)"
+    assert mean_last_loss(rows["HiZOO"]) == "-"
 
 
 def test_no_test_is_made_of_equal_differences(rows: dict[str, Row]):
