@@ -73,9 +73,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     method.add_argument("--seed", type=int, default=0, metavar="N", help="of all that is drawn (0)")
     model = parser.add_argument_group("model")
     model.add_argument("--tuning", default="full", choices=ADAPTERS, help="what trains (full)")
-    model.add_argument(
-        "--parameters", nargs="+", default=["*bias"], metavar="NAME", help="of named (*bias)"
-    )
+    model.add_argument("--parameters", nargs="+", metavar="NAME", help="of named, such as '*bias'")
     model.add_argument("--rank", type=int, default=8, metavar="N", help="of lora (8)")
     model.add_argument("--alpha", type=float, default=16.0, metavar="A", help="of lora (16)")
     model.add_argument("--num-tokens", type=int, default=5, metavar="N", help="of prefix, prompt")
@@ -193,10 +191,14 @@ def build(arguments: argparse.Namespace) -> Parts:
 def _choice(arguments: argparse.Namespace) -> dict[str, Any]:
     """What trains, as plain data."""
     method = arguments.tuning
-    if arguments.quantization != "none" and method == "full":
+    if arguments.quantization != "none" and method in ("full", "named"):
         raise ConfigError(
             f"--quantization {arguments.quantization}: the base is frozen, and --tuning lora,"
             " prefix, prompt or scales is valid"
+        )
+    if (method == "named") != bool(arguments.parameters):
+        raise ConfigError(
+            f"--tuning {method}: --parameters NAME ... goes with --tuning named, which needs it"
         )
     return {"method": method, **{name: getattr(arguments, name) for name in ADAPTERS[method]}}
 

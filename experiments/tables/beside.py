@@ -6,21 +6,15 @@ from typing import Any
 from experiments.sweeps.selection import Record
 
 NOTHING = "-"
-# a table has columns for these, but for the last, which moves no parameter
-LEFT_OUT = (
-    "optimizer.lr",
-    "optimizer.algorithm.lr",
-    "protocol.max_forwards",
-    "seed",
-    "protocol.eval_every",
-)
+# a table has columns for these
+LEFT_OUT = ("optimizer.lr", "optimizer.algorithm.lr", "protocol.max_forwards", "seed")
 
 
 def nearest(record: Record, cells: Mapping[str, Record]) -> tuple[str, str]:
     """The cell that a run is most like, and what the run changes of it: `key=value, ...`.
 
-    Learning rate, passes, seed and the evaluations' interval are left out of the changes. A run
-    that has a cell's whole configuration was made on another processor, and that is named.
+    Learning rate, passes and seed are left out of the changes. A run that has a cell's whole
+    configuration is the cell "again", or names the processor if that is another one.
 
     Args:
         record: of the run.
@@ -41,7 +35,8 @@ def nearest(record: Record, cells: Mapping[str, Record]) -> tuple[str, str]:
         if key not in LEFT_OUT
     ]
     if not apart[found]:
-        told = [f"processor: {record['provenance']['hardware']['cpu']}"]
+        here, there = (r["provenance"]["hardware"]["cpu"] for r in (record, cells[found]))
+        told = ["again" if here == there else f"processor: {here}"]
     return found, ", ".join(told) or NOTHING
 
 

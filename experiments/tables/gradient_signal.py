@@ -34,7 +34,7 @@ def signal_section(file: Path) -> Section:
             for kind in order
         )
         columns = ("parameters", "elements", *(f"after {p['steps']} steps" for p in points))
-    except (ValueError, LookupError, TypeError) as error:
+    except (ValueError, LookupError, TypeError, ArithmeticError) as error:
         raise MeasurementError(
             f"{file.name}: not a report of scripts.study.gradient_signal"
             f" ({type(error).__name__}: {error})"

@@ -4,6 +4,7 @@ A pass is a forward pass of one batch; a backward pass counts as two and a forwa
 three, so that first-order methods stand on the same axis.
 """
 
+import math
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -129,12 +130,12 @@ def passes_to(record: Record, level: float) -> float | None:
 
 
 def losses(record: Record) -> list[tuple[float, float]]:
-    """(passes, validation loss) of every evaluation that has one."""
+    """(passes, validation loss) of every evaluation whose loss is finite."""
     each = weight(record)
     return [
         (each * point["num_forwards"], loss)
         for point in record["curve"]
-        if (loss := point["validation_loss"]) is not None
+        if (loss := point.get("validation_loss")) is not None
     ]
 
 
@@ -146,7 +147,7 @@ def passes_to_best(row: Row, other: Row) -> tuple[list[float], int]:
         One number for each seed that comes so far, and how many seeds both methods have.
     """
     found = []
-    seeds = [seed for seed in row.well if seed in other.well]
+    seeds = [seed for seed in row.well if seed in other.well and losses(other.well[seed])]
     for seed in seeds:
         best = min(loss for _, loss in losses(other.well[seed]))
         found += [passes for passes, loss in losses(row.well[seed]) if loss <= best][:1]
@@ -154,11 +155,13 @@ def passes_to_best(row: Row, other: Row) -> tuple[list[float], int]:
 
 
 def reached(found: Sequence[float], count: int) -> str:
-    """The median of the passes to something, and how many of the runs came there where not all."""
+    """The median of the passes to something, over all `count` runs: one that never came there
+    counts as later than all that did. How many did is added where not all did."""
     if not found:
         return NOTHING
-    of = "" if len(found) == count else f" ({len(found)} of {count})"
-    return f"{statistics.median(found):,.0f}{of}"
+    median = statistics.median([*found, *[math.inf] * (count - len(found))])
+    text = f"{median:,.0f}" if math.isfinite(median) else NOTHING
+    return text if len(found) == count else f"{text} ({len(found)} of {count})"
 
 
 def rate_of(row: Row) -> str:
@@ -167,21 +170,25 @@ def rate_of(row: Row) -> str:
     return f"{float(chosen[row.rate_key]):g}" if chosen else NOTHING
 
 
-def last_loss(record: Record | None) -> str:
+def last_loss(record: Record) -> str:
     """The validation loss at the end of a run that ended well, as a cell."""
-    if record is None:
-        return NOTHING
-    loss = record["curve"][-1]["validation_loss"] if record["status"] == "ok" else None
+    loss = _last(record) if record["status"] == "ok" else None
     return "failed" if loss is None else f"{loss:.3f}"
 
 
 def mean_last_loss(row: Row) -> str:
-    """The validation loss at the end of a method's runs: mean, deviation and number, as a cell."""
-    found = [losses(record)[-1][1] for record in row.well.values()]
+    """The validation loss at the end of a method's runs as a cell: mean, deviation, and how many of
+    the runs have a finite one."""
+    found = [loss for record in row.well.values() if (loss := _last(record)) is not None]
     if not found:
         return NOTHING
     spread = f"{statistics.stdev(found):.3f}; " if len(found) > 1 else ""
-    return f"{statistics.fmean(found):.3f} ({spread}{len(found)})"
+    of = "" if len(found) == len(row.well) else f" of {len(row.well)}"
+    return f"{statistics.fmean(found):.3f} ({spread}{len(found)}{of})"
+
+
+def _last(record: Record) -> float | None:
+    return record["curve"][-1].get("validation_loss")
 
 
 def test_accuracy(row: Row) -> str:
@@ -199,6 +206,8 @@ def cell(scores: Sequence[float | None], row: Row) -> str:
 def over_seeds(row: Row, other: Row, shelf: Shelf, most: int = 20) -> str:
     """As `against`, over all seeds below `most` that both methods have been run with, the grid's or
     not, at their chosen rates."""
+    if row is other:
+        return NOTHING
     pairs: list[tuple[float, ...]] = []
     for seed in range(most):
         points = [{**r.choice.point, "seed": str(seed)} for r in (row, other) if r.choice.point]

@@ -5,6 +5,8 @@ import statistics
 from collections.abc import Sequence
 
 from experiments.records.store import SINGLE
+from experiments.sweeps.grid import rate_key
+from experiments.sweeps.matching import value_of
 from experiments.sweeps.selection import Record, Shelf
 from experiments.tables.artefacts import Artefact
 from experiments.tables.beside import nearest
@@ -93,7 +95,8 @@ def accuracy_section(budget: int, rows: Sequence[Row]) -> Section:
             )
         )
     notes = (
-        "Mean (sample deviation; runs) over the seeds; passes, seconds and memory are medians."
+        "Mean (sample deviation; runs) over the seeds; passes, seconds and memory are medians,"
+        " those of passes over all runs: - (1 of 3) says that most never came there."
         f" {BASELINE}'s lowest loss is that of validation with the same seed. Test"
         " accuracy is that of the parameters with the best validation accuracy;"
         " validation is the last evaluation within the budget and not before 90 % of it. The peak"
@@ -171,7 +174,9 @@ def _course(record: Record, shown_at: Sequence[int]) -> list[str]:
     """A run's course and its test accuracy; its status alone where it did not end well."""
     if record["status"] != "ok":
         return [record["status"].replace("_", " "), *[NOTHING] * len(shown_at)]
-    return [*(_at(record, passes) for passes in shown_at), f"{100 * record['test_accuracy']:.1f}"]
+    test = record["test_accuracy"]
+    last = NOTHING if test is None else f"{100 * test:.1f}"
+    return [*(_at(record, passes) for passes in shown_at), last]
 
 
 def _at(record: Record, passes: int) -> str:
@@ -180,7 +185,9 @@ def _at(record: Record, passes: int) -> str:
     within = [point for point in record["curve"] if each * point["num_forwards"] <= passes]
     if each * within[-1]["num_forwards"] < NEAR * passes:
         return NOTHING
-    loss = within[-1]["validation_loss"]
+    loss = within[-1].get("validation_loss")
+    if loss is None:
+        return NOTHING
     return f"{loss:.3f} ({100 * within[-1]['validation_accuracy']:.1f})"
 
 
@@ -188,13 +195,15 @@ def beside_section(rows: Sequence[Row], records: Sequence[Record]) -> Section | 
     """Build the course of every run that is in no cell; None where there is none."""
     cells = {r["signature"]: r for row in rows for r in row.all_runs}
     names = {r["signature"]: row.name for row in rows for r in row.all_runs}
+    if not cells:
+        return None
     lines = []
     for record in records:
-        if not cells or record is cells.get(record["signature"]):
+        if record is cells.get(record["signature"]):
             continue
         cell, changes = nearest(record, cells)
-        optimizer, passes = record["config"]["optimizer"], weight(record) * record["num_forwards"]
-        rate = optimizer.get("lr") or optimizer["algorithm"]["lr"]
+        passes = weight(record) * record["num_forwards"]
+        rate = value_of(record, rate_key(record["choices"]["optimizer"]))
         told = (names[cell], changes, f"{rate:g}", str(record["config"]["seed"]))
         lines.append((*told, f"{passes:,.0f}", *_course(record, [*SHORTLY, math.ceil(passes)])))
     columns = ("method", "what it changes", "lr", "seed", "passes")
@@ -214,8 +223,12 @@ def sections(artefact: Artefact, inputs: Inputs) -> list[Section]:
     records = inputs.records(SWEEP)
     shelf = Shelf(records)
     rows = {budget: rows_of(grid_of(budget), shelf) for budget in BUDGETS}
-    models = {record["choices"]["model"] for record in records}
-    single = [r for r in inputs.records(SINGLE) if r["choices"]["model"] in models]
+    same = {(record["choices"]["model"], record["choices"]["task"]) for record in records}
+    single = [
+        record
+        for record in inputs.records(SINGLE)
+        if (record["choices"]["model"], record["choices"]["task"]) in same and record["num_steps"]
+    ]
     inputs.used |= {record["signature"] for record in (*records, *single)}
     by_budget = [accuracy_section(budget, of_budget) for budget, of_budget in rows.items()]
     others = beside_section([*rows[min(rows)], *rows[max(rows)]], [*records, *single])

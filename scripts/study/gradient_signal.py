@@ -10,7 +10,8 @@ square the share signal / batch is worth following; the rest is the batch's own.
 true ones, in fp32. The batches are of groups, each of which goes through the rows in an order of
 its own, and the signal is the mean of the products of the groups' mean gradients, two different
 ones at a time: the square of one mean would count the batches' noise as signal. Its standard error
-is that of leaving out one group after the other.
+is that of leaving out one group after the other, which is too large rather than too small where the
+signal is near 0.
 
 DIR has the rows as data=local reads them, and FILE is the log of a run of `sweep=real` with
 `optimizer=mezo optimizer.lr=3e-5`. It writes results/measured/gradient_signal.json.
@@ -50,7 +51,7 @@ def kind(module: nn.Module, name: str) -> str:
         return "embeddings"
     if module.get_parameter(name).ndim == 1:
         return "vectors"
-    return name.split(".")[-2]
+    return "matrices" if owner is module else name.split(".")[-2]
 
 
 def group_means(

@@ -239,6 +239,13 @@ def test_what_is_wrong_is_one_line_and_nothing_is_written(
         ((MODEL, train, *usual, "--held-out", 12), 1, "--held-out 12: 1 to 11"),
         ((MODEL, train, *usual, "--batch-size", 11), 1, "batch size 11: must be 1 to 10"),
         ((MODEL, train, *usual, "--quantization", "nf4"), 1, "--tuning lora"),
+        ((MODEL, train, *usual, "--tuning", "named"), 1, "--tuning named: --parameters NAME"),
+        ((MODEL, train, *usual, "--parameters", "*bias"), 1, "--tuning full: --parameters NAME"),
+        (
+            (MODEL, train, *usual, "--quantization", "int8", "--tuning", "named"),
+            1,
+            "--quantization int8: the base is frozen",
+        ),
         ((MODEL, train, *usual, "--lr", "1e30"), 3, "diverged, nothing was"),
     ]
     for arguments, code, line in cases:

@@ -18,6 +18,7 @@ from experiments.tables.real import (
     over_seeds,
     passes_to,
     passes_to_best,
+    reached,
     rows_of,
     weight,
 )
@@ -59,7 +60,8 @@ def answer(point: Point, scores: list[float], test: float, loss: float = 0.5) ->
         "train_seconds": 1234.0,
         "data": {"num_examples": {"train": 1000, "validation": 256, "test": 872}},
         "peak_memory_bytes": 1.5e9,
-        "provenance": {"started": "2026-01-01T00:00:00Z"},
+        "num_steps": total,
+        "provenance": {"started": "2026-01-01T00:00:00Z", "hardware": {"cpu": "one"}},
         "curve": [
             {
                 "num_forwards": total * i // (len(scores) - 1),
@@ -208,6 +210,18 @@ def test_passes_to_the_lowest_loss_of_another_method(grid: Grid):
     own = row(bszo, [[0.9, 0.6, 0.5, 0.4, 0.3], [0.9, 0.5, None], [0.9, 0.1, 0.1]])
     assert passes_to_best(own, other) == ([2000.0], 2)
     assert passes_to_best(other, other) == ([2000.0, 4000.0], 2)
+    silent = row(mezo, [[None, None], [0.9, 0.5]])
+    assert passes_to_best(own, silent) == ([2000.0], 1)
+    assert (
+        mean_last_loss(own) == "0.200 (0.141; 2 of 3)"
+        and mean_last_loss(silent) == "0.500 (1 of 2)"
+    )
+
+
+def test_a_run_that_never_comes_somewhere_is_later_than_all_that_do():
+    assert reached([300.0, 100.0], 2) == "200" and reached([], 2) == "-"
+    assert reached([300.0, 100.0], 3) == "300 (2 of 3)"
+    assert reached([300.0], 2) == "- (1 of 2)" and reached([300.0], 3) == "- (1 of 3)"
 
 
 def test_seeds_beyond_the_grid_s_count_where_both_methods_have_them():
@@ -290,7 +304,8 @@ def test_the_gain_of_every_rate_that_was_tried(grid: Grid):
 
 
 def test_a_run_beside_the_grid_says_what_it_changes():
-    """A cell's own run is not among them, a twin names its processor."""
+    """A cell's own run is not among them, a twin names its processor; one without a score has
+    dashes."""
     short = grid_of(1000)
     mezo = first(short, optimizer="mezo")
     records = chosen(short, mezo, [0.9, 0.4, 0.6])
@@ -304,11 +319,14 @@ def test_a_run_beside_the_grid_says_what_it_changes():
     seed = answer({**mezo, "optimizer.lr": "1e-4", "seed": "2"}, [0.5, 0.6], 0.61)
     twin = {**cell, "test_accuracy": 0.5, "provenance": {"hardware": {"cpu": "another one"}}}
     failed = {**smaller, "status": "diverged", "signature": "failed"}
-    section = beside_section(rows, [*rows[0].all_runs, smaller, seed, twin, failed])
+    again = {**cell, "test_accuracy": None}
+    again["curve"] = [{**point, "validation_loss": None} for point in cell["curve"]]
+    section = beside_section(rows, [*rows[0].all_runs, smaller, seed, twin, failed, again])
     assert section is not None
     courses = ("0.500 (60.0)", "0.500 (70.0)", "0.500 (75.0)")
     assert section.rows == (
         ("MeZO", "-", "0.0001", "2", "1,000", "-", "-", "0.500 (60.0)", "61.0"),
+        ("MeZO", "again", "3e-05", "0", "1,000", "-", "-", "-", "-"),
         ("MeZO", "eps=0.0001", "3e-05", "0", "1,000", *courses, "64.0"),
         ("MeZO", "eps=0.0001", "3e-05", "0", "1,000", "diverged", "-", "-", "-"),
         ("MeZO", "processor: another one", "3e-05", "0", "1,000", *courses, "50.0"),
