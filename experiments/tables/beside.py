@@ -7,12 +7,19 @@ from experiments.sweeps.selection import Record
 
 NOTHING = "-"
 # a table has columns for these
-LEFT_OUT = ("optimizer.lr", "optimizer.algorithm.lr", "protocol.max_forwards", "seed")
+LEFT_OUT = (
+    "optimizer.lr",
+    "optimizer.algorithm.lr",
+    "optimizer.seed",
+    "protocol.max_forwards",
+    "seed",
+)
 
 
 def nearest(record: Record, cells: Mapping[str, Record]) -> tuple[str, str]:
     """The cell that a run is most like, and what the run changes of it: `key=value, ...`.
 
+    A cell of the same method comes before all others, and then the one with the fewest changes.
     Learning rate, passes and seed are left out of the changes. A run that has a cell's whole
     configuration is the cell "again", or names the processor if that is another one.
 
@@ -28,7 +35,11 @@ def nearest(record: Record, cells: Mapping[str, Record]) -> tuple[str, str]:
         signature: _differing(own, dict(_leaves(cell["config"])))
         for signature, cell in cells.items()
     }
-    found = min(apart, key=lambda signature: (len(apart[signature]), signature))
+    method = record["choices"]["optimizer"]
+    found = min(
+        apart,
+        key=lambda s: (cells[s]["choices"]["optimizer"] != method, len(apart[s]), s),
+    )
     told = [
         f"{key.removeprefix('optimizer.')}={own.get(key, NOTHING)}"
         for key in apart[found]

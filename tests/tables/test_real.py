@@ -8,6 +8,7 @@ import pytest
 from experiments.sweeps.grid import Grid, Point, rate_key
 from experiments.sweeps.matching import parsed
 from experiments.sweeps.selection import Choice, Shelf
+from experiments.tables.beside import nearest
 from experiments.tables.real import (
     Row,
     against,
@@ -331,6 +332,20 @@ def test_a_run_beside_the_grid_says_what_it_changes():
         ("MeZO", "eps=0.0001", "3e-05", "0", "1,000", "diverged", "-", "-", "-"),
         ("MeZO", "processor: another one", "3e-05", "0", "1,000", *courses, "50.0"),
     )
+
+
+def test_the_cell_of_the_same_method_is_nearer_than_one_with_fewer_changes():
+    short = grid_of(1000)
+    mezo = answer({**first(short, optimizer="mezo"), "optimizer.lr": "3e-5"}, [0.5, 0.6], 0.6)
+    fzoo = answer({**first(short, optimizer="fzoo"), "optimizer.lr": "3e-5"}, [0.5, 0.6], 0.6)
+    cells = {"a": fzoo, "b": mezo}
+    record = answer({**first(short, optimizer="fzoo"), "optimizer.lr": "3e-5"}, [0.5, 0.6], 0.6)
+    record["choices"] = mezo["choices"]
+    record["config"]["optimizer"]["seed"] = 3  # as the run's seed, of which it says nothing
+    (key,) = (k for k in mezo["config"]["protocol"] if k == "eval_every")
+    value = fzoo["config"]["protocol"][key]
+    assert nearest(record, cells) == ("b", f"protocol.{key}={value}")
+    assert nearest({**record, "choices": fzoo["choices"]}, cells) == ("a", "-")
 
 
 def test_nothing_run_yet_is_a_table_of_dashes(grid: Grid, tmp_path: Path):
