@@ -6,7 +6,7 @@ three, so that first-order methods stand on the same axis.
 
 import math
 import statistics
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from experiments.sweeps.grid import Grid, Point, load, rate_key
@@ -191,9 +191,14 @@ def _last(record: Record) -> float | None:
     return record["curve"][-1].get("validation_loss")
 
 
+def in_points(record: Record) -> float:
+    """Test accuracy in per cent."""
+    return 100 * record["test_accuracy"]
+
+
 def test_accuracy(row: Row) -> str:
     """Test accuracy of a method's runs, in per cent: a table's cell."""
-    return cell([100 * r["test_accuracy"] for r in row.well.values()], row)
+    return cell([in_points(record) for record in row.well.values()], row)
 
 
 def cell(scores: Sequence[float | None], row: Row) -> str:
@@ -203,9 +208,11 @@ def cell(scores: Sequence[float | None], row: Row) -> str:
     return Cell(tuple(s for s in scores if s is not None), len(row.runs), failures).text
 
 
-def over_seeds(row: Row, other: Row, shelf: Shelf, most: int = 20) -> str:
-    """As `against`, over all seeds below `most` that both methods have been run with, the grid's or
-    not, at their chosen rates."""
+def over_seeds(
+    row: Row, other: Row, shelf: Shelf, score: Callable[[Record], float] = in_points, most: int = 20
+) -> str:
+    """As `against`, by any score and over all seeds below `most` that both methods have been run
+    with, the grid's or not, at their chosen rates."""
     if row is other:
         return NOTHING
     pairs: list[tuple[float, ...]] = []
@@ -213,7 +220,7 @@ def over_seeds(row: Row, other: Row, shelf: Shelf, most: int = 20) -> str:
         points = [{**r.choice.point, "seed": str(seed)} for r in (row, other) if r.choice.point]
         found = [record for point in points if (record := shelf.find(point))]
         if len(found) == 2 and all(record["status"] == "ok" for record in found):
-            pairs.append(tuple(100 * record["test_accuracy"] for record in found))
+            pairs.append(tuple(map(score, found)))
     return difference(*zip(*pairs, strict=True)) if pairs else NOTHING
 
 
@@ -224,4 +231,4 @@ def against(row: Row, other: Row) -> str:
     seeds = [seed for seed in row.well if seed in other.well]
     if not seeds:
         return NOTHING
-    return difference(*([100 * r.well[s]["test_accuracy"] for s in seeds] for r in (row, other)))
+    return difference(*([in_points(r.well[s]) for s in seeds] for r in (row, other)))
