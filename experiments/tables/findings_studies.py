@@ -233,7 +233,7 @@ def eight_own(evidence: Evidence) -> str:
     own, base = (rows[name] for name in names)
     points = real.over_seeds(own, base, shelf)
     losses = real.over_seeds(own, base, shelf, lambda r: real.losses(r)[-1][1])
-    return f"{points} points, and in validation loss by {losses}"
+    return f"{points} in points of test accuracy, and {losses} in validation loss"
 
 
 def _real_rows(evidence: Evidence) -> tuple[dict[str, real.Row], Shelf]:
