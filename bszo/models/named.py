@@ -28,7 +28,8 @@ def named(model: LanguageModel, *, parameters: Sequence[str]) -> LanguageModel:
     Example:
         >>> from bszo.models import load_model
         >>> from bszo.models.named import named
-        >>> model = named(load_model("asset:tiny-opt"), parameters=["*bias"])
+        >>> model = load_model("asset:tiny-opt", dtype="float32")
+        >>> model = named(model, parameters=["*bias"])
         >>> {n.rpartition(".")[2] for n, p in model.module.named_parameters() if p.requires_grad}
         {'bias'}
     """

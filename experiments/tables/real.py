@@ -14,6 +14,7 @@ from experiments.sweeps.matching import picked
 from experiments.sweeps.selection import Choice, Record, Shelf
 from experiments.tables.cells import Cell
 from experiments.tables.equal_passes import label
+from experiments.tables.evidence import in_points
 from experiments.tables.paired import difference
 
 SWEEP = "real"
@@ -189,11 +190,6 @@ def mean_last_loss(row: Row) -> str:
 
 def _last(record: Record) -> float | None:
     return record["curve"][-1].get("validation_loss")
-
-
-def in_points(record: Record) -> float:
-    """Test accuracy in per cent."""
-    return 100 * record["test_accuracy"]
 
 
 def test_accuracy(row: Row) -> str:
