@@ -11,6 +11,8 @@ from bszo.errors import ModelError
 from bszo.models import tuning
 from bszo.models.traits import Traits
 from bszo.perturb import mix64
+from bszo.perturb.engines import each_pass
+from bszo.perturb.noise import cpu
 from tests.models.conftest import CAUSAL, MASKED, TRANSPOSED
 from tests.models.test_scores import examples_for, load
 
@@ -70,6 +72,30 @@ def test_an_example_s_loss_is_that_of_its_own_weights(
             for p, theta in zip(params, at_theta, strict=True):
                 p.copy_(theta)
         assert max(abs(p - m) for p, m in zip(plus, minus, strict=True)) > 1e-3
+
+
+@pytest.mark.parametrize("family", [*CAUSAL, *MASKED, TRANSPOSED])
+def test_the_compiled_kernel_of_large_models_finds_the_same_losses(
+    zoo: dict[str, str], family: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if cpu.library() is None:
+        pytest.skip("no C compiler here")
+    model = load(zoo[family])
+    batch = model.collate(model.encode(examples_for(model)))
+
+    def closure() -> torch.Tensor:
+        return model.losses(batch)
+
+    closure.examples = model.examples(batch)  # type: ignore[attr-defined]
+    params, found = list(model.module.parameters()), {}
+    for compile_from in (each_pass.COMPILE_FROM, 0):
+        monkeypatch.setattr(each_pass, "COMPILE_FROM", compile_from)
+        optimizer = EachMeZO(params, lr=0.0, eps=0.05, seed=1, rank=2, module=model.module, **ALL)
+        optimizer.step(closure)
+        assert optimizer.last is not None
+        found[compile_from] = optimizer.last.losses
+    assert found[0] == pytest.approx(found[16_000_000], rel=1e-5)
+    assert found[0] != found[16_000_000]  # it was the kernel
 
 
 def test_a_batch_of_several_passes_is_refused(zoo: dict[str, str]) -> None:

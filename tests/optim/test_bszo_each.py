@@ -128,13 +128,13 @@ def test_it_goes_on_bit_for_bit_and_refuses_another_rule() -> None:
 def test_an_update_draws_no_factor_a_second_time(monkeypatch: pytest.MonkeyPatch) -> None:
     from bszo.perturb.directions import per_example
 
-    drawn, draw = [], per_example.noise.values_of_seeds
+    drawn, draw = [], per_example.noise.values_of_keys
 
-    def counted(shape: torch.Size, index: int, seeds: list[int], **more: Any) -> Tensor:
-        drawn.extend(seeds)
-        return draw(shape, index, seeds, **more)
+    def counted(shape: torch.Size, keys: Tensor, **more: Any) -> Tensor:
+        drawn.extend(map(tuple, keys.tolist()))
+        return draw(shape, keys, **more)
 
-    monkeypatch.setattr(per_example.noise, "values_of_seeds", counted)
+    monkeypatch.setattr(per_example.noise, "values_of_keys", counted)
     net = network()
     EachBSZO(net.parameters(), k=2, module=net, **SETTINGS).step(lambda: losses(net))
     assert len(drawn) == len(set(drawn)) == 2 * 2 * 3  # two factors, k directions, examples

@@ -11,7 +11,6 @@ import pytest
 import torch
 
 from bszo.perturb import OuterProduct, noise
-from bszo.perturb.directions import factored
 from bszo.perturb.noise import cpu, spec
 from bszo.perturb.noise.seeds import key
 
@@ -78,7 +77,10 @@ def test_a_shift_is_the_eager_one_to_a_few_ulps(
 def test_values_of_many_seeds_are_those_of_each(distribution: noise.Distribution) -> None:
     for size in SIZES[1:]:
         shape, seeds = torch.Size((size,)), [1, 2**63 + 11, 2**64 - 1]
-        together = noise.values_of_seeds(shape, 3, seeds, distribution=distribution, fused=True)
+        keys = noise.keys_of_seeds(seeds, 5)[:, 3]
+        together = noise.values_of_keys(shape, keys, distribution=distribution, fused=True)
+        eagerly = noise.values_of_keys(shape, keys, distribution=distribution)
+        torch.testing.assert_close(together, eagerly, rtol=2e-6, atol=1e-7)
         for seed, z in zip(seeds, together, strict=True):
             one = noise.values(shape, 3, seed, distribution=distribution, fused=True)
             assert torch.equal(z, one)
@@ -111,16 +113,30 @@ def test_the_extremes_and_the_middle_of_the_normal() -> None:
 
 
 def test_the_number_of_threads_changes_no_bit() -> None:
-    theta = seeded(200_000)
-    one = noise.shift(theta, 1, TERMS, fused=True)
-    before = torch.get_num_threads()
+    theta, keys = seeded(200_000), noise.keys_of_seeds([1, 2], 1)[:, 0]
+    family = OuterProduct([theta.view(400, 500)], 3)
+    family.fused = True
+    left, right = seeded(1200).view(400, 3), seeded(1500).view(3, 500)
+    x, y, of = seeded(9000).view(60, 150), seeded(12_000).view(60, 200), torch.arange(60) % 2
+
+    def everything() -> list[torch.Tensor]:
+        answer = y.clone()
+        cpu.add_own(answer, x, left.view(2, 200, 3), right.view(2, 250, 3)[:, :150], of, 0.1)
+        return [
+            noise.shift(theta, 1, TERMS, fused=True),
+            noise.values_of_keys(torch.Size((50_000,)), keys, fused=True),
+            family.add_product(
+                theta.view(400, 500), 0, left, right, 1.0, torch.empty(400, 500), None
+            ),
+            answer,
+        ]
+
+    before, one = torch.get_num_threads(), everything()
     try:
         torch.set_num_threads(3)
-        assert torch.equal(noise.shift(theta, 1, TERMS, fused=True), one)
-        drawn = noise.values_of_seeds(torch.Size((50_000,)), 3, [1, 2], fused=True)
+        assert all(torch.equal(a, b) for a, b in zip(everything(), one, strict=True))
     finally:
         torch.set_num_threads(before)
-    assert torch.equal(noise.values_of_seeds(torch.Size((50_000,)), 3, [1, 2], fused=True), drawn)
 
 
 @pytest.mark.parametrize("rounding_seed", [None, 4])
@@ -146,15 +162,16 @@ def test_a_step_is_added_as_by_torch(rounding_seed: int | None) -> None:
 
 
 @pytest.mark.parametrize(("dtype", "rounding_seed"), [(torch.float32, None), (torch.bfloat16, 3)])
-@pytest.mark.parametrize("shape", [(5, 7), (3, 2050), (64, 1024), (700, 3), (2, 40, 70)])
+@pytest.mark.parametrize("shape", [(5, 7), (3, 2050), (64, 1024), (700, 3), (9, 1100), (2, 40, 70)])
 def test_a_product_is_added_as_by_torch(
     dtype: torch.dtype, rounding_seed: int | None, shape: tuple[int, ...]
 ) -> None:
-    """Rows that are shorter than a block, longer, and of its size; and a stack of matrices."""
+    """Rows that are shorter than a block, longer, and of its size, in whole groups and not; and a
+    stack of matrices."""
     theta = seeded(torch.Size(shape).numel(), dtype).view(shape)
     *experts, m, n = shape
     results = {}
-    for rank in (1, factored.THIN, factored.THIN + 1):
+    for rank in (1, 8, 17, 130):
         left, right = torch.randn(*experts, m, rank), torch.randn(*experts, rank, n)
         for fused in (True, False):
             family = OuterProduct([theta], rank)

@@ -13,7 +13,6 @@ from bszo.perturb.noise import Distribution, Terms, add, check_rounding, cpu, gp
 from bszo.perturb.noise.seeds import key
 
 AT_ONCE = 1 << 20  # elements of a large matrix that are made at a time
-THIN = 8  # columns of a left factor up to which the compiled kernel is faster than BLAS and a sum
 
 
 def is_stack(shape: torch.Size, rank: int) -> bool:
@@ -94,8 +93,7 @@ class Factored(Directions):
         rounding_seed: int | None,
     ) -> Tensor:
         """Return decay theta + left right, without the whole product: the compiled kernel holds it
-        in registers, and where there is none, or it would be slower, some rows are made at a time.
-        """
+        in registers, and where there is none, some rows are made at a time."""
         if self._in_registers(theta, left, out):
             check_rounding(rounding_seed, out.dtype)
             round_key = None if rounding_seed is None else key(rounding_seed, index)
@@ -120,9 +118,9 @@ class Factored(Directions):
         return out
 
     def _in_registers(self, theta: Tensor, left: Tensor, out: Tensor) -> bool:
-        """Whether the compiled kernel takes theta + left right, and is faster than BLAS."""
-        thin = left.shape[-1] <= THIN and left.dtype == torch.float32
-        return self.fused and thin and theta.dtype == out.dtype and cpu.serves(out, theta)
+        """Whether the compiled kernel takes theta + left right."""
+        same = theta.dtype == out.dtype and left.dtype == torch.float32
+        return self.fused and same and cpu.serves(out, theta)
 
     def shift_rows(self, theta: Tensor, index: int, rows: Tensor, terms: Terms) -> Tensor:
         sides = self._sides(theta, index, terms)

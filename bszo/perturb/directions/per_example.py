@@ -42,6 +42,7 @@ class PerExample(OuterProduct):
         self.distribution = distribution
         # (parameter, factor) -> {seeds: the factors under these}, in the order of the passes
         self._drawn: dict[tuple[int, int], dict[tuple[int, ...], Tensor]] = {}
+        self._keys: dict[tuple[int, tuple[int, ...]], Tensor] = {}  # of all parameters
 
     def own(self, index: int, terms: Terms) -> Terms:
         return terms if index in self.moved else {}
@@ -99,15 +100,22 @@ class PerExample(OuterProduct):
     def _draw(self, seeds: Sequence[int], index: int, which: int) -> Tensor:
         p = self.params[index]
         if which == VECTOR:
-            return self._values(p.shape, index, seeds)
+            return self._values(p.shape, index, seeds, which)
         side = torch.Size((p.shape[which], self.rank))
-        made = self._values(side, index, [mix64(seed, which) for seed in seeds])
-        return made / self.rank**0.5 if which == LEFT else made
+        made = self._values(side, index, seeds, which)
+        return made / self.rank**0.5 if which == LEFT and self.rank > 1 else made
 
-    def _values(self, shape: torch.Size, index: int, seeds: Sequence[int]) -> Tensor:
-        device = self.params[index].device
-        return noise.values_of_seeds(
-            shape, index, seeds, device=device, distribution=self.distribution, fused=self.fused
+    def _values(self, shape: torch.Size, index: int, seeds: Sequence[int], which: int) -> Tensor:
+        of = which, tuple(seeds)
+        if of not in self._keys:  # of all parameters at once
+            own = seeds if which == VECTOR else [mix64(seed, which) for seed in seeds]
+            self._keys[of] = noise.keys_of_seeds(own, len(self.params))
+        return noise.values_of_keys(
+            shape,
+            self._keys[of][:, index],
+            device=self.params[index].device,
+            distribution=self.distribution,
+            fused=self.fused,
         )
 
     def shift(
@@ -148,3 +156,4 @@ class PerExample(OuterProduct):
     def release(self) -> None:
         super().release()
         self._drawn.clear()
+        self._keys.clear()

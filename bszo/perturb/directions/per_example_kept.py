@@ -10,7 +10,7 @@ from torch import Tensor
 
 from bszo.perturb.directions.factored import product
 from bszo.perturb.directions.low_rank import LowRank
-from bszo.perturb.directions.per_example import LEFT, PerExample
+from bszo.perturb.directions.per_example import LEFT, VECTOR, PerExample
 from bszo.perturb.directions.subspace import Subspace
 from bszo.perturb.noise import Distribution
 
@@ -116,7 +116,7 @@ class PerExampleSubspace(PerExampleKept[Subspace]):
     def _coordinates(self, seeds: Sequence[int], index: int) -> Tensor:
         """Return Z_e for each seed, (G, r, r)."""
         r = len(self.shared(index))
-        return self._values(torch.Size((r, r)), index, seeds)
+        return self._values(torch.Size((r, r)), index, seeds, VECTOR)
 
     def _scaled_left(self, index: int) -> Tensor:
         """Return s U."""

@@ -8,9 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from bszo.errors import OptimError
-from bszo.perturb.directions.base import Directions
+from bszo.perturb.directions.base import COMPILE_FROM, Directions
 from bszo.perturb.engines.hooks import is_differentiated
 from bszo.perturb.engines.layers import Layer, Layers, without_autocast, words_of
+from bszo.perturb.engines.own_product import OwnProducts
 
 SeedsOf = Callable[[int], Sequence[int]]  # the number of examples -> a seed for each
 LengthsOf = Callable[[int], Sequence[float]]  # the same -> c for each
@@ -50,7 +51,8 @@ class EachPass:
         self.seeds: list[int] = []
         self.lengths: Tensor | None = None  # (G,), where c is each example's own
         self.running: list[Layer] = []
-        self._masks: dict[tuple[Any, ...], Tensor] = {}  # which factor is a position's own
+        self.places: dict[tuple[torch.Size, bool], Tensor | None] = {}  # of each form of input
+        self.products = OwnProducts(compiled=sum(p.numel() for p in layers.params) >= COMPILE_FROM)
 
     def seen(self, value: Any) -> None:
         """A value has reached an operation: is it a parameter of which no layer runs?"""
@@ -114,15 +116,12 @@ class EachPass:
                         f"{self._name(module)}.weight: its directions have no two thin factors,"
                         " which an example's own direction needs"
                     )
-                # in the answer's type and place: an autocast, or accelerate, has moved x there too
                 a, b = stacks
-                x, a, b = (part.to(y) for part in (x, a, self._at_length(b)))
+                b = self._at_length(b)
                 if layer.transposed:  # x z = (x A) B^T: the factors change places, nothing else
                     a, b = b, a
-                if where is None:
-                    _of_rows(y, x, a, b, self._common)
-                else:
-                    _of_positions(y, x, a, b, self._common, self._mask(where, b, y))
+                # in the answer's type and place: an autocast, or accelerate, has moved x there too
+                self.products.add_(y, x.to(y), a, b, where, self._common)
             if bias is not None:
                 z = self._vectors(bias)
                 z = z if words is None else z[:, words.to(z.device)]
@@ -166,7 +165,7 @@ class EachPass:
             if where is None:
                 change = left.reshape(len(b), -1, rank) @ b.mT
             else:
-                mask = self._mask(where, b, b)
+                mask = self.products.mask(where, b, b)
                 change = left.reshape(-1, rank).repeat(1, len(b)).mul_(mask)
                 change = change @ b.mT.flatten(0, 1)
             return change.view(y.shape).mul_(self._common).add_(y).to(y.dtype)
@@ -221,23 +220,6 @@ class EachPass:
             return stack
         return stack * self.lengths.to(stack).view(-1, *(1,) * (stack.ndim - 1))
 
-    def _mask(self, where: Tensor, b: Tensor, like: Tensor) -> Tensor:
-        """Which of the G r factors are a position's own, (positions, G r), in the type and place of
-        `like`."""
-        form = (
-            where.data_ptr(),
-            where.shape,
-            where.stride(),
-            b.shape[-1],  # a family may clip the rank of a small matrix
-            like.device,
-            like.dtype,
-        )
-        if form not in self._masks:
-            of_factor = torch.arange(len(b), device=like.device).repeat_interleave(b.shape[-1])
-            own = where.to(like.device).reshape(-1, 1) == of_factor
-            self._masks[form] = own.to(like.dtype)
-        return self._masks[form]
-
     def _place(self, module: nn.Module, layer: Layer, x: Tensor) -> Tensor | None:
         """The example of each position of x, or None where its first axis is the examples'."""
         if is_differentiated():
@@ -245,9 +227,13 @@ class EachPass:
                 f"{self._name(module)}: the closure differentiates, which a direction of each"
                 " example's own does not go with; losses alone are valid"
             )
-        lead = x.shape[:-1]
-        lookup = layer.kind == "lookup"
-        places = self.examples[:1] if lookup else self.examples
+        lead, lookup = x.shape[:-1], layer.kind == "lookup"
+        if (lead, lookup) not in self.places:
+            self.places[lead, lookup] = self._found_place(module, x.shape, lookup)
+        return self.places[lead, lookup]
+
+    def _found_place(self, module: nn.Module, shape: torch.Size, lookup: bool) -> Tensor | None:
+        lead, places = shape[:-1], self.examples[:1] if lookup else self.examples
         for place in places:
             if lead == (place.numel(),):  # the positions of all rows, one after another
                 return place.reshape(-1)
@@ -255,31 +241,17 @@ class EachPass:
                 return place.view(*place.shape, *(1,) * (len(lead) - place.ndim)).expand(lead)
             if lookup and place.ndim == 2 and lead == (1, place.shape[1]):
                 return place  # one row of positions serves all rows of the batch
-        if not places and self.num_examples in (0, len(x)) and lead:
-            self.num_examples = len(x)
+        if not places and lead and self.num_examples in (0, lead[0]):
+            self.num_examples = lead[0]
             return None
         wanted = " or ".join(str(tuple(p.shape)) for p in places) or f"{self.num_examples} examples"
         raise OptimError(
-            f"{self._name(module)}: its input is of shape {tuple(x.shape)}, not with {wanted}"
+            f"{self._name(module)}: its input is of shape {tuple(shape)}, not with {wanted}"
             " first: its rows cannot be told to be one example's; freezing its weight is valid"
         )
 
     def _name(self, module: nn.Module) -> str:
         return self.layers.name(module)
-
-
-def _of_rows(y: Tensor, x: Tensor, a: Tensor, b: Tensor, c: float) -> None:
-    """y + c A_e (B_e^T x) in y's memory, for y (G, .., m) and x (G, .., n) whose first axis is the
-    examples', a (G, m, r) and b (G, n, r)."""
-    inner = torch.bmm(x.reshape(len(a), -1, x.shape[-1]), b)
-    y.view(len(a), -1, y.shape[-1]).baddbmm_(inner, a.mT, alpha=c)
-
-
-def _of_positions(y: Tensor, x: Tensor, a: Tensor, b: Tensor, c: float, mask: Tensor) -> None:
-    """The same for positions of any order. They meet the factors of all examples, of which the mask
-    (positions, G r) leaves each its own: a little more arithmetic, in two products of matrices."""
-    inner = x.reshape(-1, x.shape[-1]) @ b.transpose(0, 1).flatten(1)  # (positions, G r)
-    y.view(-1, y.shape[-1]).addmm_(inner.mul_(mask), a.mT.flatten(0, 1), alpha=c)
 
 
 def _spread(z: Tensor, y: Tensor, where: Tensor | None) -> Tensor:

@@ -10,9 +10,9 @@ from bszo.perturb.noise.eager import (
     values,
     values_at,
     values_of_all,
-    values_of_seeds,
+    values_of_keys,
 )
-from bszo.perturb.noise.seeds import mix64
+from bszo.perturb.noise.seeds import keys_of_seeds, mix64
 from bszo.perturb.noise.spec import NOISE_VERSION, Distribution, Terms
 
 __all__ = [
@@ -23,11 +23,12 @@ __all__ = [
     "bits",
     "bits_of_seeds",
     "check_rounding",
+    "keys_of_seeds",
     "mix64",
     "round_to",
     "shift",
     "values",
     "values_at",
     "values_of_all",
-    "values_of_seeds",
+    "values_of_keys",
 ]

@@ -5,14 +5,10 @@
    sum are one operation, the code says fmaf), so that every processor and compiler finds the same
    bits. */
 
-#include <math.h>
-#include <stddef.h>
-#include <stdint.h>
-#include <string.h>
+#include "formats.h"
 
-enum { FP32, BF16, FP16 };
-enum { BLOCK = 1024 }; /* values that are worked on at a time, 4 KB of fp32 */
-enum { TILE = 64 };    /* of these, what of a product is summed in registers */
+enum { BLOCK = 1024 };        /* values that are worked on at a time, 4 KB of fp32 */
+enum { ROWS = 4, TILE = 64 }; /* of a product A B, what is summed in registers */
 
 typedef struct {
     void *out;             /* of `type` */
@@ -28,18 +24,6 @@ typedef struct {
     float decay;
     uint32_t first, round_keys[2]; /* the number of the first element; the rounding's key */
 } Shift;
-
-static inline uint32_t bits_of(float x) {
-    uint32_t bits;
-    memcpy(&bits, &x, sizeof bits);
-    return bits;
-}
-
-static inline float float_of(uint32_t bits) {
-    float x;
-    memcpy(&x, &bits, sizeof x);
-    return x;
-}
 
 static inline uint32_t hashed(uint32_t counter, uint32_t key_0, uint32_t key_1) {
     uint32_t h = counter * 0x9E3779B9u + key_0;
@@ -77,40 +61,16 @@ static inline float normal(uint32_t bits) {
 
 static inline float sign(uint32_t bits) { return bits >> 31 ? -1.0f : 1.0f; }
 
-static inline uint16_t nearest_bf16(float x) {
-    uint32_t bits = bits_of(x);
-    uint32_t rounded = (bits + 0x7FFFu + ((bits >> 16) & 1u)) >> 16; /* ties to even */
-    return x != x ? 0x7FC0u : (uint16_t)rounded;
-}
-
-static void load(float *values, const void *from, int32_t type, int64_t at, int count) {
-    if (type == FP32) {
-        memcpy(values, (const float *)from + at, sizeof *values * (size_t)count);
-    } else if (type == BF16) {
-        const uint16_t *half = (const uint16_t *)from + at;
-        for (int i = 0; i < count; i++) values[i] = float_of((uint32_t)half[i] << 16);
-    } else {
-        const _Float16 *half = (const _Float16 *)from + at;
-        for (int i = 0; i < count; i++) values[i] = (float)half[i];
-    }
-}
-
 static void store(const Shift *s, const float *sums, int64_t at, uint32_t first, int count) {
-    if (s->type == FP32) {
-        memcpy((float *)s->out + at, sums, sizeof *sums * (size_t)count);
-    } else if (s->type == FP16) {
-        _Float16 *half = (_Float16 *)s->out + at;
-        for (int i = 0; i < count; i++) half[i] = (_Float16)sums[i];
-    } else if (s->stochastic) { /* up with the probability of the fraction that is cut off */
-        uint16_t *half = (uint16_t *)s->out + at;
-        for (int i = 0; i < count; i++) {
-            uint32_t random = hashed(first + (uint32_t)i, s->round_keys[0], s->round_keys[1]);
-            uint32_t cut = (bits_of(sums[i]) + (random & 0xFFFFu)) & 0xFFFF0000u;
-            half[i] = nearest_bf16(float_of(cut)); /* exact, but for what is no number */
-        }
-    } else {
-        uint16_t *half = (uint16_t *)s->out + at;
-        for (int i = 0; i < count; i++) half[i] = nearest_bf16(sums[i]);
+    if (!s->stochastic) {
+        save(s->out, sums, s->type, at, count);
+        return;
+    }
+    uint16_t *half = (uint16_t *)s->out + at; /* up with the probability of what is cut off */
+    for (int i = 0; i < count; i++) {
+        uint32_t random = hashed(first + (uint32_t)i, s->round_keys[0], s->round_keys[1]);
+        uint32_t cut = (bits_of(sums[i]) + (random & 0xFFFFu)) & 0xFFFF0000u;
+        half[i] = nearest_bf16(float_of(cut)); /* exact, but for what is no number */
     }
 }
 
@@ -130,45 +90,22 @@ static void add_term(const Shift *s, float *sums, const float *root, int t, uint
     }
 }
 
-/* sums += a piece of one row of A B, `count` values of it, TILE at a time in registers. */
-static void add_row(float *restrict sums, const float *restrict a, const float *restrict b,
-                    int rank, int64_t columns, int count) {
-    int j = 0;
-    for (; j + TILE <= count; j += TILE) {
-        float product[TILE] = {0};
-        for (int q = 0; q < rank; q++)
-            for (int t = 0; t < TILE; t++)
-                product[t] = fmaf(a[q], b[q * columns + j + t], product[t]);
-        for (int t = 0; t < TILE; t++) sums[j + t] += product[t];
-    }
-    for (; j < count; j++) {
-        float product = 0;
-        for (int q = 0; q < rank; q++) product = fmaf(a[q], b[q * columns + j], product);
-        sums[j] += product;
-    }
-}
-
-static void add_product(const Shift *s, float *sums, int64_t at, int count) {
-    for (int i = 0; i < count;) { /* what the block has of one row */
-        int64_t row = (at + i) / s->columns, column = (at + i) % s->columns;
-        int left = count - i, piece = s->columns - column < left ? (int)(s->columns - column) : left;
-        add_row(sums + i, s->left + row * s->rank, s->right + column, s->rank, s->columns, piece);
-        i += piece;
-    }
-}
-
-static void block(const Shift *s, int64_t at, int count) {
-    float sums[BLOCK], root[BLOCK];
-    uint32_t first = s->first + (uint32_t)at;
+/* sums = decay theta + step, `count` values from number `at` on. */
+static void begin(const Shift *s, float *sums, int64_t at, int count) {
     if (s->theta) {
         load(sums, s->theta, s->type, at, count);
         for (int i = 0; i < count; i++) sums[i] *= s->decay;
     } else {
-        memset(sums, 0, sizeof sums);
+        memset(sums, 0, sizeof *sums * (size_t)count);
     }
     if (s->step)
         for (int i = 0; i < count; i++) sums[i] += s->step[at + i];
-    if (s->left) add_product(s, sums, at, count);
+}
+
+/* The random terms are added, and the sums rounded into out. */
+static void finish(const Shift *s, float *sums, int64_t at, int count) {
+    float root[BLOCK];
+    uint32_t first = s->first + (uint32_t)at;
     if (s->curvature) {
         load(root, s->curvature, s->curvature_type, at, count);
         for (int i = 0; i < count; i++) root[i] = 1.0f / sqrtf(root[i]);
@@ -179,12 +116,68 @@ static void block(const Shift *s, int64_t at, int count) {
     store(s, sums, at, first, count);
 }
 
+static void block(const Shift *s, int64_t at, int count) {
+    float sums[BLOCK];
+    begin(s, sums, at, count);
+    finish(s, sums, at, count);
+}
+
+/* sums += A B, `count` columns of `rows` rows. A whole tile stays in registers. Each value is summed
+   over q in order, so that the edge of a tile changes no bit. */
+static void add_product(float (*restrict sums)[BLOCK], const float *restrict a,
+                        const float *restrict b, int rank, int64_t columns, int rows, int count) {
+    float product[ROWS][TILE] = {0};
+    if (rows == ROWS && count == TILE) {
+        for (int q = 0; q < rank; q++)
+            for (int r = 0; r < ROWS; r++)
+                for (int t = 0; t < TILE; t++)
+                    product[r][t] = fmaf(a[r * rank + q], b[q * columns + t], product[r][t]);
+    } else {
+        for (int q = 0; q < rank; q++)
+            for (int r = 0; r < rows; r++)
+                for (int t = 0; t < count; t++)
+                    product[r][t] = fmaf(a[r * rank + q], b[q * columns + t], product[r][t]);
+    }
+    for (int r = 0; r < rows; r++)
+        for (int t = 0; t < count; t++) sums[r][t] += product[r][t];
+}
+
+/* Ask for `count` values of theta before they are needed; they will be written too. */
+static void fetch(const Shift *s, int64_t at, int count) {
+    int64_t bytes = s->type == FP32 ? 4 : 2;
+    const char *from = (const char *)s->theta + at * bytes;
+    for (int64_t i = 0; i < count * bytes; i += 64) __builtin_prefetch(from + i, 1);
+}
+
+/* ROWS rows of one strip of BLOCK columns, fewer at the edges. */
+static void strip(const Shift *s, int64_t row, int64_t column) {
+    float sums[ROWS][BLOCK];
+    int64_t below = s->size / s->columns - row, right = s->columns - column;
+    int rows = below < ROWS ? (int)below : ROWS, count = right < BLOCK ? (int)right : BLOCK;
+    int64_t at = row * s->columns + column;
+    for (int r = 0; r < rows; r++) begin(s, sums[r], at + r * s->columns, count);
+    if (s->theta && below >= 2 * ROWS) /* while the product is summed, the next rows are on their way */
+        for (int r = ROWS; r < 2 * ROWS; r++) fetch(s, at + r * s->columns, count);
+    for (int t = 0; t < count; t += TILE)
+        add_product((float(*)[BLOCK])(sums[0] + t), s->left + row * s->rank, s->right + column + t,
+                    s->rank, s->columns, rows, count - t < TILE ? count - t : TILE);
+    for (int r = 0; r < rows; r++) finish(s, sums[r], at + r * s->columns, count);
+}
+
 static int count_of(int64_t size, int64_t b) {
     int64_t left = size - b * BLOCK;
     return left < BLOCK ? (int)left : BLOCK;
 }
 
 void shift(const Shift *s) {
+    if (s->left) { /* one strip of B after another, which stays in the cache for all rows */
+        int64_t strips = (s->columns + BLOCK - 1) / BLOCK;
+        int64_t groups = (s->size / s->columns + ROWS - 1) / ROWS;
+#pragma omp parallel for num_threads(s->threads) if (s->threads > 1 && strips * groups >= 32)
+        for (int64_t i = 0; i < strips * groups; i++)
+            strip(s, i % groups * ROWS, i / groups * BLOCK);
+        return;
+    }
     int64_t blocks = (s->size + BLOCK - 1) / BLOCK;
 #pragma omp parallel for num_threads(s->threads) if (s->threads > 1 && blocks >= 32)
     for (int64_t b = 0; b < blocks; b++) block(s, b * BLOCK, count_of(s->size, b));

@@ -1,4 +1,5 @@
-"""Noise on a CPU: the C of `cpu.c`, which reads theta, makes z in registers and writes once.
+"""Noise on a CPU: the C of `cpu.c`, which reads theta, makes z in registers and writes once, and of
+`own.c`, which adds what a direction of each example's own does to a layer's answer.
 
 It is compiled once on a machine, in a second, and kept in the cache. The hash and the inverse
 normal are those of `spec`, to the last few ulps, and the same bits on every CPU.
@@ -24,7 +25,8 @@ from bszo.cache import cache_folder
 from bszo.errors import one_line
 from bszo.files import written_whole
 
-_SOURCE = Path(__file__).with_name("cpu.c")
+_SOURCES = [Path(__file__).with_name(name) for name in ("cpu.c", "own.c")]
+_HEADER = Path(__file__).with_name("formats.h")
 _TYPES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}  # as the C numbers them
 _FLAGS = ["-O3", "-shared", "-fPIC", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math"]
 # the first that the compiler knows; GCC takes vectors of 512 bits only when it is asked to
@@ -65,6 +67,17 @@ class _Shift(ctypes.Structure):
         ("decay", ctypes.c_float),
         ("first", ctypes.c_uint32),
         ("round_keys", ctypes.c_uint32 * 2),
+    ]
+
+
+class _Own(ctypes.Structure):
+    """`Own` of the C."""
+
+    _fields_ = [
+        *((name, ctypes.c_void_p) for name in ("y", "x", "left", "right", "of")),
+        *((name, ctypes.c_int64) for name in ("positions", "rows", "columns")),
+        *((name, ctypes.c_int32) for name in ("rank", "type", "threads")),
+        ("c", ctypes.c_float),
     ]
 
 
@@ -131,16 +144,39 @@ def shift(
     _loaded().shift(ctypes.byref(arguments))
 
 
-def draw(out: Tensor, keys: Sequence[tuple[int, int]], *, rademacher: bool = False) -> None:
-    """Write z under each key into a row of out, fp32 (len(keys), elements)."""
+def draw(out: Tensor, keys: Tensor, *, rademacher: bool = False) -> None:
+    """Write z under each key into a row of out, fp32 (rows, elements); the keys are (rows, 2),
+    int32."""
+    keys = keys.contiguous()
     _loaded().draw(
         ctypes.c_void_p(out.data_ptr()),
         ctypes.c_int64(out.shape[0]),
         ctypes.c_int64(out.shape[1]),
-        _words(keys),
+        ctypes.c_void_p(keys.data_ptr()),
         ctypes.c_int32(rademacher),
         ctypes.c_int32(torch.get_num_threads()),
     )
+
+
+def add_own(y: Tensor, x: Tensor, a: Tensor, b: Tensor, of: Tensor, c: float) -> None:
+    """y_p <- y_p + c A_e (B_e^T x_p) at every position p, of example e = of[p]; summed in fp32 and
+    rounded once.
+
+    Args:
+        y: (positions, m), which `serves` takes.
+        x: (positions, n), of y's type; `serves` takes it.
+        a, b: A (G, m, r) and B (G, n, r), in fp32.
+        of: (positions,), integers.
+        c: the length.
+    """
+    left, right, of = (t.contiguous() for t in (a.mT, b.mT, of))
+    arguments = _Own(
+        *(t.data_ptr() for t in (y, x, left, right, of)),
+        *(len(y), y.shape[-1], x.shape[-1]),
+        *(left.shape[1], _TYPES[y.dtype], torch.get_num_threads()),
+        c,
+    )
+    _loaded().add_own(ctypes.byref(arguments))
 
 
 def _words(keys: Sequence[tuple[int, int]]) -> Any:
@@ -200,7 +236,7 @@ def _compiled_or_kept() -> ctypes.CDLL:
 def _compile(compiler: str, path: Path) -> None:
     said = ""
     for faster in _FASTER:
-        command = [*compiler.split(), *_FLAGS, *faster, str(_SOURCE), "-o", str(path), "-lm"]
+        command = [*compiler.split(), *_FLAGS, *faster, *map(str, _SOURCES), "-o", str(path), "-lm"]
         done = subprocess.run(command, capture_output=True, text=True, timeout=120)
         if done.returncode == 0:
             return
@@ -219,5 +255,6 @@ def _identity(compiler: str) -> str:
     if cpuinfo.is_file():
         lines = cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines()
         processor += "".join(sorted({w for w in lines if w.lower().startswith(("flags", "feat"))}))
-    told = [_SOURCE.read_text(encoding="utf-8"), repr((_FLAGS, _FASTER)), version, processor]
+    sources = [path.read_text(encoding="utf-8") for path in (*_SOURCES, _HEADER)]
+    told = [*sources, repr((_FLAGS, _FASTER)), version, processor]
     return hashlib.sha256("\0".join([*told, platform.machine()]).encode()).hexdigest()[:16]

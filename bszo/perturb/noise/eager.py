@@ -164,7 +164,11 @@ def values(
     z = torch.empty(shape, dtype=torch.float32, device=device)
     flat, pair = z.view(-1), key(seed, parameter)
     if fused and cpu.serves(z):
-        cpu.draw(flat[None], [pair], rademacher=distribution == "rademacher")
+        cpu.draw(
+            flat[None],
+            torch.tensor([pair], dtype=torch.int32, device="cpu"),
+            rademacher=distribution == "rademacher",
+        )
         return z
     for start in range(0, flat.numel(), _CHUNK):
         stop = min(start + _CHUNK, flat.numel())
@@ -173,25 +177,25 @@ def values(
     return z
 
 
-def values_of_seeds(
+def values_of_keys(
     shape: torch.Size,
-    parameter: int,
-    seeds: Sequence[int],
+    pairs: Tensor,
     *,
     device: torch.device | str = "cpu",
     distribution: Distribution = "gaussian",
     fused: bool = False,
 ) -> Tensor:
-    """Return `values` of one parameter under many seeds at once: (len(seeds), *shape), fp32."""
-    if torch.device(device).type == "cuda":
-        one = partial(values, shape, parameter, device=device, distribution=distribution)
-        return torch.stack([one(seed) for seed in seeds])
-    pairs = [key(seed, parameter) for seed in seeds]
-    out = torch.empty((len(seeds), shape.numel()), dtype=torch.float32, device=device)
-    if fused and cpu.serves(out):
-        cpu.draw(out, pairs, rademacher=distribution == "rademacher")
+    """Return `values` under many keys at once: (len(pairs), *shape), fp32. `pairs` is (keys, 2),
+    int32 on the CPU; `seeds.keys_of_seeds` has those of a parameter."""
+    out = torch.empty((len(pairs), shape.numel()), dtype=torch.float32, device=device)
+    rademacher = distribution == "rademacher"
+    if out.is_cuda and gpu.serves(out):
+        for z, (low, high) in zip(out, pairs.tolist(), strict=True):
+            gpu.shift(z, None, [(low, high)], [1.0], rademacher=rademacher)
+    elif fused and cpu.serves(out):
+        cpu.draw(out, pairs, rademacher=rademacher)
     else:
-        both = torch.tensor(pairs, dtype=torch.int32, device=device)
+        both = pairs.to(device)
         counter = torch.arange(out.shape[1], dtype=torch.int32, device=device).expand_as(out)
         out.copy_(drawn(counter, both[:, :1], both[:, 1:], distribution))
     return out.view(-1, *shape)

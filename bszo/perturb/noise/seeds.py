@@ -2,6 +2,7 @@
 elements are hashed."""
 
 import functools
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -31,10 +32,16 @@ def key(seed: int, parameter: int) -> tuple[int, int]:
 
 def keys(seed: int, count: int) -> Tensor:
     """Return `key` of the first `count` parameters at once: (count, 2) int32."""
-    start = (mix64(seed) + 0x9E3779B97F4A7C15) & _MASK64
+    return keys_of_seeds([seed], count)[0]
+
+
+def keys_of_seeds(seeds: Sequence[int], count: int) -> Tensor:
+    """Return `keys` under each seed: (len(seeds), count, 2) int32."""
+    starts = [(mix64(seed) + 0x9E3779B97F4A7C15) & _MASK64 for seed in seeds]
     # int64 arithmetic wraps, as `mix64`'s mask does
-    h = torch.arange(count, device="cpu") + (start - ((start >> 63) << 64))
+    signed = torch.tensor([start - ((start >> 63) << 64) for start in starts], device="cpu")
+    h = torch.arange(count, device="cpu") + signed[:, None]
     h = (h ^ ((h >> 30) & (_MASK64 >> 30))) * (0xBF58476D1CE4E5B9 - (1 << 64))
     h = (h ^ ((h >> 27) & (_MASK64 >> 27))) * (0x94D049BB133111EB - (1 << 64))
     h = h ^ ((h >> 31) & (_MASK64 >> 31))
-    return h.view(torch.int32).view(-1, 2)  # the low word first
+    return h.view(torch.int32).view(len(seeds), count, 2)  # the low word first

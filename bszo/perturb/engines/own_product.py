@@ -1,0 +1,73 @@
+"""OwnProducts: what directions of the examples' own add to a linear layer's answer."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from bszo.perturb.noise import cpu
+
+
+class OwnProducts:
+    """y_p <- y_p + c A_e (B_e^T x_p) at every position p, of example e.
+
+    Args:
+        compiled: take the compiled kernel where it serves, which sums in fp32 and rounds once. It
+            changes the last digits, so that it is for large models alone.
+    """
+
+    def __init__(self, compiled: bool) -> None:
+        self.compiled = compiled
+        self._of: dict[tuple[int, int], Tensor] = {}  # (positions, examples) -> that of each
+        self._masks: dict[tuple[Any, ...], Tensor] = {}
+
+    def add_(
+        self, y: Tensor, x: Tensor, a: Tensor, b: Tensor, where: Tensor | None, c: float
+    ) -> None:
+        """Add to y (.., m), in its memory.
+
+        Args:
+            y, x: the layer's answer (.., m) and its input (.., n), of one type.
+            a, b: A (G, m, r) and B (G, n, r), in fp32 at least.
+            where: which example a position is of; None where the first axis is the examples'.
+            c: the length.
+        """
+        x = x.reshape(-1, x.shape[-1])
+        if self.compiled and cpu.serves(y, x):
+            of = self._in_order(len(x), len(a)) if where is None else where.reshape(-1)
+            cpu.add_own(y.view(-1, y.shape[-1]), x, a, b, of, c)
+            return
+        a, b = a.to(y), b.to(y)
+        if where is None:
+            inner = torch.bmm(x.view(len(a), -1, x.shape[-1]), b)
+            y.view(len(a), -1, y.shape[-1]).baddbmm_(inner, a.mT, alpha=c)
+            return
+        # every position meets the factors of all examples, of which the mask leaves it its own: a
+        # little more arithmetic, in two products of matrices
+        inner = x @ b.transpose(0, 1).flatten(1)  # (positions, G r)
+        inner.mul_(self.mask(where, b, y))
+        y.view(-1, y.shape[-1]).addmm_(inner, a.mT.flatten(0, 1), alpha=c)
+
+    def mask(self, where: Tensor, b: Tensor, like: Tensor) -> Tensor:
+        """Which of the G r factors are a position's own, (positions, G r), in the type and place of
+        `like`."""
+        form = (
+            where.data_ptr(),
+            where.shape,
+            where.stride(),
+            b.shape[-1],  # a family may clip the rank of a small matrix
+            like.device,
+            like.dtype,
+        )
+        if form not in self._masks:
+            of_factor = torch.arange(len(b), device=like.device).repeat_interleave(b.shape[-1])
+            own = where.to(like.device).reshape(-1, 1) == of_factor
+            self._masks[form] = own.to(like.dtype)
+        return self._masks[form]
+
+    def _in_order(self, positions: int, examples: int) -> Tensor:
+        """The example of each position, where all of one stand together."""
+        form = positions, examples
+        if form not in self._of:
+            self._of[form] = torch.arange(examples).repeat_interleave(positions // examples)
+        return self._of[form]

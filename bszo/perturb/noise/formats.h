@@ -1,0 +1,51 @@
+/* Numbers of 32 and 16 bits: values come in from any of them, are worked on in fp32, and go out
+   rounded to the nearest. */
+
+#include <math.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+
+enum { FP32, BF16, FP16 };
+
+static inline uint32_t bits_of(float x) {
+    uint32_t bits;
+    memcpy(&bits, &x, sizeof bits);
+    return bits;
+}
+
+static inline float float_of(uint32_t bits) {
+    float x;
+    memcpy(&x, &bits, sizeof x);
+    return x;
+}
+
+static inline uint16_t nearest_bf16(float x) {
+    uint32_t bits = bits_of(x);
+    uint32_t rounded = (bits + 0x7FFFu + ((bits >> 16) & 1u)) >> 16; /* ties to even */
+    return x != x ? 0x7FC0u : (uint16_t)rounded;
+}
+
+static inline void load(float *values, const void *from, int32_t type, int64_t at, int count) {
+    if (type == FP32) {
+        memcpy(values, (const float *)from + at, sizeof *values * (size_t)count);
+    } else if (type == BF16) {
+        const uint16_t *half = (const uint16_t *)from + at;
+        for (int i = 0; i < count; i++) values[i] = float_of((uint32_t)half[i] << 16);
+    } else {
+        const _Float16 *half = (const _Float16 *)from + at;
+        for (int i = 0; i < count; i++) values[i] = (float)half[i];
+    }
+}
+
+static inline void save(void *to, const float *values, int32_t type, int64_t at, int count) {
+    if (type == FP32) {
+        memcpy((float *)to + at, values, sizeof *values * (size_t)count);
+    } else if (type == BF16) {
+        uint16_t *half = (uint16_t *)to + at;
+        for (int i = 0; i < count; i++) half[i] = nearest_bf16(values[i]);
+    } else {
+        _Float16 *half = (_Float16 *)to + at;
+        for (int i = 0; i < count; i++) half[i] = (_Float16)values[i];
+    }
+}
