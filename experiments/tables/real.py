@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from experiments.sweeps.grid import Grid, Point, load, rate_key
 from experiments.sweeps.matching import picked
 from experiments.sweeps.selection import Choice, Record, Shelf
+from experiments.tables import until
 from experiments.tables.cells import Cell
 from experiments.tables.equal_passes import label
 from experiments.tables.evidence import in_points
@@ -131,13 +132,15 @@ def passes_to(record: Record, level: float) -> float | None:
 
 
 def losses(record: Record) -> list[tuple[float, float]]:
-    """(passes, validation loss) of every evaluation whose loss is finite."""
+    """(passes, validation loss) of every evaluation that has one."""
     each = weight(record)
-    return [
-        (each * point["num_forwards"], loss)
-        for point in record["curve"]
-        if (loss := point.get("validation_loss")) is not None
-    ]
+    return [(each * passes, loss) for passes, loss in until.losses(record)]
+
+
+def to_best(record: Record, other: Record) -> float:
+    """Passes after which the validation loss is as low as the other run's lowest; infinite where it
+    never is."""
+    return until.passes_until(losses(record), min(loss for _, loss in losses(other)))
 
 
 def passes_to_best(row: Row, other: Row) -> tuple[list[float], int]:
@@ -147,12 +150,9 @@ def passes_to_best(row: Row, other: Row) -> tuple[list[float], int]:
     Returns:
         One number for each seed that comes so far, and how many seeds both methods have.
     """
-    found = []
     seeds = [seed for seed in row.well if seed in other.well and losses(other.well[seed])]
-    for seed in seeds:
-        best = min(loss for _, loss in losses(other.well[seed]))
-        found += [passes for passes, loss in losses(row.well[seed]) if loss <= best][:1]
-    return found, len(seeds)
+    found = [to_best(row.well[seed], other.well[seed]) for seed in seeds]
+    return [passes for passes in found if passes < math.inf], len(seeds)
 
 
 def reached(found: Sequence[float], count: int) -> str:
@@ -204,20 +204,26 @@ def cell(scores: Sequence[float | None], row: Row) -> str:
     return Cell(tuple(s for s in scores if s is not None), len(row.runs), failures).text
 
 
-def over_seeds(
-    row: Row, other: Row, shelf: Shelf, score: Callable[[Record], float] = in_points, most: int = 20
-) -> str:
-    """As `against`, by any score and over all seeds below `most` that both methods have been run
-    with, the grid's or not, at their chosen rates."""
-    if row is other:
-        return NOTHING
-    pairs: list[tuple[float, ...]] = []
+def pairs_of(row: Row, other: Row, shelf: Shelf, most: int = 20) -> list[tuple[Record, Record]]:
+    """Both methods' runs at their chosen rates with every seed below `most` that both have been run
+    with, the grid's or not."""
+    pairs = []
     for seed in range(most):
         points = [{**r.choice.point, "seed": str(seed)} for r in (row, other) if r.choice.point]
         found = [record for point in points if (record := shelf.find(point))]
         if len(found) == 2 and all(record["status"] == "ok" for record in found):
-            pairs.append(tuple(map(score, found)))
-    return difference(*zip(*pairs, strict=True)) if pairs else NOTHING
+            pairs.append((found[0], found[1]))
+    return pairs
+
+
+def over_seeds(
+    row: Row, other: Row, shelf: Shelf, score: Callable[[Record], float] = in_points
+) -> str:
+    """As `against`, by any score and over the seeds of `pairs_of`."""
+    if row is other:
+        return NOTHING
+    scores = [tuple(map(score, pair)) for pair in pairs_of(row, other, shelf)]
+    return difference(*zip(*scores, strict=True)) if scores else NOTHING
 
 
 def against(row: Row, other: Row) -> str:

@@ -97,7 +97,8 @@ def accuracy_section(budget: int, rows: Sequence[Row]) -> Section:
     notes = (
         "Mean (sample deviation; runs) over the seeds; passes, seconds and memory are medians,"
         " those of passes over all runs: - (1 of 3) says that most never came there."
-        f" {BASELINE}'s lowest loss is that of validation with the same seed. Test"
+        f" {BASELINE}'s lowest loss is that of validation with the same seed; the passes to it lie"
+        " on straight lines between the evaluations. Test"
         " accuracy is that of the parameters with the best validation accuracy;"
         " validation is the last evaluation within the budget and not before 90 % of it. The peak"
         " is that of the process's resident set, libraries included."

@@ -20,11 +20,16 @@ def losses(record: Record) -> list[tuple[float, float]]:
     ]
 
 
-def passes_until(record: Record, level: float) -> float:
-    """Forward passes until the validation loss is at most the level, on straight lines between the
-    evaluations; infinite where it never is."""
+def passes_until(points: Sequence[tuple[float, float]], level: float) -> float:
+    """Passes until the loss is at most the level, on straight lines between the evaluations;
+    infinite where it never is.
+
+    Args:
+        points: (passes, loss) of every evaluation, in order.
+        level: the loss to come to.
+    """
     before: tuple[float, float] | None = None
-    for passes, loss in losses(record):
+    for passes, loss in points:
         if loss <= level:
             if before is None:
                 return passes
@@ -62,7 +67,7 @@ def until_section(
             if (r := records.get(run)) is not None and (r["status"] != "ok" or losses(r))
         }
         passes = [
-            passes_until(record, ends[run]) if record["status"] == "ok" else inf
+            passes_until(losses(record), ends[run]) if record["status"] == "ok" else inf
             for run, record in there.items()
         ]
         lines.append(

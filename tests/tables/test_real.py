@@ -208,11 +208,13 @@ def test_passes_to_the_lowest_loss_of_another_method(grid: Grid):
         return Row(point["optimizer"], "fp32", Choice(point), "optimizer.lr", {}, runs)
 
     other = row(mezo, [[0.9, 0.5, 0.6], [0.9, 0.7, 0.4]])
-    own = row(bszo, [[0.9, 0.6, 0.5, 0.4, 0.3], [0.9, 0.5, None], [0.9, 0.1, 0.1]])
-    assert passes_to_best(own, other) == ([2000.0], 2)
+    own = row(bszo, [[0.9, 0.6, 0.4, 0.4, 0.3], [0.9, 0.5, None], [0.9, 0.1, 0.1]])
+    passes, count = passes_to_best(own, other)
+    assert passes == pytest.approx([1500.0]) and count == 2  # half of the way from 0.6 to 0.4
     assert passes_to_best(other, other) == ([2000.0, 4000.0], 2)
     silent = row(mezo, [[None, None], [0.9, 0.5]])
-    assert passes_to_best(own, silent) == ([2000.0], 1)
+    passes, count = passes_to_best(own, silent)
+    assert passes == pytest.approx([2000.0]) and count == 1
     assert (
         mean_last_loss(own) == "0.200 (0.141; 2 of 3)"
         and mean_last_loss(silent) == "0.500 (1 of 2)"

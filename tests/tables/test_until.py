@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from experiments.tables.until import passes_until, until_section
+from experiments.tables.until import losses, passes_until, until_section
 
 
 def run(*losses: float | None, status: str = "ok") -> dict[str, Any]:
@@ -27,13 +27,13 @@ def run(*losses: float | None, status: str = "ok") -> dict[str, Any]:
     ],
 )
 def test_between_two_evaluations_it_is_a_straight_line(level: float, passes: float):
-    assert passes_until(run(2.0, 1.0, 1.8, 0.0), level) == pytest.approx(passes)
+    assert passes_until(losses(run(2.0, 1.0, 1.8, 0.0)), level) == pytest.approx(passes)
 
 
 def test_an_evaluation_without_a_loss_says_nothing():
-    assert passes_until(run(None, 2.0, None, 1.0), 1.5) == pytest.approx(200)
+    assert passes_until(losses(run(None, 2.0, None, 1.0)), 1.5) == pytest.approx(200)
     without = {"status": "ok", "curve": [{"num_forwards": 0}]}
-    assert passes_until(without, 1.5) == inf
+    assert passes_until(losses(without), 1.5) == inf
 
 
 def test_the_median_counts_those_that_never_get_there():
