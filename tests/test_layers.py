@@ -22,7 +22,10 @@ LAYERS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "bszo.cache": ((), ()),
     "bszo.core": (("bszo.core", "bszo.errors"), ("torch",)),
     "bszo.perturb": (("bszo.perturb", "bszo.errors"), ("torch",)),
-    "bszo.perturb.noise.cpu": (("bszo.errors", "bszo.files", "bszo.cache"), ("torch",)),
+    "bszo.perturb.compiled": (
+        ("bszo.perturb.compiled", "bszo.errors", "bszo.files", "bszo.cache"),
+        ("torch",),
+    ),
     "bszo.perturb.noise.kernels": (("bszo.perturb.noise",), ("torch", "triton")),
     "bszo.optim": (("bszo.optim", "bszo.core", "bszo.perturb", "bszo.errors"), ("torch",)),
     "bszo.trajectory": (
@@ -80,7 +83,7 @@ LAYERS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
         ("filelock", "yaml"),
     ),
     "experiments.records.provenance": (
-        ("experiments.records.privacy", "bszo.__version__", "bszo.perturb.noise.cpu"),
+        ("experiments.records.privacy", "bszo.__version__", "bszo.perturb.compiled"),
         ("torch",),
     ),
     "experiments.training": (

@@ -136,7 +136,7 @@ class LanguageModel:
         count = batch.present.shape[0]
         rows = batch.rows[batch.position]  # (B, O, L)
         example = torch.arange(count, device=rows.device)[:, None, None].expand_as(rows)
-        of_row = rows.new_empty(batch.input_ids.shape[0])
+        of_row = rows.new_zeros(batch.input_ids.shape[0])
         of_row[rows[batch.present]] = example[batch.present]
         whole = of_row[:, None].expand_as(batch.input_ids)
         if self.traits.packed:

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from bszo import __version__
-from bszo.perturb.noise import cpu
+from bszo.perturb import compiled
 from experiments import ROOT
 from experiments.records.privacy import anonymous, scrub
 
@@ -62,7 +62,7 @@ def _hardware(device: str) -> dict[str, Any]:
         "cpu": _cpu_name(),
         "cores": os.cpu_count(),
         "torch_threads": torch.get_num_threads(),
-        "noise": cpu.maker(),
+        "noise": compiled.maker(),
         "system": f"{platform.system()} {platform.machine()}",
     }
     if device.startswith("cuda"):

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from bszo.perturb.noise import cpu
+from bszo.perturb.compiled import loader
 from experiments.records.content import content_id
 from experiments.records.privacy import scrub, scrub_all
 from experiments.records.provenance import provenance
@@ -58,7 +58,7 @@ def test_provenance_says_what_has_made_the_noise(
 ):
     """Of large models alone: nothing else asks for the kernel, or compiles it to say so."""
     library = functools.cache(lambda: made)
-    monkeypatch.setattr(cpu, "library", library)
+    monkeypatch.setattr(loader, "library", library)
     assert provenance([], "cpu")["hardware"]["noise"] is None
     assert library.cache_info().currsize == 0
     library()

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from bszo import EachMeZO, Hybrid
 from bszo.errors import OptimError, TrajectoryError
 from bszo.perturb import Distribution, Each, PerExample, mix64
+from bszo.perturb.engines import each_pass
 from bszo.trajectory.logged import LoggedLosses
 
 SEED = 5
@@ -132,7 +133,12 @@ def test_what_does_not_move_has_no_factors() -> None:
     assert not family.shift_rows(params[0], 0, torch.arange(3), {1: 1.0}).any()
 
 
-def test_a_default_device_is_not_the_parameters_device() -> None:
+@pytest.mark.parametrize("compiled", [False, True])
+def test_a_default_device_is_not_the_parameters_device(
+    compiled: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if compiled:  # as of a large model
+        monkeypatch.setattr(each_pass, "COMPILE_FROM", 0)
     net, x = nn.Linear(4, 2), torch.randn(3, 4)
     found = []
     for device in ("cpu", "meta"):
@@ -140,6 +146,19 @@ def test_a_default_device_is_not_the_parameters_device() -> None:
         with torch.device(device):
             found.append(optimizer.step(lambda: net(x).square().sum(1)))
     assert found[0] == found[1]
+
+
+@pytest.mark.parametrize("numbers", [[0, 1, 3], [0, -1, 2]])
+def test_a_position_of_no_example_is_refused(numbers: list[int]) -> None:
+    net = nn.Linear(4, 2)
+    optimizer = EachMeZO(net.parameters(), lr=0.0, module=net)
+
+    def closure() -> Tensor:
+        return net(torch.ones(3, 4)).sum(1)
+
+    closure.examples = (torch.arange(3), torch.tensor(numbers))  # type: ignore[attr-defined]
+    with pytest.raises(OptimError, match=r"number (0 or 3|-1 or 2); 0 to 2, the batch's rows"):
+        optimizer.step(closure)
 
 
 def test_a_weight_that_is_made_of_others_stays() -> None:

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from bszo.perturb.compiled import loader
 from bszo.perturb.engines.own_product import OwnProducts
-from bszo.perturb.noise import cpu
 
 EXAMPLES, POSITIONS = 3, 12
 C = -0.37
@@ -17,7 +17,7 @@ def made(*shape: int, seed: int) -> Tensor:
 
 @pytest.fixture(params=[False, True])
 def compiled(request: pytest.FixtureRequest) -> bool:
-    if request.param and cpu.library() is None:
+    if request.param and loader.library() is None:
         pytest.skip("no C compiler here")
     return bool(request.param)
 
@@ -57,10 +57,22 @@ def test_every_position_meets_its_own_factors(
 
 
 def test_what_the_kernel_does_not_know_is_torch_s() -> None:
-    """fp64, and an answer whose rows do not stand together."""
+    """An answer in fp64, and one whose rows do not stand together."""
     x, a, b = made(4, 5, seed=1), made(2, 6, 1, seed=3), made(2, 5, 1, seed=4)
     for y in (made(4, 6, seed=2), made(4, 12, seed=2).float()[:, ::2]):
         expected, answer = y.clone(), y
         OwnProducts(False).add_(expected, x.to(y), a, b, None, C)
         OwnProducts(True).add_(answer, x.to(y), a, b, None, C)
         torch.testing.assert_close(answer, expected)
+
+
+def test_other_types_and_strides_are_brought_into_the_kernel_s() -> None:
+    """Places in 32 bits, factors in fp64, an input that is a view."""
+    x, a, b = made(5, 4, seed=1).T, made(2, 6, 1, seed=3), made(2, 5, 1, seed=4)
+    y, places = made(4, 6, seed=2).float(), torch.tensor([1, 0, 0, 1])
+    expected, answer = y.clone(), y.clone()
+    OwnProducts(True).add_(expected, x.float().contiguous(), a.float(), b.float(), places, C)
+    OwnProducts(True).add_(answer, x.float(), a, b, places.to(torch.int32), C)
+    assert torch.equal(answer, expected)
+    OwnProducts(False).add_(y, x.float(), a, b, places, C)
+    torch.testing.assert_close(answer, y)

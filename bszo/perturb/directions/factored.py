@@ -8,8 +8,9 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
+from bszo.perturb import compiled
 from bszo.perturb.directions.base import COMPILE_FROM, KEEP_BELOW, Directions
-from bszo.perturb.noise import Distribution, Terms, add, check_rounding, cpu, gpu, values
+from bszo.perturb.noise import Distribution, Terms, add, check_rounding, gpu, values
 from bszo.perturb.noise.seeds import key
 
 AT_ONCE = 1 << 20  # elements of a large matrix that are made at a time
@@ -93,7 +94,7 @@ class Factored(Directions):
         rounding_seed: int | None,
     ) -> Tensor:
         """Return decay theta + left right, without the whole product: the compiled kernel holds it
-        in registers, and where there is none, some rows are made at a time."""
+        in registers, and where it does not serve, some rows are made at a time."""
         if self._in_registers(theta, left, out):
             check_rounding(rounding_seed, out.dtype)
             round_key = None if rounding_seed is None else key(rounding_seed, index)
@@ -101,7 +102,7 @@ class Factored(Directions):
             matrices = (part.view(-1, *part.shape[-2:]) for part in together)
             for e, (into, matrix, a, b) in enumerate(zip(*matrices, strict=True)):
                 at = {"decay": decay, "first": e * matrix.numel(), "round_key": round_key}
-                cpu.shift(into, matrix, [], [], product=(a, b), **at)
+                compiled.shift(into, matrix, [], [], product=(a, b), **at)
             return out
         size = theta[0].numel()
         for rows in _slices(theta.shape[0], size):
@@ -120,7 +121,7 @@ class Factored(Directions):
     def _in_registers(self, theta: Tensor, left: Tensor, out: Tensor) -> bool:
         """Whether the compiled kernel takes theta + left right."""
         same = theta.dtype == out.dtype and left.dtype == torch.float32
-        return self.fused and same and cpu.serves(out, theta)
+        return self.fused and same and compiled.serves(out, theta)
 
     def shift_rows(self, theta: Tensor, index: int, rows: Tensor, terms: Terms) -> Tensor:
         sides = self._sides(theta, index, terms)

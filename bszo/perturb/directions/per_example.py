@@ -12,7 +12,8 @@ from bszo.perturb.directions.outer_product import OuterProduct
 from bszo.perturb.noise import Distribution, Terms
 from bszo.perturb.noise.seeds import mix64
 
-LEFT, RIGHT, VECTOR = 0, 1, 2  # the factors' numbers enter their seeds; a vector has none
+# the factors' numbers enter their seeds; a vector, or coordinates, take the seeds as they are
+LEFT, RIGHT, VECTOR = 0, 1, 2
 
 
 class PerExample(OuterProduct):
@@ -42,7 +43,8 @@ class PerExample(OuterProduct):
         self.distribution = distribution
         # (parameter, factor) -> {seeds: the factors under these}, in the order of the passes
         self._drawn: dict[tuple[int, int], dict[tuple[int, ...], Tensor]] = {}
-        self._keys: dict[tuple[int, tuple[int, ...]], Tensor] = {}  # of all parameters
+        # (factor, seeds) -> the keys of all parameters, (G, parameters, 2)
+        self._keys: dict[tuple[int, tuple[int, ...]], Tensor] = {}
 
     def own(self, index: int, terms: Terms) -> Terms:
         return terms if index in self.moved else {}

@@ -45,14 +45,14 @@ class EachPass:
         self.layers, self.directions, self.moved = layers, directions, moved
         self.seeds_of, self.c, self.examples = seeds_of, c, examples
         self.pause: Callable[[], AbstractContextManager[None]] = nullcontext
-        self.num_examples = 1 + int(examples[0].max()) if examples else 0
+        self.num_examples = _number_of(examples)
         self.ran: set[int] = set()
         self.beside: set[int] = set()
         self.seeds: list[int] = []
         self.lengths: Tensor | None = None  # (G,), where c is each example's own
         self.running: list[Layer] = []
-        self.places: dict[tuple[torch.Size, bool], Tensor | None] = {}  # of each form of input
-        self.products = OwnProducts(compiled=sum(p.numel() for p in layers.params) >= COMPILE_FROM)
+        self._places: dict[tuple[torch.Size, bool], Tensor | None] = {}  # of each form of input
+        self._products = OwnProducts(compiled=sum(p.numel() for p in layers.params) >= COMPILE_FROM)
 
     def seen(self, value: Any) -> None:
         """A value has reached an operation: is it a parameter of which no layer runs?"""
@@ -81,8 +81,10 @@ class EachPass:
             return None
         if not self.seeds:
             self.seeds = list(self.seeds_of(self.num_examples))
+            assert len(self.seeds) == self.num_examples
             if callable(self.c):
-                self.lengths = torch.tensor(self.c(self.num_examples), dtype=torch.float32)
+                c = self.c(self.num_examples)
+                self.lengths = torch.tensor(c, dtype=torch.float32, device="cpu")
         weight, bias = (i if i in own else None for i in (layer.weight, layer.bias))
         with self.pause():
             if layer.kind == "linear":
@@ -121,7 +123,7 @@ class EachPass:
                 if layer.transposed:  # x z = (x A) B^T: the factors change places, nothing else
                     a, b = b, a
                 # in the answer's type and place: an autocast, or accelerate, has moved x there too
-                self.products.add_(y, x.to(y), a, b, where, self._common)
+                self._products.add_(y, x.to(y), a, b, where, self._common)
             if bias is not None:
                 z = self._vectors(bias)
                 z = z if words is None else z[:, words.to(z.device)]
@@ -165,7 +167,7 @@ class EachPass:
             if where is None:
                 change = left.reshape(len(b), -1, rank) @ b.mT
             else:
-                mask = self.products.mask(where, b, b)
+                mask = self._products.mask(where, b, b)
                 change = left.reshape(-1, rank).repeat(1, len(b)).mul_(mask)
                 change = change @ b.mT.flatten(0, 1)
             return change.view(y.shape).mul_(self._common).add_(y).to(y.dtype)
@@ -228,9 +230,9 @@ class EachPass:
                 " example's own does not go with; losses alone are valid"
             )
         lead, lookup = x.shape[:-1], layer.kind == "lookup"
-        if (lead, lookup) not in self.places:
-            self.places[lead, lookup] = self._found_place(module, x.shape, lookup)
-        return self.places[lead, lookup]
+        if (lead, lookup) not in self._places:
+            self._places[lead, lookup] = self._found_place(module, x.shape, lookup)
+        return self._places[lead, lookup]
 
     def _found_place(self, module: nn.Module, shape: torch.Size, lookup: bool) -> Tensor | None:
         lead, places = shape[:-1], self.examples[:1] if lookup else self.examples
@@ -238,7 +240,11 @@ class EachPass:
             if lead == (place.numel(),):  # the positions of all rows, one after another
                 return place.reshape(-1)
             if lead[: place.ndim] == place.shape:
-                return place.view(*place.shape, *(1,) * (len(lead) - place.ndim)).expand(lead)
+                return (
+                    place.view(*place.shape, *(1,) * (len(lead) - place.ndim))
+                    .expand(lead)
+                    .contiguous()
+                )
             if lookup and place.ndim == 2 and lead == (1, place.shape[1]):
                 return place  # one row of positions serves all rows of the batch
         if not places and lead and self.num_examples in (0, lead[0]):
@@ -252,6 +258,19 @@ class EachPass:
 
     def _name(self, module: nn.Module) -> str:
         return self.layers.name(module)
+
+
+def _number_of(examples: Sequence[Tensor]) -> int:
+    """How many examples the first form of places has, 0 for no form; those of the others are among
+    them."""
+    for place in examples:
+        first = int(examples[0].max())
+        if place.numel() and not 0 <= int(place.min()) <= int(place.max()) <= first:
+            raise OptimError(
+                f"examples: a position is of number {int(place.min())} or {int(place.max())};"
+                f" 0 to {first}, the batch's rows, are valid"
+            )
+    return 1 + int(examples[0].max()) if examples else 0
 
 
 def _spread(z: Tensor, y: Tensor, where: Tensor | None) -> Tensor:

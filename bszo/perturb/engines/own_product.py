@@ -1,11 +1,11 @@
-"""OwnProducts: what directions of the examples' own add to a linear layer's answer."""
+"""OwnProducts: what thin factors of the examples' own add to a layer's answer."""
 
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from bszo.perturb.noise import cpu
+from bszo.perturb import compiled
 
 
 class OwnProducts:
@@ -18,8 +18,8 @@ class OwnProducts:
 
     def __init__(self, compiled: bool) -> None:
         self.compiled = compiled
-        self._of: dict[tuple[int, int], Tensor] = {}  # (positions, examples) -> that of each
-        self._masks: dict[tuple[Any, ...], Tensor] = {}
+        self._in_turn: dict[tuple[int, int], Tensor] = {}  # (positions, examples) -> each one's
+        self._masks: dict[tuple[Any, ...], tuple[Tensor, Tensor]] = {}  # each with its `where`
 
     def add_(
         self, y: Tensor, x: Tensor, a: Tensor, b: Tensor, where: Tensor | None, c: float
@@ -29,22 +29,23 @@ class OwnProducts:
         Args:
             y, x: the layer's answer (.., m) and its input (.., n), of one type.
             a, b: A (G, m, r) and B (G, n, r), in fp32 at least.
-            where: which example a position is of; None where the first axis is the examples'.
+            where: which example a position is of, from 0 to G - 1; None where the first axis is the
+                examples'.
             c: the length.
         """
-        x = x.reshape(-1, x.shape[-1])
-        if self.compiled and cpu.serves(y, x):
+        if self.compiled and compiled.serves(y, x := x.contiguous()):
+            x = x.view(-1, x.shape[-1])
             of = self._in_order(len(x), len(a)) if where is None else where.reshape(-1)
-            cpu.add_own(y.view(-1, y.shape[-1]), x, a, b, of, c)
+            compiled.add_own(y.view(-1, y.shape[-1]), x, a, b, of, c)
             return
         a, b = a.to(y), b.to(y)
         if where is None:
-            inner = torch.bmm(x.view(len(a), -1, x.shape[-1]), b)
+            inner = torch.bmm(x.reshape(len(a), -1, x.shape[-1]), b)
             y.view(len(a), -1, y.shape[-1]).baddbmm_(inner, a.mT, alpha=c)
             return
         # every position meets the factors of all examples, of which the mask leaves it its own: a
         # little more arithmetic, in two products of matrices
-        inner = x @ b.transpose(0, 1).flatten(1)  # (positions, G r)
+        inner = x.reshape(-1, x.shape[-1]) @ b.transpose(0, 1).flatten(1)  # (positions, G r)
         inner.mul_(self.mask(where, b, y))
         y.view(-1, y.shape[-1]).addmm_(inner, a.mT.flatten(0, 1), alpha=c)
 
@@ -55,6 +56,7 @@ class OwnProducts:
             where.data_ptr(),
             where.shape,
             where.stride(),
+            len(b),
             b.shape[-1],  # a family may clip the rank of a small matrix
             like.device,
             like.dtype,
@@ -62,12 +64,13 @@ class OwnProducts:
         if form not in self._masks:
             of_factor = torch.arange(len(b), device=like.device).repeat_interleave(b.shape[-1])
             own = where.to(like.device).reshape(-1, 1) == of_factor
-            self._masks[form] = own.to(like.dtype)
-        return self._masks[form]
+            self._masks[form] = where, own.to(like.dtype)  # nobody else gets `where`'s address
+        return self._masks[form][1]
 
     def _in_order(self, positions: int, examples: int) -> Tensor:
         """The example of each position, where all of one stand together."""
         form = positions, examples
-        if form not in self._of:
-            self._of[form] = torch.arange(examples).repeat_interleave(positions // examples)
-        return self._of[form]
+        if form not in self._in_turn:
+            each = torch.arange(examples, device="cpu")
+            self._in_turn[form] = each.repeat_interleave(positions // examples)
+        return self._in_turn[form]

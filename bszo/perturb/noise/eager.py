@@ -12,7 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bszo.perturb.noise import cpu, gpu
+from bszo.perturb import compiled
+from bszo.perturb.noise import gpu
 from bszo.perturb.noise.seeds import key, keys
 from bszo.perturb.noise.spec import Distribution, Terms, drawn, hashed, rounded_to_bf16
 
@@ -122,8 +123,8 @@ def shift(
     if gpu.serves(theta):
         gpu.shift(flat_out, flat, pairs, list(terms.values()), counter=counter, **how)
         return out
-    if fused and counter is None and flat.dtype == out.dtype and cpu.serves(flat, curvature):
-        cpu.shift(flat_out, flat, pairs, list(terms.values()), **how)
+    if fused and counter is None and flat.dtype == out.dtype and compiled.serves(flat, curvature):
+        compiled.shift(flat_out, flat, pairs, list(terms.values()), **how)
         return out
     key_pairs = torch.tensor(pairs, dtype=torch.int32, device=theta.device).reshape(-1, 2)
     factors = torch.tensor(
@@ -163,8 +164,8 @@ def values(
     _check_size(shape.numel(), parameter)
     z = torch.empty(shape, dtype=torch.float32, device=device)
     flat, pair = z.view(-1), key(seed, parameter)
-    if fused and cpu.serves(z):
-        cpu.draw(
+    if fused and compiled.serves(z):
+        compiled.draw(
             flat[None],
             torch.tensor([pair], dtype=torch.int32, device="cpu"),
             rademacher=distribution == "rademacher",
@@ -186,14 +187,14 @@ def values_of_keys(
     fused: bool = False,
 ) -> Tensor:
     """Return `values` under many keys at once: (len(pairs), *shape), fp32. `pairs` is (keys, 2),
-    int32 on the CPU; `seeds.keys_of_seeds` has those of a parameter."""
+    int32 on the CPU; those of parameter i are `keys_of_seeds(seeds, count)[:, i]`."""
     out = torch.empty((len(pairs), shape.numel()), dtype=torch.float32, device=device)
     rademacher = distribution == "rademacher"
-    if out.is_cuda and gpu.serves(out):
+    if gpu.serves(out):
         for z, (low, high) in zip(out, pairs.tolist(), strict=True):
             gpu.shift(z, None, [(low, high)], [1.0], rademacher=rademacher)
-    elif fused and cpu.serves(out):
-        cpu.draw(out, pairs, rademacher=rademacher)
+    elif fused and compiled.serves(out):
+        compiled.draw(out, pairs, rademacher=rademacher)
     else:
         both = pairs.to(device)
         counter = torch.arange(out.shape[1], dtype=torch.int32, device=device).expand_as(out)
@@ -288,10 +289,10 @@ def add(
         fused
         and theta.dtype == out.dtype
         and step.dtype == torch.float32
-        and cpu.serves(out, theta, step)
+        and compiled.serves(out, theta, step)
     ):
         round_key = None if rounding_seed is None else key(rounding_seed, parameter)
-        cpu.shift(out, theta, [], [], decay=decay, step=step, first=first, round_key=round_key)
+        compiled.shift(out, theta, [], [], decay=decay, step=step, first=first, round_key=round_key)
         return out
     if rounding_seed is None:
         return torch.add(step, theta, alpha=decay, out=out)

@@ -39,7 +39,9 @@ def keys_of_seeds(seeds: Sequence[int], count: int) -> Tensor:
     """Return `keys` under each seed: (len(seeds), count, 2) int32."""
     starts = [(mix64(seed) + 0x9E3779B97F4A7C15) & _MASK64 for seed in seeds]
     # int64 arithmetic wraps, as `mix64`'s mask does
-    signed = torch.tensor([start - ((start >> 63) << 64) for start in starts], device="cpu")
+    signed = torch.tensor(
+        [start - ((start >> 63) << 64) for start in starts], dtype=torch.int64, device="cpu"
+    )
     h = torch.arange(count, device="cpu") + signed[:, None]
     h = (h ^ ((h >> 30) & (_MASK64 >> 30))) * (0xBF58476D1CE4E5B9 - (1 << 64))
     h = (h ^ ((h >> 27) & (_MASK64 >> 27))) * (0x94D049BB133111EB - (1 << 64))

@@ -4,7 +4,7 @@ rounding.
 An element's counter and the key of (seed, parameter) go through a 32-bit integer hash; its bits
 become a uniform number, and that a normal one through the inverse of the normal distribution. So a
 value depends on nothing else: not on device, chunk, shard, thread count, or on what was drawn
-before. `eager` applies these formulas to whole parameters; `cpu.c` and `kernels` are the
+before. `eager` applies these formulas to whole parameters; `compiled/noise.c` and `kernels` are the
 same arithmetic for a CPU and for a GPU.
 """
 

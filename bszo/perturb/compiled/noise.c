@@ -1,4 +1,4 @@
-/* The noise in C: the arithmetic of spec.py, one pass over a parameter.
+/* The noise in C: the arithmetic of noise/spec.py, one pass over a parameter.
 
    out = decay theta + step + A B + sum_i c_i z_i / sqrt(h), summed in fp32 and rounded once. Every
    operation is one of IEEE 754 (the flags forbid the compiler to merge any; where a product and a
@@ -7,8 +7,13 @@
 
 #include "formats.h"
 
-enum { BLOCK = 1024 };        /* values that are worked on at a time, 4 KB of fp32 */
-enum { ROWS = 4, TILE = 64 }; /* of a product A B, what is summed in registers */
+enum { BLOCK = 1024 }; /* values that are worked on at a time, 4 KB of fp32 */
+/* of a product A B, what is summed in registers: half of them, whatever the processor has */
+#ifdef __AVX512F__
+enum { ROWS = 4, TILE = 64 };
+#else
+enum { ROWS = 4, TILE = 16 };
+#endif
 
 typedef struct {
     void *out;             /* of `type` */
@@ -66,7 +71,8 @@ static void store(const Shift *s, const float *sums, int64_t at, uint32_t first,
         save(s->out, sums, s->type, at, count);
         return;
     }
-    uint16_t *half = (uint16_t *)s->out + at; /* up with the probability of what is cut off */
+    /* of bf16 alone: up with the probability of the fraction that is cut off */
+    uint16_t *half = (uint16_t *)s->out + at;
     for (int i = 0; i < count; i++) {
         uint32_t random = hashed(first + (uint32_t)i, s->round_keys[0], s->round_keys[1]);
         uint32_t cut = (bits_of(sums[i]) + (random & 0xFFFFu)) & 0xFFFF0000u;
@@ -124,8 +130,8 @@ static void block(const Shift *s, int64_t at, int count) {
 
 /* sums += A B, `count` columns of `rows` rows. A whole tile stays in registers. Each value is summed
    over q in order, so that the edge of a tile changes no bit. */
-static void add_product(float (*restrict sums)[BLOCK], const float *restrict a,
-                        const float *restrict b, int rank, int64_t columns, int rows, int count) {
+static void add_product(float *restrict sums, const float *restrict a, const float *restrict b,
+                        int rank, int64_t columns, int rows, int count) {
     float product[ROWS][TILE] = {0};
     if (rows == ROWS && count == TILE) {
         for (int q = 0; q < rank; q++)
@@ -139,29 +145,31 @@ static void add_product(float (*restrict sums)[BLOCK], const float *restrict a,
                     product[r][t] = fmaf(a[r * rank + q], b[q * columns + t], product[r][t]);
     }
     for (int r = 0; r < rows; r++)
-        for (int t = 0; t < count; t++) sums[r][t] += product[r][t];
+        for (int t = 0; t < count; t++) sums[r * BLOCK + t] += product[r][t];
 }
 
-/* Ask for `count` values of theta before they are needed; they will be written too. */
+/* Ask for `count` values of theta before they are needed. */
 static void fetch(const Shift *s, int64_t at, int count) {
     int64_t bytes = s->type == FP32 ? 4 : 2;
     const char *from = (const char *)s->theta + at * bytes;
-    for (int64_t i = 0; i < count * bytes; i += 64) __builtin_prefetch(from + i, 1);
+    for (int64_t i = 0; i < count * bytes; i += 64) __builtin_prefetch(from + i);
 }
 
 /* ROWS rows of one strip of BLOCK columns, fewer at the edges. */
 static void strip(const Shift *s, int64_t row, int64_t column) {
-    float sums[ROWS][BLOCK];
-    int64_t below = s->size / s->columns - row, right = s->columns - column;
-    int rows = below < ROWS ? (int)below : ROWS, count = right < BLOCK ? (int)right : BLOCK;
+    float sums[ROWS * BLOCK];
+    int64_t rows_left = s->size / s->columns - row, columns_left = s->columns - column;
+    int rows = rows_left < ROWS ? (int)rows_left : ROWS;
+    int count = columns_left < BLOCK ? (int)columns_left : BLOCK;
     int64_t at = row * s->columns + column;
-    for (int r = 0; r < rows; r++) begin(s, sums[r], at + r * s->columns, count);
-    if (s->theta && below >= 2 * ROWS) /* while the product is summed, the next rows are on their way */
+    for (int r = 0; r < rows; r++) begin(s, sums + r * BLOCK, at + r * s->columns, count);
+    /* while the product is summed, the next rows are on their way */
+    if (s->theta && rows_left >= 2 * ROWS)
         for (int r = ROWS; r < 2 * ROWS; r++) fetch(s, at + r * s->columns, count);
     for (int t = 0; t < count; t += TILE)
-        add_product((float(*)[BLOCK])(sums[0] + t), s->left + row * s->rank, s->right + column + t,
-                    s->rank, s->columns, rows, count - t < TILE ? count - t : TILE);
-    for (int r = 0; r < rows; r++) finish(s, sums[r], at + r * s->columns, count);
+        add_product(sums + t, s->left + row * s->rank, s->right + column + t, s->rank, s->columns,
+                    rows, count - t < TILE ? count - t : TILE);
+    for (int r = 0; r < rows; r++) finish(s, sums + r * BLOCK, at + r * s->columns, count);
 }
 
 static int count_of(int64_t size, int64_t b) {

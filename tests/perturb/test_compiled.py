@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 import torch
 
-from bszo.perturb import OuterProduct, noise
-from bszo.perturb.noise import cpu, spec
+from bszo.perturb import OuterProduct, compiled, noise
+from bszo.perturb.compiled import loader
+from bszo.perturb.noise import spec
 from bszo.perturb.noise.seeds import key
 
 TERMS = {11: 1e-3, 12: -0.37}
@@ -22,14 +23,14 @@ WORD = 1 << 32
 @pytest.fixture
 def unloaded() -> Iterator[None]:
     """The kernel as a new process finds it: neither compiled nor loaded."""
-    cpu.library.cache_clear()
+    loader.library.cache_clear()
     yield
-    cpu.library.cache_clear()
+    loader.library.cache_clear()
 
 
 @functools.cache
 def compiles() -> bool:
-    return cpu.library() is not None
+    return loader.library() is not None
 
 
 @pytest.fixture(autouse=True)
@@ -107,30 +108,30 @@ def test_the_extremes_and_the_middle_of_the_normal() -> None:
     made = torch.empty(len(signed))
     for i, bits in enumerate(signed):
         first = unhashed(bits % WORD, key_0, key_1)
-        cpu.shift(made[i : i + 1], None, [key(5, 0)], [1.0], first=first)
+        compiled.shift(made[i : i + 1], None, [key(5, 0)], [1.0], first=first)
     torch.testing.assert_close(made, expected, rtol=2e-6, atol=0)
     assert made[0] == 0 and 5.0 < made[3] < 5.5 and -5.5 < made[4] < -5.0
 
 
-def test_the_number_of_threads_changes_no_bit() -> None:
+def everything() -> list[torch.Tensor]:
+    """What the library computes, each of it once."""
     theta, keys = seeded(200_000), noise.keys_of_seeds([1, 2], 1)[:, 0]
-    family = OuterProduct([theta.view(400, 500)], 3)
-    family.fused = True
-    left, right = seeded(1200).view(400, 3), seeded(1500).view(3, 500)
-    x, y, of = seeded(9000).view(60, 150), seeded(12_000).view(60, 200), torch.arange(60) % 2
+    matrix = theta[:199_500].view(399, 500)
+    left, right = seeded(1197).view(399, 3), seeded(1500).view(3, 500)
+    x, answer, of = seeded(9000).view(60, 150), seeded(11_700).view(60, 195), torch.arange(60) % 2
+    compiled.add_own(answer, x, left[:390].view(2, 195, 3), right.view(2, 250, 3)[:, :150], of, 0.1)
+    moved = torch.empty_like(matrix)
+    compiled.shift(moved, matrix, [], [], product=(left, right), decay=0.9)
+    return [
+        noise.shift(theta.bfloat16(), 1, TERMS, decay=0.999, fused=True),
+        noise.shift(theta, 1, TERMS, fused=True),
+        noise.values_of_keys(torch.Size((50_000,)), keys, fused=True),
+        moved,
+        answer,
+    ]
 
-    def everything() -> list[torch.Tensor]:
-        answer = y.clone()
-        cpu.add_own(answer, x, left.view(2, 200, 3), right.view(2, 250, 3)[:, :150], of, 0.1)
-        return [
-            noise.shift(theta, 1, TERMS, fused=True),
-            noise.values_of_keys(torch.Size((50_000,)), keys, fused=True),
-            family.add_product(
-                theta.view(400, 500), 0, left, right, 1.0, torch.empty(400, 500), None
-            ),
-            answer,
-        ]
 
+def test_the_number_of_threads_changes_no_bit() -> None:
     before, one = torch.get_num_threads(), everything()
     try:
         torch.set_num_threads(3)
@@ -222,12 +223,12 @@ def test_a_machine_that_cannot_compile_makes_the_same_noise(
 @pytest.mark.usefixtures("unloaded")
 def test_a_second_process_compiles_nothing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("BSZO_CACHE", str(tmp_path))
-    if cpu.library() is None:
+    if loader.library() is None:
         pytest.skip("no C compiler here")
     (kept,) = (tmp_path / "kernels").iterdir()
     before = kept.stat()
-    cpu.library.cache_clear()
-    assert cpu.library() is not None and kept.stat() == before
+    loader.library.cache_clear()
+    assert loader.library() is not None and kept.stat() == before
 
 
 @pytest.mark.usefixtures("unloaded")
@@ -237,16 +238,16 @@ def test_a_cache_that_serves_no_kernel_is_done_without(
     """Where the cache is a file, and where the kernel in it is damaged."""
     (tmp_path / "file").touch()
     monkeypatch.setenv("BSZO_CACHE", str(tmp_path / "file"))
-    if cpu.library() is None:
+    if loader.library() is None:
         pytest.skip("no C compiler here")
     expected = noise.values(torch.Size((9,)), 0, 1, fused=True)
     monkeypatch.setenv("BSZO_CACHE", str(tmp_path / "damaged"))
-    cpu.library.cache_clear()
-    cpu.library()
+    loader.library.cache_clear()
+    loader.library()
     (kept,) = (tmp_path / "damaged" / "kernels").iterdir()
     kept.unlink()
     kept.write_bytes(b"no library")
-    cpu.library.cache_clear()
+    loader.library.cache_clear()
     assert torch.equal(noise.values(torch.Size((9,)), 0, 1, fused=True), expected)
 
 
@@ -256,15 +257,12 @@ def test_another_processor_finds_the_same_bits(
     flags: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """Compiled for processors with shorter vectors, and with none at all."""
-    theta = seeded(4099, torch.bfloat16)
-    here = noise.shift(theta, 1, TERMS, decay=0.999, fused=True)
-    z = noise.values(torch.Size((4099,)), 0, 1, fused=True)
-    monkeypatch.setattr(cpu, "_FASTER", [flags])
+    here = everything()
+    monkeypatch.setattr(loader, "_FASTER", [flags])
     monkeypatch.setenv("BSZO_CACHE", str(tmp_path))
-    cpu.library.cache_clear()
+    loader.library.cache_clear()
     try:
-        assert cpu.library() is not None, subprocess.list2cmdline(flags)
-        assert torch.equal(noise.shift(theta, 1, TERMS, decay=0.999, fused=True), here)
-        assert torch.equal(noise.values(torch.Size((4099,)), 0, 1, fused=True), z)
+        assert loader.library() is not None, subprocess.list2cmdline(flags)
+        assert all(torch.equal(a, b) for a, b in zip(everything(), here, strict=True))
     finally:
-        cpu.library.cache_clear()
+        loader.library.cache_clear()

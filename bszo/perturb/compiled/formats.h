@@ -1,6 +1,9 @@
 /* Numbers of 32 and 16 bits: values come in from any of them, are worked on in fp32, and go out
    rounded to the nearest. */
 
+#ifndef FORMATS_H
+#define FORMATS_H
+
 #include <math.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -49,3 +52,5 @@ static inline void save(void *to, const float *values, int32_t type, int64_t at,
         for (int i = 0; i < count; i++) half[i] = (_Float16)values[i];
     }
 }
+
+#endif
