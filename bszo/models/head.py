@@ -51,8 +51,8 @@ def run(
         module: an LM of `transformers`, plain or wrapped by adapters.
         inputs: its keyword arguments.
         batch: says at which positions.
-        words: (W,) ids of the tokens whose logits are needed. None asks for all, and so many come
-            too where the output layer is more than one plain matrix.
+        words: (W,) ids of the tokens whose logits are needed. None asks for all V; all V come as
+            well, with False, where the output layer is more than one plain matrix.
     """
     with _only(module, batch, words) as (gathered, narrow):
         logits = module(**inputs).logits

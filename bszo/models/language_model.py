@@ -121,8 +121,8 @@ class LanguageModel:
         return torch.tensor(found, dtype=torch.float32)
 
     def examples(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Which example a position of a pass over the batch is of: all positions, (R, T) or packed
-        (1, S), and those that the output layer is asked for, (1, N).
+        """Return the example of each position, in two tensors of integers: of all positions, (R, T)
+        or, for S packed tokens, (1, S); and of the N that the output layer is asked for, (1, N).
 
         Raises:
             ModelError: rows of several lengths, of a model that takes each length in a pass.

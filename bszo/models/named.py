@@ -1,8 +1,9 @@
 """Named parameters alone train: those whose names match a pattern; all others are frozen.
 
 ["*bias"] is BitFit (Ben Zaken, Goldberg and Ravfogel 2021, arXiv 2106.10199). ["*_proj.weight"] are
-the matrices inside the blocks of a Llama: embeddings, head and norms stay. On SmolLM2-135M these
-alone bear a rate of MeZO's at which all parameters run away (results/findings.md, "A real model").
+the matrices inside the blocks of a Llama: embeddings, head and norms stay. On SmolLM2-135M MeZO
+trains these alone at a learning rate at which training all parameters diverges
+(results/findings.md, "A real model").
 """
 
 from collections.abc import Sequence

@@ -69,7 +69,7 @@ class ZerothOrderOptimizer(Copied):
             arguments of which the method says so. Parameters that require no gradient stay where
             they are.
         lr: learning rate; a scheduler may change it.
-        eps: length of a perturbation.
+        eps: the factor of z in a perturbation, which is about eps sqrt(n) long.
         weight_decay: coupled to lr, added to the gradient estimate.
         seed: of the private stream of directions; global generators are neither read nor moved.
         perturbation: exact (streaming where a module is given, else copy), streaming, factored
@@ -87,14 +87,18 @@ class ZerothOrderOptimizer(Copied):
         num_steps: steps so far.
         last: StepReport of the last step, None before the first.
         share: hands the points of a step out over processes that all hold this optimizer in this
-            state (`LossOracle`); None, the default, takes them here. Walks cannot have it: each
-            process would keep a rounding of its own.
+            state (`LossOracle.measure`); None, the default, takes them here. Walks cannot have it:
+            each process would keep a rounding of its own. Slopes, and losses of single examples,
+            are not shared.
         recorder: called with (self, oracle, gradient) after each step; see bszo.trajectory.
 
     Raises:
         OptimError: an argument is out of range, or a group has a key that is none of the
-            optimizer's; from `step`, no closure, or a hyperparameter that has become invalid.
-        NonFiniteLoss: from `step`; the parameters are where they were before it.
+            optimizer's; from `step`, no closure, one that returns something else than one number
+            or that differentiates, directions without thin factors where perturbation="factored",
+            or a hyperparameter that has become invalid.
+        NonFiniteLoss: from `step`; the parameters are where they were before it, of a walk up to
+            its rounding.
 
     Example:
         >>> import torch
@@ -298,9 +302,9 @@ class ZerothOrderOptimizer(Copied):
         theta is not evaluated (`StepReport.loss`).
 
         Args:
-            closure: () -> the loss of the current batch, a number or a tensor of one element. It is
-                called several times a step, must do nothing else, and must be deterministic
-                (evaluation mode, no dropout).
+            closure: () -> the loss of the current batch, a number or a tensor of one element; where
+                `per_example` is true, the loss of each example, (B,). It is called several times a
+                step, must do nothing else, and must be deterministic (evaluation mode, no dropout).
         """
         if closure is None:
             raise OptimError("step() needs a closure: () -> the loss of the current batch")
@@ -337,7 +341,7 @@ class ZerothOrderOptimizer(Copied):
 
     def skip(self) -> None:
         """Go on past the step that has just raised NonFiniteLoss: its directions are used up, theta
-        stays."""
+        stays as that step has left it."""
         failed = self._failed
         require_failed(failed is not None, self.num_steps)
         assert failed is not None

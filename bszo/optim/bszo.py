@@ -45,8 +45,8 @@ class BSZO(Believing):
         noise_floor: least noise standard deviation, as a share of the initial one.
         reuse_observations: beyond k take the cached observation of the axis (True), or measure
             again (False).
-        adapt_noise: update noise_var at every observation (as run, and Eq. 13), at those beyond k
-            only (Algorithm 1 as printed), or never.
+        adapt_noise: when noise_var is updated: "always", at every observation (as run, and Eq.
+            13); "beyond-k", at those beyond k (Algorithm 1 as printed); "never".
         law: of z: gaussian (the paper's), rademacher (+1 and -1 alike), or low-rank
             (`bszo.perturb.OuterProduct`, vectors Gaussian), for which perturbation="factored"
             makes no linear layer's weight.

@@ -30,9 +30,10 @@ class EachBSZO(Believing, PerExampleOptimizer):
 
     where noise_var never falls below (noise_floor)^2 times what it was at first.
 
-    So the filter multiplies every observation of a direction by one number. What it adds to their
-    plain mean is a rate that falls where slopes are large, as the z-score's does. With a batch of
-    one example this is `BSZO` with m = k along low-rank directions.
+    So for each i the filter multiplies the B observations y_ei by one number below 1, which is
+    smaller where slopes are large: a learning rate that shortens itself, as the z-score's does. It
+    sums over i where "mean" divides by k, so that a rate for "mean" may be k times as large. With a
+    batch of one example this is `BSZO` with m = k along low-rank directions.
 
     Forward passes a step: k + 1, without a perturbed weight. Extra memory: 4 r (m + n) B k bytes a
     layer during a step.
@@ -40,10 +41,11 @@ class EachBSZO(Believing, PerExampleOptimizer):
     Args:
         k: directions an example and step.
         update: "posterior", the rule above; "mean" takes y_ei / k in place of mu_ei; "z-score"
-            divides that by the deviation of all B k differences l_e(theta + eps z_ei) - l_e(theta)
-            over eps, so that lr is the length of a step whatever the loss's scale: the rule of
-            `FZOO`, for losses that differ between examples at theta already. Both leave the
-            belief's settings unread.
+            divides that by the population deviation of all B k observations y_ei, so that a step
+            does not depend on the loss's scale: about lr sqrt(n / (B k)) long for n elements that
+            move, its mean at most lr; the rule of `FZOO`, for losses that differ between examples
+            at theta already. Where the deviation is 0, nothing moves. Both leave the belief's
+            settings unread.
         prior_var: variance of the prior; "auto" is n / 1e6 for n trainable elements, as for BSZO.
         noise_var: variance of an observation at the start; "auto" likewise.
         noise_ema: weight of new squared residuals in noise_var.

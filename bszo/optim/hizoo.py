@@ -19,8 +19,9 @@ class HiZOO(ZerothOrderOptimizer):
     """H <- (1 - a) H + a |L_+ + L_- - 2 L_0| H z^2 / (2 eps^2),
     theta <- theta - lr (g z / sqrt(H) + weight_decay theta).
 
-    L_+ and L_- are taken at theta +- eps z / sqrt(H) with H before the update, g = (L_+ - L_-) / (2
-    eps), H = 1 at the start. Forward passes a step: 3. Extra memory: n elements of `state_dtype`.
+    L_+ and L_- are taken at theta +- eps z / sqrt(H) with H as it was before the step, g = (L_+ -
+    L_-) / (2 eps); theta moves along z / sqrt(H) with the H just learnt. H = 1 at the start.
+    Forward passes a step: 3. Extra memory: n elements of `state_dtype`.
 
     Args:
         smoothing: a; a group may have its own. The factor a / (2 eps^2) says how fast H moves: 1e-8

@@ -18,14 +18,15 @@ class EachMeZO(PerExampleOptimizer):
     vectors and embeddings where asked; all else stays (`PerExampleOptimizer`, which also says what
     the closure returns).
 
-    The variance is n mean_e |grad l_e|^2 / B where MeZO's shared direction has n |grad L|^2, L =
-    mean_e l_e. Their ratio B |grad L|^2 / mean_e |grad l_e|^2 lies between 0 and B: own directions
-    win where the examples' gradients agree, and lose where they cancel. Forward passes a step: 2,
-    without a perturbed weight. Extra memory: 4 r (m + n) B bytes a layer during a step.
+    With n elements that move, the estimate's mean squared length is about
+    n mean_e |grad l_e|^2 / B, where MeZO's shared direction has n |grad L|^2, L = mean_e l_e. Their
+    ratio B |grad L|^2 / mean_e |grad l_e|^2 lies between 0 and B: own directions win where the
+    examples' gradients agree, and lose where they cancel. Forward passes a step: 2, without a
+    perturbed weight. Extra memory: 4 r (rows + columns) B bytes a matrix, during a step.
 
     Args:
         rank: r.
-        eps: length of a perturbation.
+        eps: the factor of z_e in a perturbation.
         distribution, vectors, embeddings, subspace, subspace_interval, stacked, momentum, module,
             params, lr, weight_decay, seed, directions, rounding: see PerExampleOptimizer.
 

@@ -76,13 +76,15 @@ class PerExampleOptimizer(ZerothOrderOptimizer):
         momentum: b, with which M <- b M + (1/B) sum_e g_e takes the estimate's place in the step; a
             group may have its own. M has as many fp32 elements as what takes part. 0: none is kept.
         module: the module that the closure runs; it must be given.
-        params, lr, eps, weight_decay, seed, directions, rounding: see ZerothOrderOptimizer.
+        params, lr, eps, weight_decay, seed, rounding: see ZerothOrderOptimizer.
+        directions: None alone is valid.
 
     Raises:
-        OptimError: no module was given, directions or a walk were given, or no trainable parameter
-            takes part; a vector or an embedding should take part and belongs to a kind of module
-            that is not known; from `step`, a layer whose rows cannot be assigned to examples, or
-            which computes something else than its kind does (`bszo.perturb.Each`).
+        OptimError: no module was given, directions were, perturbation is neither exact nor
+            streaming, or no trainable parameter takes part; a vector or an embedding should take
+            part and belongs to a kind of module that is not known; from `step`, a layer whose rows
+            cannot be assigned to examples, or which computes something else than its kind does
+            (`bszo.perturb.Each`).
     """
 
     per_example: ClassVar[bool] = True

@@ -39,14 +39,16 @@ class LossOracle:
 
     Args:
         params: the parameters, in the optimizer's order.
-        closure: the loss of the current batch; a number or a tensor of one element.
+        closure: () -> the loss of the current batch, a number or a tensor of one element; for
+            `measure_each` the loss of each example, (G,).
         directions: the family that turns a seed into z.
         engine: how the perturbed parameters come about.
-        step: steps completed, for error messages.
+        step: steps completed; errors name it, and a pass that the engine repeats counts at step 0
+            alone.
         rounding_seed: rounds moves of bf16 parameters stochastically; None, and other types, round
             to nearest.
-        share: distributes points over processes that hold the same theta; None takes them one after
-            another.
+        share: distributes the points of `measure` over processes that hold the same theta; None
+            takes them one after another.
 
     Attributes:
         num_forwards: forward passes so far, those that other processes took for it included.
@@ -78,8 +80,8 @@ class LossOracle:
         self._doubts.begin()
 
     def answer_from(self, log: Log) -> None:
-        """Take losses and slopes from a log from now on. No module runs then, so that an exact
-        engine has nothing to show to one; a walk goes its way, for theta keeps its rounding."""
+        """Take losses and slopes from a log from now on. No module runs, so that an exact engine is
+        left out; a walk still moves theta there and back, for its rounding is part of the run."""
         self.closure = self._log = log
         if self.engine.exact:
             self.engine = Unmoved()
@@ -98,7 +100,7 @@ class LossOracle:
         everywhere: bool = False,
     ) -> list[float]:
         """L(theta + sum_i c_i z_i) at every point, in their order; the first that fails ends the
-        call.
+        call, with `share` after all have been taken.
 
         Where `overflow` is given, it stands for the loss of a perturbed point that has no finite
         one.
@@ -109,9 +111,9 @@ class LossOracle:
         loss.
 
         Raises:
-            NonFiniteLoss: a loss is NaN or infinite; theta is back where it was (walks: up to their
-                rounding).
-            OptimError: the closure returned something other than one number.
+            NonFiniteLoss: a loss is NaN or infinite, at a perturbed point only where there is no
+                `overflow`; theta is back where it was (walks: up to their rounding).
+            OptimError: the closure returned something other than one number, or differentiated.
         """
         if everywhere or self.share is None or not self.engine.ready:
             return [self._finite(terms, self._at(terms), overflow) for terms in points]
@@ -127,14 +129,14 @@ class LossOracle:
     def measure_each(
         self, points: Sequence[tuple[SeedsOf, float]], *, at_once: bool = False
     ) -> list[list[float]]:
-        """The loss of every example e at theta + c z_e, for each point (seeds, c); z_e is named by
-        the e-th seed. At c = 0 all examples see theta.
+        """The loss of every example e at theta + c z_e, for each point (seeds_of, c): of the seeds
+        that seeds_of(G) gives for G examples, the e-th names z_e. At c = 0 all examples see theta.
 
         The closure returns the losses of its examples, (G,). It may say in an attribute `examples`
         where they stand in a batch (see `Each.at_each`).
 
         Args:
-            points: a forward pass each; seeds is the number of examples G -> a seed for each.
+            points: a forward pass each.
             at_once: one pass over as many copies of the batch as there are points, of which the
                 closure gives a closure: `closure.repeated(count)`. It counts as many passes, for it
                 has their rows; theta is read once.

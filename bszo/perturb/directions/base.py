@@ -41,8 +41,8 @@ class Directions:
         return self._kept[seed][index]
 
     def make(self, seed: int) -> Sequence[Tensor]:
-        """Return all of z at once; it is kept until `release`. A family that overrides `direction`
-        needs no `make` of its own."""
+        """Return all of z at once; it is kept until `release`. A family overrides `direction` or
+        `make`: each asks the other by default."""
         return [self.direction(seed, i) for i in range(len(self.params))]
 
     def own(self, index: int, terms: Terms) -> Terms:
@@ -144,7 +144,7 @@ class Directions:
         return _sum(theta.index_select(0, rows), 1.0, z).to(theta.dtype)
 
     def singly(self) -> "Directions":
-        """Return the same directions as a family that never draws z of all parameters at once."""
+        """Return the same directions, drawn one parameter at a time where the family can."""
         return self
 
     def release(self) -> None:

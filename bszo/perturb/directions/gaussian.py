@@ -16,7 +16,7 @@ from bszo.perturb.noise.seeds import keys
 
 class Gaussian(Directions):
     """z ~ N(0, I_n), or Rademacher. Each element is a function of (seed, parameter, element) and is
-    made where it is used.
+    made where it is used; a model of at most 4 million elements keeps z until `release`.
 
     Args:
         params: see Directions.
@@ -56,8 +56,8 @@ class Gaussian(Directions):
         rounding_seed: int | None = None,
         curvature: Tensor | None = None,
     ) -> Tensor:
-        """Shift as `Directions.shift` does. A curvature h, which no small model's family takes,
-        makes the direction z / sqrt(h)."""
+        """Shift as `Directions.shift` does. A curvature h makes the direction z / sqrt(h); a family
+        that keeps z does not heed it, for there `Scaled` divides."""
         if self.small:
             return super().shift(
                 theta, index, terms, decay=decay, out=out, rounding_seed=rounding_seed

@@ -77,8 +77,8 @@ class Groups:
         self.scalars, self.at, self.left = scalars, 0, [stop - start for start, stop in self.groups]
 
     def take(self, i: int) -> tuple[Tensor, int] | None:
-        """Return parameter i, perturbed, and its group. None means that no pass runs, or that i is
-        not the parameter that was expected."""
+        """Return parameter i, perturbed, and its group. None means that the caller makes it: no
+        pass runs, another parameter was expected or none, or the memory is still held."""
         if self.scalars is None or self.at == len(self.sequence) or self.sequence[self.at] != i:
             return None
         place, group = self.at, self.of[self.at]

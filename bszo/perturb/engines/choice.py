@@ -36,7 +36,14 @@ def engine_class(perturbation: Perturbation, module: nn.Module | None) -> type[E
 def make_engine(
     perturbation: Perturbation, params: list[Tensor], module: nn.Module | None, published: Legs
 ) -> Engine:
-    """Return the engine of that name (see `engine_class`).
+    """Return the engine of that name (see `engine_class`). Without a module, streaming and factored
+    are copies too.
+
+    Args:
+        perturbation: the name.
+        params: all parameters, in the optimizer's order.
+        module: the module that the closure runs, or None.
+        published: the walk that "as-published" stands for.
 
     Raises:
         OptimError: a parameter is one that no engine can move.

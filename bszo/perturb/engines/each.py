@@ -27,13 +27,17 @@ class Each(Engine):
         lookup  W[id]         + c A_e[id] B_e^T
         norm    w * x' + b    + c (w_e * x' + z_e)            x' is x, normalised; w_e of w
 
-    Parameters are only read, so that nothing is to be restored. In 16 bits c z is
-    not lost against a large W, for it meets the answer and not W. A weight that a lookup and an
+    No parameter's values are written, so that nothing is to be restored. (While a norm, or a lookup
+    of its own kind, is asked for its formula, its parameters point to other values.) In 16 bits c z
+    is not lost against a large W, for it meets the answer and not W. A weight that a lookup and an
     output layer share is seen alike by both; of a table of words only those rows of A are drawn
     that the pass reads.
 
-    A linear layer's position costs rank (m + n) multiplications more than its m n, and a norm runs
-    twice. Extra memory: the factors, rank (m + n) an example and layer.
+    A linear layer's position costs rank (m + n) multiplications more than its m n, in the compiled
+    kernel and where the first axis is the examples'. Elsewhere each position meets the factors of
+    all examples, and a mask leaves it its own: so many times that. A norm, and a lookup that
+    chooses its rows itself, run twice, more often in the first pass. Extra memory: rank (m + n)
+    numbers an example, layer and direction, until the step ends.
 
     A layer is refused by name where its rows cannot be told to be one example's, where nobody calls
     it as a module, and where it computes its answer in another way. Points that all examples share
@@ -76,14 +80,17 @@ class Each(Engine):
             c: the same for all examples; at 0 they all see theta. Or the number of examples -> a c
                 for each: copies of a batch behind one another are points of a step in one pass.
             examples: which example a position is of, for every form in which positions may come to
-                a layer: integers (R,) or (R, T) for an input (R, T, n) or (R T, n), say. The first
-                form is that of the batch, whose rows lookups read. None are needed where the first
-                axis of all inputs is the examples'.
+                a layer: integers (R,) for inputs (R, .., n); (R, T) for (R, T, .., n) and (R T, n).
+                The first form is that of the batch, whose rows lookups read; its largest number
+                plus 1 is how many examples there are. None are needed where the first axis of all
+                inputs is the examples'.
 
         Raises:
-            OptimError: before, where a layer's class has a formula of its own; inside, from a layer
-                whose input has other axes, or whose answer is not the formula's; at the end, where
-                a parameter that should move was used by no layer, or beside it.
+            OptimError: before, where a layer's class has a formula of its own, or a position is of
+                no example; inside, from a layer whose input has other axes, or whose answer is not
+                the formula's, or a closure that differentiates; at the end, where a parameter that
+                should move was used by no layer. Whether it is also used beside its layers is
+                looked at in the first pass alone.
         """
         moved = {i for i in range(len(self.params)) if directions.own(i, {0: 1.0})}
         self.layers.require_plain(moved)

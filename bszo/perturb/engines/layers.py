@@ -143,9 +143,13 @@ class Layers:
                 raise self._refusal(module, layer)
 
     def is_plain(self, module: nn.Module) -> bool:
-        """Whether a layer runs its kind's own forward: a subclass of a linear layer may scale, mask
-        or round W first, an embedding may write to its weight. A hook of accelerate's that only
-        moves tensors between devices changes nothing."""
+        """Whether a layer may be asked for its answer at other weights.
+
+        A linear layer must run nn.Linear's own forward, for a subclass may scale, mask or round W
+        first, and an embedding must have no max_norm, with which it writes to its weight; other
+        formulas are tested when they run. Nothing may have replaced `forward` in the object, but
+        for a hook of accelerate's that only moves tensors, on a linear layer or plain embedding.
+        """
         layer = self.known[module]
         wrapped = "forward" in vars(module)
         moved = wrapped and _only_moves(getattr(module, "_hf_hook", None))
@@ -192,7 +196,7 @@ class Layers:
         without the last axis.
 
         `nn.Embedding` was given them. A subclass that chooses them itself, as OPT's does for
-        positions, runs again with the rows' numbers in the rows' place.
+        positions, runs once more with a weight (rows, 1) whose row i holds the number i.
 
         Raises:
             OptimError: it has answered with something else than rows.

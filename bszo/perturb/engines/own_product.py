@@ -43,8 +43,8 @@ class OwnProducts:
             inner = torch.bmm(x.reshape(len(a), -1, x.shape[-1]), b)
             y.view(len(a), -1, y.shape[-1]).baddbmm_(inner, a.mT, alpha=c)
             return
-        # every position meets the factors of all examples, of which the mask leaves it its own: a
-        # little more arithmetic, in two products of matrices
+        # every position meets the factors of all G examples, of which the mask leaves it its own: G
+        # times the arithmetic, in two products of matrices
         inner = x.reshape(-1, x.shape[-1]) @ b.transpose(0, 1).flatten(1)  # (positions, G r)
         inner.mul_(self.mask(where, b, y))
         y.view(-1, y.shape[-1]).addmm_(inner, a.mT.flatten(0, 1), alpha=c)

@@ -30,9 +30,10 @@ log = logging.getLogger(__name__)
 class Streaming(Engine):
     """Hooks swap a parameter's data for theta + sum_i c_i z_i while a module that owns it runs.
 
-    Extra memory: the weights of the modules that run inside one another, which is one layer's in
-    practice; on a GPU, where several are made at a time, two of the largest matrices. Tied weights
-    are perturbed alike wherever they run.
+    Extra memory: on a CPU one buffer for each size that a parameter has, kept between passes (more
+    where modules of one size run inside one another); on a GPU, where several parameters are made
+    at a time, twice the largest size that several of them have, and a still larger one while it
+    runs. Tied weights are perturbed alike wherever they run.
 
     A pass is taken again with a copy of the parameters that hooks alone do not serve, as are all
     passes that follow:
