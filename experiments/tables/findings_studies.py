@@ -3,7 +3,7 @@ results/findings.md."""
 
 import math
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from itertools import product
 
@@ -18,6 +18,7 @@ from experiments.tables.evidence import NOT_RUN, PROFILE, Evidence, mean, number
 from experiments.tables.layout import rectangle
 
 LOW, EPS = ("bf16", "bf16-sr", "fp16"), ("1e-4", "1e-3")  # of the walk's study
+REAL = "smollm2-135m"  # as the walks name it
 EIGHT_OWN = "BSZO, each example its own, k = 8, mean"
 ABLATIONS = {"table5a": "m = k", "table5b": "m = k + 1"}
 
@@ -93,12 +94,23 @@ def directions(evidence: Evidence) -> str:
 
 
 def drift(evidence: Evidence) -> str:
-    """A table of what the walks do to a real model at lr 0, with one row for each precision and
+    """A table of what the walks do to tiny models at lr 0, with one row for each precision and
     eps."""
     del evidence
+    return _drifts(lambda model: model != REAL)
+
+
+def drift_real(evidence: Evidence) -> str:
+    """The same of the model of the real study."""
+    del evidence
+    return _drifts(lambda model: model == REAL)
+
+
+def _drifts(wanted: Callable[[str], bool]) -> str:
     data = [row for row in walks.points()[0] if row["perplexity"] is not None or row["step"]]
     lines, hows = [], ("three-leg", "two-leg", "exact")
-    for model in sorted({row["model"] for row in data if row["perplexity"] is not None}):
+    scored = {row["model"] for row in data if row["perplexity"] is not None}
+    for model in sorted(filter(wanted, scored)):
         for (dtype, eps), rows in walks.groups(
             [row for row in data if row["model"] == model], ("dtype", "eps")
         ):
@@ -108,11 +120,8 @@ def drift(evidence: Evidence) -> str:
             lines.append(
                 [model, dtype, f"{eps:g}", " or ".join(f"{step:,}" for step in steps), *each]
             )
-    return (
-        "\n".join(rectangle(("model", "precision", "eps", "steps", *hows), lines))
-        if lines
-        else NOT_RUN
-    )
+    heads = ("model", "precision", "eps", "steps", *hows)
+    return "\n".join(rectangle(heads, lines)) if lines else NOT_RUN
 
 
 def _moved(curve: Sequence[walks.Row]) -> str:
@@ -284,6 +293,7 @@ FINDINGS = (
     adaptive_noise,
     directions,
     drift,
+    drift_real,
     walk_study,
     walk_losses,
 )

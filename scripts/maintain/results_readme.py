@@ -56,8 +56,6 @@ def main() -> int:
         "| --- | --- | --- |",
         *("| " + " | ".join(row(artefact, inputs)) + " |" for artefact in ARTEFACTS.values()),
         "",
-        "## What the mini profile shows, and what it cannot",
-        "",
         found.rstrip(),
         "",
         (RESULTS / "deviations.md").read_text(encoding="utf-8").rstrip(),
