@@ -97,7 +97,7 @@ static void add_term(const Shift *s, float *sums, const float *root, int t, uint
 }
 
 /* sums = decay theta + step, `count` values from number `at` on. */
-static void begin(const Shift *s, float *sums, int64_t at, int count) {
+static inline void begin(const Shift *s, float *restrict sums, int64_t at, int count) {
     if (s->theta) {
         load(sums, s->theta, s->type, at, count);
         for (int i = 0; i < count; i++) sums[i] *= s->decay;
@@ -109,7 +109,7 @@ static void begin(const Shift *s, float *sums, int64_t at, int count) {
 }
 
 /* The random terms are added, and the sums rounded into out. */
-static void finish(const Shift *s, float *sums, int64_t at, int count) {
+static inline void finish(const Shift *s, float *restrict sums, int64_t at, int count) {
     float root[BLOCK];
     uint32_t first = s->first + (uint32_t)at;
     if (s->curvature) {

@@ -52,7 +52,7 @@ class EachPass:
         self.lengths: Tensor | None = None  # (G,), where c is each example's own
         self.running: list[Layer] = []
         self._places: dict[tuple[torch.Size, bool], Tensor | None] = {}  # of each form of input
-        self._products = OwnProducts(compiled=sum(p.numel() for p in layers.params) >= COMPILE_FROM)
+        self._products = OwnProducts(fused=sum(p.numel() for p in layers.params) >= COMPILE_FROM)
 
     def seen(self, value: Any) -> None:
         """A value has reached an operation: is it a parameter of which no layer runs?"""
@@ -263,14 +263,16 @@ class EachPass:
 def _number_of(examples: Sequence[Tensor]) -> int:
     """How many examples the first form of places has, 0 for no form; those of the others are among
     them."""
+    if not examples:
+        return 0
+    last = int(examples[0].max())
     for place in examples:
-        first = int(examples[0].max())
-        if place.numel() and not 0 <= int(place.min()) <= int(place.max()) <= first:
+        if place.numel() and not 0 <= int(place.min()) <= int(place.max()) <= last:
             raise OptimError(
                 f"examples: a position is of number {int(place.min())} or {int(place.max())};"
-                f" 0 to {first}, the batch's rows, are valid"
+                f" 0 to {last}, the batch's rows, are valid"
             )
-    return 1 + int(examples[0].max()) if examples else 0
+    return last + 1
 
 
 def _spread(z: Tensor, y: Tensor, where: Tensor | None) -> Tensor:

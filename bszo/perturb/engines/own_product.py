@@ -12,12 +12,12 @@ class OwnProducts:
     """y_p <- y_p + c A_e (B_e^T x_p) at every position p, of example e.
 
     Args:
-        compiled: take the compiled kernel where it serves, which sums in fp32 and rounds once. It
+        fused: take the compiled kernel where it serves, which sums in fp32 and rounds once. It
             changes the last digits, so that it is for large models alone.
     """
 
-    def __init__(self, compiled: bool) -> None:
-        self.compiled = compiled
+    def __init__(self, fused: bool) -> None:
+        self.fused = fused
         self._in_turn: dict[tuple[int, int], Tensor] = {}  # (positions, examples) -> each one's
         self._masks: dict[tuple[Any, ...], tuple[Tensor, Tensor]] = {}  # each with its `where`
 
@@ -33,7 +33,7 @@ class OwnProducts:
                 examples'.
             c: the length.
         """
-        if self.compiled and compiled.serves(y, x := x.contiguous()):
+        if self.fused and compiled.serves(y, x := x.contiguous()):
             x = x.view(-1, x.shape[-1])
             of = self._in_order(len(x), len(a)) if where is None else where.reshape(-1)
             compiled.add_own(y.view(-1, y.shape[-1]), x, a, b, of, c)
