@@ -7,6 +7,7 @@ import runpy
 import subprocess
 import sys
 import tempfile
+import time
 import traceback
 import warnings
 from collections.abc import Callable
@@ -98,16 +99,21 @@ def in_group(size: int, body: Callable[[int], Any]) -> list[Any]:
     """body(rank) in `size` processes that have torchrun's variables; what each returned, or as a
     string the error that ended it. None where one has died.
 
-    They meet in a store of this process, as they would in torchrun's: a port that is only looked
-    for can be another's by the time that it is taken.
+    They meet in a store as they would in torchrun's: a port that is only looked for can be
+    another's by the time that it is taken. The store's threads are in a process of their own: one
+    looks up the name of whoever connects, and a process that is forked meanwhile has a copy of the
+    resolver's lock that nobody opens.
     """
-    store: Any = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)  # type: ignore[attr-defined]
+    port, told = FORK.Pipe(duplex=False)
+    meeting = FORK.Process(target=_meet, args=(told,), daemon=True)
+    meeting.start()
+    number = str(port.recv())
     pipes = [FORK.Pipe(duplex=False) for _ in range(size)]
 
     def process(rank: int) -> None:
         torch.set_num_threads(1)
         os.environ.update(
-            zip(VARIABLES, map(str, (rank, size, rank, "127.0.0.1", store.port)), strict=True)
+            zip(VARIABLES, (str(rank), str(size), str(rank), "127.0.0.1", number), strict=True)
         )
         os.environ["TORCHELASTIC_USE_AGENT_STORE"] = "True"
         # as torchrun has it: accelerate would take more, and a fork has none of OpenMP's threads
@@ -127,13 +133,23 @@ def in_group(size: int, body: Callable[[int], Any]) -> list[Any]:
         child.start()
     for _, sending in pipes:
         sending.close()
+    end = time.monotonic() + PATIENCE  # one for all: who waits for one that hangs, hangs too
     results = []
     for receiving, _ in pipes:
         try:
-            results.append(receiving.recv() if receiving.poll(PATIENCE) else "waits for ever")
+            left = max(end - time.monotonic(), 0)
+            results.append(receiving.recv() if receiving.poll(left) else "waits for ever")
         except EOFError:
             results.append(None)  # it died
     for child in started:
-        child.join(PATIENCE)
+        child.join(max(end - time.monotonic(), 0))
         child.kill()
+    meeting.kill()
     return results
+
+
+def _meet(told: Any) -> None:
+    """Hold a store and tell its port, until killed."""
+    store: Any = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)  # type: ignore[attr-defined]
+    told.send(store.port)
+    time.sleep(2 * PATIENCE)
