@@ -14,7 +14,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from experiments.tables.artefacts import ARTEFACTS, Artefact, make_lines
+from experiments.tables.artefacts import ARTEFACTS, Artefact
+from experiments.tables.make_rules import make_lines
 
 
 class UnknownArtefact(Exception):

@@ -21,7 +21,7 @@ from experiments import CONF
 from experiments.config.compose import compose, quoted
 from experiments.config.schema import MOST_THREADS
 from experiments.records import record as records
-from experiments.records import store
+from experiments.records import signing, store
 from experiments.records.comparison import (
     LOSS_TOLERANCE,
     SCORE_TOLERANCE,
@@ -72,7 +72,7 @@ def configuration(
     config["threads"] = hardware["torch_threads"]
     config["parallel"] |= {"queries": parallel.get("queries", False) is True}
     # what the signature does not cover (tracker, paths, checkpoint) is this machine's
-    there = records.scientific(record["config"])
+    there = signing.scientific(record["config"])
     for key, value in there.items():
         config[key] = (
             (config[key] if key in DEFAULTED else {}) | value if isinstance(value, dict) else value
@@ -91,7 +91,7 @@ def _require(key: str, value: Any, valid: Container[Any]) -> None:
 
 def lacking(record: Mapping[str, Any], config: Mapping[str, Any]) -> list[str]:
     """Keys that the record's version did not have and the present one signs."""
-    there, signed = records.scientific(record["config"]), records.scientific(config)
+    there, signed = signing.scientific(record["config"]), signing.scientific(config)
     keys = [(key, name) for key in DEFAULTED if key in there for name in signed[key]]
     return [key for key in signed if key not in there] + [
         f"{k}.{name}" for k, name in keys if name not in there[k]

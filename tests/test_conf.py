@@ -17,7 +17,7 @@ from experiments import CONF
 from experiments.config.compose import compose, composition
 from experiments.config.schema import SUPPLIED, RunConfig, parse
 from experiments.config.typed import locate
-from experiments.records.record import scientific
+from experiments.records.signing import scientific
 from tests.compositions import OPTIMIZERS, few_probes, with_files
 
 GROUPS = sorted(

@@ -7,9 +7,10 @@ from typing import Any
 from bszo.errors import ModelError, needs, one_line
 from bszo.files import folder_written_whole
 from bszo.models.language_model import LanguageModel
+from bszo.models.projections import kind_of
 from bszo.models.reading import quiet
 from bszo.models.scales import save_scales, scales_of
-from bszo.models.tuning import REFUSALS, attached, kind_of, limit_beside, wrapped
+from bszo.models.tuning import REFUSALS, attached, limit_beside, wrapped
 
 
 def save_tuned(model: LanguageModel, folder: Path) -> None:

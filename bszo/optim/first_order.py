@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from bszo.errors import NonFiniteLoss, OptimError
-from bszo.optim.base import refuse_strange_keys, require_failed
 from bszo.optim.copied import Copied
-from bszo.optim.options import Params
+from bszo.optim.groups import refuse_strange_keys
+from bszo.optim.options import Params, require_failed
 from bszo.optim.report import StepReport
 from bszo.perturb import Closure, repeated_modules
 

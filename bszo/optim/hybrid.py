@@ -8,10 +8,10 @@ from typing import Any, ClassVar, Self
 from torch import Tensor, nn
 
 from bszo.errors import NonFiniteLoss, OptimError
-from bszo.optim.base import ZerothOrderOptimizer, require_failed
+from bszo.optim.base import ZerothOrderOptimizer
 from bszo.optim.copied import Copied
 from bszo.optim.first_order import Algorithm, FirstOrder
-from bszo.optim.options import Params, require
+from bszo.optim.options import Params, require, require_failed
 from bszo.optim.report import StepReport
 from bszo.perturb import Closure, Split, partition
 

@@ -4,13 +4,12 @@ they are set."""
 import math
 import operator
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, get_args, overload
+from typing import Any, Generic, Literal, TypeVar, get_args, overload
+
+from torch.optim import Optimizer
 
 from bszo.errors import OptimError
 from bszo.optim.options import require
-
-if TYPE_CHECKING:
-    from bszo.optim.base import ZerothOrderOptimizer
 
 T = TypeVar("T")
 Scope = Literal["group", "optimizer", "construction"]
@@ -69,14 +68,14 @@ class Hyperparameter(Generic[T]):
     @overload
     def __get__(self, optimizer: None, owner: type) -> "Hyperparameter[T]": ...
     @overload
-    def __get__(self, optimizer: "ZerothOrderOptimizer", owner: type) -> T: ...
+    def __get__(self, optimizer: Optimizer, owner: type) -> T: ...
     def __get__(self, optimizer: Any, owner: type) -> Any:
         if optimizer is None:
             return self
         groups = vars(optimizer).get("param_groups") or [optimizer.defaults]
         return groups[0][self.name]
 
-    def __set__(self, optimizer: "ZerothOrderOptimizer", value: T) -> None:
+    def __set__(self, optimizer: Optimizer, value: T) -> None:
         """Set it in every group; before torch has made the groups, in the defaults that it makes
         them from."""
         groups = vars(optimizer).get("param_groups", [])

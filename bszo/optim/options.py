@@ -48,3 +48,8 @@ def require(condition: bool, message: str) -> None:
 def dtype_of_state(p: Tensor, state_dtype: StateDtype) -> torch.dtype:
     """The type in which a moment or curvature of this parameter is kept."""
     return torch.float32 if state_dtype == "float32" else p.dtype
+
+
+def require_failed(failed: bool, step: int) -> None:
+    """OptimError unless the last step raised NonFiniteLoss, which alone may be skipped."""
+    require(failed, f"skip() at step {step}: only a step that raised NonFiniteLoss can be skipped")

@@ -1,5 +1,4 @@
-"""The oracle: losses at theta + sum_i c_i z_i, and moves of theta by sum_i c_i z_i; nothing else
-moves parameters."""
+"""The oracle: losses at theta + sum_i c_i z_i, by forward passes alone."""
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -10,11 +9,12 @@ import torch
 from torch import Tensor
 
 from bszo.errors import NonFiniteLoss, OptimError
-from bszo.perturb.directions.base import COMPILE_FROM, Directions
+from bszo.perturb.directions.base import Directions
 from bszo.perturb.engines.base import Engine
 from bszo.perturb.engines.each import Each, LengthsOf, SeedsOf
 from bszo.perturb.engines.unmoved import Unmoved
-from bszo.perturb.noise import Terms, add
+from bszo.perturb.moves import Moves
+from bszo.perturb.noise import Terms
 
 Closure = Callable[[], Any]
 # (points, loss at a point) -> the loss at every point, in order; it may have other processes take
@@ -34,8 +34,9 @@ class Log(Protocol):
     def rest(self, count: int) -> list[list[float]]: ...
 
 
-class LossOracle:
-    """L(theta + sum_i c_i z_i) by forward passes alone, for one step of one optimizer.
+class LossOracle(Moves):
+    """L(theta + sum_i c_i z_i) by forward passes alone, for one step of one optimizer; and the
+    moves of that step.
 
     Args:
         params: the parameters, in the optimizer's order.
@@ -65,17 +66,14 @@ class LossOracle:
         rounding_seed: int | None = None,
         share: Share | None = None,
     ) -> None:
-        self.params = list(params)
+        super().__init__(params, directions, engine, rounding_seed)
         self.closure = closure
-        self.directions = directions
-        self.engine = engine
-        self.step, self.rounding_seed, self.share = step, rounding_seed, share
+        self.step, self.share = step, share
         self.num_forwards = 0
         self.losses: list[float] = []
         self._at_theta: float | None = None
         self._log: Log | None = None
         self._perturbed = False  # has a loss been taken away from theta?
-        self._fused = sum(p.numel() for p in self.params) >= COMPILE_FROM
         self._doubts = engine.doubts
         self._doubts.begin()
 
@@ -306,72 +304,7 @@ class LossOracle:
         """Bring theta to where the step began, as it must be before it is moved."""
         if self._log is None:
             self._doubts.ended(self.step, self.losses, self._perturbed)
-        self.engine.home(self.directions)
-
-    @torch.no_grad()
-    def move_(
-        self,
-        gradient: Terms,
-        lr: Sequence[float],
-        weight_decay: Sequence[float],
-        *,
-        along: Directions | None = None,
-    ) -> None:
-        """theta_p <- theta_p - lr_p (sum_i g_i z_i + weight_decay_p theta_p), one pass, one
-        rounding.
-
-        Args:
-            gradient: {seed: g}.
-            lr: a rate for each parameter.
-            weight_decay: likewise.
-            along: other directions than those that were measured along.
-        """
-        self.home()
-        family = along or self.directions
-        terms = [
-            family.own(i, {seed: -rate * g for seed, g in gradient.items()})
-            for i, rate in enumerate(lr)
-        ]
-        decay = [1.0 - rate * w for rate, w in zip(lr, weight_decay, strict=True)]
-        family.shift_all_(terms, decay, [self._rounding(p) for p in self.params])
-
-    @torch.no_grad()
-    def dense(self, index: int, gradient: Terms) -> Tensor:
-        """sum_i g_i z_i of one parameter, fp32 (fp64 for fp64 parameters)."""
-        p = self.params[index]
-        total = torch.zeros_like(p, dtype=torch.promote_types(p.dtype, torch.float32))
-        return self.directions.shift(total, index, gradient, out=total)
-
-    @torch.no_grad()
-    def coordinates(self, index: int, gradient: Terms) -> Tensor:
-        """sum_i g_i c_i of one parameter, c_i the coordinates of z_i in the family's basis; in the
-        type of `dense`."""
-        wide = torch.promote_types(self.params[index].dtype, torch.float32)
-        own = self.directions.own(index, gradient)
-        total = sum(
-            g * self.directions.coordinates(seed, index).to(wide) for seed, g in own.items()
-        )
-        assert isinstance(total, Tensor)
-        return total
-
-    @torch.no_grad()
-    def add_(self, index: int, delta: Tensor, decay: float = 1.0) -> None:
-        """theta_p <- decay theta_p + delta for one parameter and a dense delta, with one
-        rounding."""
-        p = self.params[index]
-        rounding_seed, fused = self._rounding(p), self._fused
-        add(p.data, delta, index, decay=decay, out=p.data, rounding_seed=rounding_seed, fused=fused)
-
-    @torch.no_grad()
-    def decay_(self, index: int, decay: float) -> None:
-        """theta_p <- decay theta_p for one parameter, with one rounding."""
-        p = self.params[index].data
-        if decay != 1.0:
-            rounding_seed = self._rounding(p)
-            self.directions.shift(p, index, {}, decay=decay, out=p, rounding_seed=rounding_seed)
-
-    def _rounding(self, p: Tensor) -> int | None:
-        return self.rounding_seed if p.dtype == torch.bfloat16 else None
+        super().home()
 
 
 @contextmanager

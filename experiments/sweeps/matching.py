@@ -14,7 +14,8 @@ from typing import Any
 
 from experiments import CONF
 from experiments.config.yaml_files import exists, read_yaml
-from experiments.records.record import Record, earlier_values
+from experiments.records.record import Record
+from experiments.records.signing import earlier_values
 from experiments.sweeps.grid import Grid, Point
 
 _CHECKED = ("model", "task", "data", "optimizer", "precision", "protocol", "fidelity", "tuning")

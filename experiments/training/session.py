@@ -11,6 +11,7 @@ from bszo.errors import BszoError, ConfigError, NonFiniteLoss
 from bszo.models import resolve_device, weights_fingerprint
 from experiments.config.schema import parse
 from experiments.records import record as records
+from experiments.records import signing
 from experiments.records.locks import Busy
 from experiments.records.privacy import folder_name, scrub_all
 from experiments.records.provenance import provenance
@@ -62,10 +63,10 @@ class Session:
     ) -> None:
         self.config = parse(config)
         self.overrides = overrides
-        whole = records.scientific(by_content(self.config))
+        whole = signing.scientific(by_content(self.config))
         self.public = scrub_all(whole)
         _require_said(whole["task"], self.public["task"], "task")
-        self.signature = records.signature(self.public)
+        self.signature = signing.signature(self.public)
         self.folders = Folders(self.config.paths, self.signature)
         self.choices = choices | self._names(choices)
         name = records.file_name({"choices": self.choices, "signature": self.signature})
@@ -221,7 +222,7 @@ class Session:
         folder = self.folders.checkpoints
         if self.config.checkpoint.kind == "full":
             return Checkpoints(folder, self.signature, parts)
-        node = records.scientific({"optimizer": self.config.log_node})["optimizer"]
+        node = signing.scientific({"optimizer": self.config.log_node})["optimizer"]
         return TrajectoryCheckpoints(
             folder, self.signature, parts, node, writes=self.group.rank == 0
         )

@@ -29,7 +29,7 @@ from bszo.trajectory import TrajectoryWriter, describe, record
 from experiments import CONF, RESULTS
 from experiments.config.compose import compose
 from experiments.config.schema import RunConfig, parse
-from experiments.records import record as records
+from experiments.records import signing
 from experiments.records.privacy import scrub_all
 from experiments.training.build import by_content, make_optimizer
 
@@ -94,7 +94,7 @@ def of_records() -> Part:
     """
     found: defaultdict[str, list[tuple[str, str]]] = defaultdict(list)
     for entry in stored():
-        if (right := records.signature(entry["config"])) != entry["signature"]:
+        if (right := signing.signature(entry["config"])) != entry["signature"]:
             sys.exit(f"record {entry['signature']}: its configuration's signature is {right}")
         found[entry["choices"]["model"]].append((entry["signature"], digest(entry)))
     return {
@@ -129,7 +129,7 @@ def of_signatures() -> Part:
         for file in sorted((CONF / group).glob("*.yaml")):
             chosen = f"{group}={file.stem}"
             config = configured(chosen, *NEEDS.get(chosen, ()))
-            found[chosen] = records.signature(scrub_all(records.scientific(by_content(config))))
+            found[chosen] = signing.signature(scrub_all(signing.scientific(by_content(config))))
     return found
 
 

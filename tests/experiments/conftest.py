@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from experiments.config.schema import Protocol
 from experiments.records import record as records
-from experiments.records import store
+from experiments.records import signing, store
 from experiments.run import main
 from experiments.training.build import Parts
 from experiments.training.runner import Runner
@@ -69,7 +69,7 @@ def some_record() -> dict[str, Any]:
     }
     filled: dict[str, Any] = {
         "schema_version": records.SCHEMA_VERSION,
-        "signature": records.signature(config),
+        "signature": signing.signature(config),
         "status": "ok",
         "choices": {"task": "sst2", "model": "tiny-roberta", "optimizer": "bszo"},
         "config": config,

@@ -39,7 +39,7 @@ while not (results / "go").exists():
 for _ in range(3):
     for cell in range(count):
         config = groups | {"seed": cell}
-        signature = record.signature(config)
+        signature = signing.signature(config)
         try:
             with claimed(signature, results / "locks"):
                 if store.find(signature, results / "runs"):

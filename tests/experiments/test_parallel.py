@@ -22,8 +22,7 @@ import bszo
 from bszo.errors import ConfigError, ModelError, NonFiniteLoss, OptimError
 from bszo.models import Score
 from experiments.config.schema import Parallel
-from experiments.records import record as records
-from experiments.records import store
+from experiments.records import signing, store
 from experiments.run import main as command
 from experiments.training.parallel import VARIABLES, Group, join
 from experiments.training.runner import Runner
@@ -399,7 +398,7 @@ def test_torchrun_from_the_command_line(start: str, tmp_path: Path, torchruns: T
     }
     assert "parallel" not in record["config"]
     assert said.stderr.count("step 4: loss") == 1  # the other process is quiet
-    assert record["signature"] == records.signature(record["config"])
+    assert record["signature"] == signing.signature(record["config"])
     assert broken.returncode == 1
     assert list((tmp_path / "broken").glob("checkpoints/*/step-*.safetensors"))
     again = torchruns.forked("broken", *saving).end()
@@ -439,7 +438,7 @@ def test_concurrent_writers_lose_and_tear_nothing(tmp_path: Path, some_record: d
             if i == 5:
                 seen.wait(PATIENCE)
             config = some_record["config"] | {"name": name, "number": i}
-            signed = {"config": config, "signature": records.signature(config)}
+            signed = {"config": config, "signature": signing.signature(config)}
             store.write(some_record | signed | {"data": {"rows": [i] * 500}}, tmp_path)
 
     writers = [

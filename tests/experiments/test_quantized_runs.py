@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 
 from bszo.models.quantized import LIBRARIES
 from experiments.config.compose import compose
-from experiments.records.record import scientific, signature
+from experiments.records.signing import scientific, signature
 from experiments.replay import main as replay
 from experiments.training.runner import Runner
 from tests.experiments.conftest import Cli

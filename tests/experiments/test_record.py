@@ -12,14 +12,14 @@ import pytest
 from experiments.config.compose import compose
 from experiments.config.schema import Paths
 from experiments.records import record as records
-from experiments.records import store
+from experiments.records import signing, store
 from experiments.training.folders import Folders
 
 
 def test_signature_is_stable_across_versions():
     # written down once: a change here orphans every record in git
     assert (
-        records.signature({"seed": 0, "optimizer": {"lr": 1e-4, "betas": [0.9, 0.999]}})
+        signing.signature({"seed": 0, "optimizer": {"lr": 1e-4, "betas": [0.9, 0.999]}})
         == "b4183404b3ece444"
     )
 
@@ -27,19 +27,19 @@ def test_signature_is_stable_across_versions():
 def test_signature_ignores_order_and_the_way_a_number_is_written():
     a = {"seed": 1, "optimizer": {"lr": 0.0001, "eps": 1.0}}
     b = {"optimizer": {"eps": 1, "lr": 1e-4}, "seed": 1}
-    assert records.signature(a) == records.signature(b)
+    assert signing.signature(a) == signing.signature(b)
 
 
-@pytest.mark.parametrize("group", records.NOT_SCIENTIFIC)
+@pytest.mark.parametrize("group", signing.NOT_SCIENTIFIC)
 def test_signature_leaves_out_what_moves_no_number(group: str):
-    assert records.signature({"seed": 0, group: {"x": 1}}) == records.signature({"seed": 0})
+    assert signing.signature({"seed": 0, group: {"x": 1}}) == signing.signature({"seed": 0})
 
 
 @pytest.mark.parametrize(
     "change", [{"seed": 1}, {"task": {"version": 2}}, {"precision": {"dtype": "float16"}}]
 )
 def test_signature_moves_with_anything_else(change: dict[str, Any]):
-    assert records.signature({"seed": 0} | change) != records.signature({"seed": 0})
+    assert signing.signature({"seed": 0} | change) != signing.signature({"seed": 0})
 
 
 def test_round_trip(tmp_path: Path, some_record: dict[str, Any]):
@@ -152,7 +152,7 @@ def test_a_signature_has_one_record_under_whatever_names_it_ran(
 def test_arguments_that_came_later_leave_earlier_signatures_as_they_were():
     def signed(optimizer: str, fidelity: str) -> dict[str, Any]:
         config = compose([f"optimizer={optimizer}", f"fidelity={fidelity}", "tracker=none"])
-        return records.scientific(config)
+        return signing.scientific(config)
 
     for optimizer, key, as_run in (
         ("lozo-m", "start", "first"),
@@ -162,7 +162,7 @@ def test_arguments_that_came_later_leave_earlier_signatures_as_they_were():
         for fidelity in ("corrected", "paper", "official"):
             plain = signed(optimizer, fidelity)
             assert (key in plain["optimizer"]) is (fidelity == "official")
-            later = records.NOT_SCIENTIFIC_KEYS["fidelity"]
+            later = signing.NOT_SCIENTIFIC_KEYS["fidelity"]
             assert {"lozo_m_start", "fzoo_deviation", "loren_score"} <= set(later)
             assert not plain["fidelity"].keys() & later
 
@@ -171,7 +171,7 @@ def test_a_momentum_that_came_later_is_one_method_s_own():
     """SubZero's 0 is in its signatures; own directions had no such key when theirs were made."""
 
     def signed(*words: str) -> dict[str, Any]:
-        return records.scientific(compose([*words, "tracker=none"]))["optimizer"]
+        return signing.scientific(compose([*words, "tracker=none"]))["optimizer"]
 
     assert signed("optimizer=subzero")["momentum"] == 0.0
     for name in ("mezo-each", "bszo-each"):
@@ -181,7 +181,7 @@ def test_a_momentum_that_came_later_is_one_method_s_own():
 
 def test_a_window_is_part_of_the_signature_and_a_dense_mean_is_not():
     def signed(*more: str) -> dict[str, Any]:
-        return records.scientific(compose(["optimizer=zo-ldsd", *more, "tracker=none"]))[
+        return signing.scientific(compose(["optimizer=zo-ldsd", *more, "tracker=none"]))[
             "optimizer"
         ]
 
@@ -191,7 +191,7 @@ def test_a_window_is_part_of_the_signature_and_a_dense_mean_is_not():
 
 def test_an_estimator_is_part_of_the_signature_where_it_is_not_the_old_one():
     def signed(*more: str) -> dict[str, Any]:
-        return records.scientific(compose(["optimizer=mezo", *more, "tracker=none"]))["optimizer"]
+        return signing.scientific(compose(["optimizer=mezo", *more, "tracker=none"]))["optimizer"]
 
     later = {"estimator", "law", "law_ratio", "law_exponent", "law_terms"}
     assert not later & signed().keys()

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from experiments.records import record as records
-from experiments.records import store
+from experiments.records import signing, store
 from experiments.records.comparison import comparison, differences
 from experiments.records.pack import pack
 from experiments.rerun import configuration, found, main
@@ -159,7 +159,7 @@ def test_a_signature_names_a_record(
     twins = []
     for seed in range(40):  # two of forty share their first hex digit
         config = some_record["config"] | {"seed": seed}
-        twin = some_record | {"config": config, "signature": records.signature(config)}
+        twin = some_record | {"config": config, "signature": signing.signature(config)}
         store.write(twin, fresh)
         twins.append(twin)
     assert found(twins[0]["signature"])[1] == twins[0]

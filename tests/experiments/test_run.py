@@ -16,8 +16,7 @@ from typing import Any
 import pytest
 import torch
 
-from experiments.records import record as records
-from experiments.records import store
+from experiments.records import signing, store
 from tests.experiments.conftest import Cli
 from tests.experiments.runs import FEW, wait_for
 from tests.forked import Forked, module, run_module
@@ -146,9 +145,9 @@ def test_two_tasks_from_end_to_end(
     assert record["peak_memory_bytes"] > 0 and record["peak_memory_kind"] == "resident_set"
     # protocol.max_eval_examples, which is signed
     assert record["data"]["num_examples"]["test"] == 16
-    assert record["signature"] == records.signature(record["config"])
+    assert record["signature"] == signing.signature(record["config"])
     assert record["choices"]["task"] == task and record["choices"]["model"] == model
-    assert set(record["config"]).isdisjoint(records.NOT_SCIENTIFIC)
+    assert set(record["config"]).isdisjoint(signing.NOT_SCIENTIFIC)
     assert str(tmp_path) not in json.dumps(record)
     # the same command again: nothing runs
     (path,) = (tmp_path / "runs").iterdir()

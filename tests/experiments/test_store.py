@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from experiments.records import record as records
-from experiments.records import store
+from experiments.records import signing, store
 from experiments.records.locks import claimed
 from experiments.records.pack import main, pack
 
@@ -18,7 +18,7 @@ Made = dict[str, Any]
 
 def of_seed(some_record: Made, seed: int, **changes: Any) -> Made:
     config = some_record["config"] | {"seed": seed}
-    return some_record | {"config": config, "signature": records.signature(config)} | changes
+    return some_record | {"config": config, "signature": signing.signature(config)} | changes
 
 
 def test_packing_loses_nothing_and_again_changes_nothing(tmp_path: Path, some_record: Made):

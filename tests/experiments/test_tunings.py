@@ -14,7 +14,7 @@ from bszo.errors import ConfigError
 from bszo.models import EachLoss, ProbedModel, load_model, saved, tuning
 from bszo.tasks import Example
 from bszo.trajectory import read
-from experiments.records.record import signature
+from experiments.records.signing import signature
 from experiments.replay import main as replay
 from experiments.training.build import make_optimizer
 from tests.compositions import OPTIMIZERS, few_probes, with_files

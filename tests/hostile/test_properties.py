@@ -26,6 +26,7 @@ from bszo.trajectory.reader import parse as parse_trajectory
 from bszo.trajectory.writer import encode
 from experiments.config import schema
 from experiments.records import record as records
+from experiments.records import signing
 from experiments.records.privacy import scrub_all
 from experiments.training import build
 from tests.compositions import OPTIMIZERS, with_files
@@ -140,8 +141,8 @@ MODEL: Any = SimpleNamespace(module=nn.Linear(4, 3))
 def test_configurations(config: Plain):
     try:
         run = schema.parse(config)
-        public = scrub_all(records.scientific(build.by_content(run)))
-        assert len(records.signature(public)) == 16
+        public = scrub_all(signing.scientific(build.by_content(run)))
+        assert len(signing.signature(public)) == 16
         assert isinstance(build._make(run.task), Task)
         build._make(run.data)
         build.make_optimizer(run.optimizer, MODEL)

@@ -21,7 +21,15 @@ from transformers import (
 
 import bszo
 from bszo.errors import ModelError
-from bszo.models import Encoded, LanguageModel, load_model, saved, tuning, weights_fingerprint
+from bszo.models import (
+    Encoded,
+    LanguageModel,
+    load_model,
+    projections,
+    saved,
+    tuning,
+    weights_fingerprint,
+)
 from bszo.tasks import Example
 from tests.squares import square
 
@@ -293,7 +301,7 @@ def test_a_scheme_that_a_model_cannot_take_is_refused_with_what_would_work(load:
         max_length=64,
         name="gpt",
     )
-    assert tuning.lora_targets(fused) == ["c_attn"]  # query, key and value in one layer
+    assert projections.lora_targets(fused) == ["c_attn"]  # query, key and value in one layer
     assert tuning.prefix(fused, num_tokens=3).limit == 61
     small: Any = {"vocab_size": 600, "dim": 16, "n_layers": 1, "n_heads": 2, "hidden_dim": 16}
     keyless = LanguageModel(

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from experiments.records import record as records
-from experiments.records import store
+from experiments.records import signing, store
 from experiments.records.pack import pack
 from experiments.sweeps.grid import Grid, Point, load, rate_key
 from experiments.sweeps.matching import parsed
@@ -85,7 +85,7 @@ def record_of(run: Point, grid: Grid) -> dict[str, Any]:
         "schema_version": records.SCHEMA_VERSION,
         "status": "ok",
         "reason": None,
-        "signature": records.signature(config),
+        "signature": signing.signature(config),
         "choices": {
             name: value for name, value in run.items() if "." not in name and name != "seed"
         },

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments.records import store
-from experiments.records.record import signature
+from experiments.records.signing import signature
 from tests.experiments.conftest import some_record  # noqa: F401 - a fixture
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from experiments.records import store
-from experiments.records.record import signature
+from experiments.records.signing import signature
 from experiments.sweeps.grid import Point, load
 from experiments.tables import walks
 from experiments.tables.artefacts import ARTEFACTS

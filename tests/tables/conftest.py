@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from experiments.records import record as records
+from experiments.records import signing
 from experiments.sweeps.grid import Grid, Point, parse
 
 SWEEP = {
@@ -87,7 +88,7 @@ def make() -> Make:
         groups = ("model", "precision", "task", "optimizer", "fidelity", "data", "protocol")
         whole: dict[str, Any] = {
             "schema_version": records.SCHEMA_VERSION,
-            "signature": records.signature(config),
+            "signature": signing.signature(config),
             "status": status,
             "reason": None if status == "ok" else "it did not end well",
             "choices": {group: point[group] for group in groups},

@@ -11,8 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from experiments.records import record as records
-from experiments.records import store
+from experiments.records import signing, store
 from experiments.sweeps.grid import load
 from experiments.tables.artefacts import ARTEFACTS
 from tests.tables.conftest import Make
@@ -102,5 +101,5 @@ def make_record(project: Path, make: Make) -> Path:
     record["config"]["protocol"] = {}
     record["config"]["fidelity"] = {}
     record["config"]["optimizer"] = {"lr": 1e-3}
-    record["signature"] = records.signature(record["config"])
+    record["signature"] = signing.signature(record["config"])
     return store.write(record, project / "outputs" / "runs" / "mini")

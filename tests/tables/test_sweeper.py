@@ -25,7 +25,7 @@ from experiments.config.messages import is_group
 from experiments.plan import Line, plan, summary, total
 from experiments.plan import main as plan_command
 from experiments.records import record as records
-from experiments.records import store
+from experiments.records import signing, store
 from experiments.sweeps.estimate import Clock, forwards_of
 from experiments.sweeps.grid import Point, load, rates_of
 from experiments.sweeps.progress import Progress, log, speak
@@ -94,11 +94,11 @@ def written(point: Point, folder: Path, validation: float) -> dict[str, Any]:
     job = [
         f"{key}={value}" for key, value in point.items() if not key.startswith(("paths.", "hydra."))
     ]
-    public = records.scientific(named_by_content(resolve(composed(job))))
+    public = signing.scientific(named_by_content(resolve(composed(job))))
     groups = ("task", "model", "optimizer", "precision", "data", "protocol", "fidelity", "tuning")
     filled: dict[str, Any] = {
         "schema_version": 1,
-        "signature": records.signature(public),
+        "signature": signing.signature(public),
         "status": "ok",
         "reason": None,
         "choices": {group: point.get(group, "full") for group in groups},

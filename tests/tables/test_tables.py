@@ -11,7 +11,7 @@ import pytest
 from scipy import stats
 
 from experiments.records import store
-from experiments.records.record import signature
+from experiments.records.signing import signature
 from experiments.records.store import gather
 from experiments.render import main as render
 from experiments.sweeps.grid import Grid, Point, load, parse

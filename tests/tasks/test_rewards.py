@@ -11,7 +11,7 @@ from bszo.errors import ConfigError, DataError
 from bszo.tasks import REWARDS, GenerationTask, Task, scored
 from experiments import CONF
 from experiments.config.compose import compose
-from experiments.records.record import signature
+from experiments.records.signing import signature
 
 
 def task(name: str, **changes: Any) -> Task:
