@@ -27,7 +27,7 @@ NUM_PROCESSES, NUM_CELLS = 8, 24
 WORKER = """
 import os, sys, time
 from pathlib import Path
-from experiments.records import record, store
+from experiments.records import record, signing, store
 from experiments.records.locks import Busy, claimed
 
 results, count = Path(sys.argv[1]), int(sys.argv[2])

@@ -11,6 +11,9 @@
 
 enum { FP32, BF16, FP16 };
 
+/* for loops over a type that is known where they are compiled: they have no branch and no buffer */
+#define INLINED static inline __attribute__((always_inline))
+
 static inline uint32_t bits_of(float x) {
     uint32_t bits;
     memcpy(&bits, &x, sizeof bits);
@@ -41,16 +44,19 @@ static inline void load(float *values, const void *from, int32_t type, int64_t a
     }
 }
 
-static inline void save(void *to, const float *values, int32_t type, int64_t at, int count) {
-    if (type == FP32) {
-        memcpy((float *)to + at, values, sizeof *values * (size_t)count);
-    } else if (type == BF16) {
-        uint16_t *half = (uint16_t *)to + at;
-        for (int i = 0; i < count; i++) half[i] = nearest_bf16(values[i]);
-    } else {
-        _Float16 *half = (_Float16 *)to + at;
-        for (int i = 0; i < count; i++) half[i] = (_Float16)values[i];
-    }
+INLINED float value(const void *from, int type, int64_t at) {
+    if (type == FP32) return ((const float *)from)[at];
+    if (type == BF16) return float_of((uint32_t)((const uint16_t *)from)[at] << 16);
+    return (float)((const _Float16 *)from)[at];
+}
+
+INLINED void put(void *to, float x, int type, int64_t at) {
+    if (type == FP32)
+        ((float *)to)[at] = x;
+    else if (type == BF16)
+        ((uint16_t *)to)[at] = nearest_bf16(x);
+    else
+        ((_Float16 *)to)[at] = (_Float16)x;
 }
 
 #endif

@@ -1,25 +1,26 @@
 /* The noise in C: the arithmetic of noise/spec.py, one pass over a parameter.
 
-   out = decay theta + step + A B + sum_i c_i z_i / sqrt(h), summed in fp32 and rounded once. Every
-   operation is one of IEEE 754 (the flags forbid the compiler to merge any; where a product and a
-   sum are one operation, the code says fmaf), so that every processor and compiler finds the same
-   bits. */
+   out = decay theta + step + sum_i c_i z_i / sqrt(h), or decay theta + A B, summed in fp32 and
+   rounded once. Every operation is one of IEEE 754 (the flags forbid the compiler to merge any; where
+   a product and a sum are one operation, the code says fmaf), so that every processor and compiler
+   finds the same bits. */
 
 #include "formats.h"
 
-enum { BLOCK = 1024 }; /* values that are worked on at a time, 4 KB of fp32 */
+enum { BLOCK = 128 }; /* values that are worked on at a time, in registers for the most part */
 /* of a product A B, what is summed in registers: half of them, whatever the processor has */
 #ifdef __AVX512F__
-enum { ROWS = 4, TILE = 64 };
+enum { ROWS = 8, TILE = 32 };
 #else
 enum { ROWS = 4, TILE = 16 };
 #endif
+enum { STRIP = 256 }; /* columns of B that all rows meet before the next ones are read */
 
 typedef struct {
     void *out;             /* of `type` */
     const void *theta;     /* of `type`; NULL for zeros */
     const float *step;     /* NULL for none */
-    const float *left;     /* A (rows, rank); NULL for none */
+    const float *left;     /* A (rows, rank), to be added to theta alone; NULL for none */
     const float *right;    /* B (rank, columns) */
     const void *curvature; /* h, of `curvature_type`; NULL for ones */
     const uint32_t *keys;  /* two words a term */
@@ -66,27 +67,31 @@ static inline float normal(uint32_t bits) {
 
 static inline float sign(uint32_t bits) { return bits >> 31 ? -1.0f : 1.0f; }
 
-static void store(const Shift *s, const float *sums, int64_t at, uint32_t first, int count) {
+/* sums rounded into out, `count` values from number `at` on. */
+INLINED void store(const Shift *s, const float *sums, int64_t at, int type, int count) {
     if (!s->stochastic) {
-        save(s->out, sums, s->type, at, count);
+        for (int i = 0; i < count; i++) put(s->out, sums[i], type, at + i);
         return;
     }
     /* of bf16 alone: up with the probability of the fraction that is cut off */
-    uint16_t *half = (uint16_t *)s->out + at;
+    uint32_t first = s->first + (uint32_t)at;
     for (int i = 0; i < count; i++) {
         uint32_t random = hashed(first + (uint32_t)i, s->round_keys[0], s->round_keys[1]);
         uint32_t cut = (bits_of(sums[i]) + (random & 0xFFFFu)) & 0xFFFF0000u;
-        half[i] = nearest_bf16(float_of(cut)); /* exact, but for what is no number */
+        put(s->out, float_of(cut), BF16, at + i); /* exact, but for what is no number */
     }
 }
 
-static void add_term(const Shift *s, float *sums, const float *root, int t, uint32_t first,
-                     int count) {
-    uint32_t key_0 = s->keys[2 * t], key_1 = s->keys[2 * t + 1];
+/* sums += c_t z_t root, with root = 1 / sqrt(h) where there is a curvature */
+INLINED void add_term(const Shift *s, float *sums, const float *root, int t, int64_t at, int count) {
+    uint32_t first = s->first + (uint32_t)at, key_0 = s->keys[2 * t], key_1 = s->keys[2 * t + 1];
     float c = s->factors[t];
-    if (s->rademacher) {
+    if (s->rademacher && s->curvature) {
         for (int i = 0; i < count; i++)
             sums[i] += c * (sign(hashed(first + (uint32_t)i, key_0, key_1)) * root[i]);
+    } else if (s->rademacher) {
+        for (int i = 0; i < count; i++)
+            sums[i] += c * sign(hashed(first + (uint32_t)i, key_0, key_1));
     } else if (s->curvature) {
         for (int i = 0; i < count; i++)
             sums[i] += c * (normal(hashed(first + (uint32_t)i, key_0, key_1)) * root[i]);
@@ -96,56 +101,44 @@ static void add_term(const Shift *s, float *sums, const float *root, int t, uint
     }
 }
 
-/* sums = decay theta + step, `count` values from number `at` on. */
-static inline void begin(const Shift *s, float *restrict sums, int64_t at, int count) {
-    if (s->theta) {
-        load(sums, s->theta, s->type, at, count);
-        for (int i = 0; i < count; i++) sums[i] *= s->decay;
-    } else {
-        memset(sums, 0, sizeof *sums * (size_t)count);
-    }
+/* All terms for `count` values from number `at` on, which go from memory to memory. */
+INLINED void block(const Shift *s, int64_t at, int type, int count) {
+    float sums[BLOCK], root[BLOCK];
+    for (int i = 0; i < count; i++)
+        sums[i] = s->theta ? s->decay * value(s->theta, type, at + i) : 0.0f;
     if (s->step)
         for (int i = 0; i < count; i++) sums[i] += s->step[at + i];
-}
-
-/* The random terms are added, and the sums rounded into out. */
-static inline void finish(const Shift *s, float *restrict sums, int64_t at, int count) {
-    float root[BLOCK];
-    uint32_t first = s->first + (uint32_t)at;
     if (s->curvature) {
         load(root, s->curvature, s->curvature_type, at, count);
         for (int i = 0; i < count; i++) root[i] = 1.0f / sqrtf(root[i]);
-    } else if (s->rademacher) {
-        for (int i = 0; i < count; i++) root[i] = 1.0f;
     }
-    for (int t = 0; t < s->terms; t++) add_term(s, sums, root, t, first, count);
-    store(s, sums, at, first, count);
+    for (int t = 0; t < s->terms; t++) add_term(s, sums, root, t, at, count);
+    store(s, sums, at, type, count);
 }
 
-static void block(const Shift *s, int64_t at, int count) {
-    float sums[BLOCK];
-    begin(s, sums, at, count);
-    finish(s, sums, at, count);
+/* Block number b, which may be the last and shorter. */
+INLINED void block_of(const Shift *s, int64_t b, int type) {
+    if ((b + 1) * BLOCK <= s->size)
+        block(s, b * BLOCK, type, BLOCK);
+    else
+        block(s, b * BLOCK, type, (int)(s->size - b * BLOCK));
 }
 
-/* sums += A B, `count` columns of `rows` rows. A whole tile stays in registers. Each value is summed
-   over q in order, so that the edge of a tile changes no bit. */
-static void add_product(float *restrict sums, const float *restrict a, const float *restrict b,
-                        int rank, int64_t columns, int rows, int count) {
-    float product[ROWS][TILE] = {0};
-    if (rows == ROWS && count == TILE) {
-        for (int q = 0; q < rank; q++)
-            for (int r = 0; r < ROWS; r++)
-                for (int t = 0; t < TILE; t++)
-                    product[r][t] = fmaf(a[r * rank + q], b[q * columns + t], product[r][t]);
-    } else {
-        for (int q = 0; q < rank; q++)
-            for (int r = 0; r < rows; r++)
-                for (int t = 0; t < count; t++)
-                    product[r][t] = fmaf(a[r * rank + q], b[q * columns + t], product[r][t]);
+/* out = decay theta + A B for `count` columns of `rows` rows. A whole tile stays in registers. Each
+   value is summed over q in order, so that the edge of a tile changes no bit. */
+INLINED void tile(const Shift *s, int64_t row, int64_t column, int rows, int count, int type) {
+    const float *a = s->left + row * s->rank, *b = s->right + column;
+    float product[ROWS][TILE] = {0}, sums[TILE];
+    for (int q = 0; q < s->rank; q++)
+        for (int r = 0; r < rows; r++)
+            for (int t = 0; t < count; t++)
+                product[r][t] = fmaf(a[r * s->rank + q], b[q * s->columns + t], product[r][t]);
+    for (int r = 0; r < rows; r++) {
+        int64_t at = (row + r) * s->columns + column;
+        for (int t = 0; t < count; t++)
+            sums[t] = s->decay * value(s->theta, type, at + t) + product[r][t];
+        store(s, sums, at, type, count);
     }
-    for (int r = 0; r < rows; r++)
-        for (int t = 0; t < count; t++) sums[r * BLOCK + t] += product[r][t];
 }
 
 /* Ask for `count` values of theta before they are needed. */
@@ -155,40 +148,44 @@ static void fetch(const Shift *s, int64_t at, int count) {
     for (int64_t i = 0; i < count * bytes; i += 64) __builtin_prefetch(from + i);
 }
 
-/* ROWS rows of one strip of BLOCK columns, fewer at the edges. */
-static void strip(const Shift *s, int64_t row, int64_t column) {
-    float sums[ROWS * BLOCK];
+/* ROWS rows of one strip of STRIP columns, fewer at the edges. */
+INLINED void strip(const Shift *s, int64_t row, int64_t column, int type) {
     int64_t rows_left = s->size / s->columns - row, columns_left = s->columns - column;
     int rows = rows_left < ROWS ? (int)rows_left : ROWS;
-    int count = columns_left < BLOCK ? (int)columns_left : BLOCK;
-    int64_t at = row * s->columns + column;
-    for (int r = 0; r < rows; r++) begin(s, sums + r * BLOCK, at + r * s->columns, count);
+    int count = columns_left < STRIP ? (int)columns_left : STRIP;
     /* while the product is summed, the next rows are on their way */
-    if (s->theta && rows_left >= 2 * ROWS)
-        for (int r = ROWS; r < 2 * ROWS; r++) fetch(s, at + r * s->columns, count);
-    for (int t = 0; t < count; t += TILE)
-        add_product(sums + t, s->left + row * s->rank, s->right + column + t, s->rank, s->columns,
-                    rows, count - t < TILE ? count - t : TILE);
-    for (int r = 0; r < rows; r++) finish(s, sums + r * BLOCK, at + r * s->columns, count);
+    for (int r = ROWS; r < 2 * ROWS && r < rows_left; r++)
+        fetch(s, (row + r) * s->columns + column, count);
+    for (int t = 0; t < count; t += TILE) {
+        int left = count - t < TILE ? count - t : TILE;
+        if (rows == ROWS && left == TILE)
+            tile(s, row, column + t, ROWS, TILE, type);
+        else
+            tile(s, row, column + t, rows, left, type);
+    }
 }
 
-static int count_of(int64_t size, int64_t b) {
-    int64_t left = size - b * BLOCK;
-    return left < BLOCK ? (int)left : BLOCK;
-}
-
-void shift(const Shift *s) {
+INLINED void all(const Shift *s, int type) {
     if (s->left) { /* one strip of B after another, which stays in the cache for all rows */
-        int64_t strips = (s->columns + BLOCK - 1) / BLOCK;
+        int64_t strips = (s->columns + STRIP - 1) / STRIP;
         int64_t groups = (s->size / s->columns + ROWS - 1) / ROWS;
 #pragma omp parallel for num_threads(s->threads) if (s->threads > 1 && strips * groups >= 32)
         for (int64_t i = 0; i < strips * groups; i++)
-            strip(s, i % groups * ROWS, i / groups * BLOCK);
+            strip(s, i % groups * ROWS, i / groups * STRIP, type);
         return;
     }
     int64_t blocks = (s->size + BLOCK - 1) / BLOCK;
-#pragma omp parallel for num_threads(s->threads) if (s->threads > 1 && blocks >= 32)
-    for (int64_t b = 0; b < blocks; b++) block(s, b * BLOCK, count_of(s->size, b));
+#pragma omp parallel for num_threads(s->threads) if (s->threads > 1 && blocks >= 256)
+    for (int64_t b = 0; b < blocks; b++) block_of(s, b, type);
+}
+
+void shift(const Shift *s) {
+    if (s->type == BF16)
+        all(s, BF16);
+    else if (s->type == FP16)
+        all(s, FP16);
+    else
+        all(s, FP32);
 }
 
 /* `rows` of `size` values, row r under the key (keys[2 r], keys[2 r + 1]). */
@@ -196,11 +193,11 @@ void draw(float *out, int64_t rows, int64_t size, const uint32_t *keys, int32_t 
           int32_t threads) {
     const float one = 1.0f;
     int64_t blocks = (size + BLOCK - 1) / BLOCK;
-#pragma omp parallel for num_threads(threads) if (threads > 1 && rows * blocks >= 32)
+#pragma omp parallel for num_threads(threads) if (threads > 1 && rows * blocks >= 256)
     for (int64_t i = 0; i < rows * blocks; i++) {
         int64_t row = i / blocks, b = i % blocks;
         Shift s = {.out = out + row * size, .size = size, .type = FP32, .terms = 1};
         s.keys = keys + 2 * row, s.factors = &one, s.rademacher = rademacher;
-        block(&s, b * BLOCK, count_of(size, b));
+        block_of(&s, b, FP32);
     }
 }

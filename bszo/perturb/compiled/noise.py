@@ -58,16 +58,17 @@ def shift(
     rademacher: bool = False,
     curvature: Tensor | None = None,
 ) -> None:
-    """Compute out = decay theta + step + A B + sum_i c_i z_i / sqrt(h), summed in fp32 and rounded
-    once, for tensors that `serves` takes.
+    """Compute out = decay theta + step + sum_i c_i z_i / sqrt(h), or decay theta + A B, summed in
+    fp32 and rounded once, for tensors that `serves` takes.
 
     Args:
         out, theta, keys, factors, decay, round_key, rademacher, curvature: as for `gpu.shift`;
             theta is of out's type.
         step: fp32, added to the sum; None stands for zeros.
-        product: A (rows, r) and B (r, columns) in fp32 for a matrix; None stands for zeros.
+        product: A (rows, r) and B (r, columns) in fp32, for a matrix theta and nothing else.
         first: the number of the first element in its parameter.
     """
+    assert product is None or not (theta is None or keys or step is not None)
     words = _words(keys)
     left, right = product or (None, None)
     arguments = _Shift(

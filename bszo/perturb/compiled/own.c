@@ -20,20 +20,19 @@ typedef struct {
     float c;
 } Own;
 
+/* sums += x b, `count` values of x from number `at` on. */
+INLINED void multiply(const Own *s, float *sums, const float *b, int64_t at, int type, int count) {
+    for (int t = 0; t < count; t++) sums[t] = fmaf(value(s->x, type, at + t), b[t], sums[t]);
+}
+
 /* inner = c B_e x_p */
-static void project(const Own *s, int64_t p, float *inner) {
-    const float *right = s->right + s->of[p] * s->rank * s->columns;
+INLINED void project(const Own *s, int64_t p, float *inner, int type) {
     for (int q = 0; q < s->rank; q++) {
-        const float *b = right + q * s->columns;
-        float x[LANES], sums[LANES] = {0};
-        int64_t j = 0;
-        for (; j + LANES <= s->columns; j += LANES) {
-            load(x, s->x, s->type, p * s->columns + j, LANES);
-            for (int t = 0; t < LANES; t++) sums[t] = fmaf(x[t], b[j + t], sums[t]);
-        }
-        int rest = (int)(s->columns - j);
-        load(x, s->x, s->type, p * s->columns + j, rest);
-        for (int t = 0; t < rest; t++) sums[t] = fmaf(x[t], b[j + t], sums[t]);
+        const float *b = s->right + (s->of[p] * s->rank + q) * s->columns;
+        float sums[LANES] = {0};
+        int64_t at = p * s->columns, j = 0;
+        for (; j + LANES <= s->columns; j += LANES) multiply(s, sums, b + j, at + j, type, LANES);
+        multiply(s, sums, b + j, at + j, type, (int)(s->columns - j));
         for (int half = LANES / 2; half; half /= 2)
             for (int t = 0; t < half; t++) sums[t] += sums[t + half];
         inner[q] = s->c * sums[0];
@@ -41,25 +40,43 @@ static void project(const Own *s, int64_t p, float *inner) {
 }
 
 /* y_p += A_e^T inner, `count` values of it from number j on. */
-static inline void add_piece(const Own *s, int64_t p, const float *left, const float *inner,
-                             int64_t j, int count) {
+INLINED void add_piece(const Own *s, int64_t p, const float *inner, int64_t j, int type, int count) {
+    const float *left = s->left + s->of[p] * s->rank * s->rows + j;
+    int64_t at = p * s->rows + j;
     float y[PIECE];
-    load(y, s->y, s->type, p * s->rows + j, count);
+    for (int t = 0; t < count; t++) y[t] = value(s->y, type, at + t);
     for (int q = 0; q < s->rank; q++)
-        for (int t = 0; t < count; t++) y[t] = fmaf(inner[q], left[q * s->rows + j + t], y[t]);
-    save(s->y, y, s->type, p * s->rows + j, count);
+        for (int t = 0; t < count; t++) y[t] = fmaf(inner[q], left[q * s->rows + t], y[t]);
+    for (int t = 0; t < count; t++) put(s->y, y[t], type, at + t);
 }
 
-static void add_one(const Own *s, int64_t p) {
-    const float *left = s->left + s->of[p] * s->rank * s->rows;
+/* The same of all values where the rank is 1: each goes from memory to memory. */
+INLINED void add_single(const Own *s, int64_t p, float inner, int type) {
+    const float *left = s->left + s->of[p] * s->rows;
+    for (int64_t t = 0, at = p * s->rows; t < s->rows; t++, at++)
+        put(s->y, fmaf(inner, left[t], value(s->y, type, at)), type, at);
+}
+
+INLINED void add_one(const Own *s, int64_t p, int type) {
     float inner[s->rank];
     int64_t j = 0;
-    project(s, p, inner);
-    for (; j + PIECE <= s->rows; j += PIECE) add_piece(s, p, left, inner, j, PIECE);
-    add_piece(s, p, left, inner, j, (int)(s->rows - j));
+    project(s, p, inner, type);
+    if (s->rank == 1) {
+        add_single(s, p, inner[0], type);
+        return;
+    }
+    for (; j + PIECE <= s->rows; j += PIECE) add_piece(s, p, inner, j, type, PIECE);
+    add_piece(s, p, inner, j, type, (int)(s->rows - j));
 }
 
 void add_own(const Own *s) {
 #pragma omp parallel for num_threads(s->threads) if (s->threads > 1 && s->positions >= 32)
-    for (int64_t p = 0; p < s->positions; p++) add_one(s, p);
+    for (int64_t p = 0; p < s->positions; p++) {
+        if (s->type == BF16)
+            add_one(s, p, BF16);
+        else if (s->type == FP16)
+            add_one(s, p, FP16);
+        else
+            add_one(s, p, FP32);
+    }
 }
