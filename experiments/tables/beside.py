@@ -16,7 +16,9 @@ LEFT_OUT = (
 )
 
 
-def nearest(record: Record, cells: Mapping[str, Record]) -> tuple[str, str]:
+def nearest(
+    record: Record, cells: Mapping[str, Record], *, same_task: bool = True
+) -> tuple[str, str]:
     """The cell that a run is most like, and what the run changes of it: `key=value, ...`.
 
     A cell of the same method comes before all others, and then the one with the fewest changes.
@@ -26,6 +28,7 @@ def nearest(record: Record, cells: Mapping[str, Record]) -> tuple[str, str]:
     Args:
         record: of the run.
         cells: the records of the grid, at least one, each under its signature.
+        same_task: another task is a change; false leaves it out of the changes.
 
     Returns:
         The signature of that cell, and the changes.
@@ -43,7 +46,7 @@ def nearest(record: Record, cells: Mapping[str, Record]) -> tuple[str, str]:
     told = [
         f"{key.removeprefix('optimizer.')}={own.get(key, NOTHING)}"
         for key in apart[found]
-        if key not in LEFT_OUT
+        if key not in LEFT_OUT and (same_task or not key.startswith("task."))
     ]
     if not apart[found]:
         here, there = (r["provenance"]["hardware"]["cpu"] for r in (record, cells[found]))

@@ -2,7 +2,7 @@
 
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from experiments.records.store import SINGLE
 from experiments.sweeps.grid import rate_key
@@ -38,6 +38,8 @@ from experiments.tables.real import (
 
 LEVELS = (70, 75, 80, 85)  # per cent of validation
 SHORTLY = (250, 500)  # passes at which a run beside the grid is shown too
+TOLD = ("method", "what it changes", "lr", "seed", "passes")  # of a run beside the grid
+COURSE = (*(f"at {passes:,}" for passes in SHORTLY), "at the end", "test %")
 
 
 def _median(values: Sequence[float | None], form: str) -> str:
@@ -195,20 +197,9 @@ def _at(record: Record, passes: int) -> str:
 def beside_section(rows: Sequence[Row], records: Sequence[Record]) -> Section | None:
     """Build the course of every run that is in no cell; None where there is none."""
     cells = {r["signature"]: r for row in rows for r in row.all_runs}
-    names = {r["signature"]: row.name for row in rows for r in row.all_runs}
-    if not cells:
-        return None
-    lines = []
-    for record in records:
-        if record is cells.get(record["signature"]):
-            continue
-        cell, changes = nearest(record, cells)
-        passes = weight(record) * record["num_forwards"]
-        rate = value_of(record, rate_key(record["choices"]["optimizer"]))
-        told = (names[cell], changes, f"{rate:g}", str(record["config"]["seed"]))
-        lines.append((*told, f"{passes:,.0f}", *_course(record, [*SHORTLY, math.ceil(passes)])))
-    columns = ("method", "what it changes", "lr", "seed", "passes")
-    columns += (*(f"at {passes:,}" for passes in SHORTLY), "at the end", "test %")
+    outside = [r for r in records if r is not cells.get(r["signature"])]
+    lines = [(*told, *course) for _, told, course in _told(rows, outside)]
+    columns = (*TOLD, *COURSE)
     note = (
         "Runs that are in no cell above; each changes what its line says of the cell that is most"
         " like it. Numbers as in the course of every run."
@@ -218,21 +209,56 @@ def beside_section(rows: Sequence[Row], records: Sequence[Record]) -> Section | 
     )
 
 
+def tasks_section(rows: Sequence[Row], records: Sequence[Record]) -> Section | None:
+    """Build the course of every run of the same model on another task; None where there is none."""
+    lines = []
+    for record, told, course in _told(rows, records, same_task=False):
+        start = record["zero_shot_accuracy"]
+        shown = NOTHING if start is None else f"{100 * start:.1f}"
+        lines.append((record["choices"]["task"], *told, shown, *course))
+    columns = ("task", *TOLD, "zero-shot %", *COURSE)
+    note = (
+        "The same model on other rows, at rates that were chosen for the task above. Numbers as in"
+        " the course of every run."
+    )
+    return Section("Other tasks", columns, tuple(sorted(lines)), notes=(note,)) if lines else None
+
+
+def _told(
+    rows: Sequence[Row], records: Sequence[Record], *, same_task: bool = True
+) -> Iterator[tuple[Record, tuple[str, ...], list[str]]]:
+    """Each record with what is said of it beside the cell that it is most like (see `nearest`), and
+    its course."""
+    cells = {r["signature"]: r for row in rows for r in row.all_runs}
+    names = {r["signature"]: row.name for row in rows for r in row.all_runs}
+    for record in records if cells else ():
+        cell, changes = nearest(record, cells, same_task=same_task)
+        passes = weight(record) * record["num_forwards"]
+        rate = value_of(record, rate_key(record["choices"]["optimizer"]))
+        told = (names[cell], changes, f"{rate:g}", str(record["config"]["seed"]), f"{passes:,.0f}")
+        yield record, told, _course(record, [*SHORTLY, math.ceil(passes)])
+
+
 def sections(artefact: Artefact, inputs: Inputs) -> list[Section]:
     """Build all sections of the study's table."""
     del artefact
     records = inputs.records(SWEEP)
     shelf = Shelf(records)
     rows = {budget: rows_of(grid_of(budget), shelf) for budget in BUDGETS}
-    same = {(record["choices"]["model"], record["choices"]["task"]) for record in records}
+    models = {record["choices"]["model"] for record in records}
+    tasks = {record["choices"]["task"] for row in rows[min(rows)] for record in row.all_runs}
     single = [
         record
         for record in inputs.records(SINGLE)
-        if (record["choices"]["model"], record["choices"]["task"]) in same and record["num_steps"]
+        if record["choices"]["model"] in models and record["num_steps"]
     ]
-    inputs.used |= {record["signature"] for record in (*records, *single)}
+    found = [*records, *single]
+    inputs.used |= {record["signature"] for record in found}
+    elsewhere = [record for record in found if record["choices"]["task"] not in tasks]
+    here = [record for record in found if record["choices"]["task"] in tasks]
     by_budget = [accuracy_section(budget, of_budget) for budget, of_budget in rows.items()]
-    others = beside_section([*rows[min(rows)], *rows[max(rows)]], [*records, *single])
-    more = (course_section(rows[min(rows)]), others, gain_section(rows[max(rows)]))
+    every = [*rows[min(rows)], *rows[max(rows)]]
+    more = (course_section(rows[min(rows)]), beside_section(every, here))
+    more += (tasks_section(every, elsewhere), gain_section(rows[max(rows)]))
     more += (signal_section(FILE) if FILE.is_file() else None,)
     return [*by_budget, rates_section(rows[max(rows)]), *(section for section in more if section)]

@@ -1,5 +1,6 @@
 """The table of the study on a real model, from records made by hand to answer its points."""
 
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ from experiments.tables.real_table import (
     course_section,
     gain_section,
     rates_section,
+    tasks_section,
 )
 
 Plain = dict[str, Any]
@@ -334,6 +336,27 @@ def test_a_run_beside_the_grid_says_what_it_changes():
         ("MeZO", "eps=0.0001", "3e-05", "0", "1,000", "diverged", "-", "-", "-"),
         ("MeZO", "processor: another one", "3e-05", "0", "1,000", *courses, "50.0"),
     )
+
+
+def test_a_run_of_another_task_is_shown_apart():
+    """Its task is no change, anything else is; a run of the study's own task is not among them."""
+    short = grid_of(1000)
+    mezo = first(short, optimizer="mezo")
+    rows = rows_of(short, Shelf(chosen(short, mezo, [0.9, 0.4, 0.6])))
+    other = answer({**mezo, "optimizer.lr": "3e-5"}, [0.5, 0.6, 0.7, 0.7, 0.75], 0.64)
+    other["choices"] = {**other["choices"], "task": "trec"}
+    other["config"]["task"] = {"name": "trec"}
+    other["zero_shot_accuracy"] = 0.25
+    smaller = deepcopy(other)
+    smaller["config"]["optimizer"]["eps"] = 1e-4
+    section = tasks_section(rows, [other, smaller])
+    assert section is not None
+    run = ("3e-05", "0", "1,000", "25.0", "0.500 (60.0)", "0.500 (70.0)", "0.500 (75.0)", "64.0")
+    assert section.rows == (
+        ("trec", "MeZO", "-", *run),
+        ("trec", "MeZO", "eps=0.0001", *run),
+    )
+    assert tasks_section(rows, []) is None and tasks_section([], [other]) is None
 
 
 def test_the_cell_of_the_same_method_is_nearer_than_one_with_fewer_changes():
