@@ -56,7 +56,7 @@ RECORDS := $(wildcard results/records/* outputs/runs/*/)
 # What each table and figure is made of is said in experiments/tables/artefacts.py, which needs no package:
 # TABLES, FIGURES, RECORDED, SWEEPS_*, PICK_*, the files of each, and how those are measured that are made of no sweep.
 include outputs/made/artefacts.mk
-outputs/made/artefacts.mk: experiments/tables/artefacts.py experiments/render.py
+outputs/made/artefacts.mk: experiments/tables/artefacts.py experiments/tables/make_rules.py experiments/render.py
 	@mkdir -p $(@D)
 	@$(or $(wildcard $(RUN)),$(PYTHON)) -m experiments.render --make > $@.new && mv $@.new $@
 

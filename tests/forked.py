@@ -102,11 +102,13 @@ def in_group(size: int, body: Callable[[int], Any]) -> list[Any]:
     They meet in a store as they would in torchrun's: a port that is only looked for can be
     another's by the time that it is taken. The store's threads are in a process of their own: one
     looks up the name of whoever connects, and a process that is forked meanwhile has a copy of the
-    resolver's lock that nobody opens.
+    resolver's lock that nobody releases.
     """
     port, told = FORK.Pipe(duplex=False)
     meeting = FORK.Process(target=_meet, args=(told,), daemon=True)
     meeting.start()
+    told.close()
+    assert port.poll(PATIENCE), "the store does not say its port"
     number = str(port.recv())
     pipes = [FORK.Pipe(duplex=False) for _ in range(size)]
 
@@ -145,11 +147,12 @@ def in_group(size: int, body: Callable[[int], Any]) -> list[Any]:
         child.join(max(end - time.monotonic(), 0))
         child.kill()
     meeting.kill()
+    meeting.join()
     return results
 
 
 def _meet(told: Any) -> None:
-    """Hold a store and tell its port, until killed."""
+    """Hold a store and tell its port. It is killed when the group is done."""
     store: Any = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)  # type: ignore[attr-defined]
     told.send(store.port)
     time.sleep(2 * PATIENCE)

@@ -211,3 +211,8 @@ class LanguageModel:
                     " finite"
                 )
         return out
+
+
+def kind_of(model: LanguageModel) -> str:
+    """What errors call a model: its name and its class."""
+    return f"{model.name} ({type(model.module).__name__})"

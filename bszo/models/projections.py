@@ -3,7 +3,7 @@
 from torch import nn
 
 from bszo.errors import ModelError
-from bszo.models.language_model import LanguageModel
+from bszo.models.language_model import LanguageModel, kind_of
 
 # names of the query and the value projection in an attention module, by family
 PAIRS = (
@@ -53,7 +53,3 @@ def query_and_value(model: LanguageModel) -> tuple[str, str]:
         f" ({known}), and peft knows no others; tuning=full needs none,"
         " nor do tuning=prefix and tuning=prompt in a model that takes virtual tokens"
     )
-
-
-def kind_of(model: LanguageModel) -> str:
-    return f"{model.name} ({type(model.module).__name__})"

@@ -6,8 +6,7 @@ from typing import Any
 
 from bszo.errors import ModelError, needs, one_line
 from bszo.files import folder_written_whole
-from bszo.models.language_model import LanguageModel
-from bszo.models.projections import kind_of
+from bszo.models.language_model import LanguageModel, kind_of
 from bszo.models.reading import quiet
 from bszo.models.scales import save_scales, scales_of
 from bszo.models.tuning import REFUSALS, attached, limit_beside, wrapped

@@ -19,9 +19,9 @@ import torch
 from torch import Tensor
 
 from bszo.errors import ModelError, needs, one_line
-from bszo.models.language_model import LanguageModel
+from bszo.models.language_model import LanguageModel, kind_of
 from bszo.models.module import num_positions
-from bszo.models.projections import kind_of, lora_targets
+from bszo.models.projections import lora_targets
 
 REFUSALS = (
     AttributeError,

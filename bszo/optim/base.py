@@ -166,7 +166,7 @@ class ZerothOrderOptimizer(Saved):
 
         A value a group, where groups differ, is a list; lr and weight_decay are left out.
         """
-        found = self.group_settings()
+        found = self._group_settings()
         found |= {
             "seed": self.seed,
             "perturbation": self.perturbation,

@@ -82,7 +82,7 @@ class Grouped(Copied):
                         f"{', for life' if built else ''}; {wanted!r} is valid",
                     )
 
-    def group_settings(self) -> dict[str, Any]:
+    def _group_settings(self) -> dict[str, Any]:
         """The hyperparameters as plain values, but for the rates; a list with a value a group,
         where groups differ."""
         found: dict[str, Any] = {}
@@ -92,7 +92,7 @@ class Grouped(Copied):
                 found[name] = values[0] if all(v == values[0] for v in values) else values
         return found
 
-    def everything(self) -> list[Tensor]:
+    def _everything(self) -> list[Tensor]:
         """All parameters, those that stay where they are included, in the order of the groups."""
         return [p for group in self.param_groups for p in group["params"]]
 

@@ -34,7 +34,7 @@ class Saved(Bound):
             **{name: getattr(self, name) for name in COUNTERS},
             **self.scalar_state(),
         }
-        places = {id(p): i for i, p in enumerate(self.everything())}
+        places = {id(p): i for i, p in enumerate(self._everything())}
         own["numbered"] = [places.get(id(p)) for p in self._numbered]
         if self._restricted is not None:
             own["restriction"] = self._restricted.state()
@@ -67,7 +67,7 @@ class Saved(Bound):
         groups = [{**mine, **group} for group in state_dict["param_groups"]]
         super().load_state_dict({"state": state_dict["state"], "param_groups": groups})
         self._restore_types(state_dict)
-        everything = self.everything()
+        everything = self._everything()
         self._numbered = [
             everything[place] if place is not None else torch.empty(0)  # one that has left
             for place in own.get("numbered", ())
@@ -112,7 +112,7 @@ class Saved(Bound):
         """torch casts loaded state to the parameter's type, which would round fp32 moments of
         16-bit parameters."""
         numbers = [i for group in state_dict["param_groups"] for i in group["params"]]
-        for position, p in zip(numbers, self.everything(), strict=True):
+        for position, p in zip(numbers, self._everything(), strict=True):
             for name, value in state_dict["state"].get(position, {}).items():
                 self.state[p][name] = (
                     value.to(p.device).clone()

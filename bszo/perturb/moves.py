@@ -1,4 +1,5 @@
-"""Moves of theta by sum_i c_i z_i; nothing else moves parameters."""
+"""Moves of theta that last: along directions, by a dense step, by weight decay. Nothing else makes
+any; a walk brings theta back after each measurement."""
 
 from collections.abc import Sequence
 
@@ -11,7 +12,7 @@ from bszo.perturb.noise import Terms, add
 
 
 class Moves:
-    """theta <- theta + sum_i c_i z_i, for the directions and the rounding of one step.
+    """theta <- decay theta + sum_i c_i z_i, or + a dense step, with the rounding of one step.
 
     Args:
         params: the parameters, in the optimizer's order.

@@ -20,7 +20,6 @@ SCHEMA_VERSION = 1
 STATUSES = ("ok", "diverged", "out_of_memory", "interrupted", "crashed")
 SETTLED = ("ok", "diverged", "out_of_memory")  # running it again would end the same way
 
-
 _NUMBER = (int, float)
 _OPTIONAL_NUMBER = (int, float, type(None))
 # key -> the types its value may have; a record has exactly these keys

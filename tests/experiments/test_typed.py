@@ -111,7 +111,7 @@ def test_each_role_has_its_own_targets(group: str, targets: set[str]):
         "bszo.nothing.here",
         "bszo.BSZZ",
         "bszo.tasks",
-        "bszo.optim.base.copy.deepcopy",
+        "bszo.optim.saved.copy.deepcopy",
         "torch.optim.adamw.torch.load",
         "bszo.errors.__builtins__",
         "bszo.trajectory.TrajectoryWriter",

@@ -78,7 +78,7 @@ def changed(data: bytes, rng: random.Random) -> bytes | None:
 
 def main() -> None:
     atheris: Any = importlib.import_module("atheris")
-    with atheris.instrument_imports(include=["experiments.records.record", "json"]):
+    with atheris.instrument_imports(include=["experiments.records", "json"]):
         import experiments.records.record  # noqa: F401
 
     def mutate(data: bytes, max_size: int, seed: int) -> bytes:

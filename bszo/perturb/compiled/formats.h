@@ -11,7 +11,7 @@
 
 enum { FP32, BF16, FP16 };
 
-/* for loops over a type that is known where they are compiled: they have no branch and no buffer */
+/* always inlined, so that a `type` that is a constant leaves no branch in a loop */
 #define INLINED static inline __attribute__((always_inline))
 
 static inline uint32_t bits_of(float x) {

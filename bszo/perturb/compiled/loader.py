@@ -68,8 +68,8 @@ def library() -> ctypes.CDLL | None:
         return _compiled_or_kept()
     except (OSError, RuntimeError, subprocess.SubprocessError) as error:
         log.warning(
-            "the noise kernel cannot be compiled here, so that noise is made in PyTorch, five times"
-            " as slowly: %s",
+            "the noise kernel cannot be compiled here, so that noise is made in PyTorch, several"
+            " times as slowly: %s",
             one_line(error),
         )
         return None

@@ -7,7 +7,7 @@
 
 #include "formats.h"
 
-enum { BLOCK = 128 }; /* values that are worked on at a time, in registers for the most part */
+enum { BLOCK = 128 }; /* values that are worked on at a time */
 /* of a product A B, what is summed in registers: half of them, whatever the processor has */
 #ifdef __AVX512F__
 enum { ROWS = 8, TILE = 32 };
@@ -101,7 +101,7 @@ INLINED void add_term(const Shift *s, float *sums, const float *root, int t, int
     }
 }
 
-/* All terms for `count` values from number `at` on, which go from memory to memory. */
+/* All terms for `count` values from number `at` on, which are read, summed, rounded and written. */
 INLINED void block(const Shift *s, int64_t at, int type, int count) {
     float sums[BLOCK], root[BLOCK];
     for (int i = 0; i < count; i++)
@@ -116,8 +116,8 @@ INLINED void block(const Shift *s, int64_t at, int type, int count) {
     store(s, sums, at, type, count);
 }
 
-/* Block number b, which may be the last and shorter. */
-INLINED void block_of(const Shift *s, int64_t b, int type) {
+/* Block number b, of which the last may be shorter. */
+INLINED void block_or_rest(const Shift *s, int64_t b, int type) {
     if ((b + 1) * BLOCK <= s->size)
         block(s, b * BLOCK, type, BLOCK);
     else
@@ -165,27 +165,37 @@ INLINED void strip(const Shift *s, int64_t row, int64_t column, int type) {
     }
 }
 
-INLINED void all(const Shift *s, int type) {
-    if (s->left) { /* one strip of B after another, which stays in the cache for all rows */
+/* Strip number i of a product: one strip of B after another, which stays in the cache for all rows. */
+static void strip_of(const Shift *s, int64_t i, int64_t groups) {
+    int64_t row = i % groups * ROWS, column = i / groups * STRIP;
+    if (s->type == BF16)
+        strip(s, row, column, BF16);
+    else if (s->type == FP16)
+        strip(s, row, column, FP16);
+    else
+        strip(s, row, column, FP32);
+}
+
+static void block_of(const Shift *s, int64_t b) {
+    if (s->type == BF16)
+        block_or_rest(s, b, BF16);
+    else if (s->type == FP16)
+        block_or_rest(s, b, FP16);
+    else
+        block_or_rest(s, b, FP32);
+}
+
+void shift(const Shift *s) {
+    if (s->left) {
         int64_t strips = (s->columns + STRIP - 1) / STRIP;
         int64_t groups = (s->size / s->columns + ROWS - 1) / ROWS;
 #pragma omp parallel for num_threads(s->threads) if (s->threads > 1 && strips * groups >= 32)
-        for (int64_t i = 0; i < strips * groups; i++)
-            strip(s, i % groups * ROWS, i / groups * STRIP, type);
+        for (int64_t i = 0; i < strips * groups; i++) strip_of(s, i, groups);
         return;
     }
     int64_t blocks = (s->size + BLOCK - 1) / BLOCK;
 #pragma omp parallel for num_threads(s->threads) if (s->threads > 1 && blocks >= 256)
-    for (int64_t b = 0; b < blocks; b++) block_of(s, b, type);
-}
-
-void shift(const Shift *s) {
-    if (s->type == BF16)
-        all(s, BF16);
-    else if (s->type == FP16)
-        all(s, FP16);
-    else
-        all(s, FP32);
+    for (int64_t b = 0; b < blocks; b++) block_of(s, b);
 }
 
 /* `rows` of `size` values, row r under the key (keys[2 r], keys[2 r + 1]). */
@@ -198,6 +208,6 @@ void draw(float *out, int64_t rows, int64_t size, const uint32_t *keys, int32_t 
         int64_t row = i / blocks, b = i % blocks;
         Shift s = {.out = out + row * size, .size = size, .type = FP32, .terms = 1};
         s.keys = keys + 2 * row, s.factors = &one, s.rademacher = rademacher;
-        block_of(&s, b, FP32);
+        block_or_rest(&s, b, FP32);
     }
 }

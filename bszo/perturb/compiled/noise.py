@@ -65,10 +65,12 @@ def shift(
         out, theta, keys, factors, decay, round_key, rademacher, curvature: as for `gpu.shift`;
             theta is of out's type.
         step: fp32, added to the sum; None stands for zeros.
-        product: A (rows, r) and B (r, columns) in fp32, for a matrix theta and nothing else.
+        product: A (rows, r) and B (r, columns) in fp32. Then theta, a matrix, must be given, and
+            keys, factors, step and curvature must not.
         first: the number of the first element in its parameter.
     """
-    assert product is None or not (theta is None or keys or step is not None)
+    if product is not None:
+        assert theta is not None and step is None and curvature is None and not factors
     words = _words(keys)
     left, right = product or (None, None)
     arguments = _Shift(

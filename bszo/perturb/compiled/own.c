@@ -50,7 +50,7 @@ INLINED void add_piece(const Own *s, int64_t p, const float *inner, int64_t j, i
     for (int t = 0; t < count; t++) put(s->y, y[t], type, at + t);
 }
 
-/* The same of all values where the rank is 1: each goes from memory to memory. */
+/* The same of all values where the rank is 1: one sum of two numbers, which takes no buffer. */
 INLINED void add_single(const Own *s, int64_t p, float inner, int type) {
     const float *left = s->left + s->of[p] * s->rows;
     for (int64_t t = 0, at = p * s->rows; t < s->rows; t++, at++)

@@ -1,7 +1,7 @@
 """Noise in PyTorch: z = f(seed, parameter, element), made where it is used and never stored.
 
 The formulas of `bszo.perturb.noise.spec` run over a parameter in chunks that stay in the cache; or
-a compiled kernel makes one pass, `cpu` or `gpu`.
+a compiled kernel makes one pass, `compiled` or `gpu`.
 """
 
 import functools

@@ -20,10 +20,10 @@ def add(
     fused: bool = False,
 ) -> Tensor:
     """Return decay theta + step for a step in fp32 or fp64, summed in its type and rounded once, as
-    `shift` does.
+    `noise.shift` does.
 
     Args:
-        theta, parameter, decay, rounding_seed: see `shift`.
+        theta, parameter, decay, rounding_seed: see `noise.shift`.
         step: of theta's shape.
         out: where the result goes; it may be theta itself.
         first: the number of theta's first element, where it is a part of the parameter.
@@ -51,8 +51,10 @@ def add(
 def round_to(
     acc: Tensor, parameter: int, rounding_seed: int | None, out: Tensor, *, first: int = 0
 ) -> Tensor:
-    """Round acc, fp32 or fp64, into `out`: to nearest, or stochastically as `shift` does. Where acc
-    is a part of the parameter, `first` is the number of its first element."""
+    """Round acc, fp32 or fp64, into `out`: to nearest, or stochastically as `noise.shift` does.
+
+    Where acc is a part of the parameter, `first` is the number of its first element.
+    """
     check_rounding(rounding_seed, out.dtype)
     if rounding_seed is None:
         return out.copy_(acc)
