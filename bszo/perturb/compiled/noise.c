@@ -7,7 +7,7 @@
 
 #include "formats.h"
 
-enum { BLOCK = 128 }; /* values that are worked on at a time */
+enum { BLOCK = 256 }; /* values that are worked on at a time */
 /* of a product A B, what is summed in registers: half of them, whatever the processor has */
 #ifdef __AVX512F__
 enum { ROWS = 8, TILE = 32 };
@@ -53,20 +53,6 @@ static inline float logarithm(float q) {
     return f + fmaf(f * f, fmaf(f, p, -0.5f), (float)e * 0.693147181f);
 }
 
-/* N(0, 1) from 32 bits, as spec.normal: x P(w) / Q(w) with w = -log(1 - x^2). */
-static inline float normal(uint32_t bits) {
-    const float unit = 0x1p-31f * (1.0f - 0x1p-24f);
-    float x = (float)(int32_t)bits * unit;
-    float log_q = logarithm((1.0f - x) * (1.0f + x));
-    float p = fmaf(-6.88299233e-03f, log_q, 7.79533166e-02f);
-    float q = fmaf(-3.35164675e-04f, log_q, 2.58497449e-02f);
-    p = fmaf(fmaf(p, log_q, -4.36772270e-01f), log_q, 1.25337484f);
-    q = fmaf(fmaf(q, log_q, -8.71268688e-02f), log_q, 1.0f);
-    return x * (p / q);
-}
-
-static inline float sign(uint32_t bits) { return bits >> 31 ? -1.0f : 1.0f; }
-
 /* sums rounded into out, `count` values from number `at` on. */
 INLINED void store(const Shift *s, const float *sums, int64_t at, int type, int count) {
     if (!s->stochastic) {
@@ -82,10 +68,32 @@ INLINED void store(const Shift *s, const float *sums, int64_t at, int type, int 
     }
 }
 
-/* sums += c_t z_t root, with root = 1 / sqrt(h) where there is a curvature */
+/* z of N(0, 1) from 32 bits each, as spec.normal: x P(w) / Q(w) with w = -log(1 - x^2). It takes
+   three loops, for a value's operations wait for each other, and a processor that looks a few
+   hundred operations ahead finds more values to work on where each takes fewer. */
+INLINED void normal(float *z, uint32_t first, uint32_t key_0, uint32_t key_1, int count) {
+    const float unit = 0x1p-31f * (1.0f - 0x1p-24f);
+    float x[BLOCK], log_q[BLOCK];
+    for (int i = 0; i < count; i++)
+        x[i] = (float)(int32_t)hashed(first + (uint32_t)i, key_0, key_1) * unit;
+    for (int i = 0; i < count; i++) log_q[i] = logarithm((1.0f - x[i]) * (1.0f + x[i]));
+    for (int i = 0; i < count; i++) {
+        float l = log_q[i];
+        float p = fmaf(-6.88299233e-03f, l, 7.79533166e-02f);
+        float q = fmaf(-3.35164675e-04f, l, 2.58497449e-02f);
+        p = fmaf(fmaf(p, l, -4.36772270e-01f), l, 1.25337484f);
+        q = fmaf(fmaf(q, l, -8.71268688e-02f), l, 1.0f);
+        z[i] = x[i] * (p / q);
+    }
+}
+
+static inline float sign(uint32_t bits) { return bits >> 31 ? -1.0f : 1.0f; }
+
+/* sums += c_t z_t root, with root = 1 / sqrt(h) where there is a curvature. Each case has loops of its
+   own, which compilers make better code of. */
 INLINED void add_term(const Shift *s, float *sums, const float *root, int t, int64_t at, int count) {
     uint32_t first = s->first + (uint32_t)at, key_0 = s->keys[2 * t], key_1 = s->keys[2 * t + 1];
-    float c = s->factors[t];
+    float z[BLOCK], c = s->factors[t];
     if (s->rademacher && s->curvature) {
         for (int i = 0; i < count; i++)
             sums[i] += c * (sign(hashed(first + (uint32_t)i, key_0, key_1)) * root[i]);
@@ -93,11 +101,11 @@ INLINED void add_term(const Shift *s, float *sums, const float *root, int t, int
         for (int i = 0; i < count; i++)
             sums[i] += c * sign(hashed(first + (uint32_t)i, key_0, key_1));
     } else if (s->curvature) {
-        for (int i = 0; i < count; i++)
-            sums[i] += c * (normal(hashed(first + (uint32_t)i, key_0, key_1)) * root[i]);
+        normal(z, first, key_0, key_1, count);
+        for (int i = 0; i < count; i++) sums[i] += c * (z[i] * root[i]);
     } else {
-        for (int i = 0; i < count; i++)
-            sums[i] += c * normal(hashed(first + (uint32_t)i, key_0, key_1));
+        normal(z, first, key_0, key_1, count);
+        for (int i = 0; i < count; i++) sums[i] += c * z[i];
     }
 }
 
@@ -194,7 +202,7 @@ void shift(const Shift *s) {
         return;
     }
     int64_t blocks = (s->size + BLOCK - 1) / BLOCK;
-#pragma omp parallel for num_threads(s->threads) if (s->threads > 1 && blocks >= 256)
+#pragma omp parallel for num_threads(s->threads) if (s->threads > 1 && blocks >= 128)
     for (int64_t b = 0; b < blocks; b++) block_of(s, b);
 }
 
@@ -203,7 +211,7 @@ void draw(float *out, int64_t rows, int64_t size, const uint32_t *keys, int32_t 
           int32_t threads) {
     const float one = 1.0f;
     int64_t blocks = (size + BLOCK - 1) / BLOCK;
-#pragma omp parallel for num_threads(threads) if (threads > 1 && rows * blocks >= 256)
+#pragma omp parallel for num_threads(threads) if (threads > 1 && rows * blocks >= 128)
     for (int64_t i = 0; i < rows * blocks; i++) {
         int64_t row = i / blocks, b = i % blocks;
         Shift s = {.out = out + row * size, .size = size, .type = FP32, .terms = 1};

@@ -14,6 +14,7 @@ from bszo.perturb.noise import Distribution, Terms, add, check_rounding, gpu, va
 from bszo.perturb.noise.seeds import key
 
 AT_ONCE = 1 << 20  # elements of a large matrix that are made at a time
+KEEP_PIECE = 1 << 16  # elements of a vector or a thin factor that a CPU keeps for one step
 
 
 def is_stack(shape: torch.Size, rank: int) -> bool:
@@ -47,14 +48,14 @@ class Factored(Directions):
         self._made: dict[tuple[int, int, torch.Size], Tensor] = {}
 
     def values(self, shape: torch.Size, index: int, seed: int) -> Tensor:
-        """Return noise in the shape of a factor of one parameter. A small model, in which a call
-        costs more than its values, keeps it until `release`."""
+        """Return noise in the shape of a factor of one parameter. Where a call costs more than its
+        values, which is so for thin factors and in small models, it is kept until `release`."""
         key = (seed, index, shape)
         if key in self._made:
             return self._made[key]
         device, law = self.params[index].device, self.distribution
         made = values(shape, index, seed, device=device, distribution=law, fused=self.fused)
-        if self.small:
+        if self.small or (device.type == "cpu" and made.numel() <= KEEP_PIECE):
             self._made[key] = made
         return made
 
