@@ -112,10 +112,12 @@ def test_an_autocast_does_not_round_a_direction(
         assert torch.equal(fresh.direction(11, 0), expected[1])
 
 
-def test_a_small_model_s_factors_are_kept_for_a_step_and_are_the_noise(
-    make: Any, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("kept", ["of a small model", "small factors"])
+def test_factors_are_kept_for_a_step_and_are_the_noise(
+    kept: str, make: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     theta = torch.zeros(9, 8)
+    monkeypatch.setattr(factored, "KEEP_PIECE" if kept == "of a small model" else "KEEP_BELOW", 0)
     family = make([theta])
     first = family.direction(11, 0)
     monkeypatch.setattr(factored, "values", None)  # nothing is made again
@@ -124,7 +126,8 @@ def test_a_small_model_s_factors_are_kept_for_a_step_and_are_the_noise(
     with pytest.raises(TypeError):
         family.direction(11, 0)
     monkeypatch.undo()
-    monkeypatch.setattr(factored, "KEEP_BELOW", 0)
+    for limit in ("KEEP_BELOW", "KEEP_PIECE"):
+        monkeypatch.setattr(factored, limit, 0)
     large = make([theta])
     assert torch.equal(large.direction(11, 0), first)
     assert not large._made
