@@ -100,8 +100,8 @@ class Factored(Directions):
             check_rounding(rounding_seed, out.dtype)
             round_key = None if rounding_seed is None else key(rounding_seed, index)
             together = out, theta, left.contiguous(), right.contiguous()
-            matrices = (part.view(-1, *part.shape[-2:]) for part in together)
-            for e, (into, matrix, a, b) in enumerate(zip(*matrices, strict=True)):
+            stacks = together if theta.ndim == 3 else ([part] for part in together)
+            for e, (into, matrix, a, b) in enumerate(zip(*stacks, strict=True)):
                 at = {"decay": decay, "first": e * matrix.numel(), "round_key": round_key}
                 compiled.shift(into, matrix, [], [], product=(a, b), **at)
             return out
@@ -143,6 +143,8 @@ class Factored(Directions):
         right = [pair[1].to(wide) for _, pair in pairs if pair is not None]
         if len(left) < len(pairs):
             return None
+        if len(terms) == 1:
+            return left[0], right[0]
         return torch.cat(left, dim=-1), torch.cat(right, dim=-2)
 
 
