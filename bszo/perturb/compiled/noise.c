@@ -14,7 +14,7 @@ enum { ROWS = 8, TILE = 32 };
 #else
 enum { ROWS = 4, TILE = 16 };
 #endif
-enum { STRIP = 256 }; /* columns of B that all rows meet before the next ones are read */
+enum { STRIP = 256 }; /* columns that are worked on at a time, while the next rows are fetched */
 
 typedef struct {
     void *out;             /* of `type` */
@@ -173,9 +173,10 @@ INLINED void strip(const Shift *s, int64_t row, int64_t column, int type) {
     }
 }
 
-/* Strip number i of a product: one strip of B after another, which stays in the cache for all rows. */
-static void strip_of(const Shift *s, int64_t i, int64_t groups) {
-    int64_t row = i % groups * ROWS, column = i / groups * STRIP;
+/* Strip number i of a product: those of the same rows one after the other, so that theta is read in
+   order. */
+static void strip_of(const Shift *s, int64_t i, int64_t strips) {
+    int64_t row = i / strips * ROWS, column = i % strips * STRIP;
     if (s->type == BF16)
         strip(s, row, column, BF16);
     else if (s->type == FP16)
@@ -198,7 +199,7 @@ void shift(const Shift *s) {
         int64_t strips = (s->columns + STRIP - 1) / STRIP;
         int64_t groups = (s->size / s->columns + ROWS - 1) / ROWS;
 #pragma omp parallel for num_threads(s->threads) if (s->threads > 1 && strips * groups >= 32)
-        for (int64_t i = 0; i < strips * groups; i++) strip_of(s, i, groups);
+        for (int64_t i = 0; i < strips * groups; i++) strip_of(s, i, strips);
         return;
     }
     int64_t blocks = (s->size + BLOCK - 1) / BLOCK;

@@ -2,11 +2,12 @@
 stays for many."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from bszo.perturb import noise
+from bszo.perturb import compiled, noise
 from bszo.perturb.directions.base import Directions
 from bszo.perturb.directions.factored import Factored, is_stack, product
 from bszo.perturb.noise import Terms, gpu
@@ -87,13 +88,15 @@ class LowRank(Factored):
         out: Tensor | None = None,
         rounding_seed: int | None = None,
     ) -> Tensor:
-        if not gpu.serves(theta) or theta.ndim > 2 or not theta.is_contiguous():
+        on_gpu = gpu.serves(theta) and theta.is_contiguous()
+        if theta.ndim < 2 and (on_gpu or (self.fused and compiled.serves(theta))):
+            own = {mix64(seed, self.stream): c for seed, c in terms.items()}
+            how: Any = {"decay": decay, "out": out, "rounding_seed": rounding_seed}
+            return noise.shift(theta, index, own, fused=self.fused, **how)
+        if not on_gpu or theta.ndim > 2:
             return super().shift(
                 theta, index, terms, decay=decay, out=out, rounding_seed=rounding_seed
             )
-        if theta.ndim < 2:
-            own = {mix64(seed, self.stream): c for seed, c in terms.items()}
-            return noise.shift(theta, index, own, decay=decay, out=out, rounding_seed=rounding_seed)
         out = torch.empty_like(theta) if out is None else out
         keys = [key(mix64(seed, self.stream), index) for seed in terms]
         round_key = None if rounding_seed is None else key(rounding_seed, index)
