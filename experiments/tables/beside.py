@@ -28,7 +28,7 @@ def nearest(
     Args:
         record: of the run.
         cells: the records of the grid, at least one, each under its signature.
-        same_task: another task is a change; false leaves it out of the changes.
+        same_task: another task is a change; false leaves it and its rows out of the changes.
 
     Returns:
         The signature of that cell, and the changes.
@@ -46,7 +46,7 @@ def nearest(
     told = [
         f"{key.removeprefix('optimizer.')}={own.get(key, NOTHING)}"
         for key in apart[found]
-        if key not in LEFT_OUT and (same_task or not key.startswith("task."))
+        if key not in LEFT_OUT and (same_task or not key.startswith(("task.", "data.")))
     ]
     if not apart[found]:
         here, there = (r["provenance"]["hardware"]["cpu"] for r in (record, cells[found]))
