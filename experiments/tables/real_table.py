@@ -196,9 +196,7 @@ def _at(record: Record, passes: int) -> str:
 
 def beside_section(rows: Sequence[Row], records: Sequence[Record]) -> Section | None:
     """Build the course of every run that is in no cell; None where there is none."""
-    cells = {r["signature"]: r for row in rows for r in row.all_runs}
-    outside = [r for r in records if r is not cells.get(r["signature"])]
-    lines = [(*told, *course) for _, told, course in _told(rows, outside)]
+    lines = [(*told, *course) for _, told, course in _told(rows, records)]
     columns = (*TOLD, *COURSE)
     note = (
         "Runs that are in no cell above; each changes what its line says of the cell that is most"
@@ -227,11 +225,13 @@ def tasks_section(rows: Sequence[Row], records: Sequence[Record]) -> Section | N
 def _told(
     rows: Sequence[Row], records: Sequence[Record], *, same_task: bool = True
 ) -> Iterator[tuple[Record, tuple[str, ...], list[str]]]:
-    """Each record with what is said of it beside the cell that it is most like (see `nearest`), and
-    its course."""
+    """Each record that is no cell, what is said of it beside the cell that it is most like (see
+    `nearest`), and its course."""
     cells = {r["signature"]: r for row in rows for r in row.all_runs}
     names = {r["signature"]: row.name for row in rows for r in row.all_runs}
     for record in records if cells else ():
+        if record is cells.get(record["signature"]):
+            continue
         cell, changes = nearest(record, cells, same_task=same_task)
         passes = weight(record) * record["num_forwards"]
         rate = value_of(record, rate_key(record["choices"]["optimizer"]))

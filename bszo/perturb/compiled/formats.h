@@ -32,18 +32,6 @@ static inline uint16_t nearest_bf16(float x) {
     return x != x ? 0x7FC0u : (uint16_t)rounded;
 }
 
-static inline void load(float *values, const void *from, int32_t type, int64_t at, int count) {
-    if (type == FP32) {
-        memcpy(values, (const float *)from + at, sizeof *values * (size_t)count);
-    } else if (type == BF16) {
-        const uint16_t *half = (const uint16_t *)from + at;
-        for (int i = 0; i < count; i++) values[i] = float_of((uint32_t)half[i] << 16);
-    } else {
-        const _Float16 *half = (const _Float16 *)from + at;
-        for (int i = 0; i < count; i++) values[i] = (float)half[i];
-    }
-}
-
 INLINED float value(const void *from, int type, int64_t at) {
     if (type == FP32) return ((const float *)from)[at];
     if (type == BF16) return float_of((uint32_t)((const uint16_t *)from)[at] << 16);
@@ -58,5 +46,18 @@ INLINED void put(void *to, float x, int type, int64_t at) {
     else
         ((_Float16 *)to)[at] = (_Float16)x;
 }
+
+/* The statement with the constant TYPE for `type`: a loop for each. */
+#define BY_TYPE(type, ...)              \
+    if ((type) == BF16) {               \
+        enum { TYPE = BF16 };           \
+        __VA_ARGS__;                    \
+    } else if ((type) == FP16) {        \
+        enum { TYPE = FP16 };           \
+        __VA_ARGS__;                    \
+    } else {                            \
+        enum { TYPE = FP32 };           \
+        __VA_ARGS__;                    \
+    }
 
 #endif

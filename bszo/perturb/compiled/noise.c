@@ -117,8 +117,8 @@ INLINED void block(const Shift *s, int64_t at, int type, int count) {
     if (s->step)
         for (int i = 0; i < count; i++) sums[i] += s->step[at + i];
     if (s->curvature) {
-        load(root, s->curvature, s->curvature_type, at, count);
-        for (int i = 0; i < count; i++) root[i] = 1.0f / sqrtf(root[i]);
+        BY_TYPE(s->curvature_type, for (int i = 0; i < count; i++)
+            root[i] = 1.0f / sqrtf(value(s->curvature, TYPE, at + i)));
     }
     for (int t = 0; t < s->terms; t++) add_term(s, sums, root, t, at, count);
     store(s, sums, at, type, count);
@@ -177,21 +177,11 @@ INLINED void strip(const Shift *s, int64_t row, int64_t column, int type) {
    order. */
 static void strip_of(const Shift *s, int64_t i, int64_t strips) {
     int64_t row = i / strips * ROWS, column = i % strips * STRIP;
-    if (s->type == BF16)
-        strip(s, row, column, BF16);
-    else if (s->type == FP16)
-        strip(s, row, column, FP16);
-    else
-        strip(s, row, column, FP32);
+    BY_TYPE(s->type, strip(s, row, column, TYPE));
 }
 
 static void block_of(const Shift *s, int64_t b) {
-    if (s->type == BF16)
-        block_or_rest(s, b, BF16);
-    else if (s->type == FP16)
-        block_or_rest(s, b, FP16);
-    else
-        block_or_rest(s, b, FP32);
+    BY_TYPE(s->type, block_or_rest(s, b, TYPE));
 }
 
 void shift(const Shift *s) {

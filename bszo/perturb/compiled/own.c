@@ -71,12 +71,5 @@ INLINED void add_one(const Own *s, int64_t p, int type) {
 
 void add_own(const Own *s) {
 #pragma omp parallel for num_threads(s->threads) if (s->threads > 1 && s->positions >= 32)
-    for (int64_t p = 0; p < s->positions; p++) {
-        if (s->type == BF16)
-            add_one(s, p, BF16);
-        else if (s->type == FP16)
-            add_one(s, p, FP16);
-        else
-            add_one(s, p, FP32);
-    }
+    for (int64_t p = 0; p < s->positions; p++) BY_TYPE(s->type, add_one(s, p, TYPE));
 }
