@@ -20,6 +20,7 @@ LAYERS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "bszo.errors": ((), ()),
     "bszo.files": ((), ()),
     "bszo.cache": ((), ()),
+    "bszo.allocator": ((), ()),
     "bszo.core": (("bszo.core", "bszo.errors"), ("torch",)),
     "bszo.perturb": (("bszo.perturb", "bszo.errors"), ("torch",)),
     "bszo.perturb.compiled": (
@@ -50,6 +51,7 @@ LAYERS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
             "bszo.trajectory",
             "bszo.errors",
             "bszo.files",
+            "bszo.allocator",
         ),
         ("torch", "transformers", "tqdm"),
     ),
@@ -96,6 +98,7 @@ LAYERS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
             "bszo.trajectory",
             "bszo.errors",
             "bszo.files",
+            "bszo.allocator",
         ),
         ("hydra", "torch", "safetensors", "filelock", "psutil", "tqdm", "wandb"),
     ),

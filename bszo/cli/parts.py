@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from bszo.allocator import keep_freed_memory
 from bszo.cli.adapters import ADAPTERS, attached
 from bszo.cli.methods import METHODS, arguments_of
 from bszo.cli.rows import Rows, read_rows
@@ -128,6 +129,7 @@ def build(arguments: argparse.Namespace) -> Parts:
     Raises:
         BszoError: one line about the argument, row, file or model that cannot be used.
     """
+    keep_freed_memory()
     if arguments.threads is not None:
         if arguments.threads < 1:
             raise ConfigError(f"--threads {arguments.threads}: 1 or more is valid")

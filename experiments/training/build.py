@@ -10,6 +10,7 @@ import torch
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 
+from bszo.allocator import keep_freed_memory
 from bszo.errors import BszoError, ConfigError, ModelError, OptimError, one_line
 from bszo.models import (
     Encoded,
@@ -135,6 +136,7 @@ def build(config: RunConfig) -> Parts:
     Raises:
         BszoError: one line about the row, file, model or argument that cannot be used.
     """
+    keep_freed_memory()
     device = resolve_device(config.device)
     if device == "cuda" and not torch.cuda.is_available():
         raise ConfigError("device=cuda: torch finds no GPU here; choose cpu or auto")

@@ -6,6 +6,8 @@ import resource
 import sys
 from pathlib import Path
 
+from bszo.allocator import give_back_freed_memory
+
 _STATUS, _CLEAR_REFS = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 
@@ -25,7 +27,9 @@ def resident_peak() -> int:
 
 
 def reset_resident_peak() -> None:
-    """Have the peak count from what is resident now, on systems that can."""
+    """Have the peak count from what is in use now, on systems that can: what is free is given back
+    first."""
+    give_back_freed_memory()
     if os.access(_CLEAR_REFS, os.W_OK):
         _CLEAR_REFS.write_text("5")  # proc(5)
 

@@ -9,7 +9,6 @@ resident when the libraries were loaded and the model was not.
 """
 
 import argparse
-import ctypes
 import gc
 import json
 import os
@@ -47,7 +46,6 @@ HONEST = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "0"}
 def trimmed() -> int:
     """Resident bytes once what is free was given back, from where the peak counts anew."""
     gc.collect()
-    ctypes.CDLL("libc.so.6").malloc_trim(0)
     reset_resident_peak()
     now = resident_now()
     assert now is not None, "this system does not say what is resident"

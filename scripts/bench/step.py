@@ -24,6 +24,7 @@ from typing import Any
 import torch
 
 from bszo import BSZO, LOZO, EachBSZO, EachMeZO, HiZOO, MeZO, MeZOAdam
+from bszo.allocator import keep_freed_memory
 from bszo.models.shapes import refill
 from bszo.perturb import noise
 from experiments import ROOT
@@ -280,6 +281,7 @@ def parse() -> argparse.Namespace:
 def main() -> None:
     """Run every part and write one JSON."""
     args = parse()
+    keep_freed_memory()  # as runs do
     torch.set_num_threads(args.threads)
     if args.peak_of:
         print(peak_here(Setting(args), args.peak_of))
