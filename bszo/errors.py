@@ -93,7 +93,8 @@ class ParallelError(BszoError):
 
 
 class NonFiniteLoss(BszoError):
-    """The loss, or its slope, is NaN or infinite; the parameters are back where the step began.
+    """The loss, its slope or its gradient is NaN or infinite; the parameters are back where the
+    step began.
 
     Attributes:
         step: steps completed before the one that failed.
@@ -109,7 +110,7 @@ class NonFiniteLoss(BszoError):
         *,
         perturbed: bool = False,
         at_theta: float | None = None,
-        what: Literal["loss", "slope"] = "loss",
+        what: Literal["loss", "slope", "gradient"] = "loss",
     ) -> None:
         where = " of a perturbed pass" if perturbed else ""
         there = "" if at_theta is None else f" (the loss at theta is {at_theta:.6g})"

@@ -5,10 +5,11 @@ killed"). Only the standard library is needed.
 """
 
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 
@@ -21,14 +22,15 @@ def written_whole(path: Path) -> Iterator[Path]:
     leaves a file named `.<name>-<random>.tmp`.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.stem}-", suffix=".tmp", dir=path.parent)
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}-", suffix=".tmp", dir=path.parent)
     os.close(handle)
     temporary = Path(name)
     try:
-        yield temporary
-        _sync(temporary)
-        temporary.chmod(0o644)  # mkstemp makes it readable by its owner alone
-        temporary.replace(path)
+        with _held(temporary):
+            yield temporary
+            _sync(temporary)
+            temporary.chmod(0o644)  # mkstemp makes it readable by its owner alone
+            temporary.replace(path)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
@@ -47,30 +49,56 @@ def folder_written_whole(folder: Path) -> Iterator[Path]:
     remove_unfinished(folder)
     temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", suffix=".tmp", dir=folder.parent))
     try:
-        yield temporary
-        for file in temporary.rglob("*"):
-            if file.is_file():
-                _sync(file)
-        temporary.chmod(0o755)  # mkdtemp makes it accessible to its owner alone
-        temporary.rename(folder)
+        with _held(temporary):
+            yield temporary
+            for file in temporary.rglob("*"):
+                if file.is_file():
+                    _sync(file)
+            temporary.chmod(0o755)  # mkdtemp makes it accessible to its owner alone
+            temporary.rename(folder)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     _sync_folder(folder.parent)
 
 
 def remove_unfinished(path: Path) -> None:
-    """Remove what killed writers of a file or folder have left beside it; none may be at work."""
-    for name in {path.name, path.stem}:
-        for left in path.parent.glob(f"{_literal(f'.{name}-')}*.tmp"):
+    """Remove what killed writers of a file or folder have left beside it. What somebody is writing
+    stays, and so does what is meant for another name."""
+    written = re.compile(rf"\.{re.escape(path.name)}-[a-z0-9_]{{8}}\.tmp")
+    for left in path.parent.iterdir() if path.parent.is_dir() else ():
+        if written.fullmatch(left.name) is None:
+            continue
+        with suppress(OSError), _held(left):
             if left.is_dir():
                 shutil.rmtree(left, ignore_errors=True)
             else:
                 left.unlink(missing_ok=True)
 
 
-def _literal(text: str) -> str:
-    """The text as a glob pattern that matches it alone."""
-    return "".join(f"[{letter}]" if letter in "*?[" else letter for letter in text)
+@contextmanager
+def _held(path: Path) -> Iterator[None]:
+    """Hold a temporary file or folder for as long as it is written; the system lets go of it where
+    the writer is killed.
+
+    Raises:
+        BlockingIOError: somebody else holds it.
+    """
+    if os.name != "posix":  # a folder has no lock there
+        yield
+        return
+    import fcntl
+
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise
+        except OSError:
+            pass  # a file system without locks
+        yield
+    finally:
+        os.close(handle)
 
 
 def _sync_folder(folder: Path) -> None:

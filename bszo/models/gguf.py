@@ -59,6 +59,8 @@ def convert_gguf(file: Path, name: str | None = None) -> Path:
         with folder_written_whole(folder) as temporary:
             _write(file, digest, temporary)
     except OSError as error:
+        if is_sound(folder):  # another process was faster
+            return folder
         raise ModelError(f"{folder}: cannot be written ({one_line(error)})") from error
     return folder
 

@@ -143,6 +143,7 @@ class ZerothOrderOptimizer(Saved):
         self.last: StepReport | None = None
         self.recorder: Callable[[Any, LossOracle, Terms], None] | None = None
         self.share: Share | None = None
+        self.trial: int | None = None  # the seed of directions while `find_lr` tries a rate
         self._failed: LossOracle | None = None
         self._block = 0  # that is measured now
         super().__init__(params, self.defaults)
@@ -274,7 +275,8 @@ class ZerothOrderOptimizer(Saved):
     def direction_seeds(self, count: int) -> list[int]:
         """The seeds of this step: a pure function of (seed, step), so that the stream's state is
         the step count."""
-        seeds = [mix64(self.seed, self.num_steps, i) for i in range(count)]
+        seed = self.seed if self.trial is None else self.trial
+        seeds = [mix64(seed, self.num_steps, i) for i in range(count)]
         num_blocks = len(self._restricted.blocks) if self._restricted else 0
         return (
             [seed_in_block(seed, self._block, num_blocks) for seed in seeds]

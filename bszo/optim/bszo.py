@@ -109,7 +109,11 @@ class BSZO(Believing):
     def check(self) -> None:
         super().check()
         m, k = self.m, self.k
-        require(m >= k, f"m={m}: at least k={k} observations are valid, one a direction; the paper takes {k + 1}")
+        require(
+            m >= k,
+            f"m={m}: at least k={k} observations are valid, one a direction; {k + 1} as the paper"
+            " has it",
+        )
 
     def make_family(self, params: Sequence[Tensor]) -> Directions:
         return family_of_law(self.law, params, self.rank)

@@ -121,7 +121,21 @@ class FirstOrder(Copied):
                     " does it, and a closure without backward() is valid"
                 ) from error
             self.num_backwards += 1
+        self._require_finite()
         return value
+
+    def _require_finite(self) -> None:
+        """NonFiniteLoss for a gradient that is not finite, which would take the parameters along;
+        it is dropped."""
+        for p in (p for group in self.param_groups for p in group["params"]):
+            if p.grad is None:
+                continue
+            grad = p.grad.coalesce().values() if p.grad.is_sparse else p.grad
+            if not bool(grad.isfinite().all()):
+                value = float(grad[~grad.isfinite()][0])
+                self.algorithm.zero_grad(set_to_none=True)
+                self._failed = True
+                raise NonFiniteLoss(self.num_steps, value, what="gradient")
 
     def move_(self) -> None:
         """Take the second half of a step: move the parameters and drop their gradients."""

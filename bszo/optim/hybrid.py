@@ -35,14 +35,15 @@ class Hybrid(Copied):
             parameters of its own.
         blocks: says what a block is (`bszo.perturb.partition`). Weights that embeddings and head
             share count as embeddings, so that they belong to theta_low.
-        weight_decay: for groups that set none, on both sides of the border. Below it a step
-            multiplies theta by 1 - lr weight_decay, above it the algorithm applies its own.
+        weight_decay: for groups that set none, on both sides of the border; None leaves each
+            method its own. Below it a step multiplies theta by 1 - lr weight_decay, above it the
+            algorithm does what it does with one.
         gradient_checkpointing: as in FirstOrder.
         seed, module: as in ZerothOrderOptimizer.
 
     Raises:
-        OptimError: a border out of range, no such blocks in the module, or a zeroth-order method
-            that takes a loss an example.
+        OptimError: a border out of range, no such blocks in the module, a zeroth-order method that
+            takes a loss an example, or two values for one weight decay.
 
     Source: Zhang et al. 2024 (ZO-LLM), arXiv 2402.11592, section 5.
 
@@ -70,21 +71,23 @@ class Hybrid(Copied):
         algorithm: Algorithm,
         num_blocks: int = 1,
         blocks: Split = "transformer",
-        weight_decay: float = 0.0,
+        weight_decay: float | None = None,
         gradient_checkpointing: bool = False,
         seed: int = 0,
         module: nn.Module | None = None,
     ) -> None:
         given: list[Any] = list(params)
         groups = given if given and isinstance(given[0], dict) else [{"params": given}]
-        groups = [
-            {
-                "weight_decay": weight_decay,
-                **g,
-                "params": [p for p in g["params"] if p.requires_grad],
-            }
-            for g in groups
-        ]
+        if weight_decay is not None:
+            for name, method in (("zeroth_order", zeroth_order), ("algorithm", algorithm)):
+                own = getattr(method, "keywords", {}).get("weight_decay", weight_decay)
+                require(
+                    own == weight_decay,
+                    f"{name}: has weight_decay={own}, and weight_decay={weight_decay} is for both"
+                    " methods; one of the two is valid",
+                )
+            groups = [{"weight_decay": weight_decay, **g} for g in groups]
+        groups = [{**g, "params": [p for p in g["params"] if p.requires_grad]} for g in groups]
         trainable = [p for g in groups for p in g["params"]]
         found = partition(trainable, blocks, module)
         require(

@@ -33,8 +33,8 @@ class MeZOAdamHistory(MeZOAdam):
         params, lr, eps, num_directions, betas, adam_eps, ...: see MeZOAdam.
 
     Raises:
-        OptimError: an argument is out of range; from `restrict`, a mask; from `step`, another
-            number of blocks than before.
+        OptimError: an argument is out of range; from `restrict`, a mask; from `step`, other blocks
+            than before.
 
     Source: Malladi et al. 2023, arXiv 2305.17333, appendix (described there, never released).
 
@@ -144,10 +144,12 @@ class MeZOAdamHistory(MeZOAdam):
 
     def gradient(self, oracle: LossOracle) -> tuple[Terms, StepReport]:
         count = len(self._restricted.blocks) if self._restricted else 0
+        same = count == self._blocks and (not count or self._trained[-1:] == (self.numbers(),))
         require(
-            not self._history or count == self._blocks,
-            f"blocks: the remembered directions lie in {self._blocks} blocks, and there are {count}"
-            " of the parameters that train now; a new optimizer is valid",
+            not self._history or same,
+            f"blocks: the remembered directions lie in {self._blocks} blocks of the parameters that"
+            f" trained then, and there are {count} of those that train now; a new optimizer is"
+            " valid",
         )
         self._blocks = count
         return super().gradient(oracle)

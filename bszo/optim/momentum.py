@@ -10,6 +10,13 @@ from bszo.optim.options import StateDtype, dtype_of_state
 from bszo.perturb import Directions, LossOracle, Terms
 
 
+def has_momentum(optimizer: ZerothOrderOptimizer) -> bool:
+    """Whether a group has a momentum, or a parameter an M from when it had one."""
+    return any(group["momentum"] for group in optimizer.param_groups) or any(
+        "momentum" in state for state in optimizer.state.values()
+    )
+
+
 @torch.no_grad()
 def follow_momentum_(
     optimizer: ZerothOrderOptimizer,

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from bszo.optim.base import ZerothOrderOptimizer
 from bszo.optim.hyperparameter import Hyperparameter, flag, number, one_of, whole
-from bszo.optim.momentum import follow_momentum_
+from bszo.optim.momentum import follow_momentum_, has_momentum
 from bszo.optim.options import Options, Params, require
 from bszo.perturb import (
     Directions,
@@ -245,7 +245,7 @@ class PerExampleOptimizer(ZerothOrderOptimizer):
             self._reached = [float(i in moved) for i in range(len(self._params))]
 
     def apply_(self, oracle: LossOracle, gradient: Terms) -> None:
-        if not any(group["momentum"] for group in self.param_groups):
+        if not has_momentum(self):
             super().apply_(oracle, gradient)
             return
         follow_momentum_(

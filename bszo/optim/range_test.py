@@ -132,7 +132,7 @@ class _Start:
         self.beside = [
             {
                 name: vars(part)[name]
-                for name in ("last", "recorder", "_failed")
+                for name in ("last", "recorder", "trial", "_failed")
                 if name in vars(part)
             }
             for part in self.parts
@@ -153,13 +153,16 @@ class _Start:
                 vars(part).update(beside)
 
     def begin(self, lr: float, repeat: int) -> None:
-        """Go back to the start, with this rate and this repeat's directions."""
+        """Go back to the start, with this rate and this repeat's directions. Of an optimizer that
+        has made steps the seed of bases stays: what it keeps may have coordinates in one."""
         self._restore()
         for group, ratio in zip(self.optimizer.param_groups, self.ratios, strict=True):
             group["lr"] = lr * ratio
         for part in self.parts:
             if hasattr(part, "seed"):
-                part.seed = mix64(part.seed, repeat, -8)
+                part.trial = mix64(part.seed, repeat, -8)
+                if part.num_steps == 0:
+                    part.seed = part.trial
 
     def step(self, closure: Closure) -> bool:
         """Take a step; False where all its losses were one and the same number."""

@@ -57,7 +57,7 @@ class Redrawn(MeZO):
         if self.injected:
             return self._family
         chosen = {name: group for name, group in self.settings().items() if name != "eps"}
-        key = (self._bound, self.draw, chosen)
+        key = (self._bound, self.numbers(), self.draw, chosen)
         if self._current is None or self._current[0] != key:
             self._current = key, self.subspace(self.draw)
         return self._current[1]

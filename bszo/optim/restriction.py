@@ -142,20 +142,33 @@ class Restricted:
             for p, zeros in zip(self.params, self.zeros, strict=bool(self.zeros))
         ]
 
-    def state(self) -> dict[str, Any]:
-        return {**asdict(self.restriction), "zeros": self.zeros}
+    def state(self, everything: Sequence[Tensor]) -> dict[str, Any]:
+        """What `saved` needs: the restriction, and the zeros of all that are or were masked, with
+        their places among all parameters."""
+        places = {id(p): place for place, p in enumerate(everything)}
+        shares = [(places[id(p)], zeros) for p, zeros in self._shares if id(p) in places]
+        return {
+            **asdict(self.restriction),
+            "zeros": [zeros for _, zeros in shares],
+            "places": [place for place, _ in shares],
+        }
 
-    def require_same(self, state: dict[str, Any]) -> None:
-        """OptimError unless the state is of as many parameters."""
-        if len(state["zeros"]) != len(self.zeros):
+    def saved(
+        self, state: dict[str, Any], everything: Sequence[Tensor], module: nn.Module | None
+    ) -> "Restricted":
+        """The restriction with the shares of the run that saved them.
+
+        Raises:
+            OptimError: the state is an older one, without places, and of another number of
+                parameters.
+        """
+        params = [p for p in everything if p.requires_grad]
+        zeros, places = state["zeros"], state.get("places")
+        if places is None and len(zeros) != len(self.zeros):
             raise OptimError(
-                f"state_dict was saved while {len(state['zeros'])} parameters were masked, here"
+                f"state_dict was saved while {len(zeros)} parameters were masked, here"
                 f" {len(self.zeros)} are: the same must require a gradient"
             )
-
-    def load(self, state: dict[str, Any]) -> None:
-        """Go on with the shares of the run that saved them."""
-        self.zeros, self._mask = list(state["zeros"]), None
-        here = {id(p) for p in self.params}
-        self._shares = [(p, zeros) for p, zeros in self._shares if id(p) not in here]
-        self._shares += zip(self.params, self.zeros, strict=bool(self.zeros))
+        of = params if places is None else [everything[place] for place in places]
+        known = list(zip(of, zeros, strict=bool(zeros)))
+        return Restricted(self.restriction, params, module, known)

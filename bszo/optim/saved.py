@@ -14,6 +14,7 @@ from bszo.optim.groups import declared, plain
 from bszo.optim.options import require
 
 COUNTERS = ("seed", "num_steps", "num_forwards", "num_backwards")
+RESTRICTED = ("zeros", "places")  # what a restriction has found out, beside its settings
 
 
 class Saved(Bound):
@@ -37,7 +38,7 @@ class Saved(Bound):
         places = {id(p): i for i, p in enumerate(self._everything())}
         own["numbered"] = [places.get(id(p)) for p in self._numbered]
         if self._restricted is not None:
-            own["restriction"] = self._restricted.state()
+            own["restriction"] = self._restricted.state(self._everything())
         return {**super().state_dict(), "zeroth_order": own}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -62,6 +63,9 @@ class Saved(Bound):
             )
         restriction = own.pop("restriction", None)
         self._require_same(state_dict["param_groups"], own, restriction)
+        restricted = self._restricted and self._restricted.saved(
+            restriction, self._everything(), self.module
+        )
         # an older state lacks what its version kept elsewhere or did not have
         mine = {name: self.defaults[name] for name in declared(type(self))}
         groups = [{**mine, **group} for group in state_dict["param_groups"]]
@@ -73,8 +77,7 @@ class Saved(Bound):
             for place in own.get("numbered", ())
         ]
         self.load_scalars(own)
-        if self._restricted is not None:
-            self._restricted.load(restriction)
+        self._restricted = restricted
         self.unbind()
 
     def load_scalars(self, saved: dict[str, Any]) -> None:
@@ -99,14 +102,8 @@ class Saved(Bound):
                     " an optimizer that was built with the same is valid",
                 )
         here = self.restriction and asdict(self.restriction)
-        require(
-            (restriction and {key: restriction[key] for key in restriction if key != "zeros"})
-            == here,
-            f"state_dict was saved under restrict("
-            f"{restriction and {**restriction, 'zeros': None}}), here it is {here}",
-        )
-        if self._restricted is not None:
-            self._restricted.require_same(restriction)
+        there = restriction and {k: v for k, v in restriction.items() if k not in RESTRICTED}
+        require(there == here, f"state_dict was saved under restrict({there}), here it is {here}")
 
     def _restore_types(self, state_dict: dict[str, Any]) -> None:
         """torch casts loaded state to the parameter's type, which would round fp32 moments of

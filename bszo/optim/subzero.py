@@ -3,7 +3,7 @@
 from typing import Literal, Unpack
 
 from bszo.optim.hyperparameter import Hyperparameter, flag, number, one_of
-from bszo.optim.momentum import follow_momentum_
+from bszo.optim.momentum import follow_momentum_, has_momentum
 from bszo.optim.options import DifferenceOptions, Params, StateDtype
 from bszo.optim.redrawn import Redrawn
 from bszo.perturb import Directions, LossOracle, Subspace, Terms, mix64
@@ -73,7 +73,7 @@ class SubZero(Redrawn):
         super().__init__(params, lr=lr, rank=rank, interval=interval, **options)
 
     def apply_(self, oracle: LossOracle, gradient: Terms) -> None:
-        if not any(group["momentum"] for group in self.param_groups):
+        if not has_momentum(self):
             return super().apply_(oracle, gradient)
         follow_momentum_(
             self,

@@ -708,12 +708,12 @@ def test_what_a_kill_left_of_weights_and_log_is_removed_by_the_next_start(
     choices = {"task": "sst2", "model": "local", "optimizer": "mezo"}
     artifacts = Session(config, choices, []).artifacts
     assert artifacts.weights is not None and artifacts.steps is not None
-    left = weights / f".{artifacts.weights.name}-x1.tmp"
-    other = weights / ".0123456789abcdef-x1.tmp"
+    left = weights / f".{artifacts.weights.name}-abcd_123.tmp"
+    other = weights / f".{artifacts.weights.name}-2-abcd_123.tmp"
     for folder in (left, other, artifacts.steps.parent):
         folder.mkdir(parents=True)
     (left / "model.safetensors").write_bytes(bytes(1000))
-    log = artifacts.steps.parent / f".{artifacts.steps.stem}-x1.tmp"
+    log = artifacts.steps.parent / f".{artifacts.steps.name}-abcd_123.tmp"
     log.write_bytes(b"x")
     seen = []
     train = Runner._train

@@ -158,3 +158,15 @@ def test_a_large_model_has_one_parameter_s_moments_at_a_time(
     for _ in range(4):
         assert dense.step(one) == history.step(two)
     assert history._together() == [[0], [1], [2], [3]]
+
+
+def test_other_parameters_in_as_many_blocks_are_refused() -> None:
+    """A parameter's block has its number by the parameters that train beside it."""
+    params = [nn.Parameter(torch.ones(4)) for _ in range(3)]
+    params[2].requires_grad_(False)
+    optimizer = MeZOAdamHistory(params, lr=0.01, eps=1e-3).restrict(blocks="tensor")
+    optimizer.step(lambda: sum(p.square().sum() for p in params))
+    params[0].requires_grad_(False)
+    params[2].requires_grad_(True)
+    with pytest.raises(OptimError, match="blocks: the remembered directions lie in 2 blocks"):
+        optimizer.step(lambda: sum(p.square().sum() for p in params))

@@ -250,3 +250,18 @@ def test_an_eps_that_the_type_rounds_to_zero_is_refused():
         FirstOrder(half.parameters(), algorithm=partial(torch.optim.AdamW, lr=1e-3))
     FirstOrder(half.parameters(), algorithm=partial(torch.optim.AdamW, lr=1e-3, eps=1e-4))
     FirstOrder(half.parameters(), algorithm=partial(torch.optim.SGD, lr=1e-3))
+
+
+def test_each_method_keeps_its_own_weight_decay_unless_one_is_for_both() -> None:
+    net = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 1)).eval()
+    low = partial(MeZO, lr=0.01, eps=1e-3, weight_decay=0.5)
+
+    def built(**options: Any) -> Hybrid:
+        return Hybrid(net.parameters(), num_blocks=2, blocks="tensor", module=net, **options)
+
+    optimizer = built(zeroth_order=low, algorithm=ADAMW)
+    assert [group["weight_decay"] for group in optimizer.param_groups] == [0.5, 0.1]
+    optimizer = built(zeroth_order=partial(MeZO, lr=0.01), algorithm=SGD, weight_decay=0.3)
+    assert [group["weight_decay"] for group in optimizer.param_groups] == [0.3, 0.3]
+    with pytest.raises(OptimError, match=r"^algorithm: has weight_decay=0.1, and weight_decay=0.5"):
+        built(zeroth_order=low, algorithm=ADAMW, weight_decay=0.5)

@@ -11,8 +11,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from bszo import BSZO, FirstOrder, MeZO, find_lr
+from bszo import BSZO, LOZOM, FirstOrder, MeZO, SubZero, find_lr
 from bszo.errors import NonFiniteLoss, OptimError
+from bszo.optim import range_test
 from bszo.perturb import mix64
 from bszo.perturb.noise import values
 
@@ -279,3 +280,22 @@ def test_an_optimizer_that_is_in_the_middle_of_something_is_refused():
         find_lr(optimizer, [loss], rates=[0.1])
     with pytest.raises(OptimError, match="optimizer=SGD: one of this library's is valid"):
         find_lr(torch.optim.SGD([theta], lr=0.1), [loss], rates=[0.1])
+
+
+@pytest.mark.parametrize(("cls", "options"), [(LOZOM, {}), (SubZero, {"momentum": 0.9})])
+def test_a_trial_goes_on_with_the_momentum_that_is_kept_in_a_basis(cls: Any, options: Any) -> None:
+    theta = nn.Parameter(
+        torch.randn(40, 30, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    )
+    optimizer = cls([theta], lr=1e-4, eps=1e-3, rank=2, interval=50, seed=1, **options)
+    for _ in range(20):
+        optimizer.step(lambda: theta.square().sum())
+    before = theta.detach().clone()
+    flat = [lambda: 1.0]  # what moves theta is the momentum alone
+    with range_test._Start(optimizer).kept() as start:
+        start.begin(1e-4, 0)
+        start.step(flat[0])
+        tried = theta.detach() - before
+    optimizer.step(flat[0])
+    torch.testing.assert_close(tried, theta.detach() - before, rtol=1e-9, atol=0)
+    assert tried.abs().max() > 0

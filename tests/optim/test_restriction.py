@@ -312,15 +312,18 @@ def test_what_cannot_be_is_refused_at_the_start(restriction: dict[str, Any], mes
     assert "\n" not in str(caught.value)
 
 
-def test_a_state_of_other_masks_is_refused_before_anything_is_loaded() -> None:
-    """One of two optimizers trains a parameter less: all else, too, stays as it was."""
+def test_an_older_state_of_other_masks_is_refused_before_anything_is_loaded() -> None:
+    """It did not say whose zeros it has, and one of two optimizers trains a parameter less: all
+    else, too, stays as it was."""
     module, other = Stack(), Stack()
     saved = MeZO(module.parameters(), lr=0.1, seed=3, module=module).restrict(sparsity=0.5)
     saved.step(module)
     next(iter(other.parameters())).requires_grad_(False)
     optimizer = MeZO(other.parameters(), lr=0.2, seed=5, module=other).restrict(sparsity=0.5)
+    state = saved.state_dict()
+    del state["zeroth_order"]["restriction"]["places"]
     with pytest.raises(OptimError, match=r"was saved while \d+ parameters were masked, here"):
-        optimizer.load_state_dict(saved.state_dict())
+        optimizer.load_state_dict(state)
     assert (optimizer.seed, optimizer.num_steps, optimizer.param_groups[0]["lr"]) == (5, 0, 0.2)
 
 
@@ -337,3 +340,32 @@ def test_parameters_that_are_masked_whole_are_said(caplog: pytest.LogCaptureFixt
     ]
     optimizer.step(lambda: a.detach().sum() + b.detach().sum())
     assert not b.any() and bool((a != 1).all())
+
+
+def masked(params: Sequence[Tensor]) -> MeZO:
+    optimizer = MeZO(params, lr=0.1, eps=1e-3, seed=1)
+    return optimizer.restrict(sparsity=0.5, mask_scope="global", mask_interval=1000)
+
+
+def test_a_parameter_that_was_frozen_when_it_was_saved_keeps_its_share_of_zeros() -> None:
+    def begun() -> list[nn.Parameter]:
+        return [nn.Parameter(torch.full((4, 4), value)) for value in (0.1, 1.0)]
+
+    params, others = begun(), begun()
+    first = masked(params)
+    first.step(lambda: sum((p - 3).square().sum() for p in params))
+    params[0].requires_grad_(False)  # no step follows before the state is saved
+    saved = copy.deepcopy(first.state_dict())
+    others[0].requires_grad_(False)
+    second = masked(others)
+    second.load_state_dict(saved)
+    with torch.no_grad():
+        for p, other in zip(params, others, strict=True):
+            other.copy_(p)
+    for _ in range(2):
+        first.step(lambda: sum((p - 3).square().sum() for p in params))
+        second.step(lambda: sum((p - 3).square().sum() for p in others))
+        params[0].requires_grad_(True)
+        others[0].requires_grad_(True)
+    assert first.reach() == second.reach() == [0.0, 1.0]
+    assert all(torch.equal(p, other) for p, other in zip(params, others, strict=True))

@@ -1,6 +1,7 @@
 """SubZero, LOZO-M: the subspace, its carried momentum, and a step, each against plain matrix
 algebra."""
 
+import copy
 from collections.abc import Callable
 from typing import Any
 
@@ -8,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from bszo import LOZO, LOZOM, MeZO, SubZero, SubZeroPlus
+from bszo import LOZO, LOZOM, MeZO, SubZero, SubZeroPlus, ZOMuon
 from bszo.errors import OptimError
 from bszo.perturb import LowRank, Subspace, matrix_shape, mix64, noise
 from tests.optim.test_reference import flat, make_loss, parameters, spsa
@@ -379,3 +380,49 @@ def test_a_momentum_in_blocks_stays_small_and_is_carried(make: Any) -> None:
         assert optimizer.state[p]["momentum"].numel() in (2 * 5, 2 * 2)
         states.append((p.detach(), optimizer.state[p]["momentum"]))
     assert all(torch.equal(a, b) for a, b in zip(*states, strict=True))
+
+
+def test_a_momentum_of_zero_forgets_what_was_before() -> None:
+    """M <- 0 M + g Z, as of a momentum that is next to nothing."""
+
+    def moved(between: float) -> Tensor:
+        theta = nn.Parameter(torch.ones(6, 5, dtype=torch.float64))
+        optimizer = SubZero([theta], lr=1e-3, eps=1e-3, rank=2, interval=100, momentum=0.9, seed=1)
+        for steps, momentum in ((3, 0.9), (5, between), (1, 0.9)):
+            optimizer.momentum = momentum
+            for _ in range(steps):
+                optimizer.step(lambda: (theta - 0.3).square().sum())
+        return theta.detach()
+
+    torch.testing.assert_close(moved(0.0), moved(1e-300), rtol=0, atol=1e-14)
+
+
+@pytest.mark.parametrize("cls", [LOZO, SubZero, ZOMuon])
+def test_a_state_with_other_numbers_replaces_the_basis_that_was_drawn(cls: Any) -> None:
+    def begun() -> list[nn.Parameter]:
+        generator = torch.Generator().manual_seed(0)
+        return [
+            nn.Parameter(torch.randn(6, 5, dtype=torch.float64, generator=generator))
+            for _ in range(2)
+        ]
+
+    def step(optimizer: Any, params: list[nn.Parameter]) -> None:
+        optimizer.step(lambda: sum((p - 1).square().sum() for p in params))
+
+    def make(params: list[nn.Parameter]) -> Any:
+        return cls(params, lr=1e-3, eps=1e-3, rank=2, interval=50, seed=1)
+
+    params, others = begun(), begun()
+    params[0].requires_grad_(False)
+    first, second = make(params), make(others)
+    step(first, params)  # the second parameter gets the first number
+    params[0].requires_grad_(True)
+    step(first, params)
+    step(second, others)  # here both have theirs in order
+    second.load_state_dict(copy.deepcopy(first.state_dict()))
+    with torch.no_grad():
+        for p, other in zip(params, others, strict=True):
+            other.copy_(p)
+    step(first, params)
+    step(second, others)
+    assert all(torch.equal(p, other) for p, other in zip(params, others, strict=True))

@@ -224,3 +224,15 @@ def test_a_transposed_parameter_gets_the_noise_of_its_elements() -> None:
     noise.shift(theta, 0, {7: 1.0}, out=out)
     assert torch.equal(out, noise.values(torch.Size((30, 40)), 0, 7))
     assert torch.equal(noise.shift(theta, 0, {7: 1.0}), out)
+
+
+@pytest.mark.parametrize("fused", [False, True])
+def test_a_decay_that_is_less_than_a_last_digit_counts_on_average(fused: bool) -> None:
+    """1 - 2e-8 is 1 in fp32. What the noise leaves of a last digit takes the decay along."""
+    n, steps, decay = 40_000, 100, 2e-8
+    moved, still = torch.ones(n), torch.ones(n)
+    for step in range(steps):
+        for p, factor in ((moved, 1 - decay), (still, 1.0)):
+            noise.shift(p, 0, {step: 1e-3}, decay=factor, out=p, fused=fused)
+    change = (moved.double() - still.double()).mean().item() / (steps * decay)
+    assert change == pytest.approx(-1, abs=0.2)

@@ -143,4 +143,6 @@ def test_add_is_a_sum_rounded_once(dtype: torch.dtype, rounding_seed: int | None
             )
         assert torch.equal(at, expected)
         halved = noise.add(theta, step, 6, decay=0.5, out=torch.empty_like(theta), fused=fused)
-        assert torch.equal(halved, (0.5 * theta.to(wide) + step).to(dtype))
+        # theta comes last (`noise.shift`)
+        whole = theta.to(wide) + (step - 0.5 * theta.to(wide))
+        assert torch.equal(halved, whole.to(dtype))

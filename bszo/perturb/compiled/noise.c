@@ -27,7 +27,7 @@ typedef struct {
     const float *factors;  /* c */
     int64_t size, columns;
     int32_t rank, type, curvature_type, terms, rademacher, stochastic, threads;
-    float decay;
+    float drift;           /* decay - 1, in which digits are left that decay does not have */
     uint32_t first, round_keys[2]; /* the number of the first element; the rounding's key */
 } Shift;
 
@@ -112,8 +112,9 @@ INLINED void add_term(const Shift *s, float *sums, const float *root, int t, int
 /* All terms for `count` values from number `at` on, which are read, summed, rounded and written. */
 INLINED void block(const Shift *s, int64_t at, int type, int count) {
     float sums[BLOCK], root[BLOCK];
-    for (int i = 0; i < count; i++)
-        sums[i] = s->theta ? s->decay * value(s->theta, type, at + i) : 0.0f;
+    for (int i = 0; i < count; i++) sums[i] = s->theta ? value(s->theta, type, at + i) : 0.0f;
+    if (s->drift != 0.0f) /* then theta itself comes last */
+        for (int i = 0; i < count; i++) sums[i] *= s->drift;
     if (s->step)
         for (int i = 0; i < count; i++) sums[i] += s->step[at + i];
     if (s->curvature) {
@@ -121,6 +122,8 @@ INLINED void block(const Shift *s, int64_t at, int type, int count) {
             root[i] = 1.0f / sqrtf(value(s->curvature, TYPE, at + i)));
     }
     for (int t = 0; t < s->terms; t++) add_term(s, sums, root, t, at, count);
+    if (s->drift != 0.0f)
+        for (int i = 0; i < count; i++) sums[i] += value(s->theta, type, at + i);
     store(s, sums, at, type, count);
 }
 
@@ -143,8 +146,10 @@ INLINED void tile(const Shift *s, int64_t row, int64_t column, int rows, int cou
                 product[r][t] = fmaf(a[r * s->rank + q], b[q * s->columns + t], product[r][t]);
     for (int r = 0; r < rows; r++) {
         int64_t at = (row + r) * s->columns + column;
-        for (int t = 0; t < count; t++)
-            sums[t] = s->decay * value(s->theta, type, at + t) + product[r][t];
+        for (int t = 0; t < count; t++) {
+            float theta = value(s->theta, type, at + t);
+            sums[t] = theta + fmaf(s->drift, theta, product[r][t]);
+        }
         store(s, sums, at, type, count);
     }
 }

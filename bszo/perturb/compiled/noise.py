@@ -38,7 +38,7 @@ class _Shift(ctypes.Structure):
                 "threads",
             )
         ),
-        ("decay", ctypes.c_float),
+        ("drift", ctypes.c_float),
         ("first", ctypes.c_uint32),
         ("round_keys", ctypes.c_uint32 * 2),
     ]
@@ -63,7 +63,7 @@ def shift(
 
     Args:
         out, theta, keys, factors, decay, round_key, rademacher, curvature: as for `gpu.shift`;
-            theta is of out's type.
+            theta is of out's type, and given where decay is not 1.
         step: fp32, added to the sum; None stands for zeros.
         product: A (rows, r) and B (r, columns) in fp32. Then theta, a matrix, must be given, and
             keys, factors, step and curvature must not.
@@ -71,6 +71,7 @@ def shift(
     """
     if product is not None:
         assert theta is not None and step is None and curvature is None and not factors
+    assert theta is not None or decay == 1.0
     words = _words(keys)
     left, right = product or (None, None)
     arguments = _Shift(
@@ -91,7 +92,7 @@ def shift(
         rademacher=rademacher,
         stochastic=round_key is not None,
         threads=torch.get_num_threads(),
-        decay=decay,
+        drift=decay - 1.0,
         first=first,
         round_keys=(ctypes.c_uint32 * 2)(*(round_key or (0, 0))),
     )

@@ -154,9 +154,8 @@ class Directions:
 
 def _sum(theta: Tensor, decay: float, z: Sequence[tuple[float, Tensor]]) -> Tensor:
     """decay theta + sum_i c_i z_i, in fp32 (fp64 for fp64 parameters), not rounded yet."""
-    acc = theta.to(torch.promote_types(theta.dtype, torch.float32))
-    if decay != 1.0:
-        acc = decay * acc
+    wide = theta.to(torch.promote_types(theta.dtype, torch.float32))
+    acc = wide if decay == 1.0 else (decay - 1.0) * wide  # theta comes last: see `noise.shift`
     for c, z_i in z:
         acc = (c * z_i.to(acc.dtype)).add_(acc)
-    return acc
+    return acc if decay == 1.0 else acc + wide

@@ -128,5 +128,6 @@ class Unpadded(Wrapped):
         row = theta[self.rows[index]].clone()
         if decay == 1.0:
             return row
-        wide = decay * row.to(torch.promote_types(row.dtype, torch.float32))
+        wide = row.to(torch.promote_types(row.dtype, torch.float32))
+        wide = torch.add(wide, wide, alpha=decay - 1.0)
         return round_to(wide, index, rounding_seed, row, first=self.rows[index] * row.numel())

@@ -25,18 +25,22 @@ _CHUNK = 1 << 15
 def _shift(
     theta: Tensor,
     counter: Tensor,
+    decay: float,
     keys: Tensor,
     factors: Tensor,
     round_key: Tensor | None,
     distribution: Distribution,
     curvature: Tensor | None,
 ) -> Tensor:
-    acc = theta.to(torch.promote_types(theta.dtype, torch.float32)) * factors[0]
+    wide = theta.to(torch.promote_types(theta.dtype, torch.float32))
+    acc = wide if decay == 1.0 else (decay - 1.0) * wide  # then theta itself comes last
     for i in range(keys.shape[0]):
         z = drawn(counter, keys[i, 0], keys[i, 1], distribution)
         if curvature is not None:
             z = z * curvature.to(torch.promote_types(curvature.dtype, torch.float32)).rsqrt()
-        acc = acc + factors[i + 1] * z.to(acc.dtype)
+        acc = acc + factors[i] * z.to(acc.dtype)
+    if decay != 1.0:
+        acc = acc + wide
     if round_key is not None:
         return rounded_to_bf16(acc, hashed(counter, round_key[0], round_key[1]))
     return acc.to(theta.dtype)
@@ -45,6 +49,7 @@ def _shift(
 def _shift_chunks(
     out: Tensor,
     theta: Tensor,
+    decay: float,
     keys: Tensor,
     factors: Tensor,
     round_key: Tensor | None,
@@ -55,7 +60,7 @@ def _shift_chunks(
         part = slice(start, min(start + _CHUNK, theta.numel()))
         counter = torch.arange(part.start, part.stop, dtype=torch.int32, device=theta.device)
         h = None if curvature is None else curvature[part]
-        out[part] = _shift(theta[part], counter, keys, factors, round_key, distribution, h)
+        out[part] = _shift(theta[part], counter, decay, keys, factors, round_key, distribution, h)
 
 
 def shift(
@@ -73,6 +78,10 @@ def shift(
 ) -> Tensor:
     """Return decay theta + sum_i c_i z_i / sqrt(h), accumulated in fp32 (fp64 for fp64 parameters)
     and rounded once.
+
+    A decay of 1 - 2e-8 is 1 in fp32. So where theta decays, the sum is that of (decay - 1) theta
+    and all terms first, and theta is added to it: what the terms leave of a last digit takes the
+    decay along, on average.
 
     Args:
         theta: the parameter's values, of any shape; they change only where `out` is theta itself.
@@ -129,7 +138,7 @@ def shift(
         return out
     key_pairs = torch.tensor(pairs, dtype=torch.int32, device=theta.device).reshape(-1, 2)
     factors = torch.tensor(
-        [decay, *terms.values()],
+        list(terms.values()),
         dtype=torch.promote_types(theta.dtype, torch.float32),
         device=theta.device,
     )
@@ -139,9 +148,11 @@ def shift(
         else torch.tensor(round_key, dtype=torch.int32, device=theta.device)
     )
     if counter is not None:
-        flat_out.copy_(_shift(flat, counter, key_pairs, factors, rounding, distribution, curvature))
+        flat_out.copy_(
+            _shift(flat, counter, decay, key_pairs, factors, rounding, distribution, curvature)
+        )
         return out
-    _shift_chunks(flat_out, flat, key_pairs, factors, rounding, distribution, curvature)
+    _shift_chunks(flat_out, flat, decay, key_pairs, factors, rounding, distribution, curvature)
     return out
 
 

@@ -66,7 +66,7 @@ def shift(
             out if counter is None else counter,
             out if curvature is None else curvature,
             out.numel(),
-            float(decay),
+            float(decay) - 1.0,
             terms,
             _halves(round_key or (0, 0)),
             HAS_THETA=theta is not None,
@@ -107,7 +107,7 @@ def shift_low_rank(
             theta,
             rows,
             columns,
-            float(decay),
+            float(decay) - 1.0,
             terms,
             _halves(basis),
             _halves(round_key or (0, 0)),
@@ -125,8 +125,8 @@ class Scalars:
     parameter, on the device.
 
     Attributes:
-        rows: (P, 3 K + 3) int32: the keys of K terms, their factors (fp32 bits), the decay, the key
-            of the rounding.
+        rows: (P, 3 K + 3) int32: the keys of K terms, their factors (fp32 bits), the decay less 1,
+            the key of the rounding.
         num_terms: K.
         rounds: whether bf16 is rounded stochastically.
         rademacher: z is +1 and -1 alike.
@@ -150,7 +150,7 @@ class Scalars:
         """From K tensors of (P, 2) keys, (P, K) factors and (P,) decays; one copy, which no launch
         waits for."""
         none = torch.zeros(decay.numel(), 2, dtype=torch.int32, device="cpu")
-        floats = torch.cat([factors, decay[:, None]], 1).to(torch.float32).view(torch.int32)
+        floats = torch.cat([factors, decay[:, None] - 1.0], 1).to(torch.float32).view(torch.int32)
         rows = torch.cat([*keys, floats, none if round_keys is None else round_keys], 1)
         return cls(
             rows.pin_memory().to(device, non_blocking=True),

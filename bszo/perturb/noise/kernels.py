@@ -61,6 +61,18 @@ def _stochastic(acc, counter, key_0, key_1):
 
 
 @triton.jit
+def _begun(value, drift):
+    """What a sum begins with: theta; where it decays, (decay - 1) theta, and theta comes last."""
+    return tl.where(drift == 0.0, value, drift * value)
+
+
+@triton.jit
+def _left(value, drift):
+    """What is left to be added to the sum."""
+    return tl.where(drift == 0.0, 0.0, value)
+
+
+@triton.jit
 def _rounded(acc, counter, key, dtype: tl.constexpr, ROUND: tl.constexpr):
     if ROUND:
         acc = _stochastic(acc, counter, _word(key[0], key[1]), _word(key[2], key[3]))
@@ -74,7 +86,7 @@ def shift(
     counter,
     curvature,
     n,
-    decay,
+    drift,
     terms,
     round_key,
     HAS_THETA: tl.constexpr,
@@ -87,9 +99,10 @@ def shift(
     at = tl.program_id(0).to(tl.uint32) * BLOCK + tl.arange(0, BLOCK).to(tl.uint32)
     inside = at < n
     element = tl.load(counter + at, mask=inside).to(tl.uint32, bitcast=True) if HAS_COUNTER else at
-    acc = tl.zeros([BLOCK], tl.float32)
+    value = tl.zeros([BLOCK], tl.float32)
     if HAS_THETA:
-        acc = tl.load(theta + at, mask=inside).to(tl.float32) * decay
+        value = tl.load(theta + at, mask=inside).to(tl.float32)
+    acc = _begun(value, drift)
     root = tl.zeros([BLOCK], tl.float32) + 1.0
     if HAS_CURVATURE:
         root = tl.rsqrt(tl.load(curvature + at, mask=inside, other=1.0).to(tl.float32))
@@ -97,6 +110,7 @@ def shift(
         key_0 = _word(terms[5 * i + 1], terms[5 * i + 2])
         key_1 = _word(terms[5 * i + 3], terms[5 * i + 4])
         acc += terms[5 * i] * (_values(element, key_0, key_1, RADEMACHER) * root)
+    acc += _left(value, drift)
     tl.store(out + at, _rounded(acc, element, round_key, out.dtype.element_ty, ROUND), mask=inside)
 
 
@@ -105,15 +119,16 @@ def _part(
     theta, out, at, inside, row, TERMS: tl.constexpr, ROUND: tl.constexpr, RADEMACHER: tl.constexpr
 ):
     """One block of one tensor, with its parameter's row of scalars."""
-    acc = tl.load(theta + at, mask=inside).to(tl.float32) * tl.load(row + 3 * TERMS).to(
-        tl.float32, bitcast=True
-    )
+    value = tl.load(theta + at, mask=inside).to(tl.float32)
+    drift = tl.load(row + 3 * TERMS).to(tl.float32, bitcast=True)
+    acc = _begun(value, drift)
     for i in tl.static_range(TERMS):
         key_0, key_1 = tl.load(row + 2 * i), tl.load(row + 2 * i + 1)
         factor = tl.load(row + 2 * TERMS + i).to(tl.float32, bitcast=True)
         acc += factor * _values(
             at, key_0.to(tl.uint32, bitcast=True), key_1.to(tl.uint32, bitcast=True), RADEMACHER
         )
+    acc += _left(value, drift)
     if ROUND:
         key_0, key_1 = tl.load(row + 3 * TERMS + 1), tl.load(row + 3 * TERMS + 2)
         acc = _stochastic(
@@ -158,7 +173,7 @@ def shift_low_rank(
     theta,
     rows,
     columns,
-    decay,
+    drift,
     terms,
     basis,
     round_key,
@@ -173,7 +188,8 @@ def shift_low_rank(
     first = tl.program_id(0) * ROWS
     for row in range(first, tl.minimum(first + ROWS, rows)):
         at = row.to(tl.int64) * columns + column
-        acc = tl.load(theta + at, mask=inside).to(tl.float32) * decay
+        value = tl.load(theta + at, mask=inside).to(tl.float32)
+        acc = _begun(value, drift)
         for r in tl.static_range(RANK):
             u = 0.0
             for i in tl.static_range(len(terms) // 5):
@@ -182,6 +198,7 @@ def shift_low_rank(
                 u += terms[5 * i] * _normal(_hash((row * RANK + r).to(tl.uint32), key_0, key_1))
             # the same for all rows
             acc += u * _normal(_hash((column * RANK + r).to(tl.uint32), basis_0, basis_1))
+        acc += _left(value, drift)
         tl.store(
             out + at,
             _rounded(acc, at.to(tl.uint32), round_key, out.dtype.element_ty, ROUND),

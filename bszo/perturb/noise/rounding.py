@@ -42,9 +42,11 @@ def add(
         round_key = None if rounding_seed is None else key(rounding_seed, parameter)
         compiled.shift(out, theta, [], [], decay=decay, step=step, first=first, round_key=round_key)
         return out
+    if decay != 1.0:  # theta comes last: see `noise.shift`
+        step = torch.add(step, theta, alpha=decay - 1.0)
     if rounding_seed is None:
-        return torch.add(step, theta, alpha=decay, out=out)
-    acc = torch.add(step, theta, alpha=decay)
+        return torch.add(step, theta, out=out)
+    acc = torch.add(step, theta)
     return round_to(acc, parameter, rounding_seed, out, first=first)
 
 
