@@ -46,6 +46,7 @@ def tested(
     """
     # loads torch and transformers, for a configuration that composes
     from bszo import find_lr
+    from bszo.cli.find_lr import judges
     from bszo.models import EachLoss
     from bszo.tasks import batches
     from experiments.config.schema import parse
@@ -66,9 +67,8 @@ def tested(
         model.collate([parts.train[index] for index in next(order)], step=step)
         for step in range(max(0, steps) * max(0, repeats))
     ]
-    rows = parts.validation[:held]
     judging = [
-        model.collate(rows[start : start + size], step=0) for start in range(0, len(rows), size)
+        model.collate(rows, step=0) for rows in judges(parts.validation, held, size, run.seed)
     ]
     return find_lr(
         parts.optimizer,

@@ -3,6 +3,10 @@
 import argparse
 import itertools
 import time
+from collections.abc import Sequence
+from typing import TypeVar
+
+import torch
 
 from bszo import RangeTest, find_lr
 from bszo.cli.parts import add_arguments as add_shared
@@ -10,6 +14,7 @@ from bszo.cli.parts import build, say_begin
 from bszo.errors import ConfigError
 
 NO_GROUND = 2
+Row = TypeVar("Row")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -35,8 +40,8 @@ def run(arguments: argparse.Namespace) -> int:
     say_begin(parts, arguments)
     model, size = parts.model, parts.batch_size
     count = arguments.steps * arguments.repeats
-    judges = parts.held[: arguments.judges]
-    batches = [model.collate(judges[i : i + size]) for i in range(0, len(judges), size)]
+    judging = judges(parts.held, arguments.judges, size, parts.seed)
+    batches = [model.collate(rows) for rows in judging]
     start = time.perf_counter()
     print(RangeTest.HEADING, flush=True)
     found = find_lr(
@@ -51,6 +56,16 @@ def run(arguments: argparse.Namespace) -> int:
     print(found.reason)
     print(f"{found.num_forwards:,} forward passes, {time.perf_counter() - start:.0f} s")
     return NO_GROUND if found.lr is None else 0
+
+
+def judges(held: Sequence[Row], count: int, size: int, seed: int) -> list[list[Row]]:
+    """Batches of `size` of `count` rows, which the seed draws, for files are often sorted by label.
+    Each row counts alike: a last batch of fewer is left out, unless it is the only one."""
+    order = torch.randperm(len(held), generator=torch.Generator().manual_seed(seed)).tolist()[
+        :count
+    ]
+    chosen = sorted(order[: len(order) // size * size or len(order)])
+    return [[held[i] for i in chosen[at : at + size]] for at in range(0, len(chosen), size)]
 
 
 def numbers(text: str) -> list[float]:

@@ -26,6 +26,7 @@ from bszo.tasks import batches
 
 DTYPES = ("float32", "bfloat16", "float16")
 MOST_TOKENS = 16_384  # padded positions of a pass that scores
+MOST_THREADS = 1024
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -131,9 +132,11 @@ def build(arguments: argparse.Namespace) -> Parts:
     """
     keep_freed_memory()
     if arguments.threads is not None:
-        if arguments.threads < 1:
-            raise ConfigError(f"--threads {arguments.threads}: 1 or more is valid")
+        if not 1 <= arguments.threads <= MOST_THREADS:
+            raise ConfigError(f"--threads {arguments.threads}: 1 to {MOST_THREADS} is valid")
         torch.set_num_threads(arguments.threads)
+    if not 0 <= arguments.seed < 2**63:
+        raise ConfigError(f"--seed {arguments.seed}: 0 to {2**63 - 1} is valid")
     device = resolve_device(arguments.device)
     dtype = arguments.dtype or ("bfloat16" if device.startswith("cuda") else "float32")
     cls, found = arguments_of(
@@ -179,6 +182,7 @@ def build(arguments: argparse.Namespace) -> Parts:
     except OptimError as error:  # its message begins with the argument's name
         raise ConfigError(f"{arguments.method}: {error}") from error
     node = {"_target_": f"bszo.{cls.__name__}", "_partial_": True, **found}
+    node |= {"dtype": dtype, "threads": torch.get_num_threads()}
     if choice["method"] != "full":
         node["tuning"] = {
             "choice": choice,

@@ -7,9 +7,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from bszo import optim
 from bszo.cli.adapters import MOST, attached
 from bszo.cli.methods import OWN
+from bszo.cli.parts import MOST_THREADS
 from bszo.cli.tune import check_out
 from bszo.errors import OptimError, TrajectoryError, needs
 from bszo.models import (
@@ -22,6 +25,7 @@ from bszo.models import (
 from bszo.models.saved import save_tuned
 from bszo.trajectory import read, replay
 
+AROUND = ("tuning", "quantization", "directions", "dtype", "threads")
 SCALARS = (bool, int, float, str, type(None))
 UNCOUNTED = ("seed", "interval")  # a large one costs nothing
 
@@ -53,6 +57,8 @@ def run(arguments: argparse.Namespace) -> int:
     if trajectory.problem:
         print(f"{arguments.log}: {trajectory.problem}", file=sys.stderr)
     cls, found, adapter = checked(header.config)
+    if isinstance(threads := adapter.get("threads"), int) and 0 < threads <= MOST_THREADS:
+        torch.set_num_threads(threads)  # sums depend on it in their last bits
     usual = "cpu" if header.device == "cpu" else "auto"
     device = resolve_device(arguments.device or usual)
     if device.partition(":")[0] != header.device:
@@ -61,9 +67,11 @@ def run(arguments: argparse.Namespace) -> int:
             " bitwise",
             file=sys.stderr,
         )
+    # the header's is of what trains, which may be a wide part of a narrow model
+    dtype = said if isinstance(said := adapter.get("dtype"), str) else header.dtype
     model = load_model(
         arguments.base,
-        dtype=header.dtype,  # type: ignore[arg-type]
+        dtype=dtype,  # type: ignore[arg-type]
         device=device,
         quantization=adapter.get("quantization", "none"),  # type: ignore[arg-type]
     )
@@ -95,8 +103,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def checked(config: Mapping[str, Any]) -> tuple[type, dict[str, Any], dict[str, Any]]:
-    """Class and arguments of the optimizer, and what is around it: tuning, quantization and
-    directions.
+    """Class and arguments of the optimizer, and what is around it (AROUND).
 
     Only a method of this library with plain arguments is taken, since whoever wrote the log may not
     run code here (docs/threats.md, "A log that would build a model of nothing").
@@ -110,7 +117,7 @@ def checked(config: Mapping[str, Any]) -> tuple[type, dict[str, Any], dict[str, 
     cls = getattr(optim, name) if package == "bszo" and name in optim.__all__ else None
     if not (isinstance(cls, type) and issubclass(cls, optim.ZerothOrderOptimizer)):
         raise TrajectoryError(f"optimizer {target!r:.80}: not one of this library's methods")
-    around = {k: config[k] for k in ("tuning", "quantization", "directions") if k in config}
+    around = {k: config[k] for k in AROUND if k in config}
     found = {k: v for k, v in config.items() if k not in ("_target_", "_partial_", *around)}
     valid = [name for name in inspect.signature(cls).parameters if name not in OWN]
     for key, value in [*found.items(), *_mapping(around.get("directions", {})).items()]:

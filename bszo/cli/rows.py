@@ -1,6 +1,7 @@
 """Rows of a file as the examples of a prompt, of which some are held out to score the model."""
 
 import re
+import sys
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,7 +20,8 @@ _ESCAPES = {r"\n": "\n", r"\t": "\t", r"\\": "\\"}
 
 @dataclass(frozen=True)
 class Rows:
-    """The rows of a run, none of which both trains and is held out.
+    """The rows of a run; none both trains and is held out, unless its text is there twice, of which
+    stderr is told.
 
     Attributes:
         task: what each asks.
@@ -73,6 +75,14 @@ def read_rows(
         order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed)).tolist()
         train = [rows[i] for i in sorted(order[count:])]
         held = [rows[i] for i in sorted(order[:count])]
+    known = {tuple(task.check(row.values, row.where)[0].values()) for row in train}
+    repeated = sum(tuple(task.check(r.values, r.where)[0].values()) in known for r in held)
+    if repeated:
+        print(
+            f"{repeated} of {len(held)} held-out rows have the text of a row that trains, so that"
+            " the score flatters",
+            file=sys.stderr,
+        )
     style = task.styles[0]
     facts = {
         "file": path.name,
@@ -82,6 +92,7 @@ def read_rows(
         "label_field": label,
         "num_train": len(train),
         "num_held_out": len(held),
+        "num_repeated": repeated,
         "held_out": "another file" if test is not None else f"by seed {seed}",
         "sha256": {"train": fingerprint(train), "held_out": fingerprint(held)},
     }

@@ -156,6 +156,11 @@ class ZerothOrderTrainer(Trainer):
                 " itself; FirstOrder(groups, algorithm=...) around it is valid"
             )
         name = type(optimizer).__name__
+        if optimizer.per_example:
+            raise OptimError(
+                f"method: {name} takes a loss an example, and a Trainer's model gives one a batch;"
+                " MeZO and BSZO are valid"
+            )
         if self.args.world_size > 1 and not getattr(optimizer, "losses_suffice", False):
             raise OptimError(
                 f"method: {name} needs gradients, and only losses cross between"

@@ -145,9 +145,11 @@ def check_placement(dtype: str, device: str) -> None:
     if dtype not in DTYPES:
         raise ModelError(f"dtype {dtype}: must be one of {', '.join(DTYPES)}")
     try:
-        torch.empty(0, device=device)
+        made = torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:  # a torch built without CUDA asserts
         raise ModelError(f"device {device}: cannot be used here: {one_line(error)}") from error
+    if made.is_meta:
+        raise ModelError(f"device {device}: holds no values; cpu is valid, and auto")
 
 
 def _check_offload(offload: str, device: str, device_map: Any, quantization: str) -> None:

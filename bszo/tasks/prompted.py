@@ -1,13 +1,15 @@
 """A task of one prompt, for rows that somebody has at hand."""
 
+import unicodedata
 from collections.abc import Sequence
 
 from bszo.errors import ConfigError
 from bszo.tasks.task import Task
 from bszo.tasks.template import MASK, Style, Template, parse
 
-_ENDS_A_WORD = ".,:;?!)}"  # and a letter or digit; "}" ends a field
-_WITHOUT_BLANKS = "\u2e80"  # scripts from here on put none between words
+_ENDS_A_WORD = ".,:;?!)}]"  # and a letter or digit; "}" ends a field
+_WITHOUT_BLANKS = "\u2e80"  # scripts from here on put none between words, but for Korean
+_KOREAN = ("\uac00", "\ud7a3")
 
 
 class PromptedTask(Task):
@@ -88,10 +90,23 @@ def prompted(
 def spaced(prompt: str, option: str) -> str:
     """The option, with a blank in front where it would be glued to the word before it."""
     before, mask, _ = prompt.partition(MASK)
-    if not option[:1].isalnum() or option[0] >= _WITHOUT_BLANKS:
+    if not _begins_a_word(option[:1]):
         return option
     if mask:  # read at the mask, where the blank belongs to the word
         return f" {option}" if before.endswith(" ") else option
     last = before[-1:]
-    ends_a_word = last in _ENDS_A_WORD or (last.isalnum() and last < _WITHOUT_BLANKS)
+    closes = last == '"' and before.count('"') % 2 == 0
+    ends_a_word = last in _ENDS_A_WORD or closes or (last.isalnum() and _has_blanks(last))
     return f" {option}" if last and ends_a_word else option
+
+
+def _begins_a_word(first: str) -> bool:
+    """Whether a blank belongs before it: a letter, digit or picture, or a field, whose text is a
+    word in all likelihood."""
+    is_picture = bool(first) and unicodedata.category(first) == "So"
+    return first == "{" or is_picture or (first.isalnum() and _has_blanks(first))
+
+
+def _has_blanks(letter: str) -> bool:
+    """Whether the letter's script puts blanks between words."""
+    return letter < _WITHOUT_BLANKS or _KOREAN[0] <= letter <= _KOREAN[1]

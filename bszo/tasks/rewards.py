@@ -16,7 +16,8 @@ from bszo.tasks.metrics import exact_match, token_f1
 Reward = Callable[[Sequence[str], Sequence[tuple[str, ...]]], Any]
 PREFIX = "reward:"
 
-_NUMBER = re.compile(r"-?\d+(?:\.\d+)?")
+# 1,234,567.8 and 1234567.8; a hyphen behind a letter or digit is no minus
+_NUMBER = re.compile(r"(?:(?<!\w)-)?(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?")
 
 
 def accuracy(answers: Sequence[str], gold: Sequence[tuple[str, ...]]) -> list[float]:
@@ -90,4 +91,4 @@ def _one(value: Any) -> float:
 
 
 def _numbers(text: str) -> list[float]:
-    return [float(found) for found in _NUMBER.findall(text)]
+    return [float(found.replace(",", "")) for found in _NUMBER.findall(text)]

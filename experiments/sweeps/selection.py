@@ -3,6 +3,8 @@
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
+from math import isclose
 from pathlib import Path
 
 from experiments import CONF
@@ -93,7 +95,7 @@ class Shelf:
     def choose(self, grid: Grid, point: Point) -> Choice:
         """The point with the rate that the grid's criterion finds best; of equals the smaller one.
 
-        Where the grid grows, a best rate at an end of those tried makes the next one missing.
+        Where the grid grows, the half decades beside the best rate must have been tried too.
         """
         candidates = grid.candidates(point)
         if not candidates:
@@ -114,15 +116,16 @@ class Shelf:
             }
             tried = sorted(float(run[key]) for run, _ in found)
             best = max(values, key=lambda rate: (values[rate], -rate)) if values else tried[0]
-            if values and not (grid.grows and best in (tried[0], tried[-1])):
+            beside = [next_rate(best, up=up) for up in (True, False)] if grid.grows else []
+            untried = [rate for rate in beside if not any(map(partial(isclose, rate), tried))]
+            if values and not untried:
                 chosen = next(run[key] for run, _ in found if float(run[key]) == best)
                 return Choice({**point, key: chosen}, validation)
-            if not grid.grows or len(tried) >= MOST_RATES:
+            if not untried or len(tried) >= MOST_RATES:
                 statuses = tuple(record["status"] for _, record in found if record)
                 failed = tuple(status for status in statuses if status != "ok")
                 return Choice(None, validation, failed=failed or ("no_rate",))
-            further = f"{next_rate(best, up=best == tried[-1]):g}"
-            candidates = [*candidates, {**candidates[0], key: further}]
+            candidates = [*candidates, {**candidates[0], key: f"{untried[0]:g}"}]
 
 
 def _of_latest_rows(records: list[Record]) -> tuple[list[Record], set[str]]:

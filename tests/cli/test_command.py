@@ -234,7 +234,7 @@ def test_what_is_wrong_is_one_line_and_nothing_is_written(
         ((MODEL, train, *usual, "--set", "lr=1"), 1, "--lr says it"),
         ((MODEL, train, *usual, "--set", "k=0"), 1, "bszo: k=0"),
         ((MODEL, train, *usual, "--lr", "x"), 1, "argument --lr: invalid float value: 'x'"),
-        ((MODEL, train, *usual, "--threads", 0), 1, "--threads 0: 1 or more"),
+        ((MODEL, train, *usual, "--threads", 0), 1, "--threads 0: 1 to 1024"),
         ((MODEL, train, *usual, "--steps", 0), 1, "--steps 0: 1 or more"),
         ((MODEL, train, *usual, "--held-out", 12), 1, "--held-out 12: 1 to 11"),
         ((MODEL, train, *usual, "--batch-size", 11), 1, "batch size 11: must be 1 to 10"),
