@@ -166,6 +166,11 @@ class GridSweeper(Sweeper):
             if key == "sweep" or key.startswith("sweep."):
                 continue
             if says_where(key) or not any(key in point for point in wanted.points):
+                if override.is_sweep_override():
+                    raise ConfigError(
+                        f"{argument}: {key} is no axis of sweep={grid.name}, whose runs have one"
+                        " value of it; one is valid"
+                    )
                 passed.append(argument)
                 continue
             values = (

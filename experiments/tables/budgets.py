@@ -1,5 +1,5 @@
-"""Equal budgets: each run is scored by its best validation accuracy at the moment when the cheapest
-run of its task had ended."""
+"""Equal budgets: each run is scored by its validation accuracy at the moment when the cheapest run
+of its task had ended."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -28,25 +28,35 @@ class Budget:
 
     def scoring(self, records: Sequence[Record]) -> Score:
         """Return the rule that scores the runs of one task. It uses validation, because the test
-        split is scored for the final choice alone."""
+        split is scored for the final choice alone.
+
+        Methods are evaluated at different moments. So none is scored by its best evaluation, of
+        which some have had more than others, but on the straight line between the evaluations
+        before and after the moment, the first of which is that before training.
+        """
         limit = min((self.spent(record, record) for record in records), default=0)
 
         def score(record: Record) -> float | None:
             seen = [
-                point["validation_accuracy"]
+                (self.spent(record, point), point["validation_accuracy"])
                 for point in record["curve"]
-                if point["step"] > 0 and self.spent(record, point) <= limit
+                if point["validation_accuracy"] is not None
             ]
-            return max((value for value in seen if value is not None), default=None)
+            before = max((point for point in seen if point[0] <= limit), default=None)
+            after = min((point for point in seen if point[0] > limit), default=None)
+            if before is None or after is None:
+                return None if before is None else before[1]
+            share = (limit - before[0]) / (after[0] - before[0])
+            return before[1] + share * (after[1] - before[1])
 
         return score
 
 
 _NOTE = (
-    "Best validation accuracy (the rows that also chose the learning rate, so all numbers are"
-    " optimistic alike) among the evaluations within {} that the cheapest run of each task and"
-    " model took in all; `-` where a method had no evaluation by then. In a cell of fewer runs"
-    " than the others the runs that had none are left out."
+    "Validation accuracy (the rows also chose the learning rate, so that all numbers are optimistic"
+    " alike) after {} that the cheapest run of each task and model took in all, on a straight line"
+    " between the evaluations before and after; before the first one the line begins with the score"
+    " before training."
 )
 BUDGETS = (
     Budget(

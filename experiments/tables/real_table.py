@@ -5,8 +5,6 @@ import statistics
 from collections.abc import Iterator, Sequence
 
 from experiments.records.store import SINGLE
-from experiments.sweeps.grid import rate_key
-from experiments.sweeps.matching import value_of
 from experiments.sweeps.selection import Record, Shelf
 from experiments.tables.artefacts import Artefact
 from experiments.tables.beside import nearest
@@ -73,12 +71,15 @@ def accuracy_section(budget: int, rows: Sequence[Row]) -> Section:
     columns += tuple(f"passes to {level} %" for level in LEVELS)
     columns += (f"passes to {BASELINE}'s lowest loss", "training, s", "peak GB")
     lines = []
-    start = [100 * r["zero_shot_accuracy"] for row in rows for r in row.well.values()]
-    before = [curve(r)[0][1] for row in rows for r in row.well.values()]
+    # of one precision, for the last digits of two are not the same score
+    first = next((row.precision for row in rows if row.well), None)
+    alike = [r for row in rows if row.precision == first for r in row.well.values()]
+    start, before = [100 * r["zero_shot_accuracy"] for r in alike], [curve(r)[0][1] for r in alike]
     if start:
         floor = (f"{statistics.fmean(start):.2f}", NOTHING)
-        first = (f"{statistics.fmean(before):.2f} at 0", *[NOTHING] * (len(shown_at) - 1))
-        lines.append(("zero-shot", NOTHING, *floor, *first, *[NOTHING] * (len(LEVELS) + 3)))
+        at_start = (f"{statistics.fmean(before):.2f} at 0", *[NOTHING] * (len(shown_at) - 1))
+        name = f"zero-shot ({first})"
+        lines.append((name, NOTHING, *floor, *at_start, *[NOTHING] * (len(LEVELS) + 3)))
     baseline = next((row for row in rows if row.name == BASELINE), None)
     for row in rows:
         well = list(row.well.values())
@@ -103,7 +104,8 @@ def accuracy_section(budget: int, rows: Sequence[Row]) -> Section:
         " on straight lines between the evaluations. Test"
         " accuracy is that of the parameters with the best validation accuracy;"
         " validation is the last evaluation within the budget and not before 90 % of it. The peak"
-        " is that of the process's resident set, libraries included."
+        " is that of the process's resident set, libraries included. Seconds are no costs: runs had"
+        " more or less other work beside them; `measured/bench` has costs."
         f"{_standard_errors(rows)}",
         "A pass is a forward pass of 16 rows; a backward pass counts as two, a forward-mode pass as"
         " three. The difference is over the seeds that both methods have, with the p of a paired"
@@ -186,7 +188,7 @@ def _at(record: Record, passes: int) -> str:
     """Loss and accuracy at the last evaluation within so many passes."""
     each = weight(record)
     within = [point for point in record["curve"] if each * point["num_forwards"] <= passes]
-    if each * within[-1]["num_forwards"] < NEAR * passes:
+    if not within or each * within[-1]["num_forwards"] < NEAR * passes:
         return NOTHING
     loss = within[-1].get("validation_loss")
     if loss is None:
@@ -234,8 +236,10 @@ def _told(
             continue
         cell, changes = nearest(record, cells, same_task=same_task)
         passes = weight(record) * record["num_forwards"]
-        rate = value_of(record, rate_key(record["choices"]["optimizer"]))
-        told = (names[cell], changes, f"{rate:g}", str(record["config"]["seed"]), f"{passes:,.0f}")
+        node = record["config"]["optimizer"]  # which may be of a file of somebody's own
+        rate = node.get("lr", node.get("algorithm", {}).get("lr"))
+        shown = NOTHING if rate is None else f"{rate:g}"
+        told = (names[cell], changes, shown, str(record["config"]["seed"]), f"{passes:,.0f}")
         yield record, told, _course(record, [*SHORTLY, math.ceil(passes)])
 
 

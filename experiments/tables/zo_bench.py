@@ -63,10 +63,10 @@ def effort(record: Record, at: Mapping[str, Any]) -> float:
 EQUAL = Budget(
     "at equal forward passes",
     effort,
-    "At equal passes: best validation accuracy among the evaluations within the forward passes of"
-    f" each task's cheapest run, the mean over the tasks; a backward pass counts as {BACKWARD}"
-    f" forward passes, a forward-mode pass as {FORWARD_MODE}. Ties share a rank. `-`: not run, or"
-    " nothing that the method could move.",
+    "At equal passes: validation accuracy after the forward passes of each task's cheapest run, on"
+    " a straight line between the evaluations before and after, the mean over the tasks; a backward"
+    f" pass counts as {BACKWARD} forward passes, a forward-mode pass as {FORWARD_MODE}. Ties share"
+    " a rank. `-`: not run, or nothing that the method could move.",
 )
 
 

@@ -14,6 +14,7 @@ import torch
 import yaml
 
 import bszo
+from bszo.cli.find_lr import judges
 from bszo.cli.main import main
 from bszo.cli.methods import METHODS
 from bszo.cli.replay import checked
@@ -235,6 +236,9 @@ def test_what_is_wrong_is_one_line_and_nothing_is_written(
         ((MODEL, train, *usual, "--set", "k=0"), 1, "bszo: k=0"),
         ((MODEL, train, *usual, "--lr", "x"), 1, "argument --lr: invalid float value: 'x'"),
         ((MODEL, train, *usual, "--threads", 0), 1, "--threads 0: 1 to 1024"),
+        ((MODEL, train, *usual, "--threads", 10**11), 1, "--threads 100000000000: 1 to 1024"),
+        ((MODEL, train, *usual, "--seed", -1), 1, "--seed -1: 0 to"),
+        ((MODEL, train, *usual, "--device", "meta"), 1, "device meta: holds no values"),
         ((MODEL, train, *usual, "--steps", 0), 1, "--steps 0: 1 or more"),
         ((MODEL, train, *usual, "--held-out", 12), 1, "--held-out 12: 1 to 11"),
         ((MODEL, train, *usual, "--batch-size", 11), 1, "batch size 11: must be 1 to 10"),
@@ -320,3 +324,23 @@ def test_a_log_builds_a_method_of_this_library_and_nothing_else(
         given = ("--base", MODEL, "--out", tmp_path / "no")
         assert command("replay", tmp_path / "hostile.bszo", *given) == 1
         assert line in capsys.readouterr().err and not (tmp_path / "no").exists()
+
+
+def test_judges_are_drawn_and_count_alike() -> None:
+    """A sorted file's first rows are all of one label; a last batch of one row would count as
+    much as one of four."""
+    drawn = judges(list(range(100)), 17, 4, seed=0)
+    assert [len(rows) for rows in drawn] == [4] * 4
+    together = [row for rows in drawn for row in rows]
+    assert max(together) > 50 and len(set(together)) == 16
+    assert judges([7, 8], 128, 4, seed=0) == [[7, 8]]
+
+
+def test_held_out_rows_that_train_are_said(
+    rows: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    more = ("--method", "mezo", "--lr", 1e-3, "--steps", 1, "--out", tmp_path / "out")
+    assert tune(rows[0], *more, "--test", rows[0]) == 0
+    assert "12 of 12 held-out rows have the text of a row that trains" in capsys.readouterr().err
+    report = json.loads((tmp_path / "out" / "bszo.json").read_text(encoding="utf-8"))
+    assert report["rows"]["num_repeated"] == 12

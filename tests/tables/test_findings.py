@@ -82,10 +82,10 @@ def test_a_name_that_nothing_makes_is_an_error(tmp_path: Path, text: str, messag
 def test_tables_by_hand(evidence: Evidence):
     names = ("averages", "passes", "equal_forwards", "bszo_b", "size", "gains")
     text = {name: FINDINGS[name](evidence) for name in names}
-    # within MeZO's 400 passes BSZO is at step 100: 60 against 70 %
+    # at MeZO's 400 passes BSZO is a third of the way from step 100 to 200: 66.7 against 70 %
     row = (
         "| Table 1, tiny-roberta, fp32, corrected | 70.0 | - | - | - | 80.0 | 80.0 | BSZO 5, BSZO-B"
-        " 5 | -10.0 |"
+        " 5 | -3.3 |"
     )
     assert text["averages"].splitlines()[2:] == [row]
     assert text["passes"] == "MeZO 2, BSZO 3, BSZO-B 3"

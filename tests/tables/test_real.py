@@ -133,7 +133,7 @@ def test_a_row_a_method_and_a_line_for_the_floor(rows: dict[str, Row]):
     lines = {line[0]: dict(zip(section.columns, line, strict=True)) for line in section.rows}
     # sqrt(0.7 * 0.3 / 872) and sqrt(0.8 * 0.2 / 256)
     assert "1.6 points on the 872 test rows and 2.5 on the 256 of validation" in section.notes[0]
-    assert lines["zero-shot"]["test %"] == "52.00"
+    assert lines["zero-shot (bf16-sr)"]["test %"] == "52.00"
     mezo = lines["MeZO (bf16-sr)"]
     assert mezo["lr"] == "3e-05" and mezo["test %"] == "72.00 (2.00; 3)"
     assert mezo["validation % at 1,000"] == "60.00 (0.00; 3)"

@@ -44,6 +44,12 @@ def test_numbers_are_read_from_the_end():
     assert scored(REWARDS["number"], answers, gold) == [1.0, 1 / 2.5, 0.0, 0.0]
 
 
+def test_thousands_and_hyphens_are_read_as_they_are_meant():
+    answers, gold = ("2,234", "1,000", "3-4", "it is -4", "1,2"), ("1,234", "1000", "4", "-4", "2")
+    found = scored(REWARDS["number"], answers, [(text,) for text in gold])
+    assert found == [1 / 1001, 1.0, 1.0, 1.0, 1.0]
+
+
 def test_an_objective_that_is_no_reward_is_the_likelihood():
     assert task("sst2").reward is None and task("squad").reward is None
     mine = task("sst2", objective=len).reward  # any function of a program's own
