@@ -29,7 +29,7 @@ from experiments.records.comparison import (
     comparison,
     differences,
 )
-from experiments.records.content import content_id
+from experiments.records.content import ROWS, content_id
 from experiments.records.locks import Busy
 from experiments.run import execute
 
@@ -108,19 +108,18 @@ def _model(named: str, given: str | None) -> str:
 
 
 def _data(named: str, task: str, given: str | None) -> str:
-    return _same(
-        named, given, Path(given or ".") / task, f"--data DIR (with a folder {task} in it)"
-    )
+    key = f"--data DIR (with a folder {task} in it)"
+    return _same(named, given, Path(given or ".") / task, key, ROWS)
 
 
-def _same(named: str, given: str | None, folder: Path, key: str) -> str:
+def _same(named: str, given: str | None, folder: Path, key: str, only: str = "*") -> str:
     if given is None:
         raise ConfigError(
             f"the record was made with {named}, which is not here: give its folder with {key}"
         )
     if not folder.exists():
         raise ConfigError(f"{folder}: there is no such folder; {key} must hold {named}")
-    if (found := content_id(folder)) != named:
+    if (found := content_id(folder, only)) != named:
         raise ConfigError(
             f"{folder} is {found}, the record was made with {named} (name and content both count)"
         )

@@ -3,7 +3,7 @@ rates tried."""
 
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from experiments.records.record import Record
 from experiments.sweeps.grid import PROFILES, Grid, Point, holds, load, rate_key, read
@@ -13,7 +13,7 @@ from experiments.tables.accuracy import AVERAGE, by_model
 from experiments.tables.artefacts import Artefact
 from experiments.tables.cells import Cell, cell_of
 from experiments.tables.inputs import Inputs
-from experiments.tables.layout import Section
+from experiments.tables.layout import Section, left_out
 from experiments.tables.paired import difference
 from experiments.tables.until import until_section
 
@@ -249,7 +249,9 @@ def sections(artefact: Artefact, inputs: Inputs) -> list[Section]:
                 rows = rows_of(grid, shelf, setting)
                 where = f"{name}, {setting['precision']} (profile {profile})"
                 if shelf.used:
-                    found.append(accuracy_section(where, rows, tasks))
+                    section = accuracy_section(where, rows, tasks)
+                    notes = (*section.notes, *left_out(shelf.doubles, shelf.other_rows))
+                    found.append(replace(section, notes=notes))
                     by_name = [(row.name, row.records) for row in rows]
                     title = f"{where}: forward passes to the same loss"
                     if (section := until_section(title, BASELINE, by_name)) is not None:

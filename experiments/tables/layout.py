@@ -2,7 +2,7 @@
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 
@@ -105,3 +105,13 @@ def latex(title: str, sections: Sequence[Section], made: str) -> str:
             r"\end{table}",
         ]
     return "\n".join(lines) + "\n"
+
+
+def left_out(doubles: Iterable[str], other_rows: Iterable[str]) -> list[str]:
+    """Return a line about each kind of records that a table does not show: those that a later run
+    of the same configuration replaces, and those of other rows than a task ran on last."""
+    why = {
+        "Replaced by a later run of the same configuration": sorted(doubles),
+        "Left out, for a later run of the task was on other rows": sorted(other_rows),
+    }
+    return [f"{said}: {len(of)} ({', '.join(of)})." for said, of in why.items() if of]

@@ -3,6 +3,7 @@
 import math
 import statistics
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 from experiments.records.store import SINGLE
 from experiments.sweeps.selection import Record, Shelf
@@ -10,7 +11,7 @@ from experiments.tables.artefacts import Artefact
 from experiments.tables.beside import nearest
 from experiments.tables.gradient_signal import FILE, signal_section
 from experiments.tables.inputs import Inputs
-from experiments.tables.layout import Section
+from experiments.tables.layout import Section, left_out
 from experiments.tables.real import (
     BASELINE,
     BUDGETS,
@@ -265,4 +266,6 @@ def sections(artefact: Artefact, inputs: Inputs) -> list[Section]:
     more = (course_section(rows[min(rows)]), beside_section(every, here))
     more += (tasks_section(every, elsewhere), gain_section(rows[max(rows)]))
     more += (signal_section(FILE) if FILE.is_file() else None,)
+    notes = (*by_budget[0].notes, *left_out(shelf.doubles, shelf.other_rows))
+    by_budget[0] = replace(by_budget[0], notes=notes)
     return [*by_budget, rates_section(rows[max(rows)]), *(section for section in more if section)]

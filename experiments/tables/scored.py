@@ -10,7 +10,7 @@ from experiments.tables.accuracy import Block, Kind, blocks, section
 from experiments.tables.artefacts import Artefact
 from experiments.tables.budgets import BUDGETS
 from experiments.tables.inputs import Inputs
-from experiments.tables.layout import Section
+from experiments.tables.layout import Section, left_out
 
 KindOf = Callable[[str], Kind]  # a sweep's letter -> what its block shows
 
@@ -50,14 +50,5 @@ def _blocks(
                 if len(artefact.sweeps) > 1:
                     block.title = f"({letter}) {node['title']}. {block.title}"
                 inputs.used |= block.used
-                if block.doubles:
-                    block.notes.append(
-                        "Replaced by a later run of the same configuration:"
-                        f" {len(block.doubles)} ({', '.join(sorted(block.doubles))})."
-                    )
-                if block.other_rows:
-                    block.notes.append(
-                        "Left out, for a later run of the task was on other rows:"
-                        f" {len(block.other_rows)} ({', '.join(sorted(block.other_rows))})."
-                    )
+                block.notes += left_out(block.doubles, block.other_rows)
                 yield profile, block

@@ -36,7 +36,7 @@ from bszo.tasks import (
 )
 from experiments.config.schema import RunConfig
 from experiments.config.tunings import Scales, drop_unsaid
-from experiments.records.content import content_id
+from experiments.records.content import ROWS, content_id
 from experiments.training.folders import with_home
 from experiments.training.threads import num_threads
 
@@ -81,7 +81,7 @@ def named_by_content(plain: dict[str, Any]) -> dict[str, Any]:
     if plain["data"].get("root"):
         rows = with_home(plain["data"]["root"], "data.root") / str(plain["task"].get("name"))
         if rows.is_dir():
-            plain["data"]["root"] = _content_id(rows, "data.root")
+            plain["data"]["root"] = _content_id(rows, "data.root", ROWS)
     return plain
 
 
@@ -121,9 +121,9 @@ def _model_folder(path: str) -> Path | None:
         return None
 
 
-def _content_id(path: Path, key: str) -> str:
+def _content_id(path: Path, key: str, only: str = "*") -> str:
     try:
-        return content_id(path)
+        return content_id(path, only)
     except OSError as error:
         raise ConfigError(f"{key}={path}: cannot be read ({error.strerror})") from error
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from bszo.perturb.compiled import loader
-from experiments.records.content import content_id
+from experiments.records.content import ROWS, content_id
 from experiments.records.privacy import scrub, scrub_all
 from experiments.records.provenance import provenance
 
@@ -92,3 +92,10 @@ def test_content_id_sees_into_a_large_file(tmp_path: Path, monkeypatch: pytest.M
         changed[start : start + 2000] = b"1" * len(changed[start : start + 2000])
         (tmp_path / "x").write_bytes(changed)
         assert content_id(tmp_path) != before
+
+
+def test_content_id_of_rows_sees_no_notes_beside_them(tmp_path: Path):
+    (tmp_path / "train.jsonl").write_text('{"text": "x"}\n')
+    before = content_id(tmp_path, ROWS)
+    (tmp_path / "notes.txt").write_text("mine")
+    assert content_id(tmp_path, ROWS) == before != content_id(tmp_path)

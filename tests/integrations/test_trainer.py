@@ -15,7 +15,7 @@ from torch import Tensor
 from transformers import OPTConfig, OPTForCausalLM, Trainer, TrainerCallback, TrainingArguments
 
 import bszo.models
-from bszo import BSZO, FirstOrder, MeZO, MeZOAdam
+from bszo import BSZO, EachMeZO, FirstOrder, MeZO, MeZOAdam
 from bszo.errors import NonFiniteLoss, OptimError
 from bszo.integrations.transformers import ZerothOrderTrainer
 
@@ -316,6 +316,8 @@ def test_what_cannot_be_is_refused(tmp_path: Path) -> None:
         trainer(tmp_path, MeZO, torch_compile=True)
     with pytest.raises(OptimError, match="k=0"):
         trainer(tmp_path, partial(BSZO, k=0)).train()
+    with pytest.raises(OptimError, match="method: EachMeZO takes a loss an example"):
+        trainer(tmp_path, EachMeZO).train()
     with pytest.raises(
         OptimError, match=r"method: returns a SGD, .* FirstOrder\(groups, algorithm=...\) around it"
     ):
