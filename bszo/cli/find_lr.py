@@ -61,10 +61,9 @@ def run(arguments: argparse.Namespace) -> int:
 def judges(held: Sequence[Row], count: int, size: int, seed: int) -> list[list[Row]]:
     """Batches of `size` of `count` rows, which the seed draws, for files are often sorted by label.
     Each row counts alike: a last batch of fewer is left out, unless it is the only one."""
-    order = torch.randperm(len(held), generator=torch.Generator().manual_seed(seed)).tolist()[
-        :count
-    ]
-    chosen = sorted(order[: len(order) // size * size or len(order)])
+    order = torch.randperm(len(held), generator=torch.Generator().manual_seed(seed)).tolist()
+    count = min(count, len(held))
+    chosen = sorted(order[: count // size * size or count])
     return [[held[i] for i in chosen[at : at + size]] for at in range(0, len(chosen), size)]
 
 
