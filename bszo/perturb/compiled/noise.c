@@ -112,9 +112,9 @@ INLINED void add_term(const Shift *s, float *sums, const float *root, int t, int
 /* All terms for `count` values from number `at` on, which are read, summed, rounded and written. */
 INLINED void block(const Shift *s, int64_t at, int type, int count) {
     float sums[BLOCK], root[BLOCK];
-    for (int i = 0; i < count; i++) sums[i] = s->theta ? value(s->theta, type, at + i) : 0.0f;
-    if (s->drift != 0.0f) /* then theta itself comes last */
-        for (int i = 0; i < count; i++) sums[i] *= s->drift;
+    float share = s->drift != 0.0f ? s->drift : 1.0f; /* where theta decays, theta itself comes last */
+    for (int i = 0; i < count; i++)
+        sums[i] = s->theta ? share * value(s->theta, type, at + i) : 0.0f;
     if (s->step)
         for (int i = 0; i < count; i++) sums[i] += s->step[at + i];
     if (s->curvature) {
