@@ -6,12 +6,11 @@ import time
 from collections.abc import Sequence
 from typing import TypeVar
 
-import torch
-
 from bszo import RangeTest, find_lr
 from bszo.cli.parts import add_arguments as add_shared
 from bszo.cli.parts import build, say_begin
 from bszo.errors import ConfigError
+from bszo.tasks import permutation
 
 NO_GROUND = 2
 Row = TypeVar("Row")
@@ -61,9 +60,8 @@ def run(arguments: argparse.Namespace) -> int:
 def judges(held: Sequence[Row], count: int, size: int, seed: int) -> list[list[Row]]:
     """Batches of `size` of `count` rows, which the seed draws, for files are often sorted by label.
     Each row counts alike: a last batch of fewer is left out, unless it is the only one."""
-    order = torch.randperm(len(held), generator=torch.Generator().manual_seed(seed)).tolist()
     count = min(count, len(held))
-    chosen = sorted(order[: count // size * size or count])
+    chosen = sorted(permutation(len(held), seed)[: count // size * size or count])
     return [[held[i] for i in chosen[at : at + size]] for at in range(0, len(chosen), size)]
 
 

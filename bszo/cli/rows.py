@@ -8,10 +8,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from bszo.errors import ConfigError, DataError
-from bszo.tasks import Example, Row, Style, Task, fingerprint, read_jsonl
+from bszo.tasks import (
+    Example,
+    Row,
+    Splits,
+    Style,
+    Task,
+    fingerprint,
+    overlaps,
+    permutation,
+    read_jsonl,
+)
 from bszo.tasks.prompted import prompted
 
 HELD_SHARE, MOST_HELD = 5, 500  # a fifth of the rows, at most so many
@@ -72,11 +80,10 @@ def read_rows(
                 f"--held-out {count}: 1 to {len(rows) - 1} is valid, for {path} has {len(rows)}"
                 " rows and one at least must train"
             )
-        order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed)).tolist()
+        order = permutation(len(rows), seed)
         train = [rows[i] for i in sorted(order[count:])]
         held = [rows[i] for i in sorted(order[:count])]
-    known = {tuple(task.check(row.values, row.where)[0].values()) for row in train}
-    repeated = sum(tuple(task.check(r.values, r.where)[0].values()) in known for r in held)
+    repeated = overlaps(task, Splits(tuple(train), tuple(held), ()))["validation"]
     if repeated:
         print(
             f"{repeated} of {len(held)} held-out rows have the text of a row that trains, so that"

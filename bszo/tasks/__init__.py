@@ -7,7 +7,7 @@ from bszo.tasks.metrics import accuracy, exact_match, token_f1
 from bszo.tasks.rewards import REWARDS, Reward, scored
 from bszo.tasks.rows import Row, fingerprint, read_jsonl
 from bszo.tasks.sources import HubSource, LocalSource, MiniSource, Source
-from bszo.tasks.splits import Splits, batches, make_splits, overlaps
+from bszo.tasks.splits import Splits, batches, make_splits, overlaps, permutation
 from bszo.tasks.task import Example, Task
 from bszo.tasks.template import MASK, Style, Template, Words
 
@@ -36,6 +36,7 @@ __all__ = [
     "fingerprint",
     "make_splits",
     "overlaps",
+    "permutation",
     "read_jsonl",
     "scored",
     "token_f1",

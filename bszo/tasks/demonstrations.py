@@ -4,9 +4,8 @@ al. 2020, arXiv 2005.14165)."""
 from collections.abc import Sequence
 from dataclasses import replace
 
-import torch
-
 from bszo.errors import DataError
+from bszo.tasks.splits import permutation
 from bszo.tasks.task import Example
 from bszo.tasks.template import MASK, Style
 
@@ -26,8 +25,7 @@ def choose(examples: Sequence[Example], num_shots: int, seed: int) -> list[Examp
             f"tuning.num_shots={num_shots}: must be 0 to {len(examples)}, the number of training"
             " rows"
         )
-    order = torch.randperm(len(examples), generator=torch.Generator().manual_seed(seed))
-    return [examples[i] for i in order[:num_shots].tolist()]
+    return [examples[i] for i in permutation(len(examples), seed)[:num_shots]]
 
 
 def demonstrated(example: Example, shots: Sequence[Example], style: Style) -> Example:

@@ -56,7 +56,7 @@ def make_splits(
             f" task.num_validation={task.num_validation} take {taken}; set them to {len(rows)} or"
             f" less together, e.g. {_that_fits(task, len(rows))}"
         )
-    indices = list(range(taken)) if order == "first" else _permutation(len(rows), seed)[:taken]
+    indices = list(range(taken)) if order == "first" else permutation(len(rows), seed)[:taken]
     chosen = tuple(rows[index] for index in indices)
     return Splits(chosen[: task.num_train], chosen[task.num_train :], tuple(test))
 
@@ -113,13 +113,13 @@ def batches(
 
 def _batches(num_examples: int, batch_size: int, seed: int, step: int) -> Iterator[list[int]]:
     epoch, offset = divmod(step * batch_size, num_examples)
-    order = _permutation(num_examples, _epoch_seed(seed, epoch))
+    order = permutation(num_examples, _epoch_seed(seed, epoch))
     while True:
         batch = order[offset : offset + batch_size]
         offset += batch_size
         if offset >= num_examples:
             epoch, offset = epoch + 1, offset - num_examples
-            order = _permutation(num_examples, _epoch_seed(seed, epoch))
+            order = permutation(num_examples, _epoch_seed(seed, epoch))
             batch += order[: batch_size - len(batch)]
         yield batch
 
@@ -130,7 +130,8 @@ def _epoch_seed(seed: int, epoch: int) -> int:
     return int.from_bytes(digest[:8], "big") >> 1
 
 
-def _permutation(length: int, seed: int) -> list[int]:
+def permutation(length: int, seed: int) -> list[int]:
+    """The numbers 0 to length - 1 in an order that the seed draws."""
     return torch.randperm(length, generator=torch.Generator().manual_seed(seed)).tolist()
 
 

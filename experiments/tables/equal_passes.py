@@ -13,7 +13,7 @@ from experiments.tables.accuracy import AVERAGE, by_model
 from experiments.tables.artefacts import Artefact
 from experiments.tables.cells import Cell, cell_of
 from experiments.tables.inputs import Inputs
-from experiments.tables.layout import Section, left_out
+from experiments.tables.layout import Section, not_shown
 from experiments.tables.paired import difference
 from experiments.tables.until import until_section
 
@@ -250,7 +250,7 @@ def sections(artefact: Artefact, inputs: Inputs) -> list[Section]:
                 where = f"{name}, {setting['precision']} (profile {profile})"
                 if shelf.used:
                     section = accuracy_section(where, rows, tasks)
-                    notes = (*section.notes, *left_out(shelf.doubles, shelf.other_rows))
+                    notes = (*section.notes, *not_shown(shelf.doubles, shelf.other_rows))
                     found.append(replace(section, notes=notes))
                     by_name = [(row.name, row.records) for row in rows]
                     title = f"{where}: forward passes to the same loss"

@@ -107,7 +107,7 @@ def latex(title: str, sections: Sequence[Section], made: str) -> str:
     return "\n".join(lines) + "\n"
 
 
-def left_out(doubles: Iterable[str], other_rows: Iterable[str]) -> list[str]:
+def not_shown(doubles: Iterable[str], other_rows: Iterable[str]) -> list[str]:
     """Return a line about each kind of records that a table does not show: those that a later run
     of the same configuration replaces, and those of other rows than a task ran on last."""
     why = {

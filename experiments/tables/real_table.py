@@ -11,7 +11,7 @@ from experiments.tables.artefacts import Artefact
 from experiments.tables.beside import nearest
 from experiments.tables.gradient_signal import FILE, signal_section
 from experiments.tables.inputs import Inputs
-from experiments.tables.layout import Section, left_out
+from experiments.tables.layout import Section, not_shown
 from experiments.tables.real import (
     BASELINE,
     BUDGETS,
@@ -266,6 +266,6 @@ def sections(artefact: Artefact, inputs: Inputs) -> list[Section]:
     more = (course_section(rows[min(rows)]), beside_section(every, here))
     more += (tasks_section(every, elsewhere), gain_section(rows[max(rows)]))
     more += (signal_section(FILE) if FILE.is_file() else None,)
-    notes = (*by_budget[0].notes, *left_out(shelf.doubles, shelf.other_rows))
+    notes = (*by_budget[0].notes, *not_shown(shelf.doubles, shelf.other_rows))
     by_budget[0] = replace(by_budget[0], notes=notes)
     return [*by_budget, rates_section(rows[max(rows)]), *(section for section in more if section)]

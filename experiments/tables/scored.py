@@ -10,7 +10,7 @@ from experiments.tables.accuracy import Block, Kind, blocks, section
 from experiments.tables.artefacts import Artefact
 from experiments.tables.budgets import BUDGETS
 from experiments.tables.inputs import Inputs
-from experiments.tables.layout import Section, left_out
+from experiments.tables.layout import Section, not_shown
 
 KindOf = Callable[[str], Kind]  # a sweep's letter -> what its block shows
 
@@ -50,5 +50,5 @@ def _blocks(
                 if len(artefact.sweeps) > 1:
                     block.title = f"({letter}) {node['title']}. {block.title}"
                 inputs.used |= block.used
-                block.notes += left_out(block.doubles, block.other_rows)
+                block.notes += not_shown(block.doubles, block.other_rows)
                 yield profile, block
