@@ -17,7 +17,7 @@ from bszo.errors import ConfigError
 from experiments.records.record import Record
 from experiments.records.store import PACKED, gather, left_out
 from experiments.sweeps.estimate import Clock, forwards_of, memory_of
-from experiments.sweeps.grid import Grid, GridError, Point, load, names
+from experiments.sweeps.grid import Grid, GridError, Point, holds, load, names
 from experiments.sweeps.matching import PLACES, picked, says_where
 from experiments.sweeps.progress import clock
 from experiments.sweeps.selection import Shelf, missing_runs
@@ -63,10 +63,15 @@ def plan(grid: Grid, records: Sequence[Record], pace: Clock | None = None) -> di
     """
     shelf, lines, pace = Shelf(records), {}, pace or Clock(records)
     choosing, then = missing_runs(grid, shelf)
-    waiting = [point for point in grid.points if shelf.choose(grid, point).missing]
+    waiting = [
+        point
+        for point in grid.points
+        if (missing := shelf.choose(grid, point).missing)
+        and not any(holds(run, point) for run in missing)
+    ]
     for point in grid.points:
         _line(lines, point).cells += 1
-    for kind, runs in (("choosing", choosing), ("then", then), ("then", _beyond(grid, waiting))):
+    for kind, runs in (("choosing", choosing), ("then", then), ("then", waiting)):
         for run in runs:
             line = _line(lines, run)
             setattr(line, kind, getattr(line, kind) + 1)
@@ -76,15 +81,6 @@ def plan(grid: Grid, records: Sequence[Record], pace: Clock | None = None) -> di
             line.unknown += seconds is None
             line.memory = memory_of(run)
     return lines
-
-
-def _beyond(grid: Grid, waiting: Iterable[Point]) -> list[Point]:
-    """The runs of waiting cells that are not among those that choose their rate: they have another
-    seed or fidelity."""
-    select = grid.select or {}
-    return [
-        point for point in waiting if any(point.get(key) != value for key, value in select.items())
-    ]
 
 
 def _line(lines: dict[Kind, Line], point: Point) -> Line:

@@ -46,6 +46,9 @@ class Grid:
             its last evaluation.
         grows: True where the greatest and the smallest of the rates tried are never chosen: the
             next half decade is tried instead.
+        first: values of the points whose rates are chosen first: {"protocol.max_forwards": "1000"}.
+            The others begin with the rate chosen there and try smaller ones alone, since a longer
+            run bears no greater rate. It is None where every point has all rates to choose from.
     """
 
     name: str
@@ -58,6 +61,13 @@ class Grid:
     where: tuple[tuple[Point, Point], ...] = ()
     criterion: str = CRITERIA[0]
     grows: bool = False
+    first: Point | None = None
+
+    def before(self, point: Point) -> Point | None:
+        """The point with whose rate the choice for `point` begins; None where it begins with all."""
+        if self.first is None or holds(point, self.first):
+            return None
+        return adjusted({**point, **self.first}, self.where)
 
     def candidates(self, point: Point) -> list[Point]:
         """The runs among which the learning rate of `point` is chosen; empty where it is not
@@ -143,6 +153,7 @@ def parse(node: Mapping[str, Any], profile: str, conf: Path = CONF) -> Grid:
         where,
         criterion,
         node.get("grows", False),
+        overrides(first) if (first := node.get("first")) else None,
     )
 
 

@@ -1,10 +1,10 @@
 """Selection of learning rates by validation, and what is still to run of a grid."""
 
+import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from math import isclose
 from pathlib import Path
 
 from experiments import CONF
@@ -95,12 +95,19 @@ class Shelf:
     def choose(self, grid: Grid, point: Point) -> Choice:
         """The point with the rate that the grid's criterion finds best; of equals the smaller one.
 
-        Where the grid grows, the half decades beside the best rate must have been tried too.
+        Where the grid grows, the half decades beside the best rate must have been tried too; but
+        none above the rate with which the choice begins (`Grid.first`).
         """
         candidates = grid.candidates(point)
         if not candidates:
             return Choice(point)
-        key = rate_key(point["optimizer"], self.conf)
+        key, most = rate_key(point["optimizer"], self.conf), math.inf
+        if (before := grid.before(point)) is not None:
+            earlier = self.choose(grid, before)
+            if earlier.point is None:
+                return Choice(None, missing=earlier.missing, failed=earlier.failed)
+            candidates = [{**candidates[0], key: earlier.point[key]}]
+            most = float(earlier.point[key])
         while True:
             found = [(candidate, self.find(candidate)) for candidate in candidates]
             missing = tuple(
@@ -117,7 +124,8 @@ class Shelf:
             tried = sorted(float(run[key]) for run, _ in found)
             best = max(values, key=lambda rate: (values[rate], -rate)) if values else tried[0]
             beside = [next_rate(best, up=up) for up in (True, False)] if grid.grows else []
-            untried = [rate for rate in beside if not any(map(partial(isclose, rate), tried))]
+            beside = [rate for rate in beside if rate <= most]
+            untried = [rate for rate in beside if not any(map(partial(math.isclose, rate), tried))]
             if values and not untried:
                 chosen = next(run[key] for run, _ in found if float(run[key]) == best)
                 return Choice({**point, key: chosen}, validation)

@@ -2,7 +2,7 @@
 
 import math
 import statistics
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from experiments.records.store import SINGLE
@@ -117,25 +117,30 @@ def accuracy_section(budget: int, rows: Sequence[Row]) -> Section:
     return Section(f"{budget:,} forward passes", columns, tuple(lines), notes=notes)
 
 
-def rates_section(rows: Sequence[Row]) -> Section:
-    """Every rate that was tried, with its loss; the chosen one stands out by its brackets."""
+def rates_section(rows: Mapping[int, Sequence[Row]]) -> Section:
+    """Every rate that was tried for each number of passes, with its loss; the chosen one stands out
+    by its brackets."""
     lines = []
-    for row in rows:
-        chosen = row.choice.point[row.rate_key] if row.choice.point else None
-        texts = []
-        for rate, record in row.tried.items():
-            text = f"{float(rate):g}: {last_loss(record)}"
-            is_chosen = chosen is not None and float(rate) == float(chosen)
-            texts.append(f"[{text}]" if is_chosen else text)
-        waiting = len(row.choice.missing)
-        lines.append((row.name, ", ".join(texts) or NOTHING, f"{waiting}" if waiting else NOTHING))
+    for same in zip(*rows.values(), strict=True):
+        waiting = len({str(sorted(run.items())) for row in same for run in row.choice.missing})
+        lines.append((same[0].name, *map(_rates, same), f"{waiting}" if waiting else NOTHING))
+    columns = ("method", *(f"lr: loss after {budget:,}" for budget in rows), "to do")
     note = (
-        "Validation loss at the end of a run of 1,000 passes with seed 0. The least is chosen [in"
-        " brackets]; where it is at an end of the rates tried, the next half decade is tried first."
+        "Validation loss at the end of a run with seed 0. The least is chosen [in brackets]; where"
+        " it is at an end of the rates tried, the next half decade is tried first. The longer runs"
+        " begin with the rate that the shorter ones chose and try smaller ones."
     )
-    return Section(
-        "Learning rates tried", ("method", "lr: loss", "to do"), tuple(lines), notes=(note,)
-    )
+    return Section("Learning rates tried", columns, tuple(lines), notes=(note,))
+
+
+def _rates(row: Row) -> str:
+    """The rates tried and their losses as a cell."""
+    chosen, texts = row.choice.point, []
+    for rate, record in row.tried.items():
+        text = f"{float(rate):g}: {last_loss(record)}"
+        is_chosen = chosen is not None and float(rate) == float(chosen[row.rate_key])
+        texts.append(f"[{text}]" if is_chosen else text)
+    return ", ".join(texts) or NOTHING
 
 
 def gain_section(rows: Sequence[Row]) -> Section | None:
@@ -158,10 +163,10 @@ def gain_section(rows: Sequence[Row]) -> Section | None:
     return Section("The filter's gain", columns, tuple(lines), notes=(note,)) if lines else None
 
 
-def course_section(rows: Sequence[Row]) -> Section:
-    """Build the course of every run of the short budget: validation loss and accuracy at quarters
-    of it, and the test accuracy of the parameters with the best validation accuracy."""
-    budget = min(BUDGETS)
+def course_section(budget: int, rows: Sequence[Row]) -> Section | None:
+    """Build the course of every run of a budget: validation loss and accuracy at quarters of it,
+    and the test accuracy of the parameters with the best validation accuracy. None where there is
+    no run."""
     shown_at = [budget * quarter // 4 for quarter in (1, 2, 3, 4)]
     lines = []
     for row in rows:
@@ -173,7 +178,8 @@ def course_section(rows: Sequence[Row]) -> Section:
     start = next((_at(r, 0) for row in rows for r in row.tried.values()), NOTHING)
     columns = ("method", "lr", "seed", *(f"at {passes:,}" for passes in shown_at), "test %")
     note = f"Validation loss (accuracy, %) after so many passes; {start} before the first."
-    return Section("The course of every run", columns, tuple(lines), notes=(note,))
+    title = f"The course of every run of {budget:,} passes"
+    return Section(title, columns, tuple(lines), notes=(note,)) if lines else None
 
 
 def _course(record: Record, shown_at: Sequence[int]) -> list[str]:
@@ -263,9 +269,10 @@ def sections(artefact: Artefact, inputs: Inputs) -> list[Section]:
     here = [record for record in found if record["choices"]["task"] in tasks]
     by_budget = [accuracy_section(budget, of_budget) for budget, of_budget in rows.items()]
     every = [*rows[min(rows)], *rows[max(rows)]]
-    more = (course_section(rows[min(rows)]), beside_section(every, here))
-    more += (tasks_section(every, elsewhere), gain_section(rows[max(rows)]))
+    more = tuple(course_section(budget, of_budget) for budget, of_budget in rows.items())
+    more += (beside_section(every, here), tasks_section(every, elsewhere))
+    more += (gain_section(rows[min(rows)]),)
     more += (signal_section(FILE) if FILE.is_file() else None,)
     notes = (*by_budget[0].notes, *not_shown(shelf.doubles, shelf.other_rows))
     by_budget[0] = replace(by_budget[0], notes=notes)
-    return [*by_budget, rates_section(rows[max(rows)]), *(section for section in more if section)]
+    return [*by_budget, rates_section(rows), *(section for section in more if section)]

@@ -246,7 +246,7 @@ def test_what_runs_have_where_they_have_certain_values(conf: Path):
 
 
 def test_the_real_study_gives_every_method_the_same_passes():
-    """A backward pass counts as two, a forward-mode pass as three; choosing takes a quarter."""
+    """A backward pass counts as two, a forward-mode pass as three; choosing takes as many."""
     grid = load("real", "real")
     costs = {"forward-grad": 3, "sgd": 3, "adamw": 3}
     for point in grid.points:
@@ -257,5 +257,5 @@ def test_the_real_study_gives_every_method_the_same_passes():
         a_step = cost * forwards_a_step(point["optimizer"], setting)
         assert 243 <= int(point["protocol.eval_every"]) * a_step <= 250, point
         for run in grid.candidates(point):
-            assert 996 <= cost * forwards_of(run) <= 1000
+            assert budget - 4 <= cost * forwards_of(run) <= budget
             assert run["seed"] == "0"

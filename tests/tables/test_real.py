@@ -90,7 +90,15 @@ def first(grid: Grid, **wanted: str) -> Point:
 
 
 def chosen(grid: Grid, point: Point, losses: list[float]) -> list[Plain]:
-    """The records of the choosing runs; the rates in the order of conf/rates."""
+    """The records of the choosing runs; the rates in the order of conf/rates. Of a longer budget,
+    those of the shorter one before them, and its own from the best rate of these down."""
+    before = grid.before(point)
+    if before is not None:
+        best = losses.index(min(losses))
+        own = [{**run, **point} for run in grid.candidates(point)]
+        longer = zip(own[best:], losses[best:], strict=True)
+        later = [answer(run, [0.5, 0.6], 0.0, loss) for run, loss in longer]
+        return chosen(grid, before, losses) + later
     runs = grid.candidates(point)
     return [answer(run, [0.5, 0.6], 0.0, loss) for run, loss in zip(runs, losses, strict=True)]
 
@@ -104,7 +112,7 @@ def cells(grid: Grid, point: Point, rate: str, scores: list[float], tests: list[
 
 
 @pytest.fixture(scope="module")
-def rows(grid: Grid) -> dict[str, Row]:
+def records(grid: Grid) -> list[Plain]:
     """MeZO with three seeds, BSZO k = 2 with two, AdamW with one; k = 8 still chooses, LOZO has
     failed."""
     mezo, bszo = first(grid, optimizer="mezo"), first(grid, optimizer="bszo", optimizer_k="2")
@@ -113,16 +121,20 @@ def rows(grid: Grid) -> dict[str, Row]:
     mid = {m["optimizer"]: grid.candidates(m)[1] for m in (mezo, bszo, adamw, lozo)}
     steady = [0.5, 0.6, 0.7, 0.75, 0.8]
     records = chosen(grid, mezo, [0.9, 0.4, 0.6]) + chosen(grid, bszo, [0.7, 0.5, 0.6])
-    records += chosen(grid, adamw, [0.3, 0.2, 0.4]) + chosen(grid, lozo, [0.7, 0.5, 0.6])
+    records += chosen(grid, adamw, [0.7, 0.5, 0.6]) + chosen(grid, lozo, [0.7, 0.5, 0.6])
     records += chosen(grid, wide, [0.2, 0.5, 0.6])  # the best is at the end
     records += cells(grid, mezo, mid["mezo"]["optimizer.lr"], steady, [0.70, 0.72, 0.74])
     better = [0.5, 0.7, 0.8, 0.85, 0.9]
     records += cells(grid, bszo, mid["bszo"]["optimizer.lr"], better, [0.72, 0.75])
     key = "optimizer.algorithm.lr"
     records += cells(grid, adamw, mid["adamw"][key], [0.5, 0.9, 0.9], [0.9])
-    failed = cells(grid, lozo, mid["lozo"]["optimizer.lr"], steady, [0.5])
-    failed[0]["status"] = "diverged"
-    return {row.name: row for row in rows_of(grid, Shelf(records + failed))}
+    failed = cells(grid, lozo, mid["lozo"]["optimizer.lr"], steady, [0.5, 0.5])[1]
+    return [*records, {**failed, "status": "diverged"}]
+
+
+@pytest.fixture(scope="module")
+def rows(grid: Grid, records: list[Plain]) -> dict[str, Row]:
+    return {row.name: row for row in rows_of(grid, Shelf(records))}
 
 
 def test_a_row_a_method_and_a_line_for_the_floor(rows: dict[str, Row]):
@@ -172,11 +184,46 @@ def test_the_short_runs_have_a_table_of_their_own():
     assert line["validation % at 500"] == "70.00 (0.00; 2 of 3)" and not found[4000].well
 
 
-def test_rates_show_what_was_chosen_and_what_is_to_do(rows: dict[str, Row]):
-    lines = {line[0]: line[1:] for line in rates_section(list(rows.values())).rows}
-    assert lines["MeZO"] == ("1e-05: 0.600, [3e-05: 0.400], 0.0001: 0.900", "-")
-    assert lines["BSZO, k = 8"] == ("1e-05: 0.600, 3e-05: 0.500, 0.0001: 0.200", "1")
-    assert lines["HiZOO"] == ("-", "3")
+def test_rates_show_what_was_chosen_and_what_is_to_do(records: list[Plain]):
+    section = rates_section({b: rows_of(grid_of(b), Shelf(records)) for b in (1000, 4000)})
+    columns = ("method", "lr: loss after 1,000", "lr: loss after 4,000", "to do")
+    assert section.columns == columns
+    lines = {line[0]: line[1:] for line in section.rows}
+    short = "1e-05: 0.600, [3e-05: 0.400], 0.0001: 0.900"
+    assert lines["MeZO"] == (short, "1e-05: 0.600, [3e-05: 0.500]", "-")
+    # the longer budget waits for the shorter one's choice, whose missing run is counted once
+    assert lines["BSZO, k = 8"] == (*["1e-05: 0.600, 3e-05: 0.500, 0.0001: 0.200"] * 2, "1")
+    assert lines["HiZOO"] == ("-", "-", "3")
+
+
+def test_a_longer_budget_begins_with_the_shorter_one_s_rate_and_goes_down():
+    """4,000 passes never try 1e-4, which lost at 1,000; 3e-6 must have been tried below 1e-5."""
+    grids = {budget: grid_of(budget) for budget in (1000, 4000)}
+    short, long = (first(grid, optimizer="mezo") for grid in grids.values())
+    records = chosen(grids[1000], short, [0.9, 0.4, 0.6])  # 1e-4, 3e-5, 1e-5
+
+    def rows() -> dict[int, list[Row]]:
+        return {b: rows_of(grid, Shelf(records))[:1] for b, grid in grids.items()}
+
+    def asked() -> list[str]:
+        missing = rows()[4000][0].choice.missing
+        assert {run["protocol.max_forwards"] for run in missing} <= {"4000"}
+        return [run["optimizer.lr"] for run in missing]
+
+    for rate, loss in (("3e-05", 0.7), ("1e-05", 0.5), ("3e-06", 0.6)):
+        assert [float(text) for text in asked()] == [float(rate)]
+        records.append(answer({**long, "optimizer.lr": rate}, [0.5, 0.6], 0.6, loss))
+    assert asked() == []
+    assert rates_section(rows()).rows == (
+        (
+            "MeZO",
+            "1e-05: 0.600, [3e-05: 0.400], 0.0001: 0.900",
+            "3e-06: 0.600, [1e-05: 0.500], 3e-05: 0.700",
+            "-",
+        ),
+    )
+    records = records[1:2]  # where the shorter one has not chosen, its runs are missing first
+    assert {run["protocol.max_forwards"] for run in rows()[4000][0].choice.missing} == {"1000"}
 
 
 def test_passes_count_what_they_cost(grid: Grid):
@@ -260,7 +307,8 @@ def test_the_course_of_every_run():
     other = {**mezo, "seed": "2", "optimizer.lr": "3e-5"}
     records.append({**answer(other, [0.5, 0.6], 0.6), "status": "diverged"})
     (row, *_) = rows_of(short, Shelf(records))
-    section = course_section([row])
+    section = course_section(1000, [row])
+    assert section is not None
     assert section.rows == (
         ("MeZO", "1e-05", "0", "-", "-", "-", "0.600 (60.0)", "0.0"),
         (
@@ -289,7 +337,8 @@ def test_the_course_of_every_run():
     assert "0.600 (50.0) before the first" in section.notes[0]
 
 
-def test_the_gain_of_every_rate_that_was_tried(grid: Grid):
+def test_the_gain_of_every_rate_that_was_tried():
+    grid = grid_of(1000)
     bszo = first(grid, optimizer="bszo", optimizer_k="2")
     records = chosen(grid, bszo, [0.7, 0.5, 0.6])
     assert gain_section(rows_of(grid, Shelf(records))) is None  # no run says one
