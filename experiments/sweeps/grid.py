@@ -64,7 +64,7 @@ class Grid:
     first: Point | None = None
 
     def before(self, point: Point) -> Point | None:
-        """The point with whose rate the choice for `point` begins; None where it begins with all."""
+        """With whose rate the choice for a point begins; None where it has all."""
         if self.first is None or holds(point, self.first):
             return None
         return adjusted({**point, **self.first}, self.where)
