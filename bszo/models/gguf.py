@@ -21,6 +21,7 @@ from bszo.errors import ModelError, one_line
 from bszo.files import folder_written_whole
 from bszo.models.cache import cache_entry
 from bszo.models.gguf_header import FACTORS, check_header, check_used, scaled_frequencies
+from bszo.models.gguf_splitting import split_as_named
 from bszo.models.reading import quiet, reading
 
 ENDING = ".gguf"
@@ -66,23 +67,26 @@ def convert_gguf(file: Path, name: str | None = None) -> Path:
 
 
 def is_sound(folder: Path) -> bool:
-    """Whether every file that the conversion wrote is there and has the SHA-256 that it had."""
+    """Whether every file that the conversion wrote is there and has the SHA-256 that it had. One
+    that says nothing of its splitting is not: it was made before text was split as files name it.
+    """
     try:
-        files = json.loads((folder / ORIGIN).read_text(encoding="utf-8"))["files"]
-        return all(_sha256(folder / name) == digest for name, digest in files.items())
+        origin = json.loads((folder / ORIGIN).read_text(encoding="utf-8"))
+        files = origin["files"].items() if origin["splitting"] else ()
+        return all(_sha256(folder / name) == digest for name, digest in files)
     except (OSError, ValueError, LookupError, TypeError, AttributeError):
         return False
 
 
 def origin_of(path: Path) -> dict[str, Any] | None:
     """What a record says about a converted model: its format, its quantisation, its file and the
-    file's SHA-256. None for a model that was not converted.
+    file's SHA-256, and how its tokenizer splits text. None for a model that was not converted.
 
     Args:
         path: a model's folder, or a GGUF file that was converted.
 
     Raises:
-        ModelError: the folder's origin.json cannot be read.
+        ModelError: the folder's origin.json cannot be read, or an earlier version wrote it.
     """
     folder = cache_entry(path.stem, _sha256(path)) if path.is_file() else path
     file = folder / ORIGIN
@@ -90,7 +94,12 @@ def origin_of(path: Path) -> dict[str, Any] | None:
         return None
     try:
         origin = json.loads(file.read_text(encoding="utf-8"))
-        return {key: origin[key] for key in ("weights", "tensors", "file", "sha256")}
+        if "files" in origin and "splitting" not in origin:
+            raise ModelError(
+                f"model {folder}: an earlier version of bszo converted it, which may split text"
+                " otherwise; without this folder it is converted again"
+            )
+        return {key: origin[key] for key in ("weights", "tensors", "file", "sha256", "splitting")}
     except (OSError, ValueError, LookupError, TypeError) as error:
         raise ModelError(f"model {folder}: its {ORIGIN} cannot be read ({error})") from error
 
@@ -127,6 +136,8 @@ def _write(file: Path, digest: str, folder: Path) -> None:
                 config["rope_parameters"] = scaled_frequencies(module.config, factors, file)
         with reading("tokenizer", str(file)):
             tokenizer = AutoTokenizer.from_pretrained(**source)
+            named = metadata.get("tokenizer.ggml.pre")
+            splitting = split_as_named(tokenizer, named, file.name)
         tokenizer.save_pretrained(folder)
     # transformers refuses to save what it takes for quantised, so that the parts are written here
     save_file(
@@ -141,6 +152,7 @@ def _write(file: Path, digest: str, folder: Path) -> None:
     origin = {
         "weights": described(types),
         "tensors": dict(sorted(types.items())),
+        "splitting": splitting,
         "file": file.name,
         "sha256": digest,
         "files": {part.name: _sha256(part) for part in sorted(folder.iterdir())},

@@ -18,6 +18,7 @@ def write_gguf(
     *,
     kinds: tuple[gguf.GGMLQuantizationType, ...] = (Q4_1,),
     left_out: str = "",
+    pre: str = "gpt-2",
     more: Callable[[gguf.GGUFWriter], object] = lambda writer: None,
 ) -> dict[str, np.ndarray]:
     """The file; its matrices, by llama.cpp's names, before they were quantised.
@@ -25,6 +26,7 @@ def write_gguf(
     Args:
         kinds: of the matrices of each layer; the first is the embedding's as well.
         left_out: a tensor that the file is to lack.
+        pre: the rules by which text is split.
         more: adds to the file what a test wants in it.
     """
     generator = np.random.default_rng(0)
@@ -40,7 +42,7 @@ def write_gguf(
     writer.add_rope_freq_base(10000.0)
     writer.add_vocab_size(len(tokens))
     writer.add_tokenizer_model("gpt2")
-    writer.add_tokenizer_pre("default")
+    writer.add_tokenizer_pre(pre)
     writer.add_token_list(tokens)
     writer.add_token_types([3, 3, 3, *[1] * (len(tokens) - 3)])
     writer.add_token_merges(["Ġ g", "Ġg r"])

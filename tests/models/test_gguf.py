@@ -1,6 +1,7 @@
 """GGUF files become fp32 folders of the cache, which are named by content and made once."""
 
 import hashlib
+import json
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import gguf
 import numpy as np
 import pytest
 import torch
+from transformers import AutoTokenizer
 
 from bszo.errors import ModelError
 from bszo.models import load_model
@@ -166,6 +168,52 @@ def test_no_origin_and_a_damaged_one(cache: Path, file: Path, tmp_path: Path):
     (folder / "origin.json").write_text("{}")
     with pytest.raises(ModelError, match=r"its origin\.json cannot be read"):
         origin_of(folder)
+
+
+def test_what_an_earlier_version_converted_is_made_again(cache: Path, file: Path):
+    folder = convert_gguf(file)
+    origin = json.loads((folder / "origin.json").read_text())
+    assert origin.pop("splitting")
+    (folder / "origin.json").write_text(json.dumps(origin))
+    assert not is_sound(folder)
+    with pytest.raises(ModelError, match="an earlier version of bszo converted it"):
+        origin_of(folder)
+    convert_gguf(file)
+    assert is_sound(folder) and origin_of(folder)
+
+
+@pytest.mark.parametrize(
+    ("pre", "pieces", "says"),
+    [
+        # the two blanks are one piece only where digits are split off first
+        ("smollm", ["a", "ĠĠ", "1", "2", "Ġb"], "each digit, else as GPT-2"),
+        ("gpt-2", ["a", "Ġ", "Ġ12", "Ġb"], "as GPT-2"),
+        ("llama-bpe", ["a", "Ġ", "Ġ", "12", "Ġb"], "as transformers has it"),
+        ("no-such-rules", ["a", "Ġ", "Ġ12", "Ġb"], "as GPT-2, for want of the rules called"),
+    ],
+)
+def test_text_is_split_as_the_file_names_it(
+    pre: str,
+    pieces: list[str],
+    says: str,
+    cache: Path,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+):
+    """The pieces are those that llama.cpp's rules of that name give, worked out by hand."""
+    file = tmp_path / "named.gguf"
+    write_gguf(file, pre=pre)
+    folder = convert_gguf(file)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    backend: Any = tokenizer.backend_tokenizer
+    assert [piece for piece, _ in backend.pre_tokenizer.pre_tokenize_str("a  12 b")] == pieces
+    origin = origin_of(folder)
+    assert origin is not None and origin["splitting"].startswith(says)
+    told = [record.message for record in caplog.records if "not known here" in record.message]
+    assert told == [
+        "named.gguf: it splits text by rules called 'no-such-rules', which are not known here: it"
+        " is split as GPT-2's, and tokens may differ from those that the model was trained on"
+    ] * (pre == "no-such-rules")
 
 
 @pytest.mark.parametrize(
