@@ -1,4 +1,5 @@
-"""`bszo replay`: a run's weights again from its base model and its log, without a forward pass."""
+"""`bszo replay`: a run's weights again from its base model and its log, without a forward pass. Of
+several runs' logs, the mean of their weights."""
 
 import argparse
 import inspect
@@ -22,16 +23,28 @@ from bszo.models import (
     resolve_device,
     weights_fingerprint,
 )
+from bszo.models.mean import Mean
 from bszo.models.saved import save_tuned
-from bszo.trajectory import read, replay
+from bszo.trajectory import Trajectory, read, replay
 
+AVERAGED = ("full", "named", "linear-probe", "scales")  # they train parameters of the model itself
+SAME = {
+    "base": "another base, or the same base in another type,",
+    "parameters": "other parameters",
+    "names": "other parameters",
+}
 AROUND = ("tuning", "quantization", "directions", "dtype", "threads")
 SCALARS = (bool, int, float, str, type(None))
 UNCOUNTED = ("seed", "interval")  # a large one costs nothing
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("log", metavar="LOG", help="trajectory.bszo of a run, or of the suite's")
+    parser.add_argument(
+        "log",
+        metavar="LOG",
+        nargs="+",
+        help="trajectory.bszo of a run, or of the suite's; of several, the mean of their weights",
+    )
     parser.add_argument("--base", required=True, metavar="MODEL", help="that the run started from")
     parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="must not exist")
     parser.add_argument("--to", type=int, metavar="STEP", help="steps to take (default: all)")
@@ -41,13 +54,37 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Read the log, take its steps and write the model; returns the exit code.
+    """Read the logs, take their steps and write the model, of several logs the mean of their
+    weights; returns the exit code.
 
     Raises:
         BszoError: in one line, what cannot be used or written.
     """
     check_out(arguments.out)
-    trajectory = read(arguments.log)
+    logs = {path: _opened(path) for path in arguments.log}
+    if len(logs) < len(arguments.log):
+        raise TrajectoryError("a log is named twice, and would count twice in the mean")
+    _require_alike(logs)
+    (path, trajectory), *others = logs.items()
+    model = _replayed(path, trajectory, arguments)
+    steps = len(trajectory.steps) if arguments.to is None else arguments.to
+    what = f"the mean of {len(logs)} runs" if others else f"{steps} steps"
+    if others:
+        mean = Mean()
+        mean.add(model.module)
+        for path, trajectory in others:
+            model = _replayed(path, trajectory, arguments)
+            mean.add(model.module)
+        mean.put(model.module)
+    save_tuned(model, arguments.out)
+    weights = weights_fingerprint(model.module)
+    print(f"wrote {arguments.out}: {what}, weights {weights}")
+    return 0
+
+
+def _opened(path: str) -> Trajectory:
+    """The log, with a line of what it holds."""
+    trajectory = read(path)
     header, many = trajectory.header, len(trajectory.steps)
     end = "" if trajectory.finished else ", not marked as finished"
     print(
@@ -55,7 +92,31 @@ def run(arguments: argparse.Namespace) -> int:
         f" bytes{end}, digest {trajectory.digest}"
     )
     if trajectory.problem:
-        print(f"{arguments.log}: {trajectory.problem}", file=sys.stderr)
+        print(f"{path}: {trajectory.problem}", file=sys.stderr)
+    return trajectory
+
+
+def _require_alike(logs: Mapping[str, Trajectory]) -> None:
+    """Several logs must be of runs that trained the same parameters of the same base."""
+    if len(logs) < 2:
+        return
+    (first, one), *others = logs.items()
+    for path, other in others:
+        for key, what in SAME.items():
+            if getattr(one.header, key) != getattr(other.header, key):
+                raise TrajectoryError(f"{path}: it trained {what} than {first}; they have no mean")
+        tuning = _mapping(other.header.config.get("tuning", {}))
+        method = _mapping(tuning.get("choice", {})).get("method", "full")
+        if method not in AVERAGED:
+            raise TrajectoryError(
+                f"{path}: it trained {method:.80}, and the mean of such parameters is not the mean"
+                f" of what they do; of {', '.join(AVERAGED)} it is"
+            )
+
+
+def _replayed(path: str, trajectory: Trajectory, arguments: argparse.Namespace) -> LanguageModel:
+    """The base model after the log's steps."""
+    header, many = trajectory.header, len(trajectory.steps)
     cls, found, adapter = checked(header.config)
     if isinstance(threads := adapter.get("threads"), int) and 0 < threads <= MOST_THREADS:
         torch.set_num_threads(threads)  # sums depend on it in their last bits
@@ -83,7 +144,7 @@ def run(arguments: argparse.Namespace) -> int:
         if "directions" in adapter:
             optimizer.restrict(**adapter["directions"])
     except (OptimError, TypeError) as error:
-        raise TrajectoryError(f"{arguments.log}: its optimizer cannot be built: {error}") from error
+        raise TrajectoryError(f"{path}: its optimizer cannot be built: {error}") from error
     with needs("lm"):
         from tqdm import tqdm
 
@@ -96,10 +157,7 @@ def run(arguments: argparse.Namespace) -> int:
             to_step=arguments.to,
             on_step=bar.update,
         )
-    save_tuned(model, arguments.out)
-    weights = weights_fingerprint(model.module)
-    print(f"wrote {arguments.out}: {steps} steps, weights {weights}")
-    return 0
+    return model
 
 
 def checked(config: Mapping[str, Any]) -> tuple[type, dict[str, Any], dict[str, Any]]:

@@ -18,8 +18,9 @@ from bszo.cli.find_lr import judges
 from bszo.cli.main import main
 from bszo.cli.methods import METHODS
 from bszo.cli.replay import checked
-from bszo.errors import TrajectoryError
+from bszo.errors import ModelError, TrajectoryError
 from bszo.models import load_model, parameter_groups, weights_fingerprint
+from bszo.models.mean import Mean
 from bszo.models.saved import load_tuned
 from bszo.tasks import batches, mini
 from bszo.tasks.prompted import prompted
@@ -156,6 +157,59 @@ def test_parameters_by_name_and_their_replay(rows: tuple[Path, Path], tmp_path: 
     moved = {name for name, value in made.items() if not torch.equal(value, before[name])}
     assert moved == {n for n in made if n.endswith(("fc1.weight", "norm.bias"))}
     assert all(torch.equal(replayed[name], value) for name, value in made.items())
+
+
+def test_several_logs_make_the_mean_of_their_weights(
+    rows: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """To the last bit that of the models that each log makes; no mean where there is none to
+    take."""
+    outs = [tmp_path / name for name in ("mezo", "bszo", "bf16", "lora", "other")]
+    more = ("--lr", 0.05, "--eps", 0.001, "--steps", 2, "--held-out", 2)
+    kinds: list[tuple[object, ...]] = [("--method", "mezo"), ("--seed", 1)]
+    kinds += [("--dtype", "bfloat16"), ("--tuning", "lora", "--rank", 2)]
+    for out, kind in zip(outs, kinds, strict=False):
+        assert tune(rows[0], *more, *kind, "--out", out) == 0
+    assert tune(rows[0], *more, "--out", outs[4], model=str(outs[0])) == 0
+    logs = [out / "trajectory.bszo" for out in outs]
+    capsys.readouterr()
+    mean = tmp_path / "mean"
+    assert command("replay", *logs[:2], "--base", MODEL, "--out", mean) == 0
+    assert f"wrote {mean}: the mean of 2 runs, weights " in capsys.readouterr().out
+    one, other, found = (
+        load_model(str(place), dtype="float32").module.state_dict() for place in (*outs[:2], mean)
+    )
+    assert all(torch.equal(found[name], (one[name] + other[name]) / 2) for name in found)
+    assert not torch.equal(one["lm_head.weight"], other["lm_head.weight"])
+
+    # in 16 bits the sum is of 32, and rounded once
+    sums, half = Mean(), load_model(MODEL, dtype="bfloat16").module
+    for value in (1.0, 1.0, 1.0078125):  # 1 and the next bf16: the mean rounds to 1
+        with torch.no_grad():
+            _ = [p.fill_(value) for p in half.parameters()]
+        sums.add(half)
+    sums.put(half)
+    assert all(bool((p == 1).all()) for p in half.parameters())
+    with pytest.raises(ModelError, match="trained other parameters, so that they have no mean"):
+        sums.add(torch.nn.Linear(2, 2))
+
+    base = "it trained another base, or the same base in another type, than"
+    for given, says in (
+        ((logs[0], logs[0]), "a log is named twice, and would count twice in the mean"),
+        ((logs[0], logs[2]), f"{logs[2]}: {base}"),
+        ((logs[0], logs[3]), f"{logs[3]}: {base}"),
+        ((logs[0], logs[4]), f"{logs[4]}: {base}"),
+        ((logs[3], copied(logs[3])), "it trained lora, and the mean of such parameters is not"),
+    ):
+        assert command("replay", *given, "--base", MODEL, "--out", tmp_path / "none") == 1
+        assert says in capsys.readouterr().err and not (tmp_path / "none").exists()
+
+
+def copied(log: Path) -> Path:
+    """A second run of the same numbers."""
+    other = log.with_name("copied.bszo")
+    other.write_bytes(log.read_bytes())
+    return other
 
 
 def test_a_run_that_moves_nothing_says_so(
