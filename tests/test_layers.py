@@ -171,6 +171,7 @@ LAYERS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "scripts.study.estimators": (OURS, ("torch",)),
     "scripts.study.find_lr": (OURS, ("torch",)),
     "scripts.study.gradient_signal": (("scripts.study.agreement", *OURS), ("torch",)),
+    "scripts.study.means": (("scripts.study.agreement", *OURS), ("torch",)),
     "scripts.study.reward": (OURS, ("torch", "examples.reward")),
     "scripts.study.sampled": (OURS, ("torch", "examples.reward")),
     "scripts.study.theory": (("scripts.study.descent", *OURS), ("torch",)),

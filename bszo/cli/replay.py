@@ -5,6 +5,7 @@ import argparse
 import inspect
 import sys
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -66,14 +67,15 @@ def run(arguments: argparse.Namespace) -> int:
         raise TrajectoryError("a log is named twice, and would count twice in the mean")
     _require_alike(logs)
     (path, trajectory), *others = logs.items()
-    model = _replayed(path, trajectory, arguments)
+    again = partial(replayed, base=arguments.base, to=arguments.to, device=arguments.device)
+    model = again(path, trajectory)
     steps = len(trajectory.steps) if arguments.to is None else arguments.to
     what = f"the mean of {len(logs)} runs" if others else f"{steps} steps"
     if others:
         mean = Mean()
         mean.add(model.module)
         for path, trajectory in others:
-            model = _replayed(path, trajectory, arguments)
+            model = again(path, trajectory)
             mean.add(model.module)
         mean.put(model.module)
     save_tuned(model, arguments.out)
@@ -114,26 +116,43 @@ def _require_alike(logs: Mapping[str, Trajectory]) -> None:
             )
 
 
-def _replayed(path: str, trajectory: Trajectory, arguments: argparse.Namespace) -> LanguageModel:
-    """The base model after the log's steps."""
+def replayed(
+    path: str,
+    trajectory: Trajectory,
+    *,
+    base: str,
+    to: int | None = None,
+    device: str | None = None,
+) -> LanguageModel:
+    """The base model after the log's steps.
+
+    Args:
+        path: of the log, for messages.
+        trajectory: what it holds.
+        base: the model that the run started from, as `load_model` takes it.
+        to: steps to take; None takes all.
+        device: None takes the run's kind, where there is one.
+
+    Raises:
+        BszoError: in one line, what cannot be used.
+    """
     header, many = trajectory.header, len(trajectory.steps)
     cls, found, adapter = checked(header.config)
     if isinstance(threads := adapter.get("threads"), int) and 0 < threads <= MOST_THREADS:
         torch.set_num_threads(threads)  # sums depend on it in their last bits
     usual = "cpu" if header.device == "cpu" else "auto"
-    device = resolve_device(arguments.device or usual)
-    if device.partition(":")[0] != header.device:
+    place = resolve_device(device or usual)
+    if place.partition(":")[0] != header.device:
         print(
-            f"the run was on {header.device}, this is {device}: equal but for rounding, not"
-            " bitwise",
+            f"the run was on {header.device}, this is {place}: equal but for rounding, not bitwise",
             file=sys.stderr,
         )
     # the header's is of what trains, which may be a wide part of a narrow model
     dtype = said if isinstance(said := adapter.get("dtype"), str) else header.dtype
     model = load_model(
-        arguments.base,
+        base,
         dtype=dtype,  # type: ignore[arg-type]
-        device=device,
+        device=place,
         quantization=adapter.get("quantization", "none"),  # type: ignore[arg-type]
     )
     if "tuning" in adapter:
@@ -148,13 +167,13 @@ def _replayed(path: str, trajectory: Trajectory, arguments: argparse.Namespace) 
     with needs("lm"):
         from tqdm import tqdm
 
-    steps = many if arguments.to is None else arguments.to
+    steps = many if to is None else to
     with tqdm(total=steps, unit="step", disable=not sys.stderr.isatty(), dynamic_ncols=True) as bar:
         replay(
             trajectory,
             optimizer,
             base=weights_fingerprint(model.module),
-            to_step=arguments.to,
+            to_step=to,
             on_step=bar.update,
         )
     return model

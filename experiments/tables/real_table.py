@@ -12,6 +12,7 @@ from experiments.tables.beside import nearest
 from experiments.tables.gradient_signal import FILE, signal_section
 from experiments.tables.inputs import Inputs
 from experiments.tables.layout import Section, not_shown
+from experiments.tables.means import FOLDER, means_section
 from experiments.tables.real import (
     BASELINE,
     BUDGETS,
@@ -272,7 +273,7 @@ def sections(artefact: Artefact, inputs: Inputs) -> list[Section]:
     more = tuple(course_section(budget, of_budget) for budget, of_budget in rows.items())
     more += (beside_section(every, here), tasks_section(every, elsewhere))
     more += (gain_section(rows[min(rows)]),)
-    more += (signal_section(FILE) if FILE.is_file() else None,)
+    more += (means_section(FOLDER), signal_section(FILE) if FILE.is_file() else None)
     notes = (*by_budget[0].notes, *not_shown(shelf.doubles, shelf.other_rows))
     by_budget[0] = replace(by_budget[0], notes=notes)
     return [*by_budget, rates_section(rows), *(section for section in more if section)]

@@ -1,0 +1,112 @@
+"""Means: the scores of the mean of the weights of several runs, from their logs.
+
+    python -m scripts.study.means --real DIR --method MeZO --log FILE --log FILE ..
+
+The runs are of SmolLM2-135M on SST-2, of one method with different seeds. Of every number n of
+them, all subsets of n are scored, so that it can be seen what one more run is worth, and how much
+the choice of runs matters. DIR has the rows as data=local reads them. A FILE is the log of a run of
+`sweep=real` with `checkpoint=trajectory`, METHOD its name in a table. It writes
+results/measured/means/<method>.json, the logs beside it.
+"""
+
+import argparse
+import itertools
+import json
+import re
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from bszo.cli.replay import replayed
+from bszo.files import written_whole
+from bszo.models import LanguageModel
+from bszo.models.evaluate import evaluate
+from bszo.models.mean import Mean
+from bszo.trajectory import read
+from experiments.config.compose import compose
+from experiments.config.schema import parse
+from experiments.records.provenance import provenance
+from experiments.tables.sources import MEASURED
+from experiments.training.build import Parts, build
+from scripts.study.agreement import REAL
+
+RUN = ("optimizer=mezo", "precision=bf16-sr", "fidelity=corrected", "tracker=none", "threads=1")
+SPLITS = ("validation", "test")
+
+
+def trained(log: Path, base: str) -> tuple[dict[str, Any], list[Tensor]]:
+    """What a run was, and the parameters that it ended with."""
+    trajectory = read(log)
+    header, last = trajectory.header, trajectory.steps[-1]
+    facts = {
+        "optimizer": header.optimizer,
+        "seed": header.settings["seed"],
+        "lr": last.lr[0],
+        "steps": len(trajectory.steps),
+        "num_forwards": sum(step.num_forwards for step in trajectory.steps),
+        "log": log.name,
+        "digest": trajectory.digest,
+    }
+    model = replayed(str(log), trajectory, base=base)
+    return facts, [p.detach().clone() for p in model.module.parameters()]
+
+
+def put(model: LanguageModel, ends: Sequence[Sequence[Tensor]]) -> None:
+    """Write the mean of several runs' parameters into the model."""
+    mean = Mean()
+    for end in ends:
+        with torch.no_grad():
+            for parameter, value in zip(model.module.parameters(), end, strict=True):
+                parameter.copy_(value)
+        mean.add(model.module)
+    mean.put(model.module)
+
+
+def scored(parts: Parts, max_tokens: int) -> dict[str, float]:
+    """Loss and accuracy on the rows of validation and of test."""
+    found = {}
+    for split in SPLITS:
+        score = evaluate(parts.model, getattr(parts, split), max_tokens)
+        found[f"{split}_loss"], found[f"{split}_accuracy"] = score.loss, score.accuracy
+    return found
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--real", metavar="DIR", required=True, help="rows, as data=local reads")
+    parser.add_argument("--log", type=Path, action="append", required=True, metavar="FILE")
+    parser.add_argument("--out", type=Path, default=MEASURED / "means", metavar="DIR")
+    parser.add_argument("--method", required=True, metavar="NAME", help="as a table names it")
+    options = parser.parse_args(arguments)
+    torch.set_num_threads(1)
+    config = compose([*REAL, *RUN, f"data.root={options.real}"])
+    parts = build(parse(config))
+    runs, ends = zip(*(trained(log, config["model"]["path"]) for log in options.log), strict=True)
+    subsets = []
+    for count in range(1, len(ends) + 1):
+        for chosen in itertools.combinations(range(len(ends)), count):
+            put(parts.model, [ends[i] for i in chosen])
+            scores = scored(parts, config["protocol"]["eval_max_tokens"])
+            subsets.append({"seeds": [runs[i]["seed"] for i in chosen], **scores})
+            print(subsets[-1], flush=True)
+    command = f"python -m scripts.study.means --real DIR --method {options.method!r}"
+    made = {**provenance([], "cpu"), "command": command + " --log FILE" * len(runs)}
+    report = {"method": options.method, "runs": runs, "subsets": subsets, "provenance": made}
+    options.out.mkdir(parents=True, exist_ok=True)
+    for log in options.log:
+        if log.parent != options.out:
+            shutil.copyfile(log, options.out / log.name)
+    file = options.out / f"{re.sub(r'[^a-z0-9]+', '-', options.method.lower())}.json"
+    with written_whole(file) as temporary:
+        temporary.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    print(file)
+
+
+if __name__ == "__main__":
+    main()
