@@ -75,6 +75,7 @@ def run(arguments: argparse.Namespace) -> int:
         mean = Mean()
         mean.add(model.module)
         for path, trajectory in others:
+            del model  # one at a time in memory
             model = again(path, trajectory)
             mean.add(model.module)
         mean.put(model.module)
