@@ -10,13 +10,13 @@ from experiments.tables.layout import Section
 from experiments.tables.sources import MEASURED, MeasurementError
 
 FOLDER = MEASURED / "means"
-COLUMNS = ("method", "lr", "passes of a run", "runs in the mean", "validation loss", "test loss")
-COLUMNS += ("validation %", "test %", "least and most")
+COLUMNS = ("method", "lr", "passes of a run", "runs in a mean", "validation loss", "test loss")
+COLUMNS += ("validation %", "test %")
 NOTE = (
     "Scores of the mean of the weights of so many runs, which have different seeds and never met:"
-    " the mean over all choices of so many from the runs there are (the number of choices), and the"
-    " least and the most test accuracy among them. The parameters are those at the end of each run."
-    " `python -m scripts.study.means`; `bszo replay LOG LOG ..` makes such a mean."
+    " mean (sample deviation; number of such means), no run in two of them. The weights are those"
+    " at the end of each run. `python -m scripts.study.means`; `bszo replay LOG LOG ..` makes such"
+    " a mean."
 )
 
 
@@ -39,22 +39,23 @@ def _lines(file: Path) -> list[tuple[str, ...]]:
         (lr,) = {run["lr"] for run in facts["runs"]}
         passes = statistics.median(run["num_forwards"] for run in facts["runs"])
         start = (facts["method"], f"{lr:g}", f"{passes:,.0f}")
-        counts = range(1, len(facts["runs"]) + 1)
-        return [(*start, *_scores(count, facts["subsets"])) for count in counts]
+        sizes = sorted({len(mean["seeds"]) for mean in facts["means"]})
+        return [(*start, *_scores(size, facts["means"])) for size in sizes]
     except (ValueError, LookupError, TypeError) as error:
         raise MeasurementError(
             f"{file.name}: not a report of scripts.study.means ({type(error).__name__}: {error})"
         ) from error
 
 
-def _scores(count: int, subsets: Sequence[dict[str, Any]]) -> tuple[str, ...]:
-    """How many runs, the means of their scores, and the ends of the test accuracy."""
-    found = [subset for subset in subsets if len(subset["seeds"]) == count]
+def _scores(size: int, means: Sequence[dict[str, Any]]) -> tuple[str, ...]:
+    """The size of a group, and the scores of all groups of that size."""
+    found = [mean for mean in means if len(mean["seeds"]) == size]
 
-    def mean(key: str) -> float:
-        return statistics.fmean(subset[key] for subset in found)
+    def shown(key: str, scale: int, form: str) -> str:
+        values = [scale * mean[key] for mean in found]
+        spread = f"{statistics.stdev(values):{form}}; " if len(values) > 1 else ""
+        return f"{statistics.fmean(values):{form}} ({spread}{len(values)})"
 
-    losses = (f"{mean(f'{split}_loss'):.3f}" for split in ("validation", "test"))
-    points = (f"{100 * mean(f'{split}_accuracy'):.1f}" for split in ("validation", "test"))
-    tests = [100 * subset["test_accuracy"] for subset in found]
-    return f"{count} ({len(found)})", *losses, *points, f"{min(tests):.1f}, {max(tests):.1f}"
+    losses = (shown(f"{split}_loss", 1, ".3f") for split in ("validation", "test"))
+    points = (shown(f"{split}_accuracy", 100, ".1f") for split in ("validation", "test"))
+    return str(size), *losses, *points

@@ -9,7 +9,7 @@ import torch
 from bszo.models import load_model
 from experiments.tables.means import means_section
 from experiments.tables.sources import MeasurementError
-from scripts.study.means import put
+from scripts.study.means import groups, put
 
 
 def test_the_mean_of_several_ends():
@@ -21,6 +21,15 @@ def test_the_mean_of_several_ends():
         assert {float(p.max()) for p in model.module.parameters()} == {expected}
 
 
+def test_no_run_is_in_two_groups_of_a_size():
+    eight = [list(group) for group in groups(8)]
+    assert [len(group) for group in eight] == [1] * 8 + [2] * 4 + [4] * 2 + [8]
+    for size in (1, 2, 4, 8):
+        assert sum((group for group in eight if len(group) == size), []) == list(range(8))
+    assert [list(group) for group in groups(3)] == [[0], [1], [2], [0, 1]]
+    assert list(groups(1)) == [range(1)]
+
+
 def test_a_line_for_every_number_of_runs(tmp_path: Path):
     assert means_section(tmp_path) is None
     runs = [{"lr": 3e-5, "num_forwards": 1000, "seed": seed} for seed in (0, 1)]
@@ -29,16 +38,19 @@ def test_a_line_for_every_number_of_runs(tmp_path: Path):
         split = {"validation_loss": loss, "validation_accuracy": accuracy}
         return {"seeds": seeds, **split, "test_loss": loss / 2, "test_accuracy": accuracy + 0.01}
 
-    subsets = [scores([0], 0.6, 0.7), scores([1], 0.5, 0.74), scores([0, 1], 0.4, 0.8)]
+    means = [scores([0], 0.6, 0.7), scores([1], 0.5, 0.74), scores([0, 1], 0.4, 0.8)]
     file = tmp_path / "mezo.json"
-    file.write_text(json.dumps({"method": "MeZO", "runs": runs, "subsets": subsets}))
+    file.write_text(json.dumps({"method": "MeZO", "runs": runs, "means": means}))
     section = means_section(tmp_path)
     assert section is not None and section.rows == (
-        ("MeZO", "3e-05", "1,000", "1 (2)", "0.550", "0.275", "72.0", "73.0", "71.0, 75.0"),
-        ("MeZO", "3e-05", "1,000", "2 (1)", "0.400", "0.200", "80.0", "81.0", "81.0, 81.0"),
+        (
+            *("MeZO", "3e-05", "1,000", "1", "0.550 (0.071; 2)", "0.275 (0.035; 2)"),
+            *("72.0 (2.8; 2)", "73.0 (2.8; 2)"),
+        ),
+        (*("MeZO", "3e-05", "1,000", "2", "0.400 (1)", "0.200 (1)"), "80.0 (1)", "81.0 (1)"),
     )
     mixed = [runs[0], {**runs[1], "lr": 1e-5}]  # no mean of two rates is one row
-    for damaged in ("{", "[]", json.dumps({"method": "MeZO", "runs": mixed, "subsets": subsets})):
+    for damaged in ("{", "[]", json.dumps({"method": "MeZO", "runs": mixed, "means": means})):
         file.write_text(damaged)
         with pytest.raises(MeasurementError, match=r"^mezo.json: not a report of scripts.study"):
             means_section(tmp_path)
