@@ -2,11 +2,11 @@
 
     python -m scripts.study.means --real DIR --method MeZO --log FILE --log FILE ..
 
-The runs are of SmolLM2-135M on SST-2, of one method with different seeds. They are taken in
-groups of 1, 2, 4 and so on, in the order given, no run in two groups of a size: so the scores of a
-size are independent, and their spread is that of such a mean. DIR has the rows as data=local reads them. A FILE is the log of a run of
-`sweep=real` with `checkpoint=trajectory`, METHOD its name in a table. It writes
-results/measured/means/<method>.json, the logs beside it.
+The runs are of SmolLM2-135M on SST-2, of one method with different seeds. They are taken in groups
+of 1, 2, 4 and so on, in the order given, no run in two groups of a size: so the scores of a size
+are independent, and their spread is that of such a mean. DIR has the rows as data=local reads them.
+A FILE is the log of a run of `sweep=real` with `checkpoint=trajectory`, METHOD its name in a table.
+It writes results/measured/means/<method>.json, the logs beside it.
 """
 
 import argparse
@@ -90,7 +90,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--real", metavar="DIR", required=True, help="rows, as data=local reads")
     parser.add_argument("--log", type=Path, action="append", required=True, metavar="FILE")
     parser.add_argument("--out", type=Path, default=MEASURED / "means", metavar="DIR")
-    parser.add_argument("--method", required=True, metavar="NAME", help="as a table names it")
+    parser.add_argument("--method", required=True, metavar="METHOD", help="as a table names it")
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
     config = compose([*REAL, *RUN, f"data.root={options.real}"])
