@@ -25,7 +25,7 @@ def test_no_run_is_in_two_groups_of_a_size():
     eight = [list(group) for group in groups(8)]
     assert [len(group) for group in eight] == [1] * 8 + [2] * 4 + [4] * 2 + [8]
     for size in (1, 2, 4, 8):
-        assert sum((group for group in eight if len(group) == size), []) == list(range(8))
+        assert [i for group in eight if len(group) == size for i in group] == list(range(8))
     assert [list(group) for group in groups(3)] == [[0], [1], [2], [0, 1]]
     assert list(groups(1)) == [range(1)]
 
