@@ -11,7 +11,7 @@ from experiments.records.record import Record
 from experiments.sweeps.grid import load
 from experiments.sweeps.names import METHODS, shown
 from experiments.sweeps.selection import Shelf
-from experiments.tables import equal_passes, real, walks
+from experiments.tables import equal_passes, means, real, walks
 from experiments.tables.accuracy import AVERAGE, Kind, blocks
 from experiments.tables.budgets import BUDGETS
 from experiments.tables.evidence import NOT_RUN, PROFILE, Evidence, mean, numbers, sides
@@ -242,6 +242,15 @@ def _real_table(evidence: Evidence, budget: int) -> str:
     return "\n".join(rectangle(heads, lines)) if lines else NOT_RUN
 
 
+def means_of_runs(evidence: Evidence) -> str:
+    """A table of the mean of the weights of several runs of the real model."""
+    del evidence
+    section = means.means_section(means.FOLDER)
+    if section is None:
+        return NOT_RUN
+    return "\n".join(rectangle(section.columns, [list(row) for row in section.rows]))
+
+
 def eight_own(evidence: Evidence) -> str:
     """Test accuracy of eight own directions minus the baseline's on the real model, and the same of
     the last validation loss, over every seed that both have been run with."""
@@ -298,6 +307,7 @@ FINDINGS = (
     rank_of_own,
     real_model,
     real_model_long,
+    means_of_runs,
     eight_own,
     eight_own_passes,
     gains,
