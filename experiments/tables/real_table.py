@@ -9,6 +9,7 @@ from experiments.records.store import SINGLE
 from experiments.sweeps.selection import Record, Shelf
 from experiments.tables.artefacts import Artefact
 from experiments.tables.beside import nearest
+from experiments.tables.cells import Cell
 from experiments.tables.gradient_signal import FILE, signal_section
 from experiments.tables.inputs import Inputs
 from experiments.tables.layout import Section, not_shown
@@ -47,6 +48,16 @@ def _median(values: Sequence[float | None], form: str) -> str:
     return format(statistics.median(found), form) if found else NOTHING
 
 
+def _shots(record: Record) -> int:
+    return record["config"]["tuning"]["num_shots"]
+
+
+def _untrained(values: Sequence[float]) -> str:
+    """The scores of a model as it is, as a cell: one number where every run has the same."""
+    same = values[:1] if len(set(values)) == 1 else values
+    return Cell(tuple(same), len(same)).text
+
+
 def _standard_errors(rows: Sequence[Row]) -> str:
     """How far one run's scores may be from what they estimate, for so many rows; of the first run
     that ended well."""
@@ -65,8 +76,11 @@ def _standard_errors(rows: Sequence[Row]) -> str:
     )
 
 
-def accuracy_section(budget: int, rows: Sequence[Row]) -> Section:
-    """Build the accuracies of the runs of a budget: one line for each method, zero-shot first."""
+def accuracy_section(
+    budget: int, rows: Sequence[Row], in_context: Sequence[Record] = ()
+) -> Section:
+    """Build the accuracies of the runs of a budget: one line for each method, zero-shot first, then
+    in-context learning, a line for each number of rows that stand in front of a prompt."""
     shown_at = BUDGETS[budget]
     columns = ("method", "lr", "test %", f"minus {BASELINE}")
     columns += tuple(f"validation % at {passes:,}" for passes in shown_at)
@@ -76,12 +90,15 @@ def accuracy_section(budget: int, rows: Sequence[Row]) -> Section:
     # of one precision, for the last digits of two are not the same score
     first = next((row.precision for row in rows if row.well), None)
     alike = [r for row in rows if row.precision == first for r in row.well.values()]
-    start, before = [100 * r["zero_shot_accuracy"] for r in alike], [curve(r)[0][1] for r in alike]
-    if start:
-        floor = (f"{statistics.fmean(start):.2f}", NOTHING)
-        at_start = (f"{statistics.fmean(before):.2f} at 0", *[NOTHING] * (len(shown_at) - 1))
-        name = f"zero-shot ({first})"
-        lines.append((name, NOTHING, *floor, *at_start, *[NOTHING] * (len(LEVELS) + 3)))
+    untrained = {"zero-shot": alike} if alike else {}
+    for record in sorted(in_context, key=_shots):
+        untrained.setdefault(f"in-context, {_shots(record)} rows", []).append(record)
+    for what, records in untrained.items():
+        tests = _untrained([100 * r["zero_shot_accuracy"] for r in records])
+        starts = f"{_untrained([curve(r)[0][1] for r in records])} at 0"
+        floor = (NOTHING, tests, NOTHING, starts)
+        empty = [NOTHING] * (len(columns) - 1 - len(floor))
+        lines.append((f"{what} ({records[0]['choices']['precision']})", *floor, *empty))
     baseline = next((row for row in rows if row.name == BASELINE), None)
     for row in rows:
         well = list(row.well.values())
@@ -268,7 +285,9 @@ def sections(artefact: Artefact, inputs: Inputs) -> list[Section]:
     inputs.used |= {record["signature"] for record in found}
     elsewhere = [record for record in found if record["choices"]["task"] not in tasks]
     here = [record for record in found if record["choices"]["task"] in tasks]
-    by_budget = [accuracy_section(budget, of_budget) for budget, of_budget in rows.items()]
+    shown = [record for record in here if record["choices"].get("tuning") == "in-context"]
+    here = [record for record in here if record not in shown]
+    by_budget = [accuracy_section(budget, of_budget, shown) for budget, of_budget in rows.items()]
     every = [*rows[min(rows)], *rows[max(rows)]]
     more = tuple(course_section(budget, of_budget) for budget, of_budget in rows.items())
     more += (beside_section(every, here), tasks_section(every, elsewhere))

@@ -184,6 +184,25 @@ def test_the_short_runs_have_a_table_of_their_own():
     assert line["validation % at 500"] == "70.00 (0.00; 2 of 3)" and not found[4000].well
 
 
+def test_in_context_learning_has_a_line_for_each_number_of_rows(rows: dict[str, Row]):
+    """Its scores are those before training, which it has none of: mean, deviation, runs."""
+    point = {"model": "smollm2-135m", "task": "sst2", "optimizer": "mezo", "tuning": "in-context"}
+    records = []
+    for shots, scores in ((32, [0.7]), (8, [0.5, 0.6, 0.76])):
+        for seed, score in enumerate(scores):
+            record = answer({**point, "precision": "bf16-sr", "seed": str(seed)}, [0.5, 0.5], 0.0)
+            record["config"]["tuning"] = {"method": "in-context", "num_shots": shots}
+            records.append({**record, "zero_shot_accuracy": score, "test_accuracy": None})
+    section = accuracy_section(4000, list(rows.values()), records)
+    found = [line for line in section.rows if line[0].startswith(("zero-shot", "in-context"))]
+    assert [line[:5] for line in found] == [
+        ("zero-shot (bf16-sr)", "-", "52.00", "-", "50.00 at 0"),
+        ("in-context, 8 rows (bf16-sr)", "-", "62.00 (13.11; 3)", "-", "50.00 at 0"),
+        ("in-context, 32 rows (bf16-sr)", "-", "70.00", "-", "50.00 at 0"),
+    ]
+    assert {len(line) for line in section.rows} == {len(section.columns)}
+
+
 def test_rates_show_what_was_chosen_and_what_is_to_do(records: list[Plain]):
     section = rates_section({b: rows_of(grid_of(b), Shelf(records)) for b in (1000, 4000)})
     columns = ("method", "lr: loss after 1,000", "lr: loss after 4,000", "to do")
