@@ -128,7 +128,8 @@ def accuracy_section(
         f"{_standard_errors(rows)}",
         "A pass is a forward pass of 16 rows; a backward pass counts as two, a forward-mode pass as"
         " three. The difference is over the seeds that both methods have, with the p of a paired"
-        " t-test; three seeds can show large differences alone.",
+        " t-test; three seeds can show large differences alone. In-context learning trains nothing:"
+        " so many training rows stand in front of every prompt, others with each seed.",
         "The weights are Q4_1 dequantised; training is in bf16 with stochastic rounding, and in"
         " fp32 where the line says so.",
     )
