@@ -193,7 +193,11 @@ ARTEFACTS = {
             "runs",
             "experiments.tables.real_table:sections",
             sweeps=("real",),
-            files=("measured/gradient_signal.json",),
+            files=(
+                "measured/gradient_signal.json",
+                "measured/means/mezo.json",
+                "measured/means/bszo-each-example-its-own-k-8-mean.json",
+            ),
         ),
         Artefact(
             "table_later", "runs", "experiments.tables.equal_passes:sections", sweeps=("later",)
