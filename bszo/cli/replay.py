@@ -66,6 +66,8 @@ def run(arguments: argparse.Namespace) -> int:
     if len(logs) < len(arguments.log):
         raise TrajectoryError("a log is named twice, and would count twice in the mean")
     _require_alike(logs)
+    if len({trajectory.digest for trajectory in logs.values()}) < len(logs):
+        raise TrajectoryError("two logs are of one run, which would count twice in the mean")
     (path, trajectory), *others = logs.items()
     again = partial(replayed, base=arguments.base, to=arguments.to, device=arguments.device)
     model = again(path, trajectory)

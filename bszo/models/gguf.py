@@ -72,8 +72,8 @@ def is_sound(folder: Path) -> bool:
     """
     try:
         origin = json.loads((folder / ORIGIN).read_text(encoding="utf-8"))
-        files = origin["files"].items() if origin["splitting"] else ()
-        return all(_sha256(folder / name) == digest for name, digest in files)
+        files = origin["files"].items()
+        return "splitting" in origin and all(_sha256(folder / name) == sha for name, sha in files)
     except (OSError, ValueError, LookupError, TypeError, AttributeError):
         return False
 

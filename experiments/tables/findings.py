@@ -3,12 +3,16 @@ function of that name returns."""
 
 from string import Formatter
 
+from experiments.tables import findings_real as of_real
 from experiments.tables import findings_studies as of_studies
 from experiments.tables import findings_tables as of_tables
 from experiments.tables.evidence import Evidence
 from experiments.tables.inputs import Inputs
 
-FINDINGS = {function.__name__: function for function in (*of_tables.FINDINGS, *of_studies.FINDINGS)}
+FINDINGS = {
+    function.__name__: function
+    for function in (*of_tables.FINDINGS, *of_studies.FINDINGS, *of_real.FINDINGS)
+}
 
 
 class UnknownFinding(ValueError):

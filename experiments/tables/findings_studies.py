@@ -11,7 +11,7 @@ from experiments.records.record import Record
 from experiments.sweeps.grid import load
 from experiments.sweeps.names import METHODS, shown
 from experiments.sweeps.selection import Shelf
-from experiments.tables import equal_passes, means, real, walks
+from experiments.tables import equal_passes, walks
 from experiments.tables.accuracy import AVERAGE, Kind, blocks
 from experiments.tables.budgets import BUDGETS
 from experiments.tables.evidence import NOT_RUN, PROFILE, Evidence, mean, numbers, sides
@@ -19,7 +19,6 @@ from experiments.tables.layout import rectangle
 
 LOW, EPS = ("bf16", "bf16-sr", "fp16"), ("1e-4", "1e-3")  # of the walk's study
 REAL = "smollm2-135m"  # as the walks name it
-EIGHT_OWN = "BSZO, each example its own, k = 8, mean"
 ABLATIONS = {"table5a": "m = k", "table5b": "m = k + 1"}
 
 
@@ -211,86 +210,6 @@ def rank_of_own(evidence: Evidence) -> str:
     return _between(evidence, {"": (f"{name}, rank = 4", name)})
 
 
-def real_model(evidence: Evidence) -> str:
-    """A table of the methods on the real model whose rate is chosen: after the short budget, the
-    validation loss, test accuracy, its difference from the baseline's, and the passes to the
-    baseline's lowest loss."""
-    return _real_table(evidence, min(real.BUDGETS))
-
-
-def real_model_long(evidence: Evidence) -> str:
-    """The same after the long budget, for which rates are chosen again."""
-    return _real_table(evidence, max(real.BUDGETS))
-
-
-def _real_table(evidence: Evidence, budget: int) -> str:
-    rows, _ = _real_rows(evidence, budget)
-    base = rows.get(real.BASELINE)
-    lines = [
-        [
-            name,
-            real.rate_of(row),
-            real.mean_last_loss(row),
-            real.test_accuracy(row),
-            real.against(row, base) if base else real.NOTHING,
-            real.reached(*real.passes_to_best(row, base)) if base else real.NOTHING,
-        ]
-        for name, row in rows.items()
-    ]
-    heads = ("method", "lr", "validation loss", "test %", f"minus {real.BASELINE}")
-    heads += (f"passes to {real.BASELINE}'s lowest loss",)
-    return "\n".join(rectangle(heads, lines)) if lines else NOT_RUN
-
-
-def means_of_runs(evidence: Evidence) -> str:
-    """A table of the mean of the weights of several runs of the real model."""
-    del evidence
-    section = means.means_section(means.FOLDER)
-    if section is None:
-        return NOT_RUN
-    return "\n".join(rectangle(section.columns, [list(row) for row in section.rows]))
-
-
-def eight_own(evidence: Evidence) -> str:
-    """Test accuracy of eight own directions minus the baseline's on the real model, and the same of
-    the last validation loss, over every seed that both have been run with."""
-    rows, shelf = _real_rows(evidence)
-    if not rows.keys() >= {EIGHT_OWN, real.BASELINE}:
-        return NOT_RUN
-    own, base = rows[EIGHT_OWN], rows[real.BASELINE]
-    points = real.over_seeds(own, base, shelf)
-    losses = real.over_seeds(own, base, shelf, lambda r: real.losses(r)[-1][1])
-    return f"{points} in points of test accuracy, and {losses} in validation loss"
-
-
-def eight_own_passes(evidence: Evidence) -> str:
-    """With each of these seeds: passes of eight own directions to the baseline's lowest validation
-    loss, and the baseline's own; their medians, and with how many seeds they are half or less."""
-    rows, shelf = _real_rows(evidence)
-    if not rows.keys() >= {EIGHT_OWN, real.BASELINE}:
-        return NOT_RUN
-    pairs = real.pairs_of(rows[EIGHT_OWN], rows[real.BASELINE], shelf)
-    if not pairs:
-        return NOT_RUN
-    found = [tuple(real.to_best(record, base) for record in (own, base)) for own, base in pairs]
-    medians = tuple(map(statistics.median, zip(*found, strict=True)))
-    each, middle = (
-        ", ".join(f"{own:,.0f} ({base:,.0f})" for own, base in some) for some in (found, [medians])
-    )
-    half = sum(2 * own <= base for own, base in found)
-    return f"{each}, the medians {middle}; half or less with {half} of {len(found)} seeds"
-
-
-def _real_rows(
-    evidence: Evidence, budget: int = min(real.BUDGETS)
-) -> tuple[dict[str, real.Row], Shelf]:
-    """The methods of the real study that have a run at their chosen rate, by name, and where their
-    runs were found."""
-    shelf = Shelf(evidence.inputs.records(real.SWEEP))
-    rows = real.rows_of(real.grid_of(budget), shelf)
-    return {row.name: row for row in rows if row.well}, shelf
-
-
 def _between(evidence: Evidence, pairs: Mapping[str, tuple[str, str]]) -> str:
     """One method of `sweep=each` minus another over the runs that both have."""
     grid, shelf = load("each", PROFILE), Shelf(evidence.records)
@@ -305,11 +224,6 @@ def _between(evidence: Evidence, pairs: Mapping[str, tuple[str, str]]) -> str:
 FINDINGS = (
     filter_or_mean,
     rank_of_own,
-    real_model,
-    real_model_long,
-    means_of_runs,
-    eight_own,
-    eight_own_passes,
     gains,
     sigma_0,
     adaptive_noise,

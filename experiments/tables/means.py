@@ -14,9 +14,9 @@ COLUMNS = ("method", "lr", "passes of a run", "runs in a mean", "validation loss
 COLUMNS += ("validation %", "test %")
 NOTE = (
     "Scores of the mean of the weights of so many runs, which have different seeds and never met:"
-    " mean (sample deviation; number of such means), no run in two of them. The weights are those"
-    " at the end of each run. `python -m scripts.study.means`; `bszo replay LOG LOG ..` makes such"
-    " a mean."
+    " mean (sample deviation; number of such means), no run in two means of a size. The weights are"
+    " those at the end of each run. `python -m scripts.study.means`; `bszo replay LOG LOG ..` makes"
+    " such a mean."
 )
 
 

@@ -286,9 +286,9 @@ def sections(artefact: Artefact, inputs: Inputs) -> list[Section]:
     inputs.used |= {record["signature"] for record in found}
     elsewhere = [record for record in found if record["choices"]["task"] not in tasks]
     here = [record for record in found if record["choices"]["task"] in tasks]
-    shown = [record for record in here if record["choices"].get("tuning") == "in-context"]
-    here = [record for record in here if record not in shown]
-    by_budget = [accuracy_section(budget, of_budget, shown) for budget, of_budget in rows.items()]
+    shots = [record for record in here if record["choices"].get("tuning") == "in-context"]
+    here = [record for record in here if record["choices"].get("tuning") != "in-context"]
+    by_budget = [accuracy_section(budget, of_budget, shots) for budget, of_budget in rows.items()]
     every = [*rows[min(rows)], *rows[max(rows)]]
     more = tuple(course_section(budget, of_budget) for budget, of_budget in rows.items())
     more += (beside_section(every, here), tasks_section(every, elsewhere))

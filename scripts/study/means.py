@@ -33,6 +33,7 @@ from experiments.tables.sources import MEASURED
 from experiments.training.build import Parts, build
 from scripts.study.agreement import REAL
 
+# no step is taken, so that the optimizer is any
 RUN = ("optimizer=mezo", "precision=bf16-sr", "fidelity=corrected", "tracker=none", "threads=1")
 SPLITS = ("validation", "test")
 

@@ -199,6 +199,7 @@ def test_several_logs_make_the_mean_of_their_weights(
         ((logs[0], logs[2]), f"{logs[2]}: {base}"),
         ((logs[0], logs[3]), f"{logs[3]}: {base}"),
         ((logs[0], logs[4]), f"{logs[4]}: {base}"),
+        ((logs[0], copied(logs[0])), "two logs are of one run, which would count twice"),
         ((logs[3], copied(logs[3])), "it trained lora, and the mean of such parameters is not"),
     ):
         assert command("replay", *given, "--base", MODEL, "--out", tmp_path / "none") == 1
