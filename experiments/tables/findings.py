@@ -1,37 +1,39 @@
 """Findings: the numbers of results/findings.md, where `{name}` stands for the text that the
-function of that name returns."""
+function of that name returns, and `{table_real: ..}` for a cell of that table (see `quotes`)."""
 
 from string import Formatter
 
 from experiments.tables import findings_real as of_real
 from experiments.tables import findings_studies as of_studies
 from experiments.tables import findings_tables as of_tables
+from experiments.tables.artefacts import ARTEFACTS
 from experiments.tables.evidence import Evidence
 from experiments.tables.inputs import Inputs
+from experiments.tables.quotes import Quotes, UnknownFinding
 
 FINDINGS = {
     function.__name__: function
     for function in (*of_tables.FINDINGS, *of_studies.FINDINGS, *of_real.FINDINGS)
 }
-
-
-class UnknownFinding(ValueError):
-    """A name in braces that no function has."""
+QUOTED = {name: a for name, a in ARTEFACTS.items() if not (a.drawn or a.scored)}
 
 
 def written(template: str, inputs: Inputs) -> str:
     """Return a text with its numbers filled in.
 
     Raises:
-        UnknownFinding: the text names a finding that nothing makes, or its braces do not match.
+        UnknownFinding: the text names a finding that nothing makes, or quotes a cell that the table
+            does not have, or its braces do not match.
     """
     try:
         named = {name for _, name, _, _ in Formatter().parse(template) if name is not None}
     except ValueError as error:
         raise UnknownFinding(str(error)) from error
-    if strange := named - FINDINGS.keys():
+    if strange := named - FINDINGS.keys() - QUOTED.keys():
         raise UnknownFinding(
             f"{{{min(strange)}}} names no finding of experiments/tables/findings.py"
         )
     evidence = Evidence(inputs)
-    return template.format_map({name: FINDINGS[name](evidence) for name in named})
+    made = {name: FINDINGS[name](evidence) for name in named & FINDINGS.keys()}
+    quoted = {name: Quotes(QUOTED[name], inputs) for name in named & QUOTED.keys()}
+    return template.format_map({**made, **quoted})

@@ -22,6 +22,32 @@ def real_model_long(evidence: Evidence) -> str:
     return _real_table(evidence, max(real.BUDGETS))
 
 
+def before_training(evidence: Evidence) -> str:
+    """What the model has of either kind of rows before its first step, and its loss."""
+    rows, _ = _real_rows(evidence)
+    first = next((r for row in rows.values() for r in row.well.values() if real.losses(r)), None)
+    if first is None:
+        return NOT_RUN
+    count, (_, loss) = first["data"]["num_examples"], real.losses(first)[0]
+    return (
+        f"{real.curve(first)[0][1]:.1f} % of {count['validation']} validation rows at a loss of"
+        f" {loss:.3f}, and {100 * first['zero_shot_accuracy']:.1f} % of {count['test']} test rows"
+    )
+
+
+def unlearning(evidence: Evidence) -> str:
+    """From where to where the baseline's training loss rises in a long run at the rate that the
+    short budget chose, after its lowest."""
+    rows, shelf = _real_rows(evidence)
+    chosen = rows[real.BASELINE].choice.point if real.BASELINE in rows else None
+    long = {"protocol.max_forwards": str(max(real.BUDGETS)), "seed": "0"}
+    record = shelf.find({**chosen, **long}) if chosen else None
+    if record is None:
+        return NOT_RUN
+    losses = [point["train_loss"] for point in record["curve"][1:]]
+    return f"from {min(losses):.2f} to {losses[-1]:.2f}"
+
+
 def _real_table(evidence: Evidence, budget: int) -> str:
     rows, _ = _real_rows(evidence, budget)
     base = rows.get(real.BASELINE)
@@ -90,4 +116,12 @@ def _real_rows(
     return {row.name: row for row in rows if row.well}, shelf
 
 
-FINDINGS = (real_model, real_model_long, means_of_runs, eight_own, eight_own_passes)
+FINDINGS = (
+    before_training,
+    real_model,
+    real_model_long,
+    unlearning,
+    means_of_runs,
+    eight_own,
+    eight_own_passes,
+)

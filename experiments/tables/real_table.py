@@ -28,6 +28,8 @@ from experiments.tables.real import (
     grid_of,
     last_loss,
     last_within,
+    losses,
+    mean_last_loss,
     passes_to,
     passes_to_best,
     rate_of,
@@ -38,9 +40,9 @@ from experiments.tables.real import (
 )
 
 LEVELS = (70, 75, 80, 85)  # per cent of validation
-SHORTLY = (250, 500)  # passes at which a run beside the grid is shown too
+SHORTLY = (250, 500, 750)  # passes at which a run beside the grid is shown too
 TOLD = ("method", "what it changes", "lr", "seed", "passes")  # of a run beside the grid
-COURSE = (*(f"at {passes:,}" for passes in SHORTLY), "at the end", "test %")
+COURSE = (*(f"at {passes:,}" for passes in SHORTLY), "at the end", "lowest loss", "test %")
 
 
 def _median(values: Sequence[float | None], form: str) -> str:
@@ -82,7 +84,7 @@ def accuracy_section(
     """Build the accuracies of the runs of a budget: one line for each method, zero-shot first, then
     in-context learning, a line for each number of rows that stand in front of a prompt."""
     shown_at = BUDGETS[budget]
-    columns = ("method", "lr", "test %", f"minus {BASELINE}")
+    columns = ("method", "lr", "test %", f"minus {BASELINE}", "validation loss")
     columns += tuple(f"validation % at {passes:,}" for passes in shown_at)
     columns += tuple(f"passes to {level} %" for level in LEVELS)
     columns += (f"passes to {BASELINE}'s lowest loss", "training, s", "peak GB")
@@ -96,7 +98,7 @@ def accuracy_section(
     for what, records in untrained.items():
         tests = _untrained([100 * r["zero_shot_accuracy"] for r in records])
         starts = f"{_untrained([curve(r)[0][1] for r in records])} at 0"
-        floor = (NOTHING, tests, NOTHING, starts)
+        floor = (NOTHING, tests, NOTHING, NOTHING, starts)
         empty = [NOTHING] * (len(columns) - 1 - len(floor))
         lines.append((f"{what} ({records[0]['choices']['precision']})", *floor, *empty))
     baseline = next((row for row in rows if row.name == BASELINE), None)
@@ -109,6 +111,7 @@ def accuracy_section(
                 rate_of(row),
                 test_accuracy(row),
                 against(row, baseline) if baseline else NOTHING,
+                mean_last_loss(row),
                 *(cell([at_budget(r, passes) for r in well], row) for passes in shown_at),
                 *(reached(found, len(well)) for found in to_level),
                 reached(*passes_to_best(row, baseline)) if baseline else NOTHING,
@@ -121,8 +124,9 @@ def accuracy_section(
         " those of passes over all runs: - (1 of 3) says that most never came there."
         f" {BASELINE}'s lowest loss is that of validation with the same seed; the passes to it lie"
         " on straight lines between the evaluations. Test"
-        " accuracy is that of the parameters with the best validation accuracy;"
-        " validation is the last evaluation within the budget and not before 90 % of it. The peak"
+        " accuracy is that of the parameters with the best validation accuracy; the validation loss"
+        " is that of a run's end, and validation accuracy that of the last evaluation within the"
+        " budget and not before 90 % of it. The peak"
         " is that of the process's resident set, libraries included. Seconds are no costs: runs had"
         " more or less other work beside them; `measured/bench` has costs."
         f"{_standard_errors(rows)}",
@@ -134,6 +138,22 @@ def accuracy_section(
         " fp32 where the line says so.",
     )
     return Section(f"{budget:,} forward passes", columns, tuple(lines), notes=notes)
+
+
+def in_context_section(records: Sequence[Record]) -> Section | None:
+    """Every run of in-context learning; None where there is none."""
+    lines = [
+        (
+            f"{_shots(r)}",
+            f"{r['config']['seed']}",
+            f"{curve(r)[0][1]:.1f}",
+            f"{100 * r['zero_shot_accuracy']:.1f}",
+        )
+        for r in sorted(records, key=lambda r: (_shots(r), r["config"]["seed"]))
+    ]
+    columns = ("rows in front", "seed", "validation %", "test %")
+    note = "The seed picks the rows."
+    return Section("In-context learning", columns, tuple(lines), notes=(note,)) if lines else None
 
 
 def rates_section(rows: Mapping[int, Sequence[Row]]) -> Section:
@@ -195,19 +215,23 @@ def course_section(budget: int, rows: Sequence[Row]) -> Section | None:
         for rate, seed, record in runs:
             lines.append((row.name, f"{float(rate):g}", seed, *_course(record, shown_at)))
     start = next((_at(r, 0) for row in rows for r in row.tried.values()), NOTHING)
-    columns = ("method", "lr", "seed", *(f"at {passes:,}" for passes in shown_at), "test %")
+    columns = ("method", "lr", "seed", *(f"at {passes:,}" for passes in shown_at))
+    columns += COURSE[-2:]
     note = f"Validation loss (accuracy, %) after so many passes; {start} before the first."
     title = f"The course of every run of {budget:,} passes"
     return Section(title, columns, tuple(lines), notes=(note,)) if lines else None
 
 
 def _course(record: Record, shown_at: Sequence[int]) -> list[str]:
-    """A run's course and its test accuracy; its status alone where it did not end well."""
+    """A run's course, its lowest loss and its test accuracy; its status alone where it did not end
+    well."""
     if record["status"] != "ok":
-        return [record["status"].replace("_", " "), *[NOTHING] * len(shown_at)]
+        return [record["status"].replace("_", " "), *[NOTHING] * (len(shown_at) + 1)]
     test = record["test_accuracy"]
+    lowest = min(((loss, passes) for passes, loss in losses(record)), default=None)
+    best = NOTHING if lowest is None else f"{lowest[0]:.3f} at {lowest[1]:,.0f}"
     last = NOTHING if test is None else f"{100 * test:.1f}"
-    return [*(_at(record, passes) for passes in shown_at), last]
+    return [*(_at(record, passes) for passes in shown_at), best, last]
 
 
 def _at(record: Record, passes: int) -> str:
@@ -291,6 +315,7 @@ def sections(artefact: Artefact, inputs: Inputs) -> list[Section]:
     by_budget = [accuracy_section(budget, of_budget, shots) for budget, of_budget in rows.items()]
     every = [*rows[min(rows)], *rows[max(rows)]]
     more = tuple(course_section(budget, of_budget) for budget, of_budget in rows.items())
+    more += (in_context_section(shots),)
     more += (beside_section(every, here), tasks_section(every, elsewhere))
     more += (gain_section(rows[min(rows)]),)
     more += (means_section(FOLDER), signal_section(FILE) if FILE.is_file() else None)

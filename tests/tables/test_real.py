@@ -29,6 +29,7 @@ from experiments.tables.real_table import (
     beside_section,
     course_section,
     gain_section,
+    in_context_section,
     rates_section,
     tasks_section,
 )
@@ -195,12 +196,20 @@ def test_in_context_learning_has_a_line_for_each_number_of_rows(rows: dict[str, 
             records.append({**record, "zero_shot_accuracy": score, "test_accuracy": None})
     section = accuracy_section(4000, list(rows.values()), records)
     found = [line for line in section.rows if line[0].startswith(("zero-shot", "in-context"))]
-    assert [line[:5] for line in found] == [
-        ("zero-shot (bf16-sr)", "-", "52.00", "-", "50.00 at 0"),
-        ("in-context, 8 rows (bf16-sr)", "-", "62.00 (13.11; 3)", "-", "50.00 at 0"),
-        ("in-context, 32 rows (bf16-sr)", "-", "70.00", "-", "50.00 at 0"),
+    assert [line[:6] for line in found] == [
+        ("zero-shot (bf16-sr)", "-", "52.00", "-", "-", "50.00 at 0"),
+        ("in-context, 8 rows (bf16-sr)", "-", "62.00 (13.11; 3)", "-", "-", "50.00 at 0"),
+        ("in-context, 32 rows (bf16-sr)", "-", "70.00", "-", "-", "50.00 at 0"),
     ]
     assert {len(line) for line in section.rows} == {len(section.columns)}
+    every = in_context_section(records[::-1])
+    assert every is not None and in_context_section([]) is None
+    assert every.rows == (
+        ("8", "0", "50.0", "50.0"),
+        ("8", "1", "50.0", "60.0"),
+        ("8", "2", "50.0", "76.0"),
+        ("32", "0", "50.0", "70.0"),
+    )
 
 
 def test_rates_show_what_was_chosen_and_what_is_to_do(records: list[Plain]):
@@ -329,7 +338,7 @@ def test_the_course_of_every_run():
     section = course_section(1000, [row])
     assert section is not None
     assert section.rows == (
-        ("MeZO", "1e-05", "0", "-", "-", "-", "0.600 (60.0)", "0.0"),
+        ("MeZO", "1e-05", "0", "-", "-", "-", "0.600 (60.0)", "0.600 at 0", "0.0"),
         (
             "MeZO",
             "3e-05",
@@ -338,9 +347,10 @@ def test_the_course_of_every_run():
             "0.500 (70.0)",
             "0.500 (70.0)",
             "0.500 (75.0)",
+            "0.500 at 0",
             "70.0",
         ),
-        ("MeZO", "0.0001", "0", "-", "-", "-", "0.900 (60.0)", "0.0"),
+        ("MeZO", "0.0001", "0", "-", "-", "-", "0.900 (60.0)", "0.900 at 0", "0.0"),
         (
             "MeZO",
             "3e-05",
@@ -349,9 +359,10 @@ def test_the_course_of_every_run():
             "0.500 (70.0)",
             "0.500 (70.0)",
             "0.500 (75.0)",
+            "0.500 at 0",
             "72.0",
         ),
-        ("MeZO", "3e-05", "2", "diverged", "-", "-", "-", "-"),
+        ("MeZO", "3e-05", "2", "diverged", *["-"] * 5),
     )
     assert "0.600 (50.0) before the first" in section.notes[0]
 
@@ -396,12 +407,13 @@ def test_a_run_beside_the_grid_says_what_it_changes():
     again["curve"] = [{**point, "validation_loss": None} for point in cell["curve"]]
     section = beside_section(rows, [*rows[0].all_runs, smaller, seed, twin, failed, again])
     assert section is not None
-    courses = ("0.500 (60.0)", "0.500 (70.0)", "0.500 (75.0)")
+    accuracies = ("60.0", "70.0", "70.0", "75.0")
+    courses = (*(f"0.500 ({accuracy})" for accuracy in accuracies), "0.500 at 0")
     assert section.rows == (
-        ("MeZO", "-", "0.0001", "2", "1,000", "-", "-", "0.500 (60.0)", "61.0"),
-        ("MeZO", "again", "3e-05", "0", "1,000", "-", "-", "-", "-"),
+        ("MeZO", "-", "0.0001", "2", "1,000", "-", "-", "-", "0.500 (60.0)", "0.500 at 0", "61.0"),
+        ("MeZO", "again", "3e-05", "0", "1,000", *["-"] * 6),
         ("MeZO", "eps=0.0001", "3e-05", "0", "1,000", *courses, "64.0"),
-        ("MeZO", "eps=0.0001", "3e-05", "0", "1,000", "diverged", "-", "-", "-"),
+        ("MeZO", "eps=0.0001", "3e-05", "0", "1,000", "diverged", *["-"] * 5),
         ("MeZO", "processor: another one", "3e-05", "0", "1,000", *courses, "50.0"),
     )
 
@@ -415,11 +427,14 @@ def test_a_run_of_another_task_is_shown_apart():
     other["choices"] = {**other["choices"], "task": "trec"}
     other["config"]["task"] = {"name": "trec"}
     other["zero_shot_accuracy"] = 0.25
+    other["curve"][2]["validation_loss"] = 0.4
     smaller = deepcopy(other)
     smaller["config"]["optimizer"]["eps"] = 1e-4
     section = tasks_section(rows, [other, smaller])
     assert section is not None
-    run = ("3e-05", "0", "1,000", "25.0", "0.500 (60.0)", "0.500 (70.0)", "0.500 (75.0)", "64.0")
+    accuracies = ("0.500 (60.0)", "0.400 (70.0)", "0.500 (70.0)", "0.500 (75.0)")
+    course = (*accuracies, "0.400 at 500")
+    run = ("3e-05", "0", "1,000", "25.0", *course, "64.0")
     assert section.rows == (
         ("trec", "MeZO", "-", *run),
         ("trec", "MeZO", "eps=0.0001", *run),
