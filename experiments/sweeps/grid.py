@@ -139,7 +139,7 @@ def parse(node: Mapping[str, Any], profile: str, conf: Path = CONF) -> Grid:
     ]
     points = [point for point in points if not any(holds(point, gap) for gap in without)]
     select = own.get("select", node.get("select"))
-    criterion = node.get("criterion", CRITERIA[0])
+    criterion = own.get("criterion", node.get("criterion", CRITERIA[0]))
     if criterion not in CRITERIA:
         raise GridError(f"sweep.criterion={criterion}: must be one of {', '.join(CRITERIA)}")
     return Grid(
@@ -152,7 +152,7 @@ def parse(node: Mapping[str, Any], profile: str, conf: Path = CONF) -> Grid:
         conf,
         where,
         criterion,
-        node.get("grows", False),
+        own.get("grows", node.get("grows", False)),
         overrides(first) if (first := node.get("first")) else None,
     )
 

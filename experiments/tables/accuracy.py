@@ -3,7 +3,7 @@ for each model and precision."""
 
 import re
 import statistics
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from experiments.records.record import Record
@@ -11,7 +11,7 @@ from experiments.records.store import left_out
 from experiments.sweeps.grid import Grid, Point, holds
 from experiments.sweeps.names import MODELS, TASKS, shown
 from experiments.sweeps.selection import Choice, Shelf
-from experiments.tables.cells import Cell, Score, cell_of, test_score
+from experiments.tables.cells import Cell, Score, cell_of, test_score, zero_shot
 from experiments.tables.layout import Section
 
 Label = Callable[[Point], str]
@@ -19,7 +19,7 @@ Published = Callable[[Point], str | None]
 Scoring = Callable[[Sequence[Record]], Score]  # all runs of a task -> how each is scored
 Row = tuple[str, str]  # label, source
 
-AVERAGE = "AVG"
+AVERAGE, FLOOR = "AVG", "before training"
 UNFINISHED = "‡ Of some of the cells that it is computed from not all runs are there yet."
 
 
@@ -32,6 +32,7 @@ class Block:
         tasks: the columns.
         texts: what each cell prints, by (label, source) and by task.
         numbers: the value of each cell that has one, by the same keys.
+        floors: fidelity -> task -> the score before training, in per cent.
         notes: what a reader must know.
         used: signatures of the records that are shown.
         doubles: signatures of the records that a later run of the same configuration replaces.
@@ -42,6 +43,7 @@ class Block:
     tasks: list[str]
     texts: dict[Row, dict[str, str]] = field(default_factory=dict)
     numbers: dict[Row, dict[str, float]] = field(default_factory=dict)
+    floors: dict[str, dict[str, float]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     used: set[str] = field(default_factory=set)
     doubles: set[str] = field(default_factory=set)
@@ -57,6 +59,7 @@ class Kind:
         published: the paper's text for a point's cell (task AVG: its average); None where it prints
             none.
         scoring: how a task's runs are scored.
+        untrained: the score of a run before its first step.
         notes: what stands under every block.
         problems: what is wrong with the paper's file, where it is left out.
     """
@@ -64,6 +67,7 @@ class Kind:
     label: Label
     published: Published
     scoring: Scoring = lambda records: test_score
+    untrained: Score = zero_shot
     notes: tuple[str, ...] = ()
     problems: Sequence[str] = ()
 
@@ -149,6 +153,12 @@ def _print_runs(
     ended = [
         r for _, records in cells.values() for r in records if r is not None and r["status"] == "ok"
     ]
+    for fidelity in dict.fromkeys(fidelity for _, fidelity in cells):
+        same = (r for (_, of), (_, runs) in cells.items() if of == fidelity for r in runs if r)
+        starts = [kind.untrained(r) for r in same if r["status"] == "ok"]
+        if found := [100 * start for start in starts if start is not None]:
+            task = shown(TASKS, points[0]["task"])
+            block.floors.setdefault(fidelity, {})[task] = statistics.fmean(found)
     score = kind.scoring(ended)
     for row, (choices, records) in cells.items():
         cell: Cell = cell_of(choices, records, score)
@@ -224,24 +234,36 @@ def _like_for_like(block: Block) -> None:
 
 
 def section(block: Block) -> Section:
-    """Turn a block into text: one row for each label and source, the best two numbers of each
-    source in bold."""
+    """Turn a block into text: the scores before training, then one row for each label and source,
+    the best two numbers of each source in bold."""
     columns = (*block.tasks, AVERAGE) if len(block.tasks) > 1 else tuple(block.tasks)
     keys = sorted(
         block.texts,
         key=lambda key: list(dict.fromkeys(label for label, _ in block.texts)).index(key[0]),
+    )
+    floors = tuple(
+        (FLOOR, fidelity, *(_floor(block, scores, c) for c in columns))
+        for fidelity, scores in block.floors.items()
     )
     rows = tuple(
         (label, source, *(block.texts[label, source].get(c, "-") for c in columns))
         for label, source in keys
     )
     bold = frozenset(
-        (i, 2 + j)
+        (len(floors) + i, 2 + j)
         for i, key in enumerate(keys)
         for j, c in enumerate(columns)
         if _leads(block, key, c)
     )
-    return Section(block.title, ("method", "numbers", *columns), rows, bold, tuple(block.notes))
+    heads = ("method", "numbers", *columns)
+    return Section(block.title, heads, floors + rows, bold, tuple(block.notes))
+
+
+def _floor(block: Block, scores: Mapping[str, float], column: str) -> str:
+    """The score before training of a task, or the mean of all where every task has one."""
+    whole = column == AVERAGE and all(task in scores for task in block.tasks)
+    score = statistics.fmean(scores.values()) if whole else scores.get(column)
+    return "-" if score is None else f"{score:.2f}"
 
 
 def _leads(block: Block, key: Row, column: str) -> bool:

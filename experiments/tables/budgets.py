@@ -52,6 +52,11 @@ class Budget:
         return score
 
 
+def before_training(record: Record) -> float | None:
+    """The validation accuracy before the first step."""
+    return record["curve"][0]["validation_accuracy"] if record["curve"] else None
+
+
 _NOTE = (
     "Validation accuracy (the rows also chose the learning rate, so that all numbers are optimistic"
     " alike) after {} that the cheapest run of each task and model took in all, on a straight line"

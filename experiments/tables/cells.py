@@ -62,6 +62,11 @@ def test_score(record: Record) -> float | None:
     return record["test_accuracy"]
 
 
+def zero_shot(record: Record) -> float | None:
+    """The test accuracy before training."""
+    return record["zero_shot_accuracy"]
+
+
 def cell_of(
     choices: Sequence[Choice], records: Sequence[Record | None], score: Score = test_score
 ) -> Cell:

@@ -8,7 +8,7 @@ from functools import partial
 from experiments.sweeps.grid import PROFILES, load, read
 from experiments.tables.accuracy import Block, Kind, blocks, section
 from experiments.tables.artefacts import Artefact
-from experiments.tables.budgets import BUDGETS
+from experiments.tables.budgets import BUDGETS, before_training
 from experiments.tables.inputs import Inputs
 from experiments.tables.layout import Section, not_shown
 
@@ -28,7 +28,11 @@ def equal_sections(artefact: Artefact, kind_of: KindOf, inputs: Inputs) -> list[
     made = []
     for budget in BUDGETS:
         scored = partial(
-            replace, published=lambda point: None, scoring=budget.scoring, notes=(budget.note,)
+            replace,
+            published=lambda point: None,
+            scoring=budget.scoring,
+            untrained=before_training,
+            notes=(budget.note,),
         )
         for _, block in _blocks(artefact, kind_of, inputs, scored):
             if block.used:

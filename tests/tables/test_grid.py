@@ -245,6 +245,21 @@ def test_what_runs_have_where_they_have_certain_values(conf: Path):
         growing(conf, criterion="test_accuracy")
 
 
+def test_table_3_on_a_real_model_chooses_its_rates_with_the_study_s_runs():
+    """The other profiles keep the table's own rule; COPA has too few rows for the study's split."""
+    grid, study = load("table3", "real"), load("real", "real")
+    known = [run for point in study.points for run in study.candidates(point)]
+    names = {key for run in known for key in run}
+    assert grid.grows and grid.criterion == "validation_loss"
+    for point in grid.points:
+        rows = "100" if point["task"] in ("copa", "wsc") else "256"
+        assert point["task.num_validation"] == rows
+        for run in grid.candidates(point):
+            assert run.keys() <= names and run in known
+    mini = load("table3", "mini")
+    assert not mini.grows and mini.criterion == "validation_accuracy"
+
+
 def test_the_real_study_gives_every_method_the_same_passes():
     """A backward pass counts as two, a forward-mode pass as three; choosing takes as many."""
     grid = load("real", "real")

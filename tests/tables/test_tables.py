@@ -121,7 +121,9 @@ def test_the_golden_table(grid: Grid, full: list[dict[str, Any]]):
     assert block.numbers["bszo", "corrected"]["AVG"] == pytest.approx(80.5)
     assert block.texts["bszo", "corrected - official"]["SST-2"] == "+0.00"
     made = section(block)
-    assert [row[:2] for row in made.rows] == [
+    assert made.rows[0] == ("before training", "official", "50.00", "50.00", "50.00")
+    assert [row[:2] for row in made.rows[1:]] == [
+        ("before training", "corrected"),
         ("mezo", "official"),
         ("mezo", "corrected"),
         ("mezo", "corrected - official"),
@@ -141,6 +143,23 @@ def test_missing_seeds_and_tasks(grid: Grid, full: list[dict[str, Any]]):
     ]
     block = block_of(grid, some)
     assert block.texts["mezo", "official"] == {"SST-2": "70.00 (1 of 2)", "RTE": "-", "AVG": "-"}
+    assert section(block).rows[0] == ("before training", "official", "50.00", "-", "-")
+
+
+def test_the_score_before_training_is_the_mean_of_the_runs_that_have_one(
+    grid: Grid, full: list[dict[str, Any]]
+):
+    """0 is a score and None is not; a run that failed does not count."""
+
+    def start(record: dict[str, Any]) -> float | None:
+        names = ("sst2", "mezo", "official")
+        found = tuple(record["choices"][key] for key in ("task", "optimizer", "fidelity"))
+        return 0.6 * record["config"]["seed"] if found == names else None
+
+    some = [{**record, "zero_shot_accuracy": start(record)} for record in full]
+    assert block_of(grid, some).floors == {"official": {"SST-2": pytest.approx(30.0)}}
+    failed = [{**record, "status": "diverged"} for record in some]
+    assert block_of(grid, failed).floors == {}
 
 
 def test_the_best_two_stand_out_with_ties():
@@ -148,6 +167,8 @@ def test_the_best_two_stand_out_with_ties():
     for label, value in {"w": 1.0, "x": 3.0, "y": 2.0, "z": 2.0}.items():
         block.texts[label, "official"] = {"a": str(value)}
         block.numbers[label, "official"] = {"a": value}
+    assert {section(block).rows[i][0] for i, _ in section(block).bold} == {"x", "y", "z"}
+    block.floors["official"] = {"a": 9.0}
     assert {section(block).rows[i][0] for i, _ in section(block).bold} == {"x", "y", "z"}
 
 
