@@ -92,6 +92,24 @@ class ParallelError(BszoError):
     """Another process of the group is gone, silent, or at work on something else."""
 
 
+class Collapsed(BszoError):
+    """Training has made a model say the same of everything: all options of every row have the same
+    score, which they had not before it.
+
+    Its loss is finite, log(options), and may be lower than before.
+
+    Args:
+        step: steps completed.
+        count: rows that were scored.
+    """
+
+    def __init__(self, step: int, count: int) -> None:
+        super().__init__(
+            f"step {step}: the model has collapsed: all options of every one of {count} rows have"
+            " the same score"
+        )
+
+
 class NonFiniteLoss(BszoError):
     """The loss, its slope or its gradient is NaN or infinite; the parameters are back where the
     step began.

@@ -5,7 +5,7 @@
     bszo replay DIR/trajectory.bszo --base MODEL --out OTHER
 
 Exit codes: 0 ok, 1 wrong arguments or input, 2 find-lr has no ground for a recommendation, 3 the
-loss is not finite, 4 out of memory, 130 interrupted.
+loss is not finite or the model has collapsed, 4 out of memory, 130 interrupted.
 """
 
 import argparse
@@ -17,7 +17,7 @@ from importlib import import_module
 from importlib.util import find_spec
 from typing import Any, NoReturn
 
-from bszo.errors import BszoError, ConfigError, NonFiniteLoss, needs, one_line, printable
+from bszo.errors import BszoError, Collapsed, ConfigError, NonFiniteLoss, needs, one_line, printable
 
 COMMANDS = {
     "tune": "fine-tune a model on rows, from losses alone",
@@ -47,7 +47,7 @@ def exit_code(parsed: Callable[[], Callable[[], int]]) -> int:
         command = parsed()
         _require_extra()
         return command()
-    except NonFiniteLoss as error:
+    except (NonFiniteLoss, Collapsed) as error:
         return _say(
             f"diverged, nothing was written: {error}; a smaller --lr is the usual cure, and bszo"
             " find-lr shows which",

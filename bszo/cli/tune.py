@@ -25,9 +25,9 @@ from bszo.cli.main import EXIT_CODES
 from bszo.cli.parts import MOST_TOKENS, Parts, build, say_begin
 from bszo.cli.parts import add_arguments as add_shared
 from bszo.cli.stopping import Stopping
-from bszo.errors import ConfigError, ModelError, NonFiniteLoss, needs, one_line
+from bszo.errors import Collapsed, ConfigError, ModelError, NonFiniteLoss, needs, one_line
 from bszo.files import folder_written_whole
-from bszo.models import evaluate, weights_fingerprint
+from bszo.models import evaluate, has_collapsed, weights_fingerprint
 from bszo.models.saved import write_tuned
 from bszo.trajectory import TrajectoryWriter, describe, record
 
@@ -51,7 +51,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     Raises:
         BszoError: in one line, what cannot be used or written.
-        NonFiniteLoss: the run has diverged; nothing is written.
+        NonFiniteLoss, Collapsed: the run has diverged; nothing is written.
     """
     out: Path = arguments.out
     check_out(out)
@@ -126,7 +126,7 @@ def trained(
             if last or step % score_every == 0:
                 mean = sum(losses) / len(losses)
                 losses.clear()
-                scores.append({**_score(parts, step), "train_loss": mean})
+                scores.append({**_score(parts, step, scores[0]["loss"]), "train_loss": mean})
             if last:
                 break
         writer.finish()
@@ -157,12 +157,13 @@ def trained(
     }
 
 
-def _score(parts: Parts, step: int) -> dict[str, Any]:
-    """Accuracy and loss of the held-out rows, said on a line.
+def _score(parts: Parts, step: int, first: float | None = None) -> dict[str, Any]:
+    """Accuracy and loss of the held-out rows, said on a line; `first` is the loss before training.
 
     Raises:
         ModelError: a score of the model as it was loaded is not finite.
         NonFiniteLoss: one of the model in training.
+        Collapsed: the model in training says the same of every row.
     """
     from tqdm import tqdm
 
@@ -172,6 +173,8 @@ def _score(parts: Parts, step: int) -> dict[str, Any]:
         if step == 0:
             raise
         raise NonFiniteLoss(step, math.nan) from error
+    if has_collapsed(score, first):
+        raise Collapsed(step, len(parts.held))
     line = f"held-out accuracy {100 * score.accuracy:5.1f} %, loss {score.loss:.4f}"
     with tqdm.external_write_mode():  # the bar makes room
         print(f"step {step:>6,}: {line}", flush=True)

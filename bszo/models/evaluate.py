@@ -12,6 +12,8 @@ from bszo.models.generate import GenerativeModel
 from bszo.models.language_model import LanguageModel
 from bszo.tasks import accuracy
 
+TIED = 1e-6  # a few spacings of float32
+
 
 class Score(NamedTuple):
     """Means over examples.
@@ -20,10 +22,13 @@ class Score(NamedTuple):
         accuracy: or token F1 of written answers, in [0, 1].
         loss: the cross entropy over the options that training takes; NaN of written answers, which
             have none.
+        tied: all options of every example have the same score. Such is a model whose activations
+            have overflowed: a norm divides by infinity, and what comes out of it is 0.
     """
 
     accuracy: float
     loss: float
+    tied: bool = False
 
 
 def evaluate(model: LanguageModel, encoded: Sequence[Encoded], max_tokens: int) -> Score:
@@ -33,4 +38,13 @@ def evaluate(model: LanguageModel, encoded: Sequence[Encoded], max_tokens: int) 
     logits = model.logits(encoded, max_tokens=max_tokens)  # (N, O)
     labels = [example.label for example in encoded]
     loss = cross_entropy(logits.double(), torch.tensor(labels)).item()
-    return Score(accuracy(logits.argmax(-1).tolist(), labels), loss)
+    least, most = logits.masked_fill(logits.isneginf(), torch.inf).amin(-1), logits.amax(-1)
+    # a mean over an option's tokens has other last digits than that over another's
+    tied = bool((most - least <= TIED * most.abs().clamp_min(1)).all())
+    return Score(accuracy(logits.argmax(-1).tolist(), labels), loss, tied)
+
+
+def has_collapsed(score: Score, first: float | None) -> bool:
+    """Whether the options of every example are tied, and were not at first, when their loss was
+    another."""
+    return score.tied and first is not None and not math.isclose(score.loss, first, abs_tol=TIED)

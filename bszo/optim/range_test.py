@@ -39,8 +39,10 @@ def find_lr(
     begins at the optimizer's present state, and all of it is put back bit for bit at the end, also
     where an error ends it. Where no D is significant, nothing is recommended.
 
-    What it cannot see is what comes later than `steps` steps: a rate that falls fastest now may
-    be too large for a long run, for which the next smaller rate is the careful choice.
+    A rate diverges where a loss is not finite, or where the held batches, whose losses differed,
+    come to one and the same loss. What it cannot see is what comes later than `steps` steps: a rate
+    that falls fastest now may be too large for a long run, for which the next smaller rate is the
+    careful choice.
 
     Forward passes: a rate takes repeats x (steps x those of a step + the held batches). Extra
     memory: n elements for the parameters as they were, and twice the optimizer's state.
@@ -204,6 +206,7 @@ class _Trial:
                 f"held[{i}]() returned {loss} before any step; a finite loss is valid",
             )
         self.loss = statistics.fmean(losses)
+        self.distinct = len(set(losses)) > 1
 
     def probe(self, lr: float) -> Probe:
         changes = []
@@ -223,13 +226,17 @@ class _Trial:
         return Probe(lr, statistics.fmean(changes), error)
 
     def _loss_after(self, first: int) -> float:
-        """The held loss after the steps that begin at this batch; NaN if one has no finite loss."""
+        """The held loss after the steps that begin at this batch; NaN if one has no finite loss, or
+        if all held batches have come to the same one: a model that has collapsed says the same of
+        every row, and its loss may be lower than before."""
         try:
             for t in range(first, first + self.steps):
                 self.answered |= self.start.step(self.closures[t % len(self.closures)])
         except NonFiniteLoss:
             return math.nan
-        return statistics.fmean(self._one(closure) for closure in self.held)
+        losses = [self._one(closure) for closure in self.held]
+        collapsed = self.distinct and len(set(losses)) == 1 and losses[0] != 0
+        return math.nan if collapsed else statistics.fmean(losses)
 
     @torch.no_grad()
     def _one(self, closure: Closure) -> float:

@@ -13,7 +13,8 @@ class Probe:
 
     Attributes:
         lr: the learning rate.
-        change: D, the mean change of the loss over the repeats; NaN where one of them diverged.
+        change: D, the mean change of the loss over the repeats; NaN where one of them diverged
+            or ended with the same loss for all held batches.
         error: the standard error of D, by the spread of the repeats.
     """
 

@@ -10,8 +10,8 @@ from torch import Tensor
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
-from bszo.errors import ModelError
-from bszo.models import EachLoss, Encoded, Score, evaluate
+from bszo.errors import Collapsed, ModelError
+from bszo.models import EachLoss, Encoded, Score, evaluate, has_collapsed
 from bszo.tasks import batches
 from experiments.config.schema import Protocol
 from experiments.training.build import Parts
@@ -222,6 +222,8 @@ class Runner:
             score = self._score(self.parts.validation)
         except ModelError as error:  # zero-shot the same rows had finite scores
             raise Diverged(str(error)) from error
+        if has_collapsed(score, result.curve[0].get("validation_loss")):
+            raise Collapsed(result.num_steps, len(self.parts.validation))
         with self.signals.held():  # a run stops before all of this or after it
             self._add_point(score)
             log.info(

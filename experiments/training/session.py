@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from bszo.errors import BszoError, ConfigError, NonFiniteLoss
+from bszo.errors import BszoError, Collapsed, ConfigError, NonFiniteLoss
 from bszo.models import resolve_device, weights_fingerprint
 from experiments.config.schema import parse
 from experiments.records import record as records
@@ -201,7 +201,7 @@ class Session:
                 )
             if self.group.rank == 0:
                 self.artifacts.write(self.parts.model, self.checkpoints, runner.result.best_step)
-        except (NonFiniteLoss, Diverged) as error:
+        except (NonFiniteLoss, Collapsed, Diverged) as error:
             return "diverged", str(error)
         except (torch.OutOfMemoryError, MemoryError) as error:
             return "out_of_memory", str(error) or "no memory left"

@@ -246,6 +246,30 @@ def test_scores_that_are_not_finite_end_the_run(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_model_that_has_collapsed_is_not_written(
+    rows: tuple[Path, Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Its norm divides by an infinite sum of squares, so that all scores are 0 and finite."""
+    step = bszo.MeZO.step
+
+    def overflowing(self: Any, closure: Any) -> float:
+        loss = step(self, closure)
+        with torch.no_grad():
+            for p in self.trainable():
+                p.mul_(1e30)
+        return loss
+
+    monkeypatch.setattr(bszo.MeZO, "step", overflowing)
+    more = ("--method", "mezo", "--steps", 1, "--held-out", 2, "--out", tmp_path / "out")
+    assert tune(rows[0], *more, model="asset:tiny-mistral") == 3
+    line = "step 1: the model has collapsed: all options of every one of 2 rows have the same score"
+    assert f"diverged, nothing was written: {line}" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_ctrl_c_keeps_the_steps_that_are_done(
     rows: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

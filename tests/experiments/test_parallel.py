@@ -233,11 +233,17 @@ def test_evaluation_is_split():
             sum(e.right for e in part) / len(part), sum(e.number for e in part) / len(part)
         )
 
+    def said(part: list[Any]) -> Score:
+        return Score(0.5, 1.0, tied=all(e.right is None for e in part))
+
     def body(group: Group) -> tuple[Score, Score, str]:
         seen: list[int] = []
         whole = group.score(lambda part: (seen.append(len(part)), score(part))[1], encoded)
         few = group.score(score, encoded[:1])  # fewer rows than processes
         assert seen == [[17, 16, 16][group.rank]]
+        silent = [SimpleNamespace(right=None) for _ in range(7)]
+        assert group.score(said, silent).tied and group.score(said, silent[:1]).tied
+        assert not group.score(said, [*silent, encoded[0]]).tied
         with pytest.raises(ModelError) as caught:
             group.score(score, [*encoded[:48], SimpleNamespace(right=None, number=48)])
         return whole, few, str(caught.value)

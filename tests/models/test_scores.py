@@ -11,7 +11,7 @@ from peft import LoraConfig, PromptTuningConfig, get_peft_model
 from torch import Tensor, nn
 
 from bszo.errors import ModelError
-from bszo.models import LanguageModel, load_model
+from bszo.models import LanguageModel, evaluate, has_collapsed, load_model
 from bszo.tasks import Example
 
 CAUSAL, MASKED = ("opt", "llama", "mistral"), ("roberta", "bert")
@@ -285,6 +285,25 @@ def test_equal_scores_give_the_first_option(zoo: dict[str, str]) -> None:
         model.module.get_output_embeddings().weight.zero_()  # type: ignore[operator]
     example = Example("0", "It was", (" great", " terrible", " good"), 2)
     assert model.predict(model.encode([example] * 4), max_tokens=50) == [0] * 4
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_model_whose_activations_overflow_has_collapsed(zoo: dict[str, str], dtype: str) -> None:
+    """1e30 squared is infinite in float32 and in bfloat16, and 1 / infinity is 0, which makes every
+    score finite, the loss log(options), and the first option the answer."""
+    model = load(zoo["llama"], dtype=dtype)
+    encoded = model.encode(CAUSAL_EXAMPLES[:4])
+    before = evaluate(model, encoded, 256)
+    assert not before.tied and not has_collapsed(before, 1.0)
+    with torch.no_grad():
+        next(iter(model.module.parameters())).fill_(1e30)  # the embeddings
+    after = evaluate(model, encoded, 256)
+    # of two options three examples, of three options one
+    assert after.loss == pytest.approx((3 * math.log(2) + math.log(3)) / 4, abs=1e-6)
+    assert after.tied and has_collapsed(after, before.loss)
+    assert not has_collapsed(after, after.loss) and not has_collapsed(after, None)
+    one = evaluate(model, encoded[:1], 256)
+    assert one.tied and one.accuracy == (CAUSAL_EXAMPLES[0].label == 0)
 
 
 def test_an_empty_batch_and_no_room_are_refused(zoo: dict[str, str]) -> None:

@@ -299,3 +299,21 @@ def test_a_trial_goes_on_with_the_momentum_that_is_kept_in_a_basis(cls: Any, opt
     optimizer.step(flat[0])
     torch.testing.assert_close(tried, theta.detach() - before, rtol=1e-9, atol=0)
     assert tried.abs().max() > 0
+
+
+@pytest.mark.parametrize(("ends_at", "diverges"), [(0.1, True), (0.0, False)])
+def test_a_rate_at_which_every_batch_has_the_same_loss_diverges(ends_at: float, diverges: bool):
+    """Such is a model that has collapsed: its loss may be lower than before. A loss of 0 of every
+    batch is that of one which has learnt all of them."""
+    theta = nn.Parameter(torch.ones(8))
+
+    def loss(batch: int) -> float:
+        return ends_at if theta.detach().abs().max() > 50 else float(theta.detach().sum()) + batch
+
+    batches = [lambda batch=batch: loss(batch) for batch in range(4)]
+    found = find_lr(mezo([theta], lr=1e-3), batches, rates=[1e-3, 1e3], steps=3, repeats=3)
+    small, large = found.probes
+    assert not small.diverged and large.diverged == diverges
+    assert (found.lr == 1e3) == (not diverges)
+    alone = find_lr(mezo([theta], lr=1e-3), batches[:1], rates=[1e3], steps=3, repeats=3)
+    assert not alone.probes[0].diverged  # one batch cannot tell
