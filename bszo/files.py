@@ -29,7 +29,7 @@ def written_whole(path: Path) -> Iterator[Path]:
         with _held(temporary):
             yield temporary
             _sync(temporary)
-            temporary.chmod(0o644)  # mkstemp makes it readable by its owner alone
+            temporary.chmod(_rights(0o666))  # mkstemp makes it readable by its owner alone
             temporary.replace(path)
     except BaseException:
         temporary.unlink(missing_ok=True)
@@ -54,7 +54,8 @@ def folder_written_whole(folder: Path) -> Iterator[Path]:
             for file in temporary.rglob("*"):
                 if file.is_file():
                     _sync(file)
-            temporary.chmod(0o755)  # mkdtemp makes it accessible to its owner alone
+                    file.chmod(_rights(0o666))  # safetensors makes it so too
+            temporary.chmod(_rights(0o777))  # and mkdtemp the folder
             temporary.rename(folder)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -99,6 +100,13 @@ def _held(path: Path) -> Iterator[None]:
         yield
     finally:
         os.close(handle)
+
+
+def _rights(most: int) -> int:
+    """What a new file or folder may be used for here, by the process's umask."""
+    mask = os.umask(0o077)  # reading it means setting it; for this moment others get less
+    os.umask(mask)
+    return most & ~mask
 
 
 def _sync_folder(folder: Path) -> None:

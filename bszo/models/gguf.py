@@ -146,8 +146,6 @@ def _write(file: Path, digest: str, folder: Path) -> None:
         metadata={"format": "pt"},
     )
     _write_json(folder / "config.json", _plain_config(config))
-    for part in folder.iterdir():
-        part.chmod(0o644)  # safetensors' is its owner's alone
     types = Counter(tensor.tensor_type.name for tensor in stored.values())
     origin = {
         "weights": described(types),
