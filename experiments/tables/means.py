@@ -15,8 +15,8 @@ COLUMNS += ("validation %", "test %")
 NOTE = (
     "Scores of the mean of the weights of so many runs, which have different seeds and never met:"
     " mean (sample deviation; number of such means), no run in two means of a size. The weights are"
-    " those at the end of each run. `python -m scripts.study.means`; `bszo replay LOG LOG ..` makes"
-    " such a mean."
+    " those at the end of each run. A second round starts from the mean of the runs of the first."
+    " `python -m scripts.study.means`; `bszo replay LOG LOG ..` makes such a mean."
 )
 
 
@@ -38,7 +38,9 @@ def _lines(file: Path) -> list[tuple[str, ...]]:
         facts: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
         (lr,) = {run["lr"] for run in facts["runs"]}
         passes = statistics.median(run["num_forwards"] for run in facts["runs"])
-        start = (facts["method"], f"{lr:g}", f"{passes:,.0f}")
+        before = len(facts.get("start", ()))  # a report of before has none
+        method = facts["method"] + f", from the mean of {before}" * (before > 0)
+        start = (method, f"{lr:g}", f"{passes:,.0f}")
         sizes = sorted({len(mean["seeds"]) for mean in facts["means"]})
         return [(*start, *_scores(size, facts["means"])) for size in sizes]
     except (ValueError, LookupError, TypeError) as error:

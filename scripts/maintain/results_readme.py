@@ -31,9 +31,10 @@ def of_runs(artefact: Artefact, profile: str, inputs: Inputs) -> str:
 def row(artefact: Artefact, inputs: Inputs) -> tuple[str, str, str]:
     """(artefact, the paper's models, what is here)."""
     if artefact.sweeps:
-        own = next((name for name in ("mini", "real") if name in profiles(artefact)), "mini")
-        paper, here = (of_runs(artefact, name, inputs) for name in ("paper", own))
-        return artefact.label, paper, here
+        own = [name for name in ("mini", "real") if name in profiles(artefact)]
+        found = {name: of_runs(artefact, name, inputs) for name in ("paper", *own)}
+        both = f"{found['mini']}; a real model {found['real']}" if len(own) == 2 else ""
+        return artefact.label, found["paper"], both or found[own[0]]
     found = summary(artefact)
     return artefact.label, found.paper, found.here
 

@@ -6,21 +6,24 @@ The runs are of SmolLM2-135M on SST-2, of one method with different seeds. They 
 of 1, 2, 4 and so on, in the order given, no run in two groups of a size: so the scores of a size
 are independent, and their spread is that of such a mean. DIR has the rows as data=local reads them.
 A FILE is the log of a run of `sweep=real` with `checkpoint=trajectory`, METHOD its name in a table.
-It writes results/measured/means/<method>.json, the logs beside it.
+With `--start FILE --start FILE ..` the runs are a second round: they started from the mean of the
+weights of these. It writes results/measured/means/<method>.json, the logs beside it.
 """
 
 import argparse
 import json
 import re
 import shutil
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from bszo.cli.replay import replayed
+from bszo.cli import replay
 from bszo.files import written_whole
 from bszo.models import LanguageModel
 from bszo.models.evaluate import evaluate
@@ -38,6 +41,19 @@ RUN = ("optimizer=mezo", "precision=bf16-sr", "fidelity=corrected", "tracker=non
 SPLITS = ("validation", "test")
 
 
+@contextmanager
+def started(start: Sequence[Path], base: str) -> Iterator[str]:
+    """The model that the runs started from: the base, or the mean of the runs of these logs."""
+    if not start:
+        yield base
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        mean = Path(folder) / "mean"
+        named = {"log": list(map(str, start)), "base": base, "out": mean}
+        replay.run(argparse.Namespace(**named, to=None, device=None))
+        yield str(mean)
+
+
 def trained(log: Path, base: str) -> tuple[dict[str, Any], list[Tensor]]:
     """What a run was, and the parameters that it ended with."""
     trajectory = read(log)
@@ -51,7 +67,7 @@ def trained(log: Path, base: str) -> tuple[dict[str, Any], list[Tensor]]:
         "log": log.name,
         "digest": trajectory.digest,
     }
-    model = replayed(str(log), trajectory, base=base)
+    model = replay.replayed(str(log), trajectory, base=base)
     return facts, [p.detach().clone() for p in model.module.parameters()]
 
 
@@ -90,13 +106,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--real", metavar="DIR", required=True, help="rows, as data=local reads")
     parser.add_argument("--log", type=Path, action="append", required=True, metavar="FILE")
+    parser.add_argument("--start", type=Path, action="append", default=[], metavar="FILE")
     parser.add_argument("--out", type=Path, default=MEASURED / "means", metavar="DIR")
     parser.add_argument("--method", required=True, metavar="METHOD", help="as a table names it")
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
     config = compose([*REAL, *RUN, f"data.root={options.real}"])
     parts = build(parse(config))
-    runs, ends = zip(*(trained(log, config["model"]["path"]) for log in options.log), strict=True)
+    with started(options.start, config["model"]["path"]) as base:
+        runs, ends = zip(*(trained(log, base) for log in options.log), strict=True)
     means = []
     for group in groups(len(ends)):
         put(parts.model, [ends[i] for i in group])
@@ -104,13 +122,20 @@ def main(arguments: Sequence[str] | None = None) -> None:
         means.append({"seeds": [runs[i]["seed"] for i in group], **scores})
         print(means[-1], flush=True)
     command = f"python -m scripts.study.means --real DIR --method {options.method!r}"
-    made = {**provenance([], "cpu"), "command": command + " --log FILE" * len(runs)}
-    report = {"method": options.method, "runs": runs, "means": means, "provenance": made}
+    command += " --log FILE" * len(runs) + " --start FILE" * len(options.start)
+    report = {
+        "method": options.method,
+        "start": [log.name for log in options.start],
+        "runs": runs,
+        "means": means,
+        "provenance": {**provenance([], "cpu"), "command": command},
+    }
     options.out.mkdir(parents=True, exist_ok=True)
-    for log in options.log:
+    for log in [*options.log, *options.start]:
         if log.parent != options.out:
             shutil.copyfile(log, options.out / log.name)
-    file = options.out / f"{re.sub(r'[^a-z0-9]+', '-', options.method.lower())}.json"
+    name = re.sub(r"[^a-z0-9]+", "-", options.method.lower()) + "-2" * bool(options.start)
+    file = options.out / f"{name}.json"
     with written_whole(file) as temporary:
         temporary.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
     print(file)

@@ -6,10 +6,11 @@ from pathlib import Path
 import pytest
 import torch
 
+from bszo.cli.main import main
 from bszo.models import load_model
 from experiments.tables.means import means_section
 from experiments.tables.sources import MeasurementError
-from scripts.study.means import groups, put
+from scripts.study.means import groups, put, started
 
 
 def test_the_mean_of_several_ends():
@@ -19,6 +20,26 @@ def test_the_mean_of_several_ends():
         put(model, [ends[i] for i in chosen])
         assert {float(p.min()) for p in model.module.parameters()} == {expected}
         assert {float(p.max()) for p in model.module.parameters()} == {expected}
+
+
+def test_a_second_round_starts_from_the_mean_of_the_first(tmp_path: Path):
+    base, rows = "asset:tiny-opt", tmp_path / "rows.jsonl"
+    rows.write_text("".join(json.dumps({"x": f"row {i}", "label": i % 2}) + "\n" for i in range(6)))
+    shared = ["--prompt", "{x}", "--options", "a", "b", "--batch-size", "2", "--held-out", "2"]
+    ends, logs = [], []
+    for seed in ("1", "2"):
+        out = tmp_path / seed
+        more = ["--steps", "2", "--seed", seed, "--lr", "1e-3", "--out", str(out)]
+        assert main(["tune", base, str(rows), *shared, *more]) == 0
+        ends.append(load_model(str(out), dtype="float32"))
+        logs.append(out / "trajectory.bszo")
+    with started([], base) as first:
+        assert first == base
+    with started(logs, base) as second:
+        mean = load_model(second, dtype="float32")
+    assert not Path(second).exists()
+    for one, other, found in zip(*(m.module.parameters() for m in (*ends, mean)), strict=True):
+        assert torch.equal(found, (one + other) / 2)
 
 
 def test_no_run_is_in_two_groups_of_a_size():
@@ -49,6 +70,12 @@ def test_a_line_for_every_number_of_runs(tmp_path: Path):
         ),
         (*("MeZO", "3e-05", "1,000", "2", "0.400 (1)", "0.200 (1)"), "80.0 (1)", "81.0 (1)"),
     )
+    second = {"method": "MeZO", "start": ["a", "b"], "runs": runs, "means": means[:1]}
+    (tmp_path / "mezo-2.json").write_text(json.dumps(second))
+    section = means_section(tmp_path)
+    assert section is not None and len(section.rows) == 3
+    assert section.rows[0][:4] == ("MeZO, from the mean of 2", "3e-05", "1,000", "1")
+    (tmp_path / "mezo-2.json").unlink()
     mixed = [runs[0], {**runs[1], "lr": 1e-5}]  # no mean of two rates is one row
     for damaged in ("{", "[]", json.dumps({"method": "MeZO", "runs": mixed, "means": means})):
         file.write_text(damaged)
