@@ -223,15 +223,17 @@ def course_section(budget: int, rows: Sequence[Row]) -> Section | None:
 
 
 def _course(record: Record, shown_at: Sequence[int]) -> list[str]:
-    """A run's course, its lowest loss and its test accuracy; its status alone where it did not end
-    well."""
+    """A run's course, its lowest loss and its test accuracy. One that did not end well has its
+    status where it would have had more evaluations, and at the end."""
+    course = [_at(record, passes) for passes in shown_at]
     if record["status"] != "ok":
-        return [record["status"].replace("_", " "), *[NOTHING] * (len(shown_at) + 1)]
-    test = record["test_accuracy"]
+        status = record["status"].replace("_", " ")
+        course = [status if cell == NOTHING else cell for cell in course[:-1]] + [status]
+    test = record["test_accuracy"] if record["status"] == "ok" else None
     lowest = min(((loss, passes) for passes, loss in losses(record)), default=None)
     best = NOTHING if lowest is None else f"{lowest[0]:.3f} at {lowest[1]:,.0f}"
     last = NOTHING if test is None else f"{100 * test:.1f}"
-    return [*(_at(record, passes) for passes in shown_at), best, last]
+    return [*course, best, last]
 
 
 def _at(record: Record, passes: int) -> str:

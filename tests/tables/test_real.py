@@ -362,7 +362,7 @@ def test_the_course_of_every_run():
             "0.500 at 0",
             "72.0",
         ),
-        ("MeZO", "3e-05", "2", "diverged", *["-"] * 5),
+        ("MeZO", "3e-05", "2", *["diverged"] * 4, "0.500 at 0", "-"),
     )
     assert "0.600 (50.0) before the first" in section.notes[0]
 
@@ -413,7 +413,7 @@ def test_a_run_beside_the_grid_says_what_it_changes():
         ("MeZO", "-", "0.0001", "2", "1,000", "-", "-", "-", "0.500 (60.0)", "0.500 at 0", "61.0"),
         ("MeZO", "again", "3e-05", "0", "1,000", *["-"] * 6),
         ("MeZO", "eps=0.0001", "3e-05", "0", "1,000", *courses, "64.0"),
-        ("MeZO", "eps=0.0001", "3e-05", "0", "1,000", "diverged", *["-"] * 5),
+        ("MeZO", "eps=0.0001", "3e-05", "0", "1,000", *courses[:3], "diverged", "0.500 at 0", "-"),
         ("MeZO", "processor: another one", "3e-05", "0", "1,000", *courses, "50.0"),
     )
 
