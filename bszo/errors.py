@@ -93,10 +93,9 @@ class ParallelError(BszoError):
 
 
 class Collapsed(BszoError):
-    """Training has made a model say the same of everything: all options of every row have the same
-    score, which they had not before it.
+    """Training has made a model say the same of every row, which it did not before.
 
-    Its loss is finite, log(options), and may be lower than before.
+    Its loss is finite, and may be lower than before.
 
     Args:
         step: steps completed.
@@ -105,8 +104,7 @@ class Collapsed(BszoError):
 
     def __init__(self, step: int, count: int) -> None:
         super().__init__(
-            f"step {step}: the model has collapsed: all options of every one of {count} rows have"
-            " the same score"
+            f"step {step}: the model has collapsed: it says the same of all {count} rows"
         )
 
 

@@ -46,7 +46,7 @@ def tested(
     """
     # loads torch and transformers, for a configuration that composes
     from bszo import find_lr
-    from bszo.cli.find_lr import judges
+    from bszo.cli.find_lr import heard, judges
     from bszo.models import EachLoss
     from bszo.tasks import batches
     from experiments.config.schema import parse
@@ -67,13 +67,13 @@ def tested(
         model.collate([parts.train[index] for index in next(order)], step=step)
         for step in range(max(0, steps) * max(0, repeats))
     ]
-    judging = [
-        model.collate(rows, step=0) for rows in judges(parts.validation, held, size, run.seed)
-    ]
+    judging = judges(parts.validation, held, size, run.seed)
+    judged = [model.collate(rows, step=0) for rows in judging]
     return find_lr(
         parts.optimizer,
         [loss(batch) for batch in taken],
-        held=[lambda batch=batch: model.loss(batch) for batch in judging],
+        held=[lambda batch=batch: model.loss(batch) for batch in judged],
+        alive=heard(model, [row for rows in judging for row in rows]),
         rates=rates,
         steps=steps,
         repeats=repeats,

@@ -3,13 +3,14 @@
 import argparse
 import itertools
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 from bszo import RangeTest, find_lr
+from bszo.cli.parts import MOST_TOKENS, build, say_begin
 from bszo.cli.parts import add_arguments as add_shared
-from bszo.cli.parts import build, say_begin
-from bszo.errors import ConfigError
+from bszo.errors import ConfigError, ModelError
+from bszo.models import Encoded, GenerativeModel, LanguageModel, evaluate
 from bszo.tasks import permutation
 
 NO_GROUND = 2
@@ -47,6 +48,7 @@ def run(arguments: argparse.Namespace) -> int:
         parts.optimizer,
         list(itertools.islice(parts.closures(), count)),
         held=[lambda batch=batch: model.loss(batch) for batch in batches],
+        alive=heard(model, [row for rows in judging for row in rows]),
         rates=rates,
         steps=arguments.steps,
         repeats=arguments.repeats,
@@ -55,6 +57,19 @@ def run(arguments: argparse.Namespace) -> int:
     print(found.reason)
     print(f"{found.num_forwards:,} forward passes, {time.perf_counter() - start:.0f} s")
     return NO_GROUND if found.lr is None else 0
+
+
+def heard(model: LanguageModel, rows: Sequence[Encoded]) -> Callable[[], bool] | None:
+    """() -> whether the model still tells these rows apart; None where it does not to begin with,
+    or writes its answers."""
+
+    def speaks() -> bool:
+        try:
+            return not evaluate(model, rows, MOST_TOKENS).mute
+        except ModelError:  # a score is not finite
+            return False
+
+    return None if isinstance(model, GenerativeModel) or not speaks() else speaks
 
 
 def judges(held: Sequence[Row], count: int, size: int, seed: int) -> list[list[Row]]:

@@ -27,7 +27,7 @@ from bszo.cli.parts import add_arguments as add_shared
 from bszo.cli.stopping import Stopping
 from bszo.errors import Collapsed, ConfigError, ModelError, NonFiniteLoss, needs, one_line
 from bszo.files import folder_written_whole
-from bszo.models import evaluate, has_collapsed, weights_fingerprint
+from bszo.models import Score, evaluate, has_risen, weights_fingerprint
 from bszo.models.saved import write_tuned
 from bszo.trajectory import TrajectoryWriter, describe, record
 
@@ -76,9 +76,9 @@ def run(arguments: argparse.Namespace) -> int:
     except OSError as error:
         raise ConfigError(f"--out {out}: cannot be written ({one_line(error)})") from error
     before, after = report["scores"][0], report["scores"][-1]
+    start, end = (f"{100 * s['accuracy']:.1f} % (loss {s['loss']:.4g})" for s in (before, after))
     print(
-        f"{out}: held-out accuracy {100 * before['accuracy']:.1f} % before,"
-        f" {100 * after['accuracy']:.1f} % after {after['step']} steps"
+        f"{out}: held-out accuracy {start} before, {end} after {after['step']} steps"
         f" ({report['num_forwards']:,} forward passes, {report['train_seconds']:.0f} s)"
     )
     return EXIT_CODES[report["status"]]
@@ -106,7 +106,8 @@ def trained(
     optimizer, model = parts.optimizer, parts.model
     base = weights_fingerprint(model.module)
     header = describe(optimizer, base=base, config=parts.node)
-    sample, scores = _sample(optimizer), [_score(parts, 0)]
+    sample, first = _sample(optimizer), _score(parts, 0, mute=True)
+    scores = [_said(0, first)]
     losses: list[float] = []
     equal, seconds = 0, 0.0
     with (
@@ -126,12 +127,18 @@ def trained(
             if last or step % score_every == 0:
                 mean = sum(losses) / len(losses)
                 losses.clear()
-                scores.append({**_score(parts, step, scores[0]["loss"]), "train_loss": mean})
+                score = _score(parts, step, mute=first.mute)
+                scores.append({**_said(step, score), "train_loss": mean})
             if last:
                 break
         writer.finish()
     steps = optimizer.num_steps
     warnings = _doubts(parts, sample, steps, equal)
+    if has_risen(first.loss, scores[-1]["loss"]):
+        warnings.append(
+            f"the held-out loss has risen from {first.loss:.4g} to {scores[-1]['loss']:.4g}: a"
+            " smaller --lr is the usual cure, and bszo find-lr shows which"
+        )
     for line in warnings:
         print(f"warning: {line}", file=sys.stderr)
     return {
@@ -157,24 +164,30 @@ def trained(
     }
 
 
-def _score(parts: Parts, step: int, first: float | None = None) -> dict[str, Any]:
-    """Accuracy and loss of the held-out rows, said on a line; `first` is the loss before training.
+def _score(parts: Parts, step: int, *, mute: bool) -> Score:
+    """Score of the held-out rows. Where `mute`, the model may say the same of all of them.
 
     Raises:
         ModelError: a score of the model as it was loaded is not finite.
         NonFiniteLoss: one of the model in training.
         Collapsed: the model in training says the same of every row.
     """
-    from tqdm import tqdm
-
     try:
         score = evaluate(parts.model, parts.held, MOST_TOKENS)
     except ModelError as error:
         if step == 0:
             raise
         raise NonFiniteLoss(step, math.nan) from error
-    if has_collapsed(score, first):
+    if score.mute and not mute:
         raise Collapsed(step, len(parts.held))
+    return score
+
+
+def _said(step: int, score: Score) -> dict[str, Any]:
+    """The score for the report, said on a line."""
+    with needs("lm"):
+        from tqdm import tqdm
+
     line = f"held-out accuracy {100 * score.accuracy:5.1f} %, loss {score.loss:.4f}"
     with tqdm.external_write_mode():  # the bar makes room
         print(f"step {step:>6,}: {line}", flush=True)

@@ -5,7 +5,7 @@ from bszo.models.batch import Batch, buckets, collate
 from bszo.models.causal import CausalEncoder
 from bszo.models.each_loss import EachLoss
 from bszo.models.encode import Encoded, OptionTokens
-from bszo.models.evaluate import Score, evaluate, has_collapsed
+from bszo.models.evaluate import Score, evaluate, has_risen
 from bszo.models.generate import GenerativeModel
 from bszo.models.language_model import LanguageModel
 from bszo.models.load import load_model, resolve_device
@@ -34,7 +34,7 @@ __all__ = [
     "buckets",
     "collate",
     "evaluate",
-    "has_collapsed",
+    "has_risen",
     "load_model",
     "load_probe",
     "option_logits",

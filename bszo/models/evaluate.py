@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
+from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from bszo.models.encode import Encoded
@@ -12,7 +13,7 @@ from bszo.models.generate import GenerativeModel
 from bszo.models.language_model import LanguageModel
 from bszo.tasks import accuracy
 
-TIED = 1e-6  # a few spacings of float32
+ALIKE = 1e-6  # a few spacings of float32
 
 
 class Score(NamedTuple):
@@ -22,13 +23,14 @@ class Score(NamedTuple):
         accuracy: or token F1 of written answers, in [0, 1].
         loss: the cross entropy over the options that training takes; NaN of written answers, which
             have none.
-        tied: all options of every example have the same score. Such is a model whose activations
-            have overflowed: a norm divides by infinity, and what comes out of it is 0.
+        mute: the options' scores of all examples, which differ, are the same but for a number that
+            an example's options share. Such is a model whose activations have overflowed: a norm
+            divides by infinity, and what comes out of it is a constant.
     """
 
     accuracy: float
     loss: float
-    tied: bool = False
+    mute: bool = False
 
 
 def evaluate(model: LanguageModel, encoded: Sequence[Encoded], max_tokens: int) -> Score:
@@ -38,13 +40,24 @@ def evaluate(model: LanguageModel, encoded: Sequence[Encoded], max_tokens: int) 
     logits = model.logits(encoded, max_tokens=max_tokens)  # (N, O)
     labels = [example.label for example in encoded]
     loss = cross_entropy(logits.double(), torch.tensor(labels)).item()
-    least, most = logits.masked_fill(logits.isneginf(), torch.inf).amin(-1), logits.amax(-1)
+    mute = _all_alike(logits) and len({example.rows for example in encoded}) > 1
+    return Score(accuracy(logits.argmax(-1).tolist(), labels), loss, mute)
+
+
+def _all_alike(logits: Tensor) -> bool:
+    """Whether all rows, (N, O), are one row but for a number that is added to each. An option that
+    an example has not, whose score is -inf, is like any."""
+    against = (logits - logits[:, :1]).double()
+    least = against.masked_fill(against.isneginf(), torch.inf).amin(0)
+    spread = (against.amax(0) - least).clamp_min(0)
     # a mean over an option's tokens has other last digits than that over another's
-    tied = bool((most - least <= TIED * most.abs().clamp_min(1)).all())
-    return Score(accuracy(logits.argmax(-1).tolist(), labels), loss, tied)
+    return bool((spread <= ALIKE * logits[logits.isfinite()].abs().max().clamp_min(1)).all())
 
 
-def has_collapsed(score: Score, first: float | None) -> bool:
-    """Whether the options of every example are tied, and were not at first, when their loss was
-    another."""
-    return score.tied and first is not None and not math.isclose(score.loss, first, abs_tol=TIED)
+def has_risen(first: float, last: float) -> bool:
+    """Whether a loss is above twice what it was at first and one nat more.
+
+    The right answers have become e times less likely than under a model that is twice as wrong.
+    Runs that learn end far below it, and noise of a batch does not reach it.
+    """
+    return last > 2 * first + 1

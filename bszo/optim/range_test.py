@@ -22,6 +22,7 @@ def find_lr(
     closures: Sequence[Closure],
     *,
     held: Sequence[Closure] | None = None,
+    alive: Callable[[], bool] | None = None,
     rates: Sequence[float] | None = None,
     steps: int = 20,
     repeats: int = 8,
@@ -40,9 +41,9 @@ def find_lr(
     where an error ends it. Where no D is significant, nothing is recommended.
 
     A rate diverges where a loss is not finite, or where the held batches, whose losses differed,
-    come to one and the same loss. What it cannot see is what comes later than `steps` steps: a rate
-    that falls fastest now may be too large for a long run, for which the next smaller rate is the
-    careful choice.
+    come to one and the same positive loss. What it cannot see is what comes later than `steps`
+    steps: a rate that falls fastest now may be too large for a long run, for which the next smaller
+    rate is the careful choice.
 
     Forward passes: a rate takes repeats x (steps x those of a step + the held batches). Extra
     memory: n elements for the parameters as they were, and twice the optimizer's state.
@@ -53,6 +54,8 @@ def find_lr(
             repeat r has batches r steps, r steps + 1, ... of them, from the front again at the end.
         held: those of the batches that L is measured on; None means the same as `closures`, which
             flatters every rate where they are few.
+        alive: () -> whether the parameters are worth a loss, asked after the steps of each repeat;
+            where they are not, the rate diverges.
         rates: learning rates, of the group with the greatest; None means half decades (1, 3, 10,
             30, ... times a power of ten) from the optimizer's own rate up and down, until the best
             one has a worse neighbour on either side.
@@ -83,7 +86,7 @@ def find_lr(
     least_score = _score(least_score)
     given = None if rates is None else _rates(rates)
     with _Start(optimizer).kept() as start:
-        trial = _Trial(start, closures, held, steps, repeats)
+        trial = _Trial(start, closures, held, alive or (lambda: True), steps, repeats)
         found: dict[float, Probe] = {}
         for lr in next_rates(start.lr, found, least_score) if given is None else given:
             found[lr] = trial.probe(lr)
@@ -192,10 +195,11 @@ class _Trial:
         start: _Start,
         closures: Sequence[Closure],
         held: Sequence[Closure],
+        alive: Callable[[], bool],
         steps: int,
         repeats: int,
     ) -> None:
-        self.start, self.closures, self.held = start, closures, held
+        self.start, self.closures, self.held, self.alive = start, closures, held, alive
         self.steps, self.repeats = steps, repeats
         self.num_held = 0
         self.answered = False  # has a loss ever followed the parameters?
@@ -226,17 +230,19 @@ class _Trial:
         return Probe(lr, statistics.fmean(changes), error)
 
     def _loss_after(self, first: int) -> float:
-        """The held loss after the steps that begin at this batch; NaN if one has no finite loss, or
-        if all held batches have come to the same one: a model that has collapsed says the same of
-        every row, and its loss may be lower than before."""
+        """The held loss after the steps that begin at this batch; NaN if one has no finite loss or
+        they leave nothing alive. All held batches at one loss are nothing alive: a model that has
+        collapsed says the same of every row, and its loss may be lower than before. A loss of 0,
+        or a reward, which is below, may be that of a model which has learnt all of them."""
         try:
             for t in range(first, first + self.steps):
                 self.answered |= self.start.step(self.closures[t % len(self.closures)])
         except NonFiniteLoss:
             return math.nan
         losses = [self._one(closure) for closure in self.held]
-        collapsed = self.distinct and len(set(losses)) == 1 and losses[0] != 0
-        return math.nan if collapsed else statistics.fmean(losses)
+        after = statistics.fmean(losses)
+        collapsed = self.distinct and len(set(losses)) == 1 and after > 0
+        return after if math.isfinite(after) and not collapsed and self.alive() else math.nan
 
     @torch.no_grad()
     def _one(self, closure: Closure) -> float:

@@ -277,6 +277,8 @@ class LossOracle(Moves):
             raise OptimError(
                 f"closure() returned a tensor of shape {tuple(result.shape)}; one number is valid"
             )
+        if self._log is None and isinstance(result, Tensor):
+            self._doubts.returned(result.dtype)
         try:
             return float(result)
         except (TypeError, ValueError) as error:

@@ -67,6 +67,11 @@ def prompted(
             f"prompt {prompt!r}: mentions no field of the rows, so that every row would ask the"
             " same; {text} stands for the field text"
         )
+    if label in columns:
+        raise ConfigError(
+            f"prompt {prompt!r}, options {list(options)}: mention {{{label}}}, which is the right"
+            " answer; the other fields of the rows are valid"
+        )
     if prompt.count(MASK) > 1:
         raise ConfigError(
             f"prompt {prompt!r}: holds {MASK} {prompt.count(MASK)} times; once is"

@@ -236,6 +236,8 @@ class Task:
         if strange := (template.columns | set(self.lookup)) - self._usable_columns():
             has = ", ".join(self.columns)
             raise ConfigError(f"{at} uses {', '.join(sorted(strange))}; task.columns has {has}")
+        if self.label in self.columns and self.label in template.columns:
+            raise ConfigError(f"{at} mentions {{{self.label}}}, which is the right answer")
         for options in (template.options, template.options_as_run or template.options):
             if len(options) != self.num_labels or len(set(options)) < len(options):
                 raise ConfigError(

@@ -2,7 +2,7 @@
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -44,8 +44,9 @@ class Shelf:
     Attributes:
         doubles: signatures of the records that a later one of the same run replaces.
         used: signatures of the records that were found so far.
-        other_rows: signatures of local records that are left out, for they ran on other rows than
-            the latest run of their task did: a cell must not mix two sets of rows.
+        outdated: signatures of the records that are left out, for they ran on other rows than the
+            latest run of their task did, or on other weights than that of their model: a cell must
+            not mix two of either.
     """
 
     def __init__(self, records: Iterable[Record], conf: Path = CONF) -> None:
@@ -58,7 +59,9 @@ class Shelf:
         )
         # every seed and fidelity of a cell asks for the same runs that choose its rate
         self._found: dict[frozenset[tuple[str, str]], Record | None] = {}
-        kept, self.other_rows = _of_latest_rows(list(records))
+        kept, self.outdated = _of_latest(list(records), _rows)
+        kept, others = _of_latest(kept, _weights)
+        self.outdated |= others
         for record in kept:
             self._by_names[self._names(record["choices"])][record["config"]["seed"]].append(record)
 
@@ -136,23 +139,36 @@ class Shelf:
             candidates = [*candidates, {**candidates[0], key: f"{untried[0]:g}"}]
 
 
-def _of_latest_rows(records: list[Record]) -> tuple[list[Record], set[str]]:
-    """The records of the rows that each task ran on last, and the signatures of the others."""
-
-    def rows(record: Record) -> tuple[str, str | None]:
-        return record["choices"].get("task", ""), record["config"].get("data", {}).get("root")
-
-    latest: dict[str, str] = {}
+def _of_latest(
+    records: list[Record], what: Callable[[Record], tuple[Hashable, str | None]]
+) -> tuple[list[Record], set[str]]:
+    """The records that have in each place what the latest one there has, and the signatures of the
+    others. What has nothing there is kept."""
+    latest: dict[Hashable, str] = {}
     for record in sorted(records, key=lambda record: record["provenance"]["started"]):
-        task, root = rows(record)
-        if root is not None:
-            latest[task] = root
+        place, content = what(record)
+        if content is not None:
+            latest[place] = content
     others = {
         record["signature"]
         for record in records
-        if (found := rows(record))[1] is not None and latest[found[0]] != found[1]
+        if (found := what(record))[1] is not None and latest[found[0]] != found[1]
     }
     return [record for record in records if record["signature"] not in others], others
+
+
+def _rows(record: Record) -> tuple[Hashable, str | None]:
+    """A task, and the local rows that a run had of it."""
+    return record["choices"].get("task", ""), record["config"].get("data", {}).get("root")
+
+
+def _weights(record: Record) -> tuple[Hashable, str | None]:
+    """A model in a type, and the weights that a run started from; none where some are random."""
+    config, tuning = record["config"], record["choices"].get("tuning", "full")
+    name = str(config["model"].get("path")).partition("@")[0]
+    place = name, config.get("precision", {}).get("dtype")
+    known = tuning in ("full", "named", "in-context")
+    return place, record["model"].get("fingerprint") if known and record["model"] else None
 
 
 def _score(record: Record | None) -> float | None:

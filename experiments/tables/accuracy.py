@@ -36,7 +36,7 @@ class Block:
         notes: what a reader must know.
         used: signatures of the records that are shown.
         doubles: signatures of the records that a later run of the same configuration replaces.
-        other_rows: signatures of those that are left out, for they ran on other rows.
+        outdated: signatures of those that are left out, for they ran on other rows or weights.
     """
 
     title: str
@@ -47,7 +47,7 @@ class Block:
     notes: list[str] = field(default_factory=list)
     used: set[str] = field(default_factory=set)
     doubles: set[str] = field(default_factory=set)
-    other_rows: set[str] = field(default_factory=set)
+    outdated: set[str] = field(default_factory=set)
 
 
 @dataclass(frozen=True)
@@ -117,7 +117,7 @@ def _block(grid: Grid, shelf: Shelf, setting: Point, name: str, kind: Kind) -> B
     )
     if grid.profile == "paper":
         _like_for_like(block)
-    block.used, block.doubles, block.other_rows = shelf.used, shelf.doubles, shelf.other_rows
+    block.used, block.doubles, block.outdated = shelf.used, shelf.doubles, shelf.outdated
     return block
 
 

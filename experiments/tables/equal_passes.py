@@ -250,7 +250,7 @@ def sections(artefact: Artefact, inputs: Inputs) -> list[Section]:
                 where = f"{name}, {setting['precision']} (profile {profile})"
                 if shelf.used:
                     section = accuracy_section(where, rows, tasks)
-                    notes = (*section.notes, *not_shown(shelf.doubles, shelf.other_rows))
+                    notes = (*section.notes, *not_shown(shelf.doubles, shelf.outdated))
                     found.append(replace(section, notes=notes))
                     by_name = [(row.name, row.records) for row in rows]
                     title = f"{where}: forward passes to the same loss"

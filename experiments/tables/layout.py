@@ -107,11 +107,11 @@ def latex(title: str, sections: Sequence[Section], made: str) -> str:
     return "\n".join(lines) + "\n"
 
 
-def not_shown(doubles: Iterable[str], other_rows: Iterable[str]) -> list[str]:
+def not_shown(doubles: Iterable[str], outdated: Iterable[str]) -> list[str]:
     """Return a line about each kind of records that a table does not show: those that a later run
-    of the same configuration replaces, and those of other rows than a task ran on last."""
+    of the same configuration replaces, and those of other rows or weights than a later run had."""
     why = {
         "Replaced by a later run of the same configuration": sorted(doubles),
-        "Left out, for a later run of the task was on other rows": sorted(other_rows),
+        "Left out, for a later run was of other rows or weights": sorted(outdated),
     }
     return [f"{said}: {len(of)} ({', '.join(of)})." for said, of in why.items() if of]

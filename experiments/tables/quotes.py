@@ -22,6 +22,7 @@ from experiments.tables.layout import Section
 from experiments.tables.rendering import maker
 
 Found = TypeVar("Found")
+PLAIN = re.compile(r"[-+]?\d[\d,]*(?:\.\d+)?")
 NUMBER = re.compile(r"[-+]?\d[\d,]*(?:\.\d+)?(?:e[-+]?\d+)?")
 
 
@@ -69,13 +70,16 @@ class Quotes:
         alternatives = product(*(part.split(" + ") for part in row))
         rows = [self._one(_beginning(section, keys), "row", spec) for keys in alternatives]
         cells = [self._number(found[place], number, spec) for found in rows]
+        if len(cells) > 1 and not all(map(PLAIN.fullmatch, cells)):
+            raise self._unknown(spec, f"{', '.join(cells)} are no numbers that have a mean")
         return cells[0] if len(cells) == 1 else _mean(cells)
 
     def _number(self, cell: str, which: str, spec: str) -> str:
-        """The whole cell, or the number in it that is asked for, counted from 1."""
+        """The whole cell, or the number in it that is asked for, counted from 1. A cell that does
+        not begin with a number, such as "diverged (2 of 3)", has none."""
         if not which:
             return cell
-        numbers = NUMBER.findall(cell)
+        numbers = NUMBER.findall(cell) if NUMBER.match(cell) else []
         if not which.strip().isdecimal() or not 0 < int(which) <= len(numbers):
             raise self._unknown(spec, f"the cell is {cell!r}")
         return numbers[int(which) - 1]
@@ -103,5 +107,5 @@ def _beginning(section: Section, keys: Sequence[str]) -> list[tuple[str, ...]]:
 
 def _mean(numbers: Sequence[str]) -> str:
     """The mean of numbers, with the digits that they have."""
-    digits = len(numbers[0].partition(".")[2])
+    digits = max(len(number.partition(".")[2]) for number in numbers)
     return f"{statistics.fmean(float(number.replace(',', '')) for number in numbers):.{digits}f}"

@@ -53,6 +53,11 @@ class Row:
         return [*self.tried.values(), *(r for r in self.runs.values() if r is not None)]
 
     @property
+    def ended(self) -> list[str]:
+        """The seeds of the runs that have a record, however they ended."""
+        return [seed for seed, record in self.runs.items() if record is not None]
+
+    @property
     def well(self) -> dict[str, Record]:
         """The runs of a method that ended with status ok."""
         return {seed: r for seed, r in self.runs.items() if r is not None and r["status"] == "ok"}
@@ -145,13 +150,13 @@ def to_best(record: Record, other: Record) -> float:
 
 def passes_to_best(row: Row, other: Row) -> tuple[list[float], int]:
     """Passes after which a method's validation loss is as low as the other's lowest with the same
-    seed.
+    seed. A run that failed never comes so far.
 
     Returns:
         One number for each seed that comes so far, and how many seeds both methods have.
     """
-    seeds = [seed for seed in row.well if seed in other.well and losses(other.well[seed])]
-    found = [to_best(row.well[seed], other.well[seed]) for seed in seeds]
+    seeds = [seed for seed in row.ended if seed in other.well and losses(other.well[seed])]
+    found = [to_best(row.well[s], other.well[s]) for s in seeds if s in row.well]
     return [passes for passes in found if passes < math.inf], len(seeds)
 
 
@@ -179,12 +184,12 @@ def last_loss(record: Record) -> str:
 
 def mean_last_loss(row: Row) -> str:
     """The validation loss at the end of a method's runs as a cell: mean, deviation, and how many of
-    the runs have a finite one."""
+    the runs that there are have ended well, with a finite one."""
     found = [loss for record in row.well.values() if (loss := _last(record)) is not None]
     if not found:
         return NOTHING
     spread = f"{statistics.stdev(found):.3f}; " if len(found) > 1 else ""
-    of = "" if len(found) == len(row.well) else f" of {len(row.well)}"
+    of = "" if len(found) == len(row.ended) else f" of {len(row.ended)}"
     return f"{statistics.fmean(found):.3f} ({spread}{len(found)}{of})"
 
 

@@ -113,7 +113,7 @@ def accuracy_section(
                 against(row, baseline) if baseline else NOTHING,
                 mean_last_loss(row),
                 *(cell([at_budget(r, passes) for r in well], row) for passes in shown_at),
-                *(reached(found, len(well)) for found in to_level),
+                *(reached(found, len(row.ended)) for found in to_level),
                 reached(*passes_to_best(row, baseline)) if baseline else NOTHING,
                 _median([r["train_seconds"] for r in well], ",.0f"),
                 _median([(r["peak_memory_bytes"] or 0) / 1e9 or None for r in well], ".2f"),
@@ -148,11 +148,12 @@ def in_context_section(records: Sequence[Record]) -> Section | None:
             f"{r['config']['seed']}",
             f"{curve(r)[0][1]:.1f}",
             f"{100 * r['zero_shot_accuracy']:.1f}",
+            f"{r['data']['num_truncated']['test']}",
         )
         for r in sorted(records, key=lambda r: (_shots(r), r["config"]["seed"]))
     ]
-    columns = ("rows in front", "seed", "validation %", "test %")
-    note = "The seed picks the rows."
+    columns = ("rows in front", "seed", "validation %", "test %", "test prompts cut")
+    note = "The seed picks the rows. A prompt that is cut to fit the model has fewer in front."
     return Section("In-context learning", columns, tuple(lines), notes=(note,)) if lines else None
 
 
@@ -321,6 +322,6 @@ def sections(artefact: Artefact, inputs: Inputs) -> list[Section]:
     more += (beside_section(every, here), tasks_section(every, elsewhere))
     more += (gain_section(rows[min(rows)]),)
     more += (means_section(FOLDER), signal_section(FILE) if FILE.is_file() else None)
-    notes = (*by_budget[0].notes, *not_shown(shelf.doubles, shelf.other_rows))
+    notes = (*by_budget[0].notes, *not_shown(shelf.doubles, shelf.outdated))
     by_budget[0] = replace(by_budget[0], notes=notes)
     return [*by_budget, rates_section(rows), *(section for section in more if section)]

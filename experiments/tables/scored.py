@@ -54,5 +54,5 @@ def _blocks(
                 if len(artefact.sweeps) > 1:
                     block.title = f"({letter}) {node['title']}. {block.title}"
                 inputs.used |= block.used
-                block.notes += not_shown(block.doubles, block.other_rows)
+                block.notes += not_shown(block.doubles, block.outdated)
                 yield profile, block

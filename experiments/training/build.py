@@ -159,6 +159,14 @@ def build(config: RunConfig) -> Parts:
         },
         "num_overlapping": overlaps(task, splits),
     }
+    for name, count in data["num_truncated"].items():
+        if count:
+            log.warning(
+                "%d of %d %s prompts were cut to fit the model",
+                count,
+                len(encoded[name]),
+                name,
+            )
     for name, count in data["num_overlapping"].items():
         if count:
             log.warning(

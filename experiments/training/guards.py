@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from bszo.errors import NonFiniteLoss
+from bszo.models import has_risen
 
 MIN_SPACINGS = 4  # a difference of fewer float32 spacings of the loss has hardly one digit
 WINDOW = 100  # steps of which more than half must be coarse
@@ -21,7 +22,7 @@ SAMPLE = 4096  # elements, spread over all parameters
 SWALLOWED = 0.99
 # share of the weights: tiny models learn where a fifth stays and no longer where three quarters do
 UNMOVED = 0.5
-STATE = ("warnings", "num_skipped_in_row", "coarse", "num_compared", "num_equal", "start")
+STATE = ("warnings", "num_skipped_in_row", "coarse", "num_compared", "num_equal", "start", "mute")
 
 Sample = list[tuple[Tensor, torch.dtype]]
 
@@ -46,6 +47,7 @@ class Guards:
     Attributes:
         warnings: kind -> count, first_step (steps done before it) and detail (of the first), for
             the record.
+        mute: the model says the same of every row before it is trained.
     """
 
     def __init__(
@@ -56,6 +58,7 @@ class Guards:
         self.num_skipped_in_row = 0
         self.coarse: list[bool] = []  # of the last WINDOW steps
         self.num_compared = self.num_equal = 0  # steps of several losses; all of them equal
+        self.mute = False
         self.start: str | None = None  # digest of the sample before the first step
         self._walks = not getattr(optimizer, "exact", True)
 
@@ -95,17 +98,13 @@ class Guards:
             self._check_rounding(before, number)
 
     def check_rise(self, number: int, what: str, first: float | None, last: float | None) -> None:
-        """Note a loss that is far above what it was at the start.
-
-        The bound is twice the first loss and one nat more: the right answers have become e times
-        less likely than under a model that is twice as wrong. Runs that learn end far below it, and
-        noise of a batch does not reach it.
+        """Note a loss that is far above what it was at the start (`has_risen`).
 
         Args:
             what: names the loss.
             first, last: in nats; None where there is none.
         """
-        if first is not None and last is not None and last > 2 * first + 1:
+        if first is not None and last is not None and has_risen(first, last):
             self._note("loss_rose", number, f"the {what} is {last:.6g}, at the start {first:.6g}")
 
     def conclude(self, number: int) -> None:

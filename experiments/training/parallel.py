@@ -122,20 +122,20 @@ class Group:
         if self.size == 1:
             return score(encoded)
         mine, failure, right, loss = encoded[self.rank :: self.size], None, 0.0, 0.0
-        untied = 0.0  # processes of which some row prefers an option
+        spoken = 0.0  # processes of whose rows the model does not say the same
         try:
             if mine:
                 found = score(mine)
                 right = round(found.accuracy * len(mine), 6)  # a count, or a sum of token F1
                 loss = found.loss * len(mine)
-                untied = float(not found.tied)
+                spoken = float(not found.mute)
         except ModelError as error:
             failure, right = error, float("nan")
-        sums = [sum(column) for column in zip(*self.gather([right, loss, untied]), strict=True)]
+        sums = [sum(column) for column in zip(*self.gather([right, loss, spoken]), strict=True)]
         right, loss = sums[0] / len(encoded), sums[1] / len(encoded)
         if right != right:
             raise failure or ModelError("another process has option scores that are not finite")
-        return Score(right, loss, tied=sums[2] == 0)
+        return Score(right, loss, mute=sums[2] == 0)
 
     def attach(self, optimizer: Any) -> None:
         """Hand the optimizer what it needs to share its queries.

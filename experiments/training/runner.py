@@ -11,7 +11,7 @@ from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from bszo.errors import Collapsed, ModelError
-from bszo.models import EachLoss, Encoded, Score, evaluate, has_collapsed
+from bszo.models import EachLoss, Encoded, Score, evaluate
 from bszo.tasks import batches
 from experiments.config.schema import Protocol
 from experiments.training.build import Parts
@@ -194,6 +194,7 @@ class Runner:
     def _score_zero_shot(self) -> None:
         test = self.result.zero_shot_accuracy = self._score(self.parts.test).accuracy
         validation = self._score(self.parts.validation)
+        self.guards.mute = validation.mute
         self._add_point(validation)
         log.info(
             "step 0: validation %.1f %%, test %.1f %% (zero-shot)",
@@ -222,7 +223,7 @@ class Runner:
             score = self._score(self.parts.validation)
         except ModelError as error:  # zero-shot the same rows had finite scores
             raise Diverged(str(error)) from error
-        if has_collapsed(score, result.curve[0].get("validation_loss")):
+        if score.mute and not self.guards.mute:
             raise Collapsed(result.num_steps, len(self.parts.validation))
         with self.signals.held():  # a run stops before all of this or after it
             self._add_point(score)

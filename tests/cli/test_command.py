@@ -265,9 +265,26 @@ def test_a_model_that_has_collapsed_is_not_written(
     monkeypatch.setattr(bszo.MeZO, "step", overflowing)
     more = ("--method", "mezo", "--steps", 1, "--held-out", 2, "--out", tmp_path / "out")
     assert tune(rows[0], *more, model="asset:tiny-mistral") == 3
-    line = "step 1: the model has collapsed: all options of every one of 2 rows have the same score"
+    line = "step 1: the model has collapsed: it says the same of all 2 rows"
     assert f"diverged, nothing was written: {line}" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_held_out_loss_that_has_risen_is_said(
+    rows: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its accuracy may have risen too: a model blown up gives one answer, which may be the most
+    frequent one."""
+    more = ("--method", "mezo", "--lr", 0.3, "--steps", 8, "--seed", 1, "--out", tmp_path / "out")
+    assert tune(rows[0], *more, "--test", rows[1]) == 0
+    report = json.loads((tmp_path / "out" / "bszo.json").read_text(encoding="utf-8"))
+    first, *_, last = (score["loss"] for score in report["scores"])
+    assert last > 2 * first + 1
+    (warning,) = report["warnings"]
+    assert warning.startswith(f"the held-out loss has risen from {first:.4g} to {last:.4g}")
+    out, err = capsys.readouterr()
+    assert f"warning: {warning}\n" in err
+    assert f"(loss {first:.4g}) before" in out and f"(loss {last:.4g}) after 8 steps" in out
 
 
 def test_ctrl_c_keeps_the_steps_that_are_done(
@@ -352,6 +369,31 @@ def test_find_lr_prints_its_table_and_says_whether_there_is_ground(
     assert [line.split()[0] for line in lines[2:5]] == ["lr", "1e-31", "1e-30"]
     assert command("find-lr", MODEL, rows[0], *given, "--rates", "a") == 1
     assert "--rates a: numbers with commas" in capsys.readouterr().err
+
+
+def test_find_lr_recommends_no_rate_that_kills_the_model(
+    rows: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its loss is log 2 on every row, which may be lower than before. One batch of judges cannot
+    tell by its losses."""
+    step = bszo.MeZO.step
+
+    def overflowing(self: Any, closure: Any) -> float:
+        loss = step(self, closure)
+        with torch.no_grad():
+            for p in self.trainable() if self.param_groups[0]["lr"] == 1 else ():
+                p.mul_(1e30)
+        return loss
+
+    monkeypatch.setattr(bszo.MeZO, "step", overflowing)
+    given = ("--prompt", PROMPT, "--options", *OPTIONS, "--batch-size", 4, "--method", "mezo")
+    short = ("--steps", 1, "--repeats", 2, "--rates", "1e-5,1", "--judges", 4)
+    command("find-lr", "asset:tiny-mistral", rows[0], *given, *short)
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[:2] for line in lines if line.strip().startswith("1 ")] == [
+        ["1", "diverged"]
+    ]
+    assert "1 is recommended" not in lines[-2]
 
 
 def test_the_methods_are_conf_s() -> None:

@@ -234,7 +234,7 @@ def test_evaluation_is_split():
         )
 
     def said(part: list[Any]) -> Score:
-        return Score(0.5, 1.0, tied=all(e.right is None for e in part))
+        return Score(0.5, 1.0, mute=all(e.right is None for e in part))
 
     def body(group: Group) -> tuple[Score, Score, str]:
         seen: list[int] = []
@@ -242,8 +242,8 @@ def test_evaluation_is_split():
         few = group.score(score, encoded[:1])  # fewer rows than processes
         assert seen == [[17, 16, 16][group.rank]]
         silent = [SimpleNamespace(right=None) for _ in range(7)]
-        assert group.score(said, silent).tied and group.score(said, silent[:1]).tied
-        assert not group.score(said, [*silent, encoded[0]]).tied
+        assert group.score(said, silent).mute and group.score(said, silent[:1]).mute
+        assert not group.score(said, [*silent, encoded[0]]).mute
         with pytest.raises(ModelError) as caught:
             group.score(score, [*encoded[:48], SimpleNamespace(right=None, number=48)])
         return whole, few, str(caught.value)

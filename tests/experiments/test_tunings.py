@@ -204,6 +204,22 @@ def test_zero_shot_and_in_context_train_nothing(cli: Cli, runs: Runs, tmp_path: 
         assert 0 <= record["zero_shot_accuracy"] <= 1
 
 
+def test_prompts_that_are_cut_are_said(cli: Cli, runs: Runs, tmp_path: Path):
+    """28 rows do not fit in front of one in a model of 256 positions."""
+    choice = ("tuning=in-context", "tuning.num_shots=28", "model=tiny-opt", "protocol=zero-shot")
+    done = cli(
+        *SMALL,
+        *choice,
+        "task.num_train=28",
+        "protocol.max_eval_examples=12",
+        f"paths.results={tmp_path}",
+    )
+    (record,) = runs()
+    cut, count = (record["data"][key]["test"] for key in ("num_truncated", "num_examples"))
+    assert done.code == 0 and cut == count > 0
+    assert f"{cut} of {count} test prompts were cut to fit the model" in done.err
+
+
 def test_written_answers_run_on_either_objective(cli: Cli, runs: Runs, tmp_path: Path):
     extra = (
         "model=tiny-opt",

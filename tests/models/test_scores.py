@@ -11,7 +11,7 @@ from peft import LoraConfig, PromptTuningConfig, get_peft_model
 from torch import Tensor, nn
 
 from bszo.errors import ModelError
-from bszo.models import LanguageModel, evaluate, has_collapsed, load_model
+from bszo.models import LanguageModel, evaluate, load_model
 from bszo.tasks import Example
 
 CAUSAL, MASKED = ("opt", "llama", "mistral"), ("roberta", "bert")
@@ -294,16 +294,38 @@ def test_a_model_whose_activations_overflow_has_collapsed(zoo: dict[str, str], d
     model = load(zoo["llama"], dtype=dtype)
     encoded = model.encode(CAUSAL_EXAMPLES[:4])
     before = evaluate(model, encoded, 256)
-    assert not before.tied and not has_collapsed(before, 1.0)
+    assert not before.mute
     with torch.no_grad():
         next(iter(model.module.parameters())).fill_(1e30)  # the embeddings
     after = evaluate(model, encoded, 256)
     # of two options three examples, of three options one
     assert after.loss == pytest.approx((3 * math.log(2) + math.log(3)) / 4, abs=1e-6)
-    assert after.tied and has_collapsed(after, before.loss)
-    assert not has_collapsed(after, after.loss) and not has_collapsed(after, None)
+    assert after.mute
     one = evaluate(model, encoded[:1], 256)
-    assert one.tied and one.accuracy == (CAUSAL_EXAMPLES[0].label == 0)
+    assert not one.mute  # one row cannot tell
+    assert one.accuracy == (CAUSAL_EXAMPLES[0].label == 0)
+
+
+@pytest.mark.parametrize("family", ["opt", "roberta"])
+def test_a_model_that_says_the_same_of_every_row_is_mute(zoo: dict[str, str], family: str) -> None:
+    """A LayerNorm of something infinite is its bias, by which an option can be preferred: the
+    scores of two rows are the same, those of two options are not."""
+    model = load(zoo[family])
+    text = "{} . It was" + " <mask> ." * (family == "roberta")
+    options = (" terrible", " great")
+    examples = [Example(f"{i}", text.format(said), options, i % 2) for i, said in enumerate("abcd")]
+    encoded = model.encode(examples)
+    assert not evaluate(model, encoded, 256).mute
+    norms = [m for m in model.module.modules() if isinstance(m, nn.LayerNorm)]
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for norm in norms:
+            norm.weight.zero_()
+            norm.bias.copy_(torch.randn(norm.bias.shape, generator=generator))
+    logits = model.logits(encoded, max_tokens=256)
+    assert torch.equal(logits[0], logits[3]) and logits[0, 0] != logits[0, 1]
+    assert evaluate(model, encoded, 256).mute
+    assert not evaluate(model, encoded[:1] * 2, 256).mute  # one row twice
 
 
 def test_an_empty_batch_and_no_room_are_refused(zoo: dict[str, str]) -> None:

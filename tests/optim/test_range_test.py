@@ -301,10 +301,10 @@ def test_a_trial_goes_on_with_the_momentum_that_is_kept_in_a_basis(cls: Any, opt
     assert tried.abs().max() > 0
 
 
-@pytest.mark.parametrize(("ends_at", "diverges"), [(0.1, True), (0.0, False)])
+@pytest.mark.parametrize(("ends_at", "diverges"), [(0.1, True), (0.0, False), (-1.0, False)])
 def test_a_rate_at_which_every_batch_has_the_same_loss_diverges(ends_at: float, diverges: bool):
     """Such is a model that has collapsed: its loss may be lower than before. A loss of 0 of every
-    batch is that of one which has learnt all of them."""
+    batch, or the best reward, is that of one which has learnt all of them."""
     theta = nn.Parameter(torch.ones(8))
 
     def loss(batch: int) -> float:
@@ -317,3 +317,17 @@ def test_a_rate_at_which_every_batch_has_the_same_loss_diverges(ends_at: float, 
     assert (found.lr == 1e3) == (not diverges)
     alone = find_lr(mezo([theta], lr=1e-3), batches[:1], rates=[1e3], steps=3, repeats=3)
     assert not alone.probes[0].diverged  # one batch cannot tell
+
+
+def test_a_rate_that_leaves_nothing_alive_diverges():
+    theta = nn.Parameter(torch.ones(8))
+    batches = [lambda: float(theta.detach().sum())]
+    found = find_lr(
+        mezo([theta], lr=1e-3),
+        batches,
+        alive=lambda: bool(theta.detach().abs().max() < 50),
+        rates=[1e-3, 1e3],
+        steps=3,
+        repeats=3,
+    )
+    assert [probe.diverged for probe in found.probes] == [False, True]

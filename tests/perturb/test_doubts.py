@@ -123,6 +123,22 @@ def test_two_losses_at_one_theta(caplog: pytest.LogCaptureFixture) -> None:
     assert len(said := warnings(caplog)) == 1 and "at the same parameters" in said[0]
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
+def test_a_loss_in_16_bits_is_said(dtype: torch.dtype, caplog: pytest.LogCaptureFixture) -> None:
+    """Its differences are multiples of 1/128 or so, of which most are 0."""
+    module = net()
+    optimizer = MeZO(module.parameters(), lr=1e-3, eps=1e-3, module=module)
+    for _ in range(3):
+        optimizer.step(lambda: module(X).square().mean().to(dtype))
+    said = [line for line in warnings(caplog) if "logits.float()" in line]
+    assert len(said) == (dtype != torch.float32)
+    if said:
+        spacing = {torch.bfloat16: "0.0078", torch.float16: "0.00098"}[dtype]
+        assert (
+            f"a loss in {str(dtype)[6:]}, whose numbers from 1 to 2 are {spacing} apart" in said[0]
+        )
+
+
 def test_a_slope_of_zero_is_said(caplog: pytest.LogCaptureFixture) -> None:
     module = net()
     other = torch.zeros(3, requires_grad=True)

@@ -1,6 +1,7 @@
 """The table of the study on a real model, from records made by hand to answer its points."""
 
 from copy import deepcopy
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +48,7 @@ def answer(point: Point, scores: list[float], test: float, loss: float = 0.5) ->
             node = node.setdefault(group, {})
         if groups or key == "seed":
             node[last] = parsed(value)
-    config["model"] = {"name": point["model"], "packed": True}
+    config["model"] = {"name": point["model"], "path": f"{point['model']}@1", "packed": True}
     protocol = config["protocol"]
     total = min(protocol["max_forwards"], protocol["num_steps"])
     first_order = point["optimizer"] in ("sgd", "adamw")
@@ -56,13 +57,17 @@ def answer(point: Point, scores: list[float], test: float, loss: float = 0.5) ->
         "status": "ok",
         "choices": {k: v for k, v in point.items() if "." not in k and k != "seed"},
         "config": config,
+        "model": {"fingerprint": "of the weights"},
         "zero_shot_accuracy": 0.52,
         "validation_accuracy": max(scores),
         "test_accuracy": test,
         "num_forwards": total,
         "num_backwards": total if first_order else 0,
         "train_seconds": 1234.0,
-        "data": {"num_examples": {"train": 1000, "validation": 256, "test": 872}},
+        "data": {
+            "num_examples": {"train": 1000, "validation": 256, "test": 872},
+            "num_truncated": {"train": 0, "validation": 0, "test": 3},
+        },
         "peak_memory_bytes": 1.5e9,
         "num_steps": total,
         "provenance": {"started": "2026-01-01T00:00:00Z", "hardware": {"cpu": "one"}},
@@ -205,10 +210,10 @@ def test_in_context_learning_has_a_line_for_each_number_of_rows(rows: dict[str, 
     every = in_context_section(records[::-1])
     assert every is not None and in_context_section([]) is None
     assert every.rows == (
-        ("8", "0", "50.0", "50.0"),
-        ("8", "1", "50.0", "60.0"),
-        ("8", "2", "50.0", "76.0"),
-        ("32", "0", "50.0", "70.0"),
+        ("8", "0", "50.0", "50.0", "3"),
+        ("8", "1", "50.0", "60.0", "3"),
+        ("8", "2", "50.0", "76.0", "3"),
+        ("32", "0", "50.0", "70.0", "3"),
     )
 
 
@@ -289,6 +294,9 @@ def test_passes_to_the_lowest_loss_of_another_method(grid: Grid):
     passes, count = passes_to_best(own, other)
     assert passes == pytest.approx([1500.0]) and count == 2  # half of the way from 0.6 to 0.4
     assert passes_to_best(other, other) == ([2000.0, 4000.0], 2)
+    failed = replace(own, runs={**own.runs, "0": {**(own.runs["0"] or {}), "status": "diverged"}})
+    assert passes_to_best(failed, other) == ([], 2)  # a run that failed never comes there
+    assert mean_last_loss(failed) == "0.100 (1 of 3)"
     silent = row(mezo, [[None, None], [0.9, 0.5]])
     passes, count = passes_to_best(own, silent)
     assert passes == pytest.approx([2000.0]) and count == 1

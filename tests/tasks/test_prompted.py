@@ -51,6 +51,8 @@ def test_what_is_no_task() -> None:
         ("{text}", ["a", " a"], None, "labels ['a', 'a']: one each"),
         ("{text}", ["a", "b"], ["x"], "labels ['x']: one each"),
         ("It was", ["a", "b"], None, "mentions no field"),
+        ("{text} {label}", ["a", "b"], None, "mention {label}, which is the right answer"),
+        ("{text}", ["a", "not {label}"], ["x", "y"], "which is the right answer"),
         ("{text} <mask> <mask>", ["a", "b"], None, "holds <mask> 2 times"),
     ):
         with pytest.raises(ConfigError) as error:

@@ -332,6 +332,12 @@ def test_a_blank_at_the_end_of_a_prompt_moves_to_its_options(
     assert not example.prompt.endswith(" ")
 
 
+def test_a_template_that_mentions_the_label_is_refused(load_task: Callable[..., Task]) -> None:
+    causal = {"prompt": "{sentence} ({label}) It was", "options": [" bad", " good"]}
+    with pytest.raises(ConfigError, match=r"task.causal mentions \{label\}, which is the right"):
+        load_task("sst2", columns=["sentence", "label"], causal=causal)
+
+
 @pytest.mark.parametrize(
     ("prompt", "says"),
     [

@@ -58,6 +58,17 @@ class Doubts:
                 " than the parameters; evaluation mode and one batch a step are valid",
             )
 
+    def returned(self, dtype: torch.dtype) -> None:
+        """The closure's loss has this type."""
+        if dtype in (torch.bfloat16, torch.float16):
+            spacing = torch.finfo(dtype).eps
+            self._say(
+                "coarse",
+                f"closure() returned a loss in {str(dtype).removeprefix('torch.')}, whose numbers"
+                f" from 1 to 2 are {spacing:.2g} apart: most differences of losses are lost; one"
+                " made of logits.float() is valid",
+            )
+
     def measured(self, point: Hashable, loss: float) -> None:
         """A loss was taken at a point, on an engine that restores theta exactly."""
         first = self._at.setdefault(point, loss)
