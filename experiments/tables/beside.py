@@ -22,7 +22,8 @@ def nearest(
     """The cell that a run is most like, and what the run changes of it: `key=value, ...`.
 
     A cell of the same method comes before all others, and then the one with the fewest changes.
-    Learning rate, passes and seed are left out of the changes. A run that has a cell's whole
+    Learning rate, passes and seed are left out of the changes, and so is a folder of the same
+    weights. A run that has a cell's whole
     configuration is the cell "again", or names the processor if that is another one.
 
     Args:
@@ -46,12 +47,22 @@ def nearest(
     told = [
         f"{key.removeprefix('optimizer.')}={own.get(key, NOTHING)}"
         for key in apart[found]
-        if key not in LEFT_OUT and (same_task or not key.startswith(("task.", "data.")))
+        if key not in LEFT_OUT
+        and (same_task or not key.startswith(("task.", "data.")))
+        and not (key == "model.path" and _same_weights(record["model"], cells[found]["model"]))
     ]
     if not apart[found]:
         here, there = (r["provenance"]["hardware"]["cpu"] for r in (record, cells[found]))
         told = ["again" if here == there else f"processor: {here}"]
     return found, ", ".join(told) or NOTHING
+
+
+def _same_weights(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Whether two runs began with the same bits, or with those of the same file in another type."""
+    files = [model.get("origin", {}).get("sha256") for model in (one, other)]
+    if None not in files:
+        return files[0] == files[1]
+    return one.get("fingerprint") == other.get("fingerprint")
 
 
 def _differing(own: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:

@@ -464,6 +464,19 @@ def test_the_cell_of_the_same_method_is_nearer_than_one_with_fewer_changes():
     assert nearest({**record, "choices": fzoo["choices"]}, cells) == ("a", "-")
 
 
+def test_another_folder_of_the_same_weights_is_no_change():
+    short = grid_of(1000)
+    mezo = answer({**first(short, optimizer="mezo"), "optimizer.lr": "3e-5"}, [0.5, 0.6], 0.6)
+    record = deepcopy(mezo)
+    record["config"]["model"]["path"] = "smollm2-135m@2"
+    assert nearest(record, {"a": mezo}) == ("a", "-")
+    record["model"] = {"fingerprint": "of others"}
+    assert nearest(record, {"a": mezo}) == ("a", "model.path=smollm2-135m@2")
+    # of one file, in two types
+    mezo["model"]["origin"] = record["model"]["origin"] = {"sha256": "f"}
+    assert nearest(record, {"a": mezo}) == ("a", "-")
+
+
 def test_nothing_run_yet_is_a_table_of_dashes(grid: Grid, tmp_path: Path):
     section = accuracy_section(4000, rows_of(grid, Shelf([])))
     assert 3 * len(section.rows) == len(grid.points) and all(
