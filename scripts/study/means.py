@@ -7,7 +7,8 @@ of 1, 2, 4 and so on, in the order given, no run in two groups of a size: so the
 are independent, and their spread is that of such a mean. DIR has the rows as data=local reads them.
 A FILE is the log of a run of `sweep=real` with `checkpoint=trajectory`, METHOD its name in a table.
 With `--start FILE --start FILE ..` the runs are a second round: they started from the mean of the
-weights of these. It writes results/measured/means/<method>.json, the logs beside it.
+weights of these. It writes results/measured/means/<method>.json, with the rate of a second round in
+its name, the logs beside it.
 """
 
 import argparse
@@ -134,7 +135,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for log in [*options.log, *options.start]:
         if log.parent != options.out:
             shutil.copyfile(log, options.out / log.name)
-    name = re.sub(r"[^a-z0-9]+", "-", options.method.lower()) + "-2" * bool(options.start)
+    rate = f" second round at {runs[0]['lr']:g}" if options.start else ""
+    name = re.sub(r"[^a-z0-9]+", "-", options.method.lower() + rate)
     file = options.out / f"{name}.json"
     with written_whole(file) as temporary:
         temporary.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")

@@ -224,50 +224,47 @@ def test_a_run_that_moves_nothing_says_so(
     assert capsys.readouterr().err == f"warning: {warning}\n"
 
 
-def test_scores_that_are_not_finite_end_the_run(
+@pytest.mark.parametrize(
+    ("model", "factor", "said"),
+    [
+        (MODEL, math.nan, "the loss is nan"),
+        # a norm divides by an infinite sum of squares, so that all scores are 0 and finite
+        (
+            "asset:tiny-mistral",
+            1e30,
+            "the model has collapsed: it says the same of all 2 rows",
+        ),
+    ],
+)
+def test_a_model_that_its_last_step_broke_is_not_written(
+    model: str,
+    factor: float,
+    said: str,
     rows: tuple[Path, Path],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """The last step may be the one that breaks the model, after its own losses were taken."""
+    """The step's own losses were taken before."""
+    break_after(monkeypatch, factor)
+    more = ("--method", "mezo", "--steps", 1, "--held-out", 2, "--out", tmp_path / "out")
+    assert tune(rows[0], *more, model=model) == 3
+    assert f"diverged, nothing was written: step 1: {said}" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+def break_after(monkeypatch: pytest.MonkeyPatch, factor: float, lr: float | None = None) -> None:
+    """Every step of MeZO, or every one at this rate, ends with its parameters times a factor."""
     step = bszo.MeZO.step
 
     def breaking(self: Any, closure: Any) -> float:
         loss = step(self, closure)
         with torch.no_grad():
-            self.trainable()[0].fill_(math.nan)
+            for p in self.trainable() if lr in (None, self.param_groups[0]["lr"]) else ():
+                p.mul_(factor)
         return loss
 
     monkeypatch.setattr(bszo.MeZO, "step", breaking)
-    more = ("--method", "mezo", "--steps", 1, "--held-out", 2, "--out", tmp_path / "out")
-    assert tune(rows[0], *more) == 3
-    assert "diverged, nothing was written: step 1: the loss is nan" in capsys.readouterr().err
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_a_model_that_has_collapsed_is_not_written(
-    rows: tuple[Path, Path],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    """Its norm divides by an infinite sum of squares, so that all scores are 0 and finite."""
-    step = bszo.MeZO.step
-
-    def overflowing(self: Any, closure: Any) -> float:
-        loss = step(self, closure)
-        with torch.no_grad():
-            for p in self.trainable():
-                p.mul_(1e30)
-        return loss
-
-    monkeypatch.setattr(bszo.MeZO, "step", overflowing)
-    more = ("--method", "mezo", "--steps", 1, "--held-out", 2, "--out", tmp_path / "out")
-    assert tune(rows[0], *more, model="asset:tiny-mistral") == 3
-    line = "step 1: the model has collapsed: it says the same of all 2 rows"
-    assert f"diverged, nothing was written: {line}" in capsys.readouterr().err
-    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_held_out_loss_that_has_risen_is_said(
@@ -376,16 +373,7 @@ def test_find_lr_recommends_no_rate_that_kills_the_model(
 ) -> None:
     """Its loss is log 2 on every row, which may be lower than before. One batch of judges cannot
     tell by its losses."""
-    step = bszo.MeZO.step
-
-    def overflowing(self: Any, closure: Any) -> float:
-        loss = step(self, closure)
-        with torch.no_grad():
-            for p in self.trainable() if self.param_groups[0]["lr"] == 1 else ():
-                p.mul_(1e30)
-        return loss
-
-    monkeypatch.setattr(bszo.MeZO, "step", overflowing)
+    break_after(monkeypatch, 1e30, lr=1)
     given = ("--prompt", PROMPT, "--options", *OPTIONS, "--batch-size", 4, "--method", "mezo")
     short = ("--steps", 1, "--repeats", 2, "--rates", "1e-5,1", "--judges", 4)
     command("find-lr", "asset:tiny-mistral", rows[0], *given, *short)
