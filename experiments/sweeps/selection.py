@@ -163,12 +163,13 @@ def _rows(record: Record) -> tuple[Hashable, str | None]:
 
 
 def _weights(record: Record) -> tuple[Hashable, str | None]:
-    """A model in a type, and the weights that a run started from; none where some are random."""
-    config, tuning = record["config"], record["choices"].get("tuning", "full")
-    name = str(config["model"].get("path")).partition("@")[0]
-    place = name, config.get("precision", {}).get("dtype")
-    known = tuning in ("full", "named", "in-context")
-    return place, record["model"].get("fingerprint") if known and record["model"] else None
+    """A named model in a type, and the weights that a run started from; none where some are random,
+    or the model is local and its content its name."""
+    model, tuning = record["config"]["model"], record["choices"].get("tuning", "full")
+    dtype = record["config"].get("precision", {}).get("dtype")
+    known = tuning in ("full", "named", "in-context") and model.get("name") and record["model"]
+    place = model.get("name"), dtype, model.get("quantization", "none")
+    return place, record["model"].get("fingerprint") if known else None
 
 
 def _score(record: Record | None) -> float | None:

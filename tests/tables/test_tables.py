@@ -114,9 +114,16 @@ def test_a_cell_mixes_no_two_sets_of_weights(grid: Grid, full: list[dict[str, An
     block = block_of(grid, full)
     assert block.outdated == {r["signature"] for r in full if r["config"]["seed"] == 1}
     assert "(1 of 2)" in block.texts["mezo", "corrected"]["RTE"]
-    for record in full:  # another type has other bits, and an adapter begins with random ones
-        if record["config"]["seed"] == 1:
-            record["config"]["precision"] = {"dtype": "bfloat16"}
+    old = [record for record in full if record["config"]["seed"] == 1]
+    for node, change in (("precision", {"dtype": "bfloat16"}), ("model", {"quantization": "nf4"})):
+        kept = [dict(record["config"]) for record in old]
+        for record in old:  # another type has other bits
+            record["config"][node] = {**record["config"].get(node, {}), **change}
+        assert block_of(grid, full).outdated == set()
+        for record, config in zip(old, kept, strict=True):
+            record["config"] = config
+    for record in old:  # an adapter begins with random ones
+        record["choices"]["tuning"] = "lora"
     assert block_of(grid, full).outdated == set()
 
 
