@@ -65,6 +65,12 @@ def test_every_number_that_the_text_names_is_made_and_none_is_idle():
     assert set(re.findall(r"\{(\w+)\}", TEMPLATE)) == set(FINDINGS)
 
 
+def test_the_page_of_results_is_that_of_the_records_in_git():
+    """Every quote is of one cell, and nobody has packed records without writing the page anew."""
+    page = (ROOT / "results" / "README.md").read_text(encoding="utf-8")
+    assert written(TEMPLATE, Inputs(store.PACKED)).rstrip() in page
+
+
 def test_without_records_it_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("experiments.tables.walks.points", lambda: ([], []))
     text = written(TEMPLATE, Inputs(tmp_path))
