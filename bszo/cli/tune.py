@@ -15,6 +15,7 @@ import shutil
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -133,12 +134,7 @@ def trained(
                 break
         writer.finish()
     steps = optimizer.num_steps
-    warnings = _doubts(parts, sample, steps, equal)
-    if has_risen(first.loss, scores[-1]["loss"]):
-        warnings.append(
-            f"the held-out loss has risen from {first.loss:.4g} to {scores[-1]['loss']:.4g}: a"
-            " smaller --lr is the usual cure, and bszo find-lr shows which"
-        )
+    warnings = _doubts(parts, sample, steps, equal, [score["loss"] for score in scores])
     for line in warnings:
         print(f"warning: {line}", file=sys.stderr)
     return {
@@ -202,7 +198,9 @@ def _sample(optimizer: Any) -> torch.Tensor:
     return torch.cat([p.reshape(-1)[::stride].double().cpu() for p in params])
 
 
-def _doubts(parts: Parts, before: torch.Tensor, steps: int, equal: int) -> list[str]:
+def _doubts(
+    parts: Parts, before: torch.Tensor, steps: int, equal: int, held: Sequence[float]
+) -> list[str]:
     """What says that nothing can have been learnt."""
     share = float((_sample(parts.optimizer) == before).double().mean())
     found = []
@@ -215,5 +213,10 @@ def _doubts(parts: Parts, before: torch.Tensor, steps: int, equal: int) -> list[
         found.append(
             f"{100 * share:.1f} % of the weights are what they were: lr is too small for their"
             " precision; a larger --lr is valid, and in bfloat16 --set rounding=stochastic"
+        )
+    if has_risen(held[0], held[-1]):
+        found.append(
+            f"the held-out loss has risen from {held[0]:.4g} to {held[-1]:.4g}: a smaller --lr is"
+            " the usual cure, and bszo find-lr shows which"
         )
     return found

@@ -9,7 +9,7 @@ from experiments.records.record import Record
 from experiments.sweeps.grid import PROFILES, Grid, Point, holds, load, rate_key, read
 from experiments.sweeps.names import EVERY_METHOD, TASKS, shown
 from experiments.sweeps.selection import Choice, Shelf
-from experiments.tables.accuracy import AVERAGE, by_model
+from experiments.tables.accuracy import AVERAGE, FLOOR, by_model
 from experiments.tables.artefacts import Artefact
 from experiments.tables.cells import Cell, cell_of
 from experiments.tables.inputs import Inputs
@@ -186,7 +186,7 @@ def _before_training(rows: Sequence[Row], tasks: Sequence[str]) -> tuple[str, ..
         )
         for task in tasks
     ]
-    return ("before training", NOTHING, *map(_text, (*start, _mean(start))), *[NOTHING] * 6)
+    return (FLOOR, NOTHING, *map(_text, (*start, _mean(start))), *[NOTHING] * 6)
 
 
 def rates_section(title: str, rows: Sequence[Row]) -> Section:

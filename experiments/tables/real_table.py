@@ -1,14 +1,14 @@
-"""Table of the study on a real model: accuracy, rates tried, and the course of every run."""
+"""Table of the study on a real model: accuracy, rates tried, the filter's gain, and the sections of
+its other files."""
 
 import math
 import statistics
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from experiments.records.store import SINGLE
 from experiments.sweeps.selection import Record, Shelf
 from experiments.tables.artefacts import Artefact
-from experiments.tables.beside import nearest
 from experiments.tables.cells import Cell
 from experiments.tables.gradient_signal import FILE, signal_section
 from experiments.tables.inputs import Inputs
@@ -17,7 +17,6 @@ from experiments.tables.means import FOLDER, means_section
 from experiments.tables.real import (
     BASELINE,
     BUDGETS,
-    NEAR,
     NOTHING,
     SWEEP,
     Row,
@@ -28,7 +27,6 @@ from experiments.tables.real import (
     grid_of,
     last_loss,
     last_within,
-    losses,
     mean_last_loss,
     passes_to,
     passes_to_best,
@@ -36,13 +34,10 @@ from experiments.tables.real import (
     reached,
     rows_of,
     test_accuracy,
-    weight,
 )
+from experiments.tables.real_courses import beside_section, course_section, tasks_section
 
 LEVELS = (70, 75, 80, 85)  # per cent of validation
-SHORTLY = (250, 500, 750)  # passes at which a run beside the grid is shown too
-TOLD = ("method", "what it changes", "lr", "seed", "passes")  # of a run beside the grid
-COURSE = (*(f"at {passes:,}" for passes in SHORTLY), "at the end", "lowest loss", "test %")
 
 
 def _median(values: Sequence[float | None], form: str) -> str:
@@ -201,99 +196,6 @@ def gain_section(rows: Sequence[Row]) -> Section | None:
         " step before an evaluation. Where it falls, the filter takes more of it for noise."
     )
     return Section("The filter's gain", columns, tuple(lines), notes=(note,)) if lines else None
-
-
-def course_section(budget: int, rows: Sequence[Row]) -> Section | None:
-    """Build the course of every run of a budget: validation loss and accuracy at quarters of it,
-    and the test accuracy of the parameters with the best validation accuracy. None where there is
-    no run."""
-    shown_at = [budget * quarter // 4 for quarter in (1, 2, 3, 4)]
-    lines = []
-    for row in rows:
-        chosen = row.choice.point[row.rate_key] if row.choice.point else None
-        runs = [(rate, "0", record) for rate, record in row.tried.items()]
-        runs += [(chosen, s, r) for s, r in row.runs.items() if chosen and s != "0" and r]
-        for rate, seed, record in runs:
-            lines.append((row.name, f"{float(rate):g}", seed, *_course(record, shown_at)))
-    start = next((_at(r, 0) for row in rows for r in row.tried.values()), NOTHING)
-    columns = ("method", "lr", "seed", *(f"at {passes:,}" for passes in shown_at))
-    columns += COURSE[-2:]
-    note = f"Validation loss (accuracy, %) after so many passes; {start} before the first."
-    title = f"The course of every run of {budget:,} passes"
-    return Section(title, columns, tuple(lines), notes=(note,)) if lines else None
-
-
-def _course(record: Record, shown_at: Sequence[int]) -> list[str]:
-    """A run's course, its lowest loss and its test accuracy. One that did not end well has its
-    status where it would have had more evaluations, and at the end."""
-    course = [_at(record, passes) for passes in shown_at]
-    if record["status"] != "ok":
-        status = record["status"].replace("_", " ")
-        course = [status if cell == NOTHING else cell for cell in course[:-1]] + [status]
-    test = record["test_accuracy"] if record["status"] == "ok" else None
-    lowest = min(((loss, passes) for passes, loss in losses(record)), default=None)
-    best = NOTHING if lowest is None else f"{lowest[0]:.3f} at {lowest[1]:,.0f}"
-    last = NOTHING if test is None else f"{100 * test:.1f}"
-    return [*course, best, last]
-
-
-def _at(record: Record, passes: int) -> str:
-    """Loss and accuracy at the last evaluation within so many passes."""
-    each = weight(record)
-    within = [point for point in record["curve"] if each * point["num_forwards"] <= passes]
-    if not within or each * within[-1]["num_forwards"] < NEAR * passes:
-        return NOTHING
-    loss = within[-1].get("validation_loss")
-    if loss is None:
-        return NOTHING
-    return f"{loss:.3f} ({100 * within[-1]['validation_accuracy']:.1f})"
-
-
-def beside_section(rows: Sequence[Row], records: Sequence[Record]) -> Section | None:
-    """Build the course of every run that is in no cell; None where there is none."""
-    lines = [(*told, *course) for _, told, course in _told(rows, records)]
-    columns = (*TOLD, *COURSE)
-    note = (
-        "Runs that are in no cell above; each changes what its line says of the cell that is most"
-        " like it. Numbers as in the course of every run."
-    )
-    return (
-        Section("Beside the grid", columns, tuple(sorted(lines)), notes=(note,)) if lines else None
-    )
-
-
-def tasks_section(rows: Sequence[Row], records: Sequence[Record]) -> Section | None:
-    """Build the course of every run of the same model on another task; None where there is none."""
-    lines = []
-    for record, told, course in _told(rows, records, same_task=False):
-        start = record["zero_shot_accuracy"]
-        shown = NOTHING if start is None else f"{100 * start:.1f}"
-        lines.append((record["choices"]["task"], *told, shown, *course))
-    columns = ("task", *TOLD, "zero-shot %", *COURSE)
-    note = (
-        "The same model on other rows, at rates that were chosen for the task above. Numbers as in"
-        " the course of every run."
-    )
-    return Section("Other tasks", columns, tuple(sorted(lines)), notes=(note,)) if lines else None
-
-
-def _told(
-    rows: Sequence[Row], records: Sequence[Record], *, same_task: bool = True
-) -> Iterator[tuple[Record, tuple[str, ...], list[str]]]:
-    """Each record that is no cell, what is said of it beside the cell that it is most like (see
-    `nearest`), and its course."""
-    cells = {r["signature"]: r for row in rows for r in row.all_runs}
-    names = {r["signature"]: row.name for row in rows for r in row.all_runs}
-    for record in records if cells else ():
-        if record is cells.get(record["signature"]):
-            continue
-        cell, changes = nearest(record, cells, same_task=same_task)
-        passes = weight(record) * record["num_forwards"]
-        node = record["config"]["optimizer"]  # which may be of a file of somebody's own
-        rate = node.get("lr", node.get("algorithm", {}).get("lr"))
-        shown = NOTHING if rate is None else f"{rate:g}"
-        told = (names[cell], changes, shown, str(record["config"]["seed"]), f"{passes:,.0f}")
-        yield record, told, _course(record, [*SHORTLY, math.ceil(passes)])
 
 
 def sections(artefact: Artefact, inputs: Inputs) -> list[Section]:

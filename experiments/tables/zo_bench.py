@@ -10,7 +10,7 @@ from experiments.records.record import Record
 from experiments.sweeps.grid import PROFILES, Grid, Point, holds, load, read
 from experiments.sweeps.names import METHODS, TASKS, shown
 from experiments.sweeps.selection import Choice, Shelf
-from experiments.tables.accuracy import AVERAGE, by_model
+from experiments.tables.accuracy import AVERAGE, FLOOR, by_model
 from experiments.tables.artefacts import Artefact
 from experiments.tables.budgets import Budget
 from experiments.tables.cells import Cell, Score, cell_of, test_score
@@ -214,7 +214,7 @@ def _scheme(
     ]
     known = [value for value in start if value is not None]
     mean = statistics.fmean(known) if len(known) == len(tasks) else None
-    rows = [("before training", *(_text(value) for value in (*start, mean)), *["-"] * 6)]
+    rows = [(FLOOR, *(_text(value) for value in (*start, mean)), *["-"] * 6)]
     for name in labels:
         row = [_cell(cells, name, task) for task in tasks]
         runs = _ended(cells, label=name)

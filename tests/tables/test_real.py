@@ -25,14 +25,12 @@ from experiments.tables.real import (
     rows_of,
     weight,
 )
+from experiments.tables.real_courses import beside_section, course_section, tasks_section
 from experiments.tables.real_table import (
     accuracy_section,
-    beside_section,
-    course_section,
     gain_section,
     in_context_section,
     rates_section,
-    tasks_section,
 )
 
 Plain = dict[str, Any]
