@@ -15,7 +15,7 @@ COLUMNS += ("validation %", "test %")
 NOTE = (
     "Scores of the mean of the weights of so many runs, which have different seeds and never met:"
     " mean (sample deviation; number of such means), no run in two means of a size. The weights are"
-    " those at the end of each run. A second round starts from the mean of the runs of the first."
+    " those at the end of each run. A later round starts from the mean of the round before it."
     " `python -m scripts.study.means`; `bszo replay LOG LOG ..` makes such a mean."
 )
 
@@ -38,8 +38,9 @@ def _lines(file: Path) -> list[tuple[str, ...]]:
         facts: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
         (lr,) = {run["lr"] for run in facts["runs"]}
         passes = statistics.median(run["num_forwards"] for run in facts["runs"])
-        before = len(facts.get("start", ()))  # a report of before has none
-        method = facts["method"] + f", from the mean of {before}" * (before > 0)
+        rounds = facts.get("start", ())  # a report of before has none
+        before = ", then of ".join(str(len(logs)) for logs in rounds)
+        method = facts["method"] + f", from the mean of {before}" * bool(rounds)
         start = (method, f"{lr:g}", f"{passes:,.0f}")
         sizes = sorted({len(mean["seeds"]) for mean in facts["means"]})
         return [(*start, *_scores(size, facts["means"])) for size in sizes]

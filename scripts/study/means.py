@@ -1,14 +1,15 @@
 """Means: the scores of the mean of the weights of several runs, from their logs.
 
-    python -m scripts.study.means --real DIR --method MeZO --log FILE --log FILE ..
+    python -m scripts.study.means --real DIR --method MeZO --log FILE FILE ..
 
 The runs are of SmolLM2-135M on SST-2, of one method with different seeds. They are taken in groups
 of 1, 2, 4 and so on, in the order given, no run in two groups of a size: so the scores of a size
 are independent, and their spread is that of such a mean. DIR has the rows as data=local reads them.
 A FILE is the log of a run of `sweep=real` with `checkpoint=trajectory`, METHOD its name in a table.
-With `--start FILE --start FILE ..` the runs are a second round: they started from the mean of the
-weights of these. It writes results/measured/means/<method>.json, with the rate of a second round in
-its name, the logs beside it.
+With `--start FILE FILE ..` the runs are a second round: they started from the mean of the weights
+of these. Another `--start` makes them a third one, and so on. It writes
+results/measured/means/<method>.json, with round and rate in the name of a later one, and the logs
+beside it.
 """
 
 import argparse
@@ -18,6 +19,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -43,16 +45,19 @@ SPLITS = ("validation", "test")
 
 
 @contextmanager
-def started(start: Sequence[Path], base: str) -> Iterator[str]:
-    """The model that the runs started from: the base, or the mean of the runs of these logs."""
-    if not start:
-        yield base
-        return
+def started(rounds: Sequence[Sequence[Path]], base: str) -> Iterator[str]:
+    """The model that the runs started from: the base, or after every round the mean of its runs.
+
+    Raises:
+        BszoError: a run of a round did not start where the round before ended.
+    """
     with tempfile.TemporaryDirectory() as folder:
-        mean = Path(folder) / "mean"
-        named = {"log": list(map(str, start)), "base": base, "out": mean}
-        replay.run(argparse.Namespace(**named, to=None, device=None))
-        yield str(mean)
+        for number, logs in enumerate(rounds):
+            mean = Path(folder) / f"round-{number}"
+            named = {"log": list(map(str, logs)), "base": base, "out": mean}
+            replay.run(argparse.Namespace(**named, to=None, device=None))
+            base = str(mean)
+        yield base
 
 
 def trained(log: Path, base: str) -> tuple[dict[str, Any], list[Tensor]]:
@@ -106,8 +111,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--real", metavar="DIR", required=True, help="rows, as data=local reads")
-    parser.add_argument("--log", type=Path, action="append", required=True, metavar="FILE")
-    parser.add_argument("--start", type=Path, action="append", default=[], metavar="FILE")
+    parser.add_argument("--log", type=Path, nargs="+", required=True, metavar="FILE")
+    parser.add_argument(
+        "--start", type=Path, nargs="+", action="append", default=[], metavar="FILE"
+    )
     parser.add_argument("--out", type=Path, default=MEASURED / "means", metavar="DIR")
     parser.add_argument("--method", required=True, metavar="METHOD", help="as a table names it")
     options = parser.parse_args(arguments)
@@ -123,20 +130,22 @@ def main(arguments: Sequence[str] | None = None) -> None:
         means.append({"seeds": [runs[i]["seed"] for i in group], **scores})
         print(means[-1], flush=True)
     command = f"python -m scripts.study.means --real DIR --method {options.method!r}"
-    command += " --log FILE" * len(runs) + " --start FILE" * len(options.start)
+    for logs in options.start:
+        command += " --start" + " FILE" * len(logs)
+    command += " --log" + " FILE" * len(runs)
     report = {
         "method": options.method,
-        "start": [log.name for log in options.start],
+        "start": [[log.name for log in logs] for logs in options.start],
         "runs": runs,
         "means": means,
         "provenance": {**provenance([], "cpu"), "command": command},
     }
     options.out.mkdir(parents=True, exist_ok=True)
-    for log in [*options.log, *options.start]:
+    for log in chain(options.log, *options.start):
         if log.parent != options.out:
             shutil.copyfile(log, options.out / log.name)
-    rate = f" second round at {runs[0]['lr']:g}" if options.start else ""
-    name = re.sub(r"[^a-z0-9]+", "-", options.method.lower() + rate)
+    which = f" round {len(options.start) + 1} at {runs[0]['lr']:g}" if options.start else ""
+    name = re.sub(r"[^a-z0-9]+", "-", options.method.lower() + which)
     file = options.out / f"{name}.json"
     with written_whole(file) as temporary:
         temporary.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from bszo.cli.main import main
+from bszo.errors import TrajectoryError
 from bszo.models import load_model
 from experiments.tables.means import means_section
 from experiments.tables.sources import MeasurementError
@@ -22,24 +23,35 @@ def test_the_mean_of_several_ends():
         assert {float(p.max()) for p in model.module.parameters()} == {expected}
 
 
-def test_a_second_round_starts_from_the_mean_of_the_first(tmp_path: Path):
+def test_a_round_starts_from_the_mean_of_the_one_before(tmp_path: Path):
     base, rows = "asset:tiny-opt", tmp_path / "rows.jsonl"
     rows.write_text("".join(json.dumps({"x": f"row {i}", "label": i % 2}) + "\n" for i in range(6)))
     shared = ["--prompt", "{x}", "--options", "a", "b", "--batch-size", "2", "--held-out", "2"]
-    ends, logs = [], []
-    for seed in ("1", "2"):
-        out = tmp_path / seed
-        more = ["--steps", "2", "--seed", seed, "--lr", "1e-3", "--out", str(out)]
+
+    def trained(base: str, seed: int) -> Path:
+        out = tmp_path / str(seed)
+        more = ["--steps", "2", "--seed", str(seed), "--lr", "1e-3", "--out", str(out)]
         assert main(["tune", base, str(rows), *shared, *more]) == 0
-        ends.append(load_model(str(out), dtype="float32"))
-        logs.append(out / "trajectory.bszo")
-    with started([], base) as first:
-        assert first == base
-    with started(logs, base) as second:
-        mean = load_model(second, dtype="float32")
-    assert not Path(second).exists()
-    for one, other, found in zip(*(m.module.parameters() for m in (*ends, mean)), strict=True):
-        assert torch.equal(found, (one + other) / 2)
+        return out
+
+    def check(found: str, runs: list[Path]) -> None:
+        models = [load_model(str(folder), dtype="float32") for folder in (*runs, found)]
+        for *ends, mean in zip(*(m.module.parameters() for m in models), strict=True):
+            assert torch.equal(mean, sum(ends) / len(ends))
+
+    first = [trained(base, seed) for seed in (1, 2)]
+    rounds = [[run / "trajectory.bszo" for run in first]]
+    with started([], base) as start:
+        assert start == base
+    with started(rounds, base) as start:
+        check(start, first)
+        second = [trained(start, seed) for seed in (3, 4)]
+    assert not Path(start).exists()
+    rounds.append([run / "trajectory.bszo" for run in second])
+    with started(rounds, base) as start:
+        check(start, second)
+    with pytest.raises(TrajectoryError, match="base"), started(rounds[::-1], base):
+        pass
 
 
 def test_no_run_is_in_two_groups_of_a_size():
@@ -70,11 +82,15 @@ def test_a_line_for_every_number_of_runs(tmp_path: Path):
         ),
         (*("MeZO", "3e-05", "1,000", "2", "0.400 (1)", "0.200 (1)"), "80.0 (1)", "81.0 (1)"),
     )
-    second = {"method": "MeZO", "start": ["a", "b"], "runs": runs, "means": means[:1]}
+    second = {"method": "MeZO", "start": [["a", "b"]], "runs": runs, "means": means[:1]}
     (tmp_path / "mezo-2.json").write_text(json.dumps(second))
     section = means_section(tmp_path)
     assert section is not None and len(section.rows) == 3
     assert section.rows[0][:4] == ("MeZO, from the mean of 2", "3e-05", "1,000", "1")
+    third = {**second, "start": [["a", "b"], ["c"]]}
+    (tmp_path / "mezo-2.json").write_text(json.dumps(third))
+    section = means_section(tmp_path)
+    assert section is not None and section.rows[0][0] == "MeZO, from the mean of 2, then of 1"
     (tmp_path / "mezo-2.json").unlink()
     mixed = [runs[0], {**runs[1], "lr": 1e-5}]  # no mean of two rates is one row
     for damaged in ("{", "[]", json.dumps({"method": "MeZO", "runs": mixed, "means": means})):
