@@ -12,13 +12,14 @@ from experiments.sweeps.grid import load
 from experiments.sweeps.names import METHODS, shown
 from experiments.sweeps.selection import Shelf
 from experiments.tables import equal_passes, walks
-from experiments.tables.accuracy import AVERAGE, Kind, blocks
+from experiments.tables.accuracy import AVERAGE, Kind, blocks, by_model
 from experiments.tables.budgets import BUDGETS
 from experiments.tables.evidence import NOT_RUN, PROFILE, Evidence, mean, numbers, sides
 from experiments.tables.layout import rectangle
 
 LOW, EPS = ("bf16", "bf16-sr", "fp16"), ("1e-4", "1e-3")  # of the walk's study
 REAL = "smollm2-135m"  # as the walks name it
+LOCAL, SMALL = "local", "stories260k-llama"  # the profile of real rows, and its model
 ABLATIONS = {"table5a": "m = k", "table5b": "m = k + 1"}
 
 
@@ -192,6 +193,28 @@ def _median(values: Sequence[float]) -> str:
     return f"{statistics.median(values):+.3g}" if values else "-"
 
 
+def local_losses(evidence: Evidence) -> str:
+    """Last training losses on real rows with a small pretrained model, with either walk: the range
+    over the methods but BSZO, and BSZO's."""
+    shelves = dict(by_model("local", evidence.inputs.records(LOCAL)))
+    shelf = Shelf(shelves.get(SMALL, ()))
+    found: dict[str, dict[bool, list[float]]] = {}
+    for point in load("walk", LOCAL).points:
+        record, precision = shelf.find(point), point["precision"]
+        if record is not None and record["status"] == "ok" and precision in ("fp32", "bf16"):
+            where = "in fp32" if precision == "fp32" else f"in bf16 at {point['optimizer.eps']}"
+            kinds = found.setdefault(where, {True: [], False: []})
+            kinds[point["optimizer"] == "bszo"].append(_loss(record))
+    texts = [
+        f"{where} {min(others):.3f} to {max(others):.3f} and BSZO's {min(own):.3f} to"
+        f" {max(own):.3f}"
+        for where, kinds in found.items()
+        if all(kinds.values())
+        for own, others in [(kinds[True], kinds[False])]
+    ]
+    return "; ".join(texts) or NOT_RUN
+
+
 def filter_or_mean(evidence: Evidence) -> str:
     """Test accuracy of the posterior mean minus that of the plain mean and of the z-score of the
     same observations, along own directions."""
@@ -201,18 +224,23 @@ def filter_or_mean(evidence: Evidence) -> str:
         "k = 8": (f"{name}, k = 8", f"{name}, k = 8, mean"),
         "minus the z-score: k = 2": (name, f"{name}, z-score"),
     }
-    return _between(evidence, pairs)
+    return _between(evidence, "each", pairs)
 
 
 def rank_of_own(evidence: Evidence) -> str:
     """Test accuracy of own directions of rank 4 minus that of rank 1."""
     name = "MeZO, each example its own"
-    return _between(evidence, {"": (f"{name}, rank = 4", name)})
+    return _between(evidence, "each", {"": (f"{name}, rank = 4", name)})
 
 
-def _between(evidence: Evidence, pairs: Mapping[str, tuple[str, str]]) -> str:
-    """One method of `sweep=each` minus another over the runs that both have."""
-    grid, shelf = load("each", PROFILE), Shelf(evidence.records)
+def orthogonalised(evidence: Evidence) -> str:
+    """Test accuracy of ZO-Muon minus that of the same direction at the same length."""
+    return _between(evidence, "later", {"": ("ZO-Muon", "ZO-Muon's direction, length alone")})
+
+
+def _between(evidence: Evidence, sweep: str, pairs: Mapping[str, tuple[str, str]]) -> str:
+    """One method of a sweep minus another over the runs that both have."""
+    grid, shelf = load(sweep, PROFILE), Shelf(evidence.records)
     rows = {row.name: row for row in equal_passes.rows_of(grid, shelf, grid.settings[0])}
     texts = [
         f"{what} {equal_passes.against(rows[one], rows[other])}".strip()
@@ -224,6 +252,7 @@ def _between(evidence: Evidence, pairs: Mapping[str, tuple[str, str]]) -> str:
 FINDINGS = (
     filter_or_mean,
     rank_of_own,
+    orthogonalised,
     gains,
     sigma_0,
     adaptive_noise,
@@ -232,4 +261,5 @@ FINDINGS = (
     drift_real,
     walk_study,
     walk_losses,
+    local_losses,
 )

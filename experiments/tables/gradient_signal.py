@@ -13,7 +13,10 @@ NOTE = (
     "|grad L|^2 of all rows (standard error) of the mean |grad L_b|^2 of a batch of {batch}, over"
     " {batches} batches: a zeroth-order step sees its batch's slope, of whose square this share is"
     " worth following. Before training and after a run of MeZO"
-    " (`python -m scripts.study.gradient_signal`); embeddings are the output layer too."
+    " (`python -m scripts.study.gradient_signal`); embeddings are the output layer too. A is"
+    " B |grad L_b|^2 / mean |grad l_e|^2 for a batch b of B rows e: a step along directions of each"
+    " row's own has so many times less variance. The mean over the rows, taken as drawn one by one,"
+    " is |grad L|^2 + B (mean |grad L_b|^2 - |grad L|^2)."
 )
 
 
@@ -30,10 +33,16 @@ def signal_section(file: Path) -> Section:
         first = points[0]["kinds"]
         order = sorted(first, key=lambda kind: (kind != ALL, -first[kind]["batch"]))
         lines = tuple(
-            (kind, f"{first[kind]['elements']:,}", *(_cell(p["kinds"][kind]) for p in points))
+            (
+                kind,
+                f"{first[kind]['elements']:,}",
+                *(_cell(p["kinds"][kind]) for p in points),
+                *(f"{agreement(p['kinds'][kind], facts['batch']):.1f}" for p in points),
+            )
             for kind in order
         )
-        columns = ("parameters", "elements", *(f"after {p['steps']} steps" for p in points))
+        after = [f"after {p['steps']} steps" for p in points]
+        columns = ("parameters", "elements", *after, *(f"A {when}" for when in after))
     except (ValueError, LookupError, TypeError, ArithmeticError) as error:
         raise MeasurementError(
             f"{file.name}: not a report of scripts.study.gradient_signal"
@@ -42,6 +51,12 @@ def signal_section(file: Path) -> Section:
     return Section(
         "How much of a batch's gradient is that of all rows", columns, lines, notes=(note,)
     )
+
+
+def agreement(facts: dict[str, float], batch: int) -> float:
+    """A of a batch of so many rows, from the squares of its gradient and of all rows'."""
+    of_rows = facts["signal"] + batch * (facts["batch"] - facts["signal"])
+    return batch * facts["batch"] / of_rows
 
 
 def _cell(facts: dict[str, float]) -> str:

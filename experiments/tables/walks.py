@@ -9,7 +9,7 @@ from typing import Any
 
 from experiments import RESULTS
 from experiments.records.record import Record
-from experiments.records.store import left_out
+from experiments.records.store import SINGLE, left_out
 from experiments.sweeps.grid import PROFILES, Point, load, read
 from experiments.sweeps.names import METHODS, shown
 from experiments.sweeps.paper import PaperError, paper_table
@@ -20,6 +20,7 @@ from experiments.tables.cells import Cell
 from experiments.tables.inputs import Inputs
 from experiments.tables.layout import Section
 from experiments.tables.sources import MEASURED
+from experiments.tables.walks_beside import alike, beside_section
 
 Row = dict[str, Any]
 STUDY, REFERENCE = MEASURED / "walk", RESULTS / "reference"
@@ -274,10 +275,22 @@ def _score(record: Record | None) -> float | None:
     )
 
 
+def _gridded(inputs: Inputs) -> Iterator[Record]:
+    """The runs that the sections of accuracy show."""
+    for profile in read("walk")["profiles"]:
+        for record in inputs.records(profile):
+            if record["signature"] in inputs.used:
+                yield record
+
+
 def sections(artefact: Artefact, inputs: Inputs) -> list[Section]:
     data, problems = points()
     found = [drift_section(data, model) for model in sorted({row["model"] for row in data})]
     found += run_sections(inputs)
+    single = alike(inputs.records(SINGLE), _gridded(inputs))
+    inputs.used |= {record["signature"] for record in single}
+    beside = beside_section(single)
+    found += [beside] if beside else []
     found = found or [
         Section("Not run yet", ("how",), (("make run-figure_drift",), ("make run-table_walk",)))
     ]

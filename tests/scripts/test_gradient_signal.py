@@ -10,7 +10,7 @@ import torch
 
 from bszo.models import load_model
 from bszo.tasks import Example
-from experiments.tables.gradient_signal import signal_section
+from experiments.tables.gradient_signal import agreement, signal_section
 from experiments.tables.sources import MeasurementError
 from scripts.study import gradient_signal as study
 
@@ -77,14 +77,27 @@ def test_the_section_has_a_line_a_kind(tmp_path: Path):
     file = tmp_path / "gradient_signal.json"
     file.write_text(json.dumps({"batch": 16, "batches": 60, "points": points}))
     section = signal_section(file)
-    assert section.columns == ("parameters", "elements", "after 0 steps", "after 50 steps")
+    after = ("after 0 steps", "after 50 steps")
+    assert section.columns == ("parameters", "elements", *after, *(f"A {when}" for when in after))
+    # A = 16 * 12 / (2 + 16 * 10) = 1.19, and of the others 1.13, 1.31 and 0.98
     assert section.rows == (
-        ("all", "110", *["2.00 (0.50) of 12.00: 17 %"] * 2),
-        ("q_proj", "100", *["1.00 (0.50) of 8.00: 12 %"] * 2),
-        ("vectors", "10", "1.00 (0.50) of 4.00: 25 %", "-0.10 (0.50) of 4.00: -2 %"),
+        ("all", "110", *["2.00 (0.50) of 12.00: 17 %"] * 2, "1.2", "1.2"),
+        ("q_proj", "100", *["1.00 (0.50) of 8.00: 12 %"] * 2, "1.1", "1.1"),
+        ("vectors", "10", "1.00 (0.50) of 4.00: 25 %", "-0.10 (0.50) of 4.00: -2 %", "1.3", "1.0"),
     )
     assert "a batch of 16, over 60 batches" in section.notes[0]
     for damaged in ("{", "[]", '{"points": []}', '{"batch": 1, "batches": 2, "points": [{}]}'):
         file.write_text(damaged)
         with pytest.raises(MeasurementError, match=r"^gradient_signal.json: not a report of"):
             signal_section(file)
+
+
+def test_a_is_the_mean_of_the_batches_over_that_of_their_rows():
+    """Against the gradients themselves, where a batch is drawn from rows without end."""
+    generator = torch.Generator().manual_seed(0)
+    mean = torch.tensor([3.0, -1.0, 0.5])
+    rows = mean + torch.randn(100_000, 8, 3, generator=generator, dtype=torch.float64)
+    of_batches = rows.mean(1).square().sum(-1).mean().item()
+    of_rows = rows.square().sum(-1).mean().item()
+    facts = {"signal": mean.square().sum().item(), "batch": of_batches}
+    assert agreement(facts, 8) == pytest.approx(8 * of_batches / of_rows, rel=0.02)

@@ -91,10 +91,18 @@ def test_a_table_of_accuracies_alone_is_not_quoted(tmp_path: Path):
         written("{table1: a > b > c}", Inputs(tmp_path))
 
 
-def test_no_score_of_the_real_model_is_typed():
-    """Numbers with a point, outside braces and code, in the part of the text about the real model:
-    a standard error, a ratio of the bench, and the gain in words."""
+@pytest.mark.parametrize(
+    ("heading", "typed"),
+    [
+        # a standard error, a ratio of the bench, and the gain in words
+        ("A real model", ["0.01", "0.02", "0.2", "0.8", "1.15", "1.5"]),
+        # a version, what a comparison of all runs printed, and a rate and a score of before
+        ("What the mini profile shows", ["0.03", "0.1", "2.11", "27.2", "4.9", "51.1"]),
+    ],
+)
+def test_no_score_is_typed(heading: str, typed: list[str]):
+    """Numbers with a point, outside braces and code: what no table shows."""
     text = (ROOT / "results" / "findings.md").read_text(encoding="utf-8")
-    part = text.partition("## A real model")[2].partition("\n## ")[0]
-    typed = re.findall(r"\d+\.\d+", re.sub(r"\{[^}]*\}|`[^`]*`", "", part))
-    assert len(part) > 5000 and sorted(typed) == ["0.01", "0.02", "0.2", "0.8", "1.15", "1.5"]
+    part = text.partition(f"## {heading}")[2].partition("\n## ")[0]
+    found = re.findall(r"\d+\.\d+", re.sub(r"\{[^}]*\}|`[^`]*`", "", part))
+    assert len(part) > 5000 and sorted(found) == typed
