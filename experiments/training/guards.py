@@ -204,13 +204,17 @@ class Guards:
         if not self._has_rate() or (observations and not any(observations)):
             return  # there was no update to swallow
         pairs = zip(before, self._sample(), strict=True)
-        equal = [old == new for (old, _), (new, _) in pairs]
-        reach = self._reach()
-        reached = [part for part, share in zip(equal, reach, strict=True) if share > 0]
+        # stochastic rounding moves few weights, each as often as keeps the update on average
+        kept = torch.bfloat16 if getattr(self.optimizer, "rounding", "") == "stochastic" else None
+        reached = [
+            (old == new, share)
+            for ((old, dtype), (new, _)), share in zip(pairs, self._reach(), strict=True)
+            if share > 0 and dtype != kept
+        ]
         if not reached:
             return
-        moving = sum(s * len(part) for part, s in zip(equal, reach, strict=True))
-        all_equal = torch.cat(reached)
+        moving = sum(share * len(part) for part, share in reached)
+        all_equal = torch.cat([part for part, _ in reached])
         share, count = float(all_equal.double().mean()), len(all_equal)
         if share > 1 - (1 - SWALLOWED) * moving / count:
             detail = f"{100 * share:.2f} % of {count} sampled weights did not change"

@@ -252,6 +252,19 @@ def test_an_update_that_rounding_swallows(dtype: torch.dtype, lr: float, swallow
     assert ("swallowed_update" in guards.warnings) is swallowed
 
 
+@pytest.mark.parametrize("wide", [False, True])
+def test_stochastic_rounding_swallows_no_update(wide: bool):
+    """On average it keeps an update that moves one weight in a thousand; a parameter in fp32 beside
+    it is rounded to the nearest and still looked at."""
+    problem = Problem(torch.bfloat16)
+    parts = list(problem.module.parameters())
+    parts += [nn.Parameter(torch.ones(5))] if wide else []
+    optimizer = bszo.MeZO(parts, lr=1e-10, eps=1e-2, rounding="stochastic")
+    guards = Guards(optimizer, parts, "stop")
+    step(guards, problem, 0, thorough=True)
+    assert ("swallowed_update" in guards.warnings) is wide
+
+
 class Deep:
     """One parameter of 500 elements beside one of 2: a block's turn moves a share below 1 %."""
 
