@@ -84,13 +84,17 @@ def _leaders(block: Block, rows: Mapping[str, Mapping[str, float]]) -> str:
 
 
 def equal_forwards(evidence: Evidence) -> str:
-    """In how many averages MeZO is ahead of BSZO at an equal number of forward passes."""
+    """In how many averages MeZO is ahead of BSZO at an equal number of forward passes, and by how
+    many points; likewise BSZO of MeZO."""
     gaps = _equal_gaps(evidence).values()
-    return (
-        f"MeZO is ahead in {sum(gap < 0 for gap in gaps)} of {len(gaps)} averages"
-        if gaps
-        else NOT_RUN
-    )
+    sides = {"MeZO": [-gap for gap in gaps if gap < 0], "BSZO": [gap for gap in gaps if gap > 0]}
+    texts = [
+        f"{name} is ahead in {len(found)} of {len(gaps)} averages, by"
+        f" {' to '.join(dict.fromkeys(f'{gap:.1f}' for gap in (min(found), max(found))))} points"
+        for name, found in sides.items()
+        if found
+    ]
+    return ", ".join(texts) or NOT_RUN
 
 
 def _equal_gaps(evidence: Evidence) -> dict[tuple[str, str], float]:

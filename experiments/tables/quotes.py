@@ -33,7 +33,7 @@ class UnknownFinding(ValueError):
 class Quotes:
     """What `format(Quotes(artefact, inputs), "SECTION > ROW > .. > COLUMN # N")` quotes of a table.
 
-    A table that shows no run quotes "(not run)".
+    A table of runs that shows none quotes "(not run)".
 
     Args:
         artefact: a table that is not one of accuracies alone.
@@ -59,7 +59,7 @@ class Quotes:
         if len(parts) < 3:
             raise self._unknown(spec, "it must say SECTION > ROW > COLUMN")
         title, *row, column = parts
-        if not self.sections or not self.inputs.used:
+        if not self.sections or (self.artefact.sweeps and not self.inputs.used):
             return NOT_RUN
         titled = [s for s in self.sections if title == s.title]
         titled = titled or [s for s in self.sections if title in s.title]

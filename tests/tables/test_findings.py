@@ -96,7 +96,7 @@ def test_tables_by_hand(evidence: Evidence):
     )
     assert text["averages"].splitlines()[2:] == [row]
     assert text["passes"] == "MeZO 2, BSZO 3, BSZO-B 3"
-    assert text["equal_forwards"] == "MeZO is ahead in 1 of 1 averages"
+    assert text["equal_forwards"] == "MeZO is ahead in 1 of 1 averages, by 3.3 points"
     assert text["bszo_b"] == "the same test accuracy in 5 of 5 pairs of runs"
     assert (
         text["size"] == "0.25 to 0.25"
