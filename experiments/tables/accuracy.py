@@ -178,7 +178,7 @@ def _average(block: Block, row: Row) -> None:
     if AVERAGE not in block.texts[row]:
         whole = all(task in numbers for task in block.tasks)
         mean = statistics.fmean(numbers[task] for task in block.tasks) if whole else None
-        mark = _mark(block, AVERAGE, row)
+        mark = _mark(block, AVERAGE, row) if whole else ""
         _put(block, row, AVERAGE, "-" if mean is None else f"{mean:.2f}{mark}", mean)
 
 
@@ -204,7 +204,7 @@ def _subtract(block: Block, left: str, right: str) -> None:
         whole = all(task in of and task in to for task in block.tasks)
         for column in (*block.tasks, AVERAGE):
             there = column in of and column in to and (column != AVERAGE or whole)
-            mark = _mark(block, column, (label, left), (label, right))
+            mark = _mark(block, column, (label, left), (label, right)) if there else ""
             block.texts.setdefault((label, f"{left} - {right}"), {})[column] = (
                 f"{of[column] - to[column]:+.2f}{mark}" if there else "-"
             )

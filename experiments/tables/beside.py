@@ -21,10 +21,10 @@ def nearest(
 ) -> tuple[str, str]:
     """The cell that a run is most like, and what the run changes of it: `key=value, ...`.
 
-    A cell of the same method comes before all others, and then the one with the fewest changes.
-    Learning rate, passes and seed are left out of the changes, and so is a folder of the same
-    weights. A run that has a cell's whole
-    configuration is the cell "again", or names the processor if that is another one.
+    A cell of the same method comes before all others, then the one with the fewest changes, and of
+    these one on the same processor. Learning rate, passes and seed are left out of what is told,
+    and so is a folder of the same weights. The processor is named where it is another one; a run
+    that changes nothing at all is the cell "again".
 
     Args:
         record: of the run.
@@ -39,11 +39,17 @@ def nearest(
         signature: _differing(own, dict(_leaves(cell["config"])))
         for signature, cell in cells.items()
     }
-    method = record["choices"]["optimizer"]
-    found = min(
-        apart,
-        key=lambda s: (cells[s]["choices"]["optimizer"] != method, len(apart[s]), s),
-    )
+
+    def processor(run: Record) -> str:
+        return run["provenance"]["hardware"]["cpu"]
+
+    def distance(signature: str) -> tuple[bool, int, bool, str]:
+        cell = cells[signature]
+        elsewhere = processor(cell) != processor(record)
+        other = cell["choices"]["optimizer"] != record["choices"]["optimizer"]
+        return other, len(apart[signature]), elsewhere, signature
+
+    found = min(apart, key=distance)
     told = [
         f"{key.removeprefix('optimizer.')}={own.get(key, NOTHING)}"
         for key in apart[found]
@@ -51,9 +57,10 @@ def nearest(
         and (same_task or not key.startswith(("task.", "data.")))
         and not (key == "model.path" and _same_weights(record["model"], cells[found]["model"]))
     ]
-    if not apart[found]:
-        here, there = (r["provenance"]["hardware"]["cpu"] for r in (record, cells[found]))
-        told = ["again" if here == there else f"processor: {here}"]
+    if processor(record) != processor(cells[found]):
+        told.append(f"processor: {processor(record)}")
+    elif not apart[found]:
+        told = ["again"]
     return found, ", ".join(told) or NOTHING
 
 

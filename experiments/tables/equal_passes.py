@@ -104,7 +104,8 @@ def _row(grid: Grid, shelf: Shelf, name: str, points: Sequence[Point]) -> Row:
 
 def ranks(numbers: Mapping[str, float | None]) -> dict[str, int]:
     """Name -> 1 + how many are better; ties share a rank, and who has no number has none."""
-    there = {name: value for name, value in numbers.items() if value is not None}
+    # means of the same accuracies may differ in their last bits
+    there = {name: round(value, 9) for name, value in numbers.items() if value is not None}
     return {
         name: 1 + sum(other > value for other in there.values()) for name, value in there.items()
     }

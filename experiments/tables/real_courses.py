@@ -26,10 +26,13 @@ def course_section(budget: int, rows: Sequence[Row]) -> Section | None:
         runs += [(chosen, s, r) for s, r in row.runs.items() if chosen and s != "0" and r]
         for rate, seed, record in runs:
             lines.append((row.name, f"{float(rate):g}", seed, *_course(record, shown_at)))
-    start = next((_at(r, 0) for row in rows for r in row.tried.values()), NOTHING)
+    starts = sorted({_at(r, 0) for row in rows for r in row.all_runs} - {NOTHING})
     columns = ("method", "lr", "seed", *(f"at {passes:,}" for passes in shown_at))
     columns += COURSE[-2:]
-    note = f"Validation loss (accuracy, %) after so many passes; {start} before the first."
+    note = (
+        f"Validation loss (accuracy, %) after so many passes; {' or '.join(starts)} before the"
+        " first, as type and processor round."
+    )
     title = f"The course of every run of {budget:,} passes"
     return Section(title, columns, tuple(lines), notes=(note,)) if lines else None
 

@@ -114,6 +114,12 @@ def test_a_failure_is_named_and_has_no_rank(rows: dict[str, Row], toy: Grid) -> 
     assert spread(rows["BSZO"], TASKS) is None  # one whole seed is left
 
 
+def test_means_of_the_same_accuracies_share_a_rank() -> None:
+    """1.516 / 3 of two methods on one task, whose accuracies were added in another order."""
+    one, other = 50.53333333333333, 50.53333333333334
+    assert one != other and ranks({"a": one, "b": other}) == {"a": 1, "b": 1}
+
+
 def test_equal_numbers_share_a_rank() -> None:
     assert ranks({"a": 3.0, "b": 4.0, "c": 3.0, "d": None, "e": 1.0}) == {
         "a": 2,

@@ -370,7 +370,8 @@ def test_the_course_of_every_run():
         ),
         ("MeZO", "3e-05", "2", *["diverged"] * 4, "0.500 at 0", "-"),
     )
-    assert "0.600 (50.0) before the first" in section.notes[0]
+    starts = "0.500 (50.0) or 0.600 (50.0) or 0.900 (50.0)"
+    assert f"after so many passes; {starts} before the first, as type" in section.notes[0]
 
 
 def test_the_gain_of_every_rate_that_was_tried():
@@ -460,6 +461,23 @@ def test_the_cell_of_the_same_method_is_nearer_than_one_with_fewer_changes():
     value = fzoo["config"]["protocol"][key]
     assert nearest(record, cells) == ("b", f"protocol.{key}={value}")
     assert nearest({**record, "choices": fzoo["choices"]}, cells) == ("a", "-")
+
+
+def test_of_cells_as_near_the_one_on_the_same_processor_is_told():
+    def on(processor: str, key: str, lr: str = "3e-5") -> dict[str, Any]:
+        point = {**first(grid_of(1000), optimizer="mezo"), "optimizer.lr": lr}
+        record = answer(point, [0.5, 0.6], 0.6)
+        record["provenance"]["hardware"] = {"cpu": processor}
+        record["config"]["protocol"]["max_eval_examples"] = key
+        return record
+
+    here, there = on("here", "a"), on("there", "a", "1e-5")
+    cells = {"1": there, "2": here}
+    change = "protocol.max_eval_examples=b"
+    assert nearest(on("here", "b"), cells) == ("2", change)
+    assert nearest(on("there", "b", "1e-5"), {"2": here}) == ("2", f"{change}, processor: there")
+    assert nearest(on("there", "a"), {"2": here}) == ("2", "processor: there")
+    assert nearest(on("here", "a"), {"2": here}) == ("2", "again")
 
 
 def test_another_folder_of_the_same_weights_is_no_change():

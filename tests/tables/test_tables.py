@@ -91,6 +91,15 @@ def test_what_is_computed_from_unfinished_cells_is_marked(grid: Grid, full: list
     assert not less["SST-2"].endswith("‡")
 
 
+def test_what_no_number_is_computed_from_is_not_marked(grid: Grid, full: list[dict[str, Any]]):
+    """All of a task's runs diverged: there is no average, and nothing is missing."""
+    for record in full:
+        if record["choices"]["task"] == "rte":
+            record |= {"status": "diverged", "test_accuracy": None}
+    block = block_of(grid, full)
+    assert block.texts["mezo", "corrected"][AVERAGE] == "-" and UNFINISHED not in block.notes
+
+
 def test_a_cell_mixes_no_two_sets_of_rows(grid: Grid, full: list[dict[str, Any]]):
     """The rows of the latest run of a task count, and what ran on others is named."""
     for record in full:
