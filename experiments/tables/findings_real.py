@@ -36,16 +36,19 @@ def before_training(evidence: Evidence) -> str:
 
 
 def unlearning(evidence: Evidence) -> str:
-    """From where to where the baseline's training loss rises in a long run at the rate that the
-    short budget chose, after its lowest."""
+    """The baseline's training loss in its long runs at the rate that the short budget chose: where
+    the validation loss is lowest, and at the end."""
     rows, shelf = _real_rows(evidence)
     chosen = rows[real.BASELINE].choice.point if real.BASELINE in rows else None
-    long = {"protocol.max_forwards": str(max(real.BUDGETS)), "seed": "0"}
-    record = shelf.find({**chosen, **long}) if chosen else None
-    if record is None:
-        return NOT_RUN
-    losses = [point["train_loss"] for point in record["curve"][1:]]
-    return f"from {min(losses):.2f} to {losses[-1]:.2f}"
+    long = {"protocol.max_forwards": str(max(real.BUDGETS))}
+    texts = []
+    for seed in rows[real.BASELINE].runs if chosen else ():
+        if (record := shelf.find({**chosen, **long, "seed": seed})) is not None:
+            points = record["curve"][1:]
+            lowest = min(points, key=lambda point: point["validation_loss"])
+            losses = " to ".join(f"{point['train_loss']:.2f}" for point in (lowest, points[-1]))
+            texts.append(f"{losses} with seed {seed}")
+    return ", ".join(texts) or NOT_RUN
 
 
 def _real_table(evidence: Evidence, budget: int) -> str:

@@ -47,7 +47,7 @@ def sigma_0(evidence: Evidence) -> str:
         for record in evidence.records
         if record["choices"]["tuning"] == "full" and record["model"].get("num_parameters")
     ]
-    return f"{statistics.median(found):.2f}" if found else NOT_RUN
+    return f"{min(found):.2f} to {max(found):.2f}" if found else NOT_RUN
 
 
 def adaptive_noise(evidence: Evidence) -> str:
