@@ -163,7 +163,8 @@ def rates_section(rows: Mapping[int, Sequence[Row]]) -> Section:
     note = (
         "Validation loss at the end of a run with seed 0. The least is chosen [in brackets]; where"
         " it is at an end of the rates tried, the next half decade is tried first. The longer runs"
-        " begin with the rate that the shorter ones chose and try smaller ones."
+        " begin with the rate that the shorter ones chose and try smaller ones. A rate that was"
+        " tried beyond what this asks for is beside the grid."
     )
     return Section("Learning rates tried", columns, tuple(lines), notes=(note,))
 
