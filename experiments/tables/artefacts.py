@@ -176,7 +176,7 @@ ARTEFACTS = {
         Artefact(
             "table_walk",
             "runs",
-            "experiments.tables.walks:sections",
+            "experiments.tables.walk.table:sections",
             "The walk: what the perturbation alone does to weights in low precision",
             ("walk",),
             files=_WALK_FILES,
@@ -191,7 +191,7 @@ ARTEFACTS = {
         Artefact(
             "table_real",
             "runs",
-            "experiments.tables.real_table:sections",
+            "experiments.tables.real.table:sections",
             sweeps=("real",),
             files=(
                 "measured/gradient_signal.json",

@@ -12,6 +12,11 @@ from experiments.sweeps.selection import Choice
 Score = Callable[[Record], float | None]
 
 
+def in_points(record: Record) -> float:
+    """Test accuracy in per cent."""
+    return 100 * record["test_accuracy"]
+
+
 @dataclass(frozen=True)
 class Cell:
     """The mean and the sample deviation (n - 1) of the seeds' scores, in per cent.

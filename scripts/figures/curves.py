@@ -7,7 +7,7 @@ from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
 from experiments.records.record import Record
-from experiments.tables.real import weight
+from experiments.tables.real.study import weight
 from scripts.figures.style import COLOURS, bare
 
 LINES = ("-", "--", ":")  # the colours are used again with another line

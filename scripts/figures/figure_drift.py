@@ -13,7 +13,7 @@ from matplotlib.ticker import MaxNLocator, NullLocator
 from experiments.sweeps.paper import PaperError
 from experiments.tables.artefacts import Artefact
 from experiments.tables.inputs import Inputs
-from experiments.tables.walks import CURVE, Row, groups, points, reference
+from experiments.tables.walk.table import CURVE, Row, groups, points, reference
 from scripts.figures.style import COLOURS, bare
 
 WALKS = {"three-leg": COLOURS[1], "two-leg": COLOURS[0], "exact": COLOURS[2]}

@@ -6,7 +6,7 @@ from matplotlib.figure import Figure
 from experiments.sweeps.selection import Shelf
 from experiments.tables.artefacts import Artefact
 from experiments.tables.inputs import Inputs
-from experiments.tables.real import BASELINE, BUDGETS, SWEEP, grid_of, rows_of
+from experiments.tables.real.study import BASELINE, BUDGETS, SWEEP, grid_of, rows_of
 from scripts.figures.curves import drawn
 
 

@@ -12,7 +12,7 @@ from bszo.files import written_whole
 from experiments import RESULTS
 from experiments.records.store import PACKED
 from experiments.tables.artefacts import ARTEFACTS, Artefact
-from experiments.tables.findings import UnknownFinding, written
+from experiments.tables.findings.text import UnknownFinding, written
 from experiments.tables.inputs import Inputs
 from experiments.tables.state import counted, profiles, summary
 

@@ -10,7 +10,7 @@ import torch
 
 from bszo.models import load_model
 from bszo.tasks import Example
-from experiments.tables.gradient_signal import agreement, signal_section
+from experiments.tables.real.gradient_signal import agreement, signal_section
 from experiments.tables.sources import MeasurementError
 from scripts.study import gradient_signal as study
 

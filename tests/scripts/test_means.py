@@ -9,7 +9,7 @@ import torch
 from bszo.cli.main import main
 from bszo.errors import TrajectoryError
 from bszo.models import load_model
-from experiments.tables.means import means_section
+from experiments.tables.real.means import means_section
 from experiments.tables.sources import MeasurementError
 from scripts.study.means import groups, put, started
 

@@ -10,9 +10,9 @@ import pytest
 from experiments.records import store
 from experiments.records.signing import signature
 from experiments.sweeps.grid import Point, load
-from experiments.tables import walks
 from experiments.tables.artefacts import ARTEFACTS
 from experiments.tables.inputs import Inputs
+from experiments.tables.walk import table as walks
 from scripts.figures import figure_drift
 from scripts.study import drift
 from tests.experiments.conftest import some_record  # noqa: F401 - a fixture

@@ -10,8 +10,9 @@ import pytest
 from experiments.sweeps.grid import Grid, Point, rate_key
 from experiments.sweeps.matching import parsed
 from experiments.sweeps.selection import Choice, Shelf
-from experiments.tables.beside import nearest
-from experiments.tables.real import (
+from experiments.tables.real.beside import nearest
+from experiments.tables.real.courses import beside_section, course_section, tasks_section
+from experiments.tables.real.study import (
     Row,
     against,
     at_budget,
@@ -25,8 +26,7 @@ from experiments.tables.real import (
     rows_of,
     weight,
 )
-from experiments.tables.real_courses import beside_section, course_section, tasks_section
-from experiments.tables.real_table import (
+from experiments.tables.real.table import (
     accuracy_section,
     gain_section,
     in_context_section,

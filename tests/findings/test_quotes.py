@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from experiments.tables import quotes
 from experiments.tables.artefacts import Artefact
-from experiments.tables.findings import written
+from experiments.tables.findings import quotes
+from experiments.tables.findings.quotes import Quotes, UnknownFinding
+from experiments.tables.findings.text import written
 from experiments.tables.inputs import Inputs
 from experiments.tables.layout import Section
-from experiments.tables.quotes import Quotes, UnknownFinding
 
 ROOT = Path(__file__).resolve().parents[2]
 SECTIONS = [

@@ -3,17 +3,15 @@ function of that name returns, and `{table_real: ..}` for a cell of that table (
 
 from string import Formatter
 
-from experiments.tables import findings_real as of_real
-from experiments.tables import findings_studies as of_studies
-from experiments.tables import findings_tables as of_tables
 from experiments.tables.artefacts import ARTEFACTS
-from experiments.tables.evidence import Evidence
+from experiments.tables.findings import real, studies, tables
+from experiments.tables.findings.evidence import Evidence
+from experiments.tables.findings.quotes import Quotes, UnknownFinding
 from experiments.tables.inputs import Inputs
-from experiments.tables.quotes import Quotes, UnknownFinding
 
 FINDINGS = {
     function.__name__: function
-    for function in (*of_tables.FINDINGS, *of_studies.FINDINGS, *of_real.FINDINGS)
+    for function in (*tables.FINDINGS, *studies.FINDINGS, *real.FINDINGS)
 }
 QUOTED = {name: a for name, a in ARTEFACTS.items() if not (a.drawn or a.scored)}
 
@@ -31,7 +29,7 @@ def written(template: str, inputs: Inputs) -> str:
         raise UnknownFinding(str(error)) from error
     if strange := named - FINDINGS.keys() - QUOTED.keys():
         raise UnknownFinding(
-            f"{{{min(strange)}}} names no finding of experiments/tables/findings.py"
+            f"{{{min(strange)}}} names no finding of experiments/tables/findings/text.py"
         )
     evidence = Evidence(inputs)
     made = {name: FINDINGS[name](evidence) for name in named & FINDINGS.keys()}

@@ -8,9 +8,9 @@ import pytest
 
 from experiments.records import store
 from experiments.sweeps.grid import Point, load
-from experiments.tables import findings_studies
-from experiments.tables.evidence import Evidence, sides
-from experiments.tables.findings import FINDINGS, UnknownFinding, written
+from experiments.tables.findings import studies
+from experiments.tables.findings.evidence import Evidence, sides
+from experiments.tables.findings.text import FINDINGS, UnknownFinding, written
 from experiments.tables.inputs import Inputs
 from tests.tables.test_sweeper import written as made
 
@@ -73,7 +73,7 @@ def test_the_page_of_results_is_that_of_the_records_in_git():
 
 
 def test_without_records_it_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("experiments.tables.walks.points", lambda: ([], []))
+    monkeypatch.setattr("experiments.tables.walk.table.points", lambda: ([], []))
     text = written(TEMPLATE, Inputs(tmp_path))
     assert text.count("(not run)") >= len(FINDINGS) - 3 and "{" not in text
 
@@ -143,7 +143,7 @@ def test_the_walk_is_compared_seed_by_seed(tmp_path: Path):
 def test_losses_on_real_rows_are_told_with_their_range(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(findings_studies, "SMALL", "local")
+    monkeypatch.setattr(studies, "SMALL", "local")
     losses = {("fp32", "mezo"): 0.5, ("fp32", "lozo"): 0.7, ("fp32", "bszo"): 0.6}
     model = tmp_path / "model"
     model.mkdir()

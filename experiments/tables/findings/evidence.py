@@ -12,16 +12,13 @@ from experiments.sweeps.selection import Shelf
 from experiments.tables import published
 from experiments.tables.accuracy import Block, blocks
 from experiments.tables.budgets import BUDGETS
+from experiments.tables.cells import in_points
 from experiments.tables.inputs import Inputs
 
 PROFILE = "mini"
 NOTHING: Mapping[str, str] = MappingProxyType({})
 NOT_RUN = "(not run)"
 Score = Callable[[Record], float]
-
-
-def in_points(record: Record) -> float:
-    return 100 * record["test_accuracy"]
 
 
 class Evidence:

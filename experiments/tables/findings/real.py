@@ -3,9 +3,9 @@
 import statistics
 
 from experiments.sweeps.selection import Shelf
-from experiments.tables import means, real
-from experiments.tables.evidence import NOT_RUN, Evidence
+from experiments.tables.findings.evidence import NOT_RUN, Evidence
 from experiments.tables.layout import rectangle
+from experiments.tables.real import means, study
 
 EIGHT_OWN = "BSZO, each example its own, k = 8, mean"
 
@@ -14,23 +14,23 @@ def real_model(evidence: Evidence) -> str:
     """A table of the methods on the real model whose rate is chosen: after the short budget, the
     validation loss, test accuracy, its difference from the baseline's, and the passes to the
     baseline's lowest loss."""
-    return _real_table(evidence, min(real.BUDGETS))
+    return _real_table(evidence, min(study.BUDGETS))
 
 
 def real_model_long(evidence: Evidence) -> str:
     """The same after the long budget, for which rates are chosen again."""
-    return _real_table(evidence, max(real.BUDGETS))
+    return _real_table(evidence, max(study.BUDGETS))
 
 
 def before_training(evidence: Evidence) -> str:
     """What the model has of either kind of rows before its first step, and its loss."""
     rows, _ = _real_rows(evidence)
-    first = next((r for row in rows.values() for r in row.well.values() if real.losses(r)), None)
+    first = next((r for row in rows.values() for r in row.well.values() if study.losses(r)), None)
     if first is None:
         return NOT_RUN
-    count, (_, loss) = first["data"]["num_examples"], real.losses(first)[0]
+    count, (_, loss) = first["data"]["num_examples"], study.losses(first)[0]
     return (
-        f"{real.curve(first)[0][1]:.1f} % of {count['validation']} validation rows at a loss of"
+        f"{study.curve(first)[0][1]:.1f} % of {count['validation']} validation rows at a loss of"
         f" {loss:.3f}, and {100 * first['zero_shot_accuracy']:.1f} % of {count['test']} test rows"
     )
 
@@ -39,10 +39,10 @@ def unlearning(evidence: Evidence) -> str:
     """The baseline's training loss in its long runs at the rate that the short budget chose: where
     the validation loss is lowest, and at the end."""
     rows, shelf = _real_rows(evidence)
-    chosen = rows[real.BASELINE].choice.point if real.BASELINE in rows else None
-    long = {"protocol.max_forwards": str(max(real.BUDGETS))}
+    chosen = rows[study.BASELINE].choice.point if study.BASELINE in rows else None
+    long = {"protocol.max_forwards": str(max(study.BUDGETS))}
     texts = []
-    for seed in rows[real.BASELINE].runs if chosen else ():
+    for seed in rows[study.BASELINE].runs if chosen else ():
         if (record := shelf.find({**chosen, **long, "seed": seed})) is not None:
             points = record["curve"][1:]
             lowest = min(points, key=lambda point: point["validation_loss"])
@@ -53,20 +53,20 @@ def unlearning(evidence: Evidence) -> str:
 
 def _real_table(evidence: Evidence, budget: int) -> str:
     rows, _ = _real_rows(evidence, budget)
-    base = rows.get(real.BASELINE)
+    base = rows.get(study.BASELINE)
     lines = [
         [
             name,
-            real.rate_of(row),
-            real.mean_last_loss(row),
-            real.test_accuracy(row),
-            real.against(row, base) if base else real.NOTHING,
-            real.reached(*real.passes_to_best(row, base)) if base else real.NOTHING,
+            study.rate_of(row),
+            study.mean_last_loss(row),
+            study.test_accuracy(row),
+            study.against(row, base) if base else study.NOTHING,
+            study.reached(*study.passes_to_best(row, base)) if base else study.NOTHING,
         ]
         for name, row in rows.items()
     ]
-    heads = ("method", "lr", "validation loss", "test %", f"minus {real.BASELINE}")
-    heads += (f"passes to {real.BASELINE}'s lowest loss",)
+    heads = ("method", "lr", "validation loss", "test %", f"minus {study.BASELINE}")
+    heads += (f"passes to {study.BASELINE}'s lowest loss",)
     return "\n".join(rectangle(heads, lines)) if lines else NOT_RUN
 
 
@@ -83,11 +83,11 @@ def eight_own(evidence: Evidence) -> str:
     """Test accuracy of eight own directions minus the baseline's on the real model, and the same of
     the last validation loss, over every seed that both have been run with."""
     rows, shelf = _real_rows(evidence)
-    if not rows.keys() >= {EIGHT_OWN, real.BASELINE}:
+    if not rows.keys() >= {EIGHT_OWN, study.BASELINE}:
         return NOT_RUN
-    own, base = rows[EIGHT_OWN], rows[real.BASELINE]
-    points = real.over_seeds(own, base, shelf)
-    losses = real.over_seeds(own, base, shelf, lambda r: real.losses(r)[-1][1])
+    own, base = rows[EIGHT_OWN], rows[study.BASELINE]
+    points = study.over_seeds(own, base, shelf)
+    losses = study.over_seeds(own, base, shelf, lambda r: study.losses(r)[-1][1])
     return f"{points} in points of test accuracy, and {losses} in validation loss"
 
 
@@ -95,12 +95,12 @@ def eight_own_passes(evidence: Evidence) -> str:
     """With each of these seeds: passes of eight own directions to the baseline's lowest validation
     loss, and the baseline's own; their medians, and with how many seeds they are half or less."""
     rows, shelf = _real_rows(evidence)
-    if not rows.keys() >= {EIGHT_OWN, real.BASELINE}:
+    if not rows.keys() >= {EIGHT_OWN, study.BASELINE}:
         return NOT_RUN
-    pairs = real.pairs_of(rows[EIGHT_OWN], rows[real.BASELINE], shelf)
+    pairs = study.pairs_of(rows[EIGHT_OWN], rows[study.BASELINE], shelf)
     if not pairs:
         return NOT_RUN
-    found = [tuple(real.to_best(record, base) for record in (own, base)) for own, base in pairs]
+    found = [tuple(study.to_best(record, base) for record in (own, base)) for own, base in pairs]
     medians = tuple(map(statistics.median, zip(*found, strict=True)))
     each, middle = (
         ", ".join(f"{own:,.0f} ({base:,.0f})" for own, base in some) for some in (found, [medians])
@@ -110,12 +110,12 @@ def eight_own_passes(evidence: Evidence) -> str:
 
 
 def _real_rows(
-    evidence: Evidence, budget: int = min(real.BUDGETS)
-) -> tuple[dict[str, real.Row], Shelf]:
+    evidence: Evidence, budget: int = min(study.BUDGETS)
+) -> tuple[dict[str, study.Row], Shelf]:
     """The methods of the real study that have a run at their chosen rate, by name, and where their
     runs were found."""
-    shelf = Shelf(evidence.inputs.records(real.SWEEP))
-    rows = real.rows_of(real.grid_of(budget), shelf)
+    shelf = Shelf(evidence.inputs.records(study.SWEEP))
+    rows = study.rows_of(study.grid_of(budget), shelf)
     return {row.name: row for row in rows if row.well}, shelf
 
 

@@ -1,7 +1,7 @@
 """The pages that quote results say what the tables say: the README and docs/which-method.md.
 
 The files in tests/tables/pages hold fragments of a page, apart by blank lines, with quotes in place
-of numbers (`experiments.tables.quotes`). Filled in, each fragment must stand in the page, however
+of numbers (`experiments.tables.findings.quotes`). Filled in, each fragment must stand in the page, however
 its lines are broken. Where one does not, the test prints what the page should say.
 """
 
@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from experiments.records.store import PACKED
-from experiments.tables.findings import written
+from experiments.tables.findings.text import written
 from experiments.tables.inputs import Inputs
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -16,7 +16,7 @@ from itertools import product
 from typing import TypeVar
 
 from experiments.tables.artefacts import Artefact
-from experiments.tables.evidence import NOT_RUN
+from experiments.tables.findings.evidence import NOT_RUN
 from experiments.tables.inputs import Inputs
 from experiments.tables.layout import Section
 from experiments.tables.rendering import maker

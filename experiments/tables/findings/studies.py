@@ -11,11 +11,12 @@ from experiments.records.record import Record
 from experiments.sweeps.grid import load
 from experiments.sweeps.names import METHODS, shown
 from experiments.sweeps.selection import Shelf
-from experiments.tables import equal_passes, walks
+from experiments.tables import equal_passes
 from experiments.tables.accuracy import AVERAGE, Kind, blocks, by_model
 from experiments.tables.budgets import BUDGETS
-from experiments.tables.evidence import NOT_RUN, PROFILE, Evidence, mean, numbers, sides
+from experiments.tables.findings.evidence import NOT_RUN, PROFILE, Evidence, mean, numbers, sides
 from experiments.tables.layout import rectangle
+from experiments.tables.walk import table as walks
 
 LOW, EPS = ("bf16", "bf16-sr", "fp16"), ("1e-4", "1e-3")  # of the walk's study
 REAL = "smollm2-135m"  # as the walks name it

@@ -13,9 +13,8 @@ from experiments.sweeps.grid import Grid, Point, load, rate_key
 from experiments.sweeps.matching import picked
 from experiments.sweeps.selection import Choice, Record, Shelf
 from experiments.tables import until
-from experiments.tables.cells import Cell
+from experiments.tables.cells import Cell, in_points
 from experiments.tables.equal_passes import label
-from experiments.tables.evidence import in_points
 from experiments.tables.paired import difference
 
 SWEEP = "real"

@@ -10,11 +10,12 @@ from experiments.records.store import SINGLE
 from experiments.sweeps.selection import Record, Shelf
 from experiments.tables.artefacts import Artefact
 from experiments.tables.cells import Cell
-from experiments.tables.gradient_signal import FILE, signal_section
 from experiments.tables.inputs import Inputs
 from experiments.tables.layout import Section, not_shown
-from experiments.tables.means import FOLDER, means_section
-from experiments.tables.real import (
+from experiments.tables.real.courses import beside_section, course_section, tasks_section
+from experiments.tables.real.gradient_signal import FILE, signal_section
+from experiments.tables.real.means import FOLDER, means_section
+from experiments.tables.real.study import (
     BASELINE,
     BUDGETS,
     NOTHING,
@@ -35,7 +36,6 @@ from experiments.tables.real import (
     rows_of,
     test_accuracy,
 )
-from experiments.tables.real_courses import beside_section, course_section, tasks_section
 
 LEVELS = (70, 75, 80, 85)  # per cent of validation
 

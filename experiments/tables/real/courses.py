@@ -5,9 +5,9 @@ import math
 from collections.abc import Iterator, Sequence
 
 from experiments.sweeps.selection import Record
-from experiments.tables.beside import nearest
 from experiments.tables.layout import Section
-from experiments.tables.real import NEAR, NOTHING, Row, losses, weight
+from experiments.tables.real.beside import nearest
+from experiments.tables.real.study import NEAR, NOTHING, Row, losses, weight
 
 SHORTLY = (250, 500, 750)  # passes at which a run beside the grid is shown too
 TOLD = ("method", "what it changes", "lr", "seed", "passes")  # of a run beside the grid

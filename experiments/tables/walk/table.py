@@ -20,7 +20,7 @@ from experiments.tables.cells import Cell
 from experiments.tables.inputs import Inputs
 from experiments.tables.layout import Section
 from experiments.tables.sources import MEASURED
-from experiments.tables.walks_beside import alike, beside_section
+from experiments.tables.walk.beside import alike, beside_section
 
 Row = dict[str, Any]
 STUDY, REFERENCE = MEASURED / "walk", RESULTS / "reference"

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from experiments.sweeps.grid import load
 from experiments.sweeps.names import METHODS, TASKS, shown
 from experiments.tables.accuracy import AVERAGE, Block
-from experiments.tables.evidence import NOT_RUN, PROFILE, Evidence, numbers
+from experiments.tables.findings.evidence import NOT_RUN, PROFILE, Evidence, numbers
 from experiments.tables.layout import rectangle
 
 SOURCES = ("official", "corrected")

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from experiments.tables.walks_beside import alike, beside_section
+from experiments.tables.walk.beside import alike, beside_section
 
 
 def record(seed: int, perturbation: str = "factored", **changes: Any) -> dict[str, Any]:
