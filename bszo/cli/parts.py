@@ -76,9 +76,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     model = parser.add_argument_group("model")
     model.add_argument("--tuning", default="full", choices=ADAPTERS, help="what trains (full)")
     model.add_argument("--parameters", nargs="+", metavar="NAME", help="of named, such as '*bias'")
-    model.add_argument("--rank", type=int, default=8, metavar="N", help="of lora (8)")
-    model.add_argument("--alpha", type=float, default=16.0, metavar="A", help="of lora (16)")
-    model.add_argument("--num-tokens", type=int, default=5, metavar="N", help="of prefix, prompt")
+    model.add_argument("--rank", type=int, metavar="N", help="of lora (8)")
+    model.add_argument("--alpha", type=float, metavar="A", help="of lora (16)")
+    model.add_argument("--num-tokens", type=int, metavar="N", help="of prefix and prompt (5)")
     model.add_argument(
         "--quantization", default="none", choices=("none", "nf4", "int8"), help="of a frozen base"
     )
@@ -156,7 +156,6 @@ def build(arguments: argparse.Namespace) -> Parts:
         label_names=arguments.labels,
         test=arguments.test,
         num_held=arguments.held_out,
-        seed=arguments.seed,
     )
     batches(len(rows.train), arguments.batch_size, arguments.seed)  # refuses a size
     model = load_model(
@@ -206,7 +205,17 @@ def _choice(arguments: argparse.Namespace) -> dict[str, Any]:
         raise ConfigError(
             f"--tuning {method}: --parameters NAME ... goes with --tuning named, which needs it"
         )
-    return {"method": method, **{name: getattr(arguments, name) for name in ADAPTERS[method]}}
+    usual = {"rank": 8, "alpha": 16.0, "num_tokens": 5}
+    said = {name: value for name in usual if (value := getattr(arguments, name)) is not None}
+    for name in sorted(said.keys() - ADAPTERS[method].keys()):
+        takes = " or ".join(tuning for tuning in ADAPTERS if name in ADAPTERS[tuning])
+        other = f"; that of --method is --set rank={said[name]}" if name == "rank" else ""
+        raise ConfigError(
+            f"--{name.replace('_', '-')} {said[name]:g}: it goes with --tuning {takes}, here it is"
+            f" {method}{other}"
+        )
+    given = {**vars(arguments), **usual, **said}
+    return {"method": method, **{name: given[name] for name in ADAPTERS[method]}}
 
 
 def _decay(found: dict[str, Any]) -> float:

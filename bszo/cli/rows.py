@@ -23,6 +23,7 @@ from bszo.tasks import (
 from bszo.tasks.prompted import prompted
 
 HELD_SHARE, MOST_HELD = 5, 500  # a fifth of the rows, at most so many
+SPLIT = 0  # the seed of the permutation of which the first rows are held out
 _ESCAPES = {r"\n": "\n", r"\t": "\t", r"\\": "\\"}
 
 
@@ -56,13 +57,14 @@ def read_rows(
     label_names: Sequence[str] | None,
     test: Path | None,
     num_held: int | None,
-    seed: int,
 ) -> Rows:
     """The rows of `path`, each checked; those of `test` are held out, or else `num_held` of them.
 
     Args:
         prompt, options: in which \\n is a line break and \\t a tabulator, as shells leave them.
-        num_held: None means a fifth, at most 500; a permutation by the seed says which.
+        num_held: None means a fifth, at most 500. A permutation of the rows says which; it is the
+            same for every seed of a run, so that the mean of several runs and a run that starts
+            from another one's model are scored on rows that none of them has trained on.
 
     Raises:
         BszoError: in one line, the prompt, option, file, row or number that cannot be used.
@@ -80,7 +82,7 @@ def read_rows(
                 f"--held-out {count}: 1 to {len(rows) - 1} is valid, for {path} has {len(rows)}"
                 " rows and one at least must train"
             )
-        order = permutation(len(rows), seed)
+        order = permutation(len(rows), SPLIT)  # of fewer held-out rows, the first of these
         train = [rows[i] for i in sorted(order[count:])]
         held = [rows[i] for i in sorted(order[:count])]
     repeated = overlaps(task, Splits(tuple(train), tuple(held), ()))["validation"]
@@ -100,7 +102,7 @@ def read_rows(
         "num_train": len(train),
         "num_held_out": len(held),
         "num_repeated": repeated,
-        "held_out": "another file" if test is not None else f"by seed {seed}",
+        "held_out": "another file" if test is not None else f"by permutation {SPLIT}",
         "sha256": {"train": fingerprint(train), "held_out": fingerprint(held)},
     }
 

@@ -18,6 +18,7 @@ from bszo.cli.find_lr import judges
 from bszo.cli.main import main
 from bszo.cli.methods import METHODS
 from bszo.cli.replay import checked
+from bszo.cli.rows import read_rows
 from bszo.errors import ModelError, TrajectoryError
 from bszo.models import load_model, parameter_groups, weights_fingerprint
 from bszo.models.mean import Mean
@@ -339,6 +340,17 @@ def test_what_is_wrong_is_one_line_and_nothing_is_written(
         ((MODEL, train, *usual, "--tuning", "named"), 1, "--tuning named: --parameters NAME"),
         ((MODEL, train, *usual, "--parameters", "*bias"), 1, "--tuning full: --parameters NAME"),
         (
+            (MODEL, train, *usual, "--method", "lozo", "--rank", 8),
+            1,
+            "--rank 8: it goes with --tuning lora, here it is full; that of --method is --set rank",
+        ),
+        ((MODEL, train, *usual, "--alpha", 2), 1, "--alpha 2: it goes with --tuning lora, here"),
+        (
+            (MODEL, train, *usual, "--tuning", "lora", "--num-tokens", 20),
+            1,
+            "--num-tokens 20: it goes with --tuning prefix or prompt, here it is lora",
+        ),
+        (
             (MODEL, train, *usual, "--quantization", "int8", "--tuning", "named"),
             1,
             "--quantization int8: the base is frozen",
@@ -453,3 +465,30 @@ def test_held_out_rows_that_train_are_said(
     assert "12 of 12 held-out rows have the text of a row that trains" in capsys.readouterr().err
     report = json.loads((tmp_path / "out" / "bszo.json").read_text(encoding="utf-8"))
     assert report["rows"]["num_repeated"] == 12
+
+
+def test_every_seed_holds_out_the_same_rows(rows: tuple[Path, Path], tmp_path: Path) -> None:
+    """Or the mean of two runs, and a run that starts from it, would be scored on rows that trained.
+    More held-out rows are those and others."""
+    held = {}
+    for seed, count in ((0, 3), (7, 3), (7, 5)):
+        out = tmp_path / f"{seed}-{count}"
+        more = ("--method", "mezo", "--lr", 1e-3, "--steps", 1, "--seed", seed, "--out", out)
+        assert tune(rows[0], *more, "--held-out", count) == 0
+        report = json.loads((out / "bszo.json").read_text(encoding="utf-8"))
+        held[seed, count] = report["rows"]["sha256"]["held_out"]
+    assert held[0, 3] == held[7, 3] != held[7, 5]
+
+    def texts(count: int) -> set[str]:
+        found = read_rows(
+            rows[0],
+            prompt=PROMPT,
+            options=OPTIONS,
+            label="label",
+            label_names=None,
+            test=None,
+            num_held=count,
+        )
+        return {example.prompt for example in found.held}
+
+    assert texts(3) < texts(5)

@@ -1,8 +1,8 @@
 """The pages that quote results say what the tables say: the README and docs/which-method.md.
 
-The files in tests/tables/pages hold fragments of a page, apart by blank lines, with quotes in place
-of numbers (`experiments.tables.findings.quotes`). Filled in, each fragment must stand in the page, however
-its lines are broken. Where one does not, the test prints what the page should say.
+The files in tests/findings/pages hold fragments of a page, apart by blank lines, with quotes in
+place of numbers (`experiments.tables.findings.quotes`). Filled in, each must stand in the
+page, however its lines are broken. Where one does not, the test prints what the page should say.
 """
 
 from pathlib import Path

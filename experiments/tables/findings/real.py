@@ -42,7 +42,9 @@ def unlearning(evidence: Evidence) -> str:
     chosen = rows[study.BASELINE].choice.point if study.BASELINE in rows else None
     long = {"protocol.max_forwards": str(max(study.BUDGETS))}
     texts = []
-    for seed in rows[study.BASELINE].runs if chosen else ():
+    if chosen is None:
+        return NOT_RUN
+    for seed in rows[study.BASELINE].runs:
         if (record := shelf.find({**chosen, **long, "seed": seed})) is not None:
             points = record["curve"][1:]
             lowest = min(points, key=lambda point: point["validation_loss"])

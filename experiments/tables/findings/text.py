@@ -28,9 +28,7 @@ def written(template: str, inputs: Inputs) -> str:
     except ValueError as error:
         raise UnknownFinding(str(error)) from error
     if strange := named - FINDINGS.keys() - QUOTED.keys():
-        raise UnknownFinding(
-            f"{{{min(strange)}}} names no finding of experiments/tables/findings/text.py"
-        )
+        raise UnknownFinding(f"{{{min(strange)}}} names no finding of experiments/tables/findings")
     evidence = Evidence(inputs)
     made = {name: FINDINGS[name](evidence) for name in named & FINDINGS.keys()}
     quoted = {name: Quotes(QUOTED[name], inputs) for name in named & QUOTED.keys()}
