@@ -468,6 +468,25 @@ def test_a_skipped_step_moves_nothing_and_counts(tmp_path: Path, variant: str) -
     assert bits(again.module) == bits(optimizer.module) and state(again) == state(optimizer)
 
 
+@pytest.mark.parametrize("walk", ["as-published", "in-place"])
+def test_a_skipped_step_of_a_walk_leaves_no_rounding_behind(tmp_path: Path, walk: str) -> None:
+    """Which no log would hold."""
+    optimizer = build(model(torch.bfloat16), "MeZO", perturbation=walk, eps=1e-2)
+    with TrajectoryWriter(tmp_path / "log", describe(optimizer, base=BASE)) as writer:
+        record(optimizer, writer)
+        train(optimizer, 1)
+        before, good = bits(optimizer.module), closure(optimizer, 1)
+        losses = iter([good, lambda: torch.nan * good()])
+        with pytest.raises(NonFiniteLoss):
+            optimizer.step(lambda: next(losses)())
+        assert bits(optimizer.module) == before
+        optimizer.skip()
+        train(optimizer, 4)
+    again = build(model(torch.bfloat16), "MeZO", perturbation=walk, eps=1e-2)
+    replay(read(tmp_path / "log"), again, base=BASE)
+    assert bits(again.module) == bits(optimizer.module)
+
+
 def test_a_candidate_without_a_finite_loss_is_none_in_a_replay_either(tmp_path: Path) -> None:
     optimizer = build(model(), "ZOSGDConservative")
     with TrajectoryWriter(tmp_path / "log", describe(optimizer, base=BASE)) as writer:

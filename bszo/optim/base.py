@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from bszo.errors import NonFiniteLoss, OptimError
+from bszo.optim.groups import fixed, name_of
 from bszo.optim.hyperparameter import Hyperparameter, is_rate, number, whole
 from bszo.optim.options import Params, Rounding, require, require_failed
 from bszo.optim.report import StepReport, joined
@@ -146,6 +147,7 @@ class ZerothOrderOptimizer(Saved):
         self.trial: int | None = None  # the seed of directions while `find_lr` tries a rate
         self._failed: LossOracle | None = None
         self._block = 0  # that is measured now
+        self._fixed = fixed(type(self), self.defaults)
         super().__init__(params, self.defaults)
         trainable = self.trainable()
         require(
@@ -172,8 +174,7 @@ class ZerothOrderOptimizer(Saved):
             "seed": self.seed,
             "perturbation": self.perturbation,
             "rounding": self.rounding,
-            "injected": self.injected
-            and getattr(self.injected, "__qualname__", type(self.injected).__qualname__),
+            "injected": name_of(self.injected),
         }
         if self.module is None:
             found["module"] = None
@@ -205,11 +206,15 @@ class ZerothOrderOptimizer(Saved):
             f"perturbation={self.perturbation!r}: walks cannot share points; exact, streaming or"
             " copy is valid",
         )
+        if self.module is not None:
+            self._engine.doubts.training(self.module)
         family = self.restricted(self.directions())
         reach = tuple(self.reach())
         rounding_seed = (
             mix64(self.seed, self.num_steps, -1) if self.rounding == "stochastic" else None
         )
+        # the bits that a failed walk would leave are in no log
+        before = [p.detach().clone() for p in self._params] if self._walks_on_record() else []
         oracle = LossOracle(
             self._params, closure, family, self._engine, self.num_steps, rounding_seed, self.share
         )
@@ -218,6 +223,9 @@ class ZerothOrderOptimizer(Saved):
             self.apply_(oracle, gradient)
         except NonFiniteLoss:
             self._failed = oracle
+            with torch.no_grad():
+                for p, value in zip(self._params, before, strict=bool(before)):
+                    p.copy_(value)
             raise
         finally:
             self.num_forwards += oracle.num_forwards
@@ -230,13 +238,16 @@ class ZerothOrderOptimizer(Saved):
 
     def skip(self) -> None:
         """Go on past the step that has just raised NonFiniteLoss: its directions are used up, theta
-        stays as that step has left it."""
+        stays as that step has left it. A walk that is recorded has gone back to its bits."""
         failed = self._failed
         require_failed(failed is not None, self.num_steps)
         assert failed is not None
         self.pass_by()
         if self.recorder is not None:
             self.recorder(self, failed, {})
+
+    def _walks_on_record(self) -> bool:
+        return self.recorder is not None and not self.exact
 
     def pass_by(self) -> None:
         """Count a step that moves nothing; its directions are used up."""

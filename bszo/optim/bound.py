@@ -56,14 +56,20 @@ class Bound(Grouped):
         `Restriction`).
 
         Raises:
-            OptimError: a value that is out of range, or blocks that the module has none of.
+            OptimError: a value that is out of range, blocks that the module has none of, or a
+                second restriction, which would drop the first.
         """
         require(
             self.num_steps == 0,
             f"restrict(): it has made {self.num_steps} steps; before the first is valid",
         )
-        self.restriction = Restriction(sparsity, mask_scope, mask_interval, blocks)
-        self._restricted = Restricted(self.restriction, self.trainable(), self.module)
+        require(
+            self.restriction is None or not self.restriction.binds,
+            f"restrict(): {self.restriction} stands already; one call with all of it is valid",
+        )
+        restriction = Restriction(sparsity, mask_scope, mask_interval, blocks)
+        self._restricted = Restricted(restriction, self.trainable(), self.module)
+        self.restriction = restriction
         return self
 
     def _bind(self) -> None:
@@ -129,7 +135,7 @@ class Bound(Grouped):
         return (
             family
             if self._restricted is None
-            else self._restricted.family(family, self.seed, self.num_steps)
+            else self._restricted.family(family, self.seed, self.num_steps, self.numbers())
         )
 
     def reach(self) -> Sequence[float]:

@@ -13,7 +13,7 @@ from torch.utils.checkpoint import checkpoint
 from bszo.errors import NonFiniteLoss, OptimError
 from bszo.optim.copied import Copied
 from bszo.optim.groups import refuse_strange_keys
-from bszo.optim.options import Params, require_failed
+from bszo.optim.options import Params, require, require_failed
 from bszo.optim.report import StepReport
 from bszo.perturb import Closure, repeated_modules
 
@@ -75,10 +75,18 @@ class FirstOrder(Copied):
             self._layers = _layers_of(module)
         params = list(params)  # type: ignore[assignment]
         self.algorithm = _built(algorithm, params)
-        known = {*self.algorithm.defaults, "lr", "weight_decay"}
+        name, known = (
+            type(self.algorithm).__name__,
+            {*self.algorithm.defaults, "lr", "weight_decay"},
+        )
         for group in params:
             if isinstance(group, dict):
-                refuse_strange_keys(group, known, type(self.algorithm).__name__)
+                refuse_strange_keys(group, known, name)
+                decay = group.get("weight_decay", 0)
+                require(
+                    not decay or "weight_decay" in self.algorithm.defaults,
+                    f"weight_decay={decay!r}: {name} has none; 0 is valid",
+                )
         _require_eps(self.algorithm)
         super().__init__(self.algorithm.param_groups, self.algorithm.defaults)
         self.param_groups, self.state = self.algorithm.param_groups, self.algorithm.state

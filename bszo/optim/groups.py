@@ -2,6 +2,7 @@
 in one order."""
 
 import functools
+import inspect
 import typing
 from collections.abc import Iterator
 from typing import Any
@@ -34,6 +35,8 @@ declared = functools.cache(hyperparameters)  # by name, of a class
 class Grouped(Copied):
     """An optimizer whose groups hold the hyperparameters that its class declares, and nothing
     else."""
+
+    _fixed: dict[str, Any] = {}  # noqa: RUF012 - what no argument of the class says, see `fixed`
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add a group, as for any torch optimizer.
@@ -73,6 +76,11 @@ class Grouped(Copied):
         for name, hyperparameter in declared(type(self)).items():
             for i, group in enumerate(self.param_groups):
                 value = hyperparameter.checked(group[name], f" in group {i}")
+                require(
+                    name not in self._fixed or plain(value) == plain(self._fixed[name]),
+                    f"{name}={value!r} in group {i}: {type(self).__name__} has no such argument;"
+                    f" {self._fixed.get(name)!r} is valid",
+                )
                 if hyperparameter.scope != "group":
                     built = hyperparameter.scope == "construction"
                     wanted = (self.defaults if built else self.param_groups[0])[name]
@@ -119,6 +127,22 @@ def refuse_strange_keys(group: dict[str, Any], known: typing.Iterable[str], who:
         f"params: a group has the key {strange[0] if strange else ''!r:.80}, which {who} has no use"
         f" for; {', '.join(sorted(known))} are valid",
     )
+
+
+def fixed(cls: type, values: dict[str, Any]) -> dict[str, Any]:
+    """The hyperparameters that a class inherits and has no argument for, with the values that its
+    constructor gave them."""
+    arguments = inspect.signature(cls).parameters
+    if any(a.kind is inspect.Parameter.VAR_KEYWORD for a in arguments.values()):
+        return {}  # they may be among the others
+    return {name: values[name] for name in declared(cls) if name not in arguments if name in values}
+
+
+def name_of(function: Any) -> str | None:
+    """How a function, or an object that is called, is named in settings; None for None."""
+    if function is None:
+        return None
+    return getattr(function, "__qualname__", type(function).__qualname__)
 
 
 def plain(value: Any) -> Any:

@@ -13,7 +13,7 @@ from bszo.optim.hyperparameter import Hyperparameter, is_rate, number, one_of, w
 from bszo.optim.momentum import follow_momentum_
 from bszo.optim.options import DifferenceOptions, Params, StateDtype, dtype_of_state, require
 from bszo.optim.report import StepReport
-from bszo.perturb import Directions, LossOracle, RankOne, Terms, as_rows, mix64, noise
+from bszo.perturb import Directions, LossOracle, RankOne, Terms, as_rows, mix64, noise, product
 
 Score = Literal["unscaled", "as-run"]
 Updates = Literal["once", "each-probe"]
@@ -143,8 +143,8 @@ class LOREN(ZerothOrderOptimizer):
             score = torch.zeros_like(row)
             for seed, g in family.own(i, terms).items():  # g = w / eps
                 c = as_rows(family.direction(seed, i)).to(a.dtype).sum(0)
-                prior = m / (rho + m * float(row @ row))
-                score.add_(row, alpha=g * prior).add_(c, alpha=-g * float(row @ c) / rho)
+                prior = m / (rho + m * float(product(row, row)))
+                score.add_(row, alpha=g * prior).add_(c, alpha=-g * float(product(row, c)) / rho)
             row.sub_(score, alpha=group["curvature_lr"] * scale)
 
     def _curvature(self) -> Sequence[Tensor]:

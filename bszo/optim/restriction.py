@@ -65,6 +65,11 @@ class Restriction:
         if not _is(whole, self.mask_interval) or self.mask_interval < 1:
             raise OptimError(f"mask_interval={self.mask_interval!r}: at least 1 step is valid")
 
+    @property
+    def binds(self) -> bool:
+        """Whether it leaves anything out or cuts anything up."""
+        return self.sparsity > 0 or self.blocks != "none"
+
 
 def _is(read: Callable[[Any], Any], value: Any) -> bool:
     try:
@@ -125,12 +130,13 @@ class Restricted:
         zeros."""
         return Restricted(self.restriction, params, module, self._shares)
 
-    def family(self, base: Directions, seed: int, step: int) -> Directions:
-        """The method's family of this step, restricted."""
+    def family(self, base: Directions, seed: int, step: int, numbers: Sequence[int]) -> Directions:
+        """The method's family of this step, restricted; the mask of a parameter is named by its
+        lasting number."""
         if self.zeros:
             mask_seed = mix64(seed, step // self.restriction.mask_interval, -3)
             if self._mask is None or self._mask.seed != mask_seed:
-                self._mask = Mask(self.params, mask_seed, self.zeros)
+                self._mask = Mask(self.params, mask_seed, self.zeros, numbers)
             base = Sparse(base, self._mask)
         return Blocks(base, self.blocks) if self.blocks else base
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from bszo.errors import OptimError
 from bszo.optim.bound import Bound
-from bszo.optim.groups import declared, plain
+from bszo.optim.groups import declared, name_of, plain
 from bszo.optim.options import require
 
 COUNTERS = ("seed", "num_steps", "num_forwards", "num_backwards")
@@ -22,6 +22,7 @@ class Saved(Bound):
 
     num_forwards: int
     num_backwards: int
+    rounding: str
 
     def scalar_state(self) -> dict[str, Any]:
         """Attributes of the method beside the counters that a later step depends on."""
@@ -37,6 +38,7 @@ class Saved(Bound):
         }
         places = {id(p): i for i, p in enumerate(self._everything())}
         own["numbered"] = [places.get(id(p)) for p in self._numbered]
+        own["built"] = self._built()
         if self._restricted is not None:
             own["restriction"] = self._restricted.state(self._everything())
         return {**super().state_dict(), "zeroth_order": own}
@@ -48,7 +50,7 @@ class Saved(Bound):
 
         Raises:
             OptimError: another method saved it, or one with other hyperparameters or under another
-                restriction; nothing is loaded then.
+                restriction, rounding, perturbation or directions; nothing is loaded then.
         """
         if "zeroth_order" not in state_dict:
             raise OptimError(
@@ -86,6 +88,17 @@ class Saved(Bound):
             if name in saved:
                 setattr(self, name, saved[name])
 
+    def _built(self) -> dict[str, Any]:
+        """What else it was built with that moves a number. The engines that restore theta exactly
+        do so to the same bits."""
+        alike = self.perturbation in ("streaming", "copy")
+        return {
+            "rounding": self.rounding,
+            "perturbation": "exact" if alike else self.perturbation,
+            "directions": name_of(self.injected),
+            "module": None if self.module is None else "given",
+        }
+
     def _require_same(
         self, groups: Sequence[dict[str, Any]], own: dict[str, Any], restriction: Any
     ) -> None:
@@ -101,6 +114,13 @@ class Saved(Bound):
                     f"state_dict was saved with {name}={saved.get(name)!r}, here it is {here!r};"
                     " an optimizer that was built with the same is valid",
                 )
+        for name, here in self._built().items():
+            there = own.get("built", {}).get(name, here)  # an older state does not say
+            require(
+                there == here,
+                f"state_dict was saved with {name}={there!r}, here it is {here!r}; an optimizer"
+                " that was built with the same is valid",
+            )
         here = self.restriction and asdict(self.restriction)
         there = restriction and {k: v for k, v in restriction.items() if k not in RESTRICTED}
         require(there == here, f"state_dict was saved under restrict({there}), here it is {here}")

@@ -75,7 +75,7 @@ class LossOracle(Moves):
         self._log: Log | None = None
         self._perturbed = False  # has a loss been taken away from theta?
         self._doubts = engine.doubts
-        self._doubts.begin()
+        self._doubts.begin(step)
 
     def answer_from(self, log: Log) -> None:
         """Take losses and slopes from a log from now on. No module runs, so that an exact engine is

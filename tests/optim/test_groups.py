@@ -21,8 +21,11 @@ from bszo import (
     Hybrid,
     MeZO,
     MeZOAdam,
+    MeZOAdamHistory,
     MeZOBCD,
     SubZero,
+    SubZeroPlus,
+    ZOMuon,
 )
 from bszo.errors import OptimError, TrajectoryError
 from bszo.optim.hyperparameter import hyperparameters
@@ -66,7 +69,7 @@ def test_a_group_s_own_betas_and_momentum_are_used() -> None:
     assert optimizer.settings()["betas"] == [[0.0, 0.5], [0.9, 0.999]]
 
 
-@pytest.mark.parametrize("name", ["eps", "rank", "interval", "num_directions", "scale"])
+@pytest.mark.parametrize("name", ["eps", "rank", "interval", "scale"])
 def test_what_holds_for_all_groups_must_be_one(name: str) -> None:
     other = {"scale": "none"}.get(name, 3)
     groups = [{"params": [theta()]}, {"params": [theta()], name: other}]
@@ -87,6 +90,46 @@ def test_a_key_that_is_none_of_the_optimizer_s_is_refused(make: Any, key: str) -
     with pytest.raises(TypeError, match="dict"):  # torch's own word
         optimizer.add_param_group([theta()])  # type: ignore[arg-type]
     assert len(optimizer.param_groups) == 1
+
+
+@pytest.mark.parametrize(
+    ("make", "name", "value"),
+    [
+        (ZOMuon, "clip", 1e-3),
+        (SubZeroPlus, "estimator", "p1"),
+        (LOZO, "clip", 0.5),
+        (MeZOAdamHistory, "second", "momentum"),
+    ],
+)
+def test_what_a_method_has_no_argument_for_is_refused_wherever_it_is_set(
+    make: Any, name: str, value: Any
+) -> None:
+    assert name not in inspect.signature(make).parameters
+    line = f"{name}={value!r} in group 0: {make.__name__} has no such argument"
+    with pytest.raises(OptimError, match=line):
+        make([{"params": [theta()], name: value}])
+    optimizer = make([theta()])
+    setattr(optimizer, name, value)
+    with pytest.raises(OptimError, match=line):
+        optimizer.step(lambda: 0.0)
+    optimizer = make([theta()])
+    optimizer.param_groups[0][name] = value
+    with pytest.raises(OptimError, match=line):
+        optimizer.step(lambda: 0.0)
+
+
+def test_a_subclass_may_fix_what_it_inherits() -> None:
+    class Twice(MeZO):
+        def __init__(self, params: Any, *, lr: float = 0.1) -> None:
+            super().__init__(params, lr=lr, num_directions=2)
+
+    optimizer = Twice([theta()])
+    optimizer.step(lambda: 0.0)
+    assert optimizer.num_forwards == 4
+    optimizer.num_directions = 3
+    line = r"^num_directions=3 in group 0: Twice has no such argument; 2 is valid$"
+    with pytest.raises(OptimError, match=line):
+        optimizer.step(lambda: 0.0)
 
 
 def test_so_it_is_of_first_order_and_hybrid() -> None:

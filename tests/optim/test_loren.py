@@ -16,6 +16,27 @@ ROWS = [shape[0] if len(shape) > 1 else 1 for shape in SHAPES]
 EPS, RHO, RATE = 1e-2, 0.3, 0.02
 
 
+def test_an_autocast_around_a_step_changes_no_direction() -> None:
+    """The factors are multiplied in their own type, in the closure and outside."""
+
+    def trained(autocast: bool) -> list[Tensor]:
+        torch.manual_seed(0)
+        module = torch.nn.Linear(64, 48)
+        x = torch.randn(4, 64)
+        optimizer = LOREN(module.parameters(), lr=1e-2, eps=1e-2, module=module, seed=1)
+
+        def closure() -> Tensor:
+            with torch.autocast("cpu", enabled=False):
+                return (x @ module.weight.T + module.bias).square().mean()
+
+        for _ in range(3):
+            with torch.autocast("cpu", dtype=torch.bfloat16, enabled=autocast):
+                optimizer.step(closure)
+        return [p.detach().clone() for p in module.parameters()]
+
+    assert all(map(torch.equal, trained(False), trained(True)))
+
+
 def starting_rows(seed: int) -> list[Tensor]:
     return [
         noise.values(torch.Size((size // rows,)), i, mix64(seed, 0, -5)).double()

@@ -282,6 +282,34 @@ def test_another_restriction_is_another_run(tmp_path: Path) -> None:
         optimizer.restrict(sparsity=0.1)
 
 
+def test_a_second_restriction_is_refused_and_not_put_in_place_of_the_first() -> None:
+    module = Stack()
+    optimizer = MeZO(module.parameters(), lr=0.1, module=module).restrict()
+    with pytest.raises(OptimError, match="halves"):
+        optimizer.restrict(blocks="halves")  # which the module has none of
+    optimizer.restrict(sparsity=0.75)
+    with pytest.raises(OptimError, match=r"sparsity=0.75.* stands already; one call with all"):
+        optimizer.restrict(blocks="tensor")
+    assert optimizer.restriction is not None and optimizer.restriction.sparsity == 0.75
+
+
+def test_a_mask_stays_while_another_parameter_is_frozen() -> None:
+    """Within an interval; a mask is named by the parameter, not by its place among what trains."""
+    module = Stack()
+    optimizer = MeZO(module.parameters(), lr=1e-3, eps=1e-2, module=module)
+    optimizer.restrict(sparsity=0.5, mask_interval=9)
+
+    def moved() -> list[Tensor]:
+        before = bits(module)
+        optimizer.step(module)
+        return [p != q for p, q in zip(module.parameters(), before, strict=True)]
+
+    first = moved()
+    next(module.parameters()).requires_grad_(False)
+    frozen, *others = moved()
+    assert not frozen.any() and all(map(torch.equal, others, first[1:]))
+
+
 def test_moments_from_a_history_have_no_masks() -> None:
     with pytest.raises(OptimError, match=r"sparsity=0.5: MeZO-Adam from its history"):
         MeZOAdamHistory(Stack().parameters()).restrict(sparsity=0.5)

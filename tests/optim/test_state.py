@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import nn
 
+import bszo
 from bszo import MeZOAdam, MeZOAdamHistory
 from bszo.errors import NonFiniteLoss, OptimError
 from tests.optim.conftest import METHODS
@@ -136,6 +137,33 @@ def test_foreign_states_are_refused(methods: dict[str, Any], problem: Make) -> N
             optimizer.load_state_dict(adam.state_dict())
     with pytest.raises(OptimError, match="saved by MeZO; one of BSZO is valid"):
         bszo.load_state_dict(mezo.state_dict())
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("rounding", "stochastic"),
+        ("perturbation", "as-published"),
+        ("directions", lambda params, seed: [torch.ones_like(p) for p in params]),
+        ("module", None),
+    ],
+)
+def test_a_state_of_an_optimizer_that_was_built_otherwise_is_refused(key: str, value: Any) -> None:
+    module = torch.nn.Linear(3, 2).bfloat16()
+    usual = {"module": module, key: value}
+    saved = bszo.MeZO(module.parameters(), **usual).state_dict()
+    bszo.MeZO(module.parameters(), **usual).load_state_dict(saved)
+    other = bszo.MeZO(module.parameters(), module=module)
+    with pytest.raises(OptimError, match=f"state_dict was saved with {key}=.*built with the same"):
+        other.load_state_dict(saved)
+    del saved["zeroth_order"]["built"]  # as an older version wrote it
+    other.load_state_dict(saved)
+
+
+def test_engines_that_restore_exactly_go_on_from_each_other(problem: Make) -> None:
+    module = problem()
+    saved = bszo.MeZO(module.parameters(), module=module, perturbation="copy").state_dict()
+    bszo.MeZO(module.parameters(), module=module, perturbation="streaming").load_state_dict(saved)
 
 
 def test_noise_var_lives_on_and_is_saved(methods: dict[str, Any], problem: Make) -> None:

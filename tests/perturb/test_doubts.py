@@ -114,6 +114,54 @@ def test_one_warning_at_the_first_step(
         assert re.search(line, warnings(caplog)[0])
 
 
+@pytest.mark.parametrize("method", [MeZO, BSZO])
+def test_train_mode_after_the_first_steps_is_said(
+    method: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    module = net(nn.Dropout(0.1), nn.BatchNorm1d(8)).eval()
+    optimizer = method(module.parameters(), lr=0.0, eps=1e-2, module=module)
+    for _ in range(3):
+        optimizer.step(loss_of(module))
+    assert not warnings(caplog)
+    module.train()
+    for _ in range(3):
+        optimizer.step(loss_of(module))
+    assert len(said := warnings(caplog)) == 1 and "module is in training mode" in said[0]
+
+
+def test_random_numbers_after_the_first_steps_are_said(caplog: pytest.LogCaptureFixture) -> None:
+    module = net(nn.Dropout(0.1)).eval()
+    optimizer = MeZO(module.parameters(), lr=0.0, eps=1e-2)  # which is not told of the module
+    for step in range(9):
+        module.train(step >= 3)
+        optimizer.step(loss_of(module))
+        assert len(warnings(caplog)) == (step >= 4)
+    assert "draws random numbers" in warnings(caplog)[0]
+
+
+@pytest.mark.parametrize("method", [MeZO, BSZO])
+def test_losses_of_one_step_that_are_far_apart_are_said(
+    method: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A batch at each call: its losses differ by more than a step of 1e-3 ever makes them."""
+    torch.manual_seed(0)
+    module = net()
+    order = iter(torch.randperm(4000).tolist())
+
+    def closure() -> Tensor:
+        i = next(order) % 4
+        return F.cross_entropy(10 * module(X[i : i + 1]), Y[i : i + 1])
+
+    optimizer = method(module.parameters(), lr=0.0, eps=1e-3, module=module)
+    for step in range(20):
+        optimizer.step(closure)
+        assert len(warnings(caplog)) == (step >= 15)
+    assert (
+        "does the closure take a new batch at each call, or is eps too large"
+        in (warnings(caplog)[0])
+    )
+
+
 def test_two_losses_at_one_theta(caplog: pytest.LogCaptureFixture) -> None:
     """Where a method measures theta twice; no pass is taken for this alone."""
     module, closure = next_batch()

@@ -4,6 +4,7 @@ from bszo.perturb.directions.base import Directions
 from bszo.perturb.directions.blocks import Blocks, seed_in_block
 from bszo.perturb.directions.column_space import ColumnSpace
 from bszo.perturb.directions.cone import Cone
+from bszo.perturb.directions.factored import product
 from bszo.perturb.directions.gaussian import Gaussian
 from bszo.perturb.directions.injected import DirectionFunction, Injected
 from bszo.perturb.directions.input_span import InputSpan
@@ -54,6 +55,7 @@ __all__ = [
     "matrix_shape",
     "padding_rows",
     "partition",
+    "product",
     "repeated_modules",
     "seed_in_block",
     "zeros_of",

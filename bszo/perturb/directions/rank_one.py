@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from bszo.perturb.directions.base import Directions
+from bszo.perturb.directions.factored import product
 from bszo.perturb.directions.wrapped import Wrapped
 
 
@@ -37,11 +38,11 @@ class RankOne(Wrapped):
         a = self.curvature[index].reshape(-1)
         wide = torch.promote_types(z.dtype, a.dtype)
         a, rows = a.to(wide), as_rows(z).to(wide)  # (n,), (m, n)
-        rho, s = self.damping, rows.shape[0] * float(a @ a)
+        rho, s = self.damping, rows.shape[0] * float(product(a, a))
         if s == 0:
             return z
         taken = (math.sqrt(rho) + math.sqrt(rho + s)) / (s * math.sqrt(rho + s))
-        return (rows - taken * (a @ rows.sum(0)) * a).view(z.shape)
+        return (rows - taken * product(a, rows.sum(0)) * a).view(z.shape)
 
 
 def as_rows(tensor: Tensor) -> Tensor:

@@ -48,15 +48,24 @@ class Mask:
         params: the parameters.
         seed: names this draw.
         zeros: entries to zero in each, in expectation.
+        numbers: names the parameters, so that a mask stays what it is while others are frozen; by
+            default their places.
     """
 
-    def __init__(self, params: Sequence[Tensor], seed: int, zeros: Sequence[float]) -> None:
+    def __init__(
+        self,
+        params: Sequence[Tensor],
+        seed: int,
+        zeros: Sequence[float],
+        numbers: Sequence[int] = (),
+    ) -> None:
         self.params, self.seed, self.zeros = list(params), seed, list(zeros)
+        self.numbers = list(numbers) or list(range(len(self.params)))
         self._thresholds: dict[int, int | None] = {}
 
     def count(self, index: int) -> int:
         """Return how many entries of one parameter are zero."""
-        chance = mix64(self.seed, index, 1) / 2**64
+        chance = mix64(self.seed, self.numbers[index], 1) / 2**64
         return min(math.floor(self.zeros[index] + chance), self.params[index].numel())
 
     def keeps(self, index: int, counter: Tensor | None = None) -> Tensor:
@@ -67,7 +76,7 @@ class Mask:
         if threshold is None:
             return torch.ones(shape, dtype=torch.bool, device=p.device)
         if counter is not None:
-            return noise.bits(counter, index, self.seed) > threshold
+            return noise.bits(counter, self.numbers[index], self.seed) > threshold
         parts = [bits > threshold for bits in self._bits(index)]
         return (
             torch.cat(parts).view(shape)
@@ -99,12 +108,12 @@ class Mask:
         raise ValueError(f"parameter {index} has {n} elements; rank {rank} is none of theirs")
 
     def _bits(self, index: int) -> Iterator[Tensor]:
-        p = self.params[index]
+        p, number = self.params[index], self.numbers[index]
         step = _CHUNK.get(p.device.type, 1 << 16)
         for start in range(0, p.numel(), step):
             stop = min(start + step, p.numel())
             yield noise.bits(
-                torch.arange(start, stop, dtype=torch.int32, device=p.device), index, self.seed
+                torch.arange(start, stop, dtype=torch.int32, device=p.device), number, self.seed
             )
 
 

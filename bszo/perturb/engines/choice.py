@@ -59,8 +59,6 @@ def make_engine(
         engine = Streaming(params, module)
     else:
         engine = Copies(params, list(range(len(params))))
-    if module is not None:
-        engine.doubts.training(module)
     return engine
 
 

@@ -18,6 +18,9 @@ log = logging.getLogger(__name__)
 
 # Two losses at one theta may differ by this share of them: a GPU's sums have no fixed order.
 SLACK = 1e-3
+WIDE = 0.2  # a share of the loss that one small step of theta does not change it by
+FIRST = 16  # steps of which more than half must be that wide
+OFTEN = 64  # steps between two looks at the random generators, after steps 0, 1, 2, 4, ..
 _RANDOM_FUNCTIONS = (
     nn.functional.dropout,
     nn.functional.dropout1d,
@@ -35,23 +38,24 @@ class Doubts:
     def __init__(self) -> None:
         self.said: set[str] = set()
         self.answered = False  # has a loss ever followed the parameters?
-        self._compared = False  # have two passes of one step been compared?
+        self._looking = False  # are the passes of this step compared?
+        self._wide: dict[int, bool] = {}  # of each of the first steps, how far its losses are apart
         self._random: Any = None  # state of the random generators after this step's first pass
         self._at: dict[Hashable, float] = {}  # this step's losses by their points
 
-    def begin(self) -> None:
+    def begin(self, step: int) -> None:
         """Forget what the step before was seen to do; a new step begins."""
+        self._looking = step & (step - 1) == 0 or step % OFTEN == 0
         self._random = None
         self._at.clear()
 
     def passed(self) -> None:
         """The closure has run. Two passes that leave the generators in different states have drawn
         numbers, and did not seed them."""
-        if self._compared:
+        if not self._looking or self.said & {"random", "training"}:
             return
         before, self._random = self._random, _random_state()
-        self._compared = before is not None
-        if self._compared and before != self._random and "training" not in self.said:
+        if before is not None and before != self._random:
             self._say(
                 "random",
                 "closure() draws random numbers (dropout, a new batch): its losses differ by more"
@@ -82,6 +86,7 @@ class Doubts:
 
     def ended(self, step: int, losses: list[float], perturbed: bool) -> None:
         """All losses of a step are known."""
+        self._compare(step, losses)
         if self.answered or not perturbed or len(losses) < 2:
             return
         if any(loss != losses[0] for loss in losses):
@@ -91,12 +96,29 @@ class Doubts:
 
     def ended_each(self, step: int, losses: list[list[float]]) -> None:
         """All losses of a step are known: a list a pass, in which each example has its loss."""
+        self._compare(step, [sum(each) / max(1, len(each)) for each in losses])
         if self.answered or len(losses) < 2:
             return
         if any(others != losses[0] for others in losses):
             self.answered = True
             return
         self.unanswered(step, f"each example has the same loss in all {len(losses)} passes")
+
+    def _compare(self, step: int, losses: list[float]) -> None:
+        """How far are the losses of one step apart? Whether they are so of another batch or by a
+        step out of the linear range, their differences are no slopes."""
+        if len(losses) < 2 or "wide" in self.said or (len(self._wide) == FIRST):
+            return
+        apart = max(losses) - min(losses)
+        self._wide[step] = apart > WIDE * max(map(abs, losses))
+        if len(self._wide) == FIRST and 2 * sum(self._wide.values()) > FIRST:
+            self._say(
+                "wide",
+                f"in most of the first {FIRST} steps the losses of one step are more than"
+                f" {WIDE:.0%} apart ({min(losses):.4g} to {max(losses):.4g} in the last): does the"
+                " closure take a new batch at each call, or is eps too large? One batch a step and"
+                " differences far below the loss are valid",
+            )
 
     def unanswered(self, step: int, what: str) -> None:
         """No loss of a step depends on the parameters."""
@@ -109,7 +131,7 @@ class Doubts:
 
     def training(self, module: nn.Module) -> None:
         """Name the parts of a module that change from pass to pass in training mode."""
-        names = list(_active(module))
+        names = [] if "training" in self.said else list(_active(module))
         if names:
             self._say(
                 "training",
