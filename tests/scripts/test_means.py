@@ -86,11 +86,11 @@ def test_a_line_for_every_number_of_runs(tmp_path: Path):
     (tmp_path / "mezo-2.json").write_text(json.dumps(second))
     section = means_section(tmp_path)
     assert section is not None and len(section.rows) == 3
-    assert section.rows[0][:4] == ("MeZO, from the mean of 2", "3e-05", "1,000", "1")
+    assert section.rows[2][:4] == ("MeZO, round 2, after 2 runs", "3e-05", "1,000", "1")
     third = {**second, "start": [["a", "b"], ["c"]]}
     (tmp_path / "mezo-2.json").write_text(json.dumps(third))
     section = means_section(tmp_path)
-    assert section is not None and section.rows[0][0] == "MeZO, from the mean of 2, then of 1"
+    assert section is not None and section.rows[2][0] == "MeZO, round 3, after 2 and 1 runs"
     (tmp_path / "mezo-2.json").unlink()
     mixed = [runs[0], {**runs[1], "lr": 1e-5}]  # no mean of two rates is one row
     for damaged in ("{", "[]", json.dumps({"method": "MeZO", "runs": mixed, "means": means})):

@@ -15,7 +15,7 @@ COLUMNS += ("validation %", "test %")
 NOTE = (
     "Scores of the mean of the weights of so many runs, which have different seeds and never met:"
     " mean (sample deviation; number of such means), no run in two means of a size. The weights are"
-    " those at the end of each run. A later round starts from the mean of the round before it."
+    " those at the end of each run. Runs of a later round start from the mean of the round before it."
     " `python -m scripts.study.means`; `bszo replay LOG LOG ..` makes such a mean."
 )
 
@@ -27,23 +27,26 @@ def means_section(folder: Path) -> Section | None:
     Raises:
         MeasurementError: a file is not what the study writes.
     """
-    files = sorted(folder.glob("*.json"))
-    lines = tuple(line for file in files for line in _lines(file))
+    files = [_lines(file) for file in sorted(folder.glob("*.json"))]
+    # the first round of every method before any second one
+    lines = tuple(line for _, own in sorted(files, key=lambda found: found[0]) for line in own)
     title = "The mean of the weights of several runs"
     return Section(title, COLUMNS, lines, notes=(NOTE,)) if lines else None
 
 
-def _lines(file: Path) -> list[tuple[str, ...]]:
+def _lines(file: Path) -> tuple[int, list[tuple[str, ...]]]:
+    """How many rounds came before, and a line for every number of runs."""
     try:
         facts: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
         (lr,) = {run["lr"] for run in facts["runs"]}
         passes = statistics.median(run["num_forwards"] for run in facts["runs"])
         rounds = facts.get("start", ())  # a report of before has none
-        before = ", then of ".join(str(len(logs)) for logs in rounds)
-        method = facts["method"] + f", from the mean of {before}" * bool(rounds)
+        before = " and ".join(str(len(logs)) for logs in rounds)
+        which = f", round {len(rounds) + 1}, after {before} runs" * bool(rounds)
+        method = facts["method"] + which
         start = (method, f"{lr:g}", f"{passes:,.0f}")
         sizes = sorted({len(mean["seeds"]) for mean in facts["means"]})
-        return [(*start, *_scores(size, facts["means"])) for size in sizes]
+        return len(rounds), [(*start, *_scores(size, facts["means"])) for size in sizes]
     except (ValueError, LookupError, TypeError) as error:
         raise MeasurementError(
             f"{file.name}: not a report of scripts.study.means ({type(error).__name__}: {error})"
