@@ -28,15 +28,25 @@ def of_runs(artefact: Artefact, profile: str, inputs: Inputs) -> str:
     return f"{counts.state}: {counts.statuses['ok']} of {counts.total} runs ok{failed}"
 
 
+def linked(artefact: Artefact) -> str:
+    """The artefact's label, which leads to its tables or figures."""
+    kind, ending = ("figures", "png") if artefact.drawn else ("tables", "md")
+    found = sorted(RESULTS.glob(f"{kind}/{artefact.name}.{ending}"))
+    found += sorted(RESULTS.glob(f"{kind}/{artefact.name}_*.{ending}"))
+    names = [artefact.label, *(file.stem.rpartition("_")[2] for file in found[1:])]
+    links = (f"[{name}]({kind}/{file.name})" for name, file in zip(names, found, strict=False))
+    return ", ".join(links) or artefact.label
+
+
 def row(artefact: Artefact, inputs: Inputs) -> tuple[str, str, str]:
     """(artefact, the paper's models, what is here)."""
     if artefact.sweeps:
         own = [name for name in ("mini", "real") if name in profiles(artefact)]
         found = {name: of_runs(artefact, name, inputs) for name in ("paper", *own)}
         both = f"{found['mini']}; a real model {found['real']}" if len(own) == 2 else ""
-        return artefact.label, found["paper"], both or found[own[0]]
+        return linked(artefact), found["paper"], both or found[own[0]]
     found = summary(artefact)
-    return artefact.label, found.paper, found.here
+    return linked(artefact), found.paper, found.here
 
 
 def main() -> int:
