@@ -72,7 +72,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--set", action="append", default=[], metavar="NAME=VALUE", help="another of its arguments"
     )
     method.add_argument("--batch-size", type=int, default=16, metavar="ROWS", help="(16)")
-    method.add_argument("--seed", type=int, default=0, metavar="N", help="of batches, directions, adapters (0)")
+    method.add_argument(
+        "--seed", type=int, default=0, metavar="N", help="of batches, directions, adapters (0)"
+    )
     model = parser.add_argument_group("model")
     model.add_argument("--tuning", default="full", choices=ADAPTERS, help="what trains (full)")
     model.add_argument("--parameters", nargs="+", metavar="NAME", help="of named, such as '*bias'")

@@ -15,7 +15,7 @@ COLUMNS += ("validation %", "test %")
 NOTE = (
     "Scores of the mean of the weights of so many runs, which have different seeds and never met:"
     " mean (sample deviation; number of such means), no run in two means of a size. The weights are"
-    " those at the end of each run. Runs of a later round start from the mean of the round before it."
+    " those at the end of each run. Runs of a later round start from the mean of the one before."
     " `python -m scripts.study.means`; `bszo replay LOG LOG ..` makes such a mean."
 )
 
