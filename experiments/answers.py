@@ -35,12 +35,17 @@ def answers(config: dict[str, Any], trained: dict[str, Path], num_rows: int) -> 
             read.
     """
     # loads torch and transformers, for a configuration that composes
-    from bszo.models import load_model
+    from bszo.models import GenerativeModel, load_model
     from experiments.config.schema import parse
     from experiments.training.build import build
 
     run = parse(config)
     parts = build(run)
+    if isinstance(parts.model, GenerativeModel):
+        raise ConfigError(
+            f"task={parts.model.task.name}: its answers are written, and this table shows which of"
+            " a row's options a model picks; a task with options is valid"
+        )
     rows, tokens = parts.test[:num_rows], run.protocol.eval_max_tokens
     chosen = {"before": parts.model.predict(rows, max_tokens=tokens)}
     for heading, folder in trained.items():

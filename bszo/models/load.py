@@ -75,6 +75,11 @@ def load_model(
         raise ModelError(f"model.kind={kind}: must be one of {', '.join(KINDS)}")
     check_quantization(quantization)
     folder = locate(path)
+    if folder is not None and revision is not None:
+        raise ModelError(
+            f"model.revision={revision}: {path} lies here and has none; null is valid, and a"
+            " revision of a model on the hub"
+        )
     if isinstance(device_map, str) and device_map not in SPREADS:
         raise ModelError(
             f"model.device_map={device_map}: must be one of {', '.join(SPREADS)}, or {{module:"

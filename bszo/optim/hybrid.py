@@ -87,6 +87,12 @@ class Hybrid(Copied):
                     " methods; one of the two is valid",
                 )
             groups = [{"weight_decay": weight_decay, **g} for g in groups]
+        own_seed = getattr(zeroth_order, "keywords", {}).get("seed", seed)
+        require(
+            own_seed == seed,
+            f"zeroth_order: has seed={own_seed}, and seed={seed} is its seed; one of the two is"
+            " valid",
+        )
         groups = [{**g, "params": [p for p in g["params"] if p.requires_grad]} for g in groups]
         trainable = [p for g in groups for p in g["params"]]
         found = partition(trainable, blocks, module)

@@ -204,6 +204,12 @@ def _search_path(folders: Sequence[str | Path]) -> list[str]:
                 f"--config-dir {folder}: there is no such folder; one with task/<name>.yaml is"
                 " needed"
             )
+        for file in sorted(path.glob("*/*.yaml")):
+            if (CONF / file.parent.name / file.name).is_file():
+                raise ConfigError(
+                    f"--config-dir {folder}: {file.parent.name}={file.stem} is a choice of this"
+                    " project's, which would be taken in its place; another name is valid"
+                )
         found.append(quoted(f"yaml://{path}"))
     return [f"hydra.searchpath=[{','.join(found)}]"] if found else []
 

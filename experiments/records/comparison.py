@@ -76,7 +76,13 @@ def comparison(
         near = {"absolute": SCORE_TOLERANCE} if key in SCORES else {"relative": LOSS_TOLERANCE}
         yield line(f"curve: {key}", _column(there, key), _column(here, key), **near)
     if bitwise:
+        yield line("warnings", *(_counts(side) for side in (there, here)))
         yield line("best_step", there["best_step"], here["best_step"])
+
+
+def _counts(record: Mapping[str, Any]) -> dict[str, int]:
+    """How often a run warned of what."""
+    return {kind: warning["count"] for kind, warning in sorted(record["warnings"].items())}
 
 
 def _column(record: Mapping[str, Any], key: str) -> list[Any]:

@@ -17,9 +17,10 @@ def content_id(path: Path, only: str = "*") -> str:
     """The name of a folder or file by what it holds: `<name>@<12 hex>`.
 
     The digits are of the file's SHA-256, or of one over the names, sizes and bytes of the folder's
-    files. Of a folder's file of 64 MiB or more only 64 pieces of a MiB each are read, since reading
-    26 GB would take longer than loading the model. The pieces are spread over the whole file,
-    because a model that was fine-tuned may differ from its base in some layers only.
+    files. Rows are read whole. Of another file of a folder, of 64 MiB or more, only 64 pieces of a
+    MiB each are read, since reading 26 GB would take longer than loading the model. The pieces are
+    spread over the whole file, because a model that was fine-tuned may differ from its base in some
+    layers only; a change that lies between them is not seen.
 
     Args:
         only: the names of the folder's files that count, with * for any letters.
@@ -33,8 +34,9 @@ def content_id(path: Path, only: str = "*") -> str:
         size = file.stat().st_size
         digest.update(f"{file.relative_to(path).as_posix()}\0{size}\0".encode())
         with file.open("rb") as stream:
-            if size < _WHOLE_FILE_BYTES:
-                digest.update(stream.read())
+            if size < _WHOLE_FILE_BYTES or only == ROWS:
+                while part := stream.read(_WHOLE_FILE_BYTES):
+                    digest.update(part)
             else:
                 piece = _WHOLE_FILE_BYTES // _PIECES
                 for i in range(_PIECES):

@@ -16,6 +16,7 @@ from bszo.errors import NonFiniteLoss
 from bszo.models import has_risen
 
 MIN_SPACINGS = 4  # a difference of fewer float32 spacings of the loss has hardly one digit
+LOOK_EVERY = 10  # steps between two looks at a sample of the parameters
 WINDOW = 100  # steps of which more than half must be coarse
 MOST_SKIPPED = 100  # steps in a row
 SAMPLE = 4096  # elements, spread over all parameters

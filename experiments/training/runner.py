@@ -16,7 +16,7 @@ from bszo.tasks import batches
 from experiments.config.schema import Protocol
 from experiments.training.build import Parts
 from experiments.training.checkpoints.weights import Checkpoints
-from experiments.training.guards import Diverged, Guards
+from experiments.training.guards import LOOK_EVERY, Diverged, Guards
 from experiments.training.meters import Meters
 from experiments.training.parallel import Closure, Group
 from experiments.training.result import Result, Selection
@@ -155,7 +155,7 @@ class Runner:
         with self.signals.held(), self.meters.step():
             self._between_steps = False
             closure = self._closure([self.parts.train[index] for index in indices], number)
-            with self.guards.watch(number, thorough=logged):
+            with self.guards.watch(number, thorough=(number + 1) % LOOK_EVERY == 0):
                 loss = float(self.optimizer.step(closure))
             result.num_steps += 1
             result.last_cost = self.optimizer.num_forwards - before

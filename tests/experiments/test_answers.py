@@ -7,6 +7,7 @@ import torch
 
 from bszo.models import load_model
 from experiments.answers import main
+from experiments.config.compose import compose
 from experiments.config.schema import parse
 from experiments.training.build import build
 from tests.experiments.runs import SMALL, configuration, make_model, run_here
@@ -49,6 +50,20 @@ def test_five_rows_before_and_after(
             for model in (parts.model, after)
         ]
         assert line.split()[-3:] == [words[row.label], *best]
+
+
+def test_written_answers_are_no_choices(
+    own: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    """Such a row has one option, which is the right answer; the model would be said to pick it."""
+    weights = tmp_path / "weights"
+    asked = [*own, "task=squad", f"checkpoint.weights={weights}"]
+    config = compose([*SMALL, *asked, "optimizer=mezo", "protocol.num_steps=1"])
+    run_here(config)
+    runs = tmp_path / "out" / "runs"
+    command = ["--runs", str(runs), "--weights", str(weights), *SMALL, *own, "task=squad"]
+    assert main(command) == 1
+    assert "task=squad: its answers are written, and this table" in capsys.readouterr().err
 
 
 def test_what_cannot_be_shown_is_one_line(

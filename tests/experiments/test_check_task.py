@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from bszo.errors import ConfigError
 from experiments.check_task import main
 from tests.experiments.conftest import Cli
 
@@ -116,12 +117,14 @@ def test_a_misspelt_choice_of_one_s_own_is_recognised_by_a_run(
     assert "(did you mean mood?)" in outcome.err
 
 
-def test_the_project_s_file_wins_over_one_of_the_same_name(mine: Path):
+def test_a_file_with_the_name_of_one_of_the_project_s_is_refused(mine: Path):
+    """It would not be read, and nothing would say so."""
     from experiments.config.compose import compose
 
     (mine / "protocol").mkdir()
     (mine / "protocol" / "mini.yaml").write_text("num_steps: 1\n", encoding="utf-8")
-    assert compose(["task=mood"], folders=[mine])["protocol"]["num_steps"] == 2000
+    with pytest.raises(ConfigError, match="protocol=mini is a choice of this project's, which"):
+        compose(["task=mood"], folders=[mine])
 
 
 @pytest.mark.parametrize(

@@ -81,6 +81,17 @@ def test_content_id_sees_a_renamed_file(tmp_path: Path):
     assert content_id(tmp_path) != before
 
 
+def test_content_id_reads_all_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """One label between the pieces that are read of a large file of weights."""
+    monkeypatch.setattr("experiments.records.content._WHOLE_FILE_BYTES", 64)
+    content = bytearray(64_000)
+    (tmp_path / "train.jsonl").write_bytes(content)
+    before = content_id(tmp_path, ROWS)
+    content[500] = 1
+    (tmp_path / "train.jsonl").write_bytes(content)
+    assert content_id(tmp_path, ROWS) != before
+
+
 def test_content_id_sees_into_a_large_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """A merged adapter leaves the first and the last megabyte of a model's file as they were."""
     monkeypatch.setattr("experiments.records.content._WHOLE_FILE_BYTES", 6400)

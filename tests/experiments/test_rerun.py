@@ -213,6 +213,10 @@ def test_another_machine_is_named_and_compared_within_tolerances(some_record: di
         return all(line.equal for line in comparison(there, here, bitwise=bitwise))
 
     assert equal(some_record, near, bitwise=False) and not equal(some_record, near, bitwise=True)
+    warned = copy.deepcopy(some_record)
+    warned["warnings"] = {"coarse_loss": {"count": 3, "first_step": 1, "detail": ""}}
+    assert not equal(some_record, warned, bitwise=True)
+    assert equal(some_record, warned, bitwise=False)
     earlier = copy.deepcopy(some_record)
     del earlier["curve"][1]["validation_loss"]  # not written yet then
     assert equal(earlier, some_record, bitwise=True)

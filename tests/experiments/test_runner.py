@@ -236,3 +236,18 @@ def test_meters_keep_the_clocks_apart(bench: Bench):
     assert meters.train_seconds >= sum(meters.step_ms) / 1000 > 0
     assert meters.evaluation_seconds > 0
     assert math.isclose(runner.result.curve[-1]["train_seconds"], meters.train_seconds)
+
+
+def test_how_often_a_tracker_is_told_changes_no_warning():
+    """They are in the record, and the tracker is not in its signature."""
+    found = []
+    for log_every in (1, 7, 10):
+        bench = Bench()
+        with torch.no_grad():
+            bench.model.module.weight.fill_(0.5)
+        runner = bench.runner(partial(MEZO, lr=1e-12), num_steps=40)
+        runner.log_every = log_every
+        runner.run()
+        found.append(runner.guards.warnings)
+    assert found[0]["swallowed_update"]["count"] == 4
+    assert found[0] == found[1] == found[2]

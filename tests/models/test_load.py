@@ -425,3 +425,8 @@ def test_a_token_id_beyond_the_embedding_is_named(copy: Callable[[str], Path]) -
     vocab[last] = 5000
     file.write_text(json.dumps(tokenizer))
     assert f"its tokenizer gives {last!r} the id 5000, its embedding has rows 0 to" in fails(folder)
+
+
+def test_a_revision_of_a_model_that_lies_here_is_refused() -> None:
+    with pytest.raises(ModelError, match=r"^model.revision=v2: asset:tiny-opt lies here and has"):
+        load_model("asset:tiny-opt", dtype="float32", revision="v2")

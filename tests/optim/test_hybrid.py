@@ -174,6 +174,7 @@ def test_a_failure_below_leaves_all_where_it_was() -> None:
         ({"num_blocks": 0}, "num_blocks=0"),
         ({"blocks": "none"}, "blocks='none'"),
         ({"module": None}, "needs module="),
+        ({"zeroth_order": partial(MeZO, lr=1e-3, seed=9)}, "has seed=9, and seed=0 is its seed"),
     ],
 )
 def test_a_border_out_of_range_is_refused(more: dict[str, Any], message: str) -> None:
