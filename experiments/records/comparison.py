@@ -76,7 +76,7 @@ def comparison(
         near = {"absolute": SCORE_TOLERANCE} if key in SCORES else {"relative": LOSS_TOLERANCE}
         yield line(f"curve: {key}", _column(there, key), _column(here, key), **near)
     if bitwise:
-        yield line("warnings", *(_counts(side) for side in (there, here)))
+        yield line("warnings", _counts(there), _counts(here))
         yield line("best_step", there["best_step"], here["best_step"])
 
 

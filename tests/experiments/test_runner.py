@@ -244,7 +244,7 @@ def test_how_often_a_tracker_is_told_changes_no_warning():
     for log_every in (1, 7, 10):
         bench = Bench()
         with torch.no_grad():
-            bench.model.module.weight.fill_(0.5)
+            bench.model.module.weight.copy_(torch.tensor([[0.5, -0.3], [0.2, 0.4]]))
         runner = bench.runner(partial(MEZO, lr=1e-12), num_steps=40)
         runner.log_every = log_every
         runner.run()
