@@ -24,8 +24,8 @@ from experiments.records.record import Record
 from experiments.sweeps.grid import PROFILES, Grid, Point, load, rate_key, read
 from experiments.sweeps.names import METHODS, MODELS, TASKS, shown
 from experiments.sweeps.selection import Shelf
+from experiments.tables.cells import last
 from experiments.tables.inputs import Inputs
-from experiments.tables.walk.table import last
 from scripts.figures.style import COLOURS
 
 RESULTS = Path(os.environ.get("BSZO_RESULTS", SHIPPED))

@@ -214,7 +214,8 @@ class ZerothOrderOptimizer(Saved):
             mix64(self.seed, self.num_steps, -1) if self.rounding == "stochastic" else None
         )
         # the bits that a failed walk would leave are in no log
-        before = [p.detach().clone() for p in self._params] if self._walks_on_record() else []
+        kept = self.recorder is not None and not self.exact
+        before = [p.detach().clone() for p in self._params] if kept else []
         oracle = LossOracle(
             self._params, closure, family, self._engine, self.num_steps, rounding_seed, self.share
         )
@@ -245,9 +246,6 @@ class ZerothOrderOptimizer(Saved):
         self.pass_by()
         if self.recorder is not None:
             self.recorder(self, failed, {})
-
-    def _walks_on_record(self) -> bool:
-        return self.recorder is not None and not self.exact
 
     def pass_by(self) -> None:
         """Count a step that moves nothing; its directions are used up."""

@@ -75,10 +75,8 @@ class FirstOrder(Copied):
             self._layers = _layers_of(module)
         params = list(params)  # type: ignore[assignment]
         self.algorithm = _built(algorithm, params)
-        name, known = (
-            type(self.algorithm).__name__,
-            {*self.algorithm.defaults, "lr", "weight_decay"},
-        )
+        name = type(self.algorithm).__name__
+        known = {*self.algorithm.defaults, "lr", "weight_decay"}
         for group in params:
             if isinstance(group, dict):
                 refuse_strange_keys(group, known, name)

@@ -4,7 +4,8 @@ in one order."""
 import functools
 import inspect
 import typing
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from types import MappingProxyType
 from typing import Any
 
 from torch import Tensor
@@ -36,7 +37,7 @@ class Grouped(Copied):
     """An optimizer whose groups hold the hyperparameters that its class declares, and nothing
     else."""
 
-    _fixed: dict[str, Any] = {}  # noqa: RUF012 - what no argument of the class says, see `fixed`
+    _fixed: Mapping[str, Any] = MappingProxyType({})  # what no argument says, see `fixed`
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add a group, as for any torch optimizer.

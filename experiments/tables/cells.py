@@ -17,6 +17,13 @@ def in_points(record: Record) -> float:
     return 100 * record["test_accuracy"]
 
 
+def last(record: Record, key: str) -> float | None:
+    """The last value of this kind of a curve, None where it has none."""
+    return next(
+        (point[key] for point in reversed(record["curve"]) if point.get(key) is not None), None
+    )
+
+
 @dataclass(frozen=True)
 class Cell:
     """The mean and the sample deviation (n - 1) of the seeds' scores, in per cent.

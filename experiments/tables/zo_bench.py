@@ -14,6 +14,7 @@ from experiments.tables.accuracy import AVERAGE, FLOOR, by_model
 from experiments.tables.artefacts import Artefact
 from experiments.tables.budgets import Budget
 from experiments.tables.cells import Cell, Score, cell_of, test_score
+from experiments.tables.equal_passes import ranks
 from experiments.tables.inputs import Inputs
 from experiments.tables.layout import Section
 from experiments.tables.memory import FILE, by_scheme, report
@@ -112,23 +113,26 @@ def of_setting(
     labels, tasks = _in_order(label(p) for p in points), _in_order(p["task"] for p in points)
     kinds = {label(point): KINDS.get(point["optimizer"], ZEROTH) for point in points}
     measured = allocated() if peaks is None else peaks
-    made, ranks, memory, notes = [], {}, [], set()
+    made, by_tuning, memory, notes = [], {}, [], set()
     for tuning in _in_order(point["tuning"] for point in points):
         cells = _cells(grid, shelf, [point for point in points if point["tuning"] == tuning])
         equal = _equal(cells, labels, tasks)
-        ranks[tuning] = {name: _rank(equal, name) for name in labels}
+        of_those = ranks(equal)
+        by_tuning[tuning] = {name: of_those.get(name) for name in labels}
         sizes = {
             name: _mebibytes(_ended(cells, label=name), measured.get(tuning, {}).get(name))
             for name in labels
         }
         made.append(
-            _scheme(f"{where}: tuning={tuning}", cells, labels, tasks, equal, ranks[tuning], sizes)
+            _scheme(
+                f"{where}: tuning={tuning}", cells, labels, tasks, equal, by_tuning[tuning], sizes
+            )
         )
         memory.append((tuning, *_memory(sizes, kinds)))
         notes |= {_words(record) for record in _ended(cells)}
     return [
         *made,
-        _ranking(f"{where}: ranks {EQUAL.words}", ranks, labels),
+        _ranking(f"{where}: ranks {EQUAL.words}", by_tuning, labels),
         Section(
             f"{where}: memory by kind of method",
             ("tuning", *_kinds()),
@@ -187,10 +191,6 @@ def _equal(cells: Cells, labels: Sequence[str], tasks: Sequence[str]) -> dict[st
         name: _mean([_cell(cells, name, task, scores[task]) for task in tasks]) for name in labels
     }
     return {name: mean for name, mean in means.items() if mean is not None}
-
-
-def _rank(equal: Mapping[str, float], name: str) -> int | None:
-    return None if name not in equal else 1 + sum(other > equal[name] for other in equal.values())
 
 
 def _scheme(

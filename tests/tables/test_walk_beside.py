@@ -16,6 +16,7 @@ def record(seed: int, perturbation: str = "factored", **changes: Any) -> dict[st
         "num_steps": 100,
         "curve": [{"train_loss": 0.9}, {"train_loss": 0.7 + seed / 100}],
         "test_accuracy": 0.5 + seed / 10,
+        "warnings": {},
         **changes,
     }
 

@@ -107,7 +107,7 @@ class Doubts:
     def _compare(self, step: int, losses: list[float]) -> None:
         """How far are the losses of one step apart? Whether they are so of another batch or by a
         step out of the linear range, their differences are no slopes."""
-        if len(losses) < 2 or "wide" in self.said or (len(self._wide) == FIRST):
+        if len(losses) < 2 or "wide" in self.said or len(self._wide) == FIRST:
             return
         apart = max(losses) - min(losses)
         self._wide[step] = apart > WIDE * max(map(abs, losses))

@@ -41,9 +41,9 @@ def unlearning(evidence: Evidence) -> str:
     rows, shelf = _real_rows(evidence)
     chosen = rows[study.BASELINE].choice.point if study.BASELINE in rows else None
     long = {"protocol.max_forwards": str(max(study.BUDGETS))}
-    texts = []
     if chosen is None:
         return NOT_RUN
+    texts = []
     for seed in rows[study.BASELINE].runs:
         if (record := shelf.find({**chosen, **long, "seed": seed})) is not None:
             points = record["curve"][1:]

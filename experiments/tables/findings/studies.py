@@ -14,6 +14,7 @@ from experiments.sweeps.selection import Shelf
 from experiments.tables import equal_passes
 from experiments.tables.accuracy import AVERAGE, Kind, blocks, by_model
 from experiments.tables.budgets import BUDGETS
+from experiments.tables.cells import last
 from experiments.tables.findings.evidence import NOT_RUN, PROFILE, Evidence, mean, numbers, sides
 from experiments.tables.layout import rectangle
 from experiments.tables.walk import table as walks
@@ -186,7 +187,7 @@ def walk_losses(evidence: Evidence) -> str:
 
 
 def _loss(record: Record) -> float:
-    loss = walks.last(record, "train_loss")
+    loss = last(record, "train_loss")
     return math.nan if loss is None else loss
 
 
@@ -199,19 +200,17 @@ def local_losses(evidence: Evidence) -> str:
     over the methods but BSZO, and BSZO's."""
     shelves = dict(by_model("local", evidence.inputs.records(LOCAL)))
     shelf = Shelf(shelves.get(SMALL, ()))
-    found: dict[str, dict[bool, list[float]]] = {}
+    found: dict[str, tuple[list[float], list[float]]] = {}  # the others' and BSZO's
     for point in load("walk", LOCAL).points:
         record, precision = shelf.find(point), point["precision"]
         if record is not None and record["status"] == "ok" and precision in ("fp32", "bf16"):
             where = "in fp32" if precision == "fp32" else f"in bf16 at {point['optimizer.eps']}"
-            kinds = found.setdefault(where, {True: [], False: []})
-            kinds[point["optimizer"] == "bszo"].append(_loss(record))
+            found.setdefault(where, ([], []))[point["optimizer"] == "bszo"].append(_loss(record))
     texts = [
         f"{where} {min(others):.3f} to {max(others):.3f} and BSZO's {min(own):.3f} to"
         f" {max(own):.3f}"
-        for where, kinds in found.items()
-        if all(kinds.values())
-        for own, others in [(kinds[True], kinds[False])]
+        for where, (others, own) in found.items()
+        if others and own
     ]
     return "; ".join(texts) or NOT_RUN
 

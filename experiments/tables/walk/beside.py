@@ -6,6 +6,7 @@ from typing import Any
 
 from experiments.records.record import Record
 from experiments.sweeps.names import METHODS, shown
+from experiments.tables.cells import in_points, last
 from experiments.tables.layout import Section
 
 COLUMNS = ("method", "lr", "precision", "eps", "perturbation", "seeds")
@@ -48,10 +49,10 @@ def _setting(record: Record) -> tuple[str, ...]:
 
 def _scores(records: Sequence[Record]) -> tuple[str, ...]:
     by_seed = sorted(records, key=lambda record: record["config"]["seed"])
-    swallowed = sum(WARNING in (record.get("warnings") or {}) for record in by_seed)
+    swallowed = sum(WARNING in record["warnings"] for record in by_seed)
     return (
         ", ".join(str(record["config"]["seed"]) for record in by_seed),
-        ", ".join(f"{record['curve'][-1]['train_loss']:.2f}" for record in by_seed),
-        ", ".join(f"{100 * record['test_accuracy']:.1f}" for record in by_seed),
+        ", ".join(f"{last(record, 'train_loss'):.2f}" for record in by_seed),
+        ", ".join(f"{in_points(record):.1f}" for record in by_seed),
         f"{swallowed} of {len(by_seed)}",
     )

@@ -16,7 +16,7 @@ from experiments.sweeps.paper import PaperError, paper_table
 from experiments.sweeps.selection import Shelf
 from experiments.tables.accuracy import by_model
 from experiments.tables.artefacts import Artefact
-from experiments.tables.cells import Cell
+from experiments.tables.cells import Cell, in_points, last
 from experiments.tables.inputs import Inputs
 from experiments.tables.layout import Section
 from experiments.tables.sources import MEASURED
@@ -253,13 +253,6 @@ def _median(losses: Sequence[float | None]) -> str:
     )
 
 
-def last(record: Record, key: str) -> float | None:
-    """Return the last loss of a curve, None where it has none."""
-    return next(
-        (point[key] for point in reversed(record["curve"]) if point.get(key) is not None), None
-    )
-
-
 def _gain(row: Mapping[str, Sequence[Record | None]]) -> Cell:
     """Return test accuracy with exact restoration minus that as published, seed by seed."""
     pairs = zip(*([_score(record) for record in row[walk]] for walk in WALKS), strict=True)
@@ -270,9 +263,7 @@ def _gain(row: Mapping[str, Sequence[Record | None]]) -> Cell:
 
 
 def _score(record: Record | None) -> float | None:
-    return (
-        100 * record["test_accuracy"] if record is not None and record["status"] == "ok" else None
-    )
+    return in_points(record) if record is not None and record["status"] == "ok" else None
 
 
 def _gridded(inputs: Inputs) -> Iterator[Record]:
