@@ -18,6 +18,7 @@ PATHS = ("experiments.ROOT", "experiments.CONF", "experiments.RESULTS")  # said 
 LAYERS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "bszo": (("bszo.optim", "bszo.errors"), ()),
     "bszo.errors": ((), ()),
+    "bszo.costs": ((), ()),
     "bszo.files": ((), ()),
     "bszo.cache": ((), ()),
     "bszo.allocator": ((), ()),
@@ -28,7 +29,10 @@ LAYERS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
         ("torch",),
     ),
     "bszo.perturb.noise.kernels": (("bszo.perturb.noise",), ("torch", "triton")),
-    "bszo.optim": (("bszo.optim", "bszo.core", "bszo.perturb", "bszo.errors"), ("torch",)),
+    "bszo.optim": (
+        ("bszo.optim", "bszo.core", "bszo.perturb", "bszo.errors", "bszo.costs"),
+        ("torch",),
+    ),
     "bszo.trajectory": (
         ("bszo.trajectory", "bszo.core", "bszo.perturb", "bszo.errors", "bszo.files"),
         ("torch",),
@@ -81,7 +85,7 @@ LAYERS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
         ("hydra", "omegaconf", "pydantic", "torch", "yaml"),
     ),
     "experiments.records": (
-        ("experiments.records", "bszo.errors", "bszo.files", "bszo.__version__"),
+        ("experiments.records", "bszo.errors", "bszo.costs", "bszo.files", "bszo.__version__"),
         ("filelock", "yaml"),
     ),
     "experiments.records.provenance": (
@@ -116,7 +120,13 @@ LAYERS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
         ("hydra", "omegaconf", "torch", "yaml"),
     ),
     "experiments.tables": (
-        ("experiments.tables", "experiments.sweeps", "experiments.records", "bszo.files"),
+        (
+            "experiments.tables",
+            "experiments.sweeps",
+            "experiments.records",
+            "bszo.costs",
+            "bszo.files",
+        ),
         ("yaml", "scipy", "numpy"),
     ),
     # what can be typed; the optimizers come through Hydra's instantiate alone

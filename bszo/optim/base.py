@@ -55,6 +55,7 @@ class ZerothOrderOptimizer(Saved):
         num_forwards: loss evaluations so far, those that other processes took for this one
             included.
         num_backwards: backward passes so far (0 for every zeroth-order method).
+        num_passes: what both cost, in forward passes (see `bszo.costs`).
         num_steps: steps so far.
         last: StepReport of the last step, None before the first.
         share: hands the points of a step out over processes that all hold this optimizer in this
@@ -162,6 +163,10 @@ class ZerothOrderOptimizer(Saved):
             rounding == "nearest" or any(p.dtype == torch.bfloat16 for p in trainable),
             "rounding='stochastic' is for bfloat16 parameters and there are none: nearest is valid",
         )
+
+    @property
+    def num_passes(self) -> int:
+        return self.num_forwards
 
     def settings(self) -> dict[str, Any]:
         """What sets this optimizer apart from others on the same parameters, as plain values: what

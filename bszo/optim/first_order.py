@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from bszo.costs import BACKWARD
 from bszo.errors import NonFiniteLoss, OptimError
 from bszo.optim.copied import Copied
 from bszo.optim.groups import refuse_strange_keys
@@ -38,7 +39,7 @@ class FirstOrder(Copied):
         seed: has no effect, since nothing here is random; every optimizer takes one.
 
     Attributes:
-        num_forwards, num_backwards, num_steps, last: as in ZerothOrderOptimizer.
+        num_forwards, num_backwards, num_passes, num_steps, last: as in ZerothOrderOptimizer.
 
     Raises:
         NonFiniteLoss: from `step`, before the backward pass; the parameters have not moved.
@@ -91,6 +92,10 @@ class FirstOrder(Copied):
         self.num_forwards = self.num_backwards = self.num_steps = 0
         self.last: StepReport | None = None
         self._failed = False
+
+    @property
+    def num_passes(self) -> int:
+        return self.num_forwards + BACKWARD * self.num_backwards
 
     def step(self, closure: Closure | None = None) -> float:  # type: ignore[override]
         """Take one step on the closure's batch and return the loss before it."""

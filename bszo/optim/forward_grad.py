@@ -2,6 +2,7 @@
 
 from typing import Any, Unpack
 
+from bszo.costs import FORWARD_MODE
 from bszo.errors import OptimError
 from bszo.optim.base import ZerothOrderOptimizer
 from bszo.optim.options import Options, Params, require
@@ -53,6 +54,10 @@ class ForwardGrad(ZerothOrderOptimizer):
         super().__init__(params, lr=lr, eps=1.0, **options)
         assert self.module is not None
         self._pass = ForwardMode(self.trainable(), self.module)
+
+    @property
+    def num_passes(self) -> int:
+        return FORWARD_MODE * self.num_forwards
 
     def estimate(self, oracle: LossOracle) -> tuple[Terms, StepReport]:
         (seed,) = self.direction_seeds(1)

@@ -124,6 +124,7 @@ class Hybrid(Copied):
 
     num_forwards = property(lambda self: self.low.num_forwards + self.high.num_forwards)
     num_backwards = property(lambda self: self.high.num_backwards)
+    num_passes = property(lambda self: self.low.num_passes + self.high.num_passes)
     num_steps = property(lambda self: self.high.num_steps)
     exact = property(lambda self: self.low.exact)
 

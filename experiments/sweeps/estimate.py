@@ -17,6 +17,7 @@ from omegaconf import OmegaConf
 from experiments import CONF
 from experiments.config.compose import compose
 from experiments.config.yaml_files import read_yaml
+from experiments.records.passes import taken
 from experiments.records.record import Record
 from experiments.sweeps.grid import Point, rate_key
 from experiments.sweeps.matching import shipped_node, value_of
@@ -31,8 +32,9 @@ LIKE = (  # what a record must share with a run, the closest first, and what is 
 
 
 @cache
-def forwards_a_step(optimizer: str, more: tuple[str, ...]) -> int:
-    """Loss evaluations of one step, counted on one small matrix."""
+def a_step(optimizer: str, more: tuple[str, ...]) -> tuple[int, int]:
+    """Loss evaluations of one step, and what its passes cost (see `bszo.costs`), counted on one
+    small matrix."""
     import torch
 
     node = compose([f"optimizer={optimizer}", *more])["optimizer"]
@@ -40,7 +42,7 @@ def forwards_a_step(optimizer: str, more: tuple[str, ...]) -> int:
     made = instantiate(OmegaConf.create(node))(toy.parameters(), module=toy)
     axes = 1 if made.per_example else (0, 1)
     made.step(lambda: toy(torch.ones(1, 4)).square().sum(axes))
-    return made.num_forwards
+    return made.num_forwards, taken(made)
 
 
 def protocol_of(point: Point) -> dict[str, Any]:
@@ -56,7 +58,7 @@ def protocol_of(point: Point) -> dict[str, Any]:
 
 def forwards_of(point: Point) -> int:
     """Forward passes of a run's training that does not stop early; block-wise: of one block."""
-    a_step = forwards_a_step(
+    forwards, cost = a_step(
         point["optimizer"],
         tuple(
             f"{key}={value}"
@@ -65,12 +67,8 @@ def forwards_of(point: Point) -> int:
         ),
     )
     protocol = protocol_of(point)
-    limit = protocol["max_forwards"]
-    return (
-        protocol["num_steps"] * a_step
-        if limit is None
-        else min(limit, protocol["num_steps"] * a_step)
-    )
+    most, limit = protocol["num_steps"] * forwards, protocol["max_forwards"]
+    return most if limit is None else min(most, limit * forwards // cost)
 
 
 @dataclass(frozen=True)

@@ -4,8 +4,9 @@ equal forward passes, and memory."""
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
+from bszo.costs import BACKWARD, FORWARD_MODE
+from experiments.records.passes import passes_of
 from experiments.records.record import Record
 from experiments.sweeps.grid import PROFILES, Grid, Point, holds, load, read
 from experiments.sweeps.names import METHODS, TASKS, shown
@@ -34,7 +35,6 @@ NAMES = {
 TASK_NAMES = {**TASKS, "winogrande": "WinoGrande"}
 KINDS = {"sgd": "first-order", "adamw": "first-order", "forward-grad": "forward-gradient"}
 ZEROTH = "zeroth-order"
-BACKWARD, FORWARD_MODE = 2, 3
 # the peak of a run; a resident set is that of a process which has run other methods before
 OWN = "cuda_allocated"
 OF_RUNS = "MiB: the greatest peak of a run, as the GPU's allocator counts it."
@@ -49,21 +49,9 @@ Cells = dict[tuple[str, str], tuple[list[Choice], list[Record | None]]]
 Peaks = Mapping[str, Mapping[str, int]]
 
 
-def effort(record: Record, at: Mapping[str, Any]) -> float:
-    """Return how many forward passes a run has spent at a point of its curve: a backward pass
-    counts as 2, a forward-mode pass as 3.
-
-    In a layer y = W x the forward pass is one product of the size of W. A backward pass takes two,
-    for x and for W; forward mode takes three, for y and for the tangents W x' and W' x.
-    """
-    share = at.get("step", record["num_steps"]) / max(1, record["num_steps"])
-    forward = FORWARD_MODE if record["choices"]["optimizer"] == "forward-grad" else 1
-    return forward * at["num_forwards"] + BACKWARD * share * record["num_backwards"]
-
-
 EQUAL = Budget(
     "at equal forward passes",
-    effort,
+    passes_of,
     "At equal passes: validation accuracy after the forward passes of each task's cheapest run, on"
     " a straight line between the evaluations before and after, the mean over the tasks; a backward"
     f" pass counts as {BACKWARD} forward passes, a forward-mode pass as {FORWARD_MODE}. Ties share"

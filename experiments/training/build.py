@@ -227,13 +227,20 @@ def _encoded(
         words = config.fidelity.label_words
         return [task.example(row.values, model.style, words, where=row.where) for row in rows]
 
+    def scored(name: str) -> list[Example]:
+        examples = read(getattr(splits, name))
+        first = {example.label for example in examples[:most]}
+        if len(first) == 1 < len({example.label for example in examples}):  # one answer would do
+            other = next(i for i, e in enumerate(examples, 1) if e.label not in first)
+            raise ConfigError(
+                f"protocol.max_eval_examples={most}: the first {most} rows of {name} have one label"
+                f" only; null, or {other} and more, is valid"
+            )
+        return examples[:most]
+
     train = read(splits.train)
     shots = config.tuning.shots(train, config.seed)
-    examples = {
-        "train": train,
-        "validation": read(splits.validation[:most]),
-        "test": read(splits.test[:most]),
-    }
+    examples = {"train": train, "validation": scored("validation"), "test": scored("test")}
     return {
         name: model.encode([demonstrated(e, shots, model.style) for e in part])
         for name, part in examples.items()

@@ -14,6 +14,7 @@ from bszo.errors import Collapsed, ModelError
 from bszo.models import EachLoss, Encoded, Score, evaluate
 from bszo.tasks import batches
 from experiments.config.schema import Protocol
+from experiments.records.passes import taken
 from experiments.training.build import Parts
 from experiments.training.checkpoints.weights import Checkpoints
 from experiments.training.guards import LOOK_EVERY, Diverged, Guards
@@ -148,7 +149,7 @@ class Runner:
 
     def _step(self, indices: list[int]) -> None:
         """One step of the optimizer on one batch; the same lines for every method."""
-        result, before = self.result, self.optimizer.num_forwards
+        result, before = self.result, taken(self.optimizer)
         number, loss = result.num_steps, None
         logged = (number + 1) % self.log_every == 0
         self.schedule.set_lr(result)
@@ -158,7 +159,7 @@ class Runner:
             with self.guards.watch(number, thorough=(number + 1) % LOOK_EVERY == 0):
                 loss = float(self.optimizer.step(closure))
             result.num_steps += 1
-            result.last_cost = self.optimizer.num_forwards - before
+            result.last_cost = taken(self.optimizer) - before
             if loss is not None:  # the guards may have skipped a step whose loss is not finite
                 result.losses.append(loss)
                 result.first_loss = loss if result.first_loss is None else result.first_loss

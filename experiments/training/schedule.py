@@ -8,6 +8,7 @@ from typing import Any
 
 from bszo.errors import ConfigError
 from experiments.config.schema import Protocol
+from experiments.records.passes import taken
 from experiments.training.result import Result
 
 log = logging.getLogger("experiments")
@@ -29,13 +30,13 @@ class Schedule:
         self.lrs = [group["lr"] for group in optimizer.param_groups]
 
     def length(self, result: Result) -> dict[str, Any]:
-        """Arguments of the progress bar: forward passes where they bound the run, else steps."""
+        """Arguments of the progress bar: passes where they bound the run, else steps."""
         if self.protocol.max_forwards is None:
             return {"total": self.protocol.num_steps, "unit": "step", "initial": result.num_steps}
         return {
             "total": self.protocol.max_forwards,
-            "unit": "forward",
-            "initial": self.optimizer.num_forwards,
+            "unit": "pass",
+            "initial": taken(self.optimizer),
         }
 
     def evaluation_is_due(self, result: Result) -> bool:
@@ -56,18 +57,18 @@ class Schedule:
         return min(every - result.num_steps % every for every in intervals)
 
     def spent(self, result: Result) -> bool:
-        """Whether another step would exceed the budget of steps or of forward passes."""
-        most = self.protocol.max_forwards
-        if most is not None and result.num_steps and self.optimizer.num_forwards > most:
+        """Whether another step would exceed the budget of steps or of passes."""
+        most, done = self.protocol.max_forwards, taken(self.optimizer)
+        if most is not None and result.num_steps and done > most:
             raise ConfigError(  # only a first step says its price too late
                 f"protocol.max_forwards={most}: a step takes {result.last_cost} forward passes; as"
                 " many, or more, is valid"
             )
-        beyond = most is not None and self.optimizer.num_forwards + self._next_cost(result) > most
+        beyond = most is not None and done + self._next_cost(result) > most
         return beyond or result.num_steps >= self.protocol.num_steps
 
     def _next_cost(self, result: Result) -> int:
-        """Forward passes of the next step: the last one's, unless the method says that they change;
+        """Passes of the next step: the last one's, unless the method says that they change;
         a method of someone else's need not say anything."""
         ahead = getattr(self.optimizer, "next_forwards", lambda: None)()
         return max(1, result.last_cost if ahead is None else ahead)
@@ -86,6 +87,6 @@ class Schedule:
         if self.protocol.lr_schedule == "linear":
             done = result.num_steps / self.protocol.num_steps
             if self.protocol.max_forwards:
-                done = max(done, self.optimizer.num_forwards / self.protocol.max_forwards)
+                done = max(done, taken(self.optimizer) / self.protocol.max_forwards)
             for group, lr in zip(self.optimizer.param_groups, self.lrs, strict=True):
                 group["lr"] = lr * (1 - done)

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
+from experiments.records.passes import passes_of, weight
 from experiments.records.record import Record
-from experiments.tables.real.study import weight
 from scripts.figures.style import COLOURS, bare
 
 LINES = ("-", "--", ":")  # the colours are used again with another line
@@ -19,7 +19,7 @@ def mean_curve(runs: Sequence[Record], key: str) -> tuple[list[float], list[floa
     points = [[record["curve"][i] for record in runs] for i in range(length)]
     points = [same for same in points if all(point[key] is not None for point in same)]
     return (
-        [weight(runs[0]) * same[0]["num_forwards"] for same in points],
+        [passes_of(runs[0], same[0]) for same in points],
         [statistics.fmean(point[key] for point in same) for same in points],
     )
 

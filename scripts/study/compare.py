@@ -16,6 +16,7 @@ from matplotlib import pyplot as plt
 from rich.console import Console
 from rich.table import Table
 
+from experiments.records.passes import passes_of
 from experiments.records.record import RecordError
 from experiments.records.store import PACKED, SINGLE, load_all
 from scripts.figures.style import COLOURS, bare
@@ -35,7 +36,8 @@ def percent(value: float | None) -> str:
 
 def table_of(records: Sequence[dict[str, Any]]) -> Table:
     """Build a table with one row for each record, sorted by setting, optimizer and seed; what is
-    missing prints as `-`."""
+    missing prints as `-`. Where a backward or forward-mode pass was taken, a column says how many
+    forward passes all of it was worth."""
     settings = {title_of(record) for record in records}
     kinds = {record["peak_memory_kind"] for record in records if record["peak_memory_kind"]}
     memory = f"peak memory: {', '.join(sorted(kinds)).replace('_', ' ')}"
@@ -46,7 +48,11 @@ def table_of(records: Sequence[dict[str, Any]]) -> Table:
         table.title = memory
         table.add_column("setting", no_wrap=True)
     table.add_column("optimizer", no_wrap=True)
-    for heading in ("seed", "zero-shot %", "test %", "forwards", "seconds", "peak MB", "status"):
+    differ = any(passes_of(record) != record["num_forwards"] for record in records)
+    headings = ["seed", "zero-shot %", "test %", "forwards", "seconds", "peak MB", "status"]
+    if differ:
+        headings.insert(4, "passes")
+    for heading in headings:
         table.add_column(heading, justify="right", no_wrap=True)
     for record in sorted(
         records, key=lambda r: (title_of(r), name_of(r), r["config"].get("seed", 0))
@@ -58,6 +64,7 @@ def table_of(records: Sequence[dict[str, Any]]) -> Table:
             percent(record["zero_shot_accuracy"]),
             percent(record["test_accuracy"]),
             f"{record['num_forwards']:,}",
+            *([f"{passes_of(record):,.0f}"] if differ else []),
             f"{record['train_seconds']:.1f}",
             "-" if peak is None else f"{peak / 1e6:,.0f}",
             record["status"],
@@ -67,7 +74,7 @@ def table_of(records: Sequence[dict[str, Any]]) -> Table:
 
 
 def draw(records: Sequence[dict[str, Any]], path: Path) -> None:
-    """Draw training loss against forward passes: one panel for each setting, one colour for each
+    """Draw training loss against passes: one panel for each setting, one colour for each
     optimizer, one line for each seed."""
     settings = sorted({title_of(record) for record in records})
     names = sorted({name_of(record) for record in records})
@@ -85,14 +92,14 @@ def draw(records: Sequence[dict[str, Any]], path: Path) -> None:
             points = [point for point in record["curve"] if point["train_loss"] is not None]
             name = name_of(record)
             panel.plot(
-                [point["num_forwards"] for point in points],
+                [passes_of(record, point) for point in points],
                 [point["train_loss"] for point in points],
                 color=colours[name],
                 linewidth=1.6,
                 label=None if name in labelled else name,
             )
             labelled.add(name)
-        bare(panel).set(title=setting, xlabel="forward passes", ylabel="training loss")
+        bare(panel).set(title=setting, xlabel="passes", ylabel="training loss")
         panel.legend(frameon=False)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=150, metadata={"Software": "scripts/study/compare.py"})

@@ -107,6 +107,7 @@ def some_record() -> dict[str, Any]:
         "evaluation_seconds": 0.5,
         "step_ms": 12.5,
         "reason": None,
+        "num_backwards": 0,
     }
     return {key: filled.get(key, 60) for key in records.FIELDS}
 

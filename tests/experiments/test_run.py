@@ -87,6 +87,10 @@ ALIKE = [
         ("directions.sparsity=1.0", r"directions.sparsity=1.0: .* in \[0, 1\)"),
         ("protocol.batch_size=0", "protocol.batch_size=0: must be at least 1"),
         ("protocol.batch_size=5000", "5000.*1000"),
+        (
+            "protocol.max_eval_examples=1",
+            "the first 1 rows of validation have one label only; null, or [2-9] and more, is valid",
+        ),
         ("task.num_train=9999", "sst2.*9999"),
         ("data=local", "data.root is not set"),
         *(pytest.param(*case, marks=pytest.mark.exhaustive) for case in ALIKE),

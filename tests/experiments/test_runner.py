@@ -58,11 +58,13 @@ def test_the_same_seed_gives_the_same_bits():
     assert torch.equal(*weights)
 
 
-@pytest.mark.parametrize(("name", "cost"), [("mezo", 2), ("bszo", 3), ("adamw", 1)])
+@pytest.mark.parametrize(("name", "cost"), [("mezo", 2), ("bszo", 3), ("adamw", 3)])
 def test_max_forwards_is_never_exceeded_and_used_up(name: str, cost: int, bench: Bench):
+    """A backward pass counts as two forward passes."""
     runner = bench.runner(METHODS[name], num_steps=10_000, max_forwards=100)
     runner.run()
-    assert runner.optimizer.num_forwards == 100 - 100 % cost
+    optimizer = runner.optimizer
+    assert optimizer.num_forwards + 2 * optimizer.num_backwards == 100 - 100 % cost
     assert runner.result.curve[-1]["step"] == 100 // cost  # the last steps are evaluated too
 
 

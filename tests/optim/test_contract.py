@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from bszo import ForwardGrad
 from bszo.errors import NonFiniteLoss, OptimError
 from tests.optim.conftest import METHODS, SETTINGS, ZEROTH_ORDER
 from tests.squares import square
@@ -69,6 +70,8 @@ def test_forwards_and_steps_are_counted_as_documented(method_or_setting: Any) ->
         optimizer.step(lambda: calls.append(1) or module())
         assert optimizer.num_forwards == len(calls) == passes
         assert optimizer.num_backwards == method.backwards * step
+        first = 3 if isinstance(optimizer, ForwardGrad) else 1  # what a forward pass counts as
+        assert optimizer.num_passes == first * passes + 2 * method.backwards * step
         assert optimizer.num_steps == step
     optimizer = method(module.parameters(), module=module)
     expected = passes_of(method, optimizer)

@@ -106,6 +106,7 @@ def test_both_halves_step_from_the_same_theta() -> None:
         for name, p, q in zip(names, model.parameters(), twin.parameters(), strict=True):
             torch.testing.assert_close(p, q, rtol=1e-4, atol=1e-6, msg=name)  # the loss is in fp32
     assert (optimizer.num_forwards, optimizer.num_backwards, optimizer.num_steps) == (9, 3, 3)
+    assert optimizer.num_passes == 9 + 2 * 3
 
 
 def test_no_activation_is_kept_below_the_border() -> None:

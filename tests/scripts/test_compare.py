@@ -47,6 +47,19 @@ def test_table_and_figure(tmp_path: Path, some_record: dict[str, Any]):  # noqa:
         assert f"| {heavy}\n" not in done.stderr  # -X importtime lists every module that was loaded
 
 
+def test_a_backward_pass_counts_as_two(tmp_path: Path, some_record: dict[str, Any]):  # noqa: F811
+    first_order = copy.deepcopy(some_record)
+    first_order["choices"]["optimizer"] = "adamw"
+    first_order["num_backwards"] = 60
+    first_order["config"]["seed"] = 1
+    first_order["signature"] = signature(first_order["config"])
+    for record in (some_record, first_order):
+        store.write(record, tmp_path / "runs")
+    lines = compare("--records", tmp_path / "runs").stdout.splitlines()
+    rows = {line.split()[0]: line.split()[1:] for line in lines if line.strip()}
+    assert rows["adamw"][3:5] == ["60", "180"] and rows["bszo"][3:5] == ["60", "60"]
+
+
 def test_damaged_record_is_named(tmp_path: Path):
     (tmp_path / "bad.json").write_text("{")
     done = run_module("scripts.study.compare", "--records", str(tmp_path), folder=tmp_path)

@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from experiments import CONF
-from experiments.sweeps.estimate import forwards_a_step, forwards_of
+from experiments.sweeps.estimate import a_step, forwards_of
 from experiments.sweeps.grid import PROFILES, Grid, GridError, load, names, next_rate, parse, read
 from experiments.sweeps.selection import MOST_RATES, Shelf, missing_runs
 from experiments.tables.configured import SAME, hyperparameters, splits
@@ -269,8 +269,9 @@ def test_the_real_study_gives_every_method_the_same_passes():
         budget = int(point["protocol.max_forwards"])
         assert budget - 4 <= cost * forwards <= budget, point
         setting = tuple(f"{k}={v}" for k, v in sorted(point.items()) if k.startswith("optimizer."))
-        a_step = cost * forwards_a_step(point["optimizer"], setting)
-        assert 243 <= int(point["protocol.eval_every"]) * a_step <= 250, point
+        number, passes = a_step(point["optimizer"], setting)
+        assert passes == cost * number
+        assert 243 <= int(point["protocol.eval_every"]) * passes <= 250, point
         for run in grid.candidates(point):
             assert budget - 4 <= cost * forwards_of(run) <= budget
             assert run["seed"] == "0"

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from experiments.records.passes import weight
 from experiments.sweeps.grid import Grid, Point, rate_key
 from experiments.sweeps.matching import parsed
 from experiments.sweeps.selection import Choice, Shelf
@@ -24,7 +25,6 @@ from experiments.tables.real.study import (
     passes_to_best,
     reached,
     rows_of,
-    weight,
 )
 from experiments.tables.real.table import (
     accuracy_section,

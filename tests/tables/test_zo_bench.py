@@ -12,7 +12,7 @@ from experiments.sweeps.grid import Grid, GridError, Point, load, parse
 from experiments.sweeps.selection import Shelf
 from experiments.tables.layout import Section
 from experiments.tables.memory import by_scheme
-from experiments.tables.zo_bench import OF_BENCH, OF_RUNS, allocated, effort, label, of_setting
+from experiments.tables.zo_bench import OF_BENCH, OF_RUNS, allocated, label, of_setting
 from scripts.bench import memory
 from tests.tables.conftest import Make
 
@@ -248,23 +248,6 @@ def test_failures_are_said_and_rank_nothing(bench: Grid, make: Make):
         ("ZO-SGD (MeZO), block-wise", "1", "-", "-"),
     )
     assert memory.rows[1] == ("lora", "-", "-", "-")  # nothing was measured with an adapter
-
-
-def test_passes_are_counted_in_forwards():
-    first = {
-        "choices": {"optimizer": "adamw"},
-        "num_steps": 10,
-        "num_forwards": 10,
-        "num_backwards": 10,
-    }
-    forward = {
-        "choices": {"optimizer": "forward-grad"},
-        "num_steps": 10,
-        "num_forwards": 10,
-        "num_backwards": 0,
-    }
-    assert effort(first, {"step": 5, "num_forwards": 5}) == 15 and effort(first, first) == 30
-    assert effort(forward, {"step": 5, "num_forwards": 5}) == 15 and effort(forward, forward) == 30
 
 
 @pytest.mark.parametrize("profile", ["mini", "paper"])

@@ -4,10 +4,11 @@ beside the grid, or of another task."""
 import math
 from collections.abc import Iterator, Sequence
 
+from experiments.records.passes import passes_of
 from experiments.sweeps.selection import Record
 from experiments.tables.layout import Section
 from experiments.tables.real.beside import nearest
-from experiments.tables.real.study import NEAR, NOTHING, Row, losses, weight
+from experiments.tables.real.study import NEAR, NOTHING, Row, losses
 
 SHORTLY = (250, 500, 750)  # passes at which a run beside the grid is shown too
 TOLD = ("method", "what it changes", "lr", "seed", "passes")  # of a run beside the grid
@@ -53,9 +54,8 @@ def _course(record: Record, shown_at: Sequence[int]) -> list[str]:
 
 def _at(record: Record, passes: int) -> str:
     """Loss and accuracy at the last evaluation within so many passes."""
-    each = weight(record)
-    within = [point for point in record["curve"] if each * point["num_forwards"] <= passes]
-    if not within or each * within[-1]["num_forwards"] < NEAR * passes:
+    within = [point for point in record["curve"] if passes_of(record, point) <= passes]
+    if not within or passes_of(record, within[-1]) < NEAR * passes:
         return NOTHING
     loss = within[-1].get("validation_loss")
     if loss is None:
@@ -102,7 +102,7 @@ def _told(
         if record is cells.get(record["signature"]):
             continue
         cell, changes = nearest(record, cells, same_task=same_task)
-        passes = weight(record) * record["num_forwards"]
+        passes = passes_of(record)
         node = record["config"]["optimizer"]  # which may be of a file of somebody's own
         rate = node.get("lr", node.get("algorithm", {}).get("lr"))
         shown = NOTHING if rate is None else f"{rate:g}"

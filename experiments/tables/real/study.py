@@ -9,6 +9,7 @@ import statistics
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from experiments.records.passes import passes_of, weight
 from experiments.sweeps.grid import Grid, Point, load, rate_key
 from experiments.sweeps.matching import picked
 from experiments.sweeps.selection import Choice, Record, Shelf
@@ -21,7 +22,6 @@ SWEEP = "real"
 # passes at which the runs end -> those at which their validation is shown
 BUDGETS = {1000: (250, 500, 1000), 4000: (1000, 2000, 4000)}
 NEAR = 0.9  # share of a budget that the last evaluation before it must have reached
-FORWARD_MODE = {"forward-grad": 3}  # passes that one pass of these methods counts
 BASELINE = "MeZO"
 NOTHING = "-"
 
@@ -100,21 +100,10 @@ def _tried(
             yield rate, record
 
 
-def weight(record: Record) -> float:
-    """How many passes one forward pass of the run counts as, with its share of the backward
-    passes."""
-    if own := FORWARD_MODE.get(record["choices"]["optimizer"]):
-        return own
-    forwards = record["num_forwards"]
-    return 1 + 2 * record["num_backwards"] / forwards if forwards else 1
-
-
 def curve(record: Record) -> list[tuple[float, float]]:
     """(passes, validation accuracy in per cent) of every evaluation."""
-    each = weight(record)
     return [
-        (each * point["num_forwards"], 100 * point["validation_accuracy"])
-        for point in record["curve"]
+        (passes_of(record, point), 100 * point["validation_accuracy"]) for point in record["curve"]
     ]
 
 
