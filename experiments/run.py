@@ -25,6 +25,7 @@ from bszo.errors import BszoError, ConfigError, ParallelError, printable
 from experiments import CONF
 from experiments.config.compose import VERSION_BASE, hydra_arguments, own_folders, resolve
 from experiments.config.messages import explain, explain_hydra
+from experiments.config.unread import unread
 from experiments.records.locks import Busy
 from experiments.training.outcome import EXIT_CODES, RunFailed
 
@@ -64,6 +65,8 @@ def job(config: DictConfig) -> None:
             raise ConfigError(f"sweep={sweep}: its runs need --multirun")
         resolved = resolve(config)
         choices = _choices(settings.runtime.choices, resolved)
+        for key in unread(config, settings.overrides.task):
+            log.warning("%s: nothing in this run reads it", key)
         record = execute(resolved, choices, list(settings.overrides.task))
         line, code = f"{record['status']}: {record['reason']}", EXIT_CODES[record["status"]]
         local_failure = record["status"] == "out_of_memory"
