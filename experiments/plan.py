@@ -17,7 +17,7 @@ from bszo.errors import ConfigError
 from experiments.records.record import Record
 from experiments.records.store import PACKED, gather, left_out
 from experiments.sweeps.estimate import Clock, forwards_of, memory_of
-from experiments.sweeps.grid import Grid, GridError, Point, holds, load, names
+from experiments.sweeps.grid import PROFILES, Grid, GridError, Point, holds, load, names
 from experiments.sweeps.matching import PLACES, picked, says_where
 from experiments.sweeps.progress import clock
 from experiments.sweeps.selection import Shelf, missing_runs
@@ -171,7 +171,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             " pick among the runs, model.path=DIR and data.root=DIR of the profile local"
         ),
     )
-    parser.add_argument("--profile", default="mini", help="paper, mini or local")
+    parser.add_argument("--profile", default="mini", help=", ".join(PROFILES))
     parser.add_argument("--jobs", type=int, default=1, help="runs at a time")
     options = parser.parse_intermixed_args(arguments)
     given = dict(word.split("=", 1) for word in options.words if "=" in word)

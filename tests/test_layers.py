@@ -19,6 +19,7 @@ LAYERS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "bszo": (("bszo.optim", "bszo.errors"), ()),
     "bszo.errors": ((), ()),
     "bszo.costs": ((), ()),
+    "bszo.half": ((), ("torch",)),
     "bszo.files": ((), ()),
     "bszo.cache": ((), ()),
     "bszo.allocator": ((), ()),
@@ -38,7 +39,14 @@ LAYERS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
         ("torch",),
     ),
     "bszo.integrations": (
-        ("bszo.integrations", "bszo.models", "bszo.optim", "bszo.perturb", "bszo.errors"),
+        (
+            "bszo.integrations",
+            "bszo.models",
+            "bszo.optim",
+            "bszo.perturb",
+            "bszo.errors",
+            "bszo.half",
+        ),
         ("torch", "transformers", "trl"),
     ),
     "bszo.__main__": (("bszo.cli",), ()),
@@ -68,6 +76,7 @@ LAYERS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
             "bszo.errors",
             "bszo.files",
             "bszo.cache",
+            "bszo.half",
         ),
         (
             "torch",
@@ -89,7 +98,12 @@ LAYERS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
         ("filelock", "yaml"),
     ),
     "experiments.records.provenance": (
-        ("experiments.records.privacy", "bszo.__version__", "bszo.perturb.compiled"),
+        (
+            "experiments.records.privacy",
+            "bszo.__version__",
+            "bszo.half",
+            "bszo.perturb.compiled",
+        ),
         ("torch",),
     ),
     "experiments.training": (

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from bszo.errors import OptimError, ParallelError, needs
+from bszo.half import fast_products
 from bszo.models import tensors_fingerprint
 from bszo.optim import BSZO, FirstOrder, Hybrid, ZerothOrderOptimizer
 
@@ -209,7 +210,11 @@ class ZerothOrderTrainer(Trainer):
         assert self._measured is not None
         total = torch.zeros((), device=self.args.device)
         for inputs, num_items, count in self._micro_batches:
-            with self.compute_loss_context_manager(), _named_training(self):
+            with (
+                self.compute_loss_context_manager(),
+                _named_training(self),
+                fast_products(self._measured),
+            ):
                 loss = self.compute_loss(self._measured, dict(inputs), num_items_in_batch=num_items)
             assert isinstance(loss, Tensor)
             scaled = getattr(self, "loss_is_scaled_for_ga", None)  # from transformers 5.19 on

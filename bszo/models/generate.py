@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from bszo.errors import ModelError
+from bszo.half import fast_products
 from bszo.models.batch import Batch, packed
 from bszo.models.encode import Encoded, tokenise
 from bszo.models.language_model import LanguageModel
@@ -250,7 +251,7 @@ class GenerativeModel(LanguageModel):
             [[0] * (width - len(row)) + [1] * len(row) for row in prompts], device=self.device
         )
         module: Any = self.module
-        with _without_own_settings(module):
+        with fast_products(module), _without_own_settings(module):
             return module.generate(
                 input_ids=ids,
                 attention_mask=mask,

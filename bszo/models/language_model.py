@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from bszo.errors import ModelError
+from bszo.half import fast_products
 from bszo.models.batch import Batch, buckets, by_length, collate, in_one_row
 from bszo.models.causal import CausalEncoder
 from bszo.models.encode import Encoded
@@ -155,8 +156,12 @@ class LanguageModel:
 
     def _unpadded(self, score: Callable[..., Tensor], batch: Batch) -> Tensor:
         """The scores of a batch, taken without padding where padding would move them."""
-        if self.traits.padded or bool(batch.attention_mask.all()):
-            return self._score(score, batch)
+        with fast_products(self.module):
+            if self.traits.padded or bool(batch.attention_mask.all()):
+                return self._score(score, batch)
+            return self._by_length(score, batch)
+
+    def _by_length(self, score: Callable[..., Tensor], batch: Batch) -> Tensor:
         out = torch.full(batch.present.shape[:2], -torch.inf, device=batch.labels.device)
         for examples, part in by_length(batch):
             out = out.index_copy(0, examples, self._score(score, part))

@@ -12,7 +12,7 @@ from typing import Any
 EXACT = ("status", "num_steps", "num_forwards", "num_backwards")  # on every machine
 SCORES = ("zero_shot_accuracy", "validation_accuracy", "test_accuracy")
 POINT = ("train_loss", "validation_accuracy", "validation_loss", "noise_var", "gain")
-MACHINE = ("device", "cpu", "gpu", "torch_threads")
+MACHINE = ("device", "cpu", "instructions", "widened", "gpu", "torch_threads")
 # Where code, versions or hardware differ, losses differ in their last bits, and the model answers
 # a few rows differently, on which its scores are almost tied.
 SCORE_TOLERANCE, LOSS_TOLERANCE = 0.02, 0.02

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 
 from bszo import __version__
+from bszo.half import HALF, is_native
 from bszo.perturb import compiled
 from experiments import ROOT
 from experiments.records.privacy import anonymous, scrub
@@ -60,6 +61,8 @@ def _hardware(device: str) -> dict[str, Any]:
     hardware: dict[str, Any] = {
         "device": device,
         "cpu": _cpu_name(),
+        "instructions": torch.backends.cpu.get_cpu_capability(),
+        "widened": [str(dtype).removeprefix("torch.") for dtype in HALF if not is_native(dtype)],
         "cores": os.cpu_count(),
         "torch_threads": torch.get_num_threads(),
         "noise": compiled.maker(),

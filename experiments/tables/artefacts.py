@@ -196,10 +196,10 @@ ARTEFACTS = {
             files=(
                 "measured/gradient_signal.json",
                 "measured/means/mezo.json",
-                "measured/means/bszo-each-example-its-own-k-8-mean.json",
-                "measured/means/bszo-each-example-its-own-k-8-mean-round-2-at-0-0001.json",
-                "measured/means/bszo-each-example-its-own-k-8-mean-round-2-at-0-0003.json",
-                "measured/means/bszo-each-example-its-own-k-8-mean-round-3-at-0-0003.json",
+                "measured/means/bszo-own-directions-k-8-mean.json",
+                "measured/means/bszo-own-directions-k-8-mean-round-2-at-0-0001.json",
+                "measured/means/bszo-own-directions-k-8-mean-round-2-at-0-0003.json",
+                "measured/means/bszo-own-directions-k-8-mean-round-3-at-0-0003.json",
             ),
         ),
         Artefact(

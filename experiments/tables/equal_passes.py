@@ -56,7 +56,7 @@ class Row:
 
 
 def label(point: Point) -> str:
-    """ "MeZO, P4", "SubZero+, 9 directions", "BSZO, each example its own, k = 8, mean"."""
+    """ "MeZO, P4", "SubZero+, 9 directions", "BSZO, own directions, k = 8, mean"."""
     text = shown(EVERY_METHOD, point["optimizer"])
     if estimator := point.get("optimizer.estimator"):
         text += f", {estimator.capitalize()}"

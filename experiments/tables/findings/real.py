@@ -7,7 +7,7 @@ from experiments.tables.findings.evidence import NOT_RUN, Evidence
 from experiments.tables.layout import rectangle
 from experiments.tables.real import means, study
 
-EIGHT_OWN = "BSZO, each example its own, k = 8, mean"
+EIGHT_OWN = "BSZO, own directions, k = 8, mean"
 
 
 def real_model(evidence: Evidence) -> str:

@@ -218,7 +218,7 @@ def local_losses(evidence: Evidence) -> str:
 def filter_or_mean(evidence: Evidence) -> str:
     """Test accuracy of the posterior mean minus that of the plain mean and of the z-score of the
     same observations, along own directions."""
-    name = "BSZO, each example its own"
+    name = "BSZO, own directions"
     pairs = {
         "minus the plain mean: k = 2": (name, f"{name}, mean"),
         "k = 8": (f"{name}, k = 8", f"{name}, k = 8, mean"),
@@ -229,7 +229,7 @@ def filter_or_mean(evidence: Evidence) -> str:
 
 def rank_of_own(evidence: Evidence) -> str:
     """Test accuracy of own directions of rank 4 minus that of rank 1."""
-    name = "MeZO, each example its own"
+    name = "MeZO, own directions"
     return _between(evidence, "each", {"": (f"{name}, rank = 4", name)})
 
 

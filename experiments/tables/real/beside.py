@@ -6,6 +6,7 @@ from typing import Any
 from experiments.sweeps.selection import Record
 
 NOTHING = "-"
+USUAL = "AVX512"  # instructions of the processors that most of the runs were on
 # a table has columns for these
 LEFT_OUT = (
     "optimizer.lr",
@@ -41,7 +42,9 @@ def nearest(
     }
 
     def processor(run: Record) -> str:
-        return run["provenance"]["hardware"]["cpu"]
+        hardware = run["provenance"]["hardware"]
+        said = hardware.get("instructions", USUAL)  # the first records do not say
+        return hardware["cpu"] if said == USUAL else f"{hardware['cpu']} {said}"
 
     def distance(signature: str) -> tuple[bool, int, bool, str]:
         cell = cells[signature]

@@ -1,0 +1,90 @@
+"""16-bit products in fp32, as on a processor without instructions for them; seen on every one."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from bszo import MeZO, half
+from bszo.models import load_model
+from bszo.tasks import Example
+from tests.squares import square
+
+PRODUCTS: dict[str, Callable[..., Tensor]] = {
+    "linear": lambda x, w, b: F.linear(x, w, b),
+    "linear without bias": lambda x, w, b: F.linear(x, w),
+    "product of matrices": lambda x, w, b: x @ w.T,
+    "Conv1D": lambda x, w, b: torch.addmm(b, x.flatten(0, 1), w.T),
+    "attention": lambda x, w, b: F.scaled_dot_product_attention(x, x, x, is_causal=True),
+    "attention with a mask": lambda x, w, b: F.scaled_dot_product_attention(
+        x, x, x, attn_mask=b[:16].expand(16, 16)
+    ),
+    "attention written out": lambda x, w, b: (x @ x.mT).softmax(-1) @ x,
+}
+
+
+@pytest.fixture(autouse=True)
+def without_instructions(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(half, "is_native", lambda dtype: dtype not in half.HALF)
+    monkeypatch.setattr(half, "PIECE", 600)  # so that a matrix is taken in pieces, the last shorter
+
+
+@pytest.fixture
+def wide(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The names of the products that were made in fp32."""
+    made: list[str] = []
+
+    def spied(name: str, product: Callable[..., Tensor]) -> Callable[..., Tensor]:
+        return lambda *args, **named: made.append(name) or product(*args, **named)
+
+    spies = {func: spied(product.__name__, product) for func, product in half.PRODUCTS.items()}
+    monkeypatch.setattr(half, "PRODUCTS", spies)
+    return made
+
+
+def parts(dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    x, w, b = (torch.randn(*n, generator=generator) for n in ((3, 16, 24), (70, 24), (70,)))
+    return x.to(dtype), (w / 5).to(dtype), b.to(dtype)
+
+
+@pytest.mark.parametrize(("name", "dtype"), square(PRODUCTS, half.HALF))
+@torch.no_grad()
+def test_a_product_is_rounded_once(name: str, dtype: torch.dtype, wide: list[str]):
+    x, w, b = parts(dtype)
+    with half.fast_products(nn.Linear(2, 2, dtype=dtype)):
+        found = PRODUCTS[name](x, w, b)
+    exact = PRODUCTS[name](x.double(), w.double(), b.double())
+    assert wide and found.dtype == dtype and found.shape == exact.shape
+    written_out = name == "attention written out"  # three operations, each of which rounds
+    slack = torch.finfo(dtype).eps * (8 if written_out else 0.51)
+    torch.testing.assert_close(found.double(), exact, rtol=slack, atol=slack * 1e-1)
+
+
+def test_nothing_changes_where_it_would_not_serve(wide: list[str]):
+    x, w, b = parts(torch.bfloat16)
+    with half.fast_products(nn.Linear(2, 2)):  # an fp32 model
+        F.linear(x, w, b)
+    with half.fast_products(nn.Linear(2, 2, dtype=torch.bfloat16)):
+        F.linear(x, w, b.requires_grad_()).sum().backward()  # the gradient would keep a wide W
+        with torch.no_grad():
+            F.linear(x[0, : half.FEWEST - 1], w, b)
+            F.linear(x.float(), w.float())
+            with pytest.raises(RuntimeError, match="dtype"):
+                F.linear(x, w.float())
+    assert wide == [] and b.grad is not None
+
+
+@pytest.mark.parametrize("family", ["opt", "mistral", "roberta"])
+def test_a_step_of_a_model_takes_them(family: str, wide: list[str]):
+    kind = "masked" if family == "roberta" else "causal"
+    model = load_model(f"asset:tiny-{family}", kind=kind, dtype="bfloat16")
+    prompt = "It was <mask>." if kind == "masked" else "It was"
+    examples = [Example(str(i), f"{prompt} {i}", (" great", " bad"), i % 2) for i in range(8)]
+    batch = model.collate(model.encode(examples))
+    MeZO(model.module.parameters(), lr=1e-3, eps=1e-2, module=model.module).step(
+        lambda: model.loss(batch)
+    )
+    assert wide.count("_linear") >= 2 * 6 and "_attention" in wide
