@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch.nn import functional as F
 
+from bszo.half import fast_products
 from bszo.models import Batch, EachLoss, collate, option_logits, random_model
 from bszo.models.encode import Encoded, OptionTokens
 from bszo.models.shapes import MASKED
@@ -34,17 +35,16 @@ class Setting:
     def loss(self) -> float:
         """Compute the logits of the options' words where they stand; the bare forward passes do so
         too."""
-        return finite(
-            F.cross_entropy(
-                option_logits(self.model, self.batch, causal=self.causal), self.batch.labels
-            )
-        )
+        return finite(F.cross_entropy(self._logits(self.batch), self.batch.labels))
 
     @torch.no_grad()
     def losses(self, batch: Batch) -> torch.Tensor:
         """Compute the loss of each example, (B,), from the same logits."""
-        logits = option_logits(self.model, batch, causal=self.causal)
-        return F.cross_entropy(logits, batch.labels, reduction="none")
+        return F.cross_entropy(self._logits(batch), batch.labels, reduction="none")
+
+    def _logits(self, batch: Batch) -> torch.Tensor:
+        with fast_products(self.model):
+            return option_logits(self.model, batch, causal=self.causal)
 
     def examples(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
         """Return which example a position is of: of all positions, and of those that the output
@@ -67,7 +67,7 @@ class Setting:
         """Score all examples at once with both options on one row, or one option of one example in
         each pass."""
         if batched:
-            option_logits(self.model, self.batch, causal=self.causal)
+            self._logits(self.batch)
             return
         for example in self.encoded:
             for _ in example.options:
@@ -98,10 +98,10 @@ def examples(count: int, length: int) -> list[Encoded]:
 
 
 def alternate(
-    setting: Setting, runs: dict[str, Callable[[], Any]], repeats: int
+    setting: Any, runs: dict[str, Callable[[], Any]], repeats: int
 ) -> dict[str, list[float]]:
     """Return the seconds of each run; the runs take turns `repeats` times, after one round to warm
-    up."""
+    up. `setting.ready` waits for the device."""
     seconds: dict[str, list[float]] = {name: [] for name in runs}
     for turn in range(repeats + 1):
         for name, run in runs.items():
