@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from bszo.errors import BszoError
+from bszo.errors import BszoError, ConfigError
 from bszo.tasks import batches
 from experiments.config.compose import compose
 from experiments.config.schema import parse
@@ -22,19 +22,25 @@ from experiments.training.drift import changed, drift
 
 ENGINES = ("exact", "two-leg", "three-leg", "in-place")
 SHORT = {"steps": "protocol.num_steps", "eps": "optimizer.eps"}
-FIXED = (
-    "optimizer=mezo",
-    "optimizer.lr=0",
-    "tracker=none",
-    "protocol=smoke",
-    "protocol.num_steps=100",
-)
+FIXED = ("optimizer=mezo", "optimizer.lr=0")
+FIRST = ("tracker=none", "protocol=smoke", "protocol.num_steps=100")  # others may be typed
 
 
 def overrides(arguments: Sequence[str]) -> list[str]:
-    """Return the Hydra overrides of the command line, after those that make it this check."""
-    pairs = (argument.partition("=") for argument in arguments)
-    return [*FIXED, *(f"{SHORT.get(key, key)}{equals}{value}" for key, equals, value in pairs)]
+    """Return the Hydra overrides of the command line, after those that make it this check.
+
+    Raises:
+        ConfigError: one of them would make it another check.
+    """
+    fixed = {override.partition("=")[0] for override in FIXED}
+    pairs = [argument.partition("=") for argument in arguments]
+    if own := [f"{key}={value}" for key, _, value in pairs if key.lstrip("+~") in fixed]:
+        raise ConfigError(f"{own[0]}: it is MeZO that steps here, with {FIXED[1]}")
+    return [
+        *FIXED,
+        *FIRST,
+        *(f"{SHORT.get(key, key)}{equals}{value}" for key, equals, value in pairs),
+    ]
 
 
 def drifts(config: dict[str, Any]) -> dict[str, tuple[float, float]]:
@@ -63,9 +69,8 @@ def _walk(parts: Parts, optimizer: Any, num_steps: int, batch_size: int, seed: i
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command line; returns the exit code."""
-    arguments = overrides(sys.argv[1:] if argv is None else argv)
     try:
-        config = compose(arguments)
+        config = compose(overrides(sys.argv[1:] if argv is None else argv))
         found = drifts(config)
     except BszoError as error:
         print(error, file=sys.stderr)

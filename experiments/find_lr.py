@@ -33,12 +33,12 @@ def tested(
     held: int = 128,
     on_probe: Callable[[Any], None] | None = None,
 ) -> Any:
-    """The `bszo.RangeTest` of a run: on the batches with which the run would begin, judged by its
-    first validation rows.
+    """The `bszo.RangeTest` of a run: on the batches with which the run would begin, judged by
+    some of its validation rows.
 
     Args:
         config: the resolved configuration.
-        held: the number of validation rows.
+        held: the number of validation rows, drawn by the run's seed.
         rates, steps, repeats, on_probe: as `bszo.find_lr` has them.
 
     Raises:

@@ -21,7 +21,7 @@ from bszo.errors import ModelError, one_line
 from bszo.files import folder_written_whole
 from bszo.models.cache import cache_entry
 from bszo.models.gguf_header import FACTORS, check_header, check_used, scaled_frequencies
-from bszo.models.gguf_splitting import split_as_named
+from bszo.models.gguf_text import settle_text
 from bszo.models.reading import quiet, reading
 
 ENDING = ".gguf"
@@ -120,7 +120,10 @@ def _write(file: Path, digest: str, folder: Path) -> None:
         with reading("GGUF", str(file)):
             metadata, _ = read_gguf_metadata(str(file))
             check_header(metadata, file)
-            stored = {tensor.name: tensor for tensor in GGUFReader(file).tensors}
+            reader = GGUFReader(file)
+            stored = {tensor.name: tensor for tensor in reader.tensors}
+            tokens = reader.get_field("tokenizer.ggml.tokens")
+            num_tokens = len(tokens.data) if tokens else 0
             loaded: Any = AutoModelForCausalLM.from_pretrained(
                 **source,
                 dtype=torch.float32,
@@ -136,8 +139,7 @@ def _write(file: Path, digest: str, folder: Path) -> None:
                 config["rope_parameters"] = scaled_frequencies(module.config, factors, file)
         with reading("tokenizer", str(file)):
             tokenizer = AutoTokenizer.from_pretrained(**source)
-            named = metadata.get("tokenizer.ggml.pre")
-            splitting = split_as_named(tokenizer, named, file.name)
+            splitting = settle_text(tokenizer, metadata, num_tokens, file.name)
         tokenizer.save_pretrained(folder)
     # transformers refuses to save what it takes for quantised, so that the parts are written here
     save_file(

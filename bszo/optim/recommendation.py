@@ -54,7 +54,7 @@ class RangeTest:
         reason: why, in one sentence.
         probes: one a rate, the smallest rate first.
         loss: of the held batches before any step.
-        num_forwards: the forward passes that all of it took.
+        num_forwards: of all steps and held batches; what `alive` runs is not counted.
     """
 
     lr: float | None

@@ -74,6 +74,7 @@ class LossOracle(Moves):
         self._at_theta: float | None = None
         self._log: Log | None = None
         self._perturbed = False  # has a loss been taken away from theta?
+        self._of_examples = False  # are the losses those of examples?
         self._doubts = engine.doubts
         self._doubts.begin(step)
 
@@ -165,8 +166,23 @@ class LossOracle(Moves):
                 self._at_theta = sum(losses) / len(losses)
             self.losses += losses
         if self._log is None:
+            self._require_own(points)
             self._doubts.ended_each(self.step, found)
+            self._of_examples = True
         return found
+
+    def _require_own(self, points: Sequence[tuple[SeedsOf, float]]) -> None:
+        """See that an example's loss depends on its own direction alone, where the axes of a
+        layer's input do not tell: two more passes, when such a layer first runs."""
+        engine = self.engine
+        assert isinstance(engine, Each)
+        own = next(((seeds_of, c) for seeds_of, c in points if c), None)
+        if not engine.unsure or engine.num_examples < 2 or own is None:
+            return
+        seeds_of, c = own
+        alone: tuple[float | LengthsOf, ...] = (0.0, lambda rows: [c] + [0.0] * (rows - 1))
+        engine.require_own(*(self._each(self.closure, seeds_of, lengths) for lengths in alone))
+        self.num_forwards += len(alone) * (self.step == 0)  # a resumed run asks again
 
     def _at_once(self, points: Sequence[tuple[SeedsOf, float]]) -> list[list[float]]:
         count = len(points)
@@ -304,7 +320,7 @@ class LossOracle(Moves):
     @torch.no_grad()
     def home(self) -> None:
         """Bring theta to where the step began, as it must be before it is moved."""
-        if self._log is None:
+        if self._log is None and not self._of_examples:
             self._doubts.ended(self.step, self.losses, self._perturbed)
         super().home()
 

@@ -192,11 +192,11 @@ def rates_of(models: Iterable[str], conf: Path = CONF) -> dict[tuple[str, str], 
 
 def next_rate(rate: float, up: bool) -> float:
     """The next of 1, 3, 10, 30, ... times a power of ten, or the one before."""
-    exponent = math.floor(math.log10(rate) + 1e-9)
-    leads = rate / 10.0**exponent >= math.sqrt(3) * (1 - 1e-9)  # it is a 3 rather than a 1
+    exponent = math.floor(math.log10(rate))
+    ladder = [float(f"{lead}e{e}") for e in range(exponent - 2, exponent + 3) for lead in (1, 3)]
     if up:
-        return float(f"1e{exponent + 1}" if leads else f"3e{exponent}")
-    return float(f"1e{exponent}" if leads else f"3e{exponent - 1}")
+        return min(step for step in ladder if step > rate * (1 + 1e-9))
+    return max(step for step in ladder if step < rate * (1 - 1e-9))
 
 
 @cache

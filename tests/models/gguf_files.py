@@ -19,6 +19,7 @@ def write_gguf(
     kinds: tuple[gguf.GGMLQuantizationType, ...] = (Q4_1,),
     left_out: str = "",
     pre: str = "gpt-2",
+    unknown: bool = True,
     more: Callable[[gguf.GGUFWriter], object] = lambda writer: None,
 ) -> dict[str, np.ndarray]:
     """The file; its matrices, by llama.cpp's names, before they were quantised.
@@ -27,10 +28,18 @@ def write_gguf(
         kinds: of the matrices of each layer; the first is the embedding's as well.
         left_out: a tensor that the file is to lack.
         pre: the rules by which text is split.
+        unknown: whether there is an unknown token, GPT-2's.
         more: adds to the file what a test wants in it.
     """
     generator = np.random.default_rng(0)
-    tokens = ["<|endoftext|>", "<s>", "</s>", *sorted(ByteLevel.alphabet()), "Ġg", "Ġgr"]
+    tokens = [
+        "<|endoftext|>" if unknown else "<|other|>",
+        "<s>",
+        "</s>",
+        *sorted(ByteLevel.alphabet()),
+        "Ġg",
+        "Ġgr",
+    ]
     writer = gguf.GGUFWriter(file, architecture)
     writer.add_context_length(64)
     writer.add_embedding_length(HIDDEN)
@@ -48,7 +57,8 @@ def write_gguf(
     writer.add_token_merges(["Ġ g", "Ġg r"])
     writer.add_bos_token_id(1)
     writer.add_eos_token_id(2)
-    writer.add_unk_token_id(0)
+    if unknown:
+        writer.add_unk_token_id(0)
     layer = {
         "attn_q": (HIDDEN, HIDDEN),
         "attn_k": (HIDDEN, HIDDEN),

@@ -15,6 +15,7 @@ from bszo.errors import ModelError
 from bszo.models import load_model
 from bszo.models.cache import cache_root
 from bszo.models.gguf import convert_gguf, described, is_sound, origin_of
+from bszo.tasks import Example
 from tests.models.gguf_files import F32, HEADS, HIDDEN, Q8_0, write_gguf
 
 
@@ -214,6 +215,32 @@ def test_text_is_split_as_the_file_names_it(
         "named.gguf: it splits text by rules called 'no-such-rules', which are not known here: it"
         " is split as GPT-2's, and tokens may differ from those that the model was trained on"
     ] * (pre == "no-such-rules")
+
+
+@pytest.mark.parametrize(
+    ("pre", "add_bos", "ids"),
+    [("llama-bpe", None, [1]), ("llama-bpe", False, []), ("gpt-2", None, []), ("gpt-2", True, [1])],
+)
+def test_a_vocabulary_without_an_unknown_token_gets_none(
+    pre: str, add_bos: bool | None, ids: list[int], cache: Path, tmp_path: Path
+):
+    """As Llama 3's, whose rules also put a token in front where the file does not say."""
+    file = tmp_path / "llama3.gguf"
+    more = (
+        (lambda _: None) if add_bos is None else (lambda writer: writer.add_add_bos_token(add_bos))
+    )
+    write_gguf(file, pre=pre, unknown=False, more=more)
+    model = load_model(str(file), dtype="float32")
+    assert model.tokenizer.unk_token is None and len(model.tokenizer) == 261
+    (encoded,) = model.encode([Example("0", "a", (" great",), 0)])
+    after = model.tokenizer.convert_tokens_to_ids(["a", "Ġgr", "e", "a"])
+    assert list(encoded.rows[0]) == [*ids, *after]  # the last token is only asked for
+    assert model.tokenizer.backend_tokenizer.model.ignore_merges == (pre == "llama-bpe")
+    origin = origin_of(convert_gguf(file))
+    assert origin is not None
+    assert origin["splitting"].endswith("; <s> stands in front") == (
+        pre == "llama-bpe" and add_bos is None
+    )
 
 
 @pytest.mark.parametrize(

@@ -422,3 +422,75 @@ def test_a_layer_that_is_frozen_leaves_the_other_s_directions_as_they_are() -> N
         torch.testing.assert_close(net.out.weight, before - 0.1 * step, rtol=1e-6, atol=1e-7)
         moved.append(net.twice.weight.detach().clone())
     assert not torch.equal(*moved)
+
+
+class TimeFirst(nn.Module):
+    """Rows (B, T, 4) -> (B, T, 2), with time as the first axis of what its layers see."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(4, 2, dtype=torch.float64)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layer(x.transpose(0, 1)).transpose(0, 1)
+
+
+class Placed(nn.Module):
+    """Ids (B, T) -> logits, with a table of positions that is asked for (T,)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.words, self.places = nn.Embedding(11, 6).double(), nn.Embedding(4, 6).double()
+        self.out = nn.Linear(6, 3, bias=False).double()
+
+    def forward(self, ids: Tensor) -> Tensor:
+        return self.out(torch.tanh(self.words(ids) + self.places(torch.arange(ids.shape[1]))))
+
+
+class Closure:
+    """The losses of a batch, and which example a position is of."""
+
+    def __init__(self, net: nn.Module, x: Tensor, said: bool = True) -> None:
+        self.net, self.x, self.calls = net, x, 0
+        if said:
+            count, length = x.shape[:2]
+            self.examples = (torch.arange(count)[:, None].expand(count, length),)
+
+    def __call__(self) -> Tensor:
+        self.calls += 1
+        return self.net(self.x).float().square().flatten(1).mean(1)
+
+
+@pytest.mark.parametrize("said", [True, False])
+def test_an_axis_that_is_not_the_examples_is_seen_where_their_numbers_are_equal(said: bool) -> None:
+    net = TimeFirst()
+    x = torch.randn(4, 4, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    with pytest.raises(OptimError, match=r"example 1 moves .* of one of layer,"):
+        EachMeZO(net.parameters(), module=net).step(Closure(net, x, said))
+
+
+def test_positions_that_are_no_examples_are_seen_where_their_numbers_are_equal() -> None:
+    net, ids = Placed(), torch.arange(16).reshape(4, 4) % 11
+    with pytest.raises(OptimError, match="of one of words, places, out,"):
+        EachMeZO(net.parameters(), module=net, embeddings="perturb").step(Closure(net, ids, False))
+
+
+def test_as_many_examples_as_positions_are_asked_about_once() -> None:
+    net = Net()
+    ids = torch.arange(16).reshape(4, 4) % 11
+    closure = Closure(net, ids)
+    optimizer = EachMeZO(net.parameters(), module=net, embeddings="perturb")
+    for passes in (4, 6, 8):
+        optimizer.step(closure)
+        assert optimizer.num_forwards == closure.calls == passes
+
+
+def test_losses_of_different_examples_are_no_wide_step(caplog: pytest.LogCaptureFixture) -> None:
+    """It is the passes of a step that are compared."""
+    net = Net()
+    optimizer = EachMeZO(net.parameters(), lr=1e-9, module=net)
+    spread = losses(net)
+    assert spread.max() > 1.5 * spread.min()
+    for _ in range(20):
+        optimizer.step(lambda: losses(net))
+    assert "apart" not in caplog.text

@@ -96,6 +96,8 @@ class Factored(Directions):
     ) -> Tensor:
         """Return decay theta + left right, without the whole product: the compiled kernel holds it
         in registers, and where it does not serve, some rows are made at a time."""
+        if not theta.numel():
+            return out
         if self._in_registers(theta, left, out):
             check_rounding(rounding_seed, out.dtype)
             round_key = None if rounding_seed is None else key(rounding_seed, index)

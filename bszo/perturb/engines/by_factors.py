@@ -13,7 +13,7 @@ from bszo.errors import OptimError
 from bszo.perturb.directions.base import Directions
 from bszo.perturb.engines.base import Engine
 from bszo.perturb.engines.hooks import Hooks, is_differentiated, is_plain, linear_layers, owners
-from bszo.perturb.engines.layers import Layers, is_transposed, without_autocast
+from bszo.perturb.engines.layers import Layers, is_transposed, may_be_read, without_autocast
 from bszo.perturb.engines.streaming import Streaming
 from bszo.perturb.noise import Terms
 
@@ -80,7 +80,7 @@ class ByFactors(Engine):
         plain = {
             m
             for m in self.linear
-            if self.layers.is_plain(m) and not _may_be_read(m) and _is_linear_or_gpt2_s(m)
+            if self.layers.is_plain(m) and not may_be_read(m) and _is_linear_or_gpt2_s(m)
         }
         elsewhere = {
             i
@@ -101,7 +101,7 @@ class ByFactors(Engine):
             if module._parameters["weight"] is not self.params[i]:
                 return None  # it ran with a weight of someone else's (torch.func.functional_call)
             x = next(iter((*args, *kwargs.values())))
-            if is_differentiated() or _may_be_read(module) or not (is_plain(x) and is_plain(y)):
+            if is_differentiated() or may_be_read(module) or not (is_plain(x) and is_plain(y)):
                 self.rest.missed.add(i)  # the pass is taken again, with a copy of this weight
                 return None
             with self.rest.unwatched(), without_autocast(y):
@@ -134,14 +134,6 @@ def _is_linear_or_gpt2_s(module: nn.Module) -> bool:
     if not is_transposed(module):
         return True
     return type(module).forward.__module__ == "transformers.pytorch_utils"
-
-
-def _may_be_read(module: nn.Module) -> bool:
-    """Whether a hook that is not this library's runs before the module, and may read its weight."""
-    return any(
-        not str(getattr(hook, "__module__", "")).startswith("bszo.")
-        for hook in module._forward_pre_hooks.values()
-    )
 
 
 def _with_change(x: Tensor, y: Tensor, a: Tensor, b: Tensor) -> Tensor:

@@ -40,7 +40,9 @@ class Each(Engine):
     numbers an example, layer and direction, until the step ends.
 
     A layer is refused by name where its rows cannot be told to be one example's, where nobody calls
-    it as a module, and where it computes its answer in another way. Points that all examples share
+    it as a module, and where it computes its answer in another way. Where a batch has as many
+    examples as positions, two further passes of the layer's first step see that no example moves
+    with another one's direction. Points that all examples share
     are seen as `Streaming` shows them.
 
     Args:
@@ -57,6 +59,8 @@ class Each(Engine):
         self.layers = Layers(params, module)
         self.watched = False
         self.num_examples = 0  # in the last pass
+        self.unsure: list[nn.Module] = []
+        self._told: set[nn.Module] = set()
 
     def at(self, directions: Directions, terms: Terms) -> AbstractContextManager[None]:
         return self.shared.at(directions, terms)
@@ -94,7 +98,7 @@ class Each(Engine):
         """
         moved = {i for i in range(len(self.params)) if directions.own(i, {0: 1.0})}
         self.layers.require_plain(moved)
-        taken = EachPass(self.layers, directions, moved, seeds_of, c, examples)
+        taken = EachPass(self.layers, directions, moved, seeds_of, c, examples, self._told)
         with ExitStack() as stack:
             stack.enter_context(every_module_runs())
             if not self.watched:
@@ -106,9 +110,27 @@ class Each(Engine):
             if not self.watched:
                 stack.enter_context(watch)
             yield
-        self.num_examples = taken.num_examples
+        self.num_examples, self.unsure = taken.num_examples, taken.unsure
         self._require_seen(moved, taken)
         self.watched = True
+
+    def require_own(self, at_theta: Sequence[float], moved: Sequence[float]) -> None:
+        """OptimError unless no loss but the first example's has changed when it alone moved: then
+        the layers that were unsure are told.
+
+        Args:
+            at_theta, moved: the loss of every example, before and then.
+        """
+        slack = 0.0 if self.params[0].is_cpu else 1e-5  # of sums in no fixed order
+        for e, (before, now) in enumerate(zip(at_theta, moved, strict=True)):
+            if e and abs(now - before) > slack * abs(before):
+                names = ", ".join(self.layers.name(module) for module in self.unsure)
+                raise OptimError(
+                    f"the loss of example {e} moves along the direction of example 0: of one of"
+                    f" {names}, the input's first axis is not the examples', though as long;"
+                    " freezing its weight is valid"
+                )
+        self._told.update(self.unsure)
 
     def _require_seen(self, moved: Set[int], taken: EachPass) -> None:
         for i in sorted(moved):

@@ -25,12 +25,15 @@ class EachPass:
         directions: the family.
         moved: the numbers of the parameters that move.
         seeds_of, c, examples: see `Each.at_each`.
+        told: layers of which it is known that their input's first axis is the examples'.
 
     Attributes:
         pause: a context in which a watch of the pass looks away.
         num_examples: in the pass; 0 until a layer has told.
         ran: the numbers of the parameters whose layer has run.
         beside: of those that were used while none of their layers ran.
+        unsure: layers, not among the told, whose input would have the same shape were its axes
+            another way round.
     """
 
     def __init__(
@@ -41,8 +44,10 @@ class EachPass:
         seeds_of: SeedsOf,
         c: float | LengthsOf,
         examples: Sequence[Tensor],
+        told: Set[nn.Module] = frozenset(),
     ) -> None:
         self.layers, self.directions, self.moved = layers, directions, moved
+        self.told = told
         self.seeds_of, self.c, self.examples = seeds_of, c, examples
         self.pause: Callable[[], AbstractContextManager[None]] = nullcontext
         self.num_examples = _number_of(examples)
@@ -51,6 +56,7 @@ class EachPass:
         self.seeds: list[int] = []
         self.lengths: Tensor | None = None  # (G,), where c is each example's own
         self.running: list[Layer] = []
+        self.unsure: list[nn.Module] = []
         self._places: dict[tuple[torch.Size, bool], Tensor | None] = {}  # of each form of input
         self._products = OwnProducts(fused=sum(p.numel() for p in layers.params) >= COMPILE_FROM)
 
@@ -232,6 +238,11 @@ class EachPass:
         lead, lookup = x.shape[:-1], layer.kind == "lookup"
         if (lead, lookup) not in self._places:
             self._places[lead, lookup] = self._found_place(module, x.shape, lookup)
+        square = len(lead) > 1 and 1 < lead[0] == lead[1]
+        # without `examples`, ids (B,) of B examples look like the ids of B positions
+        alike = square or (lookup and len(lead) == 1 and not self.examples)
+        if alike and module not in self.told and module not in self.unsure:
+            self.unsure.append(module)
         return self._places[lead, lookup]
 
     def _found_place(self, module: nn.Module, shape: torch.Size, lookup: bool) -> Tensor | None:

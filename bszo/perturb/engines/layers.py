@@ -87,6 +87,14 @@ def is_transposed(module: nn.Module) -> bool:
     )
 
 
+def may_be_read(module: nn.Module) -> bool:
+    """Whether a hook that is not this library's runs before the module, and may read its weight."""
+    return any(
+        not str(getattr(hook, "__module__", "")).startswith("bszo.")
+        for hook in module._forward_pre_hooks.values()
+    )
+
+
 def _may_be_norm(module: nn.Module) -> bool:
     """Whether a module owns a vector called weight, perhaps one called bias, and nothing else. A
     norm over the batch has statistics of its own, and is none."""
@@ -137,10 +145,17 @@ class Layers:
         return module is self.words
 
     def require_plain(self, moved: Set[int]) -> None:
-        """OptimError for a layer that moves and is not plain."""
+        """OptimError for a layer that moves and is not plain, or may be read before it runs."""
         for module, layer in self.known.items():
-            if not moved.isdisjoint(layer.numbers) and not self.is_plain(module):
+            if moved.isdisjoint(layer.numbers):
+                continue
+            if not self.is_plain(module):
                 raise self._refusal(module, layer)
+            if may_be_read(module):
+                raise OptimError(
+                    f"{self.name(module)}: a forward pre-hook may read its weight, which has no"
+                    " example's own direction; without the hook, or frozen, it is valid"
+                )
 
     def is_plain(self, module: nn.Module) -> bool:
         """Whether a layer may be asked for its answer at other weights.

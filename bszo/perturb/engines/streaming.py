@@ -45,9 +45,11 @@ class Streaming(Engine):
 
     Scripted and compiled modules, which call no hook of their parts, have copies from the start.
 
-    Two things are not seen, and `Copies` are right there too: a functional use that comes later
-    than the first perturbed pass, of a parameter whose owner runs as well; a view of its own weight
-    that a module keeps beyond its run.
+    Not seen are uses of a parameter beside its owner, which runs as well: a functional one that
+    comes later than the first perturbed pass, one in a scripted function, one in another thread
+    without gradients; and a view of its own weight that a module keeps beyond its run. `Copies` are
+    right there too, but for a view that was taken before the step: it keeps theta's memory, to
+    which the update alone is written.
 
     Args:
         params: all parameters, in the optimizer's order.
