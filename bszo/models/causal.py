@@ -47,6 +47,11 @@ class CausalEncoder:
         cut = max(0, max(last for _, last in spans) - self.limit)
         keep = pieces[0].text.start  # what the tokenizer puts in front stays
         if min(first for first, _ in spans) - cut < max(keep, 1):
+            if not cut:
+                raise ModelError(
+                    f"example {example.id}: nothing stands before its options to read their first"
+                    " token from, and the tokenizer puts nothing in front; a prompt is needed"
+                )
             longest = max(example.options, key=len)
             raise ModelError(
                 f"example {example.id}: no token is left before its options to read them from: at"

@@ -211,6 +211,12 @@ def _read(
             str(folder or path), revision=revision or "main", trust_remote_code=False
         )
     _refuse_encoder_decoder(config, kind, path)
+    if getattr(config, "attention_type", None) == "block_sparse":
+        raise ModelError(
+            f"model {path}: attention_type=block_sparse changes to original_full for good at the"
+            " first short row, so that scores depend on what came before; attention_type="
+            "original_full in its config.json is valid"
+        )
     style = _style(config.architectures or [], kind, path)
     if folder is None:  # the configuration is sound, so that the weights are worth their download
         with reading("files", path, on_disk=False):
@@ -266,7 +272,8 @@ def _type_buffers_(module: Any, auto: Any, dtype: torch.dtype, path: str) -> Non
     """Give the buffers of a module the types that they have where its parameters are `dtype`.
 
     Raises:
-        ModelError: some parameters of this architecture have a type of their own.
+        ModelError: some parameters of this architecture have a type of their own, or a buffer is
+            computed in the parameters' type, which casting it afterwards is not.
     """
     own = getattr(module, "_keep_in_fp32_modules", None)
     if own or getattr(module, "_keep_in_fp32_modules_strict", None):
@@ -277,7 +284,13 @@ def _type_buffers_(module: Any, auto: Any, dtype: torch.dtype, path: str) -> Non
     with torch.device("meta"):
         twin = auto.from_config(module.config, dtype=dtype, trust_remote_code=False)
     types = {name: buffer.dtype for name, buffer in twin.named_buffers()}
+    stored = module.state_dict().keys()
     for name, buffer in module.named_buffers():
+        if buffer.is_floating_point() and buffer.dtype != types[name] and name not in stored:
+            raise ModelError(
+                f"model {path}: {type(module).__name__} computes {name} in its parameters' type,"
+                f" which model.offload cannot; the type of its files, {module.dtype}, is valid"
+            )
         buffer.data = buffer.to(types[name])
 
 

@@ -4,8 +4,9 @@
 
 Here s(o) is the model's own score of option o, h_j is the last hidden state at the j-th position
 where o's tokens are read, and w and b are 0 at the start, so that training begins with the scores
-of zero-shot. For options of one token this is the same as a head with one row a label, which starts
-as the label words' rows of the output embedding (Malladi et al. 2023, arXiv 2305.17333, appendix).
+of zero-shot. For options of one token of a causal model whose logits are a plain product, this is
+the same as a head with one row a label, which starts as the label words' rows of the output
+embedding (Malladi et al. 2023, arXiv 2305.17333, appendix).
 """
 
 from collections.abc import Callable, Iterator

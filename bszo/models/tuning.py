@@ -112,6 +112,11 @@ def prefix(model: LanguageModel, *, num_tokens: int = 5, seed: int = 0) -> Langu
         from peft import PrefixTuningConfig, initialize_kv_prefix_from_past_key_values
 
     _refuse_packed(model, "prefix")
+    if getattr(model.module.config, "is_encoder_decoder", False):
+        raise ModelError(
+            f"tuning=prefix: {kind_of(model)} is an encoder-decoder model, of which a prefix would"
+            " stand before one half only; lora is valid"
+        )
     limit = limit_beside(model, num_tokens)
     with _refusing(model, "prefix"), torch.no_grad():
         from transformers import DynamicCache

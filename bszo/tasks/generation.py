@@ -84,12 +84,19 @@ class GenerationTask(Task):
 
     def _check_names_and_counts(self) -> None:
         super()._check_names_and_counts()
-        if not isinstance(self.max_new_tokens, int) or self.max_new_tokens < 1:
+        if self.masked is not None or tuple(self.label_names) != ("answer",):
+            key = "masked" if self.masked is not None else "label_names"
+            raise ConfigError(f"task.{key}: a written answer has none; without it is valid")
+        most = self.max_new_tokens
+        if not isinstance(most, int) or isinstance(most, bool) or most < 1:
             raise ConfigError(
                 f"task.max_new_tokens={self.max_new_tokens!r}: must be a whole number, 1 or more"
             )
-        if not isinstance(self.stop, str) or len(self.stop) != 1:
-            raise ConfigError(f"task.stop={self.stop!r}: must be one character")
+        if not isinstance(self.stop, str) or len(self.stop) != 1 or self.stop == " ":
+            raise ConfigError(
+                f"task.stop={self.stop!r}: must be one character, and no blank, with which most"
+                " answers begin"
+            )
 
     def _check_objective(self) -> None:
         super()._check_objective()

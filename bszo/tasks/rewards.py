@@ -16,8 +16,12 @@ from bszo.tasks.metrics import exact_match, token_f1
 Reward = Callable[[Sequence[str], Sequence[tuple[str, ...]]], Any]
 PREFIX = "reward:"
 
-# 1,234,567.8 and 1234567.8; a hyphen behind a letter or digit is no minus
-_NUMBER = re.compile(r"(?:(?<!\w)-)?(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?")
+# 1,234,567.8, 1234567.8, .5 and 1e3; a hyphen behind a letter or digit is no minus
+_WHOLE = r"\d{1,3}(?:,\d{3})+(?!\d)|\d+"
+_MINUS = "\N{MINUS SIGN}"
+_NUMBER = re.compile(
+    rf"(?:(?<!\w)[-{_MINUS}])?(?:(?:{_WHOLE})(?:\.\d+)?|(?<![\w.])\.\d+)(?:[eE][-+]?\d+\b)?"
+)
 
 
 def accuracy(answers: Sequence[str], gold: Sequence[tuple[str, ...]]) -> list[float]:
@@ -91,4 +95,5 @@ def _one(value: Any) -> float:
 
 
 def _numbers(text: str) -> list[float]:
-    return [float(found.replace(",", "")) for found in _NUMBER.findall(text)]
+    found = (part.replace(",", "").replace(_MINUS, "-") for part in _NUMBER.findall(text))
+    return [float(part) for part in found]

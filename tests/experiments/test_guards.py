@@ -476,6 +476,13 @@ def test_check_drift_of_weights_that_are_zero(tmp_path: Path, capsys: pytest.Cap
     assert "exact              0.000e+00" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("typed", ["optimizer=bszo", "optimizer.lr=1e-3", "+optimizer.lr=1e-3"])
+def test_check_drift_is_of_mezo_at_rate_0(typed: str, capsys: pytest.CaptureFixture[str]):
+    assert check_drift.main(["model=tiny-opt", typed]) == 1
+    line = f"{typed}: it is MeZO that steps here, with optimizer.lr=0\n"
+    assert capsys.readouterr().err == line
+
+
 def test_check_drift_fails_where_exact_drifts(monkeypatch: pytest.MonkeyPatch):
     found = {engine: (0.0, 0.0) for engine in check_drift.ENGINES}
     monkeypatch.setattr(check_drift, "drifts", lambda _: found)

@@ -5,7 +5,7 @@ import random
 from typing import Any
 
 import pytest
-from tokenizers import Tokenizer
+from tokenizers import Tokenizer, processors
 from transformers import PreTrainedTokenizerFast
 
 from bszo.errors import ModelError
@@ -98,6 +98,14 @@ def test_an_option_after_a_word_has_its_blank(opt: Any, llama: Any) -> None:
     (encoded,) = CausalEncoder(llama, 64)([example("It was", " go")])
     assert option_texts(llama, encoded) == [["▁g", "o"]]
     assert read_from(llama, encoded) == [["s", "▁g"]]
+
+
+def test_a_row_with_nothing_before_its_options_is_said(opt: Any) -> None:
+    core = Tokenizer.from_str(opt.backend_tokenizer.to_str())
+    core.post_processor = processors.ByteLevel(trim_offsets=False)  # which puts nothing in front
+    bare = PreTrainedTokenizerFast(tokenizer_object=core)
+    with pytest.raises(ModelError, match=r"example 7: nothing stands before its options .*prompt"):
+        CausalEncoder(bare, 64)([example("", "Yes", "No")])
 
 
 def test_an_option_after_a_newline_has_none(opt: Any, llama: Any) -> None:

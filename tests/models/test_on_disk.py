@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
+from transformers import AutoConfig, AutoModelForCausalLM
 
 import bszo
 from bszo.errors import ModelError
@@ -18,6 +19,7 @@ from bszo.models import LanguageModel, load, load_model, weights_fingerprint
 from bszo.models.on_disk import DiskTensors, empty_like, move_to_disk_
 from bszo.tasks import Example
 from experiments import ROOT
+from tests.models.conftest import opt_tokenizer, save_any
 
 EXAMPLES = [Example(str(i), f"the film was number {i}", (" good", " bad"), i % 2) for i in range(4)]
 METHODS: list[Callable[..., Any]] = [bszo.BSZO, bszo.MeZO, bszo.LOZO]
@@ -57,6 +59,27 @@ def test_a_model_read_in_its_stored_type_is_the_one_that_is_converted_at_once(
         assert mine.keys() == other.keys()
         assert all(mine[k].dtype == other[k].dtype for k in mine)
         assert all(torch.equal(mine[k], other[k]) for k in mine)
+
+
+def test_a_buffer_that_is_computed_in_the_parameters_type_is_refused(tmp_path: Path):
+    """Gemma's embeddings are scaled by sqrt(48), which is another number in bf16."""
+    tokenizer = opt_tokenizer()
+    config = AutoConfig.for_model(
+        "gemma2",
+        vocab_size=len(tokenizer),
+        hidden_size=48,
+        intermediate_size=64,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        head_dim=16,
+        dtype="bfloat16",
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    path = str(save_any(tmp_path / "gemma", config, tokenizer, AutoModelForCausalLM))
+    load_model(path, dtype="bfloat16", offload=str(tmp_path))
+    with pytest.raises(ModelError, match=r"Gemma2ForCausalLM computes .*embed_scale.*bfloat16, is"):
+        load_model(path, dtype="float32", offload=str(tmp_path))
 
 
 def test_tied_parameters_stay_tied_and_copies_lie_beside_their_parameter(tmp_path: Path):

@@ -1,13 +1,16 @@
 """Packed batches: texts behind one another in one row have the losses that they have alone."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from bszo.errors import ModelError
-from bszo.models import GenerativeModel, LanguageModel, traits, tuning
+from bszo.models import GenerativeModel, LanguageModel, load_model, traits, tuning
 from bszo.tasks import Example
+from tests.models.conftest import opt_tokenizer, save_any
 from tests.models.test_generate import task
 from tests.models.test_scores import CAUSAL_EXAMPLES, load, plain_score
 
@@ -59,6 +62,20 @@ def test_a_model_that_mixes_texts_of_one_row_is_refused(zoo: dict[str, str]) -> 
     assert load(zoo["opt"]).traits.packed is False
     with pytest.raises(ModelError, match=r"model.packed=true.*model.packed=false is valid"):
         load(zoo["opt"], packed=True)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_a_little_of_the_other_text_does_not_drown_in_16_bits(tmp_path: Path, dtype: Any) -> None:
+    """BLOOM's positions are distances that go on over the border of two texts."""
+    tokenizer = opt_tokenizer()
+    ids = {"pad_token_id": tokenizer.pad_token_id, "eos_token_id": tokenizer.eos_token_id}
+    config = AutoConfig.for_model(
+        "bloom", vocab_size=len(tokenizer), hidden_size=32, n_head=4, n_layer=2, **ids
+    )
+    path = str(save_any(tmp_path, config, tokenizer, AutoModelForCausalLM))
+    assert load_model(path, dtype=dtype).traits.packed is False
+    with pytest.raises(ModelError, match=r"model.packed=true.*model.packed=false is valid"):
+        load_model(path, dtype=dtype, packed=True)
 
 
 def test_a_masked_model_is_refused(zoo: dict[str, str]) -> None:

@@ -133,6 +133,22 @@ def test_encoder_decoder_models_are_refused_as_that(tmp_path: Path) -> None:
             load_model(str(tmp_path), dtype="float32", kind=kind)  # type: ignore[arg-type]
 
 
+def test_attention_that_changes_for_good_is_refused(tmp_path: Path) -> None:
+    sizes = {**SMALL, "intermediate_size": 64, "attention_type": "block_sparse", "block_size": 4}
+    with pytest.raises(ModelError, match=r"attention_type=block_sparse.*original_full in its"):
+        masked(tmp_path, "big_bird", **sizes)
+
+
+def test_a_model_with_too_few_positions_for_a_trial_gets_no_padding(tmp_path: Path) -> None:
+    """FNet mixes all positions, padding too."""
+    sizes = {**SMALL, "intermediate_size": 64, "max_position_embeddings": 14}
+    model = masked(tmp_path, "fnet", **sizes)
+    assert not model.traits.padded
+    examples = [Example("0", "good <mask>", (" Yes", " No"), 1), *MASKED[2:]]
+    together = model.scores(model.collate(model.encode(examples)))
+    torch.testing.assert_close(together[0], alone(model, examples[0]), atol=1e-5, rtol=1e-5)
+
+
 @pytest.mark.parametrize(
     ("family", "changes"),
     [

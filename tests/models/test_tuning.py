@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 from transformers import (
     AttentionInterface,
+    BartConfig,
+    BartForConditionalGeneration,
     DistilBertConfig,
     DistilBertForMaskedLM,
     GPT2Config,
@@ -290,6 +292,21 @@ def test_virtual_tokens_take_positions_of_the_text(family: str, scheme: str, loa
 def test_sizes_that_fit_no_model(scheme: str, arguments: dict[str, Any], says: str, load: Load):
     with pytest.raises(ModelError, match=says):
         attach(scheme, load("llama"), **arguments)
+
+
+def test_a_prefix_stands_before_no_encoder_decoder(load: Load):
+    size: Any = {"vocab_size": 600, "d_model": 16, "encoder_layers": 1, "decoder_layers": 1}
+    heads: Any = {"encoder_attention_heads": 2, "decoder_attention_heads": 2}
+    wide: Any = {"encoder_ffn_dim": 16, "decoder_ffn_dim": 16, "max_position_embeddings": 64}
+    bart = LanguageModel(
+        BartForConditionalGeneration(BartConfig(**size, **heads, **wide)).eval(),
+        load("bert").tokenizer,
+        style="masked",
+        max_length=64,
+        name="bart",
+    )
+    with pytest.raises(ModelError, match=r"^tuning=prefix: bart .* encoder-decoder model"):
+        tuning.prefix(bart)
 
 
 def test_a_scheme_that_a_model_cannot_take_is_refused_with_what_would_work(load: Load):

@@ -251,6 +251,13 @@ def test_what_answers_otherwise_is_refused_by_name(part: nn.Module, says: str) -
     assert all(torch.equal(p, q) for p, q in zip(net.parameters(), before, strict=True))
 
 
+def test_a_hook_that_may_read_a_weight_before_its_layer_runs_is_refused() -> None:
+    net = nn.Sequential(nn.Linear(4, 3), nn.Linear(3, 2))
+    net[1].register_forward_pre_hook(lambda module, args: (args[0] * module.weight.sum(),))
+    with pytest.raises(OptimError, match="1: a forward pre-hook may read its weight, which has no"):
+        EachMeZO(net.parameters(), module=net).step(lambda: net(torch.ones(3, 4)).sum(1))
+
+
 def test_distances_between_positions_are_no_example_s() -> None:
     """As many examples as positions, so that shapes do not tell."""
     table = nn.Embedding(9, 1)

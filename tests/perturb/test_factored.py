@@ -64,6 +64,15 @@ def test_a_matrix_that_is_taken_in_another_shape_is_made_whole(
     )
 
 
+@pytest.mark.parametrize("shape", [(0, 3), (3, 0)])
+@pytest.mark.parametrize("fused", [False, True])
+def test_a_matrix_without_elements_stays_one(shape: tuple[int, int], fused: bool) -> None:
+    theta = torch.empty(shape)
+    family = LowRank([theta], 2, 7)
+    family.small, family.fused = False, fused
+    assert family.shift(theta, 0, TERMS).shape == shape
+
+
 def test_by_rows_rounds_stochastically_as_the_whole_does(
     make: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

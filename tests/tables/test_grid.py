@@ -228,6 +228,9 @@ def test_the_next_half_decade():
     rates = [1e-6, 3e-6, 1e-5, 3e-5, 1e-4, 3e-4, 1e-3]
     assert [next_rate(rate, up=True) for rate in rates[:-1]] == rates[1:]
     assert [next_rate(rate, up=False) for rate in rates[1:]] == rates[:-1]
+    between = {5e-3: (3e-3, 1e-2), 2e-3: (1e-3, 3e-3), 2.5e-3: (1e-3, 3e-3), 0.1: (3e-2, 0.3)}
+    for rate, (down, up) in between.items():
+        assert (next_rate(rate, up=False), next_rate(rate, up=True)) == (down, up)
 
 
 def test_what_runs_have_where_they_have_certain_values(conf: Path):

@@ -80,6 +80,13 @@ def test_bad_row(changes: dict[str, Any], says: str) -> None:
         ),
         ({"prompt": "none"}, "task.prompt='none': written answers need a prompt; null"),
         ({"max_new_tokens": 0}, "task.max_new_tokens=0: must be a whole number, 1 or more"),
+        ({"max_new_tokens": True}, "task.max_new_tokens=True: must be a whole number, 1 or more"),
+        ({"stop": " "}, "task.stop=' ': must be one character, and no blank, with which most"),
+        ({"label_names": ("yes",)}, "task.label_names: a written answer has none; without it"),
+        (
+            {"masked": {"prompt": "x", "options": ["y"]}},
+            "task.masked: a written answer has none; without it",
+        ),
         ({"num_samples": -1}, "task.num_samples=-1: must be a whole number, 0 or more"),
         ({"num_samples": True}, "task.num_samples=True: must be a whole number, 0 or more"),
         (

@@ -50,6 +50,14 @@ def test_thousands_and_hyphens_are_read_as_they_are_meant():
     assert found == [1 / 1001, 1.0, 1.0, 1.0, 1.0]
 
 
+@pytest.mark.parametrize(
+    ("answer", "gold"),
+    [(".5", "0.5"), ("-.5", "-0.5"), ("\N{MINUS SIGN}3", "-3"), ("1e3", "1000"), ("5.", "5")],
+)
+def test_a_number_may_be_written_in_several_ways(answer: str, gold: str):
+    assert scored(REWARDS["number"], [answer], [(gold,)]) == [1.0]
+
+
 def test_an_objective_that_is_no_reward_is_the_likelihood():
     assert task("sst2").reward is None and task("squad").reward is None
     mine = task("sst2", objective=len).reward  # any function of a program's own
