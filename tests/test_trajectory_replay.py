@@ -269,6 +269,28 @@ def test_injected_directions_replay_with_the_same_function_only(tmp_path: Path) 
         replay(read(tmp_path / "log"), build(model(), "MeZO"), base=BASE)
 
 
+@pytest.mark.parametrize("given", [True, False])
+def test_a_module_is_given_to_both_or_to_neither(tmp_path: Path, given: bool) -> None:
+    """It says which rows are padding and stay."""
+    before, after = (model() for _ in range(2))
+    with_it, without = (
+        METHODS["MeZO"](before.parameters(), module=before),
+        METHODS["MeZO"](after.parameters()),
+    )
+    first, other = (with_it, without) if given else (without, with_it)
+    with TrajectoryWriter(tmp_path / "log", describe(first, base=BASE)):
+        pass
+    place = "there and not here" if given else "here and not there"
+    with pytest.raises(TrajectoryError, match=f"module= names the parameters {place}"):
+        replay(read(tmp_path / "log"), other, base=BASE)
+
+
+def test_directions_without_a_name_are_not_recorded(tmp_path: Path) -> None:
+    optimizer = build(model(), "MeZO", directions=lambda params, seed: [p * 0 for p in params])
+    with pytest.raises(TrajectoryError, match="directions= is a lambda, which has no name"):
+        describe(optimizer, base=BASE)
+
+
 def test_a_scheduler_that_wraps_step_is_no_setting(tmp_path: Path) -> None:
     optimizer = build(model(), "MeZO")
     before = describe(optimizer, base=BASE)

@@ -49,7 +49,8 @@ def attached(
             continue
         fits = isinstance(value, (int, kind)) and not isinstance(value, bool)
         if not fits or not 0 < value <= MOST:
-            raise ConfigError(f"tuning.{name}={value!r:.80}: 1 to {MOST} is valid")
+            least = "more than 0, at most" if kind is float else "1 to"
+            raise ConfigError(f"tuning.{name}={value!r:.80}: {least} {MOST} is valid")
     if method == "lora":
         if targets is not None:
             _check_names("target_modules", targets)

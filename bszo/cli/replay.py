@@ -3,6 +3,7 @@ several runs' logs, the mean of their weights."""
 
 import argparse
 import inspect
+import json
 import sys
 from collections.abc import Mapping
 from functools import partial
@@ -15,7 +16,7 @@ from bszo import optim
 from bszo.cli.adapters import MOST, attached
 from bszo.cli.methods import OWN
 from bszo.cli.parts import MOST_THREADS
-from bszo.cli.tune import check_out
+from bszo.cli.tune import REPORT, check_out
 from bszo.errors import OptimError, TrajectoryError, needs
 from bszo.models import (
     LanguageModel,
@@ -65,9 +66,7 @@ def run(arguments: argparse.Namespace) -> int:
     logs = {path: _opened(path) for path in arguments.log}
     if len(logs) < len(arguments.log):
         raise TrajectoryError("a log is named twice, and would count twice in the mean")
-    _require_alike(logs)
-    if len({trajectory.digest for trajectory in logs.values()}) < len(logs):
-        raise TrajectoryError("two logs are of one run, which would count twice in the mean")
+    _require_alike(logs, arguments.to)
     (path, trajectory), *others = logs.items()
     again = partial(replayed, base=arguments.base, to=arguments.to, device=arguments.device)
     model = again(path, trajectory)
@@ -84,7 +83,27 @@ def run(arguments: argparse.Namespace) -> int:
     save_tuned(model, arguments.out)
     weights = weights_fingerprint(model.module)
     print(f"wrote {arguments.out}: {what}, weights {weights}")
+    after = None if others else _weights_after(Path(path), steps)
+    if after == weights:
+        print(f"the same to the bit as after the run ({Path(path).with_name(REPORT)})")
+    elif after:
+        print(
+            f"{Path(path).with_name(REPORT)} has {after} after the run: equal but for rounding, as"
+            " another machine, or one without a C compiler, makes directions",
+            file=sys.stderr,
+        )
     return 0
+
+
+def _weights_after(log: Path, steps: int) -> str | None:
+    """The fingerprint that the report beside a log has of the weights after so many steps; None
+    where there is no such report, or it is of other steps."""
+    try:
+        report = json.loads(log.with_name(REPORT).read_text(encoding="utf-8"))
+        found = report["weights"]["after"] if report["num_steps"] == steps else None
+    except (OSError, ValueError, LookupError, TypeError):
+        return None
+    return found if isinstance(found, str) else None
 
 
 def _opened(path: str) -> Trajectory:
@@ -101,8 +120,9 @@ def _opened(path: str) -> Trajectory:
     return trajectory
 
 
-def _require_alike(logs: Mapping[str, Trajectory]) -> None:
-    """Several logs must be of runs that trained the same parameters of the same base."""
+def _require_alike(logs: Mapping[str, Trajectory], to: int | None) -> None:
+    """Several logs must be of different runs, equally long ones, that trained the same parameters
+    of the same base."""
     if len(logs) < 2:
         return
     (first, one), *others = logs.items()
@@ -116,6 +136,28 @@ def _require_alike(logs: Mapping[str, Trajectory]) -> None:
             raise TrajectoryError(
                 f"{path}: it trained {method:.80}, and the mean of such parameters is not the mean"
                 f" of what they do; of {', '.join(AVERAGED)} it is"
+            )
+    steps = {path: len(log.steps) for path, log in logs.items()}
+    path = min(steps, key=lambda path: steps[path])
+    if steps[path] < (max(steps.values()) if to is None else to):
+        most = max(steps, key=lambda path: steps[path])
+        fits = f"; --to {steps[path]}, or less, takes as many of each" if steps[path] else ""
+        raise TrajectoryError(
+            f"{path}: has {steps[path]} steps, where {most} has {steps[most]}{fits}"
+        )
+    taken: dict[str, str] = {}
+    for path, log in logs.items():
+        what = repr(log.steps[:to])
+        if (other := taken.setdefault(what, path)) != path:
+            raise TrajectoryError(f"{other}, {path}: are of one run, which would count twice")
+    seeds: dict[Any, str] = {}
+    for path, log in logs.items():
+        seed = log.header.settings.get("seed")
+        if (other := seeds.setdefault(seed, path)) != path:
+            print(
+                f"{other}, {path}: have one seed, {seed}, and so the same directions: their mean"
+                " has less of their noise only where directions differ",
+                file=sys.stderr,
             )
 
 
@@ -145,11 +187,6 @@ def replayed(
         torch.set_num_threads(threads)  # sums depend on it in their last bits
     usual = "cpu" if header.device == "cpu" else "auto"
     place = resolve_device(device or usual)
-    if place.partition(":")[0] != header.device:
-        print(
-            f"the run was on {header.device}, this is {place}: equal but for rounding, not bitwise",
-            file=sys.stderr,
-        )
     # the header's is of what trains, which may be a wide part of a narrow model
     dtype = said if isinstance(said := adapter.get("dtype"), str) else header.dtype
     model = load_model(
@@ -158,6 +195,11 @@ def replayed(
         device=place,
         quantization=adapter.get("quantization", "none"),  # type: ignore[arg-type]
     )
+    if place.partition(":")[0] != header.device:
+        print(
+            f"the run was on {header.device}, this is {place}: equal but for rounding, not bitwise",
+            file=sys.stderr,
+        )
     if "tuning" in adapter:
         model = _attached(model, adapter["tuning"])
     try:

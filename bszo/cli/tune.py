@@ -56,7 +56,7 @@ def run(arguments: argparse.Namespace) -> int:
     """
     out: Path = arguments.out
     check_out(out)
-    every = max(1, arguments.steps // NUM_SCORES)
+    every = max(1, math.ceil(arguments.steps / NUM_SCORES))
     every = every if arguments.score_every is None else arguments.score_every
     for flag, value in (("--steps", arguments.steps), ("--score-every", every)):
         if value < 1:
@@ -107,6 +107,7 @@ def trained(
     optimizer, model = parts.optimizer, parts.model
     base = weights_fingerprint(model.module)
     header = describe(optimizer, base=base, config=parts.node)
+    rate = optimizer.param_groups[0]["lr"]
     sample, first = _sample(optimizer), _score(parts, 0, mute=True)
     scores = [_said(0, first)]
     losses: list[float] = []
@@ -140,9 +141,11 @@ def trained(
     return {
         "status": "ok" if steps == num_steps else "interrupted",
         "rows": parts.rows.facts,
-        "arguments": {**optimizer.settings(), "lr": optimizer.param_groups[0]["lr"]},
+        "arguments": {**header.settings, "lr": rate},
         "node": parts.node,
         "batch_size": parts.batch_size,
+        "max_length": model.limit,
+        "truncated": sum(row.truncated for row in (*parts.train, *parts.held)),
         "dtype": header.dtype,
         "device": header.device,
         "num_steps": steps,

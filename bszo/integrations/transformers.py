@@ -34,6 +34,13 @@ WITHOUT_MEANING = (
     "gradient_checkpointing",
     "neftune_noise_alpha",
 )
+# arguments that the Trainer gives the method itself
+UNREAD = {
+    "lr": "TrainingArguments.learning_rate",
+    "weight_decay": "TrainingArguments.weight_decay",
+    "seed": "TrainingArguments.seed",
+    "module": "the Trainer's model",
+}
 
 log = logging.getLogger(__name__)
 
@@ -48,7 +55,8 @@ class ZerothOrderTrainer(Trainer):
     weighs their gradients: by tokens, where the model's loss can be. The model is in evaluation
     mode while it is measured, mixed precision has no loss scaler, which losses do not need, and
     optimizer.pt holds what the method keeps: for BSZO and MeZO a few numbers. Logs gain
-    `num_forwards`, and `sigma_e` and `gain` where the method has them.
+    `num_forwards`, and `sigma_e` and `gain` where the method has them. `total_flos` is the
+    Trainer's own count, of a forward and a backward pass a batch.
 
     Under torchrun each process takes its share of a step's rows, and sends one number a loss:
     neither weights nor gradients cross, and no copy of the parameters is made for them. The loss is
@@ -66,9 +74,10 @@ class ZerothOrderTrainer(Trainer):
         args, kwargs: as for `transformers.Trainer`.
 
     Raises:
-        OptimError: several devices a process, torch_compile, another optimizer or its scheduler;
-            from `train`, an argument of the method that is out of range, a method that is no
-            optimizer of this library, or one that needs more than losses of several processes.
+        OptimError: several devices a process, torch_compile, another optimizer or its scheduler, a
+            partial method with arguments that the Trainer gives; from `train`, an argument of the
+            method that is out of range, a method that is no optimizer of this library, or one that
+            needs more than losses of several processes.
         ParallelError: from `train`, the processes begin or end with different weights.
         NonFiniteLoss: from `train`; the parameters are where they were before that step.
     """
@@ -107,6 +116,12 @@ class ZerothOrderTrainer(Trainer):
                 f"ZerothOrderTrainer: a process with {self.args.n_gpu} GPUs; one device a process"
                 " (torchrun, or CUDA_VISIBLE_DEVICES=0), no DeepSpeed and no FSDP is valid"
             )
+        given = self.method.keywords if isinstance(self.method, partial) else {}
+        for name, source in UNREAD.items():
+            if name in given:
+                raise OptimError(
+                    f"method: its {name}={given[name]!r:.80} would not be read; {source} is"
+                )
         defaults = {field.name: field.default for field in fields(type(self.args))}
         values = {name: getattr(self.args, name) for name in WITHOUT_MEANING if name in defaults}
         if ignored := [

@@ -91,15 +91,14 @@ class Header:
             ours.keys() | theirs.keys(), key=lambda name: (name.startswith("setting "), name)
         ):
             there, here = ours.get(key), theirs.get(key)
-            unknown = key == "names" and None in (there, here)
-            if (
-                key not in ("settings", "config")
-                and not unknown
-                and canonical(there) != canonical(here)
-            ):
-                # a name in a damaged or hostile file may hold anything
-                key = key.encode("unicode_escape").decode()
-                return f"{key:.80} is {there!r:.80} there and {here!r:.80} here"
+            if key in ("settings", "config") or canonical(there) == canonical(here):
+                continue
+            if key == "names" and None in (there, here):
+                with_it, without = ("here", "there") if there is None else ("there", "here")
+                return f"module= names the parameters {with_it} and not {without}"
+            # a name in a damaged or hostile file may hold anything
+            key = key.encode("unicode_escape").decode()
+            return f"{key:.80} is {there!r:.80} there and {here!r:.80} here"
         return None
 
 

@@ -66,13 +66,18 @@ def describe(optimizer: Any, *, base: str, config: Mapping[str, Any] | None = No
         config: plain data by which someone else can build the optimizer; it is stored as it is.
 
     Raises:
-        TrajectoryError: the optimizer follows true gradients or reads a layer's inputs, or has made
-            steps.
+        TrajectoryError: the optimizer follows true gradients or reads a layer's inputs, has made
+            steps, or takes its directions from a lambda.
     """
     optimizer = _zeroth_order(optimizer)
     if optimizer.num_steps:
         raise TrajectoryError(
             f"the optimizer has made {optimizer.num_steps} steps; a trajectory begins with none"
+        )
+    if "<lambda>" in str(optimizer.settings().get("injected")):
+        raise TrajectoryError(
+            "directions= is a lambda, which has no name that a replay could know it by; a function"
+            " with a name is valid"
         )
     trainable = optimizer.trainable()
     named = (

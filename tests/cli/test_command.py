@@ -200,11 +200,60 @@ def test_several_logs_make_the_mean_of_their_weights(
         ((logs[0], logs[2]), f"{logs[2]}: {base}"),
         ((logs[0], logs[3]), f"{logs[3]}: {base}"),
         ((logs[0], logs[4]), f"{logs[4]}: {base}"),
-        ((logs[0], copied(logs[0])), "two logs are of one run, which would count twice"),
+        ((logs[0], copied(logs[0])), "are of one run, which would count twice"),
         ((logs[3], copied(logs[3])), "it trained lora, and the mean of such parameters is not"),
     ):
         assert command("replay", *given, "--base", MODEL, "--out", tmp_path / "none") == 1
         assert says in capsys.readouterr().err and not (tmp_path / "none").exists()
+
+
+def test_a_longer_copy_of_a_run_or_a_cut_one_is_no_other_run(
+    rows: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    more = ("--lr", 0.05, "--held-out", 2, "--method", "mezo")
+    for name, kind in (
+        ("short", ("--steps", 2)),
+        ("long", ("--steps", 3)),
+        ("same", ("--steps", 2, "--lr", 0.01)),
+    ):
+        assert tune(rows[0], *more, *kind, "--out", tmp_path / name) == 0
+    short, long, same = (tmp_path / n / "trajectory.bszo" for n in ("short", "long", "same"))
+    capsys.readouterr()
+
+    def said(*given: object) -> str:
+        assert command("replay", *given, "--base", MODEL, "--out", tmp_path / "none") == 1
+        assert not (tmp_path / "none").exists()
+        return capsys.readouterr().err
+
+    assert f"{short}: has 2 steps, where {long} has 3; --to 2, or less, takes" in said(short, long)
+    assert "are of one run" in said(short, long, "--to", 2)
+    long.write_bytes(long.read_bytes()[:-70])  # its last block is damaged
+    assert f"{long}: has 0 steps, where {same} has 2" in said(same, long)
+    mean = ("--base", MODEL, "--out", tmp_path / "mean")
+    assert command("replay", short, same, *mean) == 0  # other batches, or another rate
+    assert "have one seed, 0, and so the same directions" in capsys.readouterr().err
+
+
+def test_a_replay_says_whether_its_weights_are_the_run_s(
+    rows: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    assert tune(rows[0], "--lr", 0.05, "--steps", 2, "--held-out", 2, "--out", out) == 0
+    report = json.loads((out / "bszo.json").read_text(encoding="utf-8"))
+    began = read(out / "trajectory.bszo").header.settings["noise_var"]
+    assert report["arguments"]["noise_var"] == began and report["max_length"] == 256
+    assert report["truncated"] == 0
+    replay = ("replay", out / "trajectory.bszo", "--base", MODEL, "--out")
+    capsys.readouterr()
+    assert command(*replay, tmp_path / "a") == 0
+    assert "the same to the bit as after the run" in capsys.readouterr().out
+    assert command(*replay, tmp_path / "b", "--to", 1) == 0  # of which the report says nothing
+    text, errors = capsys.readouterr()
+    assert "after the run" not in text + errors
+    report["weights"]["after"] = "0" * 64
+    (out / "bszo.json").write_text(json.dumps(report), encoding="utf-8")
+    assert command(*replay, tmp_path / "c") == 0
+    assert "after the run: equal but for rounding, as another machine" in capsys.readouterr().err
 
 
 def copied(log: Path) -> Path:

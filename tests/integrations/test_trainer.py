@@ -314,6 +314,11 @@ def test_what_cannot_be_is_refused(tmp_path: Path) -> None:
         )
     with pytest.raises(OptimError, match="torch_compile=True: compiled code does not see"):
         trainer(tmp_path, MeZO, torch_compile=True)
+    sources = {"lr": "learning_rate", "weight_decay": "weight_decay", "seed": "seed"}
+    for name, source in sources.items():
+        says = f"method: its {name}=1 would not be read; TrainingArguments.{source} is"
+        with pytest.raises(OptimError, match=says):
+            trainer(tmp_path, partial(MeZO, **{name: 1}))  # type: ignore[arg-type]
     with pytest.raises(OptimError, match="k=0"):
         trainer(tmp_path, partial(BSZO, k=0)).train()
     with pytest.raises(OptimError, match="method: EachMeZO takes a loss an example"):
