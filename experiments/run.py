@@ -25,7 +25,7 @@ from bszo.errors import BszoError, ConfigError, ParallelError, printable
 from experiments import CONF
 from experiments.config.compose import VERSION_BASE, hydra_arguments, own_folders, resolve
 from experiments.config.messages import explain, explain_hydra
-from experiments.config.unread import unread
+from experiments.config.unread import unread_of
 from experiments.records.locks import Busy
 from experiments.training.outcome import EXIT_CODES, RunFailed
 
@@ -33,7 +33,10 @@ log = logging.getLogger("experiments")
 
 
 def execute(
-    config: dict[str, Any], choices: dict[str, str], overrides: Sequence[str]
+    config: dict[str, Any],
+    choices: dict[str, str],
+    overrides: Sequence[str],
+    unread: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Check, run and record one resolved configuration; return its record.
 
@@ -43,6 +46,7 @@ def execute(
         config: the resolved configuration as a plain dictionary.
         choices: the Hydra group choices.
         overrides: as typed, for the record's command.
+        unread: keys among them that nothing in the run reads, which is said.
 
     Raises:
         BszoError: what is wrong with the configuration, a data file or the model; no record is
@@ -51,7 +55,10 @@ def execute(
     # imported here: torch and transformers load only for a configuration that composes
     from experiments.training.session import Session
 
-    return Session(config, choices, overrides).run()
+    session = Session(config, choices, overrides)
+    for key in unread:
+        log.warning("%s: nothing in this run reads it", key)
+    return session.run()
 
 
 def job(config: DictConfig) -> None:
@@ -65,9 +72,8 @@ def job(config: DictConfig) -> None:
             raise ConfigError(f"sweep={sweep}: its runs need --multirun")
         resolved = resolve(config)
         choices = _choices(settings.runtime.choices, resolved)
-        for key in unread(config, settings.overrides.task):
-            log.warning("%s: nothing in this run reads it", key)
-        record = execute(resolved, choices, list(settings.overrides.task))
+        typed = list(settings.overrides.task)
+        record = execute(resolved, choices, typed, unread_of(config, typed))
         line, code = f"{record['status']}: {record['reason']}", EXIT_CODES[record["status"]]
         local_failure = record["status"] == "out_of_memory"
     except Busy as busy:  # a sweep goes on to what nobody runs

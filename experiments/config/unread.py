@@ -11,7 +11,7 @@ NAMED = re.compile(r"fidelity\.\w+|precision\.eps")
 BY_CODE = {"fidelity.label_words", "fidelity.train_rows"}  # no key stands for these
 
 
-def unread(config: DictConfig, overrides: Sequence[str]) -> list[str]:
+def unread_of(config: DictConfig, overrides: Sequence[str]) -> list[str]:
     """The switches among the overrides that no other key of the run refers to: those of another
     method, and those in whose place a value was typed.
 
@@ -21,7 +21,7 @@ def unread(config: DictConfig, overrides: Sequence[str]) -> list[str]:
     Example:
         >>> from experiments.config.compose import composition
         >>> typed = ["optimizer=mezo", "fidelity.hizoo_smoothing=1e-8"]
-        >>> unread(composition(typed), typed)
+        >>> unread_of(composition(typed), typed)
         ['fidelity.hizoo_smoothing']
     """
     plain = OmegaConf.to_container(config, resolve=False)

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from experiments.config.compose import composition
-from experiments.config.unread import unread
+from experiments.config.unread import unread_of
 from tests.experiments.conftest import Cli
 
 
@@ -26,7 +26,7 @@ from tests.experiments.conftest import Cli
 )
 def test_what_no_key_refers_to_is_unread(arguments: str, keys: list[str]):
     typed = arguments.split()
-    assert unread(composition(typed), typed) == keys
+    assert unread_of(composition(typed), typed) == keys
 
 
 def test_a_run_says_it(cli: Cli, tmp_path: Path):
