@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter
 
 from experiments.records.passes import passes_of, weight
 from experiments.records.record import Record
@@ -47,6 +48,10 @@ def drawn(lines: Sequence[tuple[str, Sequence[Record]]], title: str, *, losses: 
         axis = "passes (a backward pass is two, a forward-mode pass three)"
     bare(left).set(xlabel=axis, ylabel="validation accuracy (%)", title=title)
     bare(right).set(xlabel=axis, ylabel="validation loss", yscale=losses)
+    if losses == "log":
+        right.yaxis.set_major_locator(LogLocator(subs=(1, 2, 3, 4, 5, 6, 8)))
+        right.yaxis.set_major_formatter("{x:g}")
+        right.yaxis.set_minor_formatter(NullFormatter())
     figure.legend(
         *left.get_legend_handles_labels(), frameon=False, fontsize=8, loc="outside right upper"
     )
