@@ -14,6 +14,7 @@ from experiments.records.store import PACKED
 from experiments.tables.artefacts import ARTEFACTS, Artefact
 from experiments.tables.findings.text import UnknownFinding, written
 from experiments.tables.inputs import Inputs
+from experiments.tables.rendering import heading
 from experiments.tables.state import counted, profiles, summary
 
 
@@ -38,15 +39,20 @@ def linked(artefact: Artefact) -> str:
     return ", ".join(links) or artefact.label
 
 
-def row(artefact: Artefact, inputs: Inputs) -> tuple[str, str, str]:
-    """(artefact, the paper's models, what is here)."""
+def row(artefact: Artefact, inputs: Inputs) -> tuple[str, ...]:
+    """(artefact, what it shows, the paper's models, what is here)."""
+    title = heading(artefact).removeprefix(f"{artefact.label}: ")
+    return linked(artefact), title, *_states(artefact, inputs)
+
+
+def _states(artefact: Artefact, inputs: Inputs) -> tuple[str, str]:
     if artefact.sweeps:
         own = [name for name in ("mini", "real") if name in profiles(artefact)]
         found = {name: of_runs(artefact, name, inputs) for name in ("paper", *own)}
         both = f"{found['mini']}; a real model {found['real']}" if len(own) == 2 else ""
-        return linked(artefact), found["paper"], both or found[own[0]]
+        return found["paper"], both or found[own[0]]
     found = summary(artefact)
-    return linked(artefact), found.paper, found.here
+    return found.paper, found.here
 
 
 def main() -> int:
@@ -63,8 +69,10 @@ def main() -> int:
         ),
         "# What there is, and what deviates",
         "",
-        "| artefact | the paper's models | here: mini profile, a real model, or measured |",
-        "| --- | --- | --- |",
+        "Words that stand for something here are in [words](../docs/words.md).",
+        "",
+        "| artefact | what | the paper's models | here: mini profile, a real model, or measured |",
+        "| --- | --- | --- | --- |",
         *("| " + " | ".join(row(artefact, inputs)) + " |" for artefact in ARTEFACTS.values()),
         "",
         found.rstrip(),
