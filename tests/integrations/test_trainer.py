@@ -2,6 +2,7 @@
 users know them."""
 
 import json
+import re
 import runpy
 import sys
 from collections.abc import Iterator
@@ -379,6 +380,16 @@ def test_the_example_learns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         == ran["model"].num_parameters()
     )
     assert len((ROOT / "examples" / "trainer.py").read_text().splitlines()) <= 45
+
+
+def test_the_readme_s_lines_run(tmp_path: Path) -> None:
+    readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+    (lines,) = re.findall(r"```python\n([^`]*ZerothOrderTrainer.*?)```", readme, re.DOTALL)
+    network = model()
+    before = bits(network)
+    args = TrainingArguments(str(tmp_path), max_steps=2, use_cpu=True, report_to="none")
+    exec(lines, {"model": network, "args": args, "rows": rows(12), "BSZO": BSZO})
+    assert not all(torch.equal(a, b) for a, b in zip(before, bits(network), strict=True))
 
 
 def test_a_checkpoint_without_the_method_s_state_is_refused(tmp_path: Path) -> None:
