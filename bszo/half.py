@@ -16,6 +16,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch._C import _get_tracing_state
+from torch._C._functorch import maybe_current_level
+from torch.autograd import forward_ad
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
@@ -58,9 +61,20 @@ class _Widened(TorchFunctionMode):
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
         kwargs = kwargs or {}
-        if func in PRODUCTS and not torch.is_grad_enabled() and _pays(func, args):
+        if func in PRODUCTS and "out" not in kwargs and _is_plain() and _pays(func, args):
             return PRODUCTS[func](*args, **kwargs)
         return func(*args, **kwargs)
+
+
+def _is_plain() -> bool:
+    """Whether numbers alone are wanted: no gradient, tangent or mapped axis, and no other type."""
+    return (
+        not torch.is_grad_enabled()
+        and forward_ad._current_level < 0
+        and maybe_current_level() is None
+        and not torch.is_autocast_enabled("cpu")
+        and not _get_tracing_state()
+    )
 
 
 def _pays(func: Callable[..., Any], args: tuple[Any, ...]) -> bool:
@@ -79,6 +93,9 @@ def _pays(func: Callable[..., Any], args: tuple[Any, ...]) -> bool:
 
 def _linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """x W^T + b, some rows of W at a time."""
+    usual = weight.ndim == 2 and weight.numel() and (bias is None or bias.shape == weight.shape[:1])
+    if not usual:
+        return F.linear(input, weight, bias)
     x, out = input.float(), input.new_empty(*input.shape[:-1], len(weight))
     rows = max(1, PIECE // weight.shape[1])
     for start in range(0, len(weight), rows):

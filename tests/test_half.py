@@ -1,13 +1,14 @@
 """16-bit products in fp32, as on a processor without instructions for them; seen on every one."""
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from bszo import MeZO, half
+from bszo import ForwardGrad, MeZO, half
 from bszo.models import load_model
 from bszo.tasks import Example
 from tests.squares import square
@@ -74,7 +75,20 @@ def test_nothing_changes_where_it_would_not_serve(wide: list[str]):
             F.linear(x.float(), w.float())
             with pytest.raises(RuntimeError, match="dtype"):
                 F.linear(x, w.float())
+            torch.matmul(x, w.T, out=torch.empty(3, 16, 70, dtype=x.dtype))
+            torch.func.vmap(lambda one: F.linear(x, one))(w[None])
+            torch.func.jvp(lambda v: F.linear(v, w), (x,), (x,))
+            with torch.autocast("cpu", torch.float16):
+                assert F.linear(x, w).dtype == torch.float16
     assert wide == [] and b.grad is not None
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_forward_mode_has_its_own_products(dtype: Any):
+    model = load_model("asset:tiny-opt", kind="causal", dtype=dtype)
+    batch = model.collate(model.encode([Example("0", "It was", (" great", " bad"), 0)] * 8))
+    optimizer = ForwardGrad(model.module.parameters(), lr=1e-3, module=model.module)
+    assert torch.isfinite(torch.tensor(optimizer.step(lambda: model.loss(batch))))
 
 
 @pytest.mark.parametrize("family", ["opt", "mistral", "roberta"])
@@ -88,3 +102,16 @@ def test_a_step_of_a_model_takes_them(family: str, wide: list[str]):
         lambda: model.loss(batch)
     )
     assert wide.count("_linear") >= 2 * 6 and "_attention" in wide
+
+
+@torch.no_grad()
+def test_unusual_shapes_are_what_torch_makes_of_them():
+    x, w, b = parts(torch.bfloat16)
+    cases = [(x, w[0], None), (x[..., :0], w[:, :0], b), (x, w[:0], b[:0])]
+    for a, v, c in cases:
+        expected = F.linear(a, v, c)
+        with half.fast_products(nn.Linear(2, 2, dtype=torch.bfloat16)):
+            assert torch.equal(F.linear(a, v, c), expected)
+    with half.fast_products(nn.Linear(2, 2, dtype=torch.bfloat16)):
+        found = torch.addmm(b[:1], x[0], w.T)
+    assert torch.equal(found, torch.addmm(b[:1], x[0], w.T))

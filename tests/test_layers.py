@@ -114,6 +114,7 @@ LAYERS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
             "bszo.models",
             "bszo.tasks",
             "bszo.trajectory",
+            "bszo.costs",
             "bszo.errors",
             "bszo.files",
             "bszo.allocator",

@@ -150,6 +150,7 @@ class ZerothOrderOptimizer(Saved):
         self._block = 0  # that is measured now
         self._fixed = fixed(type(self), self.defaults)
         super().__init__(params, self.defaults)
+        self._complete = True
         trainable = self.trainable()
         require(
             len(trainable) > 0, "params: no parameter requires a gradient, so none would be trained"

@@ -5,6 +5,7 @@ from typing import Any, Literal
 
 from bszo.optim.base import ZerothOrderOptimizer
 from bszo.optim.hyperparameter import Hyperparameter, is_rate, number
+from bszo.optim.options import require
 
 Variance = float | Literal["auto"]
 
@@ -23,8 +24,8 @@ class Believing(ZerothOrderOptimizer):
     that is learnt from their residuals and lives on.
 
     Args:
-        prior_var: variance of the prior; "auto" is n / 1e6 for n trainable elements, as the authors
-            of BSZO run it.
+        prior_var: variance of the prior; "auto" is n / 1e6 for the n elements that are trainable
+            when the optimizer is built, as the authors of BSZO run it.
         noise_var: variance of an observation at the start; "auto" likewise.
         noise_ema: weight of a new squared residual in noise_var; the paper's alpha.
         noise_floor: least noise standard deviation, as a share of the initial one.
@@ -44,6 +45,14 @@ class Believing(ZerothOrderOptimizer):
     noise_floor = Hyperparameter[float](
         number, is_rate, "a share of at least 0 is valid", scope="construction"
     )
+
+    def check(self) -> None:
+        super().check()
+        for name in ("prior_var", "noise_var") if hasattr(self, "noise_var_floor") else ():
+            require(
+                not isinstance(getattr(self, name), str),
+                f"{name}='auto': is counted when the optimizer is built; a number is valid now",
+            )
 
     def count_parameters(self) -> None:
         """Give "auto" its number, now that the parameters are known."""

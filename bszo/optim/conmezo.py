@@ -52,9 +52,11 @@ class ConMeZO(MeZO):
     momentum = Hyperparameter[float](
         number, lambda b: 0 <= b < 1, "a number in [0, 1) is valid", scope="group"
     )
-    start: Hyperparameter[Start] = Hyperparameter(one_of(Start))
+    start: Hyperparameter[Start] = Hyperparameter(one_of(Start), scope="construction")
     warmup: Hyperparameter[Warmup] = Hyperparameter(one_of(Warmup))
-    state_dtype: Hyperparameter[StateDtype] = Hyperparameter(one_of(StateDtype))
+    state_dtype: Hyperparameter[StateDtype] = Hyperparameter(
+        one_of(StateDtype), scope="construction"
+    )
 
     def __init__(
         self,

@@ -1,5 +1,6 @@
 """First-order baselines: any optimizer of torch behind the `step(closure)` of the others."""
 
+import inspect
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -76,22 +77,41 @@ class FirstOrder(Copied):
             self._layers = _layers_of(module)
         params = list(params)  # type: ignore[assignment]
         self.algorithm = _built(algorithm, params)
-        name = type(self.algorithm).__name__
-        known = {*self.algorithm.defaults, "lr", "weight_decay"}
+        require(
+            "closure" not in inspect.signature(type(self.algorithm).step).parameters
+            or inspect.signature(type(self.algorithm).step).parameters["closure"].default is None,
+            f"algorithm: {type(self.algorithm).__name__} calls the closure itself, as often as it"
+            " likes; one that takes a gradient, such as AdamW, is valid",
+        )
         for group in params:
             if isinstance(group, dict):
-                refuse_strange_keys(group, known, name)
-                decay = group.get("weight_decay", 0)
-                require(
-                    not decay or "weight_decay" in self.algorithm.defaults,
-                    f"weight_decay={decay!r}: {name} has none; 0 is valid",
-                )
+                self._check_group(group)
         _require_eps(self.algorithm)
         super().__init__(self.algorithm.param_groups, self.algorithm.defaults)
         self.param_groups, self.state = self.algorithm.param_groups, self.algorithm.state
         self.num_forwards = self.num_backwards = self.num_steps = 0
         self.last: StepReport | None = None
         self._failed = False
+
+    def _check_group(self, group: dict[str, Any]) -> None:
+        """OptimError for what the algorithm would not read."""
+        name = type(self.algorithm).__name__
+        refuse_strange_keys(group, {*self.algorithm.defaults, "lr", "weight_decay"}, name)
+        decay = group.get("weight_decay", 0)
+        require(
+            not decay or "weight_decay" in self.algorithm.defaults,
+            f"weight_decay={decay!r}: {name} has none; 0 is valid",
+        )
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """Add a group, as for any torch optimizer.
+
+        Raises:
+            OptimError: it has a key or a weight decay that the algorithm has no use for.
+        """
+        if isinstance(param_group, dict) and hasattr(self, "_failed"):
+            self._check_group(param_group)
+        super().add_param_group(param_group)
 
     @property
     def num_passes(self) -> int:
@@ -125,6 +145,11 @@ class FirstOrder(Copied):
             try:
                 loss.backward()
             except RuntimeError as error:
+                if "does not require grad" in str(error):
+                    raise OptimError(
+                        "closure(): its loss depends on no parameter that requires a gradient, so"
+                        " that none would be trained"
+                    ) from error
                 if "second time" not in str(error):
                     raise
                 raise OptimError(
@@ -165,23 +190,28 @@ class FirstOrder(Copied):
         self.num_steps += 1
 
     def state_dict(self) -> dict[str, Any]:  # type: ignore[override]
-        counters = {
+        counters: dict[str, Any] = {
             "num_forwards": self.num_forwards,
             "num_backwards": self.num_backwards,
             "num_steps": self.num_steps,
         }
+        counters["algorithm"] = type(self.algorithm).__name__
         return {**self.algorithm.state_dict(), "counters": counters}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Load a `state_dict` that the same algorithm has saved."""
         if "counters" not in state_dict:
             raise OptimError("state_dict has no entry 'counters': it was not saved by FirstOrder")
+        name = type(self.algorithm).__name__
+        saved = state_dict["counters"].get("algorithm", name)  # an older state does not say
+        require(saved == name, f"state_dict was saved by {saved}; one of {name} is valid")
         self.algorithm.load_state_dict(
             {key: value for key, value in state_dict.items() if key != "counters"}
         )
         self.param_groups, self.state = self.algorithm.param_groups, self.algorithm.state
-        for name, value in state_dict["counters"].items():
-            setattr(self, name, value)
+        for counter, value in state_dict["counters"].items():
+            if counter != "algorithm":
+                setattr(self, counter, value)
 
 
 def _built(algorithm: Algorithm, params: Params) -> torch.optim.Optimizer:

@@ -38,6 +38,7 @@ class Grouped(Copied):
     else."""
 
     _fixed: Mapping[str, Any] = MappingProxyType({})  # what no argument says, see `fixed`
+    _complete = False  # are all groups there that it is built with?
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add a group, as for any torch optimizer.
@@ -52,7 +53,8 @@ class Grouped(Copied):
             refuse_strange_keys(param_group, known, type(self).__name__)
             for name in known if self.param_groups else ():
                 if known[name].scope != "group":
-                    param_group.setdefault(name, self.param_groups[0][name])
+                    first = self.param_groups[0] if self._complete else self.defaults
+                    param_group.setdefault(name, first[name])
         super().add_param_group(param_group)
         try:
             group, at = self.param_groups[-1], f" in group {len(self.param_groups) - 1}"

@@ -45,7 +45,9 @@ class HiZOO(ZerothOrderOptimizer):
     smoothing = Hyperparameter[float](
         number, lambda a: 0 <= a < 1, "a number in [0, 1) is valid", scope="group"
     )
-    state_dtype: Hyperparameter[StateDtype] = Hyperparameter(one_of(StateDtype))
+    state_dtype: Hyperparameter[StateDtype] = Hyperparameter(
+        one_of(StateDtype), scope="construction"
+    )
 
     def __init__(
         self,

@@ -74,7 +74,9 @@ class LOREN(ZerothOrderOptimizer):
     )
     score: Hyperparameter[Score] = Hyperparameter(one_of(Score))
     updates: Hyperparameter[Updates] = Hyperparameter(one_of(Updates))
-    state_dtype: Hyperparameter[StateDtype] = Hyperparameter(one_of(StateDtype))
+    state_dtype: Hyperparameter[StateDtype] = Hyperparameter(
+        one_of(StateDtype), scope="construction"
+    )
 
     def __init__(
         self,

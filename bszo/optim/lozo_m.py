@@ -47,8 +47,12 @@ class LOZOM(LOZO):
         "a number between 0 and 1 is valid; without one use LOZO",
         scope="group",
     )
-    start: Hyperparameter[Start] = Hyperparameter(one_of(Start), unsaid="zero")
-    state_dtype: Hyperparameter[StateDtype] = Hyperparameter(one_of(StateDtype))
+    start: Hyperparameter[Start] = Hyperparameter(
+        one_of(Start), scope="construction", unsaid="zero"
+    )
+    state_dtype: Hyperparameter[StateDtype] = Hyperparameter(
+        one_of(StateDtype), scope="construction"
+    )
 
     def __init__(
         self,

@@ -10,7 +10,14 @@ from torch import Tensor
 
 from bszo.optim.hyperparameter import Hyperparameter, is_rate, number, one_of
 from bszo.optim.mezo import MeZO
-from bszo.optim.options import DifferenceOptions, Params, StateDtype, dtype_of_state, require
+from bszo.optim.options import (
+    DifferenceOptions,
+    Params,
+    StateDtype,
+    dtype_of_state,
+    require,
+    say_short_moments,
+)
 from bszo.optim.pieces import pieces
 from bszo.perturb import LossOracle, Terms
 
@@ -37,8 +44,8 @@ class MeZOAdam(MeZO):
     Args:
         betas: b1, b2; a group may have its own.
         adam_eps: added to the root; a group may have its own.
-        state_dtype: float32, or the parameter's own type (as run; in 16 bits small moments
-            underflow).
+        state_dtype: float32, or the parameter's own type (as run; in fp16 a second moment may
+            become 0 where the first does not, and a step is then 10^5 times lr long).
         second: whose squares v averages: the gradient's or the momentum's.
         params, lr, eps, num_directions, ...: see MeZO.
 
@@ -68,7 +75,9 @@ class MeZOAdam(MeZO):
     adam_eps = Hyperparameter[float](
         number, lambda eps: eps > 0 and is_rate(eps), "a positive number is valid", scope="group"
     )
-    state_dtype: Hyperparameter[StateDtype] = Hyperparameter(one_of(StateDtype))
+    state_dtype: Hyperparameter[StateDtype] = Hyperparameter(
+        one_of(StateDtype), scope="construction"
+    )
     second: Hyperparameter[Second] = Hyperparameter(one_of(Second), unsaid="gradient")
 
     def __init__(
@@ -91,6 +100,7 @@ class MeZOAdam(MeZO):
             " takes both",
         )
         super().__init__(params, lr=lr, num_directions=num_directions, **options)
+        say_short_moments(self.trainable(), state_dtype)
 
     @torch.no_grad()
     def apply_(self, oracle: LossOracle, gradient: Terms) -> None:

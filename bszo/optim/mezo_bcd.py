@@ -64,6 +64,8 @@ class MeZOBCD(MeZO):
             f"blocks={blocks!r}: MeZO-BCD was built with blocks={self.blocks!r}; "
             "none is valid beside that",
         )
+        if self.restriction is not None and not self.restriction.sparsity:
+            self.restriction = None  # the constructor's own, which this one takes the place of
         return super().restrict(blocks=self.blocks, **mask)
 
     def turn(self) -> int:

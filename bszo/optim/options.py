@@ -1,6 +1,7 @@
 """Options: the keyword arguments that all zeroth-order optimizers share, and the checks and types
 that go with them."""
 
+import logging
 from collections.abc import Iterable
 from typing import Any, Literal, TypedDict
 
@@ -9,6 +10,8 @@ from torch import Tensor, nn
 
 from bszo.errors import OptimError
 from bszo.perturb import DirectionFunction, Perturbation
+
+log = logging.getLogger(__name__)
 
 Params = Iterable[Tensor] | Iterable[dict[str, Any]]
 Rounding = Literal["nearest", "stochastic"]
@@ -48,6 +51,15 @@ def require(condition: bool, message: str) -> None:
 def dtype_of_state(p: Tensor, state_dtype: StateDtype) -> torch.dtype:
     """The type in which a moment or curvature of this parameter is kept."""
     return torch.float32 if state_dtype == "float32" else p.dtype
+
+
+def say_short_moments(params: Iterable[Tensor], state_dtype: StateDtype) -> None:
+    """Say that second moments in fp16 are lost where the first are not."""
+    if state_dtype == "parameter" and any(p.dtype == torch.float16 for p in params):
+        log.warning(
+            "state_dtype='parameter': in float16 the square of a slope below 5e-3 becomes 0, and"
+            " where it does a step may be 10^5 times lr long; 'float32' has no such steps"
+        )
 
 
 def require_failed(failed: bool, step: int) -> None:

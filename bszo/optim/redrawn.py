@@ -22,7 +22,7 @@ class Redrawn(MeZO):
         OptimError: no parameter is a matrix.
     """
 
-    rank = Hyperparameter[int](whole, lambda r: r >= 1, "at least 1 is valid")
+    rank = Hyperparameter[int](whole, lambda r: r >= 1, "at least 1 is valid", scope="construction")
     interval = Hyperparameter[int](whole, lambda n: n >= 1, "at least 1 step is valid")
 
     def __init__(

@@ -127,12 +127,14 @@ class Saved(Bound):
 
     def _restore_types(self, state_dict: dict[str, Any]) -> None:
         """torch casts loaded state to the parameter's type, which would round fp32 moments of
-        16-bit parameters."""
+        16-bit parameters; what is to have that type has it."""
         numbers = [i for group in state_dict["param_groups"] for i in group["params"]]
         for position, p in zip(numbers, self._everything(), strict=True):
             for name, value in state_dict["state"].get(position, {}).items():
-                self.state[p][name] = (
-                    value.to(p.device).clone()
-                    if isinstance(value, Tensor)
-                    else copy.deepcopy(value)
+                if not isinstance(value, Tensor):
+                    self.state[p][name] = copy.deepcopy(value)
+                    continue
+                own = (
+                    getattr(self, "state_dtype", None) == "parameter" and value.is_floating_point()
                 )
+                self.state[p][name] = value.to(p.device, p.dtype if own else value.dtype).clone()

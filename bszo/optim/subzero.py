@@ -53,7 +53,9 @@ class SubZero(Redrawn):
     momentum = Hyperparameter[float](
         number, lambda b: 0 <= b < 1, "a number in [0, 1) is valid", scope="group"
     )
-    state_dtype: Hyperparameter[StateDtype] = Hyperparameter(one_of(StateDtype))
+    state_dtype: Hyperparameter[StateDtype] = Hyperparameter(
+        one_of(StateDtype), scope="construction"
+    )
 
     def __init__(
         self,

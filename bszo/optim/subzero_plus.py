@@ -7,7 +7,13 @@ import torch
 from bszo.optim.hyperparameter import Hyperparameter, flag, is_rate, number, one_of
 from bszo.optim.mezo_adam import Betas, learn_and_change, pair
 from bszo.optim.one_sided import probe
-from bszo.optim.options import OwnLengthOptions, Params, StateDtype, dtype_of_state
+from bszo.optim.options import (
+    OwnLengthOptions,
+    Params,
+    StateDtype,
+    dtype_of_state,
+    say_short_moments,
+)
 from bszo.optim.redrawn import Redrawn
 from bszo.optim.report import StepReport
 from bszo.optim.subzero import Scale
@@ -63,7 +69,9 @@ class SubZeroPlus(Redrawn):
     adam_eps = Hyperparameter[float](
         number, lambda eps: eps > 0 and is_rate(eps), "a positive number is valid", scope="group"
     )
-    state_dtype: Hyperparameter[StateDtype] = Hyperparameter(one_of(StateDtype))
+    state_dtype: Hyperparameter[StateDtype] = Hyperparameter(
+        one_of(StateDtype), scope="construction"
+    )
 
     def __init__(
         self,
@@ -92,6 +100,7 @@ class SubZeroPlus(Redrawn):
             interval=interval,
             **options,
         )
+        say_short_moments(self.trainable(), state_dtype)
 
     def estimate(self, oracle: LossOracle) -> tuple[Terms, StepReport]:
         return probe(oracle, self.direction_seeds(self.num_directions), self.eps)

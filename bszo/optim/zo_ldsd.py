@@ -82,7 +82,9 @@ class ZOLDSD(ZerothOrderOptimizer):
     )
     mean_noise: Hyperparameter[Noise] = Hyperparameter(one_of(Noise))
     plus_side: Hyperparameter[PlusSide] = Hyperparameter(one_of(PlusSide))
-    state_dtype: Hyperparameter[StateDtype] = Hyperparameter(one_of(StateDtype))
+    state_dtype: Hyperparameter[StateDtype] = Hyperparameter(
+        one_of(StateDtype), scope="construction"
+    )
     mean_window = Hyperparameter[int | None](
         _whole_or_none,
         lambda w: w is None or w >= 1,

@@ -28,9 +28,10 @@ class ZOMuon(Redrawn):
     P (m, r) has orthonormal columns, uniform over all such, and is redrawn every `interval` steps;
     u_i (r, n) is Gaussian and new at each. msign(G) = U V^T for G = U S V^T, so that a step's
     length, about 0.7 lr sqrt(r) a matrix, does not depend on the loss. A vector has Gaussian
-    directions and moves as a matrix of one row, by lr G / |G|. The orthogonalisation is in float32
-    whatever the parameters' type. Forward passes a step: N + 1. Extra memory: P, r m fp32 elements
-    a matrix, and while it moves one tensor of the matrix's size.
+    directions and moves as a matrix of one row, by about 0.7 lr G / |G|, with update="exact" by
+    lr G / |G|. The orthogonalisation is in float32 whatever the parameters' type. Forward passes a
+    step: N + 1. Extra memory: P, r m fp32 elements a matrix, and while it moves one tensor of the
+    matrix's size.
 
     Args:
         num_directions: N.

@@ -40,7 +40,9 @@ class ZOSGDMomentum(MeZO):
         "a number between 0 and 1 is valid; without one use MeZO",
         scope="group",
     )
-    state_dtype: Hyperparameter[StateDtype] = Hyperparameter(one_of(StateDtype))
+    state_dtype: Hyperparameter[StateDtype] = Hyperparameter(
+        one_of(StateDtype), scope="construction"
+    )
 
     def __init__(
         self,

@@ -6,21 +6,27 @@ from typing import Any
 
 from bszo.costs import BACKWARD, FORWARD_MODE
 
-OWN = {"forward-grad": FORWARD_MODE}  # what one pass of these methods counts
+OWN = {"bszo.ForwardGrad": FORWARD_MODE}  # what one pass of these methods counts
 
 
 def weight(record: Mapping[str, Any]) -> float:
     """How many passes one forward pass of the run counts as, with its share of the backward
     passes."""
-    if own := OWN.get(record["choices"].get("optimizer")):
-        return own
-    forwards = record["num_forwards"]
-    return 1 + BACKWARD * record["num_backwards"] / forwards if forwards else 1
+    return _worth(record, record["num_forwards"]) / max(1, record["num_forwards"])
 
 
 def passes_of(record: Mapping[str, Any], at: Mapping[str, Any] | None = None) -> float:
     """Passes of the run until a point of its curve; without one, all of its training."""
-    return weight(record) * (record if at is None else at)["num_forwards"]
+    return _worth(record, (record if at is None else at)["num_forwards"])
+
+
+def _worth(record: Mapping[str, Any], forwards: int) -> float:
+    """What so many of the run's forward passes are worth, with their share of the others."""
+    if own := OWN.get(record["config"].get("optimizer", {}).get("_target_")):
+        return own * forwards
+    every = max(1, record["num_forwards"])
+    # one division at the end, so that whole numbers stay whole
+    return forwards * (record["num_forwards"] + BACKWARD * record["num_backwards"]) / every
 
 
 def taken(optimizer: Any) -> int:

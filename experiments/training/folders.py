@@ -4,7 +4,7 @@ import errno
 import logging
 import os
 import shutil
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +67,14 @@ class Folders:
         accuracy = found.record["test_accuracy"]
         log.info("already run: %s (test accuracy %s)", found.file.name, accuracy)
         return found.record
+
+    def begun(self) -> dict[str, Any] | None:
+        """The record of a run that has taken steps and not ended well; None where there is none."""
+        with suppress(RecordError):
+            found = store.find(self.signature, self.runs)
+            if found and found.record["status"] != "ok" and found.record["num_steps"]:
+                return found.record
+        return None
 
     def write(self, record: dict[str, Any]) -> Path:
         """Write the record's file, and return its path.

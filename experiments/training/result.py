@@ -19,7 +19,7 @@ class Result:
         num_stale: evaluations since the best one.
         losses: of the steps since the last evaluation, without those that were skipped.
         first_loss: of the first step that was not skipped.
-        last_cost: passes of the last step, a backward pass counted as two (see `bszo.costs`).
+        last_cost: passes of the last step that was not skipped, a backward pass counted as two.
         noise_var, gain: of the last step's belief, where the method has one.
         num_parts: processes that the run took: one more each time it goes on from a checkpoint.
     """

@@ -25,6 +25,9 @@ from experiments.training.schedule import Schedule
 from experiments.training.signals import Signals
 from experiments.training.tracking import RunTracker
 
+# a run ends where so many steps between two evaluations had no finite loss, and no other had one
+SKIPPED_INTERVAL = 10
+
 log = logging.getLogger("experiments")
 
 
@@ -159,8 +162,10 @@ class Runner:
             with self.guards.watch(number, thorough=(number + 1) % LOOK_EVERY == 0):
                 loss = float(self.optimizer.step(closure))
             result.num_steps += 1
-            result.last_cost = taken(self.optimizer) - before
-            if loss is not None:  # the guards may have skipped a step whose loss is not finite
+            cost = taken(self.optimizer) - before
+            # the guards may have skipped a step whose loss is not finite, and with it some passes
+            result.last_cost = cost if loss is not None else max(cost, result.last_cost)
+            if loss is not None:
                 result.losses.append(loss)
                 result.first_loss = loss if result.first_loss is None else result.first_loss
                 result.noise_var = self.optimizer.last.noise_var
@@ -214,11 +219,12 @@ class Runner:
     def _evaluate(self) -> None:
         """Score the validation rows, add a point to the curve, keep the parameters if they are the
         best."""
-        result = self.result
-        if not result.losses:  # all were skipped
+        result, last = self.result, self.result.curve[-1]["step"]
+        never = result.first_loss is None
+        if not result.losses and (never or result.num_steps - last >= SKIPPED_INTERVAL):
             raise Diverged(
-                f"step {result.num_steps}: no step since the evaluation at step"
-                f" {result.curve[-1]['step']} had a finite loss"
+                f"step {result.num_steps}: no step since the evaluation at step {last} had a finite"
+                " loss"
             )
         try:
             score = self._score(self.parts.validation)
@@ -229,9 +235,9 @@ class Runner:
         with self.signals.held():  # a run stops before all of this or after it
             self._add_point(score)
             log.info(
-                "step %d: loss %.4f, validation %.1f %%, %d forward passes",
+                "step %d: loss %s, validation %.1f %%, %d forward passes",
                 result.num_steps,
-                result.mean_loss,
+                f"{result.mean_loss:.4f}" if result.losses else "not finite",
                 100 * score.accuracy,
                 self.optimizer.num_forwards,
             )
@@ -251,7 +257,8 @@ class Runner:
         if first is not None:
             self.guards.check_rise(number, "validation loss", first, score.loss)
         else:
-            self.guards.check_rise(number, "loss", result.first_loss, result.mean_loss)
+            mean = result.mean_loss if result.losses else None
+            self.guards.check_rise(number, "loss", result.first_loss, mean)
 
     def _add_point(self, score: Score) -> None:
         result = self.result

@@ -6,6 +6,7 @@ It depends on what has been done and on nothing else, so that a resumed run has 
 import logging
 from typing import Any
 
+from bszo.costs import BACKWARD
 from bszo.errors import ConfigError
 from experiments.config.schema import Protocol
 from experiments.records.passes import taken
@@ -59,7 +60,7 @@ class Schedule:
     def spent(self, result: Result) -> bool:
         """Whether another step would exceed the budget of steps or of passes."""
         most, done = self.protocol.max_forwards, taken(self.optimizer)
-        if most is not None and result.num_steps and done > most:
+        if most is not None and result.num_steps == 1 and done > most:
             raise ConfigError(  # only a first step says its price too late
                 f"protocol.max_forwards={most}: a step takes {result.last_cost} forward passes; as"
                 " many, or more, is valid"
@@ -71,6 +72,8 @@ class Schedule:
         """Passes of the next step: the last one's, unless the method says that they change;
         a method of someone else's need not say anything."""
         ahead = getattr(self.optimizer, "next_forwards", lambda: None)()
+        if ahead is not None and getattr(self.optimizer, "num_backwards", 0):
+            ahead += BACKWARD  # of the half that is backpropagated
         return max(1, result.last_cost if ahead is None else ahead)
 
     def stale(self, result: Result) -> bool:

@@ -140,6 +140,9 @@ class Session:
     def _finish(self, status: str, reason: str | None) -> dict[str, Any]:
         with self.signals.held():  # torchrun stops the others as soon as one has failed
             record = self._record(status, reason)
+            # stopped again before it has gone on: the numbers that it had are still the run's
+            if self.runner is None and (begun := self.folders.begun()):
+                record = {**begun, "status": status, "reason": reason}
             path = self.folders.write(record) if self.group.rank == 0 else None
             if path is not None and status == "ok" and self.checkpoints is not None:
                 self.checkpoints.remove()

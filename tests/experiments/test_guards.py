@@ -338,6 +338,39 @@ def test_no_finite_step_since_the_last_evaluation_has_diverged():
         never.run()
 
 
+@pytest.mark.parametrize(
+    ("protocol", "poisoned"),
+    [({"eval_every": 1}, 6), ({"eval_every": 4, "num_steps": 9}, 9)],
+)
+def test_one_skipped_step_before_an_evaluation_is_no_divergence(
+    protocol: dict[str, int], poisoned: int
+):
+    class Once(Lines):
+        def loss(self, batch: Any) -> Tensor:
+            return super().loss(batch) * (math.nan if len(self.seen) == poisoned else 1)
+
+    runner = Bench(Once()).runner(METHODS["mezo"], on_nonfinite="skip", **protocol)
+    runner.run()
+    at = {point["step"]: point["train_loss"] for point in runner.result.curve}
+    assert at[poisoned] is None and runner.result.test_accuracy is not None
+
+
+@pytest.mark.parametrize("budget", [12, 13, 14])
+def test_a_skipped_step_is_no_price_of_the_next(budget: int):
+    """Of BSZO's three passes the first is not finite: the next step takes three again."""
+
+    class Once(Lines):
+        calls = 0
+
+        def loss(self, batch: Any) -> Tensor:
+            self.calls += 1
+            return super().loss(batch) * (math.nan if self.calls == 10 else 1)
+
+    runner = Bench(Once()).runner(METHODS["bszo"], on_nonfinite="skip", max_forwards=budget)
+    runner.run()
+    assert runner.optimizer.num_forwards <= budget < runner.optimizer.num_forwards + 3
+
+
 class Rising(Lines):
     """Losses, also those of the validation rows, as if the model were sharper and sharper."""
 

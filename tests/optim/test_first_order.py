@@ -21,6 +21,24 @@ def test_a_decay_that_an_algorithm_does_not_have_is_refused() -> None:
     FirstOrder(groups(0.0), algorithm=torch.optim.Rprop)
 
 
+def test_what_an_algorithm_would_not_read_or_cannot_do_is_refused() -> None:
+    theta = nn.Parameter(torch.ones(2))
+    optimizer = FirstOrder([theta], algorithm=partial(torch.optim.SGD, lr=0.1))
+    with pytest.raises(OptimError, match="'momentun', which SGD has no use for"):
+        optimizer.add_param_group({"params": [nn.Parameter(torch.ones(1))], "momentun": 0.9})
+    optimizer.add_param_group({"params": [nn.Parameter(torch.ones(1))], "momentum": 0.9})
+    state = FirstOrder([theta], algorithm=torch.optim.AdamW).state_dict()
+    other = FirstOrder([theta], algorithm=torch.optim.RAdam)
+    with pytest.raises(OptimError, match="state_dict was saved by AdamW; one of RAdam is valid"):
+        other.load_state_dict(state)
+    del state["counters"]["algorithm"]  # as an older version wrote it
+    other.load_state_dict(state)
+    with pytest.raises(OptimError, match="algorithm: LBFGS calls the closure itself"):
+        FirstOrder([theta], algorithm=torch.optim.LBFGS)
+    with pytest.raises(OptimError, match="its loss depends on no parameter that requires a"):
+        optimizer.step(lambda: torch.tensor(1.0))
+
+
 def test_a_gradient_that_is_not_finite_is_said_before_anything_moves() -> None:
     """The loss is 1; the derivative of sqrt at 0 is infinite, times 0."""
     theta = nn.Parameter(torch.tensor([0.0, 1.0]))

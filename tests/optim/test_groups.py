@@ -69,14 +69,18 @@ def test_a_group_s_own_betas_and_momentum_are_used() -> None:
     assert optimizer.settings()["betas"] == [[0.0, 0.5], [0.9, 0.999]]
 
 
-@pytest.mark.parametrize("name", ["eps", "rank", "interval", "scale"])
+@pytest.mark.parametrize("name", ["eps", "interval", "scale"])
 def test_what_holds_for_all_groups_must_be_one(name: str) -> None:
     other = {"scale": "none"}.get(name, 3)
     groups = [{"params": [theta()]}, {"params": [theta()], name: other}]
     with pytest.raises(OptimError, match=rf"^{name}=.* in group 1: the optimizer has one for all"):
         LOZO(groups, lr=0.1)
+    with pytest.raises(OptimError, match=rf"^{name}=.* in group 1: the optimizer has one for all"):
+        LOZO(groups[::-1], lr=0.1)  # nor does the first group speak for those that say nothing
     single = LOZO([{"params": [theta()], name: other}], lr=0.1)
     assert getattr(single, name) == other
+    with pytest.raises(OptimError, match="^rank=3 in group 0: .* for life; 2 is valid"):
+        LOZO([{"params": [theta()], "rank": 3}], lr=0.1)
 
 
 @pytest.mark.parametrize("make", [MeZO, BSZO, LOZO, MeZOAdam, FZOO])

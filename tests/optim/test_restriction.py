@@ -18,6 +18,7 @@ from bszo import (
     MeZO,
     MeZOAdam,
     MeZOAdamHistory,
+    MeZOBCD,
     SubZeroPlus,
     ZOMuon,
     ZOSGDMomentum,
@@ -291,6 +292,16 @@ def test_a_second_restriction_is_refused_and_not_put_in_place_of_the_first() -> 
     with pytest.raises(OptimError, match=r"sparsity=0.75.* stands already; one call with all"):
         optimizer.restrict(blocks="tensor")
     assert optimizer.restriction is not None and optimizer.restriction.sparsity == 0.75
+
+
+def test_mezo_bcd_s_own_blocks_stand_under_a_mask() -> None:
+    module = Stack()
+    optimizer = MeZOBCD(module.parameters(), lr=0.1, blocks="tensor", module=module)
+    optimizer.restrict().restrict(sparsity=0.5)
+    assert optimizer.restriction is not None
+    assert (optimizer.restriction.sparsity, optimizer.restriction.blocks) == (0.5, "tensor")
+    with pytest.raises(OptimError, match="stands already"):
+        optimizer.restrict(sparsity=0.25)
 
 
 def test_a_mask_stays_while_another_parameter_is_frozen() -> None:

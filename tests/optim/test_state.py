@@ -160,6 +160,29 @@ def test_a_state_of_an_optimizer_that_was_built_otherwise_is_refused(key: str, v
     other.load_state_dict(saved)
 
 
+def test_state_of_the_parameter_s_type_has_it_after_loading_too() -> None:
+    short, wide = (torch.nn.Linear(3, 2).to(d) for d in (torch.bfloat16, torch.float32))
+    kinds = {"lr": 1e-3, "eps": 1e-2, "state_dtype": "parameter"}
+    saved = bszo.MeZOAdam(short.parameters(), **kinds)  # type: ignore[arg-type]
+    saved.step(lambda: short.weight.float().square().sum())
+    other = bszo.MeZOAdam(wide.parameters(), **kinds)  # type: ignore[arg-type]
+    other.load_state_dict(saved.state_dict())
+    assert other.state[wide.weight]["m"].dtype == torch.float32
+    with pytest.raises(OptimError, match="state_dtype was fixed when the optimizer was built"):
+        other.state_dtype = "float32"
+
+
+def test_second_moments_in_fp16_are_said(caplog: pytest.LogCaptureFixture) -> None:
+    theta = torch.nn.Parameter(torch.ones(2, dtype=torch.float16))
+    for method in (bszo.MeZOAdam, bszo.SubZeroPlus):
+        params = [theta] if method is bszo.MeZOAdam else [torch.nn.Parameter(theta[:, None].data)]
+        method(params)
+        assert caplog.text == ""
+        method(params, state_dtype="parameter")
+        assert "a step may be 10^5 times lr long" in caplog.text
+        caplog.clear()
+
+
 def test_engines_that_restore_exactly_go_on_from_each_other(problem: Make) -> None:
     module = problem()
     saved = bszo.MeZO(module.parameters(), module=module, perturbation="copy").state_dict()

@@ -47,6 +47,8 @@ def answer(point: Point, scores: list[float], test: float, loss: float = 0.5) ->
         if groups or key == "seed":
             node[last] = parsed(value)
     config["model"] = {"name": point["model"], "path": f"{point['model']}@1", "packed": True}
+    if point["optimizer"] == "forward-grad":
+        config["optimizer"]["_target_"] = "bszo.ForwardGrad"
     protocol = config["protocol"]
     total = min(protocol["max_forwards"], protocol["num_steps"])
     first_order = point["optimizer"] in ("sgd", "adamw")

@@ -51,7 +51,7 @@ FILES = {
     "rates/small.yaml": "sgd: [1.0e-2]\nforward-grad: [1.0e-3]\nmezo: [1.0e-3]\n",
     "rates/small+lora.yaml": "sgd: [1.0]\nforward-grad: [1.0e-1]\nmezo: [1.0e-1]\n",
     "optimizer/sgd.yaml": "algorithm:\n  lr: 1.0e-2\n",
-    "optimizer/forward-grad.yaml": "lr: 1.0e-6\n",
+    "optimizer/forward-grad.yaml": "_target_: bszo.ForwardGrad\nlr: 1.0e-6\n",
 }
 PEAKS = {"full": {"SGD": 30 << 20, "ZO-SGD (MeZO)": 2 << 20, "ZO-SGD (MeZO), block-wise": 9 << 19}}
 SCHEME = (
@@ -108,6 +108,8 @@ def record_of(
     ]
     rate = float(run["optimizer.algorithm.lr" if sgd else "optimizer.lr"])
     made["config"]["optimizer"] = {"algorithm": {"lr": rate}} if sgd else {"lr": rate}
+    if point["optimizer"] == "forward-grad":
+        made["config"]["optimizer"]["_target_"] = "bszo.ForwardGrad"
     made["config"]["directions"] = {"sparsity": 0.0, "blocks": "transformer" if blocks else "none"}
     made["choices"]["tuning"] = point["tuning"]
     made["signature"] = f"{len(label(point))}-{point['task']}-{point['tuning']}"
