@@ -17,7 +17,7 @@ from bszo.core import (
 )
 from bszo.optim.believing import Believing, Variance
 from bszo.optim.hyperparameter import Hyperparameter, flag, one_of, whole
-from bszo.optim.options import DifferenceOptions, Params, require
+from bszo.optim.options import DifferenceOptions, Params, require, require_rank_read
 from bszo.optim.report import StepReport
 from bszo.perturb import Directions, Law, Legs, LossOracle, Terms, family_of_law
 
@@ -114,6 +114,7 @@ class BSZO(Believing):
             f"m={m}: at least k={k} observations are valid, one a direction; {k + 1} as the paper"
             " has it",
         )
+        require_rank_read(self.law, self.rank)
 
     def make_family(self, params: Sequence[Tensor]) -> Directions:
         return family_of_law(self.law, params, self.rank)

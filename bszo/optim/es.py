@@ -8,7 +8,7 @@ from torch import Tensor
 
 from bszo.optim.base import ZerothOrderOptimizer
 from bszo.optim.hyperparameter import Hyperparameter, flag, one_of, whole
-from bszo.optim.options import OwnLengthOptions, Params, require
+from bszo.optim.options import OwnLengthOptions, Params, require, require_rank_read
 from bszo.optim.report import StepReport
 from bszo.perturb import Directions, Law, LossOracle, Terms, family_of_law
 
@@ -102,6 +102,7 @@ class ES(ZerothOrderOptimizer):
             "baseline='L_0' with antithetic=True: a baseline cancels between z and -z, so that its"
             " forward pass would be lost; mean is valid",
         )
+        require_rank_read(self.law, self.rank)
 
     def make_family(self, params: Sequence[Tensor]) -> Directions:
         return family_of_law(self.law, params, self.rank)

@@ -16,6 +16,10 @@ LawName = Literal["geometric", "zipf"]
 UNIT = 2.0**-53  # the top 53 bits of a hash, times this, are a number in [0, 1)
 
 
+# the law's arguments, which P1 to P4 read
+USUAL_LAW = {"law": "geometric", "law_ratio": 0.5, "law_exponent": 4.0, "law_terms": 4}
+
+
 class MeZO(ZerothOrderOptimizer):
     """theta <- theta - lr (g z + weight_decay theta),
     g = (L(theta + eps z) - L(theta - eps z)) / (2 eps).
@@ -117,6 +121,14 @@ class MeZO(ZerothOrderOptimizer):
             clip is None or "clip" in names,
             f"clip={clip!r}: {type(self).__name__} takes every slope as it is; a clip is MeZO's",
         )
+        given = {name: getattr(self, name) for name in USUAL_LAW}
+        read = {"law", "law_terms", "law_exponent" if law == "zipf" else "law_ratio"}
+        for name in given if estimator in ("central", "forward") else given.keys() - read:
+            require(
+                given[name] == USUAL_LAW[name],
+                f"{name}={given[name]!r}: nothing reads it with estimator={estimator!r},"
+                f" law={law!r}; {USUAL_LAW[name]!r} is valid",
+            )
         super().__init__(params, lr=lr, **options)
 
     def estimate(self, oracle: LossOracle) -> tuple[Terms, StepReport]:

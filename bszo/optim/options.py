@@ -53,6 +53,14 @@ def dtype_of_state(p: Tensor, state_dtype: StateDtype) -> torch.dtype:
     return torch.float32 if state_dtype == "float32" else p.dtype
 
 
+def require_rank_read(law: str, rank: int) -> None:
+    """OptimError for the rank of directions that have none."""
+    require(
+        law == "low-rank" or rank == 1,
+        f"rank={rank}: directions of law={law!r} have none; 1 is valid, or law='low-rank'",
+    )
+
+
 def say_short_moments(params: Iterable[Tensor], state_dtype: StateDtype) -> None:
     """Say that second moments in fp16 are lost where the first are not."""
     if state_dtype == "parameter" and any(p.dtype == torch.float16 for p in params):

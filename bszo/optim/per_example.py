@@ -138,6 +138,11 @@ class PerExampleOptimizer(ZerothOrderOptimizer):
         self.stacked, self.momentum = stacked, momentum
         super().__init__(params, lr=lr, eps=eps, **options)
         require(
+            subspace != "none" or subspace_interval == 50,
+            f"subspace_interval={subspace_interval}: with subspace='none' nothing is redrawn; 50 is"
+            " valid",
+        )
+        require(
             self.module is not None,
             "module=None: the layers of the module that the closure runs give each example its own"
             " direction; that module is valid",

@@ -64,6 +64,11 @@ class Restriction:
             raise OptimError(f"mask_scope={self.mask_scope!r}: layer or global is valid")
         if not _is(whole, self.mask_interval) or self.mask_interval < 1:
             raise OptimError(f"mask_interval={self.mask_interval!r}: at least 1 step is valid")
+        for name, usual in (("mask_scope", "layer"), ("mask_interval", 100)):
+            if not self.sparsity and getattr(self, name) != usual:
+                raise OptimError(
+                    f"{name}={getattr(self, name)!r}: sparsity=0 has no mask; {usual!r} is valid"
+                )
 
     @property
     def binds(self) -> bool:

@@ -13,9 +13,11 @@ from torch import nn
 
 from bszo import (
     BSZO,
+    ES,
     FZOO,
     LOZO,
     LOZOM,
+    EachMeZO,
     FirstOrder,
     HiZOO,
     Hybrid,
@@ -79,8 +81,36 @@ def test_what_holds_for_all_groups_must_be_one(name: str) -> None:
         LOZO(groups[::-1], lr=0.1)  # nor does the first group speak for those that say nothing
     single = LOZO([{"params": [theta()], name: other}], lr=0.1)
     assert getattr(single, name) == other
-    with pytest.raises(OptimError, match="^rank=3 in group 0: .* for life; 2 is valid"):
+    with pytest.raises(OptimError, match=r"^rank=3 in group 0: .* for life; 2 is valid"):
         LOZO([{"params": [theta()], "rank": 3}], lr=0.1)
+
+
+@pytest.mark.parametrize(
+    ("make", "given", "says"),
+    [
+        (BSZO, {"rank": 4}, "rank=4: directions of law='gaussian' have none; 1 is valid"),
+        (ES, {"rank": 4}, "rank=4: directions of law='gaussian' have none; 1 is valid"),
+        (MeZO, {"law_ratio": 0.3}, "law_ratio=0.3: nothing reads it with estimator='central'"),
+        (MeZO, {"law": "zipf"}, "law='zipf': nothing reads it with estimator='central'"),
+        (MeZO, {"estimator": "p4", "law_exponent": 3.0}, "law_exponent=3.0: nothing reads it"),
+        (MeZO, {"estimator": "p4", "law": "zipf", "law_ratio": 0.3}, "law_ratio=0.3: nothing"),
+        (EachMeZO, {"subspace_interval": 7}, "subspace_interval=7: with subspace='none' nothing"),
+    ],
+)
+def test_a_setting_whose_switch_is_off_is_refused(
+    make: Any, given: dict[str, Any], says: str
+) -> None:
+    net = nn.Linear(3, 2)
+    with pytest.raises(OptimError, match=f"^{says}"):
+        make(net.parameters(), module=net, **given)
+
+
+@pytest.mark.parametrize("given", [{"mask_scope": "global"}, {"mask_interval": 7}])
+def test_so_it_is_of_masks(given: dict[str, Any]) -> None:
+    optimizer = MeZO([theta()])
+    with pytest.raises(OptimError, match="sparsity=0 has no mask"):
+        optimizer.restrict(**given)
+    optimizer.restrict(sparsity=0.5, **given)
 
 
 @pytest.mark.parametrize("make", [MeZO, BSZO, LOZO, MeZOAdam, FZOO])
