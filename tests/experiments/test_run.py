@@ -252,6 +252,30 @@ def test_interrupt_writes_a_record(tmp_path: Path):
     assert record["zero_shot_accuracy"] is not None
 
 
+def test_a_run_that_is_stopped_again_while_it_loads_keeps_its_numbers(
+    cli: Cli, runs: Runs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    arguments = (f"paths.results={tmp_path}", "protocol=smoke", "tracker=none", *FEW)
+
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt("SIGTERM")
+
+    with monkeypatch.context() as within:
+        within.setattr("experiments.training.runner.Runner._score_selected", stop)
+        assert cli(*arguments).code == 130
+    (stopped,) = runs()
+    assert stopped["num_steps"] == 4 and len(stopped["curve"]) == 3
+    with monkeypatch.context() as within:
+        within.setattr("experiments.training.session.build", stop)
+        assert cli(*arguments).code == 130
+    (again,) = runs()
+    kept = ("num_steps", "num_forwards", "curve", "zero_shot_accuracy", "validation_accuracy")
+    assert all(again[key] == stopped[key] for key in kept) and again["status"] == "interrupted"
+    assert cli(*arguments).code == 0
+    (ended,) = runs()
+    assert ended["status"] == "ok" and ended["curve"] == stopped["curve"]
+
+
 def test_a_crash_has_a_record_and_a_traceback(
     cli: Cli, runs: Runs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
