@@ -253,7 +253,11 @@ def test_what_answers_otherwise_is_refused_by_name(part: nn.Module, says: str) -
 
 def test_a_hook_that_may_read_a_weight_before_its_layer_runs_is_refused() -> None:
     net = nn.Sequential(nn.Linear(4, 3), nn.Linear(3, 2))
-    net[1].register_forward_pre_hook(lambda module, args: (args[0] * module.weight.sum(),))
+
+    def reads(module: Any, args: Any) -> Any:
+        return (args[0] * module.weight.sum(),)
+
+    net[1].register_forward_pre_hook(reads)
     with pytest.raises(OptimError, match="1: a forward pre-hook may read its weight, which has no"):
         EachMeZO(net.parameters(), module=net).step(lambda: net(torch.ones(3, 4)).sum(1))
 

@@ -71,13 +71,14 @@ def test_a_step_is_the_formulas(estimator: Any, law: Any, q: int) -> None:
         chances = [j**-4 / (1 + 1 / 16 + 1 / 81) for j in (1, 2, 3)]
     # P1 weighs a loss by 1 / mu
     theta, calls, lr = parameter(), [0], 1e-6 if estimator == "p1" else 1e-4
+    drawn: dict[str, Any] = {} if estimator == "forward" else {"law": law, "law_terms": 3}
     optimizer = MeZO(
         [theta],
         lr=lr,
         eps=EPS,
         num_directions=q,
         estimator=estimator,
-        **({} if estimator == "forward" else {"law": law, "law_terms": 3}),
+        **drawn,
         weight_decay=0.4,
         seed=3,
         directions=dense,

@@ -491,7 +491,8 @@ def test_another_folder_of_the_same_weights_is_no_change():
     record["model"] = {"fingerprint": "of others"}
     assert nearest(record, {"a": mezo}) == ("a", "model.path=smollm2-135m@2")
     # of one file, in two types
-    mezo["model"]["origin"] = record["model"]["origin"] = {"sha256": "f"}
+    mezo["model"]["origin"] = {"sha256": "f"}
+    record["model"] = {"fingerprint": "of others", "origin": {"sha256": "f"}}
     assert nearest(record, {"a": mezo}) == ("a", "-")
 
 
