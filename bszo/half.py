@@ -83,6 +83,7 @@ def _pays(func: Callable[..., Any], args: tuple[Any, ...]) -> bool:
     x = parts[func is torch.addmm] if len(parts) > 1 else None
     return (
         x is not None
+        and x.ndim > 1
         and x.is_cpu
         and not is_native(x.dtype)
         and x.numel() >= FEWEST * x.shape[-1]

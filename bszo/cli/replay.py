@@ -66,7 +66,9 @@ def run(arguments: argparse.Namespace) -> int:
     logs = {path: _opened(path) for path in arguments.log}
     if len(logs) < len(arguments.log):
         raise TrajectoryError("a log is named twice, and would count twice in the mean")
-    _require_alike(logs, arguments.to)
+    if len(logs) > 1:
+        _require_alike(logs)
+        _require_different(logs, arguments.to)
     (path, trajectory), *others = logs.items()
     again = partial(replayed, base=arguments.base, to=arguments.to, device=arguments.device)
     model = again(path, trajectory)
@@ -120,11 +122,8 @@ def _opened(path: str) -> Trajectory:
     return trajectory
 
 
-def _require_alike(logs: Mapping[str, Trajectory], to: int | None) -> None:
-    """Several logs must be of different runs, equally long ones, that trained the same parameters
-    of the same base."""
-    if len(logs) < 2:
-        return
+def _require_alike(logs: Mapping[str, Trajectory]) -> None:
+    """Several logs must be of runs that trained the same parameters of the same base."""
     (first, one), *others = logs.items()
     for path, other in others:
         for key, what in SAME.items():
@@ -137,13 +136,17 @@ def _require_alike(logs: Mapping[str, Trajectory], to: int | None) -> None:
                 f"{path}: it trained {method:.80}, and the mean of such parameters is not the mean"
                 f" of what they do; of {', '.join(AVERAGED)} it is"
             )
+
+
+def _require_different(logs: Mapping[str, Trajectory], to: int | None) -> None:
+    """They must be of different runs, with as many steps of each; that their directions differ is
+    said where it is not so."""
     steps = {path: len(log.steps) for path, log in logs.items()}
-    path = min(steps, key=lambda path: steps[path])
-    if steps[path] < (max(steps.values()) if to is None else to):
-        most = max(steps, key=lambda path: steps[path])
-        fits = f"; --to {steps[path]}, or less, takes as many of each" if steps[path] else ""
+    short, long = (pick(steps, key=lambda path: steps[path]) for pick in (min, max))
+    if steps[short] < (steps[long] if to is None else to):
+        fits = f"; --to {steps[short]}, or less, takes as many of each" if steps[short] else ""
         raise TrajectoryError(
-            f"{path}: has {steps[path]} steps, where {most} has {steps[most]}{fits}"
+            f"{short}: has {steps[short]} steps, where {long} has {steps[long]}{fits}"
         )
     taken: dict[str, str] = {}
     for path, log in logs.items():

@@ -2,7 +2,7 @@
 model's folder (docs/threats.md, "Weights that would run code")."""
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,12 +12,11 @@ from bszo.errors import ModelError, needs, one_line
 from bszo.models import hub
 from bszo.models.language_model import LanguageModel
 from bszo.models.locate import ASSET, check_folder, locate
-from bszo.models.on_disk import move_to_disk_
+from bszo.models.on_disk import check_offload, move_to_disk_, stored_type, type_buffers_
 from bszo.models.quantized import Quantization, check_quantization, loading_options, settle_
 from bszo.models.reading import quiet, reading
 from bszo.models.traits import find_traits
 from bszo.models.weights import (
-    Stored,
     check_config,
     check_stored,
     check_unused,
@@ -87,7 +86,7 @@ def load_model(
         )
     _refuse_offload(path, device_map.values() if isinstance(device_map, dict) else ())
     if offload is not None:
-        _check_offload(offload, device, device_map, quantization)
+        check_offload(offload, device, device_map, quantization)
     with quiet():
         options = loading_options(quantization, DTYPES[dtype], device, device_map)
         as_stored = offload is not None
@@ -157,21 +156,6 @@ def check_placement(dtype: str, device: str) -> None:
         raise ModelError(f"device {device}: holds no values; cpu is valid, and auto")
 
 
-def _check_offload(offload: str, device: str, device_map: Any, quantization: str) -> None:
-    """ModelError where the parameters cannot stand on a disk."""
-    given = {
-        "device": device if device != "cpu" else None,
-        "model.device_map": device_map,
-        "model.quantization": quantization if quantization != "none" else None,
-    }
-    for key, value in given.items():
-        if value is not None:
-            raise ModelError(
-                f"model.offload={offload}: keeps the parameters of a model that runs on a CPU, in"
-                f" 16 or 32 bits, on a disk; it does not go with {key}={value}"
-            )
-
-
 def _refuse_offload(path: str, devices: Iterable[int | str]) -> None:
     """accelerate keeps the weights that find no room on a CPU or a disk, and a shadow of them on
     `meta`."""
@@ -233,13 +217,13 @@ def _read(
             str(folder),
             trust_remote_code=False,
             config=config,
-            dtype=(as_stored and _type_of(stored)) or dtype,
+            dtype=(as_stored and stored_type(stored)) or dtype,
             use_safetensors=True,
             output_loading_info=True,
             **options,
         )
     if as_stored and module.dtype != dtype:
-        _type_buffers_(module, auto, dtype, path)
+        type_buffers_(module, auto, dtype, path)
     if from_hub:  # adapters say what their base is called there
         module.name_or_path = module.config.name_or_path = path
     missing = sorted(info["missing_keys"])
@@ -259,39 +243,6 @@ def _read(
             unused[0],
         )
     return style, tokenizer, module
-
-
-def _type_of(stored: Mapping[str, Stored]) -> torch.dtype | None:
-    """The type of a model's stored floats; None where there are several."""
-    types = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
-    found = {tensor.dtype for tensor in stored.values()}
-    return types.get(found.pop()) if len(found) == 1 else None
-
-
-def _type_buffers_(module: Any, auto: Any, dtype: torch.dtype, path: str) -> None:
-    """Give the buffers of a module the types that they have where its parameters are `dtype`.
-
-    Raises:
-        ModelError: some parameters of this architecture have a type of their own, or a buffer is
-            computed in the parameters' type, which casting it afterwards is not.
-    """
-    own = getattr(module, "_keep_in_fp32_modules", None)
-    if own or getattr(module, "_keep_in_fp32_modules_strict", None):
-        raise ModelError(
-            f"model {path}: {type(module).__name__} keeps some of its parameters in float32, which"
-            f" model.offload cannot; the type of its files, {module.dtype}, is valid"
-        )
-    with torch.device("meta"):
-        twin = auto.from_config(module.config, dtype=dtype, trust_remote_code=False)
-    types = {name: buffer.dtype for name, buffer in twin.named_buffers()}
-    stored = module.state_dict().keys()
-    for name, buffer in module.named_buffers():
-        if buffer.is_floating_point() and buffer.dtype != types[name] and name not in stored:
-            raise ModelError(
-                f"model {path}: {type(module).__name__} computes {name} in its parameters' type,"
-                f" which model.offload cannot; the type of its files, {module.dtype}, is valid"
-            )
-        buffer.data = buffer.to(types[name])
 
 
 def _refuse_encoder_decoder(config: Any, kind: str, path: str) -> None:

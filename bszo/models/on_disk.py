@@ -11,12 +11,15 @@ with parameters of which a part has moved and a part has not: a run goes on from
 import mmap
 import os
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from bszo.errors import ModelError
+from bszo.models.weights import Stored
 
 _BLOCK = 1 << 20  # bytes that are written at a time
 _STORE = "_disk_tensors"  # attribute of a parameter that stands on a disk
@@ -119,3 +122,51 @@ def empty_like(parameter: Tensor) -> Tensor:
     if store is None:
         return torch.empty_like(parameter, device="cpu")
     return store.empty(parameter.shape, parameter.dtype)
+
+
+def check_offload(offload: str, device: str, device_map: Any, quantization: str) -> None:
+    """ModelError where the parameters cannot stand on a disk."""
+    given = {
+        "device": device if device != "cpu" else None,
+        "model.device_map": device_map,
+        "model.quantization": quantization if quantization != "none" else None,
+    }
+    for key, value in given.items():
+        if value is not None:
+            raise ModelError(
+                f"model.offload={offload}: keeps the parameters of a model that runs on a CPU, in"
+                f" 16 or 32 bits, on a disk; it does not go with {key}={value}"
+            )
+
+
+def stored_type(stored: Mapping[str, Stored]) -> torch.dtype | None:
+    """The type of a model's stored floats; None where there are several."""
+    types = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
+    found = {tensor.dtype for tensor in stored.values()}
+    return types.get(found.pop()) if len(found) == 1 else None
+
+
+def type_buffers_(module: Any, auto: Any, dtype: torch.dtype, path: str) -> None:
+    """Give the buffers of a module the types that they have where its parameters are `dtype`.
+
+    Raises:
+        ModelError: some parameters of this architecture have a type of their own, or a buffer is
+            computed in the parameters' type, which casting it afterwards is not.
+    """
+    own = getattr(module, "_keep_in_fp32_modules", None)
+    if own or getattr(module, "_keep_in_fp32_modules_strict", None):
+        raise ModelError(
+            f"model {path}: {type(module).__name__} keeps some of its parameters in float32, which"
+            f" model.offload cannot; the type of its files, {module.dtype}, is valid"
+        )
+    with torch.device("meta"):
+        twin = auto.from_config(module.config, dtype=dtype, trust_remote_code=False)
+    types = {name: buffer.dtype for name, buffer in twin.named_buffers()}
+    stored = module.state_dict().keys()
+    for name, buffer in module.named_buffers():
+        if buffer.is_floating_point() and buffer.dtype != types[name] and name not in stored:
+            raise ModelError(
+                f"model {path}: {type(module).__name__} computes {name} in its parameters' type,"
+                f" which model.offload cannot; the type of its files, {module.dtype}, is valid"
+            )
+        buffer.data = buffer.to(types[name])

@@ -77,9 +77,9 @@ class FirstOrder(Copied):
             self._layers = _layers_of(module)
         params = list(params)  # type: ignore[assignment]
         self.algorithm = _built(algorithm, params)
+        closure = inspect.signature(type(self.algorithm).step).parameters.get("closure")
         require(
-            "closure" not in inspect.signature(type(self.algorithm).step).parameters
-            or inspect.signature(type(self.algorithm).step).parameters["closure"].default is None,
+            closure is None or closure.default is None,
             f"algorithm: {type(self.algorithm).__name__} calls the closure itself, as often as it"
             " likes; one that takes a gradient, such as AdamW, is valid",
         )
@@ -109,6 +109,7 @@ class FirstOrder(Copied):
         Raises:
             OptimError: it has a key or a weight decay that the algorithm has no use for.
         """
+        # those that it is built with are checked before the algorithm has filled them
         if isinstance(param_group, dict) and hasattr(self, "_failed"):
             self._check_group(param_group)
         super().add_param_group(param_group)
@@ -190,28 +191,27 @@ class FirstOrder(Copied):
         self.num_steps += 1
 
     def state_dict(self) -> dict[str, Any]:  # type: ignore[override]
-        counters: dict[str, Any] = {
+        counters = {
             "num_forwards": self.num_forwards,
             "num_backwards": self.num_backwards,
             "num_steps": self.num_steps,
+            "algorithm": type(self.algorithm).__name__,
         }
-        counters["algorithm"] = type(self.algorithm).__name__
         return {**self.algorithm.state_dict(), "counters": counters}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Load a `state_dict` that the same algorithm has saved."""
         if "counters" not in state_dict:
             raise OptimError("state_dict has no entry 'counters': it was not saved by FirstOrder")
-        name = type(self.algorithm).__name__
-        saved = state_dict["counters"].get("algorithm", name)  # an older state does not say
+        name, counters = type(self.algorithm).__name__, dict(state_dict["counters"])
+        saved = counters.pop("algorithm", name)  # an older state does not say
         require(saved == name, f"state_dict was saved by {saved}; one of {name} is valid")
         self.algorithm.load_state_dict(
             {key: value for key, value in state_dict.items() if key != "counters"}
         )
         self.param_groups, self.state = self.algorithm.param_groups, self.algorithm.state
-        for counter, value in state_dict["counters"].items():
-            if counter != "algorithm":
-                setattr(self, counter, value)
+        for counter, value in counters.items():
+            setattr(self, counter, value)
 
 
 def _built(algorithm: Algorithm, params: Params) -> torch.optim.Optimizer:

@@ -63,19 +63,14 @@ class LOZO(Redrawn):
     ) -> None:
         self.scale, self.redraw_stream = scale, redraw_stream
         super().__init__(params, lr=lr, rank=rank, interval=interval, **options)
-        self.check()
-
-    def check(self) -> None:
-        super().check()
-        matrices = [p for p in self.trainable() if p.ndim >= 2]
-        if self.injected or not matrices:
-            return
-        most = max(min(p.shape[0], p.shape[1:].numel()) for p in matrices)
-        require(
-            self.rank <= most,
-            f"rank={self.rank}: the trained matrices' smaller sides are {most} at most; 1 to"
-            f" {most} is valid",
-        )
+        if not self.injected:
+            matrices = [p for p in self.trainable() if p.ndim >= 2]
+            most = max(min(p.shape[0], p.shape[1:].numel()) for p in matrices)
+            require(
+                self.rank <= most,
+                f"rank={self.rank}: the trained matrices' smaller sides are {most} at most; 1 to"
+                f" {most} is valid",
+            )
 
     def apply_(self, oracle: LossOracle, gradient: Terms) -> None:
         elsewhere = (

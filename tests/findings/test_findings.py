@@ -87,7 +87,7 @@ def test_a_name_that_nothing_makes_is_an_error(tmp_path: Path, text: str, messag
 
 
 def test_tables_by_hand(evidence: Evidence):
-    names = ("averages", "passes", "equal_forwards", "bszo_b", "size", "gains")
+    names = ("averages", "passes", "equal_forwards", "equal_steps", "bszo_b", "size", "gains")
     text = {name: FINDINGS[name](evidence) for name in names}
     # at MeZO's 400 passes BSZO is a third of the way from step 100 to 200: 66.7 against 70 %
     row = (
@@ -97,6 +97,7 @@ def test_tables_by_hand(evidence: Evidence):
     assert text["averages"].splitlines()[2:] == [row]
     assert text["passes"] == "MeZO 2, BSZO 3, BSZO-B 3"
     assert text["equal_forwards"] == "MeZO is ahead in 1 of 1 averages, by 3.3 points"
+    assert text["equal_steps"] == "1 of 1 averages in fp32"
     assert text["bszo_b"] == "the same test accuracy in 5 of 5 pairs of runs"
     assert (
         text["size"] == "0.25 to 0.25"

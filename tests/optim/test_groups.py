@@ -105,6 +105,14 @@ def test_a_setting_whose_switch_is_off_is_refused(
         make(net.parameters(), module=net, **given)
 
 
+def test_lozo_s_rank_is_held_to_the_matrices_of_all_groups() -> None:
+    groups = [{"params": [nn.Parameter(torch.ones(n, n + 1))]} for n in (2, 8)]
+    for order in (groups, groups[::-1]):
+        assert LOZO([dict(group) for group in order], rank=4).rank == 4
+        with pytest.raises(OptimError, match=r"^rank=9: the trained matrices' smaller sides are 8"):
+            LOZO([dict(group) for group in order], rank=9)
+
+
 @pytest.mark.parametrize("given", [{"mask_scope": "global"}, {"mask_interval": 7}])
 def test_so_it_is_of_masks(given: dict[str, Any]) -> None:
     optimizer = MeZO([theta()])

@@ -56,7 +56,7 @@ def passes(evidence: Evidence) -> str:
 def averages(evidence: Evidence) -> str:
     """A table with one row for each block: averages over all tasks, how many tasks each method
     leads, and BSZO minus MeZO at equal forward passes."""
-    gaps, lines, labels = _equal_gaps(evidence), [], list(METHODS.values())
+    gaps, lines, labels = _gaps(evidence, budget=0), [], list(METHODS.values())
     for title, block in evidence.blocks():
         for source in SOURCES:
             rows = {label: row for label, row in numbers(block, source).items() if AVERAGE in row}
@@ -86,7 +86,7 @@ def _leaders(block: Block, rows: Mapping[str, Mapping[str, float]]) -> str:
 def equal_forwards(evidence: Evidence) -> str:
     """In how many averages MeZO is ahead of BSZO at an equal number of forward passes, and by how
     many points; likewise BSZO of MeZO."""
-    gaps = _equal_gaps(evidence).values()
+    gaps = _gaps(evidence, budget=0).values()
     sides = {"MeZO": [-gap for gap in gaps if gap < 0], "BSZO": [gap for gap in gaps if gap > 0]}
     texts = [
         f"{name} is ahead in {len(found)} of {len(gaps)} averages, by"
@@ -97,9 +97,19 @@ def equal_forwards(evidence: Evidence) -> str:
     return ", ".join(texts) or NOT_RUN
 
 
-def _equal_gaps(evidence: Evidence) -> dict[tuple[str, str], float]:
+def equal_steps(evidence: Evidence) -> str:
+    """In how many averages of each precision BSZO is ahead of MeZO after as many steps."""
+    ahead: dict[str, list[bool]] = {}
+    for (title, _), gap in _gaps(evidence).items():
+        ahead.setdefault(title.rpartition(", ")[2], []).append(gap > 0)
+    texts = (f"{sum(of)} of {len(of)} averages in {precision}" for precision, of in ahead.items())
+    return " and ".join(texts) or NOT_RUN
+
+
+def _gaps(evidence: Evidence, budget: int | None = None) -> dict[tuple[str, str], float]:
+    """BSZO's average minus MeZO's in each block; at equal steps, or at one of the equal budgets."""
     gaps = {}
-    for title, block in evidence.blocks(budget=0):
+    for title, block in evidence.blocks(budget):
         for source in SOURCES:
             rows = numbers(block, source)
             if all(AVERAGE in rows.get(label, {}) for label in ("BSZO", "MeZO")):
@@ -172,6 +182,7 @@ FINDINGS = (
     passes,
     averages,
     equal_forwards,
+    equal_steps,
     bszo_b,
     hizoo,
     words,
