@@ -16,8 +16,8 @@ Update = Literal["posterior", "mean", "z-score"]
 
 
 class EachBSZO(Believing, PerExampleOptimizer):
-    """theta <- theta - lr ((1/B) sum_e B_e mu_e + weight_decay theta),  B_e = [z_e1 .. z_ek],
-    mu_e = E[B_e^T grad l_e | y_e1 .. y_ek],
+    """theta <- theta - lr (mean_e sum_i mu_ei z_ei + weight_decay theta),
+    mu_ei = E[z_ei^T grad l_e | y_e1 .. y_ek],
     y_ei = (l_e(theta + eps z_ei) - l_e(theta)) / eps,  e = 1 .. B, i = 1 .. k.
 
     l_e is the loss of example e, and z_ei are its own directions in the weights of linear layers,

@@ -11,7 +11,7 @@ from bszo.perturb import LossOracle, Terms
 
 
 class EachMeZO(PerExampleOptimizer):
-    """theta <- theta - lr ((1/B) sum_e g_e z_e + weight_decay theta),
+    """theta <- theta - lr (mean_e g_e z_e + weight_decay theta),
     g_e = (l_e(theta + eps z_e) - l_e(theta - eps z_e)) / (2 eps),  e = 1 .. B.
 
     l_e is the loss of example e, and z_e its own direction in the weights of linear layers, and in

@@ -43,7 +43,7 @@ class OwnOptions(Options, total=False):
 
 
 class PerExampleOptimizer(ZerothOrderOptimizer):
-    """theta <- theta - lr ((1/B) sum_e g_e + weight_decay theta), g_e from example e's own losses.
+    """theta <- theta - lr (mean_e g_e + weight_decay theta), g_e from example e's own losses.
 
     Example e looks along z_e = A_e B_e^T / sqrt(r) in the weight of each linear layer, GPT-2's
     Conv1D among them (`bszo.perturb.PerExample`, `bszo.perturb.Each`), so that a pass shows as many
@@ -73,7 +73,7 @@ class PerExampleOptimizer(ZerothOrderOptimizer):
             `closure.repeated(count)` gives. It reads the parameters once, where they stand on a
             disk or far from the processor, and holds the activations of all copies; it counts as
             so many passes. The numbers are equal but for rounding.
-        momentum: b, with which M <- b M + (1/B) sum_e g_e takes the estimate's place in the step; a
+        momentum: b, with which M <- b M + mean_e g_e takes the estimate's place in the step; a
             group may have its own. M has as many fp32 elements as what takes part. 0: none is kept.
         module: the module that the closure runs; it must be given.
         params, lr, eps, weight_decay, seed, rounding: see ZerothOrderOptimizer.
