@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+import bszo
+
 ROOT = Path(__file__).resolve().parents[1]
 MOST_BYTES = 4 << 20
 
@@ -75,6 +77,7 @@ def run(python: Path, code: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_the_wheel_promises_what_it_holds(wheel: Path) -> None:
+    assert wheel.name.startswith(f"bszo-{bszo.__version__}-")
     with zipfile.ZipFile(wheel) as archive:
         names = archive.namelist()
         (about,) = (name for name in names if name.endswith(".dist-info/METADATA"))

@@ -17,6 +17,7 @@ from importlib import import_module
 from importlib.util import find_spec
 from typing import Any, NoReturn
 
+from bszo import __version__
 from bszo.errors import BszoError, Collapsed, ConfigError, NonFiniteLoss, needs, one_line, printable
 
 COMMANDS = {
@@ -68,6 +69,7 @@ def exit_code(parsed: Callable[[], Callable[[], int]]) -> int:
 def _parsed(arguments: list[str]) -> Callable[[], int]:
     """The subcommand with its arguments, ready to run; only its own module is loaded."""
     parser = Parser(prog="bszo", description="Fine-tune language models by forward passes alone.")
+    parser.add_argument("--version", action="version", version=f"bszo {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     chosen = next((word for word in arguments if not word.startswith("-")), None)
     parts: dict[str, Any] = {}

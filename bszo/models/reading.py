@@ -40,6 +40,7 @@ def reading(what: str, path: str, on_disk: bool = True) -> Iterator[None]:
                 f"model {path}: its {what} cannot be read: {one_line(error)}"
             ) from error
         raise ModelError(
-            f"model {path}: no folder of that name, and its {what} could not be had from the hub; a"
-            f" folder loads with model=local model.path=DIR ({one_line(error)})"
+            f"model {path}: no folder of that name, and its {what} could not be had from the hub;"
+            f" the path of a folder is valid, in the suite model=local model.path=DIR"
+            f" ({one_line(error)})"
         ) from error

@@ -415,6 +415,12 @@ def test_what_is_wrong_is_one_line_and_nothing_is_written(
     assert capsys.readouterr().err.count("\n") == 2
 
 
+def test_it_says_its_version(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="^0$"):
+        main(["--version"])
+    assert capsys.readouterr().out == f"bszo {bszo.__version__}\n"
+
+
 def test_find_lr_prints_its_table_and_says_whether_there_is_ground(
     rows: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
