@@ -165,6 +165,7 @@ def build(arguments: argparse.Namespace) -> Parts:
         dtype=dtype,
         device=device,
         max_length=arguments.max_length,
+        packed=False if choice["method"] in ("prefix", "prompt") else None,
         quantization=arguments.quantization,
         offload=arguments.offload,
     )

@@ -1,6 +1,7 @@
 """Batch of encoded examples: padded rows, and indices that say where in the logits the tokens of
 each option are read."""
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
@@ -11,6 +12,9 @@ from bszo.errors import ModelError
 from bszo.models.encode import Encoded
 
 ABSENT = -1  # stands where an option has no token; no token has this id
+# Tokens in a row of packed texts, about. Attention is paid for all pairs of a row, also across
+# texts: a share of width / (6 x hidden size) of the rest of a pass.
+PACKED_WIDTH = 384
 
 
 @dataclass(frozen=True)
@@ -29,6 +33,8 @@ class Batch:
             and an example's options are read at one position; else None.
         position_ids: (R, T) where each token stands in its text, where that is not its column;
             else None.
+        texts: (R, T) which row of the batch before it was packed each token is of; None where it is
+            its own.
     """
 
     input_ids: Tensor
@@ -41,6 +47,7 @@ class Batch:
     labels: Tensor
     words: Tensor | None
     position_ids: Tensor | None = None
+    texts: Tensor | None = None
 
 
 def collate(
@@ -126,7 +133,7 @@ def repeated(batch: Batch, count: int) -> Batch:
         """The part so many times, each time greater by `step`."""
         return torch.cat([part + i * step for i in range(count)])
 
-    positions = batch.position_ids
+    assert batch.texts is None, "copies first, then packed"
     return replace(
         batch,
         input_ids=copies(batch.input_ids),
@@ -137,28 +144,50 @@ def repeated(batch: Batch, count: int) -> Batch:
         tokens=copies(batch.tokens),
         present=torch.cat([batch.present] * count),
         labels=copies(batch.labels),
-        position_ids=None if positions is None else copies(positions),
     )
 
 
-def in_one_row(batch: Batch) -> Batch:
-    """The same examples without padding: their rows stand behind one another in a single row.
+def in_few_rows(batch: Batch) -> Batch:
+    """The same examples with hardly any padding: their texts stand behind one another, in as few
+    rows as hold them at about PACKED_WIDTH tokens each.
 
-    Positions begin at 0 in each of them, which tells a model of `transformers` that attention must
-    not cross from one into the next.
+    Positions begin at 0 in each text, which tells a model of `transformers` that attention must not
+    cross from one into the next. Padding behind the last text of a row is as a text of its own.
     """
-    tokens = batch.attention_mask.bool()
-    lengths = batch.attention_mask.sum(1)
-    starts = lengths.cumsum(0) - lengths
-    columns = torch.arange(tokens.shape[1], device=tokens.device).expand_as(tokens)
-    input_ids = batch.input_ids[tokens][None]
+    lengths = batch.attention_mask.sum(1).tolist()
+    count = min(math.ceil(sum(lengths) / PACKED_WIDTH), len(lengths))
+    held: list[list[int]] = [[] for _ in range(count)]  # the texts of each row
+    filled = [0] * count
+    for text in sorted(range(len(lengths)), key=lambda text: -lengths[text]):
+        shortest = filled.index(min(filled))
+        held[shortest].append(text)
+        filled[shortest] += lengths[text]
+    row_of, starts = torch.empty(2, len(lengths), dtype=torch.long)
+    texts, positions = torch.zeros(2, count, max(filled), dtype=torch.long)
+    tokens = torch.zeros_like(texts)
+    for row, members in enumerate(held):
+        start = 0
+        for text in sorted(members):
+            end = start + lengths[text]
+            row_of[text], starts[text] = row, start
+            texts[row, start:end] = text
+            positions[row, start:end] = torch.arange(lengths[text])
+            tokens[row, start:end] = 1
+            start = end
+        texts[row, start:] = texts[row, start - 1]
+        positions[row, start:] = torch.arange(max(filled) - start)
+    device = batch.input_ids.device
+    row_of, starts, texts, positions, tokens = (
+        part.to(device) for part in (row_of, starts, texts, positions, tokens)
+    )
     return replace(
         batch,
-        input_ids=input_ids,
-        attention_mask=torch.ones_like(input_ids),
-        rows=torch.zeros_like(batch.rows),
+        input_ids=batch.input_ids[texts, positions.clamp(max=batch.input_ids.shape[1] - 1)],
+        attention_mask=tokens,
+        rows=row_of[batch.rows],
         columns=starts[batch.rows] + batch.columns,
-        position_ids=columns[tokens][None],
+        position_ids=positions,
+        texts=texts,
     )
 
 

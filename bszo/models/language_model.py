@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from bszo.errors import ModelError
 from bszo.half import fast_products
-from bszo.models.batch import Batch, buckets, by_length, collate, in_one_row
+from bszo.models.batch import Batch, buckets, by_length, collate, in_few_rows
 from bszo.models.causal import CausalEncoder
 from bszo.models.encode import Encoded
 from bszo.models.masked import MaskedEncoder
@@ -122,8 +122,8 @@ class LanguageModel:
         return torch.tensor(found, dtype=torch.float32)
 
     def examples(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Return the example of each position, in two tensors of integers: of all positions, (R, T)
-        or, for S packed tokens, (1, S); and of the N that the output layer is asked for, (1, N).
+        """Return the example of each position, in two tensors of integers: of all positions of the
+        rows that a loss reads, (R, T), and of the N that the output layer is asked for, (1, N).
 
         Raises:
             ModelError: rows of several lengths, of a model that takes each length in a pass.
@@ -139,15 +139,14 @@ class LanguageModel:
         example = torch.arange(count, device=rows.device)[:, None, None].expand_as(rows)
         of_row = rows.new_zeros(batch.input_ids.shape[0])
         of_row[rows[batch.present]] = example[batch.present]
-        whole = of_row[:, None].expand_as(batch.input_ids)
-        if self.traits.packed:
-            whole = whole[batch.attention_mask.bool()][None]
+        texts = self._tight(batch).texts
+        whole = of_row[:, None].expand_as(batch.input_ids) if texts is None else of_row[texts]
         return whole, of_row[batch.rows][None]
 
     def _tight(self, batch: Batch) -> Batch:
-        """The batch as a loss reads it: without padding, where the model keeps rows apart that
-        stand behind one another. (Evaluation has rows of like length, and little to gain.)"""
-        return in_one_row(batch) if self.traits.packed else batch
+        """The batch as a loss reads it: almost without padding, where the model keeps texts apart
+        that stand behind one another. (Evaluation has rows of like length, and little to gain.)"""
+        return in_few_rows(batch) if self.traits.packed else batch
 
     def _comparable(self, batch: Batch) -> Tensor:
         """Scores up to a number that an example's options share, which suffices to choose among

@@ -40,7 +40,7 @@ def load_model(
     max_length: int = 2048,
     name: str | None = None,
     device_map: str | dict[str, int | str] | None = None,
-    packed: bool = False,
+    packed: bool | None = False,
     quantization: Quantization = "none",
     offload: str | None = None,
 ) -> LanguageModel:
@@ -58,8 +58,9 @@ def load_model(
         name: label for logs and records; None for the path's last part.
         device_map: spreads the model over several GPUs (accelerate): auto, balanced, or {module:
             device}; None puts all of it on `device`.
-        packed: puts the rows of a training batch behind one another in one row, so that no pass
-            spends time on padding; for causal models. Losses are the same up to rounding.
+        packed: puts the texts of a training batch behind one another, in few rows, so that hardly
+            any time is spent on padding; for causal models. Losses are the same up to rounding.
+            None: where a trial of the model says so.
         quantization: nf4 or int8 keeps the matrices in 4 or 8 bits, frozen, for an adapter of
             `bszo.models.tuning` to train beside them (`bszo.models.quantized`).
         offload: a folder of a disk, where the parameters then stand in a file instead of in memory

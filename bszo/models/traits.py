@@ -39,7 +39,7 @@ class Traits:
         shortcut: how little of the output layer may be run. "words": only the rows of the words
             that count, at the positions that count. "positions": all rows at these positions.
             "none": all rows at all positions.
-        packed: whether the rows of a training batch stand behind one another in one row. It is
+        packed: whether the texts of a training batch stand behind one another, in few rows. It is
             asked for, as `model.packed`, and found to leave the scores as they are.
     """
 
@@ -70,7 +70,7 @@ def find_traits(
     path: str,
     vocabulary: list[int],
     pad_id: int,
-    packed: bool = False,
+    packed: bool | None = False,
 ) -> Traits:
     """The traits of a module in evaluation mode; no generator is moved.
 
@@ -80,7 +80,8 @@ def find_traits(
         path: of the model, for messages.
         vocabulary: ids of ordinary tokens.
         pad_id: of padding.
-        packed: whether training batches are to be packed.
+        packed: whether training batches are to be packed; None: where that leaves the scores as
+            they are.
 
     Raises:
         ModelError: its forward pass fails, it is loaded as causal and is not, or it is to be packed
@@ -118,15 +119,20 @@ def find_traits(
                 " config.json says is_decoder: true)"
             )
         padded = causal or _ignores_padding(module, batch, whole, pad_id, tolerance)
-        if packed and not _keeps_apart(module, batch, whole, vocabulary, tolerance):
+        apart = (
+            causal
+            and packed is not False
+            and _keeps_apart(module, batch, whole, vocabulary, tolerance)
+        )
+        if packed and not apart:
             raise ModelError(
                 f"model {path}: model.packed=true, but its scores move where texts stand in one"
                 " row; model.packed=false is valid"
             )
-        return Traits(padded, _shortcut(module, batch, whole, causal, tolerance), packed)
+        return Traits(padded, _shortcut(module, batch, whole, causal, tolerance), apart)
 
 
-def _require_tried(path: str, packed: bool) -> None:
+def _require_tried(path: str, packed: bool | None) -> None:
     if packed:
         raise ModelError(
             f"model {path}: model.packed=true, but it cannot be tried on a few tokens (too few"
@@ -184,7 +190,9 @@ def _keeps_apart(
 
     try:
         both, other = behind(batch.input_ids), behind(_others(batch.input_ids, vocabulary))
-    except (RuntimeError, TypeError, ValueError):  # it takes no positions
+    except torch.OutOfMemoryError:
+        raise
+    except Exception:  # it takes no positions, or none that begin anew
         return False
     shared_out = any("expert" in name for name, _ in module.named_modules())
     if not shared_out and not torch.equal(both[:, NUM_TOKENS:], other[:, NUM_TOKENS:]):

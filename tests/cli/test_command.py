@@ -416,7 +416,7 @@ def test_what_is_wrong_is_one_line_and_nothing_is_written(
 
 
 def test_it_says_its_version(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit, match="^0$"):
+    with pytest.raises(SystemExit, match=r"^0$"):
         main(["--version"])
     assert capsys.readouterr().out == f"bszo {bszo.__version__}\n"
 

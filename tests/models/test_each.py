@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import torch
 
+import bszo.models.batch
 from bszo import EachMeZO
 from bszo.errors import ModelError
 from bszo.models import tuning
@@ -30,11 +31,18 @@ ALL: Any = {"vectors": "perturb", "embeddings": "perturb"}
     ],
 )
 def test_an_example_s_loss_is_that_of_its_own_weights(
-    zoo: dict[str, str], family: str, packed: bool, adapted: bool, parts: Any
+    zoo: dict[str, str],
+    monkeypatch: pytest.MonkeyPatch,
+    family: str,
+    packed: bool,
+    adapted: bool,
+    parts: Any,
 ) -> None:
     """Two and three options, of one and of several tokens; a layer that sees all tokens in one axis
     (OPT), and one that sees the positions of the options alone (RoBERTa); with all that has a
-    direction, a head that is the embedding, a bias of words, positions of each row and of all."""
+    direction, a head that is the embedding, a bias of words, positions of each row and of all;
+    packed, in rows that hold texts of several examples."""
+    monkeypatch.setattr(bszo.models.batch, "PACKED_WIDTH", 200)
     model = load(zoo[family], packed=packed)
     if adapted:
         model = tuning.lora(model, rank=2)

@@ -1,5 +1,6 @@
 """Packed batches: texts behind one another in one row have the losses that they have alone."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -7,8 +8,10 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
+import bszo.models.batch
 from bszo.errors import ModelError
 from bszo.models import GenerativeModel, LanguageModel, load_model, traits, tuning
+from bszo.models.batch import in_few_rows
 from bszo.tasks import Example
 from tests.models.conftest import opt_tokenizer, save_any
 from tests.models.test_generate import task
@@ -26,9 +29,17 @@ def cross_entropy(model: LanguageModel) -> float:
 
 @pytest.mark.parametrize("family", ["llama", "mistral"])
 @pytest.mark.parametrize("adapted", [False, True])
+@pytest.mark.parametrize(("width", "rows"), [(1000, 1), (200, 3), (1, 12)])
 def test_a_packed_loss_is_the_loss_of_texts_alone(
-    zoo: dict[str, str], family: str, adapted: bool
+    zoo: dict[str, str],
+    monkeypatch: pytest.MonkeyPatch,
+    family: str,
+    adapted: bool,
+    width: int,
+    rows: int,
 ) -> None:
+    """In one row, in several of several texts, and with a row for each."""
+    monkeypatch.setattr(bszo.models.batch, "PACKED_WIDTH", width)
     model = load(zoo[family], packed=True)
     if adapted:
         model = tuning.lora(model, rank=2)
@@ -41,8 +52,42 @@ def test_a_packed_loss_is_the_loss_of_texts_alone(
     batch = model.collate(model.encode(CAUSAL_EXAMPLES))
     assert not batch.attention_mask.all()  # there is padding to be spared
     loss = model.loss(batch).item()
-    assert seen == [(1, int(batch.attention_mask.sum()))]
+    assert len(seen) == 1 and seen[0][0] == rows
+    assert seen[0][0] * seen[0][1] >= int(batch.attention_mask.sum())
+    if rows == 1:
+        assert seen[0][1] == int(batch.attention_mask.sum())
     assert loss == pytest.approx(cross_entropy(model), abs=1e-5)
+
+
+def test_rows_are_about_as_wide_as_is_said_and_hardly_padded(
+    zoo: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every text whole, once, in a row, with its own positions; what is read is where it was."""
+    model = load(zoo["llama"])
+    many = [replace(CAUSAL_EXAMPLES[i % 5], id=str(i)) for i in range(40)]
+    batch = model.collate(model.encode(many))
+    monkeypatch.setattr(bszo.models.batch, "PACKED_WIDTH", 100)
+    tight = in_few_rows(batch)
+    assert tight.texts is not None and tight.position_ids is not None
+    there, tokens = tight.attention_mask.bool(), int(batch.attention_mask.sum())
+    assert int(there.sum()) == tokens
+    assert tight.input_ids.shape[0] == -(-tokens // 100)
+    assert tight.input_ids.numel() < 1.05 * tokens < 0.8 * batch.input_ids.numel()
+    for text, (row, mask) in enumerate(zip(batch.input_ids, batch.attention_mask, strict=True)):
+        held = (tight.texts == text) & there
+        assert len(set(held.nonzero()[:, 0].tolist())) == 1
+        assert tight.input_ids[held].tolist() == row[mask.bool()].tolist()
+        assert tight.position_ids[held].tolist() == list(range(int(mask.sum())))
+    assert torch.equal(
+        tight.input_ids[tight.rows, tight.columns], batch.input_ids[batch.rows, batch.columns]
+    )
+    assert torch.equal(tight.texts[tight.rows, tight.columns], batch.rows)
+
+
+def test_where_it_is_not_said_a_trial_says_it(zoo: dict[str, str]) -> None:
+    assert load(zoo["llama"], packed=None).traits.packed is True
+    assert load(zoo["opt"], packed=None).traits.packed is False
+    assert load(zoo["roberta"], packed=None).traits.packed is False
 
 
 def test_written_answers_are_packed_too(zoo: dict[str, str]) -> None:
@@ -73,7 +118,7 @@ def test_a_little_of_the_other_text_does_not_drown_in_16_bits(tmp_path: Path, dt
         "bloom", vocab_size=len(tokenizer), hidden_size=32, n_head=4, n_layer=2, **ids
     )
     path = str(save_any(tmp_path, config, tokenizer, AutoModelForCausalLM))
-    assert load_model(path, dtype=dtype).traits.packed is False
+    assert load_model(path, dtype=dtype, packed=None).traits.packed is False
     with pytest.raises(ModelError, match=r"model.packed=true.*model.packed=false is valid"):
         load_model(path, dtype=dtype, packed=True)
 
@@ -96,6 +141,6 @@ def test_a_model_that_cannot_be_tried_is_refused(
 ) -> None:
     """It would go on unpacked, and its record would say otherwise."""
     monkeypatch.setattr(traits, "NUM_PADDING", 1_000_000)
-    assert load(zoo["llama"]).traits.packed is False
+    assert load(zoo["llama"], packed=None).traits.packed is False
     with pytest.raises(ModelError, match=r"model.packed=true, but it cannot be tried"):
         load(zoo["llama"], packed=True)
