@@ -145,7 +145,7 @@ def trained(
         "node": parts.node,
         "batch_size": parts.batch_size,
         "max_length": model.limit,
-        "packed": model.traits.packed,
+        "packed": bool(model.traits.packed),
         "truncated": sum(row.truncated for row in (*parts.train, *parts.held)),
         "dtype": header.dtype,
         "device": header.device,

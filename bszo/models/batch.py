@@ -1,7 +1,6 @@
 """Batch of encoded examples: padded rows, and indices that say where in the logits the tokens of
 each option are read."""
 
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
@@ -12,9 +11,6 @@ from bszo.errors import ModelError
 from bszo.models.encode import Encoded
 
 ABSENT = -1  # stands where an option has no token; no token has this id
-# Tokens in a row of packed texts, about. Attention is paid for all pairs of a row, also across
-# texts: a share of width / (6 x hidden size) of the rest of a pass.
-PACKED_WIDTH = 384
 
 
 @dataclass(frozen=True)
@@ -31,10 +27,11 @@ class Batch:
         labels: (B,) index of the right option.
         words: (W,) the tokens of all options, in order, none twice, where each option is one token
             and an example's options are read at one position; else None.
+        owners: (R, T) the example that each token is of, from 0 to B - 1.
         position_ids: (R, T) where each token stands in its text, where that is not its column;
             else None.
-        texts: (R, T) which row of the batch before it was packed each token is of; None where it is
-            its own.
+        mask: (R, 1, T, T) whether a token sees another; None where it sees all before it in its
+            text.
     """
 
     input_ids: Tensor
@@ -46,8 +43,9 @@ class Batch:
     present: Tensor
     labels: Tensor
     words: Tensor | None
+    owners: Tensor
     position_ids: Tensor | None = None
-    texts: Tensor | None = None
+    mask: Tensor | None = None
 
 
 def collate(
@@ -97,7 +95,9 @@ def collate(
     )
     unique = _words(encoded)
     words = None if unique is None else torch.tensor(unique, device=device)
-    return Batch(*(part.to(device) for part in parts), words=words)
+    counts = torch.tensor([len(example.rows) for example in encoded])
+    owners = torch.arange(len(encoded)).repeat_interleave(counts)[:, None].expand_as(input_ids)
+    return Batch(*(part.to(device) for part in parts), words=words, owners=owners.to(device))
 
 
 def by_length(batch: Batch) -> Iterator[tuple[Tensor, Batch]]:
@@ -122,6 +122,9 @@ def by_length(batch: Batch) -> Iterator[tuple[Tensor, Batch]]:
                 tokens=batch.tokens[examples],
                 present=batch.present[examples],
                 labels=batch.labels[examples],
+                owners=torch.arange(len(examples), device=examples.device)[:, None].expand(
+                    -1, length
+                ),
             ),
         )
 
@@ -133,7 +136,7 @@ def repeated(batch: Batch, count: int) -> Batch:
         """The part so many times, each time greater by `step`."""
         return torch.cat([part + i * step for i in range(count)])
 
-    assert batch.texts is None, "copies first, then packed"
+    assert batch.position_ids is None, "copies first, then packed"
     return replace(
         batch,
         input_ids=copies(batch.input_ids),
@@ -144,50 +147,7 @@ def repeated(batch: Batch, count: int) -> Batch:
         tokens=copies(batch.tokens),
         present=torch.cat([batch.present] * count),
         labels=copies(batch.labels),
-    )
-
-
-def in_few_rows(batch: Batch) -> Batch:
-    """The same examples with hardly any padding: their texts stand behind one another, in as few
-    rows as hold them at about PACKED_WIDTH tokens each.
-
-    Positions begin at 0 in each text, which tells a model of `transformers` that attention must not
-    cross from one into the next. Padding behind the last text of a row is as a text of its own.
-    """
-    lengths = batch.attention_mask.sum(1).tolist()
-    count = min(math.ceil(sum(lengths) / PACKED_WIDTH), len(lengths))
-    held: list[list[int]] = [[] for _ in range(count)]  # the texts of each row
-    filled = [0] * count
-    for text in sorted(range(len(lengths)), key=lambda text: -lengths[text]):
-        shortest = filled.index(min(filled))
-        held[shortest].append(text)
-        filled[shortest] += lengths[text]
-    row_of, starts = torch.empty(2, len(lengths), dtype=torch.long)
-    texts, positions = torch.zeros(2, count, max(filled), dtype=torch.long)
-    tokens = torch.zeros_like(texts)
-    for row, members in enumerate(held):
-        start = 0
-        for text in sorted(members):
-            end = start + lengths[text]
-            row_of[text], starts[text] = row, start
-            texts[row, start:end] = text
-            positions[row, start:end] = torch.arange(lengths[text])
-            tokens[row, start:end] = 1
-            start = end
-        texts[row, start:] = texts[row, start - 1]
-        positions[row, start:] = torch.arange(max(filled) - start)
-    device = batch.input_ids.device
-    row_of, starts, texts, positions, tokens = (
-        part.to(device) for part in (row_of, starts, texts, positions, tokens)
-    )
-    return replace(
-        batch,
-        input_ids=batch.input_ids[texts, positions.clamp(max=batch.input_ids.shape[1] - 1)],
-        attention_mask=tokens,
-        rows=row_of[batch.rows],
-        columns=starts[batch.rows] + batch.columns,
-        position_ids=positions,
-        texts=texts,
+        owners=copies(batch.owners, len(batch.labels)),
     )
 
 

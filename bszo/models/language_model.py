@@ -10,11 +10,12 @@ from torch.nn import functional as F
 
 from bszo.errors import ModelError
 from bszo.half import fast_products
-from bszo.models.batch import Batch, buckets, by_length, collate, in_few_rows
+from bszo.models.batch import Batch, buckets, by_length, collate
 from bszo.models.causal import CausalEncoder
 from bszo.models.encode import Encoded
 from bszo.models.masked import MaskedEncoder
 from bszo.models.module import num_positions
+from bszo.models.packing import in_few_rows
 from bszo.models.scores import option_logits, option_scores
 from bszo.models.traits import Traits
 from bszo.tasks import Example, Task, scored
@@ -134,19 +135,17 @@ class LanguageModel:
                 " their own, and a direction of each example's own is for one pass; a method with"
                 " one direction for all examples is valid"
             )
-        count = batch.present.shape[0]
-        rows = batch.rows[batch.position]  # (B, O, L)
-        example = torch.arange(count, device=rows.device)[:, None, None].expand_as(rows)
-        of_row = rows.new_zeros(batch.input_ids.shape[0])
-        of_row[rows[batch.present]] = example[batch.present]
-        texts = self._tight(batch).texts
-        whole = of_row[:, None].expand_as(batch.input_ids) if texts is None else of_row[texts]
-        return whole, of_row[batch.rows][None]
+        batch = self._tight(batch)
+        return batch.owners, batch.owners[batch.rows, batch.columns][None]
 
     def _tight(self, batch: Batch) -> Batch:
         """The batch as a loss reads it: almost without padding, where the model keeps texts apart
         that stand behind one another. (Evaluation has rows of like length, and little to gain.)"""
-        return in_few_rows(batch) if self.traits.packed else batch
+        ways = self.traits.packed
+        if not ways:
+            return batch
+        several = len(batch.input_ids) > len(batch.labels)  # rows that may have a beginning alike
+        return in_few_rows(batch, "mask" if "mask" in ways and several else ways[0])
 
     def _comparable(self, batch: Batch) -> Tensor:
         """Scores up to a number that an example's options share, which suffices to choose among

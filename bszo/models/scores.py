@@ -15,7 +15,7 @@ def position_logits(
     module: nn.Module, batch: Batch, *, causal: bool, shortcut: Shortcut = "words"
 ) -> Tensor:
     """Logits (N, V) at the batch's positions, in the model's dtype."""
-    inputs = inputs_of(batch, causal)
+    inputs = inputs_of(module, batch, causal)
     if shortcut == "none":
         return head.at_positions(module(**inputs).logits, batch)
     return head.run(module, inputs, batch, None)[0]
@@ -41,7 +41,7 @@ def option_logits(
     """
     if shortcut != "words":
         return option_scores(module, batch, causal=causal, shortcut=shortcut)
-    logits, narrow = head.run(module, inputs_of(batch, causal), batch, batch.words)
+    logits, narrow = head.run(module, inputs_of(module, batch, causal), batch, batch.words)
     if not narrow or batch.words is None:
         return _scores(logits, batch)
     logits = logits.float().to(batch.tokens.device)  # (N, W)

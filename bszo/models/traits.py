@@ -2,14 +2,15 @@
 
     causal    a later token moves no earlier logit; without that, an option would see itself
     padded    padding moves no score; without that, rows of one length share a batch
-    packed    texts behind one another in one row move each other's scores by nothing, where each
-              has positions of its own; with that, a batch needs no padding
+    packed    texts behind one another in one row move each other's scores by nothing, where
+              positions or a mask keep them apart; with that, a batch needs no padding
     shortcut  how little of the output layer gives the logits that all of it gives
 
 A name in a configuration says none of this reliably: an encoder loads as a causal model, and some
 attention looks at padding whatever the mask says.
 """
 
+import math
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -21,6 +22,7 @@ from bszo.models import head
 from bszo.models.batch import Batch, collate
 from bszo.models.encode import Encoded, OptionTokens
 from bszo.models.module import num_positions
+from bszo.models.packing import Way, in_few_rows
 
 Shortcut = Literal["words", "positions", "none"]
 
@@ -39,24 +41,29 @@ class Traits:
         shortcut: how little of the output layer may be run. "words": only the rows of the words
             that count, at the positions that count. "positions": all rows at these positions.
             "none": all rows at all positions.
-        packed: whether the texts of a training batch stand behind one another, in few rows. It is
-            asked for, as `model.packed`, and found to leave the scores as they are.
+        packed: the ways of packing a training batch (`bszo.models.packing`) that leave its scores
+            as they are, the better one first; none where it is not asked for.
     """
 
     padded: bool = True
     shortcut: Shortcut = "words"
-    packed: bool = False
+    packed: tuple[Way, ...] = ()
 
 
-def inputs_of(batch: Batch, causal: bool) -> dict[str, Any]:
+def inputs_of(module: nn.Module, batch: Batch, causal: bool) -> dict[str, Any]:
     """The keyword arguments of a forward pass over a batch.
 
-    A causal model gets no attention mask. Its padding stands on the right, where no position that
-    counts can see it, and the kernel of plain causal attention is faster.
+    A causal model gets no attention mask, unless the batch has one of its own. Its padding stands
+    on the right, where no position that counts can see it, and the kernel of plain causal attention
+    is faster.
     """
     more: dict[str, Any] = (
         {"use_cache": False} if causal else {"attention_mask": batch.attention_mask}
     )
+    if batch.mask is not None:  # what is added to the weights of attention
+        dtype = next(p.dtype for p in module.parameters() if p.is_floating_point())
+        hidden = torch.zeros(batch.mask.shape, dtype=dtype, device=batch.mask.device)
+        more["attention_mask"] = hidden.masked_fill_(~batch.mask, torch.finfo(dtype).min)
     if batch.position_ids is not None:
         more["position_ids"] = batch.position_ids
     return {"input_ids": batch.input_ids, **more}
@@ -71,6 +78,7 @@ def find_traits(
     vocabulary: list[int],
     pad_id: int,
     packed: bool | None = False,
+    longest: int = 0,
 ) -> Traits:
     """The traits of a module in evaluation mode; no generator is moved.
 
@@ -82,6 +90,7 @@ def find_traits(
         pad_id: of padding.
         packed: whether training batches are to be packed; None: where that leaves the scores as
             they are.
+        longest: most tokens of a text, which no window of attention may cut where a mask packs.
 
     Raises:
         ModelError: its forward pass fails, it is loaded as causal and is not, or it is to be packed
@@ -119,17 +128,15 @@ def find_traits(
                 " config.json says is_decoder: true)"
             )
         padded = causal or _ignores_padding(module, batch, whole, pad_id, tolerance)
-        apart = (
-            causal
-            and packed is not False
-            and _keeps_apart(module, batch, whole, vocabulary, tolerance)
-        )
-        if packed and not apart:
+        ways: tuple[Way, ...] = ()
+        if causal and packed is not False:
+            ways = _ways_of_packing(module, row, pad_id, vocabulary, tolerance, longest)
+        if packed and not ways:
             raise ModelError(
                 f"model {path}: model.packed=true, but its scores move where texts stand in one"
                 " row; model.packed=false is valid"
             )
-        return Traits(padded, _shortcut(module, batch, whole, causal, tolerance), apart)
+        return Traits(padded, _shortcut(module, batch, whole, causal, tolerance), ways)
 
 
 def _require_tried(path: str, packed: bool | None) -> None:
@@ -141,7 +148,7 @@ def _require_tried(path: str, packed: bool | None) -> None:
 
 
 def _logits(module: nn.Module, batch: Batch, causal: bool) -> Tensor:
-    return module(**inputs_of(batch, causal)).logits.float()
+    return module(**inputs_of(module, batch, causal)).logits.float()
 
 
 def _looks_ahead(
@@ -173,32 +180,81 @@ def _ignores_padding(
     return _near(padded[:, :NUM_TOKENS], whole, tolerance)
 
 
+def _ways_of_packing(
+    module: nn.Module,
+    row: tuple[int, ...],
+    pad_id: int,
+    vocabulary: list[int],
+    tolerance: float,
+    longest: int,
+) -> tuple[Way, ...]:
+    ways: tuple[Way, ...] = ("positions", "mask")
+    if longest > _window(module):
+        ways = ("positions",)  # a mask of one's own takes the place of a window
+    return tuple(
+        way for way in ways if _keeps_apart(module, row, pad_id, vocabulary, tolerance, way)
+    )
+
+
+def _window(module: nn.Module) -> float:
+    """How far a token sees back, where a layer bounds it."""
+    config: Any = module.config
+    if hasattr(config, "get_text_config"):
+        config = config.get_text_config()
+    if hasattr(config, "window_size"):  # GPT-Neo's layers count columns, whatever a mask says
+        return 0
+    known = (getattr(config, name, None) for name in ("sliding_window", "attention_chunk_size"))
+    return min((window for window in known if isinstance(window, int)), default=math.inf)
+
+
 def _keeps_apart(
-    module: nn.Module, batch: Batch, whole: Tensor, vocabulary: list[int], tolerance: float
+    module: nn.Module,
+    row: tuple[int, ...],
+    pad_id: int,
+    vocabulary: list[int],
+    tolerance: float,
+    way: Way,
 ) -> bool:
-    """Whether the row's end, as a text of its own behind the row, has the logits that it has alone;
-    and to the bit the same behind another row, where no experts share its tokens out anew: in 16
-    bits a little of the other text would drown in the tolerance."""
-    half = batch.input_ids[:, NUM_TOKENS // 2 :]
-    alone = module(input_ids=half, use_cache=False).logits.float()
-    lengths = (NUM_TOKENS, half.shape[1])
-    positions = torch.cat([torch.arange(n, device=half.device) for n in lengths])[None]
+    """Whether texts that are packed have the logits that they have alone; and the last of them to
+    the bit the same behind others, where no experts share its tokens out anew: in 16 bits a little
+    of the other texts would drown in the tolerance.
 
-    def behind(first: Tensor) -> Tensor:
-        ids = torch.cat([first, half], 1)
-        return module(input_ids=ids, position_ids=positions, use_cache=False).logits.float()
+    The first two are of one example and have a beginning alike, which a mask lets them share; the
+    third is the end of the first.
+    """
+    device = next(module.parameters()).device
+    half = len(row) // 2
+    far = tuple(_others(torch.tensor([row]), vocabulary)[0].tolist())
 
+    def packed(first: tuple[int, ...]) -> Batch:
+        branch = (*first[:half], *reversed(first[half:]))
+        texts = ((first, branch), (row[half:],))
+        made = [
+            Encoded(str(i), 0, rows, (OptionTokens(0, (0,), (row[0],)),), False)
+            for i, rows in enumerate(texts)
+        ]
+        return collate(made, pad_id=pad_id, device=device)
+
+    batch = packed(row)
+    alone = [
+        module(input_ids=ids[None, :length], use_cache=False).logits[0].float()
+        for ids, length in zip(batch.input_ids, batch.attention_mask.sum(1), strict=True)
+    ]
+    if way == "mask":
+        alone[1] = alone[1][half:]
     try:
-        both, other = behind(batch.input_ids), behind(_others(batch.input_ids, vocabulary))
+        both, other = (
+            _logits(module, in_few_rows(made, way), causal=True)[0] for made in (batch, packed(far))
+        )
     except torch.OutOfMemoryError:
         raise
-    except Exception:  # it takes no positions, or none that begin anew
+    except Exception:  # it takes no positions, or no such mask
         return False
     shared_out = any("expert" in name for name, _ in module.named_modules())
-    if not shared_out and not torch.equal(both[:, NUM_TOKENS:], other[:, NUM_TOKENS:]):
+    if not shared_out and not torch.equal(both[-half:], other[-half:]):
         return False
     # on average: the largest of so many roundings in 16 bits says little
-    error = both - torch.cat([whole, alone], 1)
+    error = both - torch.cat(alone)
     return bool(error.square().mean().sqrt() <= tolerance)
 
 
@@ -209,7 +265,7 @@ def _shortcut(
     its output layer, or normalise over all words."""
     assert batch.words is not None
     expected = whole[batch.rows.to(whole.device), batch.columns.to(whole.device)]  # (N, V)
-    inputs = inputs_of(batch, causal)
+    inputs = inputs_of(module, batch, causal)
     found: Shortcut = "none"
     with_words: tuple[tuple[Shortcut, Tensor | None], ...] = (
         ("positions", None),

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 
-import bszo.models.batch
+import bszo.models.packing
 from bszo import EachMeZO
 from bszo.errors import ModelError
 from bszo.models import tuning
@@ -42,7 +42,7 @@ def test_an_example_s_loss_is_that_of_its_own_weights(
     (OPT), and one that sees the positions of the options alone (RoBERTa); with all that has a
     direction, a head that is the embedding, a bias of words, positions of each row and of all;
     packed, in rows that hold texts of several examples."""
-    monkeypatch.setattr(bszo.models.batch, "PACKED_WIDTH", 200)
+    monkeypatch.setattr(bszo.models.packing, "WIDTH", 200)
     model = load(zoo[family], packed=packed)
     if adapted:
         model = tuning.lora(model, rank=2)

@@ -8,12 +8,12 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
-import bszo.models.batch
+import bszo.models.packing
 from bszo.errors import ModelError
 from bszo.models import GenerativeModel, LanguageModel, load_model, traits, tuning
-from bszo.models.batch import in_few_rows
+from bszo.models.packing import in_few_rows
 from bszo.tasks import Example
-from tests.models.conftest import opt_tokenizer, save_any
+from tests.models.conftest import TRANSPOSED, opt_tokenizer, save_any
 from tests.models.test_generate import task
 from tests.models.test_scores import CAUSAL_EXAMPLES, load, plain_score
 
@@ -27,20 +27,20 @@ def cross_entropy(model: LanguageModel) -> float:
     return float(torch.stack(terms).mean())
 
 
-@pytest.mark.parametrize("family", ["llama", "mistral"])
+@pytest.mark.parametrize("family", ["llama", "mistral", "opt", TRANSPOSED])
 @pytest.mark.parametrize("adapted", [False, True])
-@pytest.mark.parametrize(("width", "rows"), [(1000, 1), (200, 3), (1, 12)])
+@pytest.mark.parametrize("width", [1000, 50, 1])
 def test_a_packed_loss_is_the_loss_of_texts_alone(
     zoo: dict[str, str],
     monkeypatch: pytest.MonkeyPatch,
     family: str,
     adapted: bool,
     width: int,
-    rows: int,
 ) -> None:
-    """In one row, in several of several texts, and with a row for each."""
-    monkeypatch.setattr(bszo.models.batch, "PACKED_WIDTH", width)
+    """In one row, in several, and with a row for each text, or for each example, whose options
+    share their beginning; Mistral's window of attention forbids that."""
     model = load(zoo[family], packed=True)
+    monkeypatch.setattr(bszo.models.packing, "WIDTH", width)
     if adapted:
         model = tuning.lora(model, rank=2)
         with torch.no_grad():
@@ -49,45 +49,80 @@ def test_a_packed_loss_is_the_loss_of_texts_alone(
     seen: list[tuple[int, ...]] = []
     embedding: Any = model.module.get_input_embeddings()  # type: ignore[operator]
     embedding.register_forward_hook(lambda _, args, output: seen.append(tuple(args[0].shape)))
-    batch = model.collate(model.encode(CAUSAL_EXAMPLES))
+    encoded = model.encode(CAUSAL_EXAMPLES)
+    batch = model.collate(encoded)
     assert not batch.attention_mask.all()  # there is padding to be spared
     loss = model.loss(batch).item()
-    assert len(seen) == 1 and seen[0][0] == rows
-    assert seen[0][0] * seen[0][1] >= int(batch.attention_mask.sum())
-    if rows == 1:
-        assert seen[0][1] == int(batch.attention_mask.sum())
+    needed, most = int(batch.attention_mask.sum()), len(batch.input_ids)
+    if family != "mistral":  # a token for each beginning that some option has
+        whole, most = needed, len(encoded)
+        needed = sum(len({r[: i + 1] for r in e.rows for i in range(len(r))}) for e in encoded)
+        assert needed < whole
+    ((rows, columns),) = seen
+    assert rows == min(-(-needed // width), most)
+    assert columns == needed if rows == 1 else needed <= rows * columns
     assert loss == pytest.approx(cross_entropy(model), abs=1e-5)
 
 
-def test_rows_are_about_as_wide_as_is_said_and_hardly_padded(
-    zoo: dict[str, str], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("way", ["positions", "mask"])
+def test_every_token_sees_its_own_text_and_no_other(
+    zoo: dict[str, str], monkeypatch: pytest.MonkeyPatch, way: Any
 ) -> None:
-    """Every text whole, once, in a row, with its own positions; what is read is where it was."""
+    """What each position that is read sees, followed back token by token, is its row's beginning;
+    rows are about as wide as is said, and hardly padded."""
     model = load(zoo["llama"])
     many = [replace(CAUSAL_EXAMPLES[i % 5], id=str(i)) for i in range(40)]
     batch = model.collate(model.encode(many))
-    monkeypatch.setattr(bszo.models.batch, "PACKED_WIDTH", 100)
-    tight = in_few_rows(batch)
-    assert tight.texts is not None and tight.position_ids is not None
-    there, tokens = tight.attention_mask.bool(), int(batch.attention_mask.sum())
-    assert int(there.sum()) == tokens
-    assert tight.input_ids.shape[0] == -(-tokens // 100)
-    assert tight.input_ids.numel() < 1.05 * tokens < 0.8 * batch.input_ids.numel()
-    for text, (row, mask) in enumerate(zip(batch.input_ids, batch.attention_mask, strict=True)):
-        held = (tight.texts == text) & there
-        assert len(set(held.nonzero()[:, 0].tolist())) == 1
-        assert tight.input_ids[held].tolist() == row[mask.bool()].tolist()
-        assert tight.position_ids[held].tolist() == list(range(int(mask.sum())))
-    assert torch.equal(
-        tight.input_ids[tight.rows, tight.columns], batch.input_ids[batch.rows, batch.columns]
-    )
-    assert torch.equal(tight.texts[tight.rows, tight.columns], batch.rows)
+    monkeypatch.setattr(bszo.models.packing, "WIDTH", 300)
+    tight = in_few_rows(batch, way)
+    tokens = int(tight.attention_mask.sum())
+    padded, whole = batch.input_ids.numel(), int(batch.attention_mask.sum())
+    assert tokens < 0.8 * whole if way == "mask" else tokens == whole
+    assert len(tight.input_ids) == -(-tokens // 300)
+    assert tight.input_ids.numel() < 1.05 * tokens < 0.8 * padded
+    positions = tight.position_ids
+    assert positions is not None and (tight.mask is None) == (way == "positions")
+    reads = zip(tight.rows, tight.columns, batch.rows, batch.columns, strict=True)
+    for row, column, old, end in reads:
+        if tight.mask is not None:
+            seen = tight.mask[row, 0, column]
+        else:  # all from the last place before it whose position is 0
+            seen = torch.zeros(len(positions[row]), dtype=torch.bool)
+            seen[column - positions[row, column] : column + 1] = True
+        assert tight.input_ids[row, seen].tolist() == batch.input_ids[old, : end + 1].tolist()
+        assert positions[row, seen].tolist() == list(range(int(end) + 1))
+        assert set(tight.owners[row, seen].tolist()) == {int(batch.owners[old, 0])}
 
 
 def test_where_it_is_not_said_a_trial_says_it(zoo: dict[str, str]) -> None:
-    assert load(zoo["llama"], packed=None).traits.packed is True
-    assert load(zoo["opt"], packed=None).traits.packed is False
-    assert load(zoo["roberta"], packed=None).traits.packed is False
+    assert load(zoo["llama"], packed=None).traits.packed == ("positions", "mask")
+    assert load(zoo["opt"], packed=None).traits.packed == ("mask",)
+    assert load(zoo["roberta"], packed=None).traits.packed == ()
+
+
+@pytest.mark.parametrize(
+    ("kind", "more", "ways"),
+    [
+        ("mistral", {"sliding_window": 64}, ("positions", "mask")),
+        ("mistral", {"sliding_window": 63}, ("positions",)),
+        ("gpt_neo", {"attention_types": [[["global", "local"], 1]]}, ("positions",)),
+        ("lfm2", {"layer_types": ["conv", "full_attention"]}, ()),
+    ],
+)
+def test_windows_and_states_that_a_mask_does_not_reach(
+    tmp_path: Path, kind: str, more: Any, ways: tuple[str, ...]
+) -> None:
+    """A mask takes the place of a window, which a text of 64 tokens must then not need."""
+    tokenizer = opt_tokenizer()
+    ids = dict.fromkeys(("pad_token_id", "eos_token_id", "bos_token_id"), tokenizer.pad_token_id)
+    sizes: dict[str, Any] = {"hidden_size": 32, "intermediate_size": 64, "num_key_value_heads": 2}
+    sizes |= {"num_hidden_layers": 2, "num_attention_heads": 4}
+    if kind == "gpt_neo":
+        sizes = {"hidden_size": 32, "num_layers": 2, "num_heads": 4}
+    config = AutoConfig.for_model(kind, vocab_size=len(tokenizer), **sizes, **more, **ids)
+    path = str(save_any(tmp_path, config, tokenizer, AutoModelForCausalLM))
+    model = load_model(path, dtype="float32", packed=None, max_length=64)
+    assert model.traits.packed == ways
 
 
 def test_written_answers_are_packed_too(zoo: dict[str, str]) -> None:
@@ -102,23 +137,17 @@ def test_written_answers_are_packed_too(zoo: dict[str, str]) -> None:
     assert losses[1] == pytest.approx(losses[0], abs=1e-6)
 
 
-def test_a_model_that_mixes_texts_of_one_row_is_refused(zoo: dict[str, str]) -> None:
-    """OPT counts its positions by the attention mask."""
-    assert load(zoo["opt"]).traits.packed is False
-    with pytest.raises(ModelError, match=r"model.packed=true.*model.packed=false is valid"):
-        load(zoo["opt"], packed=True)
-
-
-@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
-def test_a_little_of_the_other_text_does_not_drown_in_16_bits(tmp_path: Path, dtype: Any) -> None:
-    """BLOOM's positions are distances that go on over the border of two texts."""
+@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
+def test_a_model_that_mixes_texts_of_one_row_is_refused(tmp_path: Path, dtype: Any) -> None:
+    """BLOOM's positions are distances that go on over the border of two texts. A little of the
+    other text does not drown in 16 bits."""
     tokenizer = opt_tokenizer()
     ids = {"pad_token_id": tokenizer.pad_token_id, "eos_token_id": tokenizer.eos_token_id}
     config = AutoConfig.for_model(
         "bloom", vocab_size=len(tokenizer), hidden_size=32, n_head=4, n_layer=2, **ids
     )
     path = str(save_any(tmp_path, config, tokenizer, AutoModelForCausalLM))
-    assert load_model(path, dtype=dtype, packed=None).traits.packed is False
+    assert load_model(path, dtype=dtype, packed=None).traits.packed == ()
     with pytest.raises(ModelError, match=r"model.packed=true.*model.packed=false is valid"):
         load_model(path, dtype=dtype, packed=True)
 
@@ -141,6 +170,6 @@ def test_a_model_that_cannot_be_tried_is_refused(
 ) -> None:
     """It would go on unpacked, and its record would say otherwise."""
     monkeypatch.setattr(traits, "NUM_PADDING", 1_000_000)
-    assert load(zoo["llama"], packed=None).traits.packed is False
+    assert load(zoo["llama"], packed=None).traits.packed == ()
     with pytest.raises(ModelError, match=r"model.packed=true, but it cannot be tried"):
         load(zoo["llama"], packed=True)

@@ -1,0 +1,107 @@
+"""Packing: the texts of a batch behind one another in few rows, so that no pass spends time on
+padding, nor twice on what the options of an example have in common.
+
+A model must be kept from looking across texts. There are two ways, and a trial says which of them
+it takes (`bszo.models.traits`):
+
+    positions  begin at 0 in each text, which transformers reads as the border of two texts
+    mask       says of every two tokens whether one sees the other; so the beginning that options
+               share, most often their prompt, can stand in front of all of them once
+"""
+
+import math
+from dataclasses import replace
+from itertools import takewhile
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from bszo.models.batch import Batch
+
+Way = Literal["positions", "mask"]
+
+# Tokens in a row of packed texts, about. Attention is paid for all pairs of a row, also across
+# texts: a share of WIDTH / (6 x hidden size) of the rest of a pass.
+WIDTH = 384
+
+
+def in_few_rows(batch: Batch, way: Way) -> Batch:
+    """The same examples with hardly any padding, in as few rows as hold them at about WIDTH tokens
+    each. Padding behind the last text of a row is seen by no text."""
+    lengths = batch.attention_mask.sum(1).tolist()
+    trunks, shared = _trunks(batch, lengths) if way == "mask" else _none(len(lengths))
+    rows = _rows([length - s for length, s in zip(lengths, shared, strict=True)], trunks)
+    width = max(sum(lengths[text] - shared[text] for text in row) for row in rows)
+    row_of, start_of = torch.empty(2, len(lengths), dtype=torch.long)
+    texts, positions, tokens = torch.zeros(3, len(rows), width, dtype=torch.long)
+    for number, members in enumerate(rows):
+        end = 0
+        for text in members:
+            start, end = end, end + lengths[text] - shared[text]
+            row_of[text], start_of[text] = number, start - shared[text]
+            texts[number, start:end] = text
+            positions[number, start:end] = torch.arange(shared[text], lengths[text])
+            tokens[number, start:end] = 1
+        texts[number, end:] = members[-1]
+        positions[number, end:] = torch.arange(width - end)
+    trunk_of, num_shared = torch.tensor(trunks), torch.tensor(shared)
+    read, columns = batch.rows.cpu(), batch.columns.cpu()
+    read = torch.where(columns < num_shared[read], trunk_of[read], read)
+    device = batch.input_ids.device
+    ids = batch.input_ids.cpu()[texts, positions.clamp(max=batch.input_ids.shape[1] - 1)]
+    mask = _mask(texts, positions, trunk_of, num_shared).to(device) if way == "mask" else None
+    return replace(
+        batch,
+        input_ids=ids.to(device),
+        attention_mask=tokens.to(device),
+        owners=batch.owners[:, 0].cpu()[texts].to(device),
+        rows=row_of[read].to(device),
+        columns=(start_of[read] + columns).to(device),
+        position_ids=positions.to(device),
+        mask=mask,
+    )
+
+
+def _none(count: int) -> tuple[list[int], list[int]]:
+    return list(range(count)), [0] * count
+
+
+def _trunks(batch: Batch, lengths: list[int]) -> tuple[list[int], list[int]]:
+    """For each text the one whose beginning it shares, the first of its example, and how many
+    tokens of it; itself and 0 where it shares none."""
+    ids, owners = batch.input_ids.tolist(), batch.owners[:, 0].tolist()
+    trunks, shared = _none(len(lengths))
+    firsts: dict[int, int] = {}
+    for text, owner in enumerate(owners):
+        first = firsts.setdefault(owner, text)
+        pairs = zip(ids[first][: lengths[first]], ids[text][: lengths[text]], strict=False)
+        common = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
+        if first != text and common:
+            trunks[text], shared[text] = first, common
+    return trunks, shared
+
+
+def _rows(sizes: list[int], trunks: list[int]) -> list[list[int]]:
+    """The texts of each row, in order: the longest first, each into the shortest row so far, and
+    those of one trunk together."""
+    bundles: dict[int, list[int]] = {}
+    for text, trunk in enumerate(trunks):
+        bundles.setdefault(trunk, []).append(text)
+    length = {trunk: sum(sizes[text] for text in texts) for trunk, texts in bundles.items()}
+    count = min(math.ceil(sum(sizes) / WIDTH), len(bundles))
+    rows: list[list[int]] = [[] for _ in range(count)]
+    filled = [0] * count
+    for trunk in sorted(bundles, key=lambda trunk: -length[trunk]):
+        shortest = filled.index(min(filled))
+        rows[shortest] += bundles[trunk]
+        filled[shortest] += length[trunk]
+    return [sorted(row) for row in rows]
+
+
+def _mask(texts: Tensor, positions: Tensor, trunk_of: Tensor, num_shared: Tensor) -> Tensor:
+    """Whether the first token sees the second, (R, 1, T, T): it stands before it, or is it, and in
+    its text or in the part of its trunk that it shares."""
+    here, there = texts[:, :, None], texts[:, None, :]
+    in_trunk = (trunk_of[here] == there) & (positions[:, None, :] < num_shared[here])
+    return ((here == there) | in_trunk).tril()[:, None]
