@@ -100,10 +100,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         found[task] = measured(options, task)
         for layout, taken in found[task]["seconds"].items():
             ratios = sorted(found[task]["times_as_fast"][layout])
+            positions = found[task]["positions"].get(layout, "")
             print(
                 f"{task:6s} {layout:18s} {taken['median']:6.2f} s ({taken['min']:.2f} to"
                 f" {taken['max']:.2f}), {ratios[len(ratios) // 2]:.2f} times as fast as padded"
-                f" ({ratios[0]:.2f} to {ratios[-1]:.2f}), {found[task]['positions'].get(layout, '')}"
+                f" ({ratios[0]:.2f} to {ratios[-1]:.2f}), {positions}"
             )
     setting = {name: getattr(options, name) for name in ("model", "precision", "batches", "rows")}
     command = "python -m scripts.bench.packing --data DIR"
