@@ -48,7 +48,7 @@ bench: $(READY)  ## step time, noise, evaluation and memory against the publishe
 PROFILE ?= mini
 JOBS ?= $(shell getconf _NPROCESSORS_ONLN)
 RENDER := $(VENV)/.render
-RENDERERS := experiments/render.py $(wildcard experiments/tables/*.py experiments/sweeps/*.py) $(wildcard experiments/records/*.py)
+RENDERERS := experiments/render.py $(wildcard experiments/tables/*.py experiments/tables/*/*.py experiments/sweeps/*.py experiments/records/*.py)
 CONFIGURED := conf/config.yaml $(foreach group,sweep rates model task data optimizer precision protocol fidelity tuning,\
 	$(wildcard conf/$(group)/*.yaml))
 RECORDS := $(wildcard results/records/* outputs/runs/*/)

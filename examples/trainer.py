@@ -15,7 +15,9 @@ from transformers import (
 from bszo import BSZO
 from bszo.integrations.transformers import ZerothOrderTrainer
 
-folder, rows, out = sys.argv[1:4]
+if len(sys.argv) != 4:
+    sys.exit(__doc__)
+folder, rows, out = sys.argv[1:]
 tokenizer = AutoTokenizer.from_pretrained(folder)
 if tokenizer.pad_token is None:  # GPT-2 and Llama 3 have none, and batches are padded
     tokenizer.pad_token = tokenizer.eos_token
@@ -23,7 +25,7 @@ model = AutoModelForCausalLM.from_pretrained(folder)
 args = TrainingArguments(
     out,
     max_steps=30,
-    learning_rate=1e-3,
+    learning_rate=1e-4,
     lr_scheduler_type="linear",
     logging_steps=10,
     per_device_train_batch_size=8,

@@ -10,7 +10,9 @@ from trl import DPOConfig
 from bszo import BSZO
 from bszo.integrations.trl import ZerothOrderDPOTrainer
 
-model, rows, out = sys.argv[1:4]
+if len(sys.argv) != 4:
+    sys.exit(__doc__)
+model, rows, out = sys.argv[1:]
 pairs = load_dataset("json", data_files=rows, split="train")
 trainer = ZerothOrderDPOTrainer(
     model,

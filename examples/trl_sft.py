@@ -9,13 +9,15 @@ from trl import SFTConfig
 from bszo import BSZO
 from bszo.integrations.trl import ZerothOrderSFTTrainer
 
-model, rows, out = sys.argv[1:4]
+if len(sys.argv) != 4:
+    sys.exit(__doc__)
+model, rows, out = sys.argv[1:]
 trainer = ZerothOrderSFTTrainer(
     model,
     SFTConfig(
         out,
         max_steps=30,
-        learning_rate=1e-3,
+        learning_rate=1e-4,
         per_device_train_batch_size=8,
         max_length=128,
         logging_steps=10,

@@ -2,7 +2,7 @@
 loads neither torch nor Hydra.
 
 A kernel finds it where it starts in the project's folder, as `make notebooks` does; by hand:
-`PYTHONPATH=. jupyter lab`.
+`PYTHONPATH=$PWD jupyter lab` there, after `pip install jupyterlab`.
 """
 
 import io

@@ -104,3 +104,16 @@ def provenance(overrides: Sequence[str], device: str, num_processes: int = 1) ->
         "hardware": _hardware(device),
         "byte_order": sys.byteorder,
     }
+
+
+def of_script(module: str, arguments: Sequence[str] | None) -> dict[str, Any]:
+    """The provenance of what a script measures on the CPU, its command as it was typed.
+
+    Args:
+        module: of the script, such as "scripts.bench.half".
+        arguments: what its `main` was given; None stands for those of the command line. Absolute
+            paths in them are cut to their last name.
+    """
+    words = [anonymous(word) for word in (sys.argv[1:] if arguments is None else arguments)]
+    command = shlex.join(["python", "-m", module, *words])
+    return {**provenance([], "cpu"), "command": command}

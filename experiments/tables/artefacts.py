@@ -251,7 +251,8 @@ ARTEFACTS = {
             files=_WALK_FILES,
             measured="drift and perplexity at learning rate 0",
             commands={"": ("scripts.study.drift $(ARGS)",)},
-            plan=_IN_ONE_GO.format("figure_drift"),
+            plan="measured model by model by make run-figure_drift ARGS='--model DIR', minutes to"
+            " hours",
         ),
         Artefact(
             "figure_gain",

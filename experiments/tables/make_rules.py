@@ -22,8 +22,7 @@ def _rules(artefact: Artefact) -> list[str]:
     name = artefact.name
     files = [f"results/{pattern}" for pattern in artefact.files]
     if artefact.drawn:
-        files.append(artefact.maker.partition(":")[0].replace(".", "/") + ".py")
-        files.append("scripts/figures/style.py")
+        files.append("scripts/figures/*.py")
     lines = [f"outputs/made/{name}: $(wildcard {' '.join(files)})"]
     if artefact.sweeps:
         lines.append(f"SWEEPS_{name} := {' '.join(artefact.sweeps)}")

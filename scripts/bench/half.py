@@ -19,7 +19,7 @@ import torch
 from bszo import half
 from bszo.allocator import keep_freed_memory
 from bszo.models import random_model
-from experiments.records.provenance import provenance
+from experiments.records.provenance import of_script
 from experiments.tables.sources import MEASURED
 from scripts.bench.setting import alternate, summary
 
@@ -62,7 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             ]
             for dtype in DTYPES[1:]
         },
-        "provenance": {**provenance([], "cpu"), "command": "python -m scripts.bench.half"},
+        "provenance": of_script("scripts.bench.half", arguments),
     }
     for name, taken in facts["seconds"].items():
         print(f"{name:18s} {taken['median']:.2f} s ({taken['min']:.2f} to {taken['max']:.2f})")

@@ -22,9 +22,10 @@ from torch.profiler import record_function
 
 from bszo.models import LanguageModel, random_model, tuning
 from bszo.models.batch import collate
+from bszo.perturb.noise import eager
 from experiments.config.compose import compose
 from experiments.config.schema import parse
-from experiments.records.provenance import provenance
+from experiments.records.provenance import of_script
 from experiments.tables.sources import MEASURED
 from experiments.training.build import make_optimizer
 from scripts.bench.setting import examples
@@ -106,6 +107,7 @@ def peak(model: LanguageModel, node: dict[str, Any], batch: int, length: int) ->
             step()
 
     gc.collect()  # what an earlier measurement left must not be freed within this one
+    eager._counters.cache_clear()  # else only the first method of a size would be seen to fill it
     start, most = allocations(steps)
     return start + most
 
@@ -123,7 +125,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
     # of the code that runs now
-    origin = {**provenance([], "cpu"), "command": "python -m scripts.bench.memory"}
+    origin = of_script("scripts.bench.memory", arguments)
     began, schemes = time.perf_counter(), {}
     for scheme in options.schemes:
         rows: dict[str, int] = {}

@@ -28,7 +28,7 @@ import torch
 import bszo
 from bszo.models import EachLoss, collate, load_model, random_model, weights_fingerprint
 from bszo.models.locate import locate
-from experiments.records.provenance import provenance
+from experiments.records.provenance import of_script
 from experiments.tables.sources import MEASURED
 from scripts.bench.setting import examples
 
@@ -64,10 +64,12 @@ def control_group(limit: int) -> Iterator[tuple[Path, Path] | None]:
         except OSError:
             continue
         try:
-            (folder / most).write_text(str(limit))
-            yield folder / "cgroup.procs", folder / peak
-        except OSError:
-            yield None
+            try:
+                (folder / most).write_text(str(limit))
+                group = folder / "cgroup.procs", folder / peak
+            except OSError:
+                group = None
+            yield group
         finally:
             folder.rmdir()
         return
@@ -139,7 +141,8 @@ def row(options: argparse.Namespace, base: Path, name: str, limit: int) -> dict[
         )
         if ended.returncode < 0:
             return {"killed_by_signal": -ended.returncode}
-        ended.check_returncode()
+        if ended.returncode:
+            raise SystemExit(f"{name}: its process ended with exit code {ended.returncode}")
         found = json.loads(ended.stdout.splitlines()[-1])
         if limited and group is not None:
             found["peak_group_bytes"] = int(group[1].read_text())
@@ -179,7 +182,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         base, offload = options.row
         print(json.dumps(steps(Path(base), offload or None, options.method, options.steps)))
         return
-    origin = {**provenance([], "cpu"), "command": "python -m scripts.bench.on_disk --folder DIR"}
+    origin = of_script("scripts.bench.on_disk", arguments)
     options.folder.mkdir(parents=True, exist_ok=True)
     base, size = written_model(options.shape, options.folder)
     limit = int(options.share * size)

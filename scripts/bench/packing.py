@@ -22,7 +22,7 @@ from bszo.models import LanguageModel, packing
 from bszo.models.batch import Batch
 from experiments.config.compose import compose
 from experiments.config.schema import parse
-from experiments.records.provenance import provenance
+from experiments.records.provenance import of_script
 from experiments.tables.sources import MEASURED
 from experiments.training.build import build
 from scripts.bench.setting import alternate, summary
@@ -107,9 +107,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 f" ({ratios[0]:.2f} to {ratios[-1]:.2f}), {positions}"
             )
     setting = {name: getattr(options, name) for name in ("model", "precision", "batches", "rows")}
-    command = "python -m scripts.bench.packing --data DIR"
-    facts = {"setting": setting, "tasks": found, "provenance": provenance([], "cpu")}
-    facts["provenance"]["command"] = command
+    made = of_script("scripts.bench.packing", arguments)
+    facts = {"setting": setting, "tasks": found, "provenance": made}
     options.out.parent.mkdir(parents=True, exist_ok=True)
     options.out.write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
     print(options.out)

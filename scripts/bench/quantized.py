@@ -24,7 +24,7 @@ import torch
 from bszo.models import collate, load_model, tuning
 from experiments.config.compose import compose
 from experiments.config.schema import parse
-from experiments.records.provenance import provenance
+from experiments.records.provenance import of_script
 from experiments.tables.sources import MEASURED
 from experiments.training.build import make_optimizer
 from experiments.training.resident import reset_resident_peak, resident_now, resident_peak
@@ -88,7 +88,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         base, method = options.row
         print(json.dumps(row(base, method, options.lengths)))
         return
-    origin = {**provenance([], "cpu"), "command": "python -m scripts.bench.quantized"}
+    origin = of_script("scripts.bench.quantized", arguments)
     rows: dict[str, dict[str, Any]] = {}
     for base, methods in BASES.items():
         rows[base] = {}

@@ -37,7 +37,7 @@ from bszo.models import weights_fingerprint
 from experiments import CONF
 from experiments.config.compose import compose
 from experiments.config.schema import parse
-from experiments.records.provenance import provenance
+from experiments.records.provenance import of_script
 from experiments.tables.sources import MEASURED
 from experiments.training.build import make_optimizer
 
@@ -215,7 +215,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     torch.set_num_threads(1)  # what the provenance says of every case
     facts = {
         "steps": arguments.steps,
-        "provenance": {**provenance([], "cpu"), "command": "python -m scripts.bench.soak"},
+        "provenance": of_script("scripts.bench.soak", argv),
     }
     cases = valid_cases(arguments.out, facts)
     wanted = [

@@ -36,7 +36,7 @@ from torch.profiler import ProfilerActivity, profile, record_function
 
 from bszo.perturb.noise import eager
 from experiments.config.compose import compose
-from experiments.records.provenance import provenance
+from experiments.records.provenance import of_script
 from experiments.tables.sources import MEASURED
 from experiments.training.build import make_optimizer
 
@@ -200,7 +200,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "device": "cpu",
         "fidelity": "corrected",
     }
-    origin = {**provenance([], "cpu"), "command": "python -m scripts.bench.state"}
+    origin = of_script("scripts.bench.state", arguments)
     facts = {
         "setting": setting,
         **measured,

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from bszo.errors import BszoError
 from experiments.records.comparison import comparison, differences
 from experiments.records.store import load_all
 
@@ -51,7 +52,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("earlier", type=Path)
     parser.add_argument("later", type=Path)
     arguments = parser.parse_args(argv)
-    print(compared(arguments.earlier, arguments.later))
+    try:
+        print(compared(arguments.earlier, arguments.later))
+    except BszoError as error:
+        print(error, file=sys.stderr)
+        return 1
     return 0
 
 

@@ -33,9 +33,10 @@ def at(commit: str) -> dict[str, str]:
     """Path -> text of every module at a commit."""
 
     def git(*words: str) -> str:
-        return subprocess.run(
-            ["git", *words], cwd=ROOT, capture_output=True, text=True, check=True
-        ).stdout
+        done = subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True)
+        if done.returncode:
+            raise SystemExit(f"rooms: {done.stderr.strip()}")
+        return done.stdout
 
     paths = git("ls-tree", "-r", "--name-only", commit, f"{PACKAGE}/").splitlines()
     return {path: git("show", f"{commit}:{path}") for path in paths if path.endswith(".py")}

@@ -28,7 +28,7 @@ from bszo.optim.per_example import PerExampleOptimizer
 from bszo.tasks import batches
 from experiments.config.compose import compose
 from experiments.config.schema import parse
-from experiments.records.provenance import provenance
+from experiments.records.provenance import of_script
 from experiments.tables.sources import MEASURED
 from experiments.training.build import build
 
@@ -109,8 +109,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, default=MEASURED / "agreement.json")
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
-    command = "python -m scripts.study.agreement" + " --real DIR" * bool(options.real)
-    made = {**provenance([], "cpu"), "command": command}
+    made = of_script("scripts.study.agreement", arguments)
     runs = []
     for task in options.tasks:
         runs.append(along((*TINY, f"task={task}"), STEPS))

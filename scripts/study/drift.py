@@ -27,7 +27,7 @@ from bszo import BSZO, MeZO
 from bszo.files import written_whole
 from bszo.models import LanguageModel, load_model
 from bszo.perturb.directions import gaussian
-from experiments.records.provenance import provenance
+from experiments.records.provenance import of_script
 from experiments.tables.sources import MEASURED
 from experiments.training.drift import drift
 
@@ -169,7 +169,7 @@ def main() -> None:
             "walk": how,
             "points": [],
             "complete": False,
-            "provenance": {**provenance([], "cpu"), "command": "python -m scripts.study.drift"},
+            "provenance": of_script("scripts.study.drift", None),
         }
         report["curves"][key] = curve
         for point in walk(module, how, eps, args.steps, ids):
@@ -180,10 +180,8 @@ def main() -> None:
         first, final = curve["points"][0], curve["points"][-1]
         print(f"{key}: drift {final['drift']:.3g}", end="" if ids is not None else "\n", flush=True)
         if ids is not None:
-            print(
-                f", perplexity {first['perplexity']:.3g} -> {final['perplexity'] or math.inf:.3g}",
-                flush=True,
-            )
+            before, after = (point["perplexity"] or math.inf for point in (first, final))
+            print(f", perplexity {before:.3g} -> {after:.3g}", flush=True)
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from bszo.core import Law, Weights, geometric, outcomes, zipf
-from experiments.records.provenance import provenance
+from experiments.records.provenance import of_script
 from experiments.tables.sources import MEASURED
 
 DIMENSION, DIRECTIONS = 20, 256
@@ -152,7 +152,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
     facts = measure(LENGTHS, TERMS)
-    facts["provenance"] = {**provenance([], "cpu"), "command": "python -m scripts.study.estimators"}
+    facts["provenance"] = of_script("scripts.study.estimators", arguments)
     options.out.parent.mkdir(parents=True, exist_ok=True)
     options.out.write_text(json.dumps(facts, indent=1) + "\n")
     print(options.out)

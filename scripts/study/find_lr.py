@@ -21,7 +21,7 @@ import torch
 from bszo.files import written_whole
 from experiments.config.compose import compose
 from experiments.find_lr import tested
-from experiments.records.provenance import provenance
+from experiments.records.provenance import of_script
 from experiments.records.store import PACKED
 from experiments.sweeps.grid import load, next_rate
 from experiments.sweeps.selection import Shelf
@@ -119,7 +119,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
     settings = {"steps": STEPS, "repeats": REPEATS, "held_rows": HELD}
-    made = {**provenance([], "cpu"), "command": "python -m scripts.study.find_lr"}
+    made = of_script("scripts.study.find_lr", arguments)
     facts = json.loads(options.out.read_text()) if options.out.is_file() else {}
     # rows of another commit, or of one with changes, would be given the name of this one
     there = facts.get("provenance", {})

@@ -35,7 +35,7 @@ from bszo.tasks import batches
 from bszo.trajectory import read, replay
 from experiments.config.compose import compose
 from experiments.config.schema import parse
-from experiments.records.provenance import provenance
+from experiments.records.provenance import of_script
 from experiments.tables.sources import MEASURED
 from experiments.training.build import build
 from scripts.study.agreement import FAR, REAL
@@ -145,10 +145,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, default=MEASURED / "gradient_signal.json")
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
-    command = "python -m scripts.study.gradient_signal --real DIR" + " --log FILE" * len(
-        options.log
-    )
-    made = {**provenance([], "cpu"), "command": command}
+    made = of_script("scripts.study.gradient_signal", arguments)
     points = []
     for log in (None, *options.log):
         points.append(measured(options.real, log))

@@ -17,6 +17,7 @@ import json
 import re
 import shutil
 import tempfile
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import chain
@@ -34,7 +35,7 @@ from bszo.models.mean import Mean
 from bszo.trajectory import read
 from experiments.config.compose import compose
 from experiments.config.schema import parse
-from experiments.records.provenance import provenance
+from experiments.records.provenance import of_script
 from experiments.tables.sources import MEASURED
 from experiments.training.build import Parts, build
 from scripts.study.agreement import REAL
@@ -118,6 +119,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, default=MEASURED / "means", metavar="DIR")
     parser.add_argument("--method", required=True, metavar="METHOD", help="as a table names it")
     options = parser.parse_args(arguments)
+    logs = [*options.log, *chain(*options.start)]
+    if twice := [name for name, n in Counter(log.name for log in logs).items() if n > 1]:
+        parser.error(f"{twice[0]}: {options.out} keeps the logs by their names; others are valid")
+    options.out.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(1)
     config = compose([*REAL, *RUN, f"data.root={options.real}"])
     parts = build(parse(config))
@@ -129,26 +134,21 @@ def main(arguments: Sequence[str] | None = None) -> None:
         scores = scored(parts, config["protocol"]["eval_max_tokens"])
         means.append({"seeds": [runs[i]["seed"] for i in group], **scores})
         print(means[-1], flush=True)
-    command = f"python -m scripts.study.means --real DIR --method {options.method!r}"
-    for logs in options.start:
-        command += " --start" + " FILE" * len(logs)
-    command += " --log" + " FILE" * len(runs)
     report = {
         "method": options.method,
         "start": [[log.name for log in logs] for logs in options.start],
         "runs": runs,
         "means": means,
-        "provenance": {**provenance([], "cpu"), "command": command},
+        "provenance": of_script("scripts.study.means", arguments),
     }
-    options.out.mkdir(parents=True, exist_ok=True)
-    for log in chain(options.log, *options.start):
-        if log.parent != options.out:
-            shutil.copyfile(log, options.out / log.name)
     which = f" round {len(options.start) + 1} at {runs[0]['lr']:g}" if options.start else ""
     name = re.sub(r"[^a-z0-9]+", "-", options.method.lower() + which)
     file = options.out / f"{name}.json"
     with written_whole(file) as temporary:
         temporary.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    for log in logs:
+        if log.resolve().parent != options.out.resolve():
+            shutil.copyfile(log, options.out / log.name)
     print(file)
 
 

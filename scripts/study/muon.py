@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from bszo.optim.orthogonal import LENGTH, orthogonalised
-from experiments.records.provenance import provenance
+from experiments.records.provenance import of_script
 from experiments.tables.sources import MEASURED
 
 RANKS, WIDTHS, PROBES = (16, 64, 128), (768, 1024, 2048, 5120, 20480), (1, 4, 16)
@@ -80,7 +80,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     facts = {
         "draws": DRAWS,
         "rows": rows,
-        "provenance": {**provenance([], "cpu"), "command": "python -m scripts.study.muon"},
+        "provenance": of_script("scripts.study.muon", arguments),
         "seconds": round(time.perf_counter() - start, 1),
     }
     options.out.parent.mkdir(parents=True, exist_ok=True)

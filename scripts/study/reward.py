@@ -12,7 +12,7 @@ import torch
 
 from bszo.files import written_whole
 from examples.reward import DIRECTIONS, SEEDS, STEPS, shown, trained
-from experiments.records.provenance import provenance
+from experiments.records.provenance import of_script
 from experiments.tables.sources import MEASURED
 
 
@@ -23,7 +23,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, default=MEASURED / "reward.json")
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
-    made = {**provenance([], "cpu"), "command": "python -m scripts.study.reward"}
+    made = of_script("scripts.study.reward", arguments)
     runs = []
     for seed in SEEDS:
         runs.append(trained(seed))

@@ -19,7 +19,7 @@ import torch
 from bszo.files import written_whole
 from bszo.perturb.noise import values
 from examples.reward import DIRECTIONS, SEEDS, SEEN, STEPS, beginnings, model_for, shown, trained
-from experiments.records.provenance import provenance
+from experiments.records.provenance import of_script
 from experiments.tables.sources import MEASURED
 
 SAMPLES = 4
@@ -60,7 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, default=MEASURED / "sampled.json")
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
-    made = {**provenance([], "cpu"), "command": "python -m scripts.study.sampled"}
+    made = of_script("scripts.study.sampled", arguments)
     found = []
     for samples in NUMBERS:
         for eps in LENGTHS:

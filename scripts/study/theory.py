@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 from bszo import BSZO
 from bszo.perturb import mix64
-from experiments.records.provenance import provenance
+from experiments.records.provenance import of_script
 from experiments.tables.sources import MEASURED
 from scripts.study.descent import descent
 
@@ -241,7 +241,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             f"k {curve['k']:2d}: lr {curve['lr']:.3f}, log loss lost a step {curve['speed']:.4f} "
             f"+- {curve['speed_error']:.4f}, over k = 1 promised {curve['promised_speedup']:.2f}"
         )
-    facts["provenance"] = {**provenance([], "cpu"), "command": "python -m scripts.study.theory"}
+    facts["provenance"] = of_script("scripts.study.theory", arguments)
     facts["seconds"] = round(time.perf_counter() - start, 1)
     options.out.parent.mkdir(parents=True, exist_ok=True)
     options.out.write_text(json.dumps(facts, indent=1) + "\n")
