@@ -3,11 +3,12 @@ rows, and in few rows with the options of an example behind one copy of their pr
 
     python -m scripts.bench.packing --data DIR    # some ten minutes of a core
 
-It writes results/measured/bench/packing.json: seconds, and the positions of a pass.
+It writes results/measured/bench/packing.json: seconds of the processor, and positions.
 """
 
 import argparse
 import json
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
@@ -63,7 +64,8 @@ def measured(options: argparse.Namespace, task: str) -> dict[str, Any]:
     runs: dict[str, Callable[[], Any]] = {
         layout: partial(losses, model, batches, layout) for layout in LAYOUTS
     }
-    seconds = alternate(SimpleNamespace(ready=lambda: None), runs, options.repeats)
+    idle = SimpleNamespace(ready=lambda: None)
+    seconds = alternate(idle, runs, options.repeats, time.process_time)
     positions = {"padded": sum(batch.input_ids.numel() for batch in batches)}
     for layout, (_, way) in LAYOUTS.items():
         if way is not None and layout != "one row":
@@ -104,7 +106,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             print(
                 f"{task:6s} {layout:18s} {taken['median']:6.2f} s ({taken['min']:.2f} to"
                 f" {taken['max']:.2f}), {ratios[len(ratios) // 2]:.2f} times as fast as padded"
-                f" ({ratios[0]:.2f} to {ratios[-1]:.2f}), {positions}"
+                f" ({ratios[0]:.2f} to {ratios[-1]:.2f}), {positions}",
+                flush=True,
             )
     setting = {name: getattr(options, name) for name in ("model", "precision", "batches", "rows")}
     made = of_script("scripts.bench.packing", arguments)
