@@ -59,8 +59,9 @@ def load_model(
         device_map: spreads the model over several GPUs (accelerate): auto, balanced, or {module:
             device}; None puts all of it on `device`.
         packed: puts the texts of a training batch behind one another, in few rows, so that hardly
-            any time is spent on padding (`bszo.models.packing`); for causal models. Losses are the
-            same up to rounding. None: where a trial of the model says so.
+            any time is spent on padding, or twice on the prompt that options share
+            (`bszo.models.packing`); for causal models. Losses are the same up to rounding. None:
+            where a trial of the model says so.
         quantization: nf4 or int8 keeps the matrices in 4 or 8 bits, frozen, for an adapter of
             `bszo.models.tuning` to train beside them (`bszo.models.quantized`).
         offload: a folder of a disk, where the parameters then stand in a file instead of in memory
