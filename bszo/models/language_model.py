@@ -15,7 +15,7 @@ from bszo.models.causal import CausalEncoder
 from bszo.models.encode import Encoded
 from bszo.models.masked import MaskedEncoder
 from bszo.models.module import num_positions
-from bszo.models.packing import in_few_rows
+from bszo.models.packing import Way, in_few_rows
 from bszo.models.scores import option_logits, option_scores
 from bszo.models.traits import Traits
 from bszo.tasks import Example, Task, scored
@@ -66,6 +66,8 @@ class LanguageModel:
         self.name = name
         self.traits = traits
         self.rewarded: Task | None = None
+        # a step reads its batch several times: (batch, way, as it was packed)
+        self._last: tuple[Batch, Way, Batch] | None = None
         self.limit = min(max_length, num_positions(module) or max_length)
         self._encoder = (CausalEncoder if style == "causal" else MaskedEncoder)(
             tokenizer, self.limit
@@ -145,7 +147,10 @@ class LanguageModel:
         if not ways:
             return batch
         several = len(batch.input_ids) > len(batch.labels)  # rows that may have a beginning alike
-        return in_few_rows(batch, "mask" if "mask" in ways and several else ways[0])
+        way = "mask" if "mask" in ways and several else ways[0]
+        if self._last is None or self._last[0] is not batch or self._last[1] != way:
+            self._last = batch, way, in_few_rows(batch, way)
+        return self._last[2]
 
     def _comparable(self, batch: Batch) -> Tensor:
         """Scores up to a number that an example's options share, which suffices to choose among

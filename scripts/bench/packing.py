@@ -44,7 +44,7 @@ def losses(model: LanguageModel, batches: Sequence[Batch], layout: str) -> list[
     model.traits = replace(model.traits, packed=() if way is None else (way,))
     before, packing.WIDTH = packing.WIDTH, width
     try:
-        return [model.loss(batch).item() for batch in batches]
+        return [model.loss(replace(batch)).item() for batch in batches]  # packed anew each time
     finally:
         packing.WIDTH = before
 
