@@ -182,7 +182,7 @@ def test_a_method_whose_every_rate_failed_has_failed_with_every_seed(rows: dict[
     assert line[1:3] == ("-", "diverged (3 of 3)")
 
 
-def test_a_run_that_trains_nothing_stands_beside_no_grid(records: list[Plain]):
+def test_a_run_that_trains_nothing_or_another_model_stands_beside_no_grid(records: list[Plain]):
     class Both:
         def __init__(self) -> None:
             self.used: set[str] = set()
@@ -191,7 +191,12 @@ def test_a_run_that_trains_nothing_stands_beside_no_grid(records: list[Plain]):
             return records if profile == "real" else single
 
     trained = {**records[0], "signature": "trained"}
-    single = [trained, {**trained, "signature": "zero-shot", "num_steps": 0}]
+    elsewhere = {**trained["choices"], "model": "another"}
+    single = [
+        trained,
+        {**trained, "signature": "zero-shot", "num_steps": 0},
+        {**trained, "signature": "of another model", "choices": elsewhere},
+    ]
     inputs = Both()
     sections(ARTEFACTS["table_real"], inputs)  # type: ignore[arg-type]
     assert inputs.used == {record["signature"] for record in (*records, trained)}
