@@ -425,13 +425,10 @@ def test_table_11_has_a_section_for_every_local_model(make: Make):
 
 def test_table_11_tests_three_pairs_that_ended_well_and_not_two(make: Make):
     """A seed that failed with one of both methods is no pair."""
-    grid = load("table1", "local")
-    found = []
+    grid, found, seeds = load("table1", "local"), [], {"sst2": 4, "rte": 3}
     for point in grid.points:
         mezo, seed = point["optimizer"] == "mezo", int(point["seed"])
-        if point["optimizer"] in ("mezo", "bszo") and seed < {"sst2": 4, "rte": 3}.get(
-            point["task"], 0
-        ):
+        if point["optimizer"] in ("mezo", "bszo") and seed < seeds.get(point["task"], 0):
             status = "diverged" if seed == 2 and not mezo else "ok"
             test = 0.5 if mezo else (0.5, 0.6, 0.0, 0.8)[seed]
             found += [
