@@ -87,6 +87,18 @@ def test_a_rate_that_diverged_is_not_chosen_and_all_of_them_is_a_failure(
     assert shelf(full, conf).choose(grid, grid.points[0]).failed == ("diverged", "diverged")
 
 
+@pytest.mark.parametrize("status", ["interrupted", "crashed"])
+def test_no_rate_is_chosen_while_a_run_that_chooses_is_cut_short(
+    grid: Grid, full: Records, conf: Path, status: str
+):
+    for record in full:
+        if record["config"]["optimizer"]["lr"] == 1e-4:
+            record["status"] = status
+    choice = shelf(full, conf).choose(grid, grid.points[0])
+    assert choice.point is None
+    assert [run["optimizer.lr"] for run in choice.missing] == ["0.0001"]
+
+
 @pytest.mark.parametrize(
     ("group", "key", "value"),
     [("protocol", "num_steps", 9), ("optimizer", "eps", 1e-3), ("optimizer", "noise_floor", 0.3)],
@@ -111,6 +123,9 @@ def test_of_two_runs_of_one_point_the_later_counts_and_the_other_is_named(
     found = shelf([*full, later], conf)
     record = found.find({**point, "optimizer.lr": "0.001"})
     assert record is not None and record["test_accuracy"] == 0.1 and len(found.doubles) == 1
+    # one that was cut short hides none that ended
+    cut = make(point, 1e-3, status="interrupted", started="2026-03-01T00:00:00Z")
+    assert shelf([*full, later, cut], conf).find({**point, "optimizer.lr": "0.001"}) is later
 
 
 def test_unusable_names_are_one_line(conf: Path):

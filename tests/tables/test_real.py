@@ -11,6 +11,7 @@ from experiments.records.passes import weight
 from experiments.sweeps.grid import Grid, Point, rate_key
 from experiments.sweeps.matching import parsed
 from experiments.sweeps.selection import Choice, Shelf
+from experiments.tables.artefacts import ARTEFACTS
 from experiments.tables.real.beside import nearest
 from experiments.tables.real.courses import beside_section, course_section, tasks_section
 from experiments.tables.real.study import (
@@ -31,6 +32,7 @@ from experiments.tables.real.table import (
     gain_section,
     in_context_section,
     rates_section,
+    sections,
 )
 
 Plain = dict[str, Any]
@@ -174,6 +176,32 @@ def test_a_row_a_method_and_a_line_for_the_floor(rows: dict[str, Row]):
     assert lines["AdamW (fp32)"]["passes to 85 %"] == "1,998"  # 666 steps of three passes
 
 
+def test_a_method_whose_every_rate_failed_has_failed_with_every_seed(rows: dict[str, Row]):
+    choice = Choice(None, failed=("diverged", "out_of_memory"))
+    (line,) = accuracy_section(4000, [replace(rows["HiZOO"], choice=choice)]).rows
+    assert line[1:3] == ("-", "diverged (3 of 3)")
+
+
+def test_a_run_that_trains_nothing_or_another_model_stands_beside_no_grid(records: list[Plain]):
+    class Both:
+        def __init__(self) -> None:
+            self.used: set[str] = set()
+
+        def records(self, profile: str) -> list[Plain]:
+            return records if profile == "real" else single
+
+    trained = {**records[0], "signature": "trained"}
+    elsewhere = {**trained["choices"], "model": "another"}
+    single = [
+        trained,
+        {**trained, "signature": "zero-shot", "num_steps": 0},
+        {**trained, "signature": "of another model", "choices": elsewhere},
+    ]
+    inputs = Both()
+    sections(ARTEFACTS["table_real"], inputs)  # type: ignore[arg-type]
+    assert inputs.used == {record["signature"] for record in (*records, trained)}
+
+
 def test_the_short_runs_have_a_table_of_their_own():
     """Both budgets have their rates from the same runs, and cells of their own."""
     short = grid_of(1000)
@@ -294,9 +322,13 @@ def test_passes_to_the_lowest_loss_of_another_method(grid: Grid):
     passes, count = passes_to_best(own, other)
     assert passes == pytest.approx([1500.0]) and count == 2  # half of the way from 0.6 to 0.4
     assert passes_to_best(other, other) == ([2000.0, 4000.0], 2)
-    failed = replace(own, runs={**own.runs, "0": {**(own.runs["0"] or {}), "status": "diverged"}})
+    failed, less = (
+        replace(own, runs={**own.runs, seed: {**(own.runs[seed] or {}), "status": "diverged"}})
+        for seed in ("0", "1")
+    )
     assert passes_to_best(failed, other) == ([], 2)  # a run that failed never comes there
     assert mean_last_loss(failed) == "0.100 (1 of 3)"
+    assert mean_last_loss(less) == "0.200 (0.141; 2 of 3)"
     silent = row(mezo, [[None, None], [0.9, 0.5]])
     passes, count = passes_to_best(own, silent)
     assert passes == pytest.approx([2000.0]) and count == 1

@@ -39,5 +39,7 @@ def test_only_runs_of_the_same_rows_model_and_steps_are_beside():
     grid = [record(0, "as-published")]
     other_rows = record(0, data={"num_examples": {"train": 10, "test": 6}})
     longer, failed = record(0, num_steps=200), record(0, status="diverged")
-    assert alike([record(1), other_rows, longer, failed], grid) == [record(1)]
+    elsewhere = record(0)
+    elsewhere["choices"]["data"] = "local"  # as many rows, but others
+    assert alike([record(1), other_rows, longer, failed, elsewhere], grid) == [record(1)]
     assert alike([record(1)], []) == []

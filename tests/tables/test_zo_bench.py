@@ -3,6 +3,7 @@ records by hand."""
 
 import copy
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -212,6 +213,28 @@ def test_ranks_are_at_equal_passes_and_the_rest_is_of_whole_runs(bench: Grid, ma
         and full.notes[-1] == OF_BENCH
         and OF_BENCH not in lora.notes
     )
+
+
+def test_the_equal_passes_are_each_task_s_own(bench: Grid, make: Make):
+    """COPA's runs take half of the passes and cut none of SST-2's."""
+    points = [point for point in bench.points if point["tuning"] == "full"]
+    records = [record_of(make, bench, point, (0.6, 0.8)) for point in points]
+    for record in records:
+        if record["choices"]["task"] == "copa":
+            for place in (record, *record["curve"]):
+                place["num_forwards"] /= 2
+    full, *_ = made_of(bench, records)
+    assert full.rows[3][0] == "ZO-SGD (MeZO)" and full.rows[3][-2] == "80.00"
+
+
+def test_the_seconds_of_a_step_are_the_mean_over_the_runs(bench: Grid, make: Make):
+    seeds = tuple({**bench.points[0], "seed": str(seed)} for seed in range(3))
+    grid = replace(bench, points=seeds)
+    records = [record_of(make, bench, point, (0.6, 0.8)) for point in grid.points]
+    for record, milliseconds in zip(records, (1.0, 2.0, 9.0), strict=True):
+        record["step_ms"] = milliseconds
+    full, *_ = made_of(grid, records)
+    assert dict(zip(full.columns, full.rows[1], strict=True))["seconds a step"] == "0.0040"
 
 
 def test_on_a_gpu_memory_is_the_runs_own(bench: Grid, make: Make):
