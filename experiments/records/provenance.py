@@ -9,7 +9,7 @@ import re
 import shlex
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -84,19 +84,32 @@ def _public_override(override: str) -> str:
     return key + equals + (anonymous(value) if re.search(r"[/\\~]", value) else scrub(value))
 
 
-def provenance(overrides: Sequence[str], device: str, num_processes: int = 1) -> dict[str, Any]:
+def code_now() -> dict[str, Any]:
+    """The commit that is checked out, and whether files differ from it."""
+    changes = _git("status", "--porcelain", "--", ".", ":!results")  # records change no code
+    return {
+        "commit": _git("rev-parse", "HEAD"),
+        "dirty": None if changes is None else bool(changes),
+    }
+
+
+def provenance(
+    overrides: Sequence[str],
+    device: str,
+    num_processes: int = 1,
+    code: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
     """Everything that one needs to know to get this number again, as JSON values.
 
     Args:
         overrides: the run's Hydra overrides. Absolute paths in them are cut to their last name.
         device: "cpu" or "cuda".
         num_processes: how many processes torchrun has started.
+        code: `code_now()` of when it was loaded; None asks now.
     """
     launch = "python" if num_processes == 1 else f"torchrun --nproc-per-node {num_processes}"
-    changes = _git("status", "--porcelain", "--", ".", ":!results")  # records change no code
     return {
-        "commit": _git("rev-parse", "HEAD"),
-        "dirty": None if changes is None else bool(changes),
+        **(code_now() if code is None else code),
         "command": (
             f"{launch} -m experiments.run {shlex.join(map(_public_override, overrides))}".strip()
         ),

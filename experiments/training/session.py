@@ -14,7 +14,7 @@ from experiments.records import record as records
 from experiments.records import signing
 from experiments.records.locks import Busy
 from experiments.records.privacy import folder_name, scrub_all
-from experiments.records.provenance import provenance
+from experiments.records.provenance import code_now, provenance
 from experiments.training.artifacts import Artifacts
 from experiments.training.build import Parts, build, by_content
 from experiments.training.checkpoints.trajectory import TrajectoryCheckpoints
@@ -63,6 +63,7 @@ class Session:
     ) -> None:
         self.config = parse(config)
         self.overrides = overrides
+        self.code = code_now()  # whoever commits during the run changes nothing that runs
         whole = signing.scientific(by_content(self.config))
         self.public = scrub_all(whole)
         _require_said(whole["task"], self.public["task"], "task")
@@ -249,7 +250,8 @@ class Session:
 
     def _record(self, status: str, reason: str | None) -> dict[str, Any]:
         signed = {"signature": self.signature, "choices": self.choices, "config": self.public}
-        where = provenance(self.overrides, resolve_device(self.config.device), self.group.size)
+        device = resolve_device(self.config.device)
+        where = provenance(self.overrides, device, self.group.size, self.code)
         where |= {"parallel": self.group.facts(), **self.stopwatch.facts()}
         return summary(status, reason, signed, self.parts, self.runner, where)
 

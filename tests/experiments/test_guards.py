@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 import bszo
 from bszo.errors import NonFiniteLoss
+from bszo.models import Score
 from bszo.trajectory import TrajectoryWriter, describe, read, record, replay
 from experiments import check_drift
 from experiments.records import store
@@ -392,6 +393,23 @@ def test_a_loss_that_runs_away_is_in_the_record(factor: float, rises: bool):
         warning = runner.guards.warnings["loss_rose"]
         assert (warning["count"], warning["first_step"]) == (4, 9)
         assert "the validation loss is " in warning["detail"]
+
+
+def test_where_scores_have_no_loss_a_rise_is_one_over_the_first_step(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+):
+    """Written answers have none."""
+    monkeypatch.setattr("experiments.training.runner.evaluate", lambda *_: Score(0.5, math.nan))
+    runner = bench.runner(METHODS["mezo"], num_steps=3)
+    step, losses = runner.optimizer.step, iter([0.5, 5.0, 5.0])
+
+    def rising(closure: Any) -> float:
+        step(closure)
+        return next(losses)
+
+    runner.optimizer.step = rising
+    runner.run()
+    assert runner.guards.warnings["loss_rose"]["detail"] == "the loss is 3.5, at the start 0.5"
 
 
 @pytest.mark.parametrize(

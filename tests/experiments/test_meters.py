@@ -1,11 +1,15 @@
-"""Peak memory is that of the part measured."""
+"""Peak memory and time are those of the part measured."""
 
+import resource
 import sys
+import time
+from pathlib import Path
 
 import pytest
 import torch
 
 from experiments.training.meters import Meters
+from experiments.training.resident import resident_now
 
 
 @pytest.mark.skipif(
@@ -23,7 +27,16 @@ def test_peak_memory_sees_what_is_gone_again_and_forgets_what_was_before():
         held = torch.ones(big, dtype=torch.uint8)
         del held
     assert quiet is not None and meters.peak_memory_bytes is not None
-    assert meters.peak_memory_bytes - quiet == pytest.approx(big, rel=0.2)
+    assert (peak := meters.peak_memory_bytes) - quiet == pytest.approx(big, rel=0.2)
+    with meters.training():
+        pass
+    assert meters.peak_memory_bytes == peak  # of all parts
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").is_file(), reason="the system counts no pages")
+def test_the_resident_set_is_that_of_the_system_s_pages():
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    assert resident_now() == pytest.approx(pages * resource.getpagesize(), rel=0.01)
 
 
 def test_clocks_add_up_over_parts_and_errors():
@@ -35,3 +48,12 @@ def test_clocks_add_up_over_parts_and_errors():
         pass
     assert meters.train_seconds > first > 0
     assert meters.evaluation_seconds == 0
+
+
+def test_a_step_is_in_milliseconds_and_a_slow_first_one_does_not_count():
+    meters = Meters(torch.device("cpu"))
+    with meters.step():
+        time.sleep(0.02)
+    assert 20 <= meters.step_ms[0] < 20_000
+    meters.step_ms = [100.0, 1.0, 1.0]
+    assert meters.median_step_ms == 1.0

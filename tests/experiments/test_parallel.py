@@ -230,7 +230,7 @@ def test_evaluation_is_split():
         if any(e.number == 48 and e.right is None for e in part):
             raise ModelError("example 48 has no finite score")
         return Score(
-            sum(e.right for e in part) / len(part), sum(e.number for e in part) / len(part)
+            sum(e.right for e in part) / len(part), sum(e.number**2 for e in part) / len(part)
         )
 
     def said(part: list[Any]) -> Score:
@@ -241,6 +241,8 @@ def test_evaluation_is_split():
         whole = group.score(lambda part: (seen.append(len(part)), score(part))[1], encoded)
         few = group.score(score, encoded[:1])  # fewer rows than processes
         assert seen == [[17, 16, 16][group.rank]]
+        part_right = group.score(lambda part: Score(0.3, 1.0), encoded)  # token F1 is no count
+        assert part_right.accuracy == pytest.approx(0.3)
         silent = [SimpleNamespace(right=None) for _ in range(7)]
         assert group.score(said, silent).mute and group.score(said, silent[:1]).mute
         assert not group.score(said, [*silent, encoded[0]]).mute

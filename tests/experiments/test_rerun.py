@@ -201,6 +201,8 @@ def test_another_machine_is_named_and_compared_within_tolerances(some_record: di
         "parallel": {"world_size": 2},
     }
     assert differences(machine, machine) == []
+    changed = differences(machine | {"dirty": True}, machine | {"dirty": False})
+    assert changed == ["commit: None (dirty) there, None here"]
     found = differences(machine, other)
     assert (
         "version of torch: 2.0 there, 2.1 here" in found and "processes: 1 there, 2 here" in found
@@ -234,8 +236,19 @@ def test_another_machine_is_named_and_compared_within_tolerances(some_record: di
         ("test_accuracy", 0.75),
         ("status", "diverged"),
         ("test_accuracy", None),
+        ("curve", some_record["curve"][:1]),
     ):
         assert not equal(some_record, some_record | {key: value}, bitwise=False)
+
+
+@pytest.mark.parametrize(
+    "key", ["device", "cpu", "instructions", "widened", "gpu", "torch_threads"]
+)
+def test_every_fact_that_moves_a_bit_is_named(key: str):
+    there, here = (
+        {"versions": {}, "byte_order": "little", "hardware": {key: value}} for value in "ab"
+    )
+    assert differences(there, here) == [f"{key}: a there, b here"]
 
 
 def test_a_gguf_file_is_named_by_its_sha_256_and_asked_for(

@@ -17,6 +17,7 @@ import pytest
 import torch
 
 from experiments.records import signing, store
+from experiments.training.build import Parts, build
 from tests.experiments.conftest import Cli
 from tests.experiments.runs import FEW, wait_for
 from tests.forked import Forked, module, run_module
@@ -274,6 +275,24 @@ def test_a_run_that_is_stopped_again_while_it_loads_keeps_its_numbers(
     assert cli(*arguments).code == 0
     (ended,) = runs()
     assert ended["status"] == "ok" and ended["curve"] == stopped["curve"]
+
+
+def test_a_commit_during_a_run_is_not_the_run_s(
+    cli: Cli, runs: Runs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Its code was loaded before; so it was before a file was changed."""
+    answers = {"rev-parse": "a" * 40, "status": ""}
+    monkeypatch.setattr("experiments.records.provenance._git", lambda *asked: answers[asked[0]])
+
+    def committed(config: Any) -> Parts:
+        answers.update({"rev-parse": "b" * 40, "status": " M bszo/half.py"})
+        return build(config)
+
+    monkeypatch.setattr("experiments.training.session.build", committed)
+    assert cli(f"paths.results={tmp_path}", "protocol=smoke", "tracker=none", *FEW).code == 0
+    (record,) = runs()
+    said = record["provenance"]
+    assert (said["commit"], said["dirty"], answers["status"] != "") == ("a" * 40, False, True)
 
 
 def test_a_crash_has_a_record_and_a_traceback(

@@ -4,6 +4,7 @@ import math
 import os
 import signal
 from functools import partial
+from statistics import fmean
 from typing import Any
 
 import pytest
@@ -122,6 +123,20 @@ def test_the_validation_loss_is_that_of_all_rows_at_the_point_s_parameters(bench
     point = runner.result.curve[0]
     assert point["step"] == 0 and point["validation_loss"] == pytest.approx(start, rel=1e-6)
     assert runner.result.curve[-1]["validation_loss"] < start
+
+
+def test_the_training_loss_of_a_point_is_the_mean_since_the_point_before(bench: Bench):
+    runner = bench.runner(MEZO, num_steps=20)
+    step, losses = runner.optimizer.step, []
+
+    def spy(closure: Any) -> float:
+        losses.append(float(step(closure)))
+        return losses[-1]
+
+    runner.optimizer.step = spy
+    runner.run()
+    said = [point["train_loss"] for point in runner.result.curve]
+    assert said == [None, *(pytest.approx(fmean(losses[at : at + 10])) for at in (0, 10))]
 
 
 def test_patience_counts_evaluations_without_a_better_one(

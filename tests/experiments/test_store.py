@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from bszo.files import written_whole
 from experiments.records import record as records
 from experiments.records import signing, store
 from experiments.records.locks import claimed
@@ -99,6 +100,36 @@ def test_of_two_runs_of_a_configuration_the_later_one_counts(tmp_path: Path, som
     assert store.gather(fresh) == ([later], [])
 
 
+def test_a_run_that_has_settled_counts_before_a_later_one_that_has_not(
+    tmp_path: Path, some_record: Made
+):
+    fresh = tmp_path / "runs" / "mini"
+    store.write(some_record, fresh)
+    pack(fresh)
+    started = {"started": "2026-02-01T00:00:00Z"}
+    stopped = {"status": "interrupted", "reason": "SIGTERM", "provenance": started}
+    store.write(some_record | stopped, fresh)
+    assert store.gather(fresh) == ([some_record], [])
+    entry = store.find(some_record["signature"], fresh)
+    assert entry is not None and entry.record == some_record
+
+
+def test_a_record_that_was_replaced_while_it_was_packed_stays(
+    tmp_path: Path, some_record: Made, monkeypatch: pytest.MonkeyPatch
+):
+    fresh = tmp_path / "runs" / "mini"
+    later = some_record | {"provenance": {"started": "2026-02-01T00:00:00Z"}}
+    path = store.write(some_record, fresh)
+
+    def written(file: Path) -> Any:
+        store.write(later, fresh)  # before the line is on the disk
+        return written_whole(file)
+
+    monkeypatch.setattr("experiments.records.pack.written_whole", written)
+    pack(fresh)
+    assert store.load(path) == later and store.gather(fresh) == ([later], [])
+
+
 def test_a_damaged_packed_file_is_left_as_it_is(
     tmp_path: Path, some_record: Made, capsys: pytest.CaptureFixture[str]
 ):
@@ -112,6 +143,18 @@ def test_a_damaged_packed_file_is_left_as_it_is(
     assert file.read_text() == "<<<<<<< HEAD\n" and path.exists()
     found, (problem,) = store.gather(fresh)
     assert found == [some_record] and problem.startswith("tiny-roberta.jsonl:1: ")
+
+
+def test_a_packed_file_with_a_run_twice_is_left_as_it_is(tmp_path: Path, some_record: Made):
+    fresh = tmp_path / "runs" / "mini"
+    store.write(some_record, fresh)
+    pack(fresh)
+    file = tmp_path / "records" / "mini" / "tiny-roberta.jsonl"
+    file.write_text(twice := 2 * file.read_text())
+    path = store.write(of_seed(some_record, 1), fresh)
+    count, (problem,) = pack(fresh)
+    assert count == 0 and "two records with the signature" in problem
+    assert file.read_text() == twice and path.exists()
 
 
 def _write_and_pack(folder: Path, made: list[Made]) -> None:
@@ -151,6 +194,10 @@ def test_a_prefix_of_a_signature_finds_its_record(tmp_path: Path, some_record: M
         (entry,) = store.starting_with(record["signature"][:8], roots)
         assert entry.record == record
     assert len(store.starting_with("", roots)) == 3
+    later = made[0] | {"provenance": {"started": "2026-02-01T00:00:00Z"}}
+    store.write(later, fresh / "mini")
+    for order in (roots, roots[::-1]):
+        assert later in [entry.record for entry in store.starting_with("", order)]
 
 
 @pytest.mark.parametrize(
@@ -180,6 +227,19 @@ def test_a_record_that_cannot_be_believed_is_left_out(
     (tmp_path / name).write_text(json.dumps(some_record | change))
     found, (problem,) = store.gather(tmp_path)
     assert found == [] and name in problem
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"validation_accuracy": 1.5}, r"curve\[0\].validation_accuracy 1.5 is not within"),
+        ({"step": 20, "validation_accuracy": 0.75}, r"curve\[1\].step 20 is not between"),
+    ],
+)
+def test_a_point_that_cannot_be_believed(some_record: Made, change: Made, says: str):
+    first, best = some_record["curve"]
+    with pytest.raises(records.RecordError, match=says):
+        records.validate(some_record | {"curve": [first | change, best]}, "x.json")
 
 
 def test_a_record_under_another_s_name_is_not_found(tmp_path: Path, some_record: Made):
