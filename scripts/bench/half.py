@@ -43,6 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--rows", type=int, default=16)
     parser.add_argument("--length", type=int, default=32)
     options = parser.parse_args(arguments)
+    made = of_script("scripts.bench.half", arguments)
     torch.set_num_threads(1)
     keep_freed_memory()
     ids = torch.randint(5, 1000, (options.rows, options.length))
@@ -62,7 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             ]
             for dtype in DTYPES[1:]
         },
-        "provenance": of_script("scripts.bench.half", arguments),
+        "provenance": made,
     }
     for name, taken in facts["seconds"].items():
         print(f"{name:18s} {taken['median']:.2f} s ({taken['min']:.2f} to {taken['max']:.2f})")

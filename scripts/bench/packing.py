@@ -95,6 +95,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--batches", type=int, default=2)
     parser.add_argument("--rows", type=int, default=16)
     options = parser.parse_args(arguments)
+    made = of_script("scripts.bench.packing", arguments)
     torch.set_num_threads(1)
     keep_freed_memory()
     found = {}
@@ -110,7 +111,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 flush=True,
             )
     setting = {name: getattr(options, name) for name in ("model", "precision", "batches", "rows")}
-    made = of_script("scripts.bench.packing", arguments)
     facts = {"setting": setting, "tasks": found, "provenance": made}
     options.out.parent.mkdir(parents=True, exist_ok=True)
     options.out.write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")

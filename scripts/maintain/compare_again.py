@@ -13,8 +13,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from bszo.errors import BszoError
 from experiments.records.comparison import comparison, differences
+from experiments.records.record import RecordError
 from experiments.records.store import load_all
 
 
@@ -54,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     try:
         print(compared(arguments.earlier, arguments.later))
-    except BszoError as error:
+    except RecordError as error:
         print(error, file=sys.stderr)
         return 1
     return 0

@@ -150,9 +150,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--out", type=Path, default=MEASURED / "estimators.json")
     options = parser.parse_args(arguments)
+    made = of_script("scripts.study.estimators", arguments)
     torch.set_num_threads(1)
     facts = measure(LENGTHS, TERMS)
-    facts["provenance"] = of_script("scripts.study.estimators", arguments)
+    facts["provenance"] = made
     options.out.parent.mkdir(parents=True, exist_ok=True)
     options.out.write_text(json.dumps(facts, indent=1) + "\n")
     print(options.out)

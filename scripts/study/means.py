@@ -119,6 +119,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, default=MEASURED / "means", metavar="DIR")
     parser.add_argument("--method", required=True, metavar="METHOD", help="as a table names it")
     options = parser.parse_args(arguments)
+    made = of_script("scripts.study.means", arguments)
     logs = [*options.log, *chain(*options.start)]
     if twice := [name for name, n in Counter(log.name for log in logs).items() if n > 1]:
         parser.error(f"{twice[0]}: {options.out} keeps the logs by their names; others are valid")
@@ -139,7 +140,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "start": [[log.name for log in logs] for logs in options.start],
         "runs": runs,
         "means": means,
-        "provenance": of_script("scripts.study.means", arguments),
+        "provenance": made,
     }
     which = f" round {len(options.start) + 1} at {runs[0]['lr']:g}" if options.start else ""
     name = re.sub(r"[^a-z0-9]+", "-", options.method.lower() + which)

@@ -73,6 +73,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--out", type=Path, default=MEASURED / "muon.json")
     options = parser.parse_args(arguments)
+    made = of_script("scripts.study.muon", arguments)
     torch.set_num_threads(1)
     start = time.perf_counter()
     rows = [measure(r, n, count) for r in RANKS for n in WIDTHS for count in PROBES]
@@ -80,7 +81,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     facts = {
         "draws": DRAWS,
         "rows": rows,
-        "provenance": of_script("scripts.study.muon", arguments),
+        "provenance": made,
         "seconds": round(time.perf_counter() - start, 1),
     }
     options.out.parent.mkdir(parents=True, exist_ok=True)

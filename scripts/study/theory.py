@@ -222,6 +222,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "--evaluations", type=int, default=EVALUATIONS, help="losses for a point of the moments"
     )
     options = parser.parse_args(arguments)
+    made = of_script("scripts.study.theory", arguments)
     torch.set_num_threads(1)
     start = time.perf_counter()
     facts: dict[str, Any] = measure(KS, NS, options.evaluations)
@@ -241,7 +242,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             f"k {curve['k']:2d}: lr {curve['lr']:.3f}, log loss lost a step {curve['speed']:.4f} "
             f"+- {curve['speed_error']:.4f}, over k = 1 promised {curve['promised_speedup']:.2f}"
         )
-    facts["provenance"] = of_script("scripts.study.theory", arguments)
+    facts["provenance"] = made
     facts["seconds"] = round(time.perf_counter() - start, 1)
     options.out.parent.mkdir(parents=True, exist_ok=True)
     options.out.write_text(json.dumps(facts, indent=1) + "\n")
