@@ -44,12 +44,12 @@ def in_few_rows(batch: Batch, way: Way) -> Batch:
             positions[number, start:end] = torch.arange(shared[text], lengths[text])
             tokens[number, start:end] = 1
         texts[number, end:] = members[-1]
-        positions[number, end:] = torch.arange(width - end)
+        positions[number, end:] = torch.arange(width - end) % max(lengths)  # a model has no more
     trunk_of, num_shared = torch.tensor(trunks), torch.tensor(shared)
     read, columns = batch.rows.cpu(), batch.columns.cpu()
     read = torch.where(columns < num_shared[read], trunk_of[read], read)
     device = batch.input_ids.device
-    ids = batch.input_ids.cpu()[texts, positions.clamp(max=batch.input_ids.shape[1] - 1)]
+    ids = batch.input_ids.cpu()[texts, positions]
     mask = _mask(texts, positions, trunk_of, num_shared).to(device) if way == "mask" else None
     return replace(
         batch,
@@ -89,7 +89,8 @@ def _rows(sizes: list[int], trunks: list[int]) -> list[list[int]]:
     for text, trunk in enumerate(trunks):
         bundles.setdefault(trunk, []).append(text)
     length = {trunk: sum(sizes[text] for text in texts) for trunk, texts in bundles.items()}
-    count = min(math.ceil(sum(sizes) / WIDTH), len(bundles))
+    width = max(WIDTH, *length.values())  # where one is longer, each row has room for as much
+    count = min(math.ceil(sum(sizes) / width), len(bundles))
     rows: list[list[int]] = [[] for _ in range(count)]
     filled = [0] * count
     for trunk in sorted(bundles, key=lambda trunk: -length[trunk]):

@@ -22,7 +22,7 @@ from bszo.models import head
 from bszo.models.batch import Batch, collate
 from bszo.models.encode import Encoded, OptionTokens
 from bszo.models.module import num_positions
-from bszo.models.packing import Way, in_few_rows
+from bszo.models.packing import WIDTH, Way, in_few_rows
 
 Shortcut = Literal["words", "positions", "none"]
 
@@ -98,7 +98,7 @@ def find_traits(
     """
     causal = style == "causal"
     most = num_positions(module) or NUM_TOKENS + NUM_PADDING
-    if most < NUM_TOKENS + NUM_PADDING or not vocabulary:
+    if most < NUM_TOKENS + NUM_PADDING or len(vocabulary) < 2:
         _require_tried(path, packed)
         return Traits(padded=causal)
     device = next(module.parameters()).device
@@ -191,6 +191,8 @@ def _ways_of_packing(
     ways: tuple[Way, ...] = ("positions", "mask")
     if longest > _window(module):
         ways = ("positions",)  # a mask of one's own takes the place of a window
+    if _window(module) == 0 and 2 * max(WIDTH, longest) > (num_positions(module) or math.inf):
+        ways = ()  # nor has it columns for a row of that width
     return tuple(
         way for way in ways if _keeps_apart(module, row, pad_id, vocabulary, tolerance, way)
     )
@@ -226,8 +228,8 @@ def _keeps_apart(
     half = len(row) // 2
     far = tuple(_others(torch.tensor([row]), vocabulary)[0].tolist())
 
-    def packed(first: tuple[int, ...]) -> Batch:
-        branch = (*first[:half], *reversed(first[half:]))
+    def packed(first: tuple[int, ...], second: tuple[int, ...]) -> Batch:
+        branch = (*first[:half], *second[half:])
         texts = ((first, branch), (row[half:],))
         made = [
             Encoded(str(i), 0, rows, (OptionTokens(0, (0,), (row[0],)),), False)
@@ -235,7 +237,7 @@ def _keeps_apart(
         ]
         return collate(made, pad_id=pad_id, device=device)
 
-    batch = packed(row)
+    batch = packed(row, far)
     alone = [
         module(input_ids=ids[None, :length], use_cache=False).logits[0].float()
         for ids, length in zip(batch.input_ids, batch.attention_mask.sum(1), strict=True)
@@ -244,7 +246,8 @@ def _keeps_apart(
         alone[1] = alone[1][half:]
     try:
         both, other = (
-            _logits(module, in_few_rows(made, way), causal=True)[0] for made in (batch, packed(far))
+            _logits(module, in_few_rows(made, way), causal=True)[0]
+            for made in (batch, packed(far, row))
         )
     except torch.OutOfMemoryError:
         raise

@@ -202,6 +202,14 @@ def test_an_option_without_a_token_is_named(zoo: dict[str, str]) -> None:
         CausalEncoder(bert, 64)([example("It was", "  ")])
 
 
+def test_options_of_the_same_tokens_are_named(zoo: dict[str, str]) -> None:
+    bert = load_model(zoo["bert"], dtype="float32").tokenizer  # has lower case alone
+    with pytest.raises(
+        ModelError, match=r"example 7: its options 'a' and 'A' are .* nothing tells them apart"
+    ):
+        CausalEncoder(bert, 64)([example("It was ", "a", "A")])
+
+
 def test_the_mask_takes_the_blank_and_the_word_keeps_its_own(roberta: Any) -> None:
     (encoded,) = MaskedEncoder(roberta, 64)([example("It was <mask> .", " Yes", " No")])
     assert option_texts(roberta, encoded) == [["ĠYes"], ["ĠNo"]]

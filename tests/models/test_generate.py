@@ -219,7 +219,25 @@ def test_a_long_prompt_leaves_room_for_its_answer():
     )
     assert question.truncated and len(question.prompt) == 256 - 10  # type: ignore[attr-defined]
     assert question.prompt[0] == model.tokenizer.bos_token_id  # type: ignore[attr-defined]
+    end = model.tokenizer(" dull . so", add_special_tokens=False).input_ids
+    assert question.prompt[-len(end) :] == tuple(end)  # type: ignore[attr-defined]
     assert isinstance(model.answer([question], max_tokens=1)[0], str)  # type: ignore[list-item]
+
+
+def test_a_prompt_that_is_cut_for_its_answer_alone_counts_as_cut():
+    """With the gold option it would fit."""
+    model = model_of("tiny-opt")
+    example = Example("x:0", "dull " * 246, ("so",), 0, ("so",))
+    (question,) = model.encode([example])
+    assert not LanguageModel.encode(model, [example])[0].truncated and question.truncated
+
+
+def test_an_answer_that_begins_with_the_stop_is_empty(monkeypatch: pytest.MonkeyPatch):
+    """One token may hold the stop and what stands behind it."""
+    model = model_of("tiny-opt")
+    ids = model.tokenizer("\nso", add_special_tokens=False).input_ids
+    monkeypatch.setattr(model, "_tokens", lambda prompts, seeds: [ids])
+    assert model.answer(model.encode(EXAMPLES[:1]), max_tokens=1) == [""]  # type: ignore[arg-type]
 
 
 def test_who_cannot_write():

@@ -1,5 +1,6 @@
 """Packed batches: texts behind one another in one row have the losses that they have alone."""
 
+import random
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,8 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 import bszo.models.packing
 from bszo.errors import ModelError
-from bszo.models import GenerativeModel, LanguageModel, load_model, traits, tuning
+from bszo.models import GenerativeModel, LanguageModel, ProbedModel, load_model, traits, tuning
+from bszo.models.encode import Encoded, OptionTokens
 from bszo.models.packing import in_few_rows
 from bszo.tasks import Example
 from tests.models.conftest import TRANSPOSED, opt_tokenizer, save_any
@@ -37,8 +39,8 @@ def test_a_packed_loss_is_the_loss_of_texts_alone(
     adapted: bool,
     width: int,
 ) -> None:
-    """In one row, in several, and with a row for each text, or for each example, whose options
-    share their beginning; Mistral's window of attention forbids that."""
+    """In one row, and in several as wide as is said or as the longest text, or all of an example,
+    whose options share their beginning; Mistral's window of attention forbids that."""
     model = load(zoo[family], packed=True)
     monkeypatch.setattr(bszo.models.packing, "WIDTH", width)
     if adapted:
@@ -59,7 +61,10 @@ def test_a_packed_loss_is_the_loss_of_texts_alone(
         needed = sum(len({r[: i + 1] for r in e.rows for i in range(len(r))}) for e in encoded)
         assert needed < whole
     ((rows, columns),) = seen
-    assert rows == min(-(-needed // width), most)
+    longest = int(batch.attention_mask.sum(1).max())
+    if family != "mistral":
+        longest = max(len({r[: i + 1] for r in e.rows for i in range(len(r))}) for e in encoded)
+    assert rows == min(-(-needed // max(width, longest)), most)
     assert columns == needed if rows == 1 else needed <= rows * columns
     assert loss == pytest.approx(cross_entropy(model), abs=1e-5)
 
@@ -94,6 +99,84 @@ def test_every_token_sees_its_own_text_and_no_other(
         assert set(tight.owners[row, seen].tolist()) == {int(batch.owners[old, 0])}
 
 
+@pytest.mark.parametrize("family", ["llama", "opt", TRANSPOSED])
+@pytest.mark.parametrize("probed", [False, True])
+def test_options_may_share_any_part_of_their_beginning(
+    zoo: dict[str, str], monkeypatch: pytest.MonkeyPatch, family: str, probed: bool
+) -> None:
+    """Nothing, a part, all that stands before their last token, all of another; alone in the batch,
+    and beside rows of all positions that the model has, which padding must not exceed."""
+    model = load(zoo[family], packed=True)
+    model.module.double()
+    if probed:
+        model = ProbedModel(model, num_options=4)
+        for parameter in model.module.probe.parameters():  # type: ignore[union-attr]
+            parameter.data.normal_(generator=torch.Generator().manual_seed(0))
+    ways = model.traits.packed
+    rng = random.Random(0)
+    for width in (300, 60, 1):
+        monkeypatch.setattr(bszo.models.packing, "WIDTH", width)
+        for count in (1, 1, 1, 2, 3, 9):
+            batch = model.collate([branching(rng, str(i)) for i in range(count)])
+            for way in ways:
+                model.traits = replace(model.traits, packed=(way,))
+                with torch.no_grad():
+                    found = model.losses(batch)
+                    model.traits = replace(model.traits, packed=())
+                    torch.testing.assert_close(found, model.losses(batch), atol=1e-6, rtol=0)
+
+
+def branching(rng: random.Random, name: str) -> Encoded:
+    """An example of up to four options behind a prompt; all 64 positions may be taken."""
+    prompt = rng.choices(range(5, 60), k=rng.choice([0, 1, 20, 50]))
+    texts = [prompt + rng.choices(range(5, 60), k=rng.choice([1, 2, 14]))]
+    for _ in range(rng.randrange(4)):
+        other = rng.choice(texts)[:63]
+        kept = other[: rng.choice([0, len(prompt), len(other) // 2, len(other) - 1, len(other)])]
+        texts.append(kept + rng.choices(range(5, 60), k=rng.randint(1, 64 - len(kept))))
+    options = tuple(
+        OptionTokens(row, tuple(range(min(len(prompt), len(text) - 1), len(text))), tuple(text))
+        for row, text in enumerate(texts)
+    )
+    options = tuple(replace(o, tokens=o.tokens[-len(o.columns) :]) for o in options)
+    return Encoded(name, 0, tuple(map(tuple, texts)), options, False)
+
+
+def test_padding_has_no_position_that_a_model_lacks(
+    zoo: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All 64 of GPT-2's are taken, and an example's four options make a row of 106 tokens."""
+    model = load(zoo[TRANSPOSED], packed=True)
+    monkeypatch.setattr(bszo.models.packing, "WIDTH", 1)
+    texts = tuple((7,) * 50 + (8 + i,) * 14 for i in range(4))
+    options = tuple(OptionTokens(i, (63,), (5,)) for i in range(4))
+    short = Encoded("1", 0, ((7, 8),), (OptionTokens(0, (1,), (5,)),), False)
+    batch = model.collate([Encoded("0", 0, texts, options, False), short])
+    assert in_few_rows(batch, "mask").input_ids.shape == (2, 106)
+    loss = model.loss(batch).item()
+    model.traits = replace(model.traits, packed=())
+    assert loss == pytest.approx(model.loss(batch).item(), abs=1e-6)
+
+
+def test_one_long_text_among_short_ones_makes_no_padding(zoo: dict[str, str]) -> None:
+    model = load(zoo["llama"])
+    long = OptionTokens(0, (0,), (5,))
+    made = [Encoded(str(i), 0, ((5,) * (30 + 2000 * (i == 7)),), (long,), False) for i in range(9)]
+    tight = in_few_rows(model.collate(made), "positions")
+    assert tight.input_ids.shape == (2, 2030)
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 11])
+def test_a_trial_of_few_words(zoo: dict[str, str], size: int) -> None:
+    """Of eleven, two of the tokens that are drawn for it are the same."""
+    module = load(zoo["llama"]).module
+    words = list(range(20, 20 + size))
+    found = traits.find_traits(
+        module, style="causal", path="x", vocabulary=words, pad_id=0, packed=None, longest=64
+    )
+    assert found.packed == (() if size == 1 else ("positions", "mask"))
+
+
 def test_where_it_is_not_said_a_trial_says_it(zoo: dict[str, str]) -> None:
     assert load(zoo["llama"], packed=None).traits.packed == ("positions", "mask")
     assert load(zoo["opt"], packed=None).traits.packed == ("mask",)
@@ -106,6 +189,11 @@ def test_where_it_is_not_said_a_trial_says_it(zoo: dict[str, str]) -> None:
         ("mistral", {"sliding_window": 64}, ("positions", "mask")),
         ("mistral", {"sliding_window": 63}, ("positions",)),
         ("gpt_neo", {"attention_types": [[["global", "local"], 1]]}, ("positions",)),
+        (
+            "gpt_neo",  # which has columns for so many tokens of a row
+            {"attention_types": [[["global", "local"], 1]], "max_position_embeddings": 767},
+            (),
+        ),
         ("lfm2", {"layer_types": ["conv", "full_attention"]}, ()),
     ],
 )
@@ -133,7 +221,8 @@ def test_written_answers_are_packed_too(zoo: dict[str, str]) -> None:
     losses = []
     for packed in (False, True):
         model = GenerativeModel(load(zoo["llama"], packed=packed), task())
-        losses.append(model.loss(model.collate(model.encode(examples))).item())
+        batch = model.collate(model.encode(examples))
+        losses.append([model.loss(batch).item(), *model.losses(batch).tolist()])
     assert losses[1] == pytest.approx(losses[0], abs=1e-6)
 
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from bszo.errors import ModelError
 from bszo.models import LanguageModel, evaluate, load_model
+from bszo.models.batch import buckets
 from bszo.tasks import Example
 
 CAUSAL, MASKED = ("opt", "llama", "mistral"), ("roberta", "bert")
@@ -270,13 +271,30 @@ def test_virtual_tokens_in_front_shift_the_positions(zoo: dict[str, str]) -> Non
     assert scores[0, 1].item() == pytest.approx(expected, abs=1e-5)
 
 
-def test_scores_that_are_not_finite_name_the_example(zoo: dict[str, str]) -> None:
+def test_scores_that_are_not_finite_name_the_example(
+    zoo: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     model = load(zoo["opt"])
     encoded = model.encode(CAUSAL_EXAMPLES)
     with torch.no_grad():
         next(iter(model.module.parameters())).fill_(math.nan)
     with pytest.raises(ModelError, match=r"opt: example 0 has option scores .*nan"):
         model.predict(encoded, max_tokens=1000)
+    monkeypatch.setattr(model, "_score", lambda score, batch: torch.tensor([[1.0, math.inf]]))
+    with pytest.raises(ModelError, match=r"opt: example 0 has option scores \[1.0, inf\]"):
+        model.predict(encoded[:1], max_tokens=1000)
+
+
+def test_no_pass_is_larger_than_is_said(zoo: dict[str, str]) -> None:
+    """But for an example that is so by itself; padded, the longest first."""
+    encoded = load(zoo["opt"]).encode(CAUSAL_EXAMPLES * 3)
+    for most in (1, 30, 60, 100):
+        found = list(buckets(encoded, most))
+        assert sorted(i for bucket in found for i in bucket) == list(range(len(encoded)))
+        for bucket in found:
+            held = [encoded[i] for i in bucket]
+            size = sum(len(e.rows) for e in held) * max(e.length for e in held)
+            assert size <= most or len(bucket) == 1
 
 
 def test_equal_scores_give_the_first_option(zoo: dict[str, str]) -> None:

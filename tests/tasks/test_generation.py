@@ -141,8 +141,10 @@ def test_a_gap_must_be_there_once(count: int, load_task: Callable[..., Task]) ->
         ("a big fish", ["fish"], 2 / 3, 0),
         ("", ["fish"], 0, 0),
         ("fish fish", ["fish"], 2 / 3, 0),
+        ("fish fish", ["fish fish"], 1, 1),
         ("red fish", ["blue fish", "red"], 2 / 3, 0),
         ("the", ["a"], 1, 1),
+        ("a-b", ["ab"], 1, 1),  # articles go last
         ("It's 1,000", ["its 1000"], 1, 1),
         ("otter", ["fish"], 0, 0),
         ("eat fish", ["fish eat"], 1, 0),

@@ -27,6 +27,7 @@ GOLD = (("the park",), ("the park", "a park"))
     ("objective", "answers", "expected"),
     [
         ("accuracy", ("the park", "The park"), [1.0, 0.0]),
+        ("accuracy", ("a park", "a park"), [0.0, 1.0]),  # the second right answer
         ("exact_match", ("Park!", "a garden"), [1.0, 0.0]),
         ("f1", ("the green park", "a garden"), [2 / 3, 0.0]),  # articles do not count
         ("reward:brevity", ("", "two words"), [1.0, 1 / 3]),
@@ -42,6 +43,7 @@ def test_numbers_are_read_from_the_end():
     gold = (("7",), ("3 or 5", "-2"), ("1",), ("x",))
     answers = ("3 + 4 = 7", "so -3.5", "none", "4")
     assert scored(REWARDS["number"], answers, gold) == [1.0, 1 / 2.5, 0.0, 0.0]
+    assert scored(REWARDS["number"], ["7"], [("3 + 4 = 7",)]) == [1.0]
 
 
 def test_thousands_and_hyphens_are_read_as_they_are_meant():
