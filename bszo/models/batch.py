@@ -20,7 +20,7 @@ class Batch:
     Attributes:
         input_ids: (R, T) token ids, padded on the right.
         attention_mask: (R, T) 1 where a token stands, 0 where padding does.
-        rows, columns: (N,) each, the positions whose logits are needed, none twice.
+        rows, columns: (N,) each, the positions whose logits are needed; before packing none twice.
         position: (B, O, L) index into the N positions for each token of each option.
         tokens: (B, O, L) the option's token ids.
         present: (B, O, L) False where an option is shorter than L or an example has fewer options.
