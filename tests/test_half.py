@@ -45,6 +45,10 @@ def wide(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return made
 
 
+class Own(Tensor):
+    """A subclass, whose products are its own."""
+
+
 def parts(dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
     generator = torch.Generator().manual_seed(0)
     x, w, b = (torch.randn(*n, generator=generator) for n in ((3, 16, 24), (70, 24), (70,)))
@@ -76,11 +80,22 @@ def test_nothing_changes_where_it_would_not_serve(wide: list[str]):
             with pytest.raises(RuntimeError, match="dtype"):
                 F.linear(x, w.float())
             torch.matmul(x, w.T, out=torch.empty(3, 16, 70, dtype=x.dtype))
+            for a, v in ((x.as_subclass(Own), w), (x, w.as_subclass(Own))):
+                assert isinstance(F.linear(a, v), Own)
+            torch.jit.trace(lambda one: F.linear(one, w), x, check_trace=False)
             torch.func.vmap(lambda one: F.linear(x, one))(w[None])
             torch.func.jvp(lambda v: F.linear(v, w), (x,), (x,))
             with torch.autocast("cpu", torch.float16):
                 assert F.linear(x, w).dtype == torch.float16
     assert wide == [] and b.grad is not None
+
+
+@torch.no_grad()
+def test_the_fewest_rows_that_pay_are_widened(wide: list[str]):
+    x, w, b = parts(torch.bfloat16)
+    with half.fast_products(nn.Linear(2, 2, dtype=torch.bfloat16)):
+        F.linear(x[0, : half.FEWEST], w, b)
+    assert wide == ["_linear"]
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
@@ -114,4 +129,6 @@ def test_unusual_shapes_are_what_torch_makes_of_them():
             assert torch.equal(F.linear(a, v, c), expected)
     with half.fast_products(nn.Linear(2, 2, dtype=torch.bfloat16)):
         found = torch.addmm(b[:1], x[0], w.T)
+        scaled = torch.addmm(b, x[0], w.T, beta=0.5, alpha=2)
     assert torch.equal(found, torch.addmm(b[:1], x[0], w.T))
+    assert torch.equal(scaled, torch.addmm(b, x[0], w.T, beta=0.5, alpha=2))

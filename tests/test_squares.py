@@ -16,3 +16,9 @@ def test_a_row_meets_as_many_columns_as_asked():
     run = [case.values for case in square("abcd", range(7), each=3) if not case.marks]
     assert [row for row, _ in run] == [*"aaabbbcccddd"]
     assert {column for _, column in run} == set(range(7))
+
+
+def test_pairs_that_are_named_meet_beside_those_whose_turn_it_is():
+    cases = square("ab", "xyz", also=[("a", "z"), ("b", "y")])
+    assert len(cases) == 6
+    assert [case.values for case in cases if not case.marks] == [*map(tuple, ("ax", "az", "by"))]

@@ -64,9 +64,13 @@ class MeZOBCD(MeZO):
             f"blocks={blocks!r}: MeZO-BCD was built with blocks={self.blocks!r}; "
             "none is valid beside that",
         )
-        if self.restriction is not None and not self.restriction.sparsity:
+        before = self.restriction
+        if before is not None and not before.sparsity:
             self.restriction = None  # the constructor's own, which this one takes the place of
-        return super().restrict(blocks=self.blocks, **mask)
+        try:
+            return super().restrict(blocks=self.blocks, **mask)
+        finally:
+            self.restriction = self.restriction or before  # where this one was refused
 
     def turn(self) -> int:
         """The number of the block whose step this is."""

@@ -75,9 +75,10 @@ def test_the_second_summand_is_the_same_for_every_term() -> None:
     [("p4", [{3}, {4}]), ("p3", [{2, 3}, {2, 3}]), ("p2", [{2}, {2}]), ("p1", [{1}, {1}])],
 )
 def test_the_losses_that_are_taken(estimator: str, counts: list[set[int]]) -> None:
-    """At the first term mu_n is mu_1, which P4 takes once."""
+    """At the first term mu_n is mu_1, which P4 takes once; where it is the only one, not at all."""
     law = geometric(MU, 0.5, 4)
     assert [{len(w) for w in outcomes(estimator, law, n)} for n in (0, 1)] == counts
+    assert outcomes("p4", geometric(1.0, 0.5, 1), 0) == [{0.0: -2.0, 0.5: 2.0}]
 
 
 def test_numbers_draw_terms_and_parts_by_their_shares() -> None:

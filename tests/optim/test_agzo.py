@@ -158,6 +158,18 @@ def test_the_bases_are_dropped_after_the_step() -> None:
     assert not optimizer.state and not model.first._forward_pre_hooks
 
 
+def test_a_rank_and_rounds_that_are_set_between_steps_are_the_next_step_s() -> None:
+    slopes = []
+    for rank, rounds in ((3, 2), (1, 2), (3, 0)):
+        model = Net()
+        optimizer = AGZO(model.parameters(), lr=0.0, rank=rank, rounds=rounds, module=model)
+        optimizer.step(model)
+        optimizer.rank, optimizer.rounds = 3, 2
+        optimizer.step(model)
+        slopes.append(optimizer.last.observations)  # type: ignore[union-attr]
+    assert slopes[0] == slopes[1] == slopes[2]
+
+
 def test_an_oja_basis_is_saved_and_goes_on_bit_for_bit() -> None:
     ends = []
     for parts in ((6,), (3, 3)):

@@ -162,10 +162,14 @@ PERTURBATIONS = [
 ]
 
 
+# methods whose own step must come home first
+WALKS = [("mezo-adam", "three-leg"), ("conmezo", "three-leg")]
+
+
 # tests/perturb/test_engines.py has every engine with every family of directions
 @pytest.mark.parametrize(
     ("zeroth_order", "perturbation"),
-    square(ZEROTH_ORDER, PERTURBATIONS, each=2),
+    square(ZEROTH_ORDER, PERTURBATIONS, each=2, also=WALKS),
     indirect=["zeroth_order"],
 )
 def test_every_perturbation_takes_the_same_steps(
@@ -231,6 +235,18 @@ def test_stochastic_rounding_is_reproducible(zeroth_order: Any, problem: Make) -
             optimizer.step(module)
         results.append([p.detach().clone() for p in module.parameters()])
     assert all(torch.equal(p, q) for p, q in zip(*results, strict=True))
+
+
+def test_every_step_rounds_by_bits_of_its_own() -> None:
+    """A quarter of the spacing below 1: of what the first step leaves at 1 the second, which is
+    like it, takes a quarter too."""
+    theta, shares = torch.ones(10_000, dtype=torch.bfloat16, requires_grad=True), []
+    optimizer = MeZO([theta], lr=2.0**-10, weight_decay=1.0, rounding="stochastic")
+    for _ in range(2):
+        left = theta == 1
+        optimizer.step(lambda: 1.0)
+        shares.append(float((theta[left] != 1).double().mean()))
+    assert shares == pytest.approx([0.25, 0.25], abs=0.025)
 
 
 def test_an_expanded_parameter_is_refused(zeroth_order: Any, problem: Make) -> None:

@@ -130,6 +130,17 @@ def test_what_stands_in_for_a_method_and_hooks_stay_with_the_original(
     assert calls == ["wrapper", "hook"]
 
 
+@pytest.mark.parametrize("way", WAYS)
+def test_a_copy_writes_to_no_log_and_shares_no_points(
+    methods: dict[str, Any], problem: Make, way: str
+) -> None:
+    optimizer = methods["mezo"](problem().parameters())
+    optimizer.recorder = optimizer.share = lambda *_: None
+    copied = WAYS[way](optimizer)
+    assert copied.recorder is None and copied.share is None
+    assert optimizer.recorder is not None and optimizer.share is not None
+
+
 def test_a_cycled_momentum_is_the_one_that_is_used(methods: dict[str, Any], problem: Make) -> None:
     """OneCycleLR finds betas or a momentum in the defaults and moves them in the groups."""
     ends: list[list[Tensor]] = []

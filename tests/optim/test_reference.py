@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from bszo import BSZO, LOZO, HiZOO, MeZO, MeZOAdam, MeZOAdamHistory
 from bszo.errors import OptimError
+from bszo.optim.mezo_adam import learn_
 from bszo.perturb import LowRank, mix64
 
 SHAPES = [(3, 4), (5,), (), (2, 3, 2)]
@@ -231,6 +232,13 @@ def test_mezo_adam(q: int) -> None:
         torch.testing.assert_close(
             flat([optimizer.state[p][name] for p in params]), dense, rtol=1e-8, atol=1e-9
         )
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_a_second_moment_of_16_bits_takes_squares_of_32(dtype: torch.dtype) -> None:
+    g, m, v = torch.linspace(0.5, 200, 999), torch.zeros(999).to(dtype), torch.zeros(999).to(dtype)
+    learn_(m, v, g, 0.9, 0.0)
+    assert torch.equal(v, (g * g).to(dtype))
 
 
 def test_r_adazo() -> None:

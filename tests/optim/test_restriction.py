@@ -304,6 +304,19 @@ def test_mezo_bcd_s_own_blocks_stand_under_a_mask() -> None:
         optimizer.restrict(sparsity=0.25)
 
 
+def test_mezo_bcd_s_own_blocks_stand_where_a_mask_is_refused() -> None:
+    module = Stack()
+    optimizer = MeZOBCD(module.parameters(), lr=0.1, blocks="tensor", module=module)
+    before = optimizer.restriction
+    with pytest.raises(OptimError, match="sparsity=2"):
+        optimizer.restrict(sparsity=2)
+    assert before is not None and optimizer.restriction is before
+    optimizer.step(module)
+    with pytest.raises(OptimError, match="has made 1 steps"):
+        optimizer.restrict(sparsity=0.5)
+    optimizer.load_state_dict(optimizer.state_dict())
+
+
 def test_a_mask_stays_while_another_parameter_is_frozen() -> None:
     """Within an interval; a mask is named by the parameter, not by its place among what trains."""
     module = Stack()

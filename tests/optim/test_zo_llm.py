@@ -150,6 +150,14 @@ def test_fzoo() -> None:
     follow(FZOO, count, reference, lr=LR, eps=EPS, num_directions=count, weight_decay=DECAY)
 
 
+def test_a_population_whose_losses_are_one_moves_nothing() -> None:
+    """Though the loss at theta is another: z-scores without a spread are 0."""
+    params, losses = parameters(), iter([1.0] + 4 * [2.0])
+    optimizer = FZOO(params, lr=0.1, eps=EPS, num_directions=4)
+    optimizer.step(lambda: next(losses))
+    assert torch.equal(flat(params), flat(parameters()))
+
+
 def test_as_run_fzoo_divides_by_the_deviation_of_all_eight() -> None:
     ends = []
     for deviation in ("sample", "population"):
@@ -171,13 +179,15 @@ def test_as_run_fzoo_divides_by_the_deviation_of_all_eight() -> None:
 )
 def test_evolution_strategies(settings: dict[str, Any], correction: int) -> None:
     """A population with a score each: its mean, or sqrt(N) of it, moves theta."""
-    count, both = 4, settings.get("antithetic", False)
+    count, both, slopes = 4, settings.get("antithetic", False), torch.empty(0)
 
     def reference(theta: Tensor, loss: Loss, z: list[Tensor]) -> Tensor:
+        nonlocal slopes
         f_0 = loss(theta) if "baseline" in settings else None
         members = torch.stack([side * one for one in z for side in ((1, -1) if both else (1,))])
         losses = torch.tensor([loss(theta + EPS * one) for one in members], dtype=torch.float64)
         scores = losses - (losses.mean() if f_0 is None else f_0)
+        slopes = (scores[::2] - scores[1::2]) / (2 * EPS) if both else scores / EPS
         scores /= EPS if "score" in settings else losses.std(correction=correction)
         if "weight" in settings:
             scores *= len(members) ** 0.5
@@ -187,6 +197,7 @@ def test_evolution_strategies(settings: dict[str, Any], correction: int) -> None
         ES, count, reference, lr=LR, eps=EPS, num_directions=count, weight_decay=DECAY, **settings
     )
     assert optimizer.num_forwards == 6 * (2 * count if both else count + ("baseline" in settings))
+    assert optimizer.last.observations == pytest.approx(slopes.tolist(), rel=1e-7)
 
 
 def test_fzoo_is_an_evolution_strategy() -> None:
