@@ -3,6 +3,7 @@
 import io
 import itertools
 import math
+import os
 import random
 import resource
 import signal
@@ -378,7 +379,8 @@ def test_steps_come_in_order(tmp_path: Path, number: int) -> None:
         writer.finish()
         with pytest.raises(TrajectoryError, match="step 1 cannot follow the end of the run"):
             writer.append(1, SMALL[1])
-    assert read(tmp_path / "log").finished
+    found = read(tmp_path / "log")
+    assert found.finished and found.problem is None, "one end, however often it is finished"
 
 
 @pytest.mark.parametrize("rates", [((), ()), ((0.1,), (0.1, 0.2))])
@@ -391,8 +393,19 @@ def test_many_coefficients_make_smaller_blocks(tmp_path: Path) -> None:
     steps = [step(i, k=20_000, m=40_000) for i in range(5)]
     data = write(tmp_path / "log", steps, flush_every=65_536)
     assert len(borders(data)) == 1 + 3 + 1 and same(read(tmp_path / "log").steps, steps)
-    with pytest.raises(TrajectoryError, match="flush_every=0"):
-        TrajectoryWriter(tmp_path / "other", HEADER, flush_every=0)
+
+
+@pytest.mark.parametrize("flush_every", [0, -5, 65_537, 1_000_000_000])
+def test_a_block_of_so_many_steps_is_refused(
+    tmp_path: Path, small: bytes, flush_every: int
+) -> None:
+    """For a new log and for one that goes on, which stays as it was."""
+    error = f"flush_every={flush_every}: 1 to 65536 steps are valid"
+    with pytest.raises(TrajectoryError, match=error):
+        TrajectoryWriter(tmp_path / "new", HEADER, flush_every=flush_every)
+    with pytest.raises(TrajectoryError, match=error):
+        TrajectoryWriter.resume(tmp_path / "small", HEADER, flush_every=flush_every)
+    assert (tmp_path / "small").read_bytes() == small and names(tmp_path) == ["small"]
 
 
 def test_going_on_keeps_the_smaller_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -508,6 +521,24 @@ def test_resume_of_another_run_is_refused(
     with pytest.raises(TrajectoryError, match=f"is the log of another run: {error}"):
         TrajectoryWriter.resume(tmp_path / "small", replace(HEADER, **change))
     assert (tmp_path / "small").read_bytes() == small
+
+
+def test_resume_keeps_the_config_that_the_run_began_with(tmp_path: Path, small: bytes) -> None:
+    """It may be said otherwise for the same run; another header would be another log's."""
+    path = tmp_path / "small"
+    with TrajectoryWriter.resume(path, replace(HEADER, config={"x": 1})) as writer:
+        writer.finish()
+    assert read(path).header == HEADER and read(path).digest == parsed(small).digest
+
+
+def test_each_block_is_synced_before_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A call sees the whole blocks so far in the file."""
+    synced: list[int] = []
+    monkeypatch.setattr("os.fsync", lambda number: synced.append(os.fstat(number).st_size))
+    data = write(tmp_path / "log", SMALL, flush_every=2)
+    assert synced[-6:] == borders(data)[1:]
 
 
 @pytest.fixture

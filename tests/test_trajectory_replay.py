@@ -17,7 +17,7 @@ from torch import Tensor, nn
 import bszo.optim
 from bszo.errors import BszoError, NonFiniteLoss, TrajectoryError
 from bszo.optim import ZerothOrderOptimizer
-from bszo.trajectory import TrajectoryWriter, describe, read, record, replay
+from bszo.trajectory import Step, TrajectoryWriter, describe, read, record, replay
 from tests.killing import kill, profiled
 from tests.squares import square
 
@@ -316,8 +316,9 @@ def test_theta_moves_by_the_logged_coefficients_where_the_last_bits_differ(tmp_p
     assert bits(again.module) == seen[-1]
 
 
+@pytest.mark.parametrize("factor", [2, 1 + 1e-5])
 def test_changed_maths_is_found_not_replayed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, factor: float
 ) -> None:
     recorded(tmp_path / "log", "BSZO", 4)
     trajectory = read(tmp_path / "log")
@@ -325,7 +326,7 @@ def test_changed_maths_is_found_not_replayed(
     monkeypatch.setattr(
         METHODS["BSZO"],
         "estimate",
-        lambda self, oracle: ({s: 2 * g for s, g in method(self, oracle)[0].items()}, None),
+        lambda self, oracle: ({s: factor * g for s, g in method(self, oracle)[0].items()}, None),
     )
     again = build(model(), "BSZO")
     with pytest.raises(
@@ -383,6 +384,7 @@ def test_what_does_not_match_is_refused_in_one_line(
         ({"coefficients": (float("inf"), 7.0)}, r"coefficients\[0\]=inf: a finite number is"),
         ({"coefficients": (0.0, float("nan"))}, r"coefficients\[1\]=nan: a finite number is"),
         ({"coefficients": (1e300, 1.0)}, "no float32 holds their product"),
+        ({"coefficients": (1e20, 1.0), "lr": (1e-9, 1e20)}, "no float32 holds their product"),
         ({"losses": ()}, "coefficients without losses"),
         ({"lr": (float("nan"), 1e-2)}, r"lr\[0\]=nan: a finite number of at least 0"),
         ({"lr": (1e-2, -1.0)}, r"lr\[1\]=-1.0: a finite number of at least 0"),
@@ -405,6 +407,14 @@ def test_values_by_which_no_run_moves_are_refused(
     if error != "the loss is nan":  # which the method itself finds
         assert bits(optimizer.module) == bits(model())
     replay(trajectory, build(model(), "BSZO"), base=BASE, to_step=2)
+
+
+@pytest.mark.parametrize(("lr", "decay"), [(1.5, 1.0), (1e-3, 2e3)])
+def test_a_decay_of_up_to_two_is_sound(lr: float, decay: float) -> None:
+    """It turns parameters round, and makes none grow."""
+    step = Step((0.5,), (1.0,), (lr,), (decay,), 1)
+    assert step.fault() is None
+    assert "at most 2" in (replace(step, weight_decay=(decay + 2 / lr,)).fault() or "")
 
 
 def test_parameters_that_end_infinite_are_refused(tmp_path: Path) -> None:

@@ -38,8 +38,7 @@ class TrajectoryWriter:
     """
 
     def __init__(self, path: str | Path, header: Header, *, flush_every: int = 100) -> None:
-        if not 1 <= flush_every <= MAX_STEPS:
-            raise TrajectoryError(f"flush_every={flush_every}: 1 to {MAX_STEPS} steps are valid")
+        _require_steps(flush_every)
         self.path, self.header, self.flush_every = Path(path), header, flush_every
         if self.path.exists():
             raise TrajectoryError(
@@ -61,6 +60,7 @@ class TrajectoryWriter:
             to_step: steps that the run has made, for example by its checkpoint; None: all of the
                 log's.
         """
+        _require_steps(flush_every)
         found = read(path)
         if difference := found.header.difference(header):
             raise TrajectoryError(f"{path}: is the log of another run: {difference}")
@@ -139,6 +139,11 @@ class TrajectoryWriter:
             yield
         except OSError as error:
             raise TrajectoryError(f"{self.path}: cannot be written ({error.strerror})") from error
+
+
+def _require_steps(flush_every: int) -> None:
+    if not 1 <= flush_every <= MAX_STEPS:
+        raise TrajectoryError(f"flush_every={flush_every}: 1 to {MAX_STEPS} steps are valid")
 
 
 def _block_steps(like: Step, asked: int) -> int:

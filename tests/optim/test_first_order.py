@@ -41,11 +41,23 @@ def test_what_an_algorithm_would_not_read_or_cannot_do_is_refused() -> None:
 
 def test_a_gradient_that_is_not_finite_is_said_before_anything_moves() -> None:
     """The loss is 1; the derivative of sqrt at 0 is infinite, times 0."""
-    theta = nn.Parameter(torch.tensor([0.0, 1.0]))
-    optimizer = FirstOrder([theta], algorithm=partial(torch.optim.AdamW, lr=0.1))
+    theta, other = nn.Parameter(torch.tensor([0.0, 1.0])), nn.Parameter(torch.ones(1))
+    groups = [{"params": [other]}, {"params": [theta]}]
+    optimizer = FirstOrder(groups, algorithm=partial(torch.optim.AdamW, lr=0.1))
     with pytest.raises(NonFiniteLoss, match=r"^step 0: the gradient is nan, not a finite number$"):
         optimizer.step(lambda: theta.square().sum().sqrt() + (theta * 0).sum().sqrt())
     assert theta.tolist() == [0.0, 1.0] and theta.grad is None and not optimizer.state
+    assert optimizer.num_passes == 1 + 2, "the backward pass was made"
     optimizer.skip()
     optimizer.step(lambda: theta.square().sum())
     assert optimizer.num_steps == 2 and bool(theta.isfinite().all())
+
+
+def test_a_step_follows_the_gradient_of_its_own_loss_alone() -> None:
+    """Whatever a parameter's `grad` held before, and where gradients are off around it."""
+    theta = nn.Parameter(torch.ones(2))
+    theta.grad = torch.full((2,), 7.0)
+    optimizer = FirstOrder([theta], algorithm=partial(torch.optim.SGD, lr=0.25))
+    with torch.no_grad():
+        optimizer.step(lambda: theta.sum())
+    assert theta.tolist() == [0.75, 0.75] and theta.grad is None

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from bszo import BSZO, FirstOrder, Hybrid, MeZO, find_lr
+from bszo import BSZO, FirstOrder, ForwardGrad, Hybrid, MeZO, find_lr
 from bszo.errors import NonFiniteLoss, OptimError, TrajectoryError
 from bszo.perturb import mix64, noise
 from bszo.trajectory import describe
@@ -107,6 +107,22 @@ def test_both_halves_step_from_the_same_theta() -> None:
             torch.testing.assert_close(p, q, rtol=1e-4, atol=1e-6, msg=name)  # the loss is in fp32
     assert (optimizer.num_forwards, optimizer.num_backwards, optimizer.num_steps) == (9, 3, 3)
     assert optimizer.num_passes == 9 + 2 * 3
+    losses = optimizer.last.losses
+    assert losses == pytest.approx([float(value), *sides], rel=1e-6)
+
+
+def test_a_pass_of_forward_mode_below_the_border_costs_three() -> None:
+    net = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 1)).eval()
+    optimizer = Hybrid(
+        net.parameters(),
+        zeroth_order=partial(ForwardGrad, lr=1e-3),
+        algorithm=SGD,
+        num_blocks=2,
+        blocks="tensor",
+        module=net,
+    )
+    optimizer.step(lambda: net(torch.ones(2, 4)).square().mean())
+    assert (optimizer.num_forwards, optimizer.num_passes) == (2, 3 + 1 + 2)
 
 
 def test_no_activation_is_kept_below_the_border() -> None:
@@ -265,5 +281,15 @@ def test_each_method_keeps_its_own_weight_decay_unless_one_is_for_both() -> None
     assert [group["weight_decay"] for group in optimizer.param_groups] == [0.5, 0.1]
     optimizer = built(zeroth_order=partial(MeZO, lr=0.01), algorithm=SGD, weight_decay=0.3)
     assert [group["weight_decay"] for group in optimizer.param_groups] == [0.3, 0.3]
+    groups = [{"params": [p], "weight_decay": 0.1 * i} for i, p in enumerate(net.parameters())]
+    optimizer = Hybrid(
+        groups,
+        zeroth_order=partial(MeZO, lr=0.01),
+        algorithm=SGD,
+        num_blocks=2,
+        blocks="tensor",
+        weight_decay=0.9,
+    )
+    assert [group["weight_decay"] for group in optimizer.param_groups] == [0.0, 0.1, 0.2, 0.1 * 3]
     with pytest.raises(OptimError, match=r"^algorithm: has weight_decay=0.1, and weight_decay=0.5"):
         built(zeroth_order=low, algorithm=ADAMW, weight_decay=0.5)

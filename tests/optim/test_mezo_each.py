@@ -181,7 +181,7 @@ def test_losses_that_no_perturbation_moves_are_said(caplog: pytest.LogCaptureFix
         assert caplog.text.count("each example has the same loss in all 2 passes") == count
 
 
-@pytest.mark.parametrize("count", [1, 3])
+@pytest.mark.parametrize("count", [0, 1, 3])
 def test_a_log_that_two_passes_do_not_take_is_refused(count: int) -> None:
     with pytest.raises(TrajectoryError, match=f"step 7: {count} losses are left, which 2 passes"):
         LoggedLosses([1.0] * count, 7).rest(2)

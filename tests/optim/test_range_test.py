@@ -166,6 +166,35 @@ def test_groups_keep_their_ratios():
         MeZO(groups, lr=1.0, eps=1e-3), [lambda: still.square().sum()], rates=[0.1], steps=2
     )
     assert found.probes[0].change == 0  # only the other group has moved
+    assert still.tolist() == moved.tolist() == [1] * 4
+
+
+def test_a_repeat_before_any_step_is_a_run_of_its_own_seed():
+    """In bases of its own too."""
+    start = torch.randn(6, 5, generator=torch.Generator().manual_seed(0)).double()
+
+    def made(seed: int) -> tuple[SubZero, Callable[[], Tensor]]:
+        theta = nn.Parameter(start.clone())
+        return SubZero([theta], lr=0.01, eps=1e-3, rank=2, seed=seed), lambda: theta.square().sum()
+
+    optimizer, loss = made(7)
+    (probe,) = find_lr(optimizer, [loss], rates=[0.01], steps=2, repeats=2).probes
+    changes = []
+    for repeat in range(2):
+        optimizer, loss = made(mix64(7, repeat, -8))
+        for _ in range(2):
+            optimizer.step(loss)
+        changes.append(float(loss().detach() - start.square().sum()))
+    assert probe.change == pytest.approx(sum(changes) / 2, rel=1e-9)
+
+
+def test_a_held_loss_an_example_counts_by_its_mean_in_full_precision():
+    theta = nn.Parameter(torch.ones(3))
+    held = [lambda: torch.tensor([1.0, 1.0078125], dtype=torch.bfloat16)]
+    found = find_lr(
+        mezo([theta], lr=0.1), [lambda: theta.sum()], held=held, rates=[0.1], steps=1, repeats=2
+    )
+    assert found.loss == 1.00390625
 
 
 def test_nothing_is_recommended_where_the_held_loss_falls_by_chance():

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 import bszo
-from bszo import MeZOAdam, MeZOAdamHistory
+from bszo import MeZO, MeZOAdam, MeZOAdamHistory
 from bszo.errors import NonFiniteLoss, OptimError
 from tests.optim.conftest import METHODS
 from tests.squares import square
@@ -64,6 +64,22 @@ def test_round_trip_continues_bit_for_bit(
     for p, q in zip(module.parameters(), fresh.parameters(), strict=True):
         assert torch.equal(p, q)
     assert resumed.num_forwards == optimizer.num_forwards
+
+
+def test_a_resumed_run_does_not_count_again_the_pass_that_streaming_repeats() -> None:
+    """It searches anew for a parameter that is used outside its module; the first step has paid."""
+    module = nn.Linear(3, 2)
+    optimizer = MeZO(module.parameters(), lr=1e-2, module=module)
+
+    def closure() -> Tensor:
+        return nn.functional.linear(torch.ones(1, 3), module.weight, module.bias).square().sum()
+
+    optimizer.step(closure)
+    resumed = MeZO(module.parameters(), lr=1e-2, module=module)
+    resumed.load_state_dict(copy.deepcopy(optimizer.state_dict()))
+    for one in (optimizer, resumed):
+        one.step(closure)
+    assert resumed.num_forwards == optimizer.num_forwards == 2 * 2 + 1
 
 
 def through_pickle(pair: Any) -> Any:

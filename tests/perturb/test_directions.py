@@ -175,6 +175,14 @@ def test_low_rank_is_low_rank_and_its_basis_stays() -> None:
     ), "another stream draws another U in the same V"
 
 
+def test_a_vector_s_compiled_shift_is_along_its_stream(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a large model takes it."""
+    monkeypatch.setattr("bszo.perturb.directions.factored.COMPILE_FROM", 0)
+    theta = torch.zeros(300)
+    tested = LowRank([theta], 2, 5, stream=1)
+    torch.testing.assert_close(tested.shift(theta, 0, {3: -0.1}), -0.1 * tested.direction(3, 0))
+
+
 def test_low_rank_moments() -> None:
     """E[P] = 0 and E|P|^2 = r m n; a vector's entries are N(0, 1)."""
     params = [torch.empty(5, 4), torch.empty(7)]

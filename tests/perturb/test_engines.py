@@ -198,6 +198,7 @@ def test_the_closure_runs_without_gradients() -> None:
 def test_an_autocast_around_a_step_is_one_in_the_closure(kind: str) -> None:
     """Autocast keeps a weight's cast as long as it lasts, by the parameter's identity: another
     point has others."""
+    torch.manual_seed(0)
     module, x = nn.Sequential(nn.Linear(5, 6), nn.Tanh(), nn.Linear(6, 1)), torch.ones(3, 5)
 
     def inside() -> Tensor:

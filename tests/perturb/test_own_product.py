@@ -76,3 +76,14 @@ def test_other_types_and_strides_are_brought_into_the_kernel_s() -> None:
     assert torch.equal(answer, expected)
     OwnProducts(False).add_(y, x.float(), a, b, places, C)
     torch.testing.assert_close(answer, y)
+
+
+def test_places_at_one_address_are_told_apart_by_their_strides() -> None:
+    """As two views of one tensor have it."""
+    x, a, b = made(3, 5, seed=1), made(3, 6, 1, seed=3), made(3, 5, 1, seed=4)
+    of, products = torch.tensor([0, 1, 2, 0, 1]), OwnProducts(False)
+    for places in (of[:3], of[::2]):
+        y = torch.zeros(3, 6, dtype=torch.float64)
+        products.add_(y, x, a, b, places, C)
+        inner = torch.einsum("pn,pnr->pr", x, b[places])
+        torch.testing.assert_close(y, C * torch.einsum("pr,pmr->pm", inner, a[places]))

@@ -17,6 +17,7 @@ from bszo.perturb import (
     LowRank,
     Mask,
     Numbered,
+    RankOne,
     Scaled,
     Sparse,
     Subspace,
@@ -143,6 +144,12 @@ def test_every_way_to_shift_is_along_the_direction(family: Made, wrap: Wrap) -> 
         torch.testing.assert_close(p, expected, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("length", [0.0, 1e-30])
+def test_a_curvature_whose_square_is_zero_leaves_z(length: float) -> None:
+    family = RankOne(Gaussian(params()[:1]), [torch.full((64,), length)], 0.1)
+    assert torch.equal(family.direction(5, 0), family.base.direction(5, 0))
+
+
 class Counted(Gaussian):
     """A family that can be shifted by numbers, as on a GPU."""
 
@@ -220,6 +227,17 @@ def test_padding_rows(tied: bool, rows: dict[int, int]) -> None:
     assert bool(found[0].grad[2].any()) == (not rows)  # type: ignore[index]
     assert padding_rows(found, None) == {}
     assert padding_rows([found[0]], nn.Embedding(3, 2)) == {}
+
+
+def test_only_the_weight_of_an_embedding_has_a_padding_row() -> None:
+    """...and of one weight, which two embeddings share, the row that stands for no token in both."""
+    words: nn.Module = nn.Embedding(9, 4, padding_idx=2)
+    words.register_parameter("scale", nn.Parameter(torch.ones(9)))
+    assert padding_rows(list(words.parameters()), words) == {0: 2}
+    for row, rows in ((2, {0: 2}), (3, {}), (None, {})):
+        other = nn.Embedding(9, 4, padding_idx=row)
+        other.weight = words.weight
+        assert padding_rows([words.weight], nn.ModuleList([words, other])) == rows
 
 
 def test_a_padding_row_decays_as_the_others_do() -> None:
