@@ -230,7 +230,7 @@ def test_padding_rows(tied: bool, rows: dict[int, int]) -> None:
 
 
 def test_only_the_weight_of_an_embedding_has_a_padding_row() -> None:
-    """...and of one weight, which two embeddings share, the row that stands for no token in both."""
+    """...and of one weight in two embeddings, the row that stands for no token in both."""
     words: nn.Module = nn.Embedding(9, 4, padding_idx=2)
     words.register_parameter("scale", nn.Parameter(torch.ones(9)))
     assert padding_rows(list(words.parameters()), words) == {0: 2}
