@@ -25,7 +25,7 @@ model = AutoModelForCausalLM.from_pretrained(folder)
 args = TrainingArguments(
     out,
     max_steps=30,
-    learning_rate=1e-4,
+    learning_rate=1e-3,  # suits tiny-opt; bszo.find_lr recommends one for a model
     lr_scheduler_type="linear",
     logging_steps=10,
     per_device_train_batch_size=8,

@@ -17,7 +17,7 @@ trainer = ZerothOrderSFTTrainer(
     SFTConfig(
         out,
         max_steps=30,
-        learning_rate=1e-4,
+        learning_rate=1e-3,
         per_device_train_batch_size=8,
         max_length=128,
         logging_steps=10,

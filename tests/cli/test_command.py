@@ -89,7 +89,7 @@ def test_it_leaves_the_model_of_a_plain_loop_its_log_and_its_scores(
     more = ("--test", test, "--lr", 0.05, "--eps", 0.001, "--steps", steps, "--score-every", 2)
     assert tune(train, *more, "--seed", 3, "--set", "k=3", "--out", out) == 0
 
-    base = load_model(MODEL, dtype="float32")
+    base = load_model(MODEL, dtype="float32", packed=None)
     before = dense(base, test)
     task = prompted(PROMPT, OPTIONS)
     data = [json.loads(line) for line in train.read_text(encoding="utf-8").splitlines()]
@@ -106,6 +106,7 @@ def test_it_leaves_the_model_of_a_plain_loop_its_log_and_its_scores(
     report = json.loads((out / "bszo.json").read_text(encoding="utf-8"))
     assert weights_fingerprint(tuned.module) == report["weights"]["after"] == prints[-1]
     assert report["status"] == "ok" and report["num_forwards"] == plain.num_forwards
+    assert report["packed"] is True
     assert [score["step"] for score in report["scores"]] == [0, 2, 4]
     for score, (accuracy, loss) in (
         (report["scores"][0], before),
