@@ -107,8 +107,8 @@ def test_both_halves_step_from_the_same_theta() -> None:
             torch.testing.assert_close(p, q, rtol=1e-4, atol=1e-6, msg=name)  # the loss is in fp32
     assert (optimizer.num_forwards, optimizer.num_backwards, optimizer.num_steps) == (9, 3, 3)
     assert optimizer.num_passes == 9 + 2 * 3
-    losses = optimizer.last.losses
-    assert losses == pytest.approx([float(value), *sides], rel=1e-6)
+    assert optimizer.last is not None
+    assert optimizer.last.losses == pytest.approx([float(value), *sides], rel=1e-6)
 
 
 def test_a_pass_of_forward_mode_below_the_border_costs_three() -> None:
