@@ -30,7 +30,7 @@ def in_few_rows(batch: Batch, way: Way) -> Batch:
     """The same examples with hardly any padding, in as few rows as hold them at about WIDTH tokens
     each. Padding behind the last text of a row is seen by no text."""
     lengths = batch.attention_mask.sum(1).tolist()
-    trunks, shared = _trunks(batch, lengths) if way == "mask" else _none(len(lengths))
+    trunks, shared = _trunks(batch, lengths) if way == "mask" else _unshared(len(lengths))
     rows = _rows([length - s for length, s in zip(lengths, shared, strict=True)], trunks)
     width = max(sum(lengths[text] - shared[text] for text in row) for row in rows)
     row_of, start_of = torch.empty(2, len(lengths), dtype=torch.long)
@@ -63,7 +63,8 @@ def in_few_rows(batch: Batch, way: Way) -> Batch:
     )
 
 
-def _none(count: int) -> tuple[list[int], list[int]]:
+def _unshared(count: int) -> tuple[list[int], list[int]]:
+    """What `_trunks` returns where no text shares anything."""
     return list(range(count)), [0] * count
 
 
@@ -71,13 +72,14 @@ def _trunks(batch: Batch, lengths: list[int]) -> tuple[list[int], list[int]]:
     """For each text the one whose beginning it shares, the first of its example, and how many
     tokens of it; itself and 0 where it shares none."""
     ids, owners = batch.input_ids.tolist(), batch.owners[:, 0].tolist()
-    trunks, shared = _none(len(lengths))
+    trunks, shared = _unshared(len(lengths))
     firsts: dict[int, int] = {}
     for text, owner in enumerate(owners):
-        first = firsts.setdefault(owner, text)
+        if (first := firsts.setdefault(owner, text)) == text:
+            continue
         pairs = zip(ids[first][: lengths[first]], ids[text][: lengths[text]], strict=False)
         common = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
-        if first != text and common:
+        if common:
             trunks[text], shared[text] = first, common
     return trunks, shared
 
