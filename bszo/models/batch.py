@@ -165,10 +165,10 @@ def _words(encoded: Sequence[Encoded]) -> list[int] | None:
     return sorted({option.tokens[0] for example in encoded for option in example.options})
 
 
-def buckets(encoded: Sequence[Encoded], max_tokens: int) -> Iterator[list[int]]:
-    """Indices of examples of like length: at most `max_tokens` padded positions, at least one
-    example each."""
-    widths, rows = [e.length for e in encoded], [len(e.rows) for e in encoded]
+def buckets(encoded: Sequence[Encoded], max_tokens: int, common: int = 0) -> Iterator[list[int]]:
+    """Indices of examples of like length: at most `max_tokens` padded positions, beside the
+    `common` ones that all texts share, at least one example each."""
+    widths, rows = [e.length - common for e in encoded], [len(e.rows) for e in encoded]
     return packed(widths, rows, max_tokens)
 
 

@@ -143,7 +143,7 @@ class GenerativeModel(LanguageModel):
                 " direction of each example's own is for one pass; task.objective=likelihood is"
                 " valid"
             )
-        return -self.scores(self._tight(batch))[:, 0]
+        return -self.scores(self._tight(batch, apart=True))[:, 0]
 
     def mean_f1(self, questions: Sequence[Any], *, max_tokens: int) -> float:
         """Mean over questions of the best token F1 over the gold answers, in [0, 1]."""

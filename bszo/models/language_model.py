@@ -2,6 +2,7 @@
 losses and answers."""
 
 from collections.abc import Callable, Sequence
+from os.path import commonprefix
 from typing import Any, Literal
 
 import torch
@@ -15,10 +16,14 @@ from bszo.models.causal import CausalEncoder
 from bszo.models.encode import Encoded
 from bszo.models.masked import MaskedEncoder
 from bszo.models.module import num_positions
-from bszo.models.packing import Way, in_few_rows
+from bszo.models.packing import Way, common_beginning, in_few_rows
 from bszo.models.scores import option_logits, option_scores
 from bszo.models.traits import Traits
 from bszo.tasks import Example, Task, scored
+
+
+# Packed, an evaluation batch has at most so many of its positions, or it is not packed.
+ENOUGH = 0.8
 
 
 class LanguageModel:
@@ -66,8 +71,8 @@ class LanguageModel:
         self.name = name
         self.traits = traits
         self.rewarded: Task | None = None
-        # a step reads its batch several times: (batch, way, as it was packed)
-        self._last: tuple[Batch, Way, Batch] | None = None
+        # a step reads its batch several times: (batch, the ways to pack it, apart, packed)
+        self._last: tuple[Batch, tuple[Way, ...], bool, Batch] | None = None
         self.limit = min(max_length, num_positions(module) or max_length)
         self._encoder = (CausalEncoder if style == "causal" else MaskedEncoder)(
             tokenizer, self.limit
@@ -104,21 +109,24 @@ class LanguageModel:
     def loss(self, batch: Batch) -> Tensor:
         """Mean softmax cross entropy over the options' scores, or - mean reward of the best
         options, a float32 scalar."""
+        batch = self._tight(batch)
         if self.rewarded is not None:
-            return self.losses(batch).mean()
-        return F.cross_entropy(self._comparable(self._tight(batch)), batch.labels)
+            return -self._rewards(self.rewarded, batch).mean()
+        return F.cross_entropy(self._comparable(batch), batch.labels)
 
     def losses(self, batch: Batch) -> Tensor:
-        """The loss of each example, (B,) float32; `loss` is their mean."""
+        """The loss of each example, (B,) float32, of a pass in which no two examples share a token;
+        `loss` is their mean."""
+        batch = self._tight(batch, apart=True)
         if self.rewarded is not None:
             return -self._rewards(self.rewarded, batch)
-        return F.cross_entropy(self._comparable(self._tight(batch)), batch.labels, reduction="none")
+        return F.cross_entropy(self._comparable(batch), batch.labels, reduction="none")
 
     def _rewards(self, task: Task, batch: Batch) -> Tensor:
         """(B,) float32: of each example's best option, the lowest where several are equal."""
         assert task.reward is not None
         with torch.no_grad():
-            chosen = self._comparable(self._tight(batch)).argmax(-1).tolist()
+            chosen = self._comparable(batch).argmax(-1).tolist()
         names = task.label_names
         gold = [(names[label],) for label in batch.labels.tolist()]
         found = scored(task.reward, [names[option] for option in chosen], gold)
@@ -126,7 +134,7 @@ class LanguageModel:
 
     def examples(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Return the example of each position, in two tensors of integers: of all positions of the
-        rows that a loss reads, (R, T), and of the N that the output layer is asked for, (1, N).
+        rows that `losses` reads, (R, T), and of the N that the output layer is asked for, (1, N).
 
         Raises:
             ModelError: rows of several lengths, of a model that takes each length in a pass.
@@ -137,20 +145,21 @@ class LanguageModel:
                 " their own, and a direction of each example's own is for one pass; a method with"
                 " one direction for all examples is valid"
             )
-        batch = self._tight(batch)
+        batch = self._tight(batch, apart=True)
         return batch.owners, batch.owners[batch.rows, batch.columns][None]
 
-    def _tight(self, batch: Batch) -> Batch:
-        """The batch as a loss reads it: almost without padding, where the model keeps texts apart
-        that stand behind one another. (Evaluation has rows of like length, and little to gain.)"""
+    def _tight(self, batch: Batch, *, apart: bool = False) -> Batch:
+        """The batch almost without padding, and with beginnings that texts share once, where the
+        model keeps texts apart that stand behind one another; `apart`: no two examples share."""
         ways = self.traits.packed
         if not ways:
             return batch
-        several = len(batch.input_ids) > len(batch.labels)  # rows that may have a beginning alike
-        way = "mask" if "mask" in ways and several else ways[0]
-        if self._last is None or self._last[0] is not batch or self._last[1] != way:
-            self._last = batch, way, in_few_rows(batch, way)
-        return self._last[2]
+        if self._last is None or self._last[0] is not batch or self._last[1:3] != (ways, apart):
+            common = 0 if apart else common_beginning(batch)
+            several = len(batch.input_ids) > len(batch.labels)  # rows that may begin alike
+            way = "mask" if "mask" in ways and (several or common) else ways[0]
+            self._last = batch, ways, apart, in_few_rows(batch, way, common=common)
+        return self._last[3]
 
     def _comparable(self, batch: Batch) -> Tensor:
         """Scores up to a number that an example's options share, which suffices to choose among
@@ -179,7 +188,8 @@ class LanguageModel:
         """Scores of all examples, (len(encoded), O) float32 on the CPU, in input order, without
         gradients.
 
-        Examples of like length share a forward pass of at most `max_tokens` padded positions.
+        Examples of like length share a forward pass of at most `max_tokens` padded positions,
+        beside those of a beginning that all examples have in common.
 
         Raises:
             ModelError: a score that is not finite, naming the example.
@@ -203,14 +213,27 @@ class LanguageModel:
         """
         return self.logits(encoded, max_tokens=max_tokens).argmax(-1).tolist() if encoded else []
 
+    def _common(self, encoded: Sequence[Encoded]) -> int:
+        """With how many tokens all texts begin, where passes that have them once are worth it."""
+        if "mask" not in self.traits.packed:
+            return 0
+        rows = [row for example in encoded for row in example.rows]
+        common = len(commonprefix(rows))
+        return common if common * len(rows) >= (1 - ENOUGH) * sum(map(len, rows)) else 0
+
     def _over_buckets(
         self, score: Callable[[Batch], Tensor], encoded: Sequence[Encoded], max_tokens: int
     ) -> Tensor:
         num_options = max((len(example.options) for example in encoded), default=0)
         out = torch.full((len(encoded), num_options), -torch.inf)
         with torch.no_grad():
-            for bucket in buckets(encoded, max_tokens):
-                scores = score(self.collate([encoded[i] for i in bucket])).cpu()
+            for bucket in buckets(encoded, max_tokens, self._common(encoded)):
+                batch = self.collate([encoded[i] for i in bucket])
+                tight = self._tight(batch)
+                # rows of like length have a faster kernel of attention and little padding
+                if tight.input_ids.numel() > ENOUGH * batch.input_ids.numel():
+                    tight = batch
+                scores = score(tight).cpu()
                 out[bucket, : scores.shape[1]] = scores
         for example, row in zip(encoded, out, strict=True):
             if not row[: len(example.options)].isfinite().all():

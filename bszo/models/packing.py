@@ -5,13 +5,14 @@ A model must be kept from looking across texts. There are two ways, and a trial 
 it takes (`bszo.models.traits`):
 
     positions  begin at 0 in each text, which transformers reads as the border of two texts
-    mask       says of every two tokens whether one sees the other; so the beginning that options
-               share, most often their prompt, can stand in front of all of them once
+    mask       says of every two tokens whether one sees the other; so a beginning that texts share
+               can stand in front of them once: an instruction in front of all examples, and a
+               prompt in front of its options
 """
 
 import math
 from dataclasses import replace
-from itertools import takewhile
+from os.path import commonprefix
 from typing import Literal
 
 import torch
@@ -26,31 +27,52 @@ Way = Literal["positions", "mask"]
 WIDTH = 384
 
 
-def in_few_rows(batch: Batch, way: Way) -> Batch:
+def common_beginning(batch: Batch) -> int:
+    """With how many tokens all texts begin alike; 0 if there is one text."""
+    lengths = batch.attention_mask.sum(1)
+    alike = (batch.input_ids == batch.input_ids[0]).all(0).long().cumprod(0).sum()
+    return min(int(alike), int(lengths.min())) if len(lengths) > 1 else 0
+
+
+def in_few_rows(batch: Batch, way: Way, *, common: int = 0) -> Batch:
     """The same examples with hardly any padding, in as few rows as hold them at about WIDTH tokens
-    each. Padding behind the last text of a row is seen by no text."""
+    each. Padding behind the last text of a row is seen by no text.
+
+    Args:
+        common: with so many tokens all texts begin alike; each row has them once, if `way` is a
+            mask. 0: no two examples have a token in common, so that `owners` is true of all.
+    """
     lengths = batch.attention_mask.sum(1).tolist()
-    trunks, shared = _trunks(batch, lengths) if way == "mask" else _unshared(len(lengths))
-    rows = _rows([length - s for length, s in zip(lengths, shared, strict=True)], trunks)
-    width = max(sum(lengths[text] - shared[text] for text in row) for row in rows)
-    row_of, start_of = torch.empty(2, len(lengths), dtype=torch.long)
+    count = len(lengths)
+    common = common if way == "mask" else 0
+    trunks, shared = _trunks(batch, lengths) if way == "mask" else _unshared(count)
+    # text i has tokens of its own from begins[i] on; the first of a row has the common ones, too
+    begins = [max(common, s) for s in shared]
+    sizes = [length - begin for length, begin in zip(lengths, begins, strict=True)]
+    rows = _rows(sizes, trunks, max(WIDTH, 2 * common) if common else WIDTH)
+    width = common + max(sum(sizes[text] for text in row) for row in rows)
+    row_of, start_of, first_of = torch.empty(3, count, dtype=torch.long)
     texts, positions, tokens = torch.zeros(3, len(rows), width, dtype=torch.long)
     for number, members in enumerate(rows):
         end = 0
         for text in members:
-            start, end = end, end + lengths[text] - shared[text]
-            row_of[text], start_of[text] = number, start - shared[text]
+            begin = begins[text] if end else 0
+            start, end = end, end + lengths[text] - begin
+            row_of[text], start_of[text], first_of[text] = number, start - begin, members[0]
             texts[number, start:end] = text
-            positions[number, start:end] = torch.arange(shared[text], lengths[text])
+            positions[number, start:end] = torch.arange(begin, lengths[text])
             tokens[number, start:end] = 1
         texts[number, end:] = members[-1]
         positions[number, end:] = torch.arange(width - end) % max(lengths)  # a model has no more
     trunk_of, num_shared = torch.tensor(trunks), torch.tensor(shared)
     read, columns = batch.rows.cpu(), batch.columns.cpu()
     read = torch.where(columns < num_shared[read], trunk_of[read], read)
+    read = torch.where(columns < common, first_of[read], read)
     device = batch.input_ids.device
     ids = batch.input_ids.cpu()[texts, positions]
-    mask = _mask(texts, positions, trunk_of, num_shared).to(device) if way == "mask" else None
+    mask = None
+    if way == "mask":
+        mask = _mask(texts, positions, trunk_of, num_shared, common).to(device)
     return replace(
         batch,
         input_ids=ids.to(device),
@@ -77,22 +99,21 @@ def _trunks(batch: Batch, lengths: list[int]) -> tuple[list[int], list[int]]:
     for text, owner in enumerate(owners):
         if (first := firsts.setdefault(owner, text)) == text:
             continue
-        pairs = zip(ids[first][: lengths[first]], ids[text][: lengths[text]], strict=False)
-        common = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
-        if common:
-            trunks[text], shared[text] = first, common
+        alike = commonprefix([ids[first][: lengths[first]], ids[text][: lengths[text]]])
+        if alike:
+            trunks[text], shared[text] = first, len(alike)
     return trunks, shared
 
 
-def _rows(sizes: list[int], trunks: list[int]) -> list[list[int]]:
+def _rows(sizes: list[int], trunks: list[int], width: int) -> list[list[int]]:
     """The texts of each row, in order: the longest first, each into the shortest row so far, and
     those of one trunk together."""
     bundles: dict[int, list[int]] = {}
     for text, trunk in enumerate(trunks):
         bundles.setdefault(trunk, []).append(text)
     length = {trunk: sum(sizes[text] for text in texts) for trunk, texts in bundles.items()}
-    width = max(WIDTH, *length.values())  # where one is longer, each row has room for as much
-    count = min(math.ceil(sum(sizes) / width), len(bundles))
+    width = max(width, *length.values())  # where one is longer, each row has room for as much
+    count = max(1, min(math.ceil(sum(sizes) / width), len(bundles)))
     rows: list[list[int]] = [[] for _ in range(count)]
     filled = [0] * count
     for trunk in sorted(bundles, key=lambda trunk: -length[trunk]):
@@ -102,9 +123,12 @@ def _rows(sizes: list[int], trunks: list[int]) -> list[list[int]]:
     return [sorted(row) for row in rows]
 
 
-def _mask(texts: Tensor, positions: Tensor, trunk_of: Tensor, num_shared: Tensor) -> Tensor:
-    """Whether the first token sees the second, (R, 1, T, T): it stands before it, or is it, and in
-    its text or in the part of its trunk that it shares."""
-    here, there = texts[:, :, None], texts[:, None, :]
-    in_trunk = (trunk_of[here] == there) & (positions[:, None, :] < num_shared[here])
-    return ((here == there) | in_trunk).tril()[:, None]
+def _mask(
+    texts: Tensor, positions: Tensor, trunk_of: Tensor, num_shared: Tensor, common: int
+) -> Tensor:
+    """Whether the second of two tokens of a row is seen by the first, (R, 1, T, T): it stands in
+    front of it, or is it, and in its text, in the part of its trunk that it shares, or among the
+    tokens that all texts have in common."""
+    here, there, place = texts[:, :, None], texts[:, None, :], positions[:, None, :]
+    in_trunk = (trunk_of[here] == there) & (place < num_shared[here])
+    return ((here == there) | in_trunk | (place < common)).tril()[:, None]

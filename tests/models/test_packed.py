@@ -55,17 +55,18 @@ def test_a_packed_loss_is_the_loss_of_texts_alone(
     batch = model.collate(encoded)
     assert not batch.attention_mask.all()  # there is padding to be spared
     loss = model.loss(batch).item()
-    needed, most = int(batch.attention_mask.sum()), len(batch.input_ids)
+    sizes, common = batch.attention_mask.sum(1).tolist(), 0
     if family != "mistral":  # a token for each beginning that some option has
-        whole, most = needed, len(encoded)
-        needed = sum(len({r[: i + 1] for r in e.rows for i in range(len(r))}) for e in encoded)
-        assert needed < whole
+        whole = sum(sizes)
+        beginnings = [{r[: i + 1] for r in e.rows for i in range(len(r))} for e in encoded]
+        common = len(set.intersection(*beginnings))  # once in each row
+        sizes = [len(those) - common for those in beginnings]
+        assert sum(sizes) < whole - common
     ((rows, columns),) = seen
-    longest = int(batch.attention_mask.sum(1).max())
-    if family != "mistral":
-        longest = max(len({r[: i + 1] for r in e.rows for i in range(len(r))}) for e in encoded)
-    assert rows == min(-(-needed // max(width, longest)), most)
-    assert columns == needed if rows == 1 else needed <= rows * columns
+    needed, room = sum(sizes), max(width, 2 * common, *sizes)
+    assert rows == min(-(-needed // room), len(sizes))
+    own = columns - common
+    assert own == needed if rows == 1 else needed <= rows * own
     assert loss == pytest.approx(cross_entropy(model), abs=1e-5)
 
 
@@ -126,8 +127,111 @@ def test_options_may_share_any_part_of_their_beginning(
                     torch.testing.assert_close(found, model.losses(batch), atol=1e-6, rtol=0)
 
 
-def branching(rng: random.Random, name: str) -> Encoded:
-    """An example of up to four options behind a prompt; all 64 positions may be taken."""
+@pytest.mark.parametrize("family", ["llama", "opt", TRANSPOSED])
+def test_examples_may_share_their_beginning(
+    zoo: dict[str, str], monkeypatch: pytest.MonkeyPatch, family: str
+) -> None:
+    """The loss, its gradient and the scores of an evaluation are those of texts alone."""
+    model = load(zoo[family], packed=True)
+    model.module.double()
+    weights = list(model.module.parameters())
+    rng = random.Random(1)
+    for width in (300, 60, 1):
+        monkeypatch.setattr(bszo.models.packing, "WIDTH", width)
+        for count in (1, 2, 3, 9):
+            shared = tuple(rng.choices(range(5, 60), k=rng.choice([1, 7, 49])))
+            examples = [branching(rng, str(i), shared) for i in range(count)]
+            batch = model.collate(examples)
+            found = []
+            for ways in (("mask",), ()):
+                model.traits = replace(model.traits, packed=ways)
+                loss = model.loss(batch)
+                of_all = torch.autograd.grad(loss, weights, allow_unused=True)
+                gradient = torch.cat([g.flatten() for g in of_all if g is not None])
+                scores = model.score_all(examples, max_tokens=rng.choice([1, 200, 4000]))
+                found.append((loss.detach(), gradient, scores))
+            for packed, alone in zip(*found, strict=True):
+                torch.testing.assert_close(packed, alone, atol=1e-6, rtol=0)
+
+
+def test_a_row_has_a_common_beginning_once_and_the_loss_of_each_example_does_not_share_it(
+    zoo: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Directions of each example's own need tokens of each example's own."""
+    model = load(zoo["llama"], packed=True)
+    seen: list[torch.Size] = []
+    embedding: Any = model.module.get_input_embeddings()  # type: ignore[operator]
+    embedding.register_forward_hook(lambda _, args, output: seen.append(args[0].shape))
+    read = (OptionTokens(0, (29,), (5,)), OptionTokens(0, (29,), (6,)))
+    made = [Encoded(str(i), 0, ((7,) * 29 + (8 + i,),), read, False) for i in range(9)]
+    batch = model.collate(made)
+    monkeypatch.setattr(bszo.models.packing, "WIDTH", 3)  # less than twice the beginning
+    together = model.loss(batch)
+    each = model.losses(batch)
+    model.score_all(made, max_tokens=10_000)
+    assert seen == [(1, 29 + 9), (9, 30), (1, 29 + 9)]
+    torch.testing.assert_close(together, each.mean())
+    owners, of_read = model.examples(batch)
+    assert owners.tolist() == [[i] * 30 for i in (*range(9),)]
+    assert of_read.tolist() == [list(range(9))]
+
+
+def test_padding_is_no_beginning(zoo: dict[str, str]) -> None:
+    """A text may have the token of padding where another has padding."""
+    model = load(zoo["llama"])
+    read = (OptionTokens(0, (4,), (5,)),)
+
+    def common(*rows: tuple[int, ...]) -> int:
+        made = [Encoded(str(i), 0, (row,), read, False) for i, row in enumerate(rows)]
+        return bszo.models.packing.common_beginning(model.collate(made))
+
+    text, pad = (7, 8, 9, 10, 11), (model.pad_id,)
+    assert common(text, (*text, *pad, 12)) == 5
+    assert common(text, text[:2]) == common(text, (7, 8, 12, 10, 11)) == 2
+    assert common(text, (12, 8, 9, 10, 11)) == common(text) == 0
+
+
+def test_an_evaluation_is_packed_where_that_spares_a_fifth(
+    zoo: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`max_tokens` holds beside a beginning that all examples share."""
+    model = load(zoo["llama"], packed=True)
+    seen: list[torch.Size] = []
+    embedding: Any = model.module.get_input_embeddings()  # type: ignore[operator]
+    embedding.register_forward_hook(lambda _, args, output: seen.append(args[0].shape))
+    read = (OptionTokens(0, (19,), (5,)), OptionTokens(0, (19,), (6,)))
+
+    def shapes(common: int, lengths: list[int], max_tokens: int) -> list[tuple[int, ...]]:
+        seen.clear()
+        made = [
+            Encoded(str(i), 0, ((7,) * common + (8 + i,) * (length - common),), read, False)
+            for i, length in enumerate(lengths)
+        ]
+        model.predict(made, max_tokens=max_tokens)
+        return [tuple(shape) for shape in seen]
+
+    assert shapes(0, [20] * 6, 60) == [(3, 20)] * 2
+    assert shapes(3, [20] * 6, 70) == [(3, 20)] * 2
+    assert shapes(16, [20] * 6, 12) == [(1, 16 + 12)] * 2
+    assert shapes(0, [40, 20, 20, 20], 160) == [(1, 100)]
+    assert shapes(0, [40, 36, 36, 36], 160) == [(4, 40)]
+
+
+def branching(rng: random.Random, name: str, shared: tuple[int, ...] = ()) -> Encoded:
+    """An example of up to four options behind a prompt; all 64 positions may be taken. `shared`
+    stands in front, and one option may be no more than that."""
+    if shared:
+        plain = branching(rng, name)
+        n = len(shared)
+        rows = tuple((shared + row)[: rng.choice([64, 64, n])] for row in plain.rows)
+        last = [min(option.columns[-1] + n, len(rows[option.row]) - 1) for option in plain.options]
+        options = tuple(
+            replace(o, columns=tuple(range(c + 1 - len(o.columns), c + 1)))
+            if c + 1 >= len(o.columns)
+            else replace(o, columns=(c,), tokens=o.tokens[:1])
+            for o, c in zip(plain.options, last, strict=True)
+        )
+        return replace(plain, rows=rows, options=options)
     prompt = rng.choices(range(5, 60), k=rng.choice([0, 1, 20, 50]))
     texts = [prompt + rng.choices(range(5, 60), k=rng.choice([1, 2, 14]))]
     for _ in range(rng.randrange(4)):
@@ -214,16 +318,21 @@ def test_windows_and_states_that_a_mask_does_not_reach(
 
 
 def test_written_answers_are_packed_too(zoo: dict[str, str]) -> None:
+    """They begin alike, which the loss of each does not share."""
     examples = [
         Example("0", "the man was tired so", (" he went home",), 0, ("he went home",)),
-        Example("1", "the movie was", (" long",), 0, ("long",)),
+        Example("1", "the man was tired of", (" the movie",), 0, ("the movie",)),
     ]
-    losses = []
+    losses, seen = [], []
     for packed in (False, True):
         model = GenerativeModel(load(zoo["llama"], packed=packed), task())
         batch = model.collate(model.encode(examples))
+        embedding: Any = model.module.get_input_embeddings()  # type: ignore[operator]
+        embedding.register_forward_hook(lambda _, args, output: seen.append(args[0].shape))
         losses.append([model.loss(batch).item(), *model.losses(batch).tolist()])
     assert losses[1] == pytest.approx(losses[0], abs=1e-6)
+    (_, together), (_, each) = seen[2:]
+    assert together < each == model.examples(batch)[0].shape[1] == batch.attention_mask.sum()
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
