@@ -58,10 +58,10 @@ def load_model(
         name: label for logs and records; None for the path's last part.
         device_map: spreads the model over several GPUs (accelerate): auto, balanced, or {module:
             device}; None puts all of it on `device`.
-        packed: puts the texts of a training batch behind one another, in few rows, so that hardly
-            any time is spent on padding, or twice on the prompt that options share
-            (`bszo.models.packing`); for causal models. Losses are the same up to rounding. None:
-            where a trial of the model says so.
+        packed: puts the texts of a batch behind one another, in few rows, so that hardly any time
+            is spent on padding, or twice on what texts begin with alike (`bszo.models.packing`);
+            for causal models. Losses and scores are the same up to rounding. None: where a trial
+            of the model says so.
         quantization: nf4 or int8 keeps the matrices in 4 or 8 bits, frozen, for an adapter of
             `bszo.models.tuning` to train beside them (`bszo.models.quantized`).
         offload: a folder of a disk, where the parameters then stand in a file instead of in memory

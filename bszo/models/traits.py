@@ -41,8 +41,8 @@ class Traits:
         shortcut: how little of the output layer may be run. "words": only the rows of the words
             that count, at the positions that count. "positions": all rows at these positions.
             "none": all rows at all positions.
-        packed: the ways of packing a training batch (`bszo.models.packing`) that leave its scores
-            as they are, the better one first; none where it is not asked for.
+        packed: the ways of packing a batch (`bszo.models.packing`) that leave its scores as they
+            are, the better one first; none where it is not asked for.
     """
 
     padded: bool = True
@@ -88,7 +88,7 @@ def find_traits(
         path: of the model, for messages.
         vocabulary: ids of ordinary tokens.
         pad_id: of padding.
-        packed: whether training batches are to be packed; None: where that leaves the scores as
+        packed: whether batches are to be packed; None: where that leaves the scores as
             they are.
         longest: most tokens of a text, which no window of attention may cut where a mask packs.
 
