@@ -7,6 +7,7 @@ from bszo.models.each_loss import EachLoss
 from bszo.models.encode import Encoded, OptionTokens
 from bszo.models.evaluate import Score, evaluate, has_risen
 from bszo.models.generate import GenerativeModel
+from bszo.models.label_bias import fit_label_bias
 from bszo.models.language_model import LanguageModel
 from bszo.models.load import load_model, resolve_device
 from bszo.models.masked import MaskedEncoder
@@ -34,6 +35,7 @@ __all__ = [
     "buckets",
     "collate",
     "evaluate",
+    "fit_label_bias",
     "has_risen",
     "load_model",
     "load_probe",

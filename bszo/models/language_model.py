@@ -43,6 +43,8 @@ class LanguageModel:
     Attributes:
         limit: the tokens a row may really have.
         rewarded: the task whose reward takes the place of the cross entropy; None leaves it.
+        label_bias: (O,) added to the scores of every example's options (`bszo.models.label_bias`);
+            None adds nothing.
 
     Raises:
         ModelError: a slow tokenizer, one without a mask token for a masked model, or max_length
@@ -71,6 +73,7 @@ class LanguageModel:
         self.name = name
         self.traits = traits
         self.rewarded: Task | None = None
+        self.label_bias: Tensor | None = None
         # a step reads its batch several times: (batch, the ways to pack it, apart, packed)
         self._last: tuple[Batch, tuple[Way, ...], bool, Batch] | None = None
         self.limit = min(max_length, num_positions(module) or max_length)
@@ -169,9 +172,9 @@ class LanguageModel:
     def _unpadded(self, score: Callable[..., Tensor], batch: Batch) -> Tensor:
         """The scores of a batch, taken without padding where padding would move them."""
         with fast_products(self.module):
-            if self.traits.padded or bool(batch.attention_mask.all()):
-                return self._score(score, batch)
-            return self._by_length(score, batch)
+            whole = self.traits.padded or bool(batch.attention_mask.all())
+            scores = self._score(score, batch) if whole else self._by_length(score, batch)
+        return scores if self.label_bias is None else scores + self.label_bias.to(scores.device)
 
     def _by_length(self, score: Callable[..., Tensor], batch: Batch) -> Tensor:
         out = torch.full(batch.present.shape[:2], -torch.inf, device=batch.labels.device)

@@ -49,8 +49,10 @@ class Precision:
 @with_config(_FORBID)
 @dataclass(frozen=True)
 class Protocol:
-    """How long to train and how to select; conf/protocol describes each protocol."""
+    """What is fitted before training, how long to train and how to select; conf/protocol describes
+    each protocol."""
 
+    label_bias: Literal["none", "fitted"]
     num_steps: int
     max_forwards: int | None
     batch_size: int

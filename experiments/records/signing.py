@@ -34,6 +34,7 @@ NOT_SCIENTIFIC_KEYS = {
 # argument is left out of signature and record, so that those of earlier runs stay as they were.
 LATER_KEYS = {
     "model": {"packed": False, "quantization": "none"},
+    "protocol": {"label_bias": "none"},
     # an objective of options; written answers have had one from the start
     "task": {"objective": None, "prompt": None, "num_samples": 0, "temperature": 1.0},
     "optimizer": {

@@ -16,6 +16,7 @@ from bszo.models import (
     Encoded,
     GenerativeModel,
     LanguageModel,
+    fit_label_bias,
     parameter_groups,
     resolve_device,
     weights_fingerprint,
@@ -151,6 +152,9 @@ def build(config: RunConfig) -> Parts:
         size = sum(parameter.numel() for parameter in model.module.parameters())
         torch.set_num_threads(num_threads(config.threads, size))
     encoded = _encoded(config, task, splits, model)
+    if config.protocol.label_bias == "fitted":
+        tokens = config.protocol.eval_max_tokens
+        model.label_bias = fit_label_bias(model, encoded["train"], max_tokens=tokens)
     data = {
         "fingerprints": {name: fingerprint(getattr(splits, name)) for name in encoded},
         "num_examples": {name: len(examples) for name, examples in encoded.items()},
@@ -181,6 +185,8 @@ def build(config: RunConfig) -> Parts:
         "num_parameters": sum(parameter.numel() for parameter in parameters),
         "style": model.style,
     }
+    if model.label_bias is not None:
+        facts["label_bias"] = model.label_bias.tolist()  # what it cost: a look at each training row
     folder = _model_folder(str(config.model["path"]))
     if folder is not None and (origin := origin_of(folder)):
         facts["origin"] = origin  # of weights that were quantised before

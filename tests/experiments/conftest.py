@@ -159,6 +159,7 @@ class Bench:
         self, make_optimizer: Callable[..., Any], *, seed: int = 0, **protocol: Any
     ) -> Runner:
         plain: dict[str, Any] = {
+            "label_bias": "none",
             "num_steps": 40,
             "max_forwards": None,
             "batch_size": 8,

@@ -127,6 +127,7 @@ def make_runner(
     )
     found = checkpoints.load()
     plain = {
+        "label_bias": "none",
         "num_steps": 14,
         "max_forwards": None,
         "batch_size": 8,

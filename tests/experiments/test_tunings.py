@@ -357,3 +357,22 @@ def test_a_key_that_came_later_is_in_no_signature_or_log_from_before():
     before = {"method": "lora", "rank": 8, "alpha": 16.0}
     assert by_content(plain)["tuning"] == plain.log_node["tuning"]["choice"] == before
     assert by_content(named)["tuning"] == {**before, "target_modules": ("fc1",)}
+
+
+def test_a_bias_of_each_label_is_fitted_before_training(
+    cli: Cli, runs: Runs, tmp_path: Path
+) -> None:
+    """It is in the record, in the signature, and in the scores before training; a run without it
+    has the signature that it had before there was one."""
+    arguments = (*SMALL, "model=tiny-mistral", "optimizer=mezo", f"paths.results={tmp_path}")
+    assert cli(*arguments).code == 0
+    assert cli(*arguments, "protocol.label_bias=fitted").code == 0
+    by_bias = {"label_bias" in record["model"]: record for record in runs()}
+    without, fitted = by_bias[False], by_bias[True]
+    assert without["signature"] != fitted["signature"]
+    assert "label_bias" not in without["config"]["protocol"]
+    assert fitted["config"]["protocol"]["label_bias"] == "fitted"
+    first, second = fitted["model"]["label_bias"]
+    assert first == pytest.approx(-second, abs=1e-6) and abs(first) > 1e-3
+    assert fitted["curve"][0]["validation_loss"] != without["curve"][0]["validation_loss"]
+    assert fitted["num_forwards"] == without["num_forwards"]
