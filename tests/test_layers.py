@@ -196,6 +196,10 @@ LAYERS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "scripts.study.estimators": (OURS, ("torch",)),
     "scripts.study.find_lr": (OURS, ("torch",)),
     "scripts.study.gradient_signal": (("scripts.study.agreement", *OURS), ("torch",)),
+    "scripts.study.label_bias": (
+        ("scripts.study.agreement", "scripts.study.means", *OURS),
+        ("torch",),
+    ),
     "scripts.study.means": (("scripts.study.agreement", *OURS), ("torch",)),
     "scripts.study.reward": (OURS, ("torch", "examples.reward")),
     "scripts.study.sampled": (OURS, ("torch", "examples.reward")),

@@ -14,6 +14,7 @@ from experiments.sweeps.selection import Choice, Shelf
 from experiments.tables.artefacts import ARTEFACTS
 from experiments.tables.real.beside import nearest
 from experiments.tables.real.courses import beside_section, course_section, tasks_section
+from experiments.tables.real.label_bias import behind_training_section, label_bias_section
 from experiments.tables.real.study import (
     Row,
     against,
@@ -30,10 +31,10 @@ from experiments.tables.real.study import (
 from experiments.tables.real.table import (
     accuracy_section,
     gain_section,
-    in_context_section,
     rates_section,
     sections,
 )
+from experiments.tables.real.untrained import in_context_section
 
 Plain = dict[str, Any]
 
@@ -218,30 +219,38 @@ def test_the_short_runs_have_a_table_of_their_own():
     assert line["validation % at 500"] == "70.00 (0.00; 2 of 3)" and not found[4000].well
 
 
-def test_in_context_learning_has_a_line_for_each_number_of_rows(rows: dict[str, Row]):
+def test_what_trains_nothing_has_lines_of_its_own(rows: dict[str, Row]):
     """Its scores are those before training, which it has none of: mean, deviation, runs."""
     point = {"model": "smollm2-135m", "task": "sst2", "optimizer": "mezo", "tuning": "in-context"}
     records = []
-    for shots, scores in ((32, [0.7]), (8, [0.5, 0.6, 0.76])):
+    biased = (0, "fitted", [0.68])
+    for shots, bias, scores in ((32, "", [0.7]), (8, "", [0.5, 0.6, 0.76]), biased):
         for seed, score in enumerate(scores):
             record = answer({**point, "precision": "bf16-sr", "seed": str(seed)}, [0.5, 0.5], 0.0)
             record["config"]["tuning"] = {"method": "in-context", "num_shots": shots}
+            if bias:
+                record["config"]["protocol"]["label_bias"] = bias
+                record["model"]["label_bias"] = [-1.084, 1.084]
             records.append({**record, "zero_shot_accuracy": score, "test_accuracy": None})
     section = accuracy_section(4000, list(rows.values()), records)
     found = [line for line in section.rows if line[0].startswith(("zero-shot", "in-context"))]
     assert [line[:6] for line in found] == [
-        ("zero-shot (bf16-sr)", "-", "52.00", "-", "-", "50.00 at 0"),
-        ("in-context, 8 rows (bf16-sr)", "-", "62.00 (13.11; 3)", "-", "-", "50.00 at 0"),
-        ("in-context, 32 rows (bf16-sr)", "-", "70.00", "-", "-", "50.00 at 0"),
+        ("zero-shot (bf16-sr)", "-", "52.00", "-", "0.500", "50.00 at 0"),
+        ("zero-shot, label bias (bf16-sr)", "-", "68.00", "-", "0.500", "50.00 at 0"),
+        ("in-context, 8 rows (bf16-sr)", "-", "62.00 (13.11; 3)", "-", "0.500", "50.00 at 0"),
+        ("in-context, 32 rows (bf16-sr)", "-", "70.00", "-", "0.500", "50.00 at 0"),
     ]
+    every = label_bias_section(records)
+    assert every is not None and label_bias_section(records[:-1]) is None
+    assert every.rows == (("sst2", "0", "0", "50.0", "0.500", "68.0", "-1.08, +1.08"),)
     assert {len(line) for line in section.rows} == {len(section.columns)}
     every = in_context_section(records[::-1])
     assert every is not None and in_context_section([]) is None
     assert every.rows == (
-        ("8", "0", "50.0", "50.0", "3"),
-        ("8", "1", "50.0", "60.0", "3"),
-        ("8", "2", "50.0", "76.0", "3"),
-        ("32", "0", "50.0", "70.0", "3"),
+        ("8", "0", "50.0", "0.500", "50.0", "3"),
+        ("8", "1", "50.0", "0.500", "60.0", "3"),
+        ("8", "2", "50.0", "0.500", "76.0", "3"),
+        ("32", "0", "50.0", "0.500", "70.0", "3"),
     )
 
 

@@ -14,6 +14,11 @@ from experiments.tables.inputs import Inputs
 from experiments.tables.layout import Section, not_shown
 from experiments.tables.real.courses import beside_section, course_section, tasks_section
 from experiments.tables.real.gradient_signal import FILE, signal_section
+from experiments.tables.real.label_bias import (
+    BIASES,
+    behind_training_section,
+    label_bias_section,
+)
 from experiments.tables.real.means import FOLDER, means_section
 from experiments.tables.real.study import (
     BASELINE,
@@ -36,7 +41,15 @@ from experiments.tables.real.study import (
     rows_of,
     test_accuracy,
 )
+from experiments.tables.real.untrained import (
+    in_context_section,
+    is_biased,
+    is_untrained,
+    name_of,
+    shots_of,
+)
 
+LOSS = "validation_loss"
 LEVELS = (70, 75, 80, 85)  # per cent of validation
 
 
@@ -45,14 +58,17 @@ def _median(values: Sequence[float | None], form: str) -> str:
     return format(statistics.median(found), form) if found else NOTHING
 
 
-def _shots(record: Record) -> int:
-    return record["config"]["tuning"]["num_shots"]
-
-
 def _untrained(values: Sequence[float]) -> str:
     """The scores of a model as it is, as a cell: one number where every run has the same."""
     same = values[:1] if len(set(values)) == 1 else values
     return Cell(tuple(same), len(same)).text
+
+
+def _loss_before(found: Sequence[float]) -> str:
+    """The validation losses of a model as it is, as a cell of the same kind."""
+    if len({f"{loss:.3f}" for loss in found}) <= 1:
+        return f"{found[0]:.3f}" if found else NOTHING
+    return f"{statistics.fmean(found):.3f} ({statistics.stdev(found):.3f}; {len(found)})"
 
 
 def _standard_errors(rows: Sequence[Row]) -> str:
@@ -73,11 +89,9 @@ def _standard_errors(rows: Sequence[Row]) -> str:
     )
 
 
-def accuracy_section(
-    budget: int, rows: Sequence[Row], in_context: Sequence[Record] = ()
-) -> Section:
+def accuracy_section(budget: int, rows: Sequence[Row], untrained: Sequence[Record] = ()) -> Section:
     """Build the accuracies of the runs of a budget: one line for each method, zero-shot first, then
-    in-context learning, a line for each number of rows that stand in front of a prompt."""
+    other runs in which nothing trains."""
     shown_at = BUDGETS[budget]
     columns = ("method", "lr", "test %", f"minus {BASELINE}", "validation loss")
     columns += tuple(f"validation % at {passes:,}" for passes in shown_at)
@@ -87,13 +101,17 @@ def accuracy_section(
     # of one precision, for the last digits of two are not the same score
     first = next((row.precision for row in rows if row.well), None)
     alike = [r for row in rows if row.precision == first for r in row.well.values()]
-    untrained = {"zero-shot": alike} if alike else {}
-    for record in sorted(in_context, key=_shots):
-        untrained.setdefault(f"in-context, {_shots(record)} rows", []).append(record)
-    for what, records in untrained.items():
+    floors = {"zero-shot": alike} if alike else {}
+    for record in sorted(untrained, key=lambda record: (shots_of(record), is_biased(record))):
+        if shots_of(record) or is_biased(record):  # zero-shot is what all runs begin with
+            floors.setdefault(name_of(record), []).append(record)
+    for what, records in floors.items():
         tests = _untrained([100 * r["zero_shot_accuracy"] for r in records])
         starts = f"{_untrained([curve(r)[0][1] for r in records])} at 0"
-        floor = (NOTHING, tests, NOTHING, NOTHING, starts)
+        loss = _loss_before(
+            [loss for r in records if (loss := r["curve"][0].get(LOSS)) is not None]
+        )
+        floor = (NOTHING, tests, NOTHING, loss, starts)
         empty = [NOTHING] * (len(columns) - 1 - len(floor))
         lines.append((f"{what} ({records[0]['choices']['precision']})", *floor, *empty))
     baseline = next((row for row in rows if row.name == BASELINE), None)
@@ -128,28 +146,13 @@ def accuracy_section(
         "A pass is a forward pass of 16 rows; a backward pass counts as two, a forward-mode pass as"
         " three. The difference is over the seeds that both methods have, with the p of a paired"
         " t-test; three seeds can show large differences alone. In-context learning trains nothing:"
-        " so many training rows stand in front of every prompt, others with each seed.",
+        " so many training rows stand in front of every prompt, others with each seed. Nor does a"
+        " label bias: a number for each label, fitted on the scores of the training rows (a look at"
+        " each, 63 passes), is added to its score.",
         "The weights are Q4_1 dequantised; training is in bf16 with stochastic rounding, and in"
         " fp32 where the line says so.",
     )
     return Section(f"{budget:,} forward passes", columns, tuple(lines), notes=notes)
-
-
-def in_context_section(records: Sequence[Record]) -> Section | None:
-    """Every run of in-context learning; None where there is none."""
-    lines = [
-        (
-            f"{_shots(r)}",
-            f"{r['config']['seed']}",
-            f"{curve(r)[0][1]:.1f}",
-            f"{100 * r['zero_shot_accuracy']:.1f}",
-            f"{r['data']['num_truncated']['test']}",
-        )
-        for r in sorted(records, key=lambda r: (_shots(r), r["config"]["seed"]))
-    ]
-    columns = ("rows in front", "seed", "validation %", "test %", "test prompts cut")
-    note = "The seed picks the rows. A prompt that is cut to fit the model has fewer in front."
-    return Section("In-context learning", columns, tuple(lines), notes=(note,)) if lines else None
 
 
 def rates_section(rows: Mapping[int, Sequence[Row]]) -> Section:
@@ -214,14 +217,16 @@ def sections(artefact: Artefact, inputs: Inputs) -> list[Section]:
     ]
     found = [*records, *single]
     inputs.used |= {record["signature"] for record in found}
-    elsewhere = [record for record in found if record["choices"]["task"] not in tasks]
-    here = [record for record in found if record["choices"]["task"] in tasks]
-    shots = [record for record in here if record["choices"].get("tuning") == "in-context"]
-    here = [record for record in here if record["choices"].get("tuning") != "in-context"]
-    by_budget = [accuracy_section(budget, of_budget, shots) for budget, of_budget in rows.items()]
+    untrained = [record for record in found if is_untrained(record)]
+    trained = [record for record in found if not is_untrained(record)]
+    elsewhere = [record for record in trained if record["choices"]["task"] not in tasks]
+    here = [record for record in trained if record["choices"]["task"] in tasks]
+    floors = [record for record in untrained if record["choices"]["task"] in tasks]
+    by_budget = [accuracy_section(budget, of_budget, floors) for budget, of_budget in rows.items()]
     every = [*rows[min(rows)], *rows[max(rows)]]
     more = tuple(course_section(budget, of_budget) for budget, of_budget in rows.items())
-    more += (in_context_section(shots),)
+    more += (in_context_section(floors), label_bias_section(untrained))
+    more += (behind_training_section(BIASES),)
     more += (beside_section(every, here), tasks_section(every, elsewhere))
     more += (gain_section(rows[min(rows)]),)
     more += (means_section(FOLDER), signal_section(FILE) if FILE.is_file() else None)

@@ -1,0 +1,48 @@
+"""Runs of the real study in which nothing trains: what tells them apart, and those of in-context
+learning."""
+
+from collections.abc import Sequence
+
+from experiments.sweeps.selection import Record
+from experiments.tables.layout import Section
+from experiments.tables.real.study import curve
+
+
+def is_untrained(record: Record) -> bool:
+    return record["config"].get("tuning", {}).get("method") == "in-context"
+
+
+def shots_of(record: Record) -> int:
+    """The training rows that stand in front of every prompt."""
+    return record["config"]["tuning"]["num_shots"]
+
+
+def is_biased(record: Record) -> bool:
+    return record["config"]["protocol"].get("label_bias") == "fitted"
+
+
+def name_of(record: Record) -> str:
+    """What the run is, as the name of a line."""
+    shots = shots_of(record)
+    name = f"in-context, {shots} rows" if shots else "zero-shot"
+    return f"{name}, label bias" if is_biased(record) else name
+
+
+def in_context_section(records: Sequence[Record]) -> Section | None:
+    """Every run of in-context learning; None where there is none."""
+    lines = [
+        (
+            f"{shots_of(r)}",
+            f"{r['config']['seed']}",
+            f"{curve(r)[0][1]:.1f}",
+            f"{r['curve'][0]['validation_loss']:.3f}",
+            f"{100 * r['zero_shot_accuracy']:.1f}",
+            f"{r['data']['num_truncated']['test']}",
+        )
+        for r in sorted(records, key=lambda r: (shots_of(r), r["config"]["seed"]))
+        if shots_of(r) and not is_biased(r)
+    ]
+    columns = ("rows in front", "seed", "validation %", "validation loss", "test %")
+    columns += ("test prompts cut",)
+    note = "The seed picks the rows. A prompt that is cut to fit the model has fewer in front."
+    return Section("In-context learning", columns, tuple(lines), notes=(note,)) if lines else None
