@@ -2,7 +2,6 @@
 losses and answers."""
 
 from collections.abc import Callable, Sequence
-from os.path import commonprefix
 from typing import Any, Literal
 
 import torch
@@ -16,11 +15,10 @@ from bszo.models.causal import CausalEncoder
 from bszo.models.encode import Encoded
 from bszo.models.masked import MaskedEncoder
 from bszo.models.module import num_positions
-from bszo.models.packing import Way, common_beginning, in_few_rows
+from bszo.models.packing import Way, common_beginning, in_few_rows, texts_of
 from bszo.models.scores import option_logits, option_scores
 from bszo.models.traits import Traits
 from bszo.tasks import Example, Task, scored
-
 
 # Packed, an evaluation batch has at most so many of its positions, or it is not packed.
 ENOUGH = 0.8
@@ -158,7 +156,7 @@ class LanguageModel:
         if not ways:
             return batch
         if self._last is None or self._last[0] is not batch or self._last[1:3] != (ways, apart):
-            common = 0 if apart else common_beginning(batch)
+            common = 0 if apart else common_beginning(texts_of(batch))
             several = len(batch.input_ids) > len(batch.labels)  # rows that may begin alike
             way = "mask" if "mask" in ways and (several or common) else ways[0]
             self._last = batch, ways, apart, in_few_rows(batch, way, common=common)
@@ -220,9 +218,9 @@ class LanguageModel:
         """With how many tokens all texts begin, where passes that have them once are worth it."""
         if "mask" not in self.traits.packed:
             return 0
-        rows = [row for example in encoded for row in example.rows]
-        common = len(commonprefix(rows))
-        return common if common * len(rows) >= (1 - ENOUGH) * sum(map(len, rows)) else 0
+        texts = [row for example in encoded for row in example.rows]
+        common = common_beginning(texts)
+        return common if common * len(texts) >= (1 - ENOUGH) * sum(map(len, texts)) else 0
 
     def _over_buckets(
         self, score: Callable[[Batch], Tensor], encoded: Sequence[Encoded], max_tokens: int

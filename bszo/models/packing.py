@@ -11,8 +11,9 @@ it takes (`bszo.models.traits`):
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
-from os.path import commonprefix
+from itertools import takewhile
 from typing import Literal
 
 import torch
@@ -27,11 +28,18 @@ Way = Literal["positions", "mask"]
 WIDTH = 384
 
 
-def common_beginning(batch: Batch) -> int:
+def common_beginning(texts: Sequence[Sequence[int]]) -> int:
     """With how many tokens all texts begin alike; 0 if there is one text."""
-    lengths = batch.attention_mask.sum(1)
-    alike = (batch.input_ids == batch.input_ids[0]).all(0).long().cumprod(0).sum()
-    return min(int(alike), int(lengths.min())) if len(lengths) > 1 else 0
+    if len(texts) < 2:
+        return 0
+    columns = zip(*texts, strict=False)
+    return sum(1 for _ in takewhile(lambda column: len({*column}) == 1, columns))
+
+
+def texts_of(batch: Batch) -> list[list[int]]:
+    """The tokens of each row, without padding."""
+    lengths = batch.attention_mask.sum(1).tolist()
+    return [row[:n] for row, n in zip(batch.input_ids.tolist(), lengths, strict=True)]
 
 
 def in_few_rows(batch: Batch, way: Way, *, common: int = 0) -> Batch:
@@ -45,7 +53,7 @@ def in_few_rows(batch: Batch, way: Way, *, common: int = 0) -> Batch:
     lengths = batch.attention_mask.sum(1).tolist()
     count = len(lengths)
     common = common if way == "mask" else 0
-    trunks, shared = _trunks(batch, lengths) if way == "mask" else _unshared(count)
+    trunks, shared = _trunks(batch) if way == "mask" else _unshared(count)
     # text i has tokens of its own from begins[i] on; the first of a row has the common ones, too
     begins = [max(common, s) for s in shared]
     sizes = [length - begin for length, begin in zip(lengths, begins, strict=True)]
@@ -90,18 +98,17 @@ def _unshared(count: int) -> tuple[list[int], list[int]]:
     return list(range(count)), [0] * count
 
 
-def _trunks(batch: Batch, lengths: list[int]) -> tuple[list[int], list[int]]:
+def _trunks(batch: Batch) -> tuple[list[int], list[int]]:
     """For each text the one whose beginning it shares, the first of its example, and how many
     tokens of it; itself and 0 where it shares none."""
-    ids, owners = batch.input_ids.tolist(), batch.owners[:, 0].tolist()
-    trunks, shared = _unshared(len(lengths))
+    texts, owners = texts_of(batch), batch.owners[:, 0].tolist()
+    trunks, shared = _unshared(len(texts))
     firsts: dict[int, int] = {}
     for text, owner in enumerate(owners):
         if (first := firsts.setdefault(owner, text)) == text:
             continue
-        alike = commonprefix([ids[first][: lengths[first]], ids[text][: lengths[text]]])
-        if alike:
-            trunks[text], shared[text] = first, len(alike)
+        if alike := common_beginning([texts[first], texts[text]]):
+            trunks[text], shared[text] = first, alike
     return trunks, shared
 
 

@@ -109,7 +109,7 @@ def training(options: argparse.Namespace, task: str, length: int) -> dict[str, A
     positions = {"padded": sum(batch.input_ids.numel() for batch in batches)}
     for layout, (_, way) in LAYOUTS.items():
         if way is not None and layout != "one row":
-            common = [packing.common_beginning(batch) for batch in batches]
+            common = [packing.common_beginning(packing.texts_of(batch)) for batch in batches]
             tight = [
                 packing.in_few_rows(batch, way, common=c)
                 for batch, c in zip(batches, common, strict=True)

@@ -183,7 +183,9 @@ def test_padding_is_no_beginning(zoo: dict[str, str]) -> None:
 
     def common(*rows: tuple[int, ...]) -> int:
         made = [Encoded(str(i), 0, (row,), read, False) for i, row in enumerate(rows)]
-        return bszo.models.packing.common_beginning(model.collate(made))
+        texts = bszo.models.packing.texts_of(model.collate(made))
+        assert texts == list(map(list, rows))
+        return bszo.models.packing.common_beginning(texts)
 
     text, pad = (7, 8, 9, 10, 11), (model.pad_id,)
     assert common(text, (*text, *pad, 12)) == 5

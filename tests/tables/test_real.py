@@ -14,7 +14,7 @@ from experiments.sweeps.selection import Choice, Shelf
 from experiments.tables.artefacts import ARTEFACTS
 from experiments.tables.real.beside import nearest
 from experiments.tables.real.courses import beside_section, course_section, tasks_section
-from experiments.tables.real.label_bias import behind_training_section, label_bias_section
+from experiments.tables.real.label_bias import label_bias_section
 from experiments.tables.real.study import (
     Row,
     against,
