@@ -28,12 +28,13 @@ from bszo.cli.parts import add_arguments as add_shared
 from bszo.cli.stopping import Stopping
 from bszo.errors import Collapsed, ConfigError, ModelError, NonFiniteLoss, needs, one_line
 from bszo.files import folder_written_whole
-from bszo.models import Score, evaluate, has_risen, weights_fingerprint
+from bszo.models import Score, evaluate, fit_label_bias, has_risen, weights_fingerprint
 from bszo.models.saved import write_tuned
 from bszo.trajectory import TrajectoryWriter, describe, record
 
 LOG, REPORT = "trajectory.bszo", "bszo.json"
 NUM_SCORES = 4  # in the course of a run
+MOST_FITTED = 500  # training rows by which a bias of each label is fitted
 SAMPLE = 4096  # elements whose change is looked at
 UNCHANGED = 0.99
 
@@ -110,6 +111,7 @@ def trained(
     rate = optimizer.param_groups[0]["lr"]
     sample, first = _sample(optimizer), _score(parts, 0, mute=True)
     scores = [_said(0, first)]
+    floor = _label_bias(parts)
     losses: list[float] = []
     equal, seconds = 0, 0.0
     with (
@@ -136,6 +138,11 @@ def trained(
         writer.finish()
     steps = optimizer.num_steps
     warnings = _doubts(parts, sample, steps, equal, [score["loss"] for score in scores])
+    if not warnings and floor and scores[-1]["loss"] >= floor["loss"]:
+        warnings.append(
+            f"a bias of each label alone has a held-out loss of {floor['loss']:.4g}, which is no"
+            f" more than {scores[-1]['loss']:.4g}: what was learnt need not be of the texts"
+        )
     for line in warnings:
         print(f"warning: {line}", file=sys.stderr)
     return {
@@ -153,6 +160,7 @@ def trained(
         "num_forwards": optimizer.num_forwards,
         "train_seconds": round(seconds, 3),
         "scores": scores,
+        "label_bias": floor,
         "weights": {"before": base, "after": weights_fingerprint(model.module)},
         "warnings": warnings,
         "versions": {
@@ -181,6 +189,27 @@ def _score(parts: Parts, step: int, *, mute: bool) -> Score:
     if score.mute and not mute:
         raise Collapsed(step, len(parts.held))
     return score
+
+
+def _label_bias(parts: Parts) -> dict[str, Any] | None:
+    """What the model has of the held-out rows if nothing is learnt but a number for each label,
+    said on a line; None where options differ from row to row, so that there is none."""
+    model = parts.model
+    some = parts.train[:: math.ceil(len(parts.train) / MOST_FITTED)]
+    if len({tuple(o.tokens for o in row.options) for row in some}) > 1:
+        return None
+    model.label_bias = bias = fit_label_bias(model, some, max_tokens=MOST_TOKENS)
+    try:
+        score = evaluate(model, parts.held, MOST_TOKENS)
+    finally:
+        model.label_bias = None
+    print(
+        f"a bias of each label alone: held-out accuracy {100 * score.accuracy:5.1f} %, loss"
+        f" {score.loss:.4f}",
+        flush=True,
+    )
+    scored = {"accuracy": score.accuracy, "loss": score.loss}
+    return {"rows": len(some), "values": bias.tolist(), **scored}
 
 
 def _said(step: int, score: Score) -> dict[str, Any]:

@@ -323,7 +323,7 @@ def test_a_held_out_loss_that_has_risen_is_said(
 ) -> None:
     """Its accuracy may have risen too: a model blown up gives one answer, which may be the most
     frequent one."""
-    more = ("--method", "mezo", "--lr", 0.3, "--steps", 8, "--seed", 1, "--out", tmp_path / "out")
+    more = ("--method", "mezo", "--lr", 0.3, "--steps", 6, "--seed", 1, "--out", tmp_path / "out")
     assert tune(rows[0], *more, "--test", rows[1]) == 0
     report = json.loads((tmp_path / "out" / "bszo.json").read_text(encoding="utf-8"))
     first, *_, last = (score["loss"] for score in report["scores"])
@@ -332,7 +332,27 @@ def test_a_held_out_loss_that_has_risen_is_said(
     assert warning.startswith(f"the held-out loss has risen from {first:.4g} to {last:.4g}")
     out, err = capsys.readouterr()
     assert f"warning: {warning}\n" in err
-    assert f"(loss {first:.4g}) before" in out and f"(loss {last:.4g}) after 8 steps" in out
+    assert f"(loss {first:.4g}) before" in out and f"(loss {last:.4g}) after 6 steps" in out
+
+
+def test_what_a_bias_of_each_label_has_is_said_and_a_run_that_has_no_more(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Two thirds of the rows have one label, whatever their texts say."""
+    many = [{"sentence": f"the film {i}", "label": int(i % 3 == 0)} for i in range(60)]
+    file = tmp_path / "rows.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in many), encoding="utf-8")
+    more = ("--method", "mezo", "--lr", 1e-5, "--steps", 1, "--out", tmp_path / "out")
+    assert tune(file, *more) == 0
+    report = json.loads((tmp_path / "out" / "bszo.json").read_text(encoding="utf-8"))
+    floor, last = report["label_bias"], report["scores"][-1]
+    assert floor["loss"] < last["loss"] and len(floor["values"]) == 2 and floor["rows"] == 48
+    out, err = capsys.readouterr()
+    said = f"accuracy {100 * floor['accuracy']:5.1f} %, loss {floor['loss']:.4f}"
+    assert f"a bias of each label alone: held-out {said}\n" in out
+    (warning,) = report["warnings"]
+    assert warning.startswith("a bias of each label alone has a held-out loss of")
+    assert f"warning: {warning}\n" in err
 
 
 def test_ctrl_c_keeps_the_steps_that_are_done(
