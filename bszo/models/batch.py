@@ -168,7 +168,9 @@ def _words(encoded: Sequence[Encoded]) -> list[int] | None:
 def buckets(encoded: Sequence[Encoded], max_tokens: int, common: int = 0) -> Iterator[list[int]]:
     """Indices of examples of like length: at most `max_tokens` padded positions, beside the
     `common` ones that all texts share, at least one example each."""
-    widths, rows = [e.length - common for e in encoded], [len(e.rows) for e in encoded]
+    # a text that is no more than the common ones is still read, and counts
+    widths = [max(1, e.length - common) for e in encoded]
+    rows = [len(e.rows) for e in encoded]
     return packed(widths, rows, max_tokens)
 
 

@@ -191,8 +191,10 @@ def _ways_of_packing(
     ways: tuple[Way, ...] = ("positions", "mask")
     if longest > _window(module):
         ways = ("positions",)  # a mask of one's own takes the place of a window
-    if _window(module) == 0 and 2 * max(WIDTH, longest) > (num_positions(module) or math.inf):
-        ways = ()  # nor has it columns for a row of that width
+    if 2 * max(WIDTH, longest) > (columns := _columns(module)):
+        ways = ()  # a row may be wider
+    elif columns < math.inf:
+        ways = ("positions",)  # what texts share has no bound on its row
     return tuple(
         way for way in ways if _keeps_apart(module, row, pad_id, vocabulary, tolerance, way)
     )
@@ -207,6 +209,18 @@ def _window(module: nn.Module) -> float:
         return 0
     known = (getattr(config, name, None) for name in ("sliding_window", "attention_chunk_size"))
     return min((window for window in known if isinstance(window, int)), default=math.inf)
+
+
+def _columns(module: nn.Module) -> float:
+    """How wide a row may be, where layers count its columns and not the positions in a text."""
+    config: Any = module.config
+    if hasattr(config, "get_text_config"):
+        config = config.get_text_config()
+    if hasattr(config, "window_size"):  # GPT-Neo's have a table of them
+        return num_positions(module) or math.inf
+    # Llama 4 makes attention sharper with every so many
+    tuned = getattr(config, "attn_temperature_tuning", False)
+    return getattr(config, "floor_scale", math.inf) if tuned else math.inf
 
 
 def _keeps_apart(

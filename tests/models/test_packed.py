@@ -215,6 +215,7 @@ def test_an_evaluation_is_packed_where_that_spares_a_fifth(
     assert shapes(0, [20] * 6, 60) == [(3, 20)] * 2
     assert shapes(3, [20] * 6, 70) == [(3, 20)] * 2
     assert shapes(16, [20] * 6, 12) == [(1, 16 + 12)] * 2
+    assert shapes(20, [20] * 6, 3) == [(1, 20)] * 2  # texts that are all alike, too
     assert shapes(0, [40, 20, 20, 20], 160) == [(1, 100)]
     assert shapes(0, [40, 36, 36, 36], 160) == [(4, 40)]
 
@@ -300,6 +301,9 @@ def test_where_it_is_not_said_a_trial_says_it(zoo: dict[str, str]) -> None:
             {"attention_types": [[["global", "local"], 1]], "max_position_embeddings": 767},
             (),
         ),
+        # whose attention is sharper from so many columns of a row on
+        ("llama4_text", {"floor_scale": 768}, ("positions",)),
+        ("llama4_text", {"floor_scale": 767}, ()),
         ("lfm2", {"layer_types": ["conv", "full_attention"]}, ()),
     ],
 )
@@ -313,6 +317,8 @@ def test_windows_and_states_that_a_mask_does_not_reach(
     sizes |= {"num_hidden_layers": 2, "num_attention_heads": 4}
     if kind == "gpt_neo":
         sizes = {"hidden_size": 32, "num_layers": 2, "num_heads": 4}
+    if kind == "llama4_text":
+        sizes |= {"head_dim": 8, "intermediate_size_mlp": 64, "moe_layers": []}
     config = AutoConfig.for_model(kind, vocab_size=len(tokenizer), **sizes, **more, **ids)
     path = str(save_any(tmp_path, config, tokenizer, AutoModelForCausalLM))
     model = load_model(path, dtype="float32", packed=None, max_length=64)
