@@ -1,6 +1,7 @@
 """Language model: one interface over masked and causal models, from examples to option scores,
 losses and answers."""
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
@@ -15,7 +16,7 @@ from bszo.models.causal import CausalEncoder
 from bszo.models.encode import Encoded
 from bszo.models.masked import MaskedEncoder
 from bszo.models.module import num_positions
-from bszo.models.packing import Way, common_beginning, in_few_rows, texts_of
+from bszo.models.packing import Way, common_beginning, in_few_rows, room, texts_of
 from bszo.models.scores import option_logits, option_scores
 from bszo.models.traits import Traits
 from bszo.tasks import Example, Task, scored
@@ -156,11 +157,15 @@ class LanguageModel:
         if not ways:
             return batch
         if self._last is None or self._last[0] is not batch or self._last[1:3] != (ways, apart):
-            common = 0 if apart else common_beginning(texts_of(batch))
-            several = len(batch.input_ids) > len(batch.labels)  # rows that may begin alike
-            way = "mask" if "mask" in ways and (several or common) else ways[0]
-            self._last = batch, ways, apart, in_few_rows(batch, way, common=common)
+            self._last = batch, ways, apart, self._packed(batch, apart)
         return self._last[3]
+
+    def _packed(self, batch: Batch, apart: bool = False) -> Batch:
+        ways = self.traits.packed
+        common = 0 if apart else common_beginning(texts_of(batch))
+        several = len(batch.input_ids) > len(batch.labels)  # rows that may begin alike
+        way = "mask" if "mask" in ways and (several or common) else ways[0]
+        return in_few_rows(batch, way, common=common)
 
     def _comparable(self, batch: Batch) -> Tensor:
         """Scores up to a number that an example's options share, which suffices to choose among
@@ -189,8 +194,8 @@ class LanguageModel:
         """Scores of all examples, (len(encoded), O) float32 on the CPU, in input order, without
         gradients.
 
-        Examples of like length share a forward pass of at most `max_tokens` padded positions,
-        beside those of a beginning that all examples have in common.
+        Examples of like length share a forward pass of at most `max_tokens` padded positions, or
+        about as many packed ones.
 
         Raises:
             ModelError: a score that is not finite, naming the example.
@@ -227,14 +232,17 @@ class LanguageModel:
     ) -> Tensor:
         num_options = max((len(example.options) for example in encoded), default=0)
         out = torch.full((len(encoded), num_options), -torch.inf)
+        common = self._common(encoded)
+        own = math.ceil(max_tokens * room(common) / (room(common) + common))  # beside the common
         with torch.no_grad():
-            for bucket in buckets(encoded, max_tokens, self._common(encoded)):
+            for bucket in buckets(encoded, own, common):
                 batch = self.collate([encoded[i] for i in bucket])
-                tight = self._tight(batch)
-                # rows of like length have a faster kernel of attention and little padding
-                if tight.input_ids.numel() > ENOUGH * batch.input_ids.numel():
-                    tight = batch
-                scores = score(tight).cpu()
+                if self.traits.packed:
+                    tight = self._packed(batch)
+                    # rows of like length have a faster kernel of attention and little padding
+                    if tight.input_ids.numel() <= ENOUGH * batch.input_ids.numel():
+                        batch = tight
+                scores = score(batch).cpu()
                 out[bucket, : scores.shape[1]] = scores
         for example, row in zip(encoded, out, strict=True):
             if not row[: len(example.options)].isfinite().all():

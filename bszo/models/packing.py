@@ -26,6 +26,14 @@ Way = Literal["positions", "mask"]
 # Tokens in a row of packed texts, about. Attention is paid for all pairs of a row, also across
 # texts: a share of WIDTH / (6 x hidden size) of the rest of a pass.
 WIDTH = 384
+# And so many at most where a beginning that is shared makes wider rows worth while.
+WIDEST = 2048
+
+
+def room(common: int) -> int:
+    """For how many tokens a row has room, beside `common` ones that all its texts begin with: the
+    more there are, the more texts they are made for."""
+    return max(WIDTH, min(2 * common, WIDEST))
 
 
 def common_beginning(texts: Sequence[Sequence[int]]) -> int:
@@ -57,7 +65,7 @@ def in_few_rows(batch: Batch, way: Way, *, common: int = 0) -> Batch:
     # text i has tokens of its own from begins[i] on; the first of a row has the common ones, too
     begins = [max(common, s) for s in shared]
     sizes = [length - begin for length, begin in zip(lengths, begins, strict=True)]
-    rows = _rows(sizes, trunks, max(WIDTH, 2 * common) if common else WIDTH)
+    rows = _rows(sizes, trunks, room(common))
     width = common + max(sum(sizes[text] for text in row) for row in rows)
     row_of, start_of, first_of = torch.empty(3, count, dtype=torch.long)
     texts, positions, tokens = torch.zeros(3, len(rows), width, dtype=torch.long)

@@ -214,7 +214,9 @@ def test_an_evaluation_is_packed_where_that_spares_a_fifth(
 
     assert shapes(0, [20] * 6, 60) == [(3, 20)] * 2
     assert shapes(3, [20] * 6, 70) == [(3, 20)] * 2
-    assert shapes(16, [20] * 6, 12) == [(1, 16 + 12)] * 2
+    assert shapes(16, [20] * 6, 12) == [(1, 16 + 12)] * 2  # 384 of 400 positions are their own
+    # 76 x 384 / 460 = 64 of 76 + 64 positions
+    assert shapes(76, [80] * 32, 76) == [(1, 76 + 64)] * 2
     assert shapes(20, [20] * 6, 3) == [(1, 20)] * 2  # texts that are all alike, too
     assert shapes(0, [40, 20, 20, 20], 160) == [(1, 100)]
     assert shapes(0, [40, 36, 36, 36], 160) == [(4, 40)]
