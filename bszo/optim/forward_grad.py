@@ -63,7 +63,7 @@ class ForwardGrad(ZerothOrderOptimizer):
         (seed,) = self.direction_seeds(1)
         try:
             loss, slope = oracle.slope(seed, self._pass)
-        except RuntimeError as error:
+        except OptimError as error:
             if "backward() called inside" not in str(error):
                 raise
             raise OptimError(

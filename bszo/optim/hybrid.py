@@ -164,8 +164,16 @@ class Hybrid(Copied):
         self.high.move_()
         assert self.low.last is not None
         losses = (value, *self.low.last.losses)
-        self.last = replace(self.low.last, loss=value, losses=losses, reach=())
+        reach = self.low.last.reach
+        if reach:  # nothing is masked above the border
+            reach += (1.0,) * (len(self.trainable()) - len(reach))
+        self.last = replace(self.low.last, loss=value, losses=losses, reach=reach)
         return value
+
+    def trainable(self) -> list[Tensor]:
+        """The parameters that move, those below the border first."""
+        above = (p for group in self.high.param_groups for p in group["params"] if p.requires_grad)
+        return [*self.low.trainable(), *above]
 
     def next_forwards(self) -> int | None:
         """Those of the part below the border, and the one of the part above it."""

@@ -283,4 +283,5 @@ def share_unmoved(theta: Tensor, dtype: torch.dtype, eps: float) -> Tensor:
 
 def float32_spacing(loss: float) -> float:
     """Distance between a loss in float32 and the next larger number."""
-    return 2.0 ** (max(math.frexp(abs(loss))[1], -125) - 24)
+    exponent = math.frexp(loss)[1] if loss else -125  # zero is spaced as the least numbers are
+    return 2.0 ** (max(exponent, -125) - 24)

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 import bszo
 from bszo.errors import NonFiniteLoss
 from bszo.models import Score
+from bszo.optim.report import StepReport
 from bszo.trajectory import TrajectoryWriter, describe, read, record, replay
 from experiments import check_drift
 from experiments.records import store
@@ -181,7 +182,152 @@ def test_differences_below_the_loss_s_own_spacing(eps: float, coarse: bool):
         assert guards.warnings["coarse_loss"]["count"] == 6
 
 
-@pytest.mark.parametrize("loss", [0.6931, 1.0, 2.0, 1e-3, 5000.0])
+class Scripted:
+    """An optimizer that moves nothing and reports what it is told."""
+
+    per_example, perturbation, last = False, "exact", StepReport(1.0, ())
+
+    def __init__(self) -> None:
+        self.param_groups = [{"lr": 0.1}]
+
+    def skip(self) -> None:
+        pass
+
+
+def told(guards: Guards, number: int, *, spacings: int, thorough: bool = False, **report: Any):
+    """A step whose two losses are so many float32 spacings apart, 2^-23 at 1."""
+    with guards.watch(number, thorough=thorough):
+        losses = 1.0, 1.0 + spacings * 2.0**-23
+        guards.optimizer.last = StepReport(1.0, **{"observations": (1.0,), **report}, losses=losses)
+
+
+@pytest.mark.parametrize(("spacings", "coarse"), [(1, True), (3, True), (4, False)])
+def test_fewer_than_four_spacings_are_coarse(spacings: int, coarse: bool):
+    """In a run of any length; and one spacing is not none at all."""
+    for length in (9, WINDOW):
+        guards = Guards(Scripted(), [torch.ones(1)], "stop")
+        for number in range(length):
+            told(guards, number, spacings=spacings)
+        guards.optimizer.param_groups = []  # an unmoved parameter is as asked
+        guards.conclude(length)
+        assert list(guards.warnings) == ["coarse_loss"] * coarse
+
+
+@pytest.mark.parametrize("length", [10, WINDOW])
+def test_half_of_the_steps_may_be_coarse_and_one_more_may_not(length: int):
+    for more in (0, 1):
+        guards = Guards(Scripted(), [torch.ones(1)], "stop")
+        for number in range(length):
+            told(guards, number, spacings=1 if number < length // 2 + more else 100)
+        guards.optimizer.param_groups = []
+        guards.conclude(length)
+        assert list(guards.warnings) == ["coarse_loss"] * more
+
+
+def test_skipped_steps_are_in_a_row_only_where_none_between_them_is_sound():
+    guards = Guards(Scripted(), [torch.ones(1)], "skip")
+    for number in range(3 * MOST_SKIPPED):
+        if number % MOST_SKIPPED == 0:
+            told(guards, number, spacings=100)
+            continue
+        with guards.watch(number, thorough=False):
+            raise NonFiniteLoss(number, math.nan)
+    assert guards.warnings["nonfinite_loss"]["count"] == 3 * (MOST_SKIPPED - 1)
+
+
+@pytest.mark.parametrize(
+    ("observations", "swallowed"), [((0.0, 0.0), False), ((0.0, 1.0), True), ((), True)]
+)
+def test_a_step_along_one_of_two_directions_has_an_update(
+    observations: tuple[float, ...], swallowed: bool
+):
+    guards = Guards(Scripted(), [torch.ones(8)], "stop")
+    told(guards, 0, spacings=100, thorough=True, observations=observations)
+    assert list(guards.warnings) == ["swallowed_update"] * swallowed
+
+
+@pytest.mark.parametrize(("moved", "swallowed"), [(0, True), (5, True), (20, False)])
+def test_one_weight_in_a_hundred_may_move_alone(moved: int, swallowed: bool):
+    weights = torch.ones(1000)
+    guards = Guards(Scripted(), [weights], "stop")
+    with guards.watch(0, thorough=True):
+        weights[:moved] += 1
+        guards.optimizer.last = StepReport(1.0, (1.0,))
+    assert list(guards.warnings) == ["swallowed_update"] * swallowed
+
+
+def test_a_rate_of_0_in_one_group_excuses_no_other():
+    for rates, said in (((0.0, 0.0), False), ((0.0, 0.1), True)):
+        guards = Guards(Scripted(), [torch.ones(8)], "stop")
+        guards.optimizer.param_groups = [{"lr": rate} for rate in rates]
+        told(guards, 0, spacings=100)
+        guards.conclude(1)
+        assert list(guards.warnings) == ["unchanged_parameters"] * said
+
+
+def passed_on(guards: Guards) -> Guards:
+    """Those of the part of a run that goes on from a checkpoint of this one."""
+    later = Guards(Scripted(), guards.parameters, guards.policy)
+    later.load(guards.state())
+    return later
+
+
+def test_a_window_of_coarse_losses_spans_a_stop():
+    guards = Guards(Scripted(), [torch.ones(1)], "stop")
+    for number in range(WINDOW + 1):
+        told(guards, number, spacings=1)
+        guards = passed_on(guards)
+    assert guards.warnings["coarse_loss"]["first_step"] == WINDOW - 1
+    assert guards.warnings["coarse_loss"]["count"] == 2
+
+
+def test_skipped_steps_in_a_row_are_so_across_a_stop():
+    guards = Guards(Scripted(), [torch.ones(1)], "skip")
+    with pytest.raises(Diverged, match="step 100: the last 101 steps"):
+        for number in range(2 * MOST_SKIPPED):
+            with guards.watch(number, thorough=False):
+                raise NonFiniteLoss(number, math.nan)
+            guards = passed_on(guards)
+
+
+@pytest.mark.parametrize("first", [0, 100])
+def test_equal_losses_are_those_of_all_parts_of_a_run(first: int):
+    """Of the 3 steps before the stop and the 2 after it."""
+    weights = torch.ones(1)
+    guards = Guards(Scripted(), [weights], "stop")
+    for number in range(3):
+        told(guards, number, spacings=first)
+        weights += 1
+    guards = passed_on(guards)
+    for number in range(3, 5):
+        told(guards, number, spacings=0)
+    guards.conclude(5)
+    if first == 0:
+        assert "in each of 5 steps" in guards.warnings["equal_losses"]["detail"]
+        assert guards.warnings["equal_losses"]["first_step"] == 4
+    else:
+        assert not guards.warnings
+
+
+def test_parameters_that_moved_before_a_stop_are_not_unchanged():
+    weights = torch.ones(1)
+    guards = Guards(Scripted(), [weights], "stop")
+    told(guards, 0, spacings=100)
+    weights += 1
+    guards = passed_on(guards)
+    for number in range(1, 3):
+        told(guards, number, spacings=100)
+    guards.conclude(3)
+    assert not guards.warnings
+
+
+def test_a_model_that_was_mute_is_so_after_a_stop():
+    guards = Guards(Scripted(), [torch.ones(1)], "stop")
+    guards.mute = True
+    assert passed_on(guards).mute
+
+
+@pytest.mark.parametrize("loss", [0.6931, 1.0, 2.0, 1e-3, 5000.0, 2.0**-126, 1e-40, 0.0])
 def test_the_spacing_is_float32_s(loss: float):
     value = torch.tensor(loss, dtype=torch.float32)
     assert float32_spacing(float(value)) == float(
@@ -300,13 +446,34 @@ def test_what_a_step_was_not_to_move_is_not_swallowed(
     assert ("swallowed_update" in guards.warnings) is swallowed
 
 
+def test_a_mask_below_a_hybrid_s_border_is_no_swallowed_update() -> None:
+    """It moves one of 500 weights and the two above the border, fewer than one in a hundred."""
+    problem: Any = Deep(torch.float32)
+    parameters = list(problem.module)
+    optimizer = bszo.Hybrid(
+        parameters,
+        zeroth_order=partial(bszo.MeZO, lr=1e-3, eps=1e-2),
+        algorithm=partial(torch.optim.SGD, lr=1e-3),
+        blocks="tensor",
+        module=problem.module,
+    ).restrict(sparsity=0.998)
+    guards = Guards(optimizer, parameters, "stop")
+    step(guards, problem, 0, thorough=True)
+    assert not guards.warnings
+
+
 def test_the_sample_is_small_whatever_the_model():
     big = [
         nn.Parameter(torch.zeros(1000, 1000, dtype=torch.bfloat16)),
         nn.Parameter(torch.zeros(3).bfloat16()),
     ]
     guards = Guards(bszo.MeZO(big, lr=1.0), list(big), "stop")
-    assert 4000 < sum(len(part) for part, _ in guards._sample()) < 4200
+    before = guards._sample()
+    assert 4000 < sum(len(part) for part, _ in before) < 4200
+    with torch.no_grad():
+        big[0][-1] = 1.0  # it is spread over all of a parameter
+    after = guards._sample()
+    assert not torch.equal(before[0][0], after[0][0]) and torch.equal(before[1][0], after[1][0])
 
 
 # --- the whole run ---

@@ -1,6 +1,7 @@
 """A run that is stopped, by whatever and wherever, ends as one that never was: bit for bit."""
 
 import errno
+import json
 import os
 import random
 import signal
@@ -21,6 +22,7 @@ import bszo
 from bszo import files
 from bszo.errors import BszoError
 from bszo.models import weights_fingerprint
+from bszo.trajectory import TrajectoryWriter, read
 from experiments.config.schema import Protocol
 from experiments.records import store
 from experiments.training.build import Parts
@@ -476,6 +478,67 @@ def test_another_run_s_checkpoint_is_refused(
     assert "of run s" in caplog.text
 
 
+@pytest.mark.parametrize("what", ["type", "shape", "header"])
+def test_a_checkpoint_that_is_not_what_was_written_is_not_sound(
+    tmp_path: Path, stopped: Callable[..., Runner], caplog: Any, what: str
+):
+    """A parameter of another type or shape alone, or one letter of the header."""
+    parts = stopped().parts
+    if what == "header":
+        for path in (tmp_path / "run").glob("step-*"):
+            content = path.read_bytes()
+            assert b"num_forwards" in content
+            path.write_bytes(content.replace(b"num_forwards", b"num_forwardz"))
+    else:
+        parameter = next(parts.model.module.parameters())
+        parameter.data = parameter.data.float() if what == "type" else parameter.data[:, :1].clone()
+    assert Checkpoints(tmp_path / "run", "s", parts).load() is None
+    assert caplog.text.count("not a sound checkpoint") == 2
+    said = "checksum" if what == "header" else "is torch.bfloat16 (4, 2)"
+    assert said in caplog.text
+
+
+def test_what_a_damaged_part_left_is_deleted_and_the_new_checkpoint_is_not(
+    tmp_path: Path, stopped: Callable[..., Runner]
+):
+    runner = stopped()
+    for name in ("step-00000012.safetensors", "step-00000013.safetensors", ".step.x.tmp"):
+        (tmp_path / "run" / name).write_bytes(b"")
+    runner._save()
+    names = {path.name for path in (tmp_path / "run").iterdir()}
+    best = f"best-{runner.result.best_step:08d}.safetensors"
+    assert names - {best} == {"step-00000009.safetensors", "step-00000011.safetensors"}
+
+
+def test_a_log_of_more_steps_than_the_checkpoint_is_replayed_to_it_alone(
+    tmp_path: Path, nodes: Any, undisturbed: Callable[..., Any]
+):
+    """A part was killed after step 11, whose log had reached the disk, and its last checkpoint is
+    of step 9."""
+    setting = nodes["mezo-adam"], torch.bfloat16, "trajectory"
+    runner = make_runner(tmp_path, *setting)
+    break_after(runner, 11, Kill())
+    with pytest.raises(Kill):
+        runner.run()
+    runner.checkpoints.writer.flush()  # type: ignore[union-attr]
+    assert len(read(tmp_path / "trajectory.bszo").steps) == 11
+    runner = make_runner(tmp_path, *setting)
+    assert (runner.result.num_steps, runner.optimizer.num_steps) == (9, 9)
+    assert len(read(tmp_path / "trajectory.bszo").steps) == 9
+    runner.run()
+    assert outcome(runner) == undisturbed("mezo-adam", torch.bfloat16, "trajectory")
+
+
+def test_a_log_of_one_step_less_than_the_checkpoint_is_not_enough(
+    tmp_path: Path, stopped: Callable[..., Runner], nodes: Any, caplog: Any
+):
+    header = stopped("trajectory").checkpoints.header  # type: ignore[union-attr]
+    TrajectoryWriter.resume(tmp_path / "run" / "trajectory.bszo", header, to_step=10).flush()
+    runner = make_runner(tmp_path / "run", nodes["mezo-adam"], torch.bfloat16, "trajectory")
+    assert "step-00000011: trajectory.bszo holds 10 steps" in caplog.text
+    assert runner.optimizer.num_steps == 9
+
+
 def test_no_pickle_and_types_come_back():
     value = {
         0: {"step": torch.tensor(3.0), "betas": (0.9, float("inf"))},
@@ -484,7 +547,8 @@ def test_no_pickle_and_types_come_back():
         "list": [True],
     }
     tensors: dict[str, Tensor] = {}
-    back = unpack(pack(value, tensors), tensors)
+    packed = json.dumps(pack(value, tensors), allow_nan=False)  # as the header takes it
+    back = unpack(json.loads(packed), tensors)
     assert back == value and type(back[0]["betas"]) is tuple and type(back["list"][0]) is bool
     with pytest.raises(CheckpointError, match="holds function"):
         pack({"x": make_model}, tensors)

@@ -110,6 +110,8 @@ def test_the_rotary_frequencies_of_llama_3_are_kept(cache: Path, tmp_path: Path)
     np.testing.assert_allclose(module.model.rotary_emb.inv_freq, wanted, rtol=1e-6)
 
 
+# the frequency before the last is neither kept nor divided by the most
+OFF = np.array([1] * 6 + [1.01, 1], np.float32)
 PARTIAL: dict[str, tuple[dict[str, Any], str]] = {
     "a tensor missing": (
         {"left_out": "blk.0.ffn_up.weight"},
@@ -123,9 +125,17 @@ PARTIAL: dict[str, tuple[dict[str, Any], str]] = {
         {"more": lambda file: file.add_tensor("rope_freqs.weight", 2 * factors())},
         r"rope_freqs\.weight scales rotary frequencies otherwise",
     ),
+    "one frequency off by 1 %": (
+        {"more": lambda file: file.add_tensor("rope_freqs.weight", factors() * OFF)},
+        r"rope_freqs\.weight scales rotary frequencies otherwise",
+    ),
     "yarn": (
         {"more": lambda file: file.add_rope_scaling_type(gguf.RopeScalingType.YARN)},
         r"llama\.rope\.scaling\.type is 'yarn'",
+    ),
+    "longer by four": (
+        {"more": lambda file: file.add_rope_scaling_factor(4.0)},
+        r"llama\.rope\.scaling\.factor is 4\.0",
     ),
     "one of three": (
         {"more": lambda file: file.add_uint16("split.count", 3)},

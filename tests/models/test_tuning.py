@@ -380,6 +380,19 @@ def test_a_saved_adapter_comes_back_and_is_peft_s_own(
         saved.load_tuned(load(family), tmp_path)
 
 
+@pytest.mark.parametrize("family", ["opt", "roberta"])
+def test_a_saved_model_is_read_as_any_other_and_does_not_say_where_it_came_from(
+    family: str, zoo: dict[str, str], tmp_path: Path
+):
+    model = load_model(zoo[family], dtype="float32")
+    for parameter in model.module.parameters():
+        parameter.data += 0.01
+    saved.save_tuned(model, tmp_path / "model")
+    back = load_model(str(tmp_path / "model"), dtype="float32")
+    assert torch.equal(scores(back), scores(model))
+    assert zoo[family] not in (tmp_path / "model" / "config.json").read_text()
+
+
 def test_what_transformers_refuses_to_save_is_one_line(load: Load, tmp_path: Path):
     """A temperature without sampling, which published generation settings have been known to
     hold."""

@@ -152,6 +152,30 @@ def test_a_closure_that_differentiates_by_autograd_is_refused_and_by_functorch_i
     assert optimizer.last.observations == pytest.approx([6 * (w * z).sum().item()])
 
 
+def test_a_closure_that_calls_backward_is_told_so_and_another_error_is_its_own() -> None:
+    net = nn.Linear(3, 1).eval()
+    optimizer = ForwardGrad(net.parameters(), module=net)
+
+    def closure() -> Tensor:
+        loss = net(torch.eye(3)).sum()
+        loss.backward()
+        return loss
+
+    def broken() -> Tensor:
+        raise RuntimeError("no such batch")
+
+    with pytest.raises(OptimError, match=r"^closure\(\): calls backward\(\), and forward mode"):
+        optimizer.step(closure)
+    with pytest.raises(RuntimeError, match="no such batch"):
+        optimizer.step(broken)
+
+
+def test_its_header_has_the_eps_that_headers_have_and_no_setting_moves_it() -> None:
+    net = nn.Linear(3, 1).eval()
+    optimizer = ForwardGrad(net.parameters(), module=net)
+    assert optimizer.eps == optimizer.settings()["eps"] == 1.0
+
+
 def test_what_it_cannot_differentiate_is_refused(problem: Make) -> None:
     module = problem()
     with pytest.raises(OptimError, match="module=None: forward mode needs the module"):

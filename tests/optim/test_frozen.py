@@ -96,6 +96,21 @@ def test_numbers_are_saved(make: Any) -> None:
     assert all(map(torch.equal, again, params))
 
 
+def test_loaded_numbers_hold_in_an_optimizer_that_has_stepped_too() -> None:
+    """Its own are 0, 1, 2; of the one that is loaded the first parameter trained last."""
+    params, again = matrices(), matrices()
+    params[0].requires_grad_(False)
+    saving, loading = (MeZO(own, lr=0.0, eps=1e-3, seed=4) for own in (params, again))
+    saving.step(loss(params))
+    params[0].requires_grad_(True)
+    for _ in range(2):
+        saving.step(loss(params))
+        loading.step(loss(again))
+    loading.load_state_dict(saving.state_dict())
+    left, right = directions_of(loading, again), directions_of(saving, params)
+    assert all(torch.equal(left[i], right[i]) for i in range(3))
+
+
 @pytest.mark.parametrize("make", [LOZOM, SubZero])
 def test_a_momentum_that_slept_over_redraws_is_carried_from_its_own_basis(make: Any) -> None:
     """Frozen from the first basis to the third: what it wakes with is the first's M, projected."""

@@ -248,6 +248,22 @@ def test_a_state_with_other_hyperparameters_is_refused_with_both_values(
     assert twin.num_steps == 1
 
 
+def test_a_group_s_own_values_are_loaded_in_place_of_the_ones_here() -> None:
+    first, second, p, q = (theta(4) for _ in range(4))
+    own = {"betas": (0.0, 0.5), "lr": 0.3}
+    saving = MeZOAdam([{"params": [first], **own}, {"params": [second]}], lr=0.1)
+    loading = MeZOAdam([{"params": [p]}, {"params": [q], "betas": (0.1, 0.2)}], lr=0.2)
+    saving.step(lambda: first.sum() + second.square().sum())
+    for mine, other in ((p, first), (q, second)):
+        mine.data.copy_(other.data)
+    loading.load_state_dict(saving.state_dict())
+    assert [tuple(group["betas"]) for group in loading.param_groups] == [(0.0, 0.5), (0.9, 0.999)]
+    assert [group["lr"] for group in loading.param_groups] == [0.3, 0.1]
+    saving.step(lambda: first.sum() + second.square().sum())
+    loading.step(lambda: p.sum() + q.square().sum())
+    assert torch.equal(p, first) and torch.equal(q, second)
+
+
 def test_a_state_from_before_groups_had_hyperparameters_loads() -> None:
     p, q = theta(), theta()
     old, new = MeZOAdam([p], lr=0.1), MeZOAdam([q], lr=0.1)

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from bszo import BSZO, FirstOrder, ForwardGrad, Hybrid, MeZO, find_lr
+from bszo import BSZO, EachMeZO, FirstOrder, ForwardGrad, Hybrid, MeZO, find_lr
 from bszo.errors import NonFiniteLoss, OptimError, TrajectoryError
 from bszo.perturb import mix64, noise
 from bszo.trajectory import describe
@@ -109,6 +109,8 @@ def test_both_halves_step_from_the_same_theta() -> None:
     assert optimizer.num_passes == 9 + 2 * 3
     assert optimizer.last is not None
     assert optimizer.last.losses == pytest.approx([float(value), *sides], rel=1e-6)
+    assert optimizer.last.loss == pytest.approx(float(value), rel=1e-6)
+    assert optimizer.next_forwards() is None  # as MeZO's own, it does not say
 
 
 def test_a_pass_of_forward_mode_below_the_border_costs_three() -> None:
@@ -200,6 +202,67 @@ def test_a_border_out_of_range_is_refused(more: dict[str, Any], message: str) ->
         Hybrid(
             model.parameters(),
             **{"zeroth_order": partial(MeZO, lr=1e-3), "algorithm": SGD, "module": model} | more,
+        )
+
+
+def small(**more: Any) -> Hybrid:
+    """Of three tensors, 40, 6 and 2 elements, the last above the border."""
+    net = nn.ParameterList([torch.ones(40), torch.ones(6), torch.ones(2)])
+    settings = {"zeroth_order": partial(MeZO, lr=1e-3, eps=1e-2), "algorithm": SGD}
+    return Hybrid(net.parameters(), **settings | {"blocks": "tensor", "module": net} | more)
+
+
+def squares(optimizer: Hybrid) -> Tensor:
+    return sum((p.square().sum() for p in optimizer.trainable()), torch.zeros(()))
+
+
+@pytest.mark.parametrize("estimator", ["central", "forward", "p1"])
+def test_what_the_next_step_costs_is_known_where_it_is_below(estimator: str) -> None:
+    low = partial(MeZO, lr=1e-3, eps=1e-2, estimator=estimator, perturbation="copy")
+    optimizer = small(zeroth_order=low)
+    for _ in range(4):
+        before, ahead = optimizer.num_forwards, optimizer.next_forwards()
+        optimizer.step(lambda: squares(optimizer))
+        assert ahead in (None, optimizer.num_forwards - before)
+    assert (ahead is None) == (estimator == "central")
+
+
+def test_a_mask_below_the_border_reaches_a_share_there_and_all_above_it() -> None:
+    optimizer = small().restrict(sparsity=0.5)
+    optimizer.step(lambda: squares(optimizer))
+    assert optimizer.last is not None and optimizer.last.reach == (0.5, 0.5, 1.0)
+    assert [p.numel() for p in optimizer.trainable()] == [40, 6, 2]
+    whole = small()
+    whole.step(lambda: squares(whole))
+    assert whole.last is not None and whole.last.reach == ()
+
+
+def test_it_restores_theta_as_exactly_as_the_method_below_does() -> None:
+    walk = partial(MeZO, lr=1e-3, eps=1e-2, perturbation="three-leg")
+    assert small().exact and not small(zeroth_order=walk).exact
+
+
+def test_an_error_of_another_kind_leaves_nothing_to_skip() -> None:
+    optimizer = small()
+
+    def broken() -> Tensor:
+        raise KeyError("no such batch")
+
+    with pytest.raises(KeyError, match="no such batch"):
+        optimizer.step(broken)
+    with pytest.raises(OptimError, match=r"skip\(\) at step 0"):
+        optimizer.skip()
+
+
+def test_a_method_of_a_loss_an_example_below_the_border_is_refused() -> None:
+    net = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 1)).eval()
+    with pytest.raises(OptimError, match="EachMeZO: its closure returns a loss an example"):
+        Hybrid(
+            net.parameters(),
+            zeroth_order=partial(EachMeZO, lr=1e-3),
+            algorithm=SGD,
+            blocks="tensor",
+            module=net,
         )
 
 

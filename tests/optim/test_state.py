@@ -160,6 +160,7 @@ def test_foreign_states_are_refused(methods: dict[str, Any], problem: Make) -> N
     [
         ("rounding", "stochastic"),
         ("perturbation", "as-published"),
+        ("perturbation", "three-leg"),
         ("directions", lambda params, seed: [torch.ones_like(p) for p in params]),
         ("module", None),
     ],

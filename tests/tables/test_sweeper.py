@@ -22,11 +22,11 @@ from bszo.errors import ConfigError
 from experiments import CONF
 from experiments.config.compose import compose, composition, quoted, resolve
 from experiments.config.messages import is_group
-from experiments.plan import Line, plan, summary, total
+from experiments.plan import Line, as_table, plan, summary, total
 from experiments.plan import main as plan_command
 from experiments.records import record as records
 from experiments.records import signing, store
-from experiments.sweeps.estimate import Clock, forwards_of
+from experiments.sweeps.estimate import Clock, forwards_of, memory_of
 from experiments.sweeps.grid import Point, load, rates_of
 from experiments.sweeps.progress import Progress, log, speak
 from experiments.sweeps.selection import Shelf, missing_runs
@@ -398,17 +398,109 @@ def test_the_plan_s_seconds_are_those_of_records_alike(make: Make):
     )
 
 
+def test_the_seconds_of_a_run_are_the_middle_of_those_alike(make: Make):
+    """Of a method's own records; of the same model and precision; of the model. What failed, or
+    began twice, says nothing of the start."""
+    own, other = (
+        next(p for p in load("table1", "mini").points if p["optimizer"] == name)
+        for name in ("mezo", "bszo")
+    )
+
+    def took(point: Point, a_pass: float, evaluation: float, start: float | None, **more: Any):
+        times = {"train_seconds": a_pass * 300, "evaluation_seconds": evaluation}
+        seconds = {} if start is None else {"seconds": a_pass * 300 + evaluation + start}
+        provenance = {"started": f"{a_pass} {evaluation}", **seconds}
+        settings = {"num_forwards": 300, "num_parts": 1, "provenance": provenance, **times, **more}
+        return make(point, 1e-3, **settings)
+
+    clock = Clock(
+        [
+            took(own, 0.9, 70.0, 4.0),
+            took(own, 0.1, 3.0, 2.0),
+            took(own, 0.2, 5.0, 30.0),
+            took(own, 99.0, 99.0, 99.0, status="diverged"),
+            took(other | {"precision": "bf16"}, 0.6, 9.0, 999.0, num_parts=2),
+            took(own | {"protocol": "paper"}, 77.0, 77.0, None),
+            took(own | {"model": "tiny-opt"}, 88.0, 88.0, None),
+        ]
+    )
+    assert clock.start == pytest.approx(4)
+    assert clock.seconds(own) == (pytest.approx(0.2 * 400 + 5 + 4), "3 records")
+    found = pytest.approx(0.2 * 600 + 5 + 4)
+    assert clock.seconds(other) == (found, "3 records of other methods")
+    narrow = clock.seconds(own | {"precision": "bf16"})
+    assert narrow == (pytest.approx(0.6 * 400 + 9 + 4), "1 records of other methods")
+    half = clock.seconds(own | {"precision": "fp16"})
+    assert half == (pytest.approx(0.4 * 400 + 7 + 4), "4 records in other precisions")
+
+
+def test_a_plan_of_two_sweeps_adds_them_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    """Of each 3 runs choose the rate and 9 go on from it; one of the 3 is there, 45 s long, so that
+    2 are left of each. Where nothing is there, none can be estimated."""
+    grid = load("table1", "mini")
+    names = ("sst2", "mezo")
+    mezo = next(p for p in grid.points if (p["task"], p["optimizer"]) == names)
+    tried = grid.candidates(mezo)[0]
+    times: dict[str, Any] = {"train_seconds": 40.0, "num_forwards": 400, "evaluation_seconds": 3.0}
+    whole = {"num_parts": 1, "provenance": {"started": "", "seconds": 45.0}}
+    known = [written(tried, tmp_path, 0.9)["return_value"] | times | whole]
+    words = ["table1", "table1", "task=sst2", "optimizer=mezo", "--profile", "mini", "--jobs", "2"]
+    for found, left, seconds in ((known, 22, "0:16:30"), ([], 24, "0:00:00")):
+        monkeypatch.setattr("experiments.plan.gather", lambda _, found=found: (found, []))
+        assert plan_command(words) == 0
+        *rows, to_do, all_of_it = capsys.readouterr().out.splitlines()
+        counted = [row.split()[1:5] for row in rows if row.startswith("all ")]
+        assert counted == [["10", str(left // 2 - 9), "9", f"{left // 2 * 400:,}"]] * 2
+        half, whole_time, whole_half = (
+            ("0:08:15", "0:18:00", "0:09:00") if found else ("0:00:00", "0:00:00", "0:00:00")
+        )
+        without = ", without 24 runs that have nothing to go by" * (not found)
+        start = f"To do: {left} runs, {seconds} of one process, {half} with 2 at a time"
+        assert to_do == f"{start}{without}."
+        start = f"From nothing, all of it: 24 runs, {whole_time} of one process, {whole_half}"
+        assert all_of_it == f"{start} with 2 at a time{without}."
+
+
 def test_the_paper_s_plan_takes_its_table_4():
     lines = plan(load("table3", "paper"), [])
     line = lines["opt-13b", "bf16", "mezo"]
     runs = line.choosing + line.then
     assert line.memory == "30.0 (Table 4)" and line.source == "Table 4, without evaluation"
     assert line.seconds == pytest.approx(runs * 20000 * 0.4642)
+    names = ("opt-13b", "mezo")
+    points = load("table3", "paper").points
+    point = next(p for p in points if (p["model"], p["optimizer"]) == names)
+    nothing = None, "nothing to go by"
+    for other in ({"precision": "fp32"}, {"tuning": "lora"}):
+        assert Clock([]).seconds(point | other) == nothing and memory_of(point | other) == "-"
+    # the table's 16 bits are fp16 there, and those of any kind here
+    mistral = point | {"model": "mistral-7b", "precision": "bf16"}
+    assert Clock([]).seconds(mistral)[0] == pytest.approx(20000 * 0.2839)
 
 
 def test_forward_passes_follow_the_arguments():
     point = load("table5b", "mini").points[0]
     assert forwards_of({**point, "optimizer.k": "8", "optimizer.m": "9"}) == 200 * 9
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "forwards"), [("mezo", 100), ("bszo", 100), ("forward-grad", 33), ("adamw", 33)]
+)
+def test_a_budget_of_passes_ends_a_run_before_its_steps_do(optimizer: str, forwards: int):
+    """Of 100 passes a step of the last two takes three, for one forward pass."""
+    point = load("table1", "mini").points[0] | {"optimizer": optimizer}
+    assert forwards_of(point | {"protocol.max_forwards": "100"}) == forwards
+    steps = {"protocol.max_forwards": "10000", "protocol.num_steps": "5"}
+    assert forwards_of(point | steps) == 5 * {"mezo": 2, "bszo": 3}.get(optimizer, 1)
+
+
+def test_a_line_of_the_plan_has_a_time_where_one_of_its_runs_can_be_estimated():
+    key, grid = ("tiny-roberta", "fp32", "mezo"), load("table1", "mini")
+    for unknown, time_taken in ((0, "0:01:30"), (1, "0:01:30"), (2, "-")):
+        columns = as_table(grid, {key: Line(then=2, seconds=90.0, unknown=unknown)}).columns
+        assert list(columns[8].cells) == [time_taken] * 2  # the line's and that of all
 
 
 def test_the_tuned_files_hold_what_was_chosen_and_from_what(tmp_path: Path):
