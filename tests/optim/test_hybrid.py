@@ -3,7 +3,7 @@ stop."""
 
 import copy
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -217,7 +217,9 @@ def squares(optimizer: Hybrid) -> Tensor:
 
 
 @pytest.mark.parametrize("estimator", ["central", "forward", "p1"])
-def test_what_the_next_step_costs_is_known_where_it_is_below(estimator: str) -> None:
+def test_what_the_next_step_costs_is_known_where_it_is_below(
+    estimator: Literal["central", "forward", "p1"],
+) -> None:
     low = partial(MeZO, lr=1e-3, eps=1e-2, estimator=estimator, perturbation="copy")
     optimizer = small(zeroth_order=low)
     for _ in range(4):
