@@ -54,7 +54,8 @@ class Guards:
     def __init__(
         self, optimizer: Any, parameters: Sequence[Tensor], policy: Literal["stop", "skip"]
     ) -> None:
-        self.optimizer, self.parameters, self.policy = optimizer, parameters, policy
+        self.optimizer, self.parameters = optimizer, parameters
+        self.policy: Literal["stop", "skip"] = policy
         self.warnings: dict[str, dict[str, Any]] = {}
         self.num_skipped_in_row = 0
         self.coarse: list[bool] = []  # of the last WINDOW steps
