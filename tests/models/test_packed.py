@@ -29,6 +29,14 @@ def cross_entropy(model: LanguageModel) -> float:
     return float(torch.stack(terms).mean())
 
 
+def shapes_read(model: LanguageModel) -> list[tuple[int, ...]]:
+    """A list to which every pass from now on adds (rows, columns) of what it reads."""
+    seen: list[tuple[int, ...]] = []
+    embedding: Any = model.module.get_input_embeddings()  # type: ignore[operator]
+    embedding.register_forward_hook(lambda _, args, output: seen.append(tuple(args[0].shape)))
+    return seen
+
+
 @pytest.mark.parametrize("family", ["llama", "mistral", "opt", TRANSPOSED])
 @pytest.mark.parametrize("adapted", [False, True])
 @pytest.mark.parametrize("width", [1000, 50, 1])
@@ -48,9 +56,7 @@ def test_a_packed_loss_is_the_loss_of_texts_alone(
         with torch.no_grad():
             for parameter in model.module.parameters():
                 parameter.add_(0.01 * torch.randn_like(parameter))
-    seen: list[tuple[int, ...]] = []
-    embedding: Any = model.module.get_input_embeddings()  # type: ignore[operator]
-    embedding.register_forward_hook(lambda _, args, output: seen.append(tuple(args[0].shape)))
+    seen = shapes_read(model)
     encoded = model.encode(CAUSAL_EXAMPLES)
     batch = model.collate(encoded)
     assert not batch.attention_mask.all()  # there is padding to be spared
@@ -159,9 +165,7 @@ def test_a_row_has_a_common_beginning_once_and_the_loss_of_each_example_does_not
 ) -> None:
     """Directions of each example's own need tokens of each example's own."""
     model = load(zoo["llama"], packed=True)
-    seen: list[torch.Size] = []
-    embedding: Any = model.module.get_input_embeddings()  # type: ignore[operator]
-    embedding.register_forward_hook(lambda _, args, output: seen.append(args[0].shape))
+    seen = shapes_read(model)
     read = (OptionTokens(0, (29,), (5,)), OptionTokens(0, (29,), (6,)))
     made = [Encoded(str(i), 0, ((7,) * 29 + (8 + i,),), read, False) for i in range(9)]
     batch = model.collate(made)
@@ -198,9 +202,7 @@ def test_an_evaluation_is_packed_where_that_spares_a_fifth(
 ) -> None:
     """`max_tokens` holds beside a beginning that all examples share."""
     model = load(zoo["llama"], packed=True)
-    seen: list[torch.Size] = []
-    embedding: Any = model.module.get_input_embeddings()  # type: ignore[operator]
-    embedding.register_forward_hook(lambda _, args, output: seen.append(args[0].shape))
+    seen = shapes_read(model)
     read = (OptionTokens(0, (19,), (5,)), OptionTokens(0, (19,), (6,)))
 
     def shapes(common: int, lengths: list[int], max_tokens: int) -> list[tuple[int, ...]]:
@@ -210,7 +212,7 @@ def test_an_evaluation_is_packed_where_that_spares_a_fifth(
             for i, length in enumerate(lengths)
         ]
         model.predict(made, max_tokens=max_tokens)
-        return [tuple(shape) for shape in seen]
+        return list(seen)
 
     assert shapes(0, [20] * 6, 60) == [(3, 20)] * 2
     assert shapes(3, [20] * 6, 70) == [(3, 20)] * 2
@@ -333,15 +335,14 @@ def test_written_answers_are_packed_too(zoo: dict[str, str]) -> None:
         Example("0", "the man was tired so", (" he went home",), 0, ("he went home",)),
         Example("1", "the man was tired of", (" the movie",), 0, ("the movie",)),
     ]
-    losses, seen = [], []
+    losses = []
     for packed in (False, True):
         model = GenerativeModel(load(zoo["llama"], packed=packed), task())
         batch = model.collate(model.encode(examples))
-        embedding: Any = model.module.get_input_embeddings()  # type: ignore[operator]
-        embedding.register_forward_hook(lambda _, args, output: seen.append(args[0].shape))
+        seen = shapes_read(model)
         losses.append([model.loss(batch).item(), *model.losses(batch).tolist()])
     assert losses[1] == pytest.approx(losses[0], abs=1e-6)
-    (_, together), (_, each) = seen[2:]
+    (_, together), (_, each) = seen
     assert together < each == model.examples(batch)[0].shape[1] == batch.attention_mask.sum()
 
 
