@@ -29,6 +29,7 @@ from bszo.cli.stopping import Stopping
 from bszo.errors import Collapsed, ConfigError, ModelError, NonFiniteLoss, needs, one_line
 from bszo.files import folder_written_whole
 from bszo.models import Score, evaluate, fit_label_bias, has_risen, weights_fingerprint
+from bszo.models.label_bias import num_option_lists
 from bszo.models.saved import write_tuned
 from bszo.trajectory import TrajectoryWriter, describe, record
 
@@ -196,7 +197,7 @@ def _label_bias(parts: Parts) -> dict[str, Any] | None:
     said on a line; None where options differ from row to row, so that there is none."""
     model = parts.model
     some = parts.train[:: math.ceil(len(parts.train) / MOST_FITTED)]
-    if len({tuple(o.tokens for o in row.options) for row in some}) > 1:
+    if num_option_lists(some) > 1:
         return None
     model.label_bias = bias = fit_label_bias(model, some, max_tokens=MOST_TOKENS)
     try:

@@ -22,6 +22,11 @@ from bszo.models.language_model import LanguageModel
 TAU = 10.0  # nats; so wide a prior that it matters only where a label has no row
 
 
+def num_option_lists(encoded: Sequence[Encoded]) -> int:
+    """How many lists of options the rows have; a label has a bias where they have one."""
+    return len({tuple(option.tokens for option in row.options) for row in encoded})
+
+
 def fit_label_bias(model: LanguageModel, encoded: Sequence[Encoded], *, max_tokens: int) -> Tensor:
     """b, (O,) float32, of the model's scores; its mean is 0.
 
@@ -41,18 +46,17 @@ def fit_label_bias(model: LanguageModel, encoded: Sequence[Encoded], *, max_toke
     """
     if isinstance(model, GenerativeModel):
         raise ModelError(f"{model.name}: writes its answers, so that there is no label to prefer")
-    options = {tuple(option.tokens for option in example.options) for example in encoded}
-    if len(options) != 1:
+    if (count := num_option_lists(encoded)) != 1:
         raise ModelError(
             f"{model.name}: a bias of each label needs the same options in every row, and"
-            f" {len(encoded)} rows have {len(options)} lists of them"
+            f" {len(encoded)} rows have {count} lists of them"
         )
     scores = model.logits(encoded, max_tokens=max_tokens).double()  # (N, O)
     if model.label_bias is not None:
         scores = scores - model.label_bias.cpu()
     labels = torch.tensor([example.label for example in encoded])
     bias = torch.zeros(scores.shape[1], dtype=torch.float64, requires_grad=True)
-    newton = torch.optim.LBFGS(
+    optimizer = torch.optim.LBFGS(
         [bias],
         max_iter=500,
         tolerance_grad=1e-9,
@@ -62,11 +66,11 @@ def fit_label_bias(model: LanguageModel, encoded: Sequence[Encoded], *, max_toke
 
     @torch.enable_grad()
     def loss() -> Tensor:
-        newton.zero_grad()
+        optimizer.zero_grad()
         prior = bias.square().sum() / (2 * len(labels) * TAU**2)
         value = cross_entropy(scores + bias, labels) + prior
         value.backward()
         return value
 
-    newton.step(loss)
+    optimizer.step(loss)
     return bias.detach().float()

@@ -161,6 +161,7 @@ class LanguageModel:
         return self._last[3]
 
     def _packed(self, batch: Batch, apart: bool = False) -> Batch:
+        """The batch in the better of the model's ways."""
         ways = self.traits.packed
         common = 0 if apart else common_beginning(texts_of(batch))
         several = len(batch.input_ids) > len(batch.labels)  # rows that may begin alike

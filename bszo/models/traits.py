@@ -202,20 +202,22 @@ def _ways_of_packing(
 
 def _window(module: nn.Module) -> float:
     """How far a token sees back, where a layer bounds it."""
-    config: Any = module.config
-    if hasattr(config, "get_text_config"):
-        config = config.get_text_config()
+    config = _text_config(module)
     if hasattr(config, "window_size"):  # GPT-Neo's layers count columns, whatever a mask says
         return 0
     known = (getattr(config, name, None) for name in ("sliding_window", "attention_chunk_size"))
     return min((window for window in known if isinstance(window, int)), default=math.inf)
 
 
+def _text_config(module: nn.Module) -> Any:
+    """The configuration of the part that reads text."""
+    config: Any = module.config
+    return config.get_text_config() if hasattr(config, "get_text_config") else config
+
+
 def _columns(module: nn.Module) -> float:
     """How wide a row may be, where layers count its columns and not the positions in a text."""
-    config: Any = module.config
-    if hasattr(config, "get_text_config"):
-        config = config.get_text_config()
+    config = _text_config(module)
     if hasattr(config, "window_size"):  # GPT-Neo's have a table of them
         return num_positions(module) or math.inf
     # Llama 4 makes attention sharper with every so many

@@ -49,8 +49,7 @@ class Precision:
 @with_config(_FORBID)
 @dataclass(frozen=True)
 class Protocol:
-    """What is fitted before training, how long to train and how to select; conf/protocol describes
-    each protocol."""
+    """What precedes training, how long it is and how to select; conf/protocol has each."""
 
     label_bias: Literal["none", "fitted"]
     num_steps: int

@@ -9,6 +9,7 @@ from experiments.tables.real.study import curve
 
 
 def is_untrained(record: Record) -> bool:
+    """True of zero-shot and in-context runs."""
     return record["config"].get("tuning", {}).get("method") == "in-context"
 
 
@@ -18,6 +19,7 @@ def shots_of(record: Record) -> int:
 
 
 def is_biased(record: Record) -> bool:
+    """True where a bias of each label was fitted."""
     return record["config"]["protocol"].get("label_bias") == "fitted"
 
 
