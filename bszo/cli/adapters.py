@@ -20,6 +20,12 @@ ADAPTERS: dict[str, dict[str, type]] = {
     "scales": {},
     "linear-probe": {},
 }
+# adapter -> arguments that need not be there, with what stands for them then
+OPTIONAL: dict[str, dict[str, Any]] = {
+    "lora": {"target_modules": None},
+    "linear-probe": {"start": "zero", "trains": "head"},
+}
+VALID = {"start": ("zero",), "trains": ("head", "all")}
 
 
 def attached(
@@ -35,8 +41,8 @@ def attached(
     if not isinstance(method, str) or method not in ADAPTERS:
         raise ConfigError(f"tuning={method!r:.80}: not one of {', '.join(ADAPTERS)}")
     wanted = ADAPTERS[method]
-    targets = choice.get("target_modules")
-    given = {k: v for k, v in choice.items() if k not in ("method", "target_modules")}
+    optional = OPTIONAL.get(method, {})
+    given = {k: v for k, v in choice.items() if k not in ("method", *optional)}
     if given.keys() != wanted.keys():
         raise ConfigError(
             f"tuning={method}: has {', '.join(map(repr, given)) or 'nothing'}; needs"
@@ -51,10 +57,17 @@ def attached(
         if not fits or not 0 < value <= MOST:
             least = "more than 0, at most" if kind is float else "1 to"
             raise ConfigError(f"tuning.{name}={value!r:.80}: {least} {MOST} is valid")
-    if method == "lora":
-        if targets is not None:
-            _check_names("target_modules", targets)
-        given["target_modules"] = targets
+    for name, unsaid in optional.items():
+        given[name] = value = choice.get(name, unsaid)
+        if name == "start" and value == "fitted":
+            raise ConfigError(
+                "tuning.start=fitted: begins with a head that was fitted to rows, which a log does"
+                " not hold; the weights that the run wrote are valid"
+            )
+        if name in VALID and value not in VALID[name]:
+            raise ConfigError(f"tuning.{name}={value!r:.80}: {' or '.join(VALID[name])} is valid")
+        if name == "target_modules" and value is not None:
+            _check_names(name, value)
     return attach(model, method, num_labels=num_labels, seed=seed, **given)
 
 

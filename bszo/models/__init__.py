@@ -6,6 +6,7 @@ from bszo.models.causal import CausalEncoder
 from bszo.models.each_loss import EachLoss
 from bszo.models.encode import Encoded, OptionTokens
 from bszo.models.evaluate import Score, evaluate, has_risen
+from bszo.models.fit_probe import FittedProbe, fit_probe
 from bszo.models.generate import GenerativeModel
 from bszo.models.label_bias import fit_label_bias
 from bszo.models.language_model import LanguageModel
@@ -26,6 +27,7 @@ __all__ = [
     "CausalEncoder",
     "EachLoss",
     "Encoded",
+    "FittedProbe",
     "GenerativeModel",
     "LanguageModel",
     "MaskedEncoder",
@@ -36,6 +38,7 @@ __all__ = [
     "collate",
     "evaluate",
     "fit_label_bias",
+    "fit_probe",
     "has_risen",
     "load_model",
     "load_probe",

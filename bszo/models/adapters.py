@@ -27,8 +27,8 @@ def attach(
     """
     if method in ("lora", "prefix", "prompt"):
         return getattr(tuning, method)(model, seed=seed, **arguments)
-    if method == "linear-probe":
-        return ProbedModel(model, num_labels)
+    if method == "linear-probe":  # a start that is fitted waits for the rows
+        return ProbedModel(model, num_labels, frozen=arguments["trains"] == "head")
     if method == "scales":
         return scales(model)
     if method == "named":

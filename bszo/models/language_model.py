@@ -18,6 +18,7 @@ from bszo.models.masked import MaskedEncoder
 from bszo.models.module import num_positions
 from bszo.models.packing import Way, common_beginning, in_few_rows, room, texts_of
 from bszo.models.scores import option_logits, option_scores
+from bszo.models.states import body_of, last_states, mean_over_tokens
 from bszo.models.traits import Traits
 from bszo.tasks import Example, Task, scored
 
@@ -106,7 +107,7 @@ class LanguageModel:
     def scores(self, batch: Batch) -> Tensor:
         """Mean log-probability of each option, (B, O) float32; -inf where an example has no such
         option."""
-        return self._unpadded(option_scores, batch)
+        return self._biased(self._unpadded(option_scores, batch))
 
     def loss(self, batch: Batch) -> Tensor:
         """Mean softmax cross entropy over the options' scores, or - mean reward of the best
@@ -171,20 +172,21 @@ class LanguageModel:
     def _comparable(self, batch: Batch) -> Tensor:
         """Scores up to a number that an example's options share, which suffices to choose among
         them and is often far cheaper."""
-        return self._unpadded(option_logits, batch)
+        return self._biased(self._unpadded(option_logits, batch))
+
+    def _biased(self, scores: Tensor) -> Tensor:
+        return scores if self.label_bias is None else scores + self.label_bias.to(scores.device)
 
     def _unpadded(self, score: Callable[..., Tensor], batch: Batch) -> Tensor:
         """The scores of a batch, taken without padding where padding would move them."""
         with fast_products(self.module):
             whole = self.traits.padded or bool(batch.attention_mask.all())
-            scores = self._score(score, batch) if whole else self._by_length(score, batch)
-        return scores if self.label_bias is None else scores + self.label_bias.to(scores.device)
+            return self._score(score, batch) if whole else self._by_length(score, batch)
 
     def _by_length(self, score: Callable[..., Tensor], batch: Batch) -> Tensor:
-        out = torch.full(batch.present.shape[:2], -torch.inf, device=batch.labels.device)
-        for examples, part in by_length(batch):
-            out = out.index_copy(0, examples, self._score(score, part))
-        return out
+        parts = [(examples, self._score(score, part)) for examples, part in by_length(batch)]
+        order = torch.cat([examples for examples, _ in parts])
+        return torch.cat([scores for _, scores in parts])[order.argsort()]
 
     def _score(self, score: Callable[..., Tensor], batch: Batch) -> Tensor:
         """The scores of a batch's options, from one forward pass."""
@@ -211,6 +213,31 @@ class LanguageModel:
         """
         return self._over_buckets(self._comparable, encoded, max_tokens)
 
+    def features(self, encoded: Sequence[Encoded], *, max_tokens: int) -> tuple[Tensor, Tensor]:
+        """`logits` without `label_bias`, (N, O), and the last hidden state phi from which they are
+        read, (N, O, H): its mean over the positions where an option's tokens are read. Float32 on
+        the CPU, in input order, without gradients.
+
+        Raises:
+            ModelError: the model shows no last hidden state, or a score is not finite.
+        """
+        body = body_of(self.module)
+
+        def both(*arguments: Any, **flags: Any) -> Tensor:
+            with last_states(body) as states:
+                scores = option_logits(*arguments, **flags)
+            if not states:
+                raise ModelError(f"{self.name}: has no base model to read a last hidden state from")
+            batch = arguments[1]
+            hidden = states[-1]
+            read = hidden[batch.rows.to(hidden.device), batch.columns.to(hidden.device)].float()
+            return torch.cat(
+                [scores[..., None], mean_over_tokens(read, batch).to(scores.device)], -1
+            )
+
+        found = self._over_buckets(lambda b: self._unpadded(both, b), encoded, max_tokens)
+        return found[..., 0], found[..., 1:]
+
     def predict(self, encoded: Sequence[Encoded], *, max_tokens: int) -> list[int]:
         """The index of each example's best option, in input order; the lowest where several are
         equal.
@@ -232,7 +259,7 @@ class LanguageModel:
         self, score: Callable[[Batch], Tensor], encoded: Sequence[Encoded], max_tokens: int
     ) -> Tensor:
         num_options = max((len(example.options) for example in encoded), default=0)
-        out = torch.full((len(encoded), num_options), -torch.inf)
+        out: Tensor | None = None
         common = self._common(encoded)
         own = math.ceil(max_tokens * room(common) / (room(common) + common))  # beside the common
         with torch.no_grad():
@@ -244,12 +271,17 @@ class LanguageModel:
                     if tight.input_ids.numel() <= ENOUGH * batch.input_ids.numel():
                         batch = tight
                 scores = score(batch).cpu()
+                if out is None:
+                    shape = (len(encoded), num_options, *scores.shape[2:])
+                    out = torch.full(shape, -torch.inf)
                 out[bucket, : scores.shape[1]] = scores
+        if out is None:
+            return torch.full((0, num_options), -torch.inf)
         for example, row in zip(encoded, out, strict=True):
             if not row[: len(example.options)].isfinite().all():
+                shown = row.reshape(len(row), -1)[:, 0].tolist()
                 raise ModelError(
-                    f"{self.name}: example {example.id} has option scores {row.tolist()}, not"
-                    " finite"
+                    f"{self.name}: example {example.id} has option scores {shown}, not finite"
                 )
         return out
 

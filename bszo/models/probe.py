@@ -1,16 +1,17 @@
-"""A linear probe: the language model is frozen, and only a head over its last hidden state trains.
+"""A linear probe: a head over the last hidden state trains, and the language model is frozen unless
+it trains too.
 
     score(o) = s(o) + mean_j (w_o . h_j + b_o)
 
 Here s(o) is the model's own score of option o, h_j is the last hidden state at the j-th position
 where o's tokens are read, and w and b are 0 at the start, so that training begins with the scores
-of zero-shot. For options of one token of a causal model whose logits are a plain product, this is
-the same as a head with one row a label, which starts as the label words' rows of the output
-embedding (Malladi et al. 2023, arXiv 2305.17333, appendix).
+of zero-shot, unless `bszo.models.fit_probe` fits them to the training rows at once. For options of
+one token of a causal model whose logits are a plain product, this is the same as a head with one
+row a label, which starts as the label words' rows of the output embedding (Malladi et al. 2023,
+arXiv 2305.17333, appendix).
 """
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,28 +20,33 @@ from torch import Tensor, nn
 
 from bszo.errors import ModelError, one_line
 from bszo.models.batch import Batch
+from bszo.models.encode import Encoded
 from bszo.models.language_model import LanguageModel
+from bszo.models.states import body_of, last_states
 
 FILE = "probe.safetensors"
 
 
 class Probe(nn.Module):
-    """The frozen model and its head, one row an option; `width` is that of the last hidden
-    state."""
+    """The model and its head, one row an option; `width` is that of the last hidden state."""
 
-    def __init__(self, base: nn.Module, width: int, num_options: int) -> None:
+    def __init__(self, base: nn.Module, width: int, num_options: int, *, frozen: bool) -> None:
         super().__init__()
         first = next(base.parameters())
         self.config: Any = base.config
-        self.base = base.requires_grad_(False)
+        self.frozen = frozen
+        self.base = base.requires_grad_(False) if frozen else base
         self.probe = nn.Linear(width, num_options, device=first.device, dtype=first.dtype)
         nn.init.zeros_(self.probe.weight)
         nn.init.zeros_(self.probe.bias)
 
     def save_pretrained(self, folder: Path) -> None:
-        """Save the head alone, as safetensors."""
+        """Save the head as safetensors, and the model beside it unless it is frozen."""
         from safetensors.torch import save_file
 
+        if not self.frozen:
+            base: Any = self.base
+            base.save_pretrained(folder)
         save_file(self.probe.state_dict(), folder / FILE)
 
 
@@ -48,28 +54,33 @@ class ProbedModel(LanguageModel):
     """The model with a linear probe, which has no random start.
 
     Args:
-        model: the model that is frozen.
+        model: what the probe reads; a plain model of transformers.
         num_options: of every example.
+        frozen: the head alone trains; otherwise every parameter does.
+
+    Attributes:
+        plain: the model without the head.
 
     Raises:
         ModelError: fewer than two options, or a model whose last hidden state cannot be read.
     """
 
-    def __init__(self, model: LanguageModel, num_options: int) -> None:
+    def __init__(self, model: LanguageModel, num_options: int, *, frozen: bool = True) -> None:
         if num_options < 2:
             raise ModelError(
                 "tuning=linear-probe: tells options apart, and this task has the model write its"
                 " answers"
             )
-        self._body: Any = getattr(model.module, "base_model", None)
-        width = None if self._body is model.module else _width(model, self._body)
+        self.plain = model
+        self._body = body_of(model.module)
+        width = _width(model, self._body)
         if width is None:
             raise ModelError(
                 f"tuning=linear-probe: {model.name} has no base model to read a last hidden state"
                 " from"
             )
         super().__init__(
-            Probe(model.module, width, num_options),
+            Probe(model.module, width, num_options, frozen=frozen),
             model.tokenizer,
             style=model.style,
             max_length=model.limit,
@@ -77,9 +88,19 @@ class ProbedModel(LanguageModel):
             traits=model.traits,
         )
 
+    def set_head(self, weight: Tensor, bias: Tensor) -> None:
+        """Have w, (O, H), and b, (O,), rounded to the parameters' type."""
+        head: Any = self.module.probe
+        with torch.no_grad():
+            head.weight.copy_(weight)
+            head.bias.copy_(bias)
+
+    def features(self, encoded: Sequence[Encoded], *, max_tokens: int) -> tuple[Tensor, Tensor]:
+        return self.plain.features(encoded, max_tokens=max_tokens)
+
     def _score(self, score: Callable[..., Tensor], batch: Batch) -> Tensor:
         module: Any = self.module
-        with _states(self._body) as states:
+        with last_states(self._body) as states:
             scores = score(
                 module.base, batch, causal=self.style == "causal", shortcut=self.traits.shortcut
             )
@@ -96,23 +117,6 @@ class ProbedModel(LanguageModel):
         return scores + at_tokens.sum(-1) / batch.present.sum(-1).clamp(min=1)
 
 
-@contextmanager
-def _states(body: Any) -> Iterator[list[Tensor]]:
-    """While active, gathers the last hidden states of the body's passes, (R, T, H) each."""
-    states: list[Tensor] = []
-    # some models call the inner decoder alone; where both run, the outer one's output comes last
-    parts = [part for part in (body, getattr(body, "decoder", None)) if part is not None]
-    handles = [
-        part.register_forward_hook(lambda _, args, output: states.append(output[0]))
-        for part in parts
-    ]
-    try:
-        yield states
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
 @torch.no_grad()
 def _width(model: LanguageModel, body: Any) -> int | None:
     """The width of the last hidden state, as a pass over two tokens shows it; None if it shows no
@@ -123,7 +127,7 @@ def _width(model: LanguageModel, body: Any) -> int | None:
     if body is None:
         return None
     ids = torch.full((1, 2), model.pad_id, device=model.device)
-    with _states(body) as states:
+    with last_states(body) as states:
         model.module(input_ids=ids, attention_mask=torch.ones_like(ids))
     seen = states[-1] if states else None
     return seen.shape[-1] if isinstance(seen, Tensor) and seen.ndim == 3 else None

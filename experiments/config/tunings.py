@@ -79,9 +79,12 @@ class Prompt(Choice):
 @with_config(_FORBID)
 @dataclass(frozen=True)
 class LinearProbe(Choice):
-    """A head over the last hidden state at the option's position trains."""
+    """A head over the last hidden state at the option's position trains, alone or with the model;
+    it starts at 0, or fitted to the training rows (`bszo.models.fit_probe`)."""
 
     method: Literal["linear-probe"]
+    start: Literal["zero", "fitted"] = "zero"
+    trains: Literal["head", "all"] = "head"
 
 
 @with_config(_FORBID)
@@ -120,5 +123,6 @@ Tuning = Annotated[
 
 def drop_unsaid(choice: dict[str, Any]) -> None:
     """Take out of a choice's plain form what records and logs from before the key do not have."""
-    if choice.get("target_modules", ()) is None:
-        del choice["target_modules"]
+    for key, earlier in (("target_modules", None), ("start", "zero"), ("trains", "head")):
+        if choice.get(key, ()) == earlier:
+            del choice[key]

@@ -14,9 +14,12 @@ from bszo.allocator import keep_freed_memory
 from bszo.errors import BszoError, ConfigError, ModelError, OptimError, one_line
 from bszo.models import (
     Encoded,
+    FittedProbe,
     GenerativeModel,
     LanguageModel,
+    ProbedModel,
     fit_label_bias,
+    fit_probe,
     parameter_groups,
     resolve_device,
     weights_fingerprint,
@@ -36,7 +39,7 @@ from bszo.tasks import (
     overlaps,
 )
 from experiments.config.schema import RunConfig
-from experiments.config.tunings import Scales, drop_unsaid
+from experiments.config.tunings import LinearProbe, Scales, drop_unsaid
 from experiments.records.content import ROWS, content_id
 from experiments.training.folders import with_home
 from experiments.training.threads import num_threads
@@ -58,6 +61,13 @@ class Parts:
     test: list[Encoded]
     data: dict[str, Any]
     model_facts: dict[str, Any]
+
+    @property
+    def begins_with(self) -> str:
+        """What the model is before the first step."""
+        fitted = [name for name in ("label_bias", "probe") if name in self.model_facts]
+        shown = " and ".join(f"a {name.replace('_', ' ')}" for name in fitted)
+        return f"{shown}, fitted" if fitted else "zero-shot"
 
 
 def by_content(config: RunConfig) -> dict[str, Any]:
@@ -155,6 +165,7 @@ def build(config: RunConfig) -> Parts:
     if config.protocol.label_bias == "fitted":
         tokens = config.protocol.eval_max_tokens
         model.label_bias = fit_label_bias(model, encoded["train"], max_tokens=tokens)
+    probe = _fit_probe(config, model, encoded["train"])
     data = {
         "fingerprints": {name: fingerprint(getattr(splits, name)) for name in encoded},
         "num_examples": {name: len(examples) for name, examples in encoded.items()},
@@ -187,6 +198,9 @@ def build(config: RunConfig) -> Parts:
     }
     if model.label_bias is not None:
         facts["label_bias"] = model.label_bias.tolist()  # what it cost: a look at each training row
+    if probe is not None:  # which costs as much
+        losses = [[spread, loss] for spread, loss in probe.losses.items()]
+        facts["probe"] = {"spread": probe.spread, "held_out_losses": losses}
     folder = _model_folder(str(config.model["path"]))
     if folder is not None and (origin := origin_of(folder)):
         facts["origin"] = origin  # of weights that were quantised before
@@ -208,6 +222,18 @@ def build(config: RunConfig) -> Parts:
             " optimizer=mezo"
         )
     return Parts(model, optimizer, **encoded, data=data, model_facts=facts)
+
+
+def _fit_probe(
+    config: RunConfig, model: LanguageModel, train: Sequence[Encoded]
+) -> FittedProbe | None:
+    """The head of a linear probe that starts fitted, which the model then has; else None."""
+    if not isinstance(config.tuning, LinearProbe) or config.tuning.start != "fitted":
+        return None
+    assert isinstance(model, ProbedModel)
+    probe = fit_probe(model, train, max_tokens=config.protocol.eval_max_tokens)
+    model.set_head(probe.weight, probe.bias)
+    return probe
 
 
 def _model(config: RunConfig, task: Task, device: str) -> LanguageModel:

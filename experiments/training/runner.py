@@ -203,9 +203,10 @@ class Runner:
         self.guards.mute = validation.mute
         self._add_point(validation)
         log.info(
-            "step 0: validation %.1f %%, test %.1f %% (zero-shot)",
+            "step 0: validation %.1f %%, test %.1f %% (%s)",
             100 * validation.accuracy,
             100 * test,
+            self.parts.begins_with,
         )
 
     def _score_selected(self, step: int) -> None:

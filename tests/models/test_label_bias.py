@@ -7,7 +7,7 @@ import torch
 
 from bszo.errors import ModelError
 from bszo.models import GenerativeModel, LanguageModel, evaluate, fit_label_bias
-from bszo.models.label_bias import TAU
+from bszo.models.logistic import TAU
 from bszo.tasks import Example
 from tests.models.test_generate import task
 from tests.models.test_scores import load
