@@ -18,6 +18,8 @@ from bszo.models import (
     EachLoss,
     Encoded,
     LanguageModel,
+    ProbedModel,
+    fit_probe,
     load_model,
     parameter_groups,
     resolve_device,
@@ -81,6 +83,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     model.add_argument("--rank", type=int, metavar="N", help="of lora (8)")
     model.add_argument("--alpha", type=float, metavar="A", help="of lora (16)")
     model.add_argument("--num-tokens", type=int, metavar="N", help="of prefix and prompt (5)")
+    model.add_argument(
+        "--start",
+        default="zero",
+        choices=("zero", "fitted"),
+        help="of linear-probe: fitted to the training rows at once, with --steps 0 all there is",
+    )
     model.add_argument(
         "--quantization", default="none", choices=("none", "nf4", "int8"), help="of a frozen base"
     )
@@ -176,6 +184,11 @@ def build(arguments: argparse.Namespace) -> Parts:
         )
     model = attached(model, choice, num_labels=len(rows.task.label_names), seed=arguments.seed)
     train, held = model.encode(rows.train), model.encode(rows.held)
+    if arguments.start == "fitted":
+        assert isinstance(model, ProbedModel)
+        probe = fit_probe(model, train, max_tokens=MOST_TOKENS)
+        model.set_head(probe.weight, probe.bias)
+        choice["start"] = "fitted"
     if cut := sum(example.truncated for example in (*train, *held)):
         print(f"{cut} rows are longer than {model.limit} tokens and were cut", file=sys.stderr)
     groups = parameter_groups(model.module, _decay(found))
@@ -207,6 +220,10 @@ def _choice(arguments: argparse.Namespace) -> dict[str, Any]:
     if (method == "named") != bool(arguments.parameters):
         raise ConfigError(
             f"--tuning {method}: --parameters NAME ... goes with --tuning named, which needs it"
+        )
+    if arguments.start == "fitted" and method != "linear-probe":
+        raise ConfigError(
+            f"--start fitted: it goes with --tuning linear-probe, here it is {method}"
         )
     usual = {"rank": 8, "alpha": 16.0, "num_tokens": 5}
     said = {name: value for name in usual if (value := getattr(arguments, name)) is not None}

@@ -16,26 +16,26 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from bszo import __version__
+from bszo.cli.floors import floors, not_below
 from bszo.cli.main import EXIT_CODES
 from bszo.cli.parts import MOST_TOKENS, Parts, build, say_begin
 from bszo.cli.parts import add_arguments as add_shared
 from bszo.cli.stopping import Stopping
 from bszo.errors import Collapsed, ConfigError, ModelError, NonFiniteLoss, needs, one_line
 from bszo.files import folder_written_whole
-from bszo.models import Score, evaluate, fit_label_bias, has_risen, weights_fingerprint
-from bszo.models.label_bias import num_option_lists
+from bszo.models import Score, evaluate, has_risen, weights_fingerprint
 from bszo.models.saved import write_tuned
 from bszo.trajectory import TrajectoryWriter, describe, record
 
 LOG, REPORT = "trajectory.bszo", "bszo.json"
 NUM_SCORES = 4  # in the course of a run
-MOST_FITTED = 500  # training rows by which a bias of each label is fitted
 SAMPLE = 4096  # elements whose change is looked at
 UNCHANGED = 0.99
 
@@ -60,9 +60,10 @@ def run(arguments: argparse.Namespace) -> int:
     check_out(out)
     every = max(1, math.ceil(arguments.steps / NUM_SCORES))
     every = every if arguments.score_every is None else arguments.score_every
-    for flag, value in (("--steps", arguments.steps), ("--score-every", every)):
-        if value < 1:
-            raise ConfigError(f"{flag} {value}: 1 or more is valid")
+    fewest = 0 if arguments.start == "fitted" else 1  # a head that is fitted needs no step
+    for flag, value, least in (("--steps", arguments.steps, fewest), ("--score-every", every, 1)):
+        if value < least:
+            raise ConfigError(f"{flag} {value}: {least} or more is valid")
     parts = build(arguments)
     say_begin(parts, arguments)
     try:
@@ -112,7 +113,7 @@ def trained(
     rate = optimizer.param_groups[0]["lr"]
     sample, first = _sample(optimizer), _score(parts, 0, mute=True)
     scores = [_said(0, first)]
-    floor = _label_bias(parts)
+    below = floors(parts)
     losses: list[float] = []
     equal, seconds = 0, 0.0
     with (
@@ -122,7 +123,7 @@ def trained(
         ) as bar,
     ):
         record(optimizer, writer)
-        for step, closure in enumerate(parts.closures(), start=1):
+        for step, closure in enumerate(islice(parts.closures(), num_steps), start=1):
             start = time.perf_counter()
             losses.append(float(optimizer.step(closure)))
             seconds += time.perf_counter() - start
@@ -138,12 +139,10 @@ def trained(
                 break
         writer.finish()
     steps = optimizer.num_steps
-    warnings = _doubts(parts, sample, steps, equal, [score["loss"] for score in scores])
-    if not warnings and floor and scores[-1]["loss"] >= floor["loss"]:
-        warnings.append(
-            f"a bias of each label alone has a held-out loss of {floor['loss']:.4g}, which is no"
-            f" more than {scores[-1]['loss']:.4g}: what was learnt need not be of the texts"
-        )
+    held = [score["loss"] for score in scores]
+    warnings = _doubts(parts, sample, steps, equal, held) if steps else []
+    if not warnings and steps and (line := not_below(below, held[-1])):
+        warnings.append(line)
     for line in warnings:
         print(f"warning: {line}", file=sys.stderr)
     return {
@@ -161,7 +160,7 @@ def trained(
         "num_forwards": optimizer.num_forwards,
         "train_seconds": round(seconds, 3),
         "scores": scores,
-        "label_bias": floor,
+        **below,
         "weights": {"before": base, "after": weights_fingerprint(model.module)},
         "warnings": warnings,
         "versions": {
@@ -190,27 +189,6 @@ def _score(parts: Parts, step: int, *, mute: bool) -> Score:
     if score.mute and not mute:
         raise Collapsed(step, len(parts.held))
     return score
-
-
-def _label_bias(parts: Parts) -> dict[str, Any] | None:
-    """What the model has of the held-out rows if nothing is learnt but a number for each label,
-    said on a line; None where options differ from row to row, so that there is none."""
-    model = parts.model
-    some = parts.train[:: math.ceil(len(parts.train) / MOST_FITTED)]
-    if num_option_lists(some) > 1:
-        return None
-    model.label_bias = bias = fit_label_bias(model, some, max_tokens=MOST_TOKENS)
-    try:
-        score = evaluate(model, parts.held, MOST_TOKENS)
-    finally:
-        model.label_bias = None
-    print(
-        f"a bias of each label alone: held-out accuracy {100 * score.accuracy:5.1f} %, loss"
-        f" {score.loss:.4f}",
-        flush=True,
-    )
-    scored = {"accuracy": score.accuracy, "loss": score.loss}
-    return {"rows": len(some), "values": bias.tolist(), **scored}
 
 
 def _said(step: int, score: Score) -> dict[str, Any]:

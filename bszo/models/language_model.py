@@ -18,7 +18,7 @@ from bszo.models.masked import MaskedEncoder
 from bszo.models.module import num_positions
 from bszo.models.packing import Way, common_beginning, in_few_rows, room, texts_of
 from bszo.models.scores import option_logits, option_scores
-from bszo.models.states import body_of, last_states, mean_over_tokens
+from bszo.models.states import body_of, last_states, mean_over_tokens, width_of
 from bszo.models.traits import Traits
 from bszo.tasks import Example, Task, scored
 
@@ -88,6 +88,12 @@ class LanguageModel:
     def device(self) -> torch.device:
         """The device of the input embeddings, on which inputs must lie."""
         return next(self.module.parameters()).device
+
+    @property
+    def width(self) -> int | None:
+        """Of the last hidden state; None of a model that shows none. It takes a pass to see."""
+        ids = torch.full((1, 2), self.pad_id, device=self.device)
+        return width_of(self.module, ids)
 
     def encode(self, examples: Sequence[Example]) -> list[Encoded]:
         """Tokenise examples, each prompt + option once; `Encoded.truncated` says which were cut.
@@ -222,14 +228,13 @@ class LanguageModel:
             ModelError: the model shows no last hidden state, or a score is not finite.
         """
         body = body_of(self.module)
+        if self.width is None:
+            raise ModelError(f"{self.name} has no base model to read a last hidden state from")
 
         def both(*arguments: Any, **flags: Any) -> Tensor:
             with last_states(body) as states:
                 scores = option_logits(*arguments, **flags)
-            if not states:
-                raise ModelError(f"{self.name}: has no base model to read a last hidden state from")
-            batch = arguments[1]
-            hidden = states[-1]
+            batch, hidden = arguments[1], states[-1]
             read = hidden[batch.rows.to(hidden.device), batch.columns.to(hidden.device)].float()
             return torch.cat(
                 [scores[..., None], mean_over_tokens(read, batch).to(scores.device)], -1

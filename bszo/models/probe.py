@@ -73,14 +73,13 @@ class ProbedModel(LanguageModel):
             )
         self.plain = model
         self._body = body_of(model.module)
-        width = _width(model, self._body)
-        if width is None:
+        if model.width is None:
             raise ModelError(
                 f"tuning=linear-probe: {model.name} has no base model to read a last hidden state"
                 " from"
             )
         super().__init__(
-            Probe(model.module, width, num_options, frozen=frozen),
+            Probe(model.module, model.width, num_options, frozen=frozen),
             model.tokenizer,
             style=model.style,
             max_length=model.limit,
@@ -115,22 +114,6 @@ class ProbedModel(LanguageModel):
         options = torch.arange(scores.shape[1], device=scores.device)[None, :, None]
         at_tokens = torch.where(batch.present, extra[batch.position, options], 0.0)  # (B, O, L)
         return scores + at_tokens.sum(-1) / batch.present.sum(-1).clamp(min=1)
-
-
-@torch.no_grad()
-def _width(model: LanguageModel, body: Any) -> int | None:
-    """The width of the last hidden state, as a pass over two tokens shows it; None if it shows no
-    state.
-
-    It may differ from the configuration's hidden_size, from which some models project down.
-    """
-    if body is None:
-        return None
-    ids = torch.full((1, 2), model.pad_id, device=model.device)
-    with last_states(body) as states:
-        model.module(input_ids=ids, attention_mask=torch.ones_like(ids))
-    seen = states[-1] if states else None
-    return seen.shape[-1] if isinstance(seen, Tensor) and seen.ndim == 3 else None
 
 
 def load_probe(model: LanguageModel, folder: Path) -> ProbedModel:

@@ -35,6 +35,22 @@ def last_states(body: Any) -> Iterator[list[Tensor]]:
             handle.remove()
 
 
+@torch.no_grad()
+def width_of(module: nn.Module, ids: Tensor) -> int | None:
+    """The width of the last hidden state, as a pass over some tokens shows it; None if it shows no
+    state. `ids` are (1, T).
+
+    It may differ from the configuration's hidden_size, from which some models project down.
+    """
+    body = body_of(module)
+    if body is None:
+        return None
+    with last_states(body) as states:
+        outermost(module)(input_ids=ids, attention_mask=torch.ones_like(ids))
+    seen = states[-1] if states else None
+    return seen.shape[-1] if isinstance(seen, Tensor) and seen.ndim == 3 else None
+
+
 def mean_over_tokens(at_positions: Tensor, batch: Batch) -> Tensor:
     """phi_o = mean_j h_j over the positions where option o's tokens are read, (B, O, H); 0 where an
     example has no such option. `at_positions` is h, (N, H)."""

@@ -355,6 +355,45 @@ def test_what_a_bias_of_each_label_has_is_said_and_a_run_that_has_no_more(
     assert f"warning: {warning}\n" in err
 
 
+def test_a_linear_probe_needs_no_step_and_is_a_floor_under_those_of_others(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What a text ends with is its label; a step of 1e-5 learns nothing of it."""
+    ends = ("bad", "good")
+    many = [{"sentence": f"the film {i} is {ends[i % 2]}", "label": i % 2} for i in range(40)]
+    file = tmp_path / "rows.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in many), encoding="utf-8")
+    out, other = tmp_path / "out", tmp_path / "other"
+    probe = ("--tuning", "linear-probe", "--start", "fitted")
+    assert tune(file, "--method", "mezo", *probe, "--steps", 0, "--out", out) == 0
+    report = json.loads((out / "bszo.json").read_text(encoding="utf-8"))
+    (score,) = report["scores"]
+    assert report["num_steps"] == report["num_forwards"] == 0 and report["warnings"] == []
+    assert score["accuracy"] == 1.0 and report["probe"]["loss"] == pytest.approx(
+        score["loss"], 1e-3
+    )
+    assert (out / "probe.safetensors").is_file() and not (out / "model.safetensors").exists()
+    capsys.readouterr()
+    replayed = ["replay", str(out / "trajectory.bszo"), "--base", "asset:tiny-opt"]
+    assert main([*replayed, "--out", str(other)]) == 1
+    assert "tuning.start=fitted: begins with a head that was fitted" in capsys.readouterr().err
+    assert not other.exists()
+
+    assert tune(file, "--method", "mezo", "--lr", 1e-5, "--steps", 1, "--out", other) == 0
+    report = json.loads((other / "bszo.json").read_text(encoding="utf-8"))
+    (warning,) = report["warnings"]
+    assert warning.startswith("a linear probe, fitted at once has a held-out loss of")
+    assert warning.endswith("--start fitted --steps 0 gives a better model at once")
+    assert report["probe"]["accuracy"] == 1.0 > report["scores"][-1]["accuracy"]
+
+    capsys.readouterr()
+    new = tmp_path / "new"
+    assert tune(file, "--start", "fitted", "--out", new) == 1
+    assert "--start fitted: it goes with --tuning linear-probe" in capsys.readouterr().err
+    assert tune(file, "--steps", 0, "--out", new) == 1
+    assert "--steps 0: 1 or more is valid" in capsys.readouterr().err and not new.exists()
+
+
 def test_ctrl_c_keeps_the_steps_that_are_done(
     rows: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -11,7 +11,15 @@ import torch
 from safetensors.torch import load_file
 
 from bszo.errors import ConfigError
-from bszo.models import EachLoss, ProbedModel, load_model, saved, tuning
+from bszo.models import (
+    EachLoss,
+    ProbedModel,
+    load_model,
+    load_probe,
+    saved,
+    tuning,
+    weights_fingerprint,
+)
 from bszo.tasks import Example
 from bszo.trajectory import read
 from experiments.records.signing import signature
@@ -376,3 +384,30 @@ def test_a_bias_of_each_label_is_fitted_before_training(
     assert first == pytest.approx(-second, abs=1e-6) and abs(first) > 1e-3
     assert fitted["curve"][0]["validation_loss"] != without["curve"][0]["validation_loss"]
     assert fitted["num_forwards"] == without["num_forwards"]
+
+
+def test_a_probe_is_fitted_before_training_and_the_model_may_train_with_it(
+    cli: Cli, runs: Runs, tmp_path: Path
+) -> None:
+    """One that starts at 0 and alone has the signature and the record of those before the keys."""
+    probe = (*SMALL, "model=tiny-mistral", "tuning=linear-probe", "optimizer=mezo")
+    probe += (f"paths.results={tmp_path}", f"checkpoint.weights={tmp_path / 'made'}")
+    fitted = (*probe, "tuning.start=fitted")
+    assert cli(*probe).code == 0
+    assert cli(*fitted, "tuning.trains=all", "optimizer.lr=1e-6").code == 0
+    done = cli(*fitted, "protocol=zero-shot")
+    assert done.code == 0 and "(a probe, fitted)" in done.err
+    by_tuning = {len(record["config"]["tuning"]): record for record in runs()}
+    zero, only, every = (by_tuning[count] for count in (1, 2, 3))
+    assert zero["config"]["tuning"] == {"method": "linear-probe"} and "probe" not in zero["model"]
+    losses = dict(map(tuple, every["model"]["probe"]["held_out_losses"]))
+    assert losses[every["model"]["probe"]["spread"]] == min(losses.values())
+    assert only["model"]["probe"] == every["model"]["probe"]
+    assert only["num_forwards"] == 0 and only["zero_shot_accuracy"] is not None
+    first = [record["curve"][0]["validation_loss"] for record in (zero, only, every)]
+    assert first[0] != first[1] == first[2]
+    assert only["model"]["num_parameters"] == TRAINED["linear-probe"] == 130
+    assert every["model"]["num_parameters"] > 100_000
+    folder = tmp_path / "made" / every["signature"]
+    back = load_probe(load_model(str(folder), dtype="float32"), folder)
+    assert weights_fingerprint(back.module) != every["model"]["fingerprint"]  # it has trained

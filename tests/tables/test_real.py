@@ -15,6 +15,7 @@ from experiments.tables.artefacts import ARTEFACTS
 from experiments.tables.real.beside import nearest
 from experiments.tables.real.courses import beside_section, course_section, tasks_section
 from experiments.tables.real.label_bias import label_bias_section
+from experiments.tables.real.probe import probe_section
 from experiments.tables.real.study import (
     Row,
     against,
@@ -34,7 +35,7 @@ from experiments.tables.real.table import (
     rates_section,
     sections,
 )
-from experiments.tables.real.untrained import in_context_section
+from experiments.tables.real.untrained import in_context_section, is_untrained
 
 Plain = dict[str, Any]
 
@@ -232,14 +233,26 @@ def test_what_trains_nothing_has_lines_of_its_own(rows: dict[str, Row]):
                 record["config"]["protocol"]["label_bias"] = bias
                 record["model"]["label_bias"] = [-1.084, 1.084]
             records.append({**record, "zero_shot_accuracy": score, "test_accuracy": None})
-    section = accuracy_section(4000, list(rows.values()), records)
-    found = [line for line in section.rows if line[0].startswith(("zero-shot", "in-context"))]
+    probed = answer({**point, "precision": "bf16-sr", "seed": "0"}, [0.5, 0.5], 0.0)
+    probed["config"]["tuning"] = {"method": "linear-probe", "start": "fitted"}
+    probed["model"]["probe"] = {"spread": 0.03, "held_out_losses": [[0.01, 0.7], [0.03, 0.454]]}
+    trained = {**probed, "config": deepcopy(probed["config"])}  # steps followed
+    probed["config"]["protocol"]["num_steps"] = 0
+    probed |= {"zero_shot_accuracy": 0.81, "test_accuracy": None}
+    assert is_untrained(probed) and not is_untrained(trained)
+    section = accuracy_section(4000, list(rows.values()), [probed, *records])
+    untrained = ("zero-shot", "in-context", "linear probe")
+    found = [line for line in section.rows if line[0].startswith(untrained)]
     assert [line[:6] for line in found] == [
         ("zero-shot (bf16-sr)", "-", "52.00", "-", "0.500", "50.00 at 0"),
         ("zero-shot, label bias (bf16-sr)", "-", "68.00", "-", "0.500", "50.00 at 0"),
         ("in-context, 8 rows (bf16-sr)", "-", "62.00 (13.11; 3)", "-", "0.500", "50.00 at 0"),
         ("in-context, 32 rows (bf16-sr)", "-", "70.00", "-", "0.500", "50.00 at 0"),
+        ("linear probe, fitted at once (bf16-sr)", "-", "81.00", "-", "0.500", "50.00 at 0"),
     ]
+    every = probe_section([*records, trained, probed])
+    assert every is not None and probe_section(records) is None
+    assert every.rows == (("sst2", "1,000", "0", "50.0", "0.500", "81.0", "0.03", "0.454"),)
     every = label_bias_section(records)
     assert every is not None and label_bias_section(records[:-1]) is None
     assert every.rows == (("sst2", "0", "0", "50.0", "0.500", "68.0", "-1.08, +1.08"),)

@@ -20,6 +20,7 @@ from experiments.tables.real.label_bias import (
     label_bias_section,
 )
 from experiments.tables.real.means import FOLDER, means_section
+from experiments.tables.real.probe import probe_section
 from experiments.tables.real.study import (
     BASELINE,
     BUDGETS,
@@ -44,6 +45,7 @@ from experiments.tables.real.study import (
 from experiments.tables.real.untrained import (
     in_context_section,
     is_biased,
+    is_probe,
     is_untrained,
     name_of,
     shots_of,
@@ -102,8 +104,12 @@ def accuracy_section(budget: int, rows: Sequence[Row], untrained: Sequence[Recor
     first = next((row.precision for row in rows if row.well), None)
     alike = [r for row in rows if row.precision == first for r in row.well.values()]
     floors = {"zero-shot": alike} if alike else {}
-    for record in sorted(untrained, key=lambda record: (shots_of(record), is_biased(record))):
-        if shots_of(record) or is_biased(record):  # zero-shot is what all runs begin with
+
+    def place(record: Record) -> tuple[bool, int, bool]:
+        return is_probe(record), shots_of(record), is_biased(record)
+
+    for record in sorted(untrained, key=place):
+        if any(place(record)):  # zero-shot is what all runs begin with
             floors.setdefault(name_of(record), []).append(record)
     for what, records in floors.items():
         tests = _untrained([100 * r["zero_shot_accuracy"] for r in records])
@@ -148,7 +154,8 @@ def accuracy_section(budget: int, rows: Sequence[Row], untrained: Sequence[Recor
         " t-test; three seeds can show large differences alone. In-context learning trains nothing:"
         " so many training rows stand in front of every prompt, others with each seed. Nor does a"
         " label bias: a number for each label, fitted on the scores of the training rows (a look at"
-        " each, 63 passes), is added to its score.",
+        " each, 63 passes), is added to its score. A linear probe is as little work: a logistic"
+        " regression on the last hidden state.",
         "The weights are Q4_1 dequantised; training is in bf16 with stochastic rounding, and in"
         " fp32 where the line says so.",
     )
@@ -226,6 +233,7 @@ def sections(artefact: Artefact, inputs: Inputs) -> list[Section]:
     every = [*rows[min(rows)], *rows[max(rows)]]
     more = tuple(course_section(budget, of_budget) for budget, of_budget in rows.items())
     more += (in_context_section(floors), label_bias_section(untrained))
+    more += (probe_section(untrained),)
     more += (behind_training_section(BIASES),)
     more += (beside_section(every, here), tasks_section(every, elsewhere))
     more += (gain_section(rows[min(rows)]),)

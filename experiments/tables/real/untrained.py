@@ -9,13 +9,19 @@ from experiments.tables.real.study import curve
 
 
 def is_untrained(record: Record) -> bool:
-    """True of zero-shot and in-context runs."""
-    return record["config"].get("tuning", {}).get("method") == "in-context"
+    """True of zero-shot and in-context runs, and of a linear probe that is fitted and left."""
+    return record["config"].get("tuning", {}).get("method") == "in-context" or is_probe(record)
 
 
 def shots_of(record: Record) -> int:
     """The training rows that stand in front of every prompt."""
-    return record["config"]["tuning"]["num_shots"]
+    return record["config"]["tuning"].get("num_shots", 0)
+
+
+def is_probe(record: Record) -> bool:
+    """True where a linear probe was fitted, and no step followed."""
+    fitted = record["config"].get("tuning", {}).get("start") == "fitted"
+    return fitted and not record["config"]["protocol"]["num_steps"]
 
 
 def is_biased(record: Record) -> bool:
@@ -25,6 +31,8 @@ def is_biased(record: Record) -> bool:
 
 def name_of(record: Record) -> str:
     """What the run is, as the name of a line."""
+    if is_probe(record):
+        return "linear probe, fitted at once"
     shots = shots_of(record)
     name = f"in-context, {shots} rows" if shots else "zero-shot"
     return f"{name}, label bias" if is_biased(record) else name
