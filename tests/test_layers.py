@@ -196,7 +196,7 @@ LAYERS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "scripts.study.estimators": (OURS, ("torch",)),
     "scripts.study.find_lr": (OURS, ("torch",)),
     "scripts.study.gradient_signal": (("scripts.study.agreement", *OURS), ("torch",)),
-    "scripts.study.label_bias": (
+    "scripts.study.heads": (
         ("scripts.study.agreement", "scripts.study.means", *OURS),
         ("torch",),
     ),

@@ -195,7 +195,7 @@ ARTEFACTS = {
             sweeps=("real",),
             files=(
                 "measured/gradient_signal.json",
-                "measured/label_bias.json",
+                "measured/heads.json",
                 "measured/means/mezo.json",
                 "measured/means/bszo-own-directions-k-8-mean.json",
                 "measured/means/bszo-own-directions-k-8-mean-round-2-at-0-0001.json",

@@ -14,8 +14,6 @@ from experiments.sweeps.selection import Choice, Shelf
 from experiments.tables.artefacts import ARTEFACTS
 from experiments.tables.real.beside import nearest
 from experiments.tables.real.courses import beside_section, course_section, tasks_section
-from experiments.tables.real.label_bias import label_bias_section
-from experiments.tables.real.probe import probe_section
 from experiments.tables.real.study import (
     Row,
     against,
@@ -35,7 +33,12 @@ from experiments.tables.real.table import (
     rates_section,
     sections,
 )
-from experiments.tables.real.untrained import in_context_section, is_untrained
+from experiments.tables.real.untrained import (
+    in_context_section,
+    is_untrained,
+    label_bias_section,
+    probe_section,
+)
 
 Plain = dict[str, Any]
 

@@ -14,13 +14,8 @@ from experiments.tables.inputs import Inputs
 from experiments.tables.layout import Section, not_shown
 from experiments.tables.real.courses import beside_section, course_section, tasks_section
 from experiments.tables.real.gradient_signal import FILE, signal_section
-from experiments.tables.real.label_bias import (
-    BIASES,
-    behind_training_section,
-    label_bias_section,
-)
+from experiments.tables.real.heads import HEADS, behind_training_section
 from experiments.tables.real.means import FOLDER, means_section
-from experiments.tables.real.probe import probe_section
 from experiments.tables.real.study import (
     BASELINE,
     BUDGETS,
@@ -47,7 +42,9 @@ from experiments.tables.real.untrained import (
     is_biased,
     is_probe,
     is_untrained,
+    label_bias_section,
     name_of,
+    probe_section,
     shots_of,
 )
 
@@ -234,7 +231,7 @@ def sections(artefact: Artefact, inputs: Inputs) -> list[Section]:
     more = tuple(course_section(budget, of_budget) for budget, of_budget in rows.items())
     more += (in_context_section(floors), label_bias_section(untrained))
     more += (probe_section(untrained),)
-    more += (behind_training_section(BIASES),)
+    more += (behind_training_section(HEADS),)
     more += (beside_section(every, here), tasks_section(every, elsewhere))
     more += (gain_section(rows[min(rows)]),)
     more += (means_section(FOLDER), signal_section(FILE) if FILE.is_file() else None)

@@ -1,5 +1,5 @@
-"""Runs of the real study in which nothing trains: what tells them apart, and those of in-context
-learning."""
+"""Runs of the real study in which nothing trains: what tells them apart, and a section for each
+kind: in-context learning, a bias of each label, a linear probe."""
 
 from collections.abc import Sequence
 
@@ -56,3 +56,59 @@ def in_context_section(records: Sequence[Record]) -> Section | None:
     columns += ("test prompts cut",)
     note = "The seed picks the rows. A prompt that is cut to fit the model has fewer in front."
     return Section("In-context learning", columns, tuple(lines), notes=(note,)) if lines else None
+
+
+def label_bias_section(records: Sequence[Record]) -> Section | None:
+    """Every run of which a bias of each label is all that is fitted; None where there is none."""
+    biased = [record for record in records if is_biased(record)]
+    lines = [
+        (
+            r["choices"]["task"],
+            f"{shots_of(r)}",
+            f"{r['config']['seed']}",
+            f"{curve(r)[0][1]:.1f}",
+            f"{r['curve'][0]['validation_loss']:.3f}",
+            f"{100 * r['zero_shot_accuracy']:.1f}",
+            ", ".join(f"{value:+.2f}" for value in r["model"]["label_bias"]),
+        )
+        for r in sorted(
+            biased, key=lambda r: (r["choices"]["task"], shots_of(r), r["config"]["seed"])
+        )
+    ]
+    columns = ("task", "rows in front", "seed", "validation %", "validation loss", "test %")
+    columns += ("bias of each label",)
+    note = (
+        "Nothing trains. A number for each label is added to its score, by which the scores of the"
+        " training rows have the least cross entropy (`bszo.models.label_bias`): one look at each"
+        " row, 63 passes of 16 for 1,000."
+    )
+    title = "A bias of each label, without training"
+    return Section(title, columns, tuple(lines), notes=(note,)) if lines else None
+
+
+def probe_section(records: Sequence[Record]) -> Section | None:
+    """Every run of which a linear probe is all that is fitted; None where there is none."""
+    lines = [
+        (
+            r["choices"]["task"],
+            f"{r['data']['num_examples']['train']:,}",
+            f"{r['config']['seed']}",
+            f"{curve(r)[0][1]:.1f}",
+            f"{r['curve'][0]['validation_loss']:.3f}",
+            f"{100 * r['zero_shot_accuracy']:.1f}",
+            f"{r['model']['probe']['spread']:g}",
+            f"{min(loss for _, loss in r['model']['probe']['held_out_losses']):.3f}",
+        )
+        for r in sorted(records, key=lambda r: (r["choices"]["task"], r["config"]["seed"]))
+        if is_probe(r)
+    ]
+    columns = ("task", "rows fitted", "seed", "validation %", "validation loss", "test %")
+    columns += ("spread", "loss held out of the fit")
+    note = (
+        "Nothing trains. A logistic regression on the model's last hidden state, on top of its own"
+        " scores (`bszo.models.fit_probe`): one look at each training row, 63 passes of 16 for"
+        " 1,000. The spread of its weights is the one with the least loss on training rows that"
+        " are held out of the fit."
+    )
+    title = "A linear probe, without training"
+    return Section(title, columns, tuple(lines), notes=(note,)) if lines else None

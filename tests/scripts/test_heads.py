@@ -1,33 +1,36 @@
-"""scripts/study/label_bias.py and its section: scores without and with a bias of each label."""
+"""scripts/study/heads.py and its section: scores as they are, with a bias, and with a probe."""
 
 import json
 from pathlib import Path
 
 import pytest
 
-from bszo.models import fit_label_bias
+from bszo.models import fit_label_bias, fit_probe
 from experiments.config.compose import compose
 from experiments.config.schema import parse
-from experiments.tables.real.label_bias import behind_training_section
+from experiments.tables.real.heads import behind_training_section
 from experiments.tables.sources import MeasurementError
 from experiments.training.build import build
-from scripts.study.label_bias import of_scores
+from scripts.study.heads import of_heads
 
 
-def test_the_bias_is_of_training_rows_and_stays_with_no_model():
+def test_what_is_fitted_is_of_training_rows_and_stays_with_no_model():
     few = ("data.num_train=64", "data.num_test=16", "task.num_train=32", "task.num_validation=16")
     config = compose(
         ["model=tiny-opt", "task=sst2", "data=mini", "protocol=smoke", "tracker=none", *few]
     )
     parts = build(parse(config))
-    found = of_scores(parts, 1000)
+    found = of_heads(parts, 1000)
     assert parts.model.label_bias is None
     bias = fit_label_bias(parts.model, parts.train, max_tokens=1000)
-    assert found["bias"] == bias.tolist()
+    assert found["bias"] == pytest.approx(bias.tolist(), abs=1e-6)
+    probe = fit_probe(parts.model, parts.train, max_tokens=1000)
+    assert found["spread"] == probe.spread
     for split in ("validation", "test"):
         encoded = getattr(parts, split)
         scores = parts.model.score_all(encoded, max_tokens=1000)
-        for kind, logits in (("plain", scores), ("biased", scores + bias)):
+        probed = probe.scores(*parts.model.features(encoded, max_tokens=1000))
+        for kind, logits in (("plain", scores), ("biased", scores + bias), ("probed", probed)):
             right = [row.argmax() == e.label for row, e in zip(logits, encoded, strict=True)]
             assert found[kind][f"{split}_accuracy"] == pytest.approx(sum(right) / 16)
             chances = logits.log_softmax(-1)[range(16), [e.label for e in encoded]]
@@ -35,11 +38,11 @@ def test_the_bias_is_of_training_rows_and_stays_with_no_model():
 
 
 def test_a_line_for_each_method(tmp_path: Path):
-    file = tmp_path / "label_bias.json"
+    file = tmp_path / "heads.json"
     assert behind_training_section(file) is None
 
     def of(method: str, passes: int, before: float, after: float) -> dict[str, object]:
-        kinds = {"plain": before, "biased": after}
+        kinds = {"plain": before, "biased": after, "probed": after + 0.1}
         scores = {
             kind: {"validation_loss": 1 - value, "test_accuracy": value}
             for kind, value in kinds.items()
@@ -54,13 +57,14 @@ def test_a_line_for_each_method(tmp_path: Path):
     file.write_text(json.dumps({"models": models}))
     section = behind_training_section(file)
     assert section is not None and section.rows == (
-        ("zero-shot", "-", "0", "0.500", "0.320", "50.0", "68.0"),
+        ("zero-shot", "-", "0", "0.500", "0.320", "0.220", "50.0", "68.0", "78.0"),
         (
-            *("MeZO", "3e-05", "1,000", "0.310 (0.014; 2)", "0.280 (0.028; 2)"),
-            *("69.0 (1.4; 2)", "72.0 (2.8; 2)"),
+            *("MeZO", "3e-05", "1,000"),
+            *("0.310 (0.014; 2)", "0.280 (0.028; 2)", "0.180 (0.028; 2)"),
+            *("69.0 (1.4; 2)", "72.0 (2.8; 2)", "82.0 (2.8; 2)"),
         ),
     )
     for damaged in ("{", "[]", '{"models": [{"method": "MeZO"}]}'):
         file.write_text(damaged)
-        with pytest.raises(MeasurementError, match=r"^label_bias.json: not a report of scripts"):
+        with pytest.raises(MeasurementError, match=r"^heads.json: not a report of scripts"):
             behind_training_section(file)
