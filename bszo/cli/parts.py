@@ -250,9 +250,10 @@ def say_begin(parts: Parts, arguments: argparse.Namespace) -> None:
     eps = f", eps {group['eps']:g}" if "eps" in group else ""
     rate = "" if arguments.lr is not None else " (the method's default; bszo find-lr tests others)"
     trainable = sum(p.numel() for p in parts.optimizer.trainable())
-    print(
-        f"{arguments.method} on {trainable:,} parameters of {parts.model.name}:"
-        f" lr {group['lr']:g}{rate}{eps}; {len(parts.train)} rows train, {len(parts.held)} score"
-    )
+    method = f"{arguments.method} on {trainable:,} parameters of {parts.model.name}"
+    method += f": lr {group['lr']:g}{rate}{eps}"
+    if not arguments.steps:
+        method = f"a linear probe of {parts.model.name}, fitted"
+    print(f"{method}; {len(parts.train)} rows train, {len(parts.held)} score")
     answers = " | ".join(map(repr, first.options))
     print(f"a row reads {first.prompt!r} + {answers}", flush=True)

@@ -372,6 +372,7 @@ def test_a_linear_probe_needs_no_step_and_is_a_floor_under_those_of_others(
     assert score["accuracy"] == 1.0 and report["probe"]["loss"] == pytest.approx(
         score["loss"], 1e-3
     )
+    assert "a linear probe of tiny-opt, fitted; 32 rows train, 8 score" in capsys.readouterr().out
     assert (out / "probe.safetensors").is_file() and not (out / "model.safetensors").exists()
     capsys.readouterr()
     replayed = ["replay", str(out / "trajectory.bszo"), "--base", "asset:tiny-opt"]
