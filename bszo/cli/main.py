@@ -10,6 +10,7 @@ loss is not finite or the model has collapsed, 4 out of memory, 130 interrupted.
 
 import argparse
 import os
+import re
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -57,13 +58,18 @@ def exit_code(parsed: Callable[[], Callable[[], int]]) -> int:
     except BszoError as error:
         if os.environ.get("BSZO_FULL_ERROR", "0") not in ("", "0"):
             raise
-        return _say(str(error), "wrong")
+        return _say(_in_flags(str(error)), "wrong")
     except (MemoryError, RuntimeError) as error:
         if not _no_memory(error):
             raise
         return _say(f"no memory left, nothing was written: {one_line(error)}", "out of memory")
     except KeyboardInterrupt:
         return _say("interrupted; nothing was written", "interrupted")
+
+
+def _in_flags(line: str) -> str:
+    """The line with the names that these commands have for the library's arguments."""
+    return re.sub(r"\bmodel\.(kind|offload)=", r"--\1 ", line)
 
 
 def _parsed(arguments: list[str]) -> Callable[[], int]:

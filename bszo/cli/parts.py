@@ -24,6 +24,7 @@ from bszo.models import (
     parameter_groups,
     resolve_device,
 )
+from bszo.models.load import KINDS
 from bszo.tasks import batches
 
 DTYPES = ("float32", "bfloat16", "float16")
@@ -96,6 +97,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     model.add_argument("--device", default="auto", metavar="NAME", help="auto, cpu, cuda, cuda:1")
     model.add_argument(
         "--offload", metavar="DIR", help="of a disk: parameters stand there instead of in memory"
+    )
+    model.add_argument(
+        "--kind", default="auto", choices=KINDS, help="what it is, where its files do not say"
     )
     model.add_argument("--max-length", type=int, default=2048, metavar="TOKENS", help="(2048)")
     model.add_argument(
@@ -170,6 +174,7 @@ def build(arguments: argparse.Namespace) -> Parts:
     batches(len(rows.train), arguments.batch_size, arguments.seed)  # refuses a size
     model = load_model(
         arguments.model,
+        kind=arguments.kind,
         dtype=dtype,
         device=device,
         max_length=arguments.max_length,

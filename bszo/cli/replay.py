@@ -8,7 +8,7 @@ import sys
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -25,6 +25,7 @@ from bszo.models import (
     resolve_device,
     weights_fingerprint,
 )
+from bszo.models.load import KINDS
 from bszo.models.mean import Mean
 from bszo.models.saved import save_tuned
 from bszo.trajectory import Trajectory, read, replay
@@ -51,6 +52,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="must not exist")
     parser.add_argument("--to", type=int, metavar="STEP", help="steps to take (default: all)")
     parser.add_argument(
+        "--kind", default="auto", choices=KINDS, help="what the base is, where its files do not say"
+    )
+    parser.add_argument(
         "--device", metavar="NAME", help="default: the run's kind, where there is one"
     )
 
@@ -70,7 +74,13 @@ def run(arguments: argparse.Namespace) -> int:
         _require_alike(logs)
         _require_different(logs, arguments.to)
     (path, trajectory), *others = logs.items()
-    again = partial(replayed, base=arguments.base, to=arguments.to, device=arguments.device)
+    again = partial(
+        replayed,
+        base=arguments.base,
+        kind=arguments.kind,
+        to=arguments.to,
+        device=arguments.device,
+    )
     model = again(path, trajectory)
     steps = len(trajectory.steps) if arguments.to is None else arguments.to
     what = f"the mean of {len(logs)} runs" if others else f"{steps} steps"
@@ -169,6 +179,7 @@ def replayed(
     trajectory: Trajectory,
     *,
     base: str,
+    kind: Literal["auto", "masked", "causal"] = "auto",
     to: int | None = None,
     device: str | None = None,
 ) -> LanguageModel:
@@ -178,6 +189,7 @@ def replayed(
         path: of the log, for messages.
         trajectory: what it holds.
         base: the model that the run started from, as `load_model` takes it.
+        kind: of that model.
         to: steps to take; None takes all.
         device: None takes the run's kind, where there is one.
 
@@ -194,6 +206,7 @@ def replayed(
     dtype = said if isinstance(said := adapter.get("dtype"), str) else header.dtype
     model = load_model(
         base,
+        kind=kind,
         dtype=dtype,  # type: ignore[arg-type]
         device=place,
         quantization=adapter.get("quantization", "none"),  # type: ignore[arg-type]

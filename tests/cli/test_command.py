@@ -22,7 +22,7 @@ from bszo.cli.rows import read_rows
 from bszo.errors import ModelError, TrajectoryError
 from bszo.models import load_model, parameter_groups, weights_fingerprint
 from bszo.models.mean import Mean
-from bszo.models.saved import load_tuned
+from bszo.models.saved import load_tuned, save_tuned
 from bszo.tasks import batches, mini
 from bszo.tasks.prompted import prompted
 from bszo.trajectory import read
@@ -393,6 +393,24 @@ def test_a_linear_probe_needs_no_step_and_is_a_floor_under_those_of_others(
     assert "--start fitted: it goes with --tuning linear-probe" in capsys.readouterr().err
     assert tune(file, "--steps", 0, "--out", new) == 1
     assert "--steps 0: 1 or more is valid" in capsys.readouterr().err and not new.exists()
+
+
+def test_a_model_whose_files_do_not_say_its_kind_is_told_with_a_flag(
+    rows: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    base, out, again = tmp_path / "base", tmp_path / "out", tmp_path / "again"
+    save_tuned(load_model(MODEL, dtype="float32"), base)
+    config = json.loads((base / "config.json").read_text(encoding="utf-8"))
+    written = json.dumps({**config, "architectures": ["OPTThing"]})
+    (base / "config.json").write_text(written, encoding="utf-8")
+    more = ("--method", "mezo", "--lr", 0.01, "--steps", 1, "--out", out)
+    assert tune(rows[0], *more, model=str(base)) == 1
+    said = "say which: --kind masked or --kind causal\n"
+    assert capsys.readouterr().err.endswith(said) and not out.exists()
+    assert tune(rows[0], *more, "--kind", "causal", model=str(base)) == 0
+    replayed = (out / "trajectory.bszo", "--base", base, "--out", again)
+    assert command("replay", *replayed) == 1 and capsys.readouterr().err.endswith(said)
+    assert command("replay", *replayed, "--kind", "causal") == 0
 
 
 def test_ctrl_c_keeps_the_steps_that_are_done(
