@@ -75,10 +75,22 @@ def fit_features(scores: Tensor, features: Tensor, labels: Tensor) -> FittedProb
     phi = features.double()
     mean, deviation = phi.mean((0, 1)), phi.std((0, 1))
     deviation = torch.where(deviation > 0, deviation, 1.0)  # of a constant dimension
+    if bool((features == features[:, :1]).all()):
+        phi = phi[:, :1]  # all options are read in one place
     phi = (phi - mean) / deviation
+    # the prior keeps w among the combinations of the rows, so that their span is room enough for it
+    span = _span(phi.flatten(0, 1))
+    phi = phi @ span
     losses = cross_validated(scores, labels, phi, SPREADS)
     spread = min(losses, key=lambda spread: losses[spread])
     weight, bias = fit_logistic(scores, labels, phi, spread=spread)
     assert weight is not None
-    weight = weight / deviation
+    weight = weight @ span.T / deviation
     return FittedProbe(weight, bias - weight @ mean, spread, losses)
+
+
+def _span(rows: Tensor) -> Tensor:
+    """Orthonormal columns that span the rows (R, H): (H, R) where rows are fewer than dimensions,
+    else those of the dimensions themselves."""
+    count, width = rows.shape
+    return torch.linalg.qr(rows.T)[0] if count < width else torch.eye(width, dtype=rows.dtype)

@@ -19,10 +19,13 @@ NUM_FOLDS = 5
 
 
 def added(scores: Tensor, features: Tensor | None, weight: Tensor | None, bias: Tensor) -> Tensor:
-    """s_io + w_o . phi_io + b_o, (N, O)."""
+    """s_io + w_o . phi_io + b_o, (N, O); phi is (N, O, H), or (N, 1, H) where options share it."""
     if features is None or weight is None:
         return scores + bias
-    return scores + (features * weight).sum(-1) + bias
+    if features.shape[1] == 1:
+        return scores + features[:, 0] @ weight.T + bias
+    by_option = features.transpose(0, 1)  # (O, N, H)
+    return scores + (by_option @ weight[..., None])[..., 0].T + bias
 
 
 def fit_logistic(
@@ -33,19 +36,21 @@ def fit_logistic(
     Args:
         scores: s, (N, O), of which a number that a row's options share is of no matter.
         labels: y, (N,) integers.
-        features: phi, (N, O, H).
+        features: phi, (N, O, H), or (N, 1, H) where all options have the same.
         spread: prior standard deviation of each element of w, in scores per unit of phi.
     """
     scores = scores.double()
     bias = torch.zeros(scores.shape[1], dtype=torch.float64, requires_grad=True)
     weight = None
     if features is not None:
-        features = features.double()
-        weight = torch.zeros_like(features[0], requires_grad=True)
+        # the products are by option, each of which then lies in one piece
+        features = features.double().transpose(0, 1).contiguous().transpose(0, 1)
+        shape = (scores.shape[1], features.shape[2])
+        weight = torch.zeros(shape, dtype=torch.float64, requires_grad=True)
     optimizer = torch.optim.LBFGS(
         [bias] if weight is None else [bias, weight],
         max_iter=500,
-        tolerance_grad=1e-9,
+        tolerance_grad=1e-9 if weight is None else 1e-7,
         tolerance_change=1e-15 if weight is None else 1e-12,
         line_search_fn="strong_wolfe",
     )

@@ -67,6 +67,18 @@ def test_the_spread_is_small_where_features_say_nothing_and_large_where_they_say
     assert told.losses[told.spread] == min(told.losses.values()) < none.losses[none.spread]
 
 
+def test_more_dimensions_than_rows_are_fitted_in_the_span_of_the_rows() -> None:
+    """w has no part that no row sees; the loss is what the fit in all dimensions has."""
+    scores, features, labels = drawn(20, 3, 50)
+    probe = fit_features(scores, features, labels)
+    assert probe.weight.shape == (3, 50)
+    phi = features.double()
+    phi = (phi - phi.mean((0, 1))) / phi.std((0, 1))
+    whole = fit_logistic(scores, labels, phi, spread=probe.spread)
+    expected = added(scores.double(), phi, *whole)
+    torch.testing.assert_close(probe.scores(scores, features), expected, atol=1e-4, rtol=1e-4)
+
+
 def test_units_of_the_features_and_what_they_share_are_of_no_matter() -> None:
     scores, features, labels = drawn(60, 3, 4)
     units = torch.tensor([1.0, 100.0, 0.01, 1.0])
