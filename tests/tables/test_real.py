@@ -251,11 +251,16 @@ def test_what_trains_nothing_has_lines_of_its_own(rows: dict[str, Row]):
         ("zero-shot, label bias (bf16-sr)", "-", "68.00", "-", "0.500", "50.00 at 0"),
         ("in-context, 8 rows (bf16-sr)", "-", "62.00 (13.11; 3)", "-", "0.500", "50.00 at 0"),
         ("in-context, 32 rows (bf16-sr)", "-", "70.00", "-", "0.500", "50.00 at 0"),
-        ("linear probe, fitted at once (bf16-sr)", "-", "81.00", "-", "0.500", "50.00 at 0"),
+        ("linear probe, 1,000 rows (bf16-sr)", "-", "81.00", "-", "0.500", "50.00 at 0"),
     ]
-    every = probe_section([*records, trained, probed])
+    few = {**probed, "config": {**probed["config"], "task": {"prompt": "none"}}}
+    few["data"] = {"num_examples": {**probed["data"]["num_examples"], "train": 32}}
+    every = probe_section([*records, few, trained, probed])
     assert every is not None and probe_section(records) is None
-    assert every.rows == (("sst2", "1,000", "0", "50.0", "0.500", "81.0", "0.03", "0.454"),)
+    assert every.rows == (
+        ("sst2", "1,000", "0", "50.0", "0.500", "81.0", "0.03", "0.454"),
+        ("sst2, prompt=none", "32", "0", "50.0", "0.500", "81.0", "0.03", "0.454"),
+    )
     every = label_bias_section(records)
     assert every is not None and label_bias_section(records[:-1]) is None
     assert every.rows == (("sst2", "0", "0", "50.0", "0.500", "68.0", "-1.08, +1.08"),)

@@ -38,6 +38,7 @@ from experiments.tables.real.study import (
     test_accuracy,
 )
 from experiments.tables.real.untrained import (
+    fitted_rows,
     in_context_section,
     is_biased,
     is_probe,
@@ -46,6 +47,7 @@ from experiments.tables.real.untrained import (
     name_of,
     probe_section,
     shots_of,
+    task_of,
 )
 
 LOSS = "validation_loss"
@@ -102,8 +104,9 @@ def accuracy_section(budget: int, rows: Sequence[Row], untrained: Sequence[Recor
     alike = [r for row in rows if row.precision == first for r in row.well.values()]
     floors = {"zero-shot": alike} if alike else {}
 
-    def place(record: Record) -> tuple[bool, int, bool]:
-        return is_probe(record), shots_of(record), is_biased(record)
+    def place(record: Record) -> tuple[int, int, bool]:
+        probed = fitted_rows(record) if is_probe(record) else 0
+        return probed, shots_of(record), is_biased(record)
 
     for record in sorted(untrained, key=place):
         if any(place(record)):  # zero-shot is what all runs begin with
@@ -225,7 +228,7 @@ def sections(artefact: Artefact, inputs: Inputs) -> list[Section]:
     trained = [record for record in found if not is_untrained(record)]
     elsewhere = [record for record in trained if record["choices"]["task"] not in tasks]
     here = [record for record in trained if record["choices"]["task"] in tasks]
-    floors = [record for record in untrained if record["choices"]["task"] in tasks]
+    floors = [record for record in untrained if task_of(record) in tasks]
     by_budget = [accuracy_section(budget, of_budget, floors) for budget, of_budget in rows.items()]
     every = [*rows[min(rows)], *rows[max(rows)]]
     more = tuple(course_section(budget, of_budget) for budget, of_budget in rows.items())

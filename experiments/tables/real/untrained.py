@@ -24,6 +24,17 @@ def is_probe(record: Record) -> bool:
     return fitted and not record["config"]["protocol"]["num_steps"]
 
 
+def fitted_rows(record: Record) -> int:
+    """The training rows of a run."""
+    return record["data"]["num_examples"]["train"]
+
+
+def task_of(record: Record) -> str:
+    """The task, and whether it is without its prompt."""
+    prompt = record["config"].get("task", {}).get("prompt")
+    return record["choices"]["task"] + (f", prompt={prompt}" if prompt else "")
+
+
 def is_biased(record: Record) -> bool:
     """True where a bias of each label was fitted."""
     return record["config"]["protocol"].get("label_bias") == "fitted"
@@ -32,7 +43,7 @@ def is_biased(record: Record) -> bool:
 def name_of(record: Record) -> str:
     """What the run is, as the name of a line."""
     if is_probe(record):
-        return "linear probe, fitted at once"
+        return f"linear probe, {fitted_rows(record):,} rows"
     shots = shots_of(record)
     name = f"in-context, {shots} rows" if shots else "zero-shot"
     return f"{name}, label bias" if is_biased(record) else name
@@ -90,8 +101,8 @@ def probe_section(records: Sequence[Record]) -> Section | None:
     """Every run of which a linear probe is all that is fitted; None where there is none."""
     lines = [
         (
-            r["choices"]["task"],
-            f"{r['data']['num_examples']['train']:,}",
+            task_of(r),
+            f"{fitted_rows(r):,}",
             f"{r['config']['seed']}",
             f"{curve(r)[0][1]:.1f}",
             f"{r['curve'][0]['validation_loss']:.3f}",
@@ -99,7 +110,7 @@ def probe_section(records: Sequence[Record]) -> Section | None:
             f"{r['model']['probe']['spread']:g}",
             f"{min(loss for _, loss in r['model']['probe']['held_out_losses']):.3f}",
         )
-        for r in sorted(records, key=lambda r: (r["choices"]["task"], r["config"]["seed"]))
+        for r in sorted(records, key=lambda r: (task_of(r), -fitted_rows(r), r["config"]["seed"]))
         if is_probe(r)
     ]
     columns = ("task", "rows fitted", "seed", "validation %", "validation loss", "test %")
