@@ -14,6 +14,7 @@ from bszo.half import fast_products
 from bszo.models.batch import Batch, buckets, by_length, collate
 from bszo.models.causal import CausalEncoder
 from bszo.models.encode import Encoded
+from bszo.models.head import at_positions
 from bszo.models.masked import MaskedEncoder
 from bszo.models.module import num_positions
 from bszo.models.packing import Way, common_beginning, in_few_rows, room, texts_of
@@ -234,8 +235,8 @@ class LanguageModel:
         def both(*arguments: Any, **flags: Any) -> Tensor:
             with last_states(body) as states:
                 scores = option_logits(*arguments, **flags)
-            batch, hidden = arguments[1], states[-1]
-            read = hidden[batch.rows.to(hidden.device), batch.columns.to(hidden.device)].float()
+            batch: Batch = arguments[1]
+            read = at_positions(states[-1], batch).float()
             return torch.cat(
                 [scores[..., None], mean_over_tokens(read, batch).to(scores.device)], -1
             )

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from bszo.errors import ModelError, one_line
 from bszo.models.batch import Batch
 from bszo.models.encode import Encoded
+from bszo.models.head import at_positions
 from bszo.models.language_model import LanguageModel
 from bszo.models.states import body_of, last_states
 
@@ -103,14 +104,8 @@ class ProbedModel(LanguageModel):
             scores = score(
                 module.base, batch, causal=self.style == "causal", shortcut=self.traits.shortcut
             )
-        hidden = states[-1].to(module.probe.weight.dtype)
-        rows, columns = batch.rows.to(hidden.device), batch.columns.to(hidden.device)
-        # (N, O)
-        extra = (
-            module.probe(hidden[rows, columns].to(module.probe.weight.device))
-            .float()
-            .to(scores.device)
-        )
+        hidden = at_positions(states[-1], batch).to(module.probe.weight)
+        extra = module.probe(hidden).float().to(scores.device)  # (N, O)
         options = torch.arange(scores.shape[1], device=scores.device)[None, :, None]
         at_tokens = torch.where(batch.present, extra[batch.position, options], 0.0)  # (B, O, L)
         return scores + at_tokens.sum(-1) / batch.present.sum(-1).clamp(min=1)

@@ -9,7 +9,15 @@ from scipy.optimize import minimize
 from torch.nn.functional import cross_entropy
 
 from bszo.errors import ModelError
-from bszo.models import GenerativeModel, LanguageModel, ProbedModel, evaluate, fit_probe, load_model
+from bszo.models import (
+    GenerativeModel,
+    LanguageModel,
+    ProbedModel,
+    evaluate,
+    fit_probe,
+    load_model,
+    tuning,
+)
 from bszo.models.fit_probe import SPREADS, fit_features
 from bszo.models.logistic import NUM_FOLDS, TAU, added, cross_validated, fit_logistic
 from tests.models.test_generate import task
@@ -125,8 +133,15 @@ def test_a_label_bias_of_the_model_is_no_part_of_its_features(zoo: dict[str, str
         torch.testing.assert_close(one, other)
 
 
-def test_features_are_the_last_hidden_states_of_transformers(zoo: dict[str, str]) -> None:
+@pytest.mark.parametrize("adapter", ["none", "lora", "prompt", "prefix"])
+def test_features_are_the_last_hidden_states_of_transformers(
+    zoo: dict[str, str], adapter: str
+) -> None:
+    """Virtual tokens stand in front of the text; a state of theirs is no feature."""
     model = load(zoo["llama"])
+    more: dict[str, Any] = {"rank": 2, "alpha": 4.0} if adapter == "lora" else {"num_tokens": 3}
+    if adapter != "none":
+        model = getattr(tuning, adapter)(model, seed=0, **more)
     encoded = rows(model, [0, 1, 1], (" great story", " terrible"))
     found = model.features(encoded, max_tokens=1000)[1]
     for i, example in enumerate(encoded):
@@ -135,7 +150,8 @@ def test_features_are_the_last_hidden_states_of_transformers(zoo: dict[str, str]
                 out = model.module(
                     input_ids=torch.tensor([example.rows[option.row]]), output_hidden_states=True
                 )
-            expected = out.hidden_states[-1][0, list(option.columns)].mean(0)
+            text = out.hidden_states[-1][0, -len(example.rows[option.row]) :]
+            expected = text[list(option.columns)].mean(0)
             torch.testing.assert_close(found[i, o], expected, atol=1e-5, rtol=1e-4)
 
 
