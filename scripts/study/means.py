@@ -55,8 +55,9 @@ def started(rounds: Sequence[Sequence[Path]], base: str) -> Iterator[str]:
     with tempfile.TemporaryDirectory() as folder:
         for number, logs in enumerate(rounds):
             mean = Path(folder) / f"round-{number}"
-            named = {"log": list(map(str, logs)), "base": base, "out": mean}
-            replay.run(argparse.Namespace(**named, to=None, device=None))
+            parser = argparse.ArgumentParser()
+            replay.add_arguments(parser)
+            replay.run(parser.parse_args([*map(str, logs), "--base", base, "--out", str(mean)]))
             base = str(mean)
         yield base
 
