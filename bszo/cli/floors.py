@@ -6,9 +6,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.functional import cross_entropy
 
 from bszo.cli.parts import MOST_TOKENS, Parts
+from bszo.models.evaluate import score_of
 from bszo.models.fit_probe import fit_features
 from bszo.models.label_bias import num_option_lists
 from bszo.models.logistic import added, fit_logistic
@@ -53,10 +53,9 @@ def _read(parts: Parts, rows: Any, probed: bool) -> tuple[Tensor, Tensor | None]
     return parts.model.logits(rows, max_tokens=MOST_TOKENS), None
 
 
-def _scored(parts: Parts, scores: Tensor) -> dict[str, float]:
-    labels = torch.tensor([row.label for row in parts.held])
-    right = (scores.argmax(-1) == labels).double().mean().item()
-    return {"accuracy": right, "loss": cross_entropy(scores, labels).item()}
+def _scored(parts: Parts, logits: Tensor) -> dict[str, float]:
+    score = score_of(logits, parts.held)
+    return {"accuracy": score.accuracy, "loss": score.loss}
 
 
 def not_below(found: dict[str, dict[str, Any] | None], loss: float) -> str | None:

@@ -37,7 +37,12 @@ def evaluate(model: LanguageModel, encoded: Sequence[Encoded], max_tokens: int) 
     """Score of the examples; `max_tokens` bounds the padded positions of a pass."""
     if isinstance(model, GenerativeModel):
         return Score(model.mean_f1(encoded, max_tokens=max_tokens), math.nan)
-    logits = model.logits(encoded, max_tokens=max_tokens)  # (N, O)
+    return score_of(model.logits(encoded, max_tokens=max_tokens), encoded)
+
+
+def score_of(logits: Tensor, encoded: Sequence[Encoded]) -> Score:
+    """Score of logits, (N, O), that are there already, each up to a number that an example's
+    options share."""
     labels = [example.label for example in encoded]
     loss = cross_entropy(logits.double(), torch.tensor(labels)).item()
     mute = _all_alike(logits) and len({example.rows for example in encoded}) > 1

@@ -14,7 +14,6 @@ from bszo.allocator import keep_freed_memory
 from bszo.errors import BszoError, ConfigError, ModelError, OptimError, one_line
 from bszo.models import (
     Encoded,
-    FittedProbe,
     GenerativeModel,
     LanguageModel,
     ProbedModel,
@@ -162,10 +161,7 @@ def build(config: RunConfig) -> Parts:
         size = sum(parameter.numel() for parameter in model.module.parameters())
         torch.set_num_threads(num_threads(config.threads, size))
     encoded = _encoded(config, task, splits, model)
-    if config.protocol.label_bias == "fitted":
-        tokens = config.protocol.eval_max_tokens
-        model.label_bias = fit_label_bias(model, encoded["train"], max_tokens=tokens)
-    probe = _fit_probe(config, model, encoded["train"])
+    fitted = _fit(config, model, encoded["train"])
     data = {
         "fingerprints": {name: fingerprint(getattr(splits, name)) for name in encoded},
         "num_examples": {name: len(examples) for name, examples in encoded.items()},
@@ -195,12 +191,8 @@ def build(config: RunConfig) -> Parts:
         "fingerprint": weights_fingerprint(model.module),
         "num_parameters": sum(parameter.numel() for parameter in parameters),
         "style": model.style,
+        **fitted,
     }
-    if model.label_bias is not None:
-        facts["label_bias"] = model.label_bias.tolist()  # what it cost: a look at each training row
-    if probe is not None:  # which costs as much
-        losses = [[spread, loss] for spread, loss in probe.losses.items()]
-        facts["probe"] = {"spread": probe.spread, "held_out_losses": losses}
     folder = _model_folder(str(config.model["path"]))
     if folder is not None and (origin := origin_of(folder)):
         facts["origin"] = origin  # of weights that were quantised before
@@ -224,16 +216,20 @@ def build(config: RunConfig) -> Parts:
     return Parts(model, optimizer, **encoded, data=data, model_facts=facts)
 
 
-def _fit_probe(
-    config: RunConfig, model: LanguageModel, train: Sequence[Encoded]
-) -> FittedProbe | None:
-    """The head of a linear probe that starts fitted, which the model then has; else None."""
-    if not isinstance(config.tuning, LinearProbe) or config.tuning.start != "fitted":
-        return None
-    assert isinstance(model, ProbedModel)
-    probe = fit_probe(model, train, max_tokens=config.protocol.eval_max_tokens)
-    model.set_head(probe.weight, probe.bias)
-    return probe
+def _fit(config: RunConfig, model: LanguageModel, train: Sequence[Encoded]) -> dict[str, Any]:
+    """Give the model what is fitted to the training rows before the first step, each at one look at
+    every row; what the record says of it."""
+    tokens, facts = config.protocol.eval_max_tokens, {}
+    if config.protocol.label_bias == "fitted":
+        model.label_bias = fit_label_bias(model, train, max_tokens=tokens)
+        facts["label_bias"] = model.label_bias.tolist()
+    if isinstance(config.tuning, LinearProbe) and config.tuning.start == "fitted":
+        assert isinstance(model, ProbedModel)
+        probe = fit_probe(model, train, max_tokens=tokens)
+        model.set_head(probe.weight, probe.bias)
+        losses = [[spread, loss] for spread, loss in probe.losses.items()]
+        facts["probe"] = {"spread": probe.spread, "held_out_losses": losses}
+    return facts
 
 
 def _model(config: RunConfig, task: Task, device: str) -> LanguageModel:

@@ -19,9 +19,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch.nn.functional import cross_entropy
 
 from bszo.files import written_whole
+from bszo.models.evaluate import score_of
 from bszo.models.fit_probe import fit_features
 from bszo.models.logistic import fit_logistic
 from experiments.config.compose import compose
@@ -37,23 +37,21 @@ def of_heads(parts: Parts, max_tokens: int) -> dict[str, Any]:
     """The model's scores as they are, with the bias and with the probe, and what was fitted."""
     splits = {name: getattr(parts, name) for name in ("train", *SPLITS)}
     read = {n: parts.model.features(rows, max_tokens=max_tokens) for n, rows in splits.items()}
-    labels = {n: torch.tensor([row.label for row in rows]) for n, rows in splits.items()}
-    bias = fit_logistic(read["train"][0], labels["train"])[1]
-    probe = fit_features(*read["train"], labels["train"])
+    labels = torch.tensor([row.label for row in parts.train])
+    bias = fit_logistic(read["train"][0], labels)[1]
+    probe = fit_features(*read["train"], labels)
     found: dict[str, Any] = {"bias": bias.tolist(), "spread": probe.spread}
-    for kind in KINDS:
-        found[kind] = scores = {}
-        for split in SPLITS:
-            plain, features = read[split]
-            by_kind = {
-                "plain": plain,
-                "biased": plain + bias,
-                "probed": probe.scores(plain, features),
-            }
-            logits = by_kind[kind].double()
-            scores[f"{split}_loss"] = cross_entropy(logits, labels[split]).item()
-            right = logits.argmax(-1) == labels[split]
-            scores[f"{split}_accuracy"] = right.double().mean().item()
+    found |= {kind: {} for kind in KINDS}
+    for split in SPLITS:
+        plain, features = read[split]
+        logits = {
+            "plain": plain,
+            "biased": plain + bias,
+            "probed": probe.scores(plain, features),
+        }
+        for kind in KINDS:
+            score = score_of(logits[kind], splits[split])
+            found[kind] |= {f"{split}_loss": score.loss, f"{split}_accuracy": score.accuracy}
     return found
 
 
